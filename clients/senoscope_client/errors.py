@@ -1,0 +1,163 @@
+"""What can go wrong with a request, one class per stable ``code``, the same on both sides of the wire.
+
+The way of a posted stack, and the stage that raises what::
+
+    body --limits--> bytes --image reader--> FOVs --scheduler--> results
+          |                 |                      |
+          PayloadTooLarge   UnsupportedMediaType   Busy
+          Unauthorized      UnreadableImage        NotReady
+                            AmbiguousAxes
+                            WrongFrameSize, WrongChannelCount
+                            NonFinitePixels, TooManyFields
+
+The service turns these into RFC 9457 problem documents; the HTTP client turns the documents back into
+these.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from senoscope_client._model import OpenModel
+
+
+class Problem(OpenModel):
+    """An RFC 9457 problem document (``application/problem+json``).
+
+    Attributes
+    ----------
+    type : str
+        URI reference of the kind of problem.
+    title : str
+        What kind of problem this is, the same for every occurrence.
+    status : int
+        HTTP status.
+    detail : str
+        What is wrong here, where, and what to do about it.
+    code : str
+        Stable machine-readable name of the kind of problem.
+    """
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+class SenoscopeError(Exception):
+    """Base of all errors that a caller of Senoscope can act on.
+
+    Parameters
+    ----------
+    detail : str
+        What is wrong, where, and what to do about it.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def problem(self) -> Problem:
+        """The problem document that tells a client of this error."""
+        return Problem(
+            type=f"urn:senoscope:problem:{self.code}",
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            code=self.code,
+        )
+
+
+class InvalidRequest(SenoscopeError):
+    """A parameter is missing, misspelt or out of range."""
+
+    code, status, title = "invalid_request", 422, "Invalid request"
+
+
+class NotFound(SenoscopeError):
+    """There is no such thing here, or no longer."""
+
+    code, status, title = "not_found", 404, "Not found"
+
+
+class Unauthorized(SenoscopeError):
+    """The request carries no valid key."""
+
+    code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class UnsupportedMediaType(SenoscopeError):
+    """The body is neither a TIFF file nor an NPY array."""
+
+    code, status, title = "unsupported_media_type", 415, "Unsupported media type"
+
+
+class UnreadableImage(SenoscopeError):
+    """The file says that it is TIFF or NPY, but it cannot be read as such."""
+
+    code, status, title = "unreadable_image", 422, "Unreadable image"
+
+
+class AmbiguousAxes(SenoscopeError):
+    """The file does not tell which axis or which channel is which."""
+
+    code, status, title = "ambiguous_axes", 422, "Ambiguous axes"
+
+
+class WrongFrameSize(SenoscopeError):
+    """The FOVs have another size than the ensemble was trained on."""
+
+    code, status, title = "wrong_frame_size", 422, "Wrong frame size"
+
+
+class WrongChannelCount(SenoscopeError):
+    """The FOVs have another number of channels than the ensemble was trained on."""
+
+    code, status, title = "wrong_channel_count", 422, "Wrong channel count"
+
+
+class NonFinitePixels(SenoscopeError):
+    """A pixel is NaN or infinite."""
+
+    code, status, title = "non_finite_pixels", 422, "Non-finite pixels"
+
+
+class PayloadTooLarge(SenoscopeError):
+    """The body, or what it declares to unpack to, exceeds a limit in bytes."""
+
+    code, status, title = "payload_too_large", 413, "Payload too large"
+
+
+class TooManyFields(SenoscopeError):
+    """The stack holds more FOVs than one request may."""
+
+    code, status, title = "too_many_fields", 413, "Too many fields of view"
+
+
+class Busy(SenoscopeError):
+    """The queue is full; try again after ``retry_after_s``."""
+
+    code, status, title = "busy", 503, "Busy"
+
+    def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(SenoscopeError):
+    """The service is starting, stopping, or has lost a part that it needs."""
+
+    code, status, title = "not_ready", 503, "Not ready"
+
+
+def error_of(problem: Problem) -> SenoscopeError:
+    """The exception that a problem document stands for; unknown codes give the base class."""
+    for kind in SenoscopeError.__subclasses__():
+        if kind.code == problem.code:
+            return kind(problem.detail)
+    return SenoscopeError(f"{problem.title} ({problem.status} {problem.code}): {problem.detail}")

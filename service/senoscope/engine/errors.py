@@ -1,0 +1,26 @@
+"""Errors of loading and running an ensemble."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EnsembleError(Exception):
+    """An ensemble cannot be used; the message names the file and what is wrong with it.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or the folder, at fault.
+    problem : str
+        What is wrong and what to do about it.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class DeviceError(Exception):
+    """The device asked for cannot run the ensemble; there is no silent fallback to another one."""

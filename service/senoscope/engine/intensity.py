@@ -1,0 +1,61 @@
+"""The intensity range of each channel: fitting it, and telling where it clips.
+
+The paper scales each channel to 0..255 after removing outliers, over a whole data set and never per
+image: a single field of view scaled by itself would lose its absolute brightness, which is the signal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class IntensityRange:
+    """Raw values mapped to 0 and 255, per channel.
+
+    Attributes
+    ----------
+    low, high : float32 array [C]
+        In raw detector units.
+    source : {"model", "session"}
+        Fitted on the training data, or calibrated in the lab.
+    """
+
+    low: npt.NDArray[np.float32]
+    high: npt.NDArray[np.float32]
+    source: Literal["model", "session"]
+
+    def saturated_fraction(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Fraction of the pixels above the range, per channel, of one field of view [C, H, W]."""
+        above = pixels > self.high[:, None, None]
+        return above.mean(axis=(1, 2))
+
+
+def fit_range(stack: npt.NDArray[Any], k_iqr: float = 3.5) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Smallest and largest pixel of each channel within median +- ``k_iqr`` interquartile ranges.
+
+    Parameters
+    ----------
+    stack : array [N, C, H, W]
+        Fields of view in raw detector units; all of them count as one population.
+
+    Returns
+    -------
+    low, high : float32 array [C]
+        Where a channel is constant, ``high`` is the next larger float, so that low < high always holds.
+    """
+    low = np.empty(stack.shape[1], np.float32)
+    high = np.empty(stack.shape[1], np.float32)
+    for c in range(stack.shape[1]):
+        values = stack[:, c].ravel()
+        q1, median, q3 = np.percentile(values, [25, 50, 75])
+        reach = k_iqr * (q3 - q1)
+        inside = values[(values >= median - reach) & (values <= median + reach)]
+        low[c], high[c] = inside.min(), inside.max()
+        if not low[c] < high[c]:
+            high[c] = np.nextafter(low[c], np.float32(np.inf))
+    return low, high

@@ -1,0 +1,319 @@
+"""The manifest of an ensemble, ``ensemble.json``: what the networks are, and what they must answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from senoscope.engine.errors import EnsembleError
+
+MANIFEST_NAME = "ensemble.json"
+SCHEMA_VERSION = "1.0"
+
+
+def _plain_name(name: str) -> str:
+    if PurePosixPath(name).name != name or "\\" in name or name in {"", ".", ".."}:
+        raise ValueError(f"{name!r} must be the plain name of a file beside the manifest")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_name)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Channel(_Model):
+    """One detector channel of the input; ``unit`` is that of its raw values."""
+
+    name: str
+    unit: str = "counts"
+
+
+class Input(_Model):
+    """What one field of view looks like.
+
+    Attributes
+    ----------
+    height, width : int
+        Pixels.
+    channels : tuple of Channel
+        In the order in which the networks take them.
+    pixel_size_um : float
+        Edge of a pixel in the sample.
+    """
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    channels: tuple[Channel, ...] = Field(min_length=1)
+    pixel_size_um: float = Field(gt=0)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels, in order."""
+        return tuple(channel.name for channel in self.channels)
+
+
+class ChannelRange(_Model):
+    """Raw values that are mapped to 0 and to 255."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ChannelRange:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be less than high ({self.high})")
+        return self
+
+
+class NormalizationSpec(_Model):
+    """The intensity range that the ensemble was trained with.
+
+    Attributes
+    ----------
+    method : str
+        ``median_iqr``: smallest and largest pixel within median +- ``k_iqr`` interquartile ranges.
+    fitted_on : str
+        The data set, in words.
+    """
+
+    method: Literal["median_iqr"] = "median_iqr"
+    k_iqr: float = 3.5
+    channels: tuple[ChannelRange, ...]
+    fitted_on: str
+
+
+class BackboneWeights(_Model):
+    """Where the backbone's weights came from; ``sha256`` is over the weight file or the weights' bytes."""
+
+    source: str
+    sha256: Sha256
+
+
+class Parity(_Model):
+    """Largest deviation of the exported graph from Keras.
+
+    Attributes
+    ----------
+    max_abs_logit : float
+        Of the logit.
+    max_abs_gradcam : float
+        Of the Grad-CAM map, as a fraction of the map's maximum.
+    """
+
+    max_abs_logit: float
+    max_abs_gradcam: float
+
+
+class Variant(_Model):
+    """One ONNX file of a network."""
+
+    precision: Literal["fp32", "fp16", "int8"]
+    file: FileName
+    bytes: int = Field(gt=0)
+    sha256: Sha256
+    parity: Parity
+
+
+class Network(_Model):
+    """One network of the ensemble.
+
+    Attributes
+    ----------
+    gradcam_grid : tuple of int
+        Rows and columns of its Grad-CAM map.
+    feature_size : int
+        Length of its pooled feature vector.
+    """
+
+    name: str
+    architecture: str
+    opset: int
+    gradcam_grid: tuple[int, int]
+    feature_size: int = Field(gt=0)
+    backbone_weights: BackboneWeights
+    seed: int
+    metrics: dict[str, float] = Field(default_factory=dict)
+    variants: tuple[Variant, ...] = Field(min_length=1)
+
+    def variant(self, precision: str) -> Variant | None:
+        """The variant of that precision, if there is one."""
+        return next((v for v in self.variants if v.precision == precision), None)
+
+
+class Combination(_Model):
+    """How the networks' answers become one.
+
+    Attributes
+    ----------
+    threshold : float
+        The second class is the answer where the probability is greater.
+    classes : tuple of str
+        The negative class and the positive one.
+    """
+
+    combiner: Literal["mean"] = "mean"
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    classes: tuple[str, str] = ("control", "senescent")
+
+
+class Training(_Model):
+    """How the ensemble was made, in as much detail as it takes to make it again."""
+
+    config: dict[str, Any]
+    data_sha256: Sha256
+    split: dict[str, Any]
+    runs: int
+    software: dict[str, str]
+
+
+class Expected(_Model):
+    """What an ensemble must answer to a test vector: probabilities."""
+
+    probability: float
+    networks: dict[str, float]
+
+
+class TestVector(_Model):
+    """A field of view with known answers.
+
+    Attributes
+    ----------
+    file : str
+        NPY file, [C, H, W].
+    expected : Expected
+        By Keras where Keras made the ensemble.
+    tolerance : float
+        Largest absolute deviation of a probability.
+    """
+
+    __test__ = False  # a data model, whatever pytest takes its name for
+
+    file: FileName
+    sha256: Sha256
+    expected: Expected
+    tolerance: float = Field(gt=0)
+
+
+class Manifest(_Model):
+    """An ensemble, as ``ensemble.json`` tells of it.
+
+    Attributes
+    ----------
+    name, version : str
+        Of the ensemble; every result carries both.
+    intended_use : str
+        What it may and may not be used for.
+    for_science : bool
+        False for ensembles trained on synthetic data; every result then carries a flag.
+    """
+
+    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str
+    created: datetime
+    licence: str
+    intended_use: str
+    for_science: bool = True
+    authors: tuple[str, ...]
+    cite: tuple[str, ...]
+    input: Input
+    normalization: NormalizationSpec
+    networks: tuple[Network, ...] = Field(min_length=1)
+    ensemble: Combination = Combination()
+    training: Training
+    metrics: dict[str, float] = Field(default_factory=dict)
+    test_vectors: tuple[TestVector, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        channels = len(self.input.channels)
+        if len(self.normalization.channels) != channels:
+            raise ValueError(
+                f"normalization has {len(self.normalization.channels)} channels, input has {channels}"
+            )
+        names = [network.name for network in self.networks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"network names repeat: {names}")
+        for vector in self.test_vectors:
+            if set(vector.expected.networks) != set(names):
+                raise ValueError(f"test vector {vector.file} does not answer for exactly the networks")
+        return self
+
+    def to_json(self) -> str:
+        """The manifest as the text of ``ensemble.json``."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(directory: Path) -> tuple[Manifest, str]:
+    """Read ``ensemble.json`` of an ensemble's folder.
+
+    Returns
+    -------
+    manifest : Manifest
+    digest : str
+        SHA-256 of the file, which stands for the whole ensemble since the file holds all other hashes.
+
+    Raises
+    ------
+    EnsembleError
+        If the file is missing, is not JSON, or breaks the schema.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise EnsembleError(path, "no such file; is this the folder of an ensemble?") from None
+    except OSError as error:
+        raise EnsembleError(path, f"cannot be read: {error.strerror}") from error
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise EnsembleError(path, f"is not JSON: {error}") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise EnsembleError(path, f"has schema_version {version!r}; this release reads {SCHEMA_VERSION!r}")
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc']) or 'manifest'}: {e['msg']}" for e in error.errors()
+        )
+        raise EnsembleError(path, f"breaks the schema: {problems}") from error
+    return manifest, hashlib.sha256(text).hexdigest()
+
+
+def verify_file(path: Path, sha256: str) -> None:
+    """Check that a file of an ensemble is the one that its manifest means.
+
+    Raises
+    ------
+    EnsembleError
+        If the file is missing or has other contents.
+    """
+    try:
+        actual = sha256_of(path)
+    except FileNotFoundError:
+        raise EnsembleError(path, "is named in ensemble.json but is missing") from None
+    except OSError as error:
+        raise EnsembleError(path, f"cannot be read: {error.strerror}") from error
+    if actual != sha256:
+        raise EnsembleError(
+            path,
+            f"has sha256 {actual[:12]}..., ensemble.json says {sha256[:12]}...: "
+            "the file was changed or damaged; fetch or make the ensemble again",
+        )
