@@ -32,7 +32,7 @@ class IntensityRange:
     def saturated_fraction(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Fraction of the pixels above the range, per channel, of one field of view [C, H, W]."""
         above = pixels > self.high[:, None, None]
-        return above.mean(axis=(1, 2))
+        return np.asarray(above.mean(axis=(1, 2)), np.float64)
 
 
 def fit_range(stack: npt.NDArray[Any], k_iqr: float = 3.5) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from senoscope.engine.errors import EnsembleError
 
 MANIFEST_NAME = "ensemble.json"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION: Literal["1.0"] = "1.0"
 
 
 def _plain_name(name: str) -> str:

@@ -1,0 +1,162 @@
+"""The CUDA profile: inputs and outputs bound to device memory, batch 1 replayed as CUDA graphs.
+
+At batch 1 a GPU spends more time on being told what to do (some 800 kernel launches) than on doing it.
+A captured graph is told once. Captured runs need fixed addresses, so every buffer of batch 1 is
+allocated once; other batch sizes run uncaptured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from senoscope.engine.executor import OUTPUT_NAMES, Float32, NetworkFile, NetworkOutput
+from senoscope.engine.sessions import CPU, CUDA, create_session, preload_cuda
+
+Schedule = Literal["sequential", "streams"]
+_WARM_UP_RUNS = 3
+_TRIAL_RUNS = 10
+
+
+def _run_options(*, graph_id: int, wait: bool) -> ort.RunOptions:
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(graph_id))
+    if not wait:
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return options
+
+
+class _Buffers:
+    """Device memory for one batch size: the inputs, which all networks share, and each one's outputs."""
+
+    def __init__(self, networks: Sequence[NetworkFile], image_shape: tuple[int, ...], device: str) -> None:
+        n, channels = image_shape[0], image_shape[1]
+        self.image = self._allocate(image_shape, device)
+        self.low = self._allocate((channels,), device)
+        self.high = self._allocate((channels,), device)
+        self.outputs = []
+        for net in networks:
+            shapes = ((n,), (n,), (n, *net.gradcam_grid), (n, net.feature_size))
+            self.outputs.append([self._allocate(shape, device) for shape in shapes])
+
+    @staticmethod
+    def _allocate(shape: tuple[int, ...], device: str) -> ort.OrtValue:
+        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, device, 0)
+
+    def bind(self, session: ort.InferenceSession, k: int) -> ort.IOBinding:
+        """A binding of network ``k`` to these buffers."""
+        binding = session.io_binding()
+        for name, value in (("image", self.image), ("low", self.low), ("high", self.high)):
+            binding.bind_ortvalue_input(name, value)
+        for name, value in zip(OUTPUT_NAMES, self.outputs[k], strict=True):
+            binding.bind_ortvalue_output(name, value)
+        return binding
+
+
+class BoundExecutor:
+    """Runs the networks with bound inputs and outputs, on CUDA.
+
+    Parameters
+    ----------
+    networks : sequence of NetworkFile
+    cuda_graphs : bool
+        Capture batch 1 and replay it.
+    tf32 : bool
+        Let convolutions round their inputs to TF32 (10 bits of mantissa).
+    schedule : {"sequential", "streams"}, optional
+        One network after another, or all at once in a stream each; default: what measures faster
+        at warm-up.
+    device : {"cuda", "cpu"}
+        ``cpu`` runs the same bindings on the CPU provider, so that all but CUDA itself can be rehearsed
+        on a machine without a GPU.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[NetworkFile],
+        *,
+        cuda_graphs: bool = True,
+        tf32: bool = False,
+        schedule: Schedule | None = None,
+        device: Literal["cuda", "cpu"] = "cuda",
+    ) -> None:
+        self.device = device
+        self._networks = list(networks)
+        self._cuda_graphs = cuda_graphs and device == "cuda"
+        self._schedule: Schedule = schedule or "sequential"
+        self._choose_schedule = schedule is None
+        provider: Any = CPU
+        if device == "cuda":
+            preload_cuda()
+            provider = (
+                CUDA,
+                {
+                    "device_id": "0",
+                    # Searched once, at warm-up: the default heuristic picks poor algorithms for batch 1.
+                    "cudnn_conv_algo_search": "EXHAUSTIVE",
+                    "cudnn_conv_use_max_workspace": "1",
+                    "enable_cuda_graph": "1" if self._cuda_graphs else "0",
+                    "use_tf32": "1" if tf32 else "0",
+                },
+            )
+        self._sessions = [
+            create_session(network.path, threads=1, providers=[provider]) for network in networks
+        ]
+        self._buffers: dict[tuple[int, ...], tuple[_Buffers, list[ort.IOBinding]]] = {}
+
+    def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:
+        """Search algorithms, capture graphs, and choose the schedule."""
+        for _ in range(_WARM_UP_RUNS):
+            self.run(image, low, high)
+        if self._choose_schedule:
+            took = {}
+            candidates: tuple[Schedule, ...] = ("sequential", "streams")
+            for candidate in candidates:
+                self._schedule = candidate
+                self.run(image, low, high)
+                start = time.perf_counter()
+                for _ in range(_TRIAL_RUNS):
+                    self.run(image, low, high)
+                took[candidate] = time.perf_counter() - start
+            self._schedule = min(candidates, key=took.__getitem__)
+
+    def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
+        """Outputs of all networks, in their order."""
+        buffers, bindings = self._bound(image.shape)
+        buffers.image.update_inplace(image)
+        buffers.low.update_inplace(low)
+        buffers.high.update_inplace(high)
+        captured = self._cuda_graphs and image.shape[0] == 1
+        options = _run_options(graph_id=1 if captured else -1, wait=self._schedule == "sequential")
+        for session, binding in zip(self._sessions, bindings, strict=True):
+            session.run_with_iobinding(binding, options)
+        if self._schedule == "streams":
+            for binding in bindings:
+                binding.synchronize_outputs()
+        # Copied, because the next run writes into the same buffers.
+        return [NetworkOutput(*(np.array(value.numpy()) for value in values)) for values in buffers.outputs]
+
+    def _bound(self, shape: tuple[int, ...]) -> tuple[_Buffers, list[ort.IOBinding]]:
+        if shape not in self._buffers:
+            if len(self._buffers) > 1:  # keep batch 1 and one other size
+                self._buffers = {key: value for key, value in self._buffers.items() if key[0] == 1}
+            buffers = _Buffers(self._networks, shape, self.device)
+            self._buffers[shape] = (buffers, [buffers.bind(s, k) for k, s in enumerate(self._sessions)])
+        return self._buffers[shape]
+
+    def describe(self) -> dict[str, Any]:
+        """Provider, schedule, graphs."""
+        return {
+            "provider": self._sessions[0].get_providers()[0],
+            "schedule": self._schedule,
+            "cuda_graphs": self._cuda_graphs,
+        }
+
+    def close(self) -> None:
+        """Let go of device memory."""
+        self._buffers.clear()
+        self._sessions.clear()

@@ -1,0 +1,229 @@
+"""An ensemble as a library: arrays of raw counts in, probabilities and Grad-CAM maps out."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope.engine.devices import open_executor
+from senoscope.engine.errors import EnsembleError
+from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
+from senoscope.engine.gradcam import ensemble_map
+from senoscope.engine.intensity import IntensityRange
+from senoscope.engine.manifest import MANIFEST_NAME, Manifest, read_manifest, verify_file
+from senoscope.engine.sessions import Device
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the ensemble says of one field of view.
+
+    Attributes
+    ----------
+    probability : float
+        Of the positive class (senescent): the plain mean over the networks.
+    label : str
+        The positive class where ``probability`` exceeds the ensemble's threshold.
+    networks : tuple of str
+        The K networks, in the order of all that follows.
+    logits, probabilities : float32 array [K]
+    gradcams : tuple of K float32 arrays [h_k, w_k]
+        Each network's Grad-CAM map on its own grid, non-negative, not normalised.
+    features : tuple of K float32 arrays [C_k]
+        Globally max-pooled features of the last convolutional layer.
+    shape : tuple of int
+        Rows and columns of the field of view.
+    """
+
+    probability: float
+    label: str
+    networks: tuple[str, ...]
+    logits: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+    gradcams: tuple[npt.NDArray[np.float32], ...]
+    features: tuple[npt.NDArray[np.float32], ...]
+    shape: tuple[int, int]
+
+    def map(self) -> npt.NDArray[np.float32]:
+        """The ensemble's Grad-CAM map, [H, W], in 0..1."""
+        return ensemble_map(self.gradcams, self.probabilities, *self.shape)
+
+
+class Ensemble:
+    """The seven networks of an ensemble, loaded, verified and warm.
+
+    Use :meth:`load`. An ensemble may be used from one thread at a time.
+
+    Examples
+    --------
+    >>> with Ensemble.load(path) as ensemble:  # doctest: +SKIP
+    ...     for prediction in ensemble.predict(stack):
+    ...         print(prediction.label, prediction.probability)
+    """
+
+    def __init__(
+        self, manifest: Manifest, digest: str, directory: Path, executor: Executor, device_reason: str
+    ) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self.directory = directory
+        self.device = executor.device
+        self.device_reason = device_reason
+        self.warm_compute_ms = float("nan")
+        self._executor = executor
+        self.names = tuple(network.name for network in manifest.networks)
+        channels = manifest.normalization.channels
+        self.model_range = IntensityRange(
+            np.array([c.low for c in channels], np.float32),
+            np.array([c.high for c in channels], np.float32),
+            "model",
+        )
+
+    @classmethod
+    def load(cls, directory: Path | str, *, device: Device = "auto", threads: int | None = None) -> Ensemble:
+        """Load an ensemble: check every file's hash, open the networks, warm up, run the test vectors.
+
+        Parameters
+        ----------
+        directory : path
+            The folder that holds ``ensemble.json``.
+        device : {"auto", "cuda", "cpu"}
+            ``auto`` takes a GPU where there is one that works; ``device_reason`` tells what was chosen
+            and why.
+        threads : int, optional
+            CPU cores to use; default: all.
+
+        Raises
+        ------
+        EnsembleError
+            If anything about the folder is wrong; the message names the file.
+        DeviceError
+            If the device asked for cannot be used.
+        """
+        directory = Path(directory)
+        manifest, digest = read_manifest(directory)
+        networks = []
+        to_verify: list[tuple[str, str]] = [(v.file, v.sha256) for v in manifest.test_vectors]
+        for network in manifest.networks:
+            variant = network.variant("fp32")
+            if variant is None:
+                raise EnsembleError(directory / MANIFEST_NAME, f"network {network.name} has no fp32 variant")
+            to_verify.append((variant.file, variant.sha256))
+            path = directory / variant.file
+            networks.append(NetworkFile(network.name, path, network.gradcam_grid, network.feature_size))
+        with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
+            list(pool.map(lambda entry: verify_file(directory / entry[0], entry[1]), to_verify))
+        executor, reason = open_executor(networks, device, threads)
+        ensemble = cls(manifest, digest, directory, executor, reason)
+        try:
+            ensemble._warm_up()
+            ensemble._run_test_vectors()
+        except BaseException:
+            ensemble.close()
+            raise
+        return ensemble
+
+    def predict(
+        self, stack: npt.NDArray[Any], intensity_range: IntensityRange | None = None
+    ) -> list[Prediction]:
+        """Classify fields of view.
+
+        Parameters
+        ----------
+        stack : array [N, C, H, W] or [C, H, W], any real dtype
+            Raw detector units, channels as in the manifest. All N go through the networks as one batch.
+        intensity_range : IntensityRange, optional
+            Default: the manifest's.
+
+        Returns
+        -------
+        list of N Prediction
+
+        Raises
+        ------
+        ValueError
+            If the shape is not the manifest's.
+        """
+        spec = self.manifest.input
+        expected = (len(spec.channels), spec.height, spec.width)
+        image = np.ascontiguousarray(stack, np.float32)
+        if image.ndim == 3:
+            image = image[None]
+        if image.ndim != 4 or image.shape[1:] != expected or not len(image):
+            raise ValueError(
+                f"stack has shape {np.shape(stack)}; expected [N, {', '.join(map(str, expected))}]"
+            )
+        bounds = intensity_range or self.model_range
+        outputs = self._executor.run(image, bounds.low, bounds.high)
+        return [self._prediction(outputs, n) for n in range(len(image))]
+
+    def _prediction(self, outputs: list[NetworkOutput], n: int) -> Prediction:
+        probabilities = np.array([output.probability[n] for output in outputs], np.float32)
+        probability = float(probabilities.mean(dtype=np.float64))
+        combination = self.manifest.ensemble
+        return Prediction(
+            probability=probability,
+            label=combination.classes[probability > combination.threshold],
+            networks=self.names,
+            logits=np.array([output.logit[n] for output in outputs], np.float32),
+            probabilities=probabilities,
+            gradcams=tuple(output.gradcam[n] for output in outputs),
+            features=tuple(output.features[n] for output in outputs),
+            shape=(self.manifest.input.height, self.manifest.input.width),
+        )
+
+    def _warm_up(self) -> None:
+        spec = self.manifest.input
+        low, high = self.model_range.low, self.model_range.high
+        middle = ((low + high) / 2)[None, :, None, None]
+        image = np.broadcast_to(middle, (1, len(low), spec.height, spec.width)).astype(np.float32)
+        self._executor.warm_up(image, low, high)
+        start = time.perf_counter()
+        self._executor.run(image, low, high)
+        self.warm_compute_ms = (time.perf_counter() - start) * 1e3
+
+    def _run_test_vectors(self) -> None:
+        for vector in self.manifest.test_vectors:
+            path = self.directory / vector.file
+            try:
+                (prediction,) = self.predict(np.load(path, allow_pickle=False))
+            except (ValueError, OSError) as error:
+                raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
+            answers = dict(zip(self.names, prediction.probabilities, strict=True))
+            answers["ensemble"] = np.float32(prediction.probability)
+            expected = {**vector.expected.networks, "ensemble": vector.expected.probability}
+            for name, value in expected.items():
+                if not abs(float(answers[name]) - value) <= vector.tolerance:
+                    raise EnsembleError(
+                        path,
+                        f"{name} answers {answers[name]:.6f} on {self.device}, ensemble.json expects {value:.6f} "
+                        f"+- {vector.tolerance:g}: this machine does not compute what was trained",
+                    )
+
+    def describe(self) -> dict[str, Any]:
+        """Device, why it was chosen, and how the networks are arranged on it."""
+        return {
+            "device": self.device,
+            "reason": self.device_reason,
+            "compute_ms": round(self.warm_compute_ms, 3),
+            **self._executor.describe(),
+        }
+
+    def close(self) -> None:
+        """Let go of threads and device memory."""
+        self._executor.close()
+
+    def __enter__(self) -> Ensemble:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

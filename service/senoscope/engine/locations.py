@@ -1,0 +1,47 @@
+"""Where ensembles live on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+
+import senoscope.engine
+from senoscope.engine.errors import EnsembleError
+from senoscope.engine.manifest import MANIFEST_NAME
+
+
+def default_models_dir() -> Path:
+    """``models/`` of the clone that the package was installed from, else the user's data folder."""
+    clone = Path(senoscope.engine.__file__).resolve().parents[3]
+    if (clone / "pyproject.toml").is_file() and (clone / "models").is_dir():
+        return clone / "models"
+    return platformdirs.user_data_path("senoscope", appauthor=False) / "models"
+
+
+def find_ensemble(model: str, models_dir: Path) -> Path:
+    """The folder of an ensemble.
+
+    Parameters
+    ----------
+    model : str
+        A name in ``models_dir``, or the path of a folder.
+    models_dir : Path
+        Where named ensembles live.
+
+    Raises
+    ------
+    EnsembleError
+        If there is none; the message lists the names that there are.
+    """
+    named = models_dir / model
+    for candidate in (named, Path(model)):
+        if (candidate / MANIFEST_NAME).is_file():
+            return candidate.resolve()
+    present = sorted(path.parent.name for path in models_dir.glob(f"*/{MANIFEST_NAME}"))
+    there = f"there are: {', '.join(present)}" if present else "there is none in that folder yet"
+    raise EnsembleError(
+        named,
+        f"no ensemble here; {there}. `senoscope-train starter` makes the starter ensemble; "
+        "--model takes a name in --models-dir, or the path of a folder",
+    )
