@@ -1,0 +1,105 @@
+"""Receiving results over ZeroMQ, for software that steers the microscope."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import zmq
+from pydantic import ValidationError
+
+from senoscope_client.result import Result
+
+# Short enough for Ctrl-C to be noticed on Windows, where a wait inside ZeroMQ cannot be interrupted.
+_SLICE_MS = 200
+_HIGH_WATER_MARK = 1000
+
+
+class ResultSubscriber:
+    """Results as the service publishes them; for one thread.
+
+    Parameters
+    ----------
+    endpoint : str
+        Of the service's result publisher, such as ``tcp://127.0.0.1:5556``. ZeroMQ connects, and connects
+        again, by itself: a service that is not there yet is no error.
+    topic : str
+        Only results whose topic begins with this: ``result/stream/<instrument>``, ``result/upload`` or
+        ``result/file``.
+    timeout_s : float, optional
+        How long to wait for each result; without end, if left out.
+
+    Attributes
+    ----------
+    rejected : int
+        Messages that were no result and were skipped.
+
+    Raises
+    ------
+    OSError
+        If the endpoint is malformed.
+    """
+
+    def __init__(self, endpoint: str, *, topic: str = "result/", timeout_s: float | None = None) -> None:
+        self.timeout_s = timeout_s
+        self.rejected = 0
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        # A service whose machine went away without a word is noticed, and connected to again.
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._context.destroy(0)
+            raise OSError(f"results cannot be received from {endpoint}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Result]:
+        """Results until `close`.
+
+        Raises
+        ------
+        TimeoutError
+            If none came for ``timeout_s``.
+        """
+        while not self._socket.closed:
+            yield self.receive(self.timeout_s)
+
+    def receive(self, timeout_s: float | None = None) -> Result:
+        """The next result.
+
+        Raises
+        ------
+        TimeoutError
+            If none came for ``timeout_s``.
+        """
+        give_up = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_ms = _SLICE_MS if give_up is None else max(0, round((give_up - time.monotonic()) * 1000))
+            if self._socket.poll(min(left_ms, _SLICE_MS)):
+                parts = self._socket.recv_multipart()
+                try:
+                    if len(parts) == 2:
+                        return Result.model_validate_json(parts[1])
+                except ValidationError:
+                    pass
+                self.rejected += 1
+            elif left_ms <= _SLICE_MS and give_up is not None:
+                raise TimeoutError(f"no result for {timeout_s} s")
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._context.destroy(0)

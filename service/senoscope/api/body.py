@@ -1,0 +1,114 @@
+"""Bodies of requests: bounded in size, kept off the disk while small, raw or multipart."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from senoscope.api.problems import problem_response
+from senoscope_client.errors import InvalidRequest, PayloadTooLarge
+
+_MIB = 1024 * 1024
+_IN_MEMORY = 16 * _MIB
+
+
+class BodyLimit:
+    """ASGI middleware that refuses bodies over a limit, before reading them where they declare their size.
+
+    Parameters
+    ----------
+    app : ASGI application
+    max_bytes : int
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = next((v for k, v in scope["headers"] if k == b"content-length"), None)
+        if declared is not None and declared.isdigit() and int(declared) > self._max_bytes:
+            await problem_response(self._error(f"{int(declared) / _MIB:.0f} MiB"))(scope, receive, send)
+            return
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise self._error("larger")
+            return message
+
+        await self._app(scope, limited, send)
+
+    def _error(self, size: str) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"the body is {size}; at most {self._max_bytes // _MIB} MiB are taken (--max-upload-mib). "
+            "Split the stack into several requests"
+        )
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A posted file.
+
+    Attributes
+    ----------
+    file : BinaryIO
+        At its start.
+    name : str or None
+        As the client calls it; shown, never opened.
+    media_type : str or None
+        As the client declares it.
+    """
+
+    file: BinaryIO
+    name: str | None
+    media_type: str | None
+
+
+@asynccontextmanager
+async def upload_of(request: Request) -> AsyncIterator[Upload]:
+    """The file in a request, either the raw body or the one ``file`` field of a multipart form.
+
+    Raises
+    ------
+    InvalidRequest
+        If a form is malformed, or holds another number of files than one.
+    PayloadTooLarge
+        If the body exceeds the limit.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower() or None
+    if media_type == "multipart/form-data":
+        try:
+            async with request.form(max_files=1, max_fields=1) as form:
+                files = [value for value in form.values() if isinstance(value, UploadFile)]
+                if len(files) != 1:
+                    raise InvalidRequest(
+                        "the form holds no file; send exactly one, as `curl -F file=@stack.tif` does"
+                    )
+                name = (files[0].filename or "").replace("\\", "/").rpartition("/")[2] or None
+                yield Upload(cast(BinaryIO, files[0].file), name, files[0].content_type)
+        except HTTPException as error:
+            raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
+        return
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+        async for chunk in request.stream():
+            file.write(chunk)
+        file.seek(0)
+        # What curl declares where nobody told it otherwise says nothing about the file.
+        declared = None if media_type == "application/x-www-form-urlencoded" else media_type
+        yield Upload(cast(BinaryIO, file), None, declared)

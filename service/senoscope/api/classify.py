@@ -1,0 +1,126 @@
+"""``POST /v1/classify``: a stack in, its results out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
+
+from senoscope.api.body import upload_of
+from senoscope.fov import Fov
+from senoscope.records import Record
+from senoscope.service import Service
+from senoscope.tables import results_csv
+from senoscope_client.errors import SenoscopeError
+from senoscope_client.images import FovStack, read_fovs
+from senoscope_client.result import CamMode, Result, Source
+
+router = APIRouter()
+
+
+class ClassifyParameters(BaseModel):
+    """Query parameters of ``POST /v1/classify``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cam: CamMode = "none"
+    axes: str | None = None
+    channels: str | None = None
+
+
+class ClassifyAnswer(BaseModel):
+    """One result per field of view, in the order of the stack."""
+
+    count: int
+    results: list[Result]
+    warnings: list[str]
+
+
+@router.post(
+    "/v1/classify",
+    response_model=ClassifyAnswer,
+    summary="Classify the fields of view of a TIFF stack or NPY array",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("image/tiff", "application/x-npy", "application/octet-stream")
+            }
+            | {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file"],
+                        "properties": {"file": {"type": "string", "format": "binary"}},
+                    }
+                }
+            },
+        }
+    },
+)
+async def classify(request: Request, parameters: Annotated[ClassifyParameters, Query()]) -> Response:
+    """Classify a posted stack; the answer comes when all of it is done."""
+    service: Service = request.app.state.service
+    service.require_ready()
+    async with upload_of(request) as upload:
+        stack = await run_in_threadpool(
+            read_fovs,
+            upload.file,
+            service.fov_spec,
+            media_type=upload.media_type,
+            axes=parameters.axes,
+            channels=parameters.channels.split(",") if parameters.channels else None,
+            limits=service.settings.image_limits,
+            name=upload.name or "the body",
+        )
+    records = await _compute(request, service, stack, upload.name)
+    return await run_in_threadpool(_answer, request, records, stack.warnings, parameters.cam)
+
+
+async def _compute(request: Request, service: Service, stack: FovStack, name: str | None) -> list[Record]:
+    fovs = [
+        Fov(pixels, Source(kind="upload", file=name, frame=n)) for n, pixels in enumerate(stack.pixels)
+    ]
+    job = service.submit_stack(fovs)
+    computing = asyncio.wrap_future(job.done)
+    gone = asyncio.create_task(_until_gone(request))
+    try:
+        await asyncio.wait({computing, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not computing.done():
+            raise ClientGone("the client closed the connection before its stack was done")
+        return computing.result()
+    finally:
+        gone.cancel()
+        job.done.cancel()  # does nothing to one that is done; FOVs not begun are not computed
+
+
+class ClientGone(SenoscopeError):
+    """Nobody waits for the answer; the status is the one that nginx logs for this."""
+
+    code, status, title = "client_closed_request", 499, "Client closed request"
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], cam: CamMode) -> Response:
+    if "text/csv" in request.headers.get("accept", ""):
+        text = results_csv([record.result for record in records])
+        return Response(text, media_type="text/csv; charset=utf-8", headers=_warning_headers(warnings))
+    answer = ClassifyAnswer(
+        count=len(records),
+        results=[record.result_with(cam) for record in records],
+        warnings=list(warnings),
+    )
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+def _warning_headers(warnings: tuple[str, ...]) -> dict[str, str]:
+    text = "; ".join(warnings).encode("ascii", "replace").decode()
+    return {"Senoscope-Warnings": text} if text else {}

@@ -1,0 +1,154 @@
+"""``WS /v1/live``: every result as it is made, to any number of clients, none of whom can slow the service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import structlog
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import TypeAdapter, ValidationError
+
+from senoscope.records import Record
+from senoscope_client.result import CamMode
+
+router = APIRouter()
+_log = structlog.get_logger(__name__)
+_CAM: TypeAdapter[CamMode] = TypeAdapter(CamMode)
+
+
+class _Client:
+    """What one WebSocket still has to be sent."""
+
+    def __init__(self, cam: CamMode, backlog: int) -> None:
+        self.cam = cam
+        self.lost = 0
+        self.closing = False
+        self._backlog = backlog
+        self._waiting: deque[Record] = deque()
+        self._changed = asyncio.Event()
+
+    def put(self, record: Record) -> bool:
+        """Queue a record; False if an older one had to go for it."""
+        kept = len(self._waiting) < self._backlog
+        if not kept:
+            self._waiting.popleft()
+            self.lost += 1
+        self._waiting.append(record)
+        self._changed.set()
+        return kept
+
+    def close(self) -> None:
+        """No more records will come."""
+        self.closing = True
+        self._changed.set()
+
+    async def get(self) -> Record | None:
+        """The next record; None when no more will come."""
+        while not self._waiting:
+            if self.closing:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        return self._waiting.popleft()
+
+
+class LiveHub:
+    """The sink that fans results out to WebSocket clients.
+
+    Parameters
+    ----------
+    backlog : int
+        Results that one client may lag behind before it loses the oldest.
+    """
+
+    def __init__(self, backlog: int) -> None:
+        self._backlog = backlog
+        self._clients: set[_Client] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.lost = 0
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Name the event loop that the WebSockets live on."""
+        self._loop = loop
+
+    def tell(self, record: Record) -> None:
+        """Hand a record to the event loop; called from the delivery thread."""
+        if self._clients:
+            self._call(self._fan_out, record)
+
+    def close(self) -> None:
+        """Let every client drain, then close."""
+        self._call(self._close_all)
+
+    @property
+    def clients(self) -> int:
+        """How many are connected."""
+        return len(self._clients)
+
+    def join(self, cam: CamMode) -> _Client:
+        """Register a client; on the event loop only."""
+        client = _Client(cam, self._backlog)
+        self._clients.add(client)
+        return client
+
+    def leave(self, client: _Client) -> None:
+        """Forget a client; on the event loop only."""
+        self._clients.discard(client)
+
+    def _call(self, function: object, *arguments: object) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
+
+    def _fan_out(self, record: Record) -> None:
+        for client in self._clients:
+            if not client.put(record):
+                self.lost += 1
+
+    def _close_all(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+@router.websocket("/v1/live")
+async def live(websocket: WebSocket) -> None:
+    """Send every result as one JSON text message until the client leaves."""
+    unknown = set(websocket.query_params) - {"cam"}
+    try:
+        cam = _CAM.validate_python(websocket.query_params.get("cam", "none"))
+    except ValidationError:
+        unknown.add("cam")
+    await websocket.accept()
+    if unknown:
+        await websocket.close(1008, f"bad parameter: {', '.join(sorted(unknown))[:60]}; take ?cam=none|grid|png")
+        return
+    hub: LiveHub = websocket.app.state.hub
+    client = hub.join(cam)
+    listening = asyncio.create_task(_until_gone(websocket))
+    sending = asyncio.create_task(_send_all(websocket, client))
+    try:
+        await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        hub.leave(client)
+        for task in (listening, sending):
+            task.cancel()
+        await asyncio.gather(listening, sending, return_exceptions=True)
+        if client.lost:
+            _log.warning("a slow live client lost results", lost=client.lost)
+
+
+async def _send_all(websocket: WebSocket, client: _Client) -> None:
+    try:
+        while (record := await client.get()) is not None:
+            await websocket.send_text(record.json(client.cam).decode())
+        await websocket.close(1001, "the service is stopping")
+    except (WebSocketDisconnect, RuntimeError):
+        pass  # the client left between two messages
+
+
+async def _until_gone(websocket: WebSocket) -> None:
+    try:
+        while True:
+            await websocket.receive_text()
+    except (WebSocketDisconnect, RuntimeError, KeyError):
+        pass

@@ -1,0 +1,64 @@
+"""Errors as RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+import math
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from senoscope_client.errors import Busy, InvalidRequest, PayloadTooLarge, Problem, SenoscopeError
+
+_log = structlog.get_logger(__name__)
+_MEDIA_TYPE = "application/problem+json"
+
+
+def problem_response(error: SenoscopeError) -> JSONResponse:
+    """The answer to a request that failed in a way that its sender can act on."""
+    headers = {}
+    if isinstance(error, Busy):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, PayloadTooLarge):
+        headers["Connection"] = "close"  # the rest of the body stays unread
+    return _response(error.problem(), headers)
+
+
+def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(problem.model_dump(), problem.status, headers, media_type=_MEDIA_TYPE)
+
+
+async def _on_senoscope_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, SenoscopeError)
+    return problem_response(error)
+
+
+async def _on_invalid_parameters(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+    return problem_response(InvalidRequest(faults))
+
+
+async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    detail = str(error.detail)
+    problem = Problem(
+        type=f"urn:senoscope:problem:{code}", title=detail, status=error.status_code, detail=detail, code=code
+    )
+    return _response(problem, dict(error.headers or {}))
+
+
+async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
+    _log.error("request failed", path=request.url.path, exc_info=error)
+    return problem_response(SenoscopeError("the service failed on this request; its log tells more"))
+
+
+def install(app: FastAPI) -> None:
+    """Make an application answer every error as a problem document."""
+    app.add_exception_handler(SenoscopeError, _on_senoscope_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unexpected)

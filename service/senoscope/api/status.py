@@ -1,0 +1,49 @@
+"""What is loaded, how the stream is, and whether the service lives and is ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from senoscope.service import Service
+
+router = APIRouter()
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """Whether the process answers at all."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> JSONResponse:
+    """200 after warm-up and test vectors, while every thread runs; otherwise 503 with the reason."""
+    problem = _service(request).problem()
+    if problem is not None:
+        return JSONResponse({"status": "not_ready", "reason": problem}, 503)
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/v1/model")
+async def model(request: Request) -> dict[str, Any]:
+    """The ensemble in use, its manifest and the device that it runs on."""
+    service = _service(request)
+    service.require_ready()
+    return service.describe_model()
+
+
+@router.get("/v1/stream")
+async def stream(request: Request) -> dict[str, Any]:
+    """The receiver's state and counters, the series it has seen, and the lanes behind it."""
+    service = _service(request)
+    service.require_ready()
+    hub = request.app.state.hub
+    return {**service.describe_stream(), "live_clients": {"connected": hub.clients, "lost": hub.lost}}

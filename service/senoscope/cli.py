@@ -1,0 +1,60 @@
+"""The ``senoscope`` command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from senoscope import __version__
+from senoscope.commands.classify import classify
+from senoscope.commands.demo import demo
+from senoscope.commands.doctor import doctor
+from senoscope.commands.serve import serve
+from senoscope.engine import DeviceError, EnsembleError
+from senoscope.settings import settings_command
+from senoscope_client.errors import SenoscopeError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Senescent or control, per field of view, while the microscope scans.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    del version
+
+
+app.command("demo")(demo)
+app.command("serve")(settings_command(serve))
+app.command("classify")(classify)
+app.command("doctor")(doctor)
+
+
+def main() -> None:
+    """Run the command; errors that a user can act on are one line, not a traceback."""
+    try:
+        app()
+    except (SenoscopeError, EnsembleError, DeviceError, OSError) as error:
+        print(f"senoscope: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the ``senoscope`` command does, a module per subcommand."""

@@ -1,0 +1,128 @@
+"""``senoscope classify``: files, without a server."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from senoscope.engine import Ensemble
+from senoscope.engine.locations import find_ensemble
+from senoscope.engine.sessions import Device
+from senoscope.fov import Fov
+from senoscope.records import Record, ResultMaker
+from senoscope.render import overlay_png, scale_channel
+from senoscope.service import fov_spec_of
+from senoscope.settings import Settings
+from senoscope.tables import bar, results_csv
+from senoscope_client.errors import SenoscopeError
+from senoscope_client.images import FovStack, read_fovs
+from senoscope_client.result import Source
+
+
+def classify(
+    files: Annotated[list[Path], typer.Argument(help="TIFF stacks or NPY arrays.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON result per line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A CSV table.")] = False,
+    cam: Annotated[
+        Path | None, typer.Option(help="Folder to write a Grad-CAM overlay per FOV and channel into.")
+    ] = None,
+    axes: Annotated[str | None, typer.Option(help="Axes of the files, such as PCYX.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Channels of the files in their order, such as TPEF,SRS,Transmission.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Ensemble: name or folder.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Where named ensembles live.")] = None,
+    device: Annotated[Device | None, typer.Option(help="auto, cuda or cpu.")] = None,
+) -> None:
+    """Classify the fields of view of files; a file that cannot be read does not stop the others."""
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other")
+    given = {"model": model, "models_dir": models_dir, "device": device}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    messages = Console(stderr=True)
+    failed = 0
+    records: list[Record] = []
+    with Ensemble.load(
+        find_ensemble(settings.model, settings.models_dir), device=settings.device, threads=settings.threads
+    ) as ensemble:
+        spec = fov_spec_of(ensemble)
+        maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
+        with Progress(console=messages, disable=not messages.is_terminal) as progress:
+            overall = progress.add_task("files", total=len(files))
+            for path in files:
+                try:
+                    stack = read_fovs(
+                        path,
+                        spec,
+                        axes=axes,
+                        channels=channels.split(",") if channels else None,
+                        limits=settings.image_limits,
+                        name=path.name,
+                    )
+                except (SenoscopeError, OSError) as error:
+                    failed += 1
+                    messages.print(f"[red]{path}[/red]: {error}", highlight=False)
+                else:
+                    for warning in stack.warnings:
+                        messages.print(f"[yellow]{path}[/yellow]: {warning}", highlight=False)
+                    task = progress.add_task(path.name, total=len(stack.pixels))
+                    for record in _classify_stack(ensemble, maker, stack, path.name):
+                        records.append(record)
+                        if as_json:
+                            print(record.json("grid" if cam is None else "none").decode(), flush=True)
+                        if cam is not None:
+                            _write_overlays(record, cam, spec.channels)
+                        progress.advance(task)
+                progress.advance(overall)
+    if as_csv:
+        sys.stdout.write(results_csv([record.result for record in records]))
+    elif not as_json:
+        _print_table(records)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: FovStack, name: str) -> list[Record]:
+    records = []
+    for n, pixels in enumerate(stack.pixels):
+        fov = Fov(pixels, Source(kind="file", file=name, frame=n))
+        started_s = time.perf_counter()
+        (prediction,) = ensemble.predict(pixels)
+        compute_ms = (time.perf_counter() - started_s) * 1e3
+        records.append(maker.make(fov, prediction, ensemble.model_range, started_s, compute_ms))
+    return records
+
+
+def _write_overlays(record: Record, folder: Path, channels: tuple[str, ...]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    source, bounds = record.result.source, record.result.normalization
+    gradcam = record.prediction.map()
+    for c, channel in enumerate(channels):
+        scaled = scale_channel(record.fov.pixels[c], bounds.low[c], bounds.high[c])
+        name = f"{Path(source.file or 'fov').stem}_{source.frame:04d}_{channel}.png"
+        (folder / name).write_bytes(overlay_png(gradcam, scaled))
+
+
+def _print_table(records: list[Record]) -> None:
+    table = Table()
+    for heading in ("file", "FOV", "label", "probability", "agreement", "flags"):
+        table.add_column(heading)
+    for record in records:
+        r = record.result
+        colour = "magenta" if r.probability > 0.5 else "cyan"
+        table.add_row(
+            r.source.file,
+            str(r.source.frame),
+            f"[{colour}]{r.label}[/{colour}]",
+            f"{bar(r.probability, 12)} {r.probability:.3f}",
+            f"{r.uncertainty.agreement:.0%}",
+            ", ".join(flag.code for flag in r.flags),
+        )
+    Console().print(table)

@@ -1,0 +1,199 @@
+"""``senoscope demo``: the service and a simulated microscope, each a process of its own, watched live."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from senoscope.engine import EnsembleError
+from senoscope.engine.locations import find_ensemble
+from senoscope.live_table import DemoScore, LiveTable
+from senoscope.settings import Settings
+from senoscope_client.errors import NotReady
+from senoscope_client.http import Client
+
+_READY_TIMEOUT_S = 120.0
+_QUIET_S = 20.0  # no result for so long after the last frame was sent: what is missing is lost
+# The simulated microscope scans somewhat slower than the service can follow.
+_SHARE_OF_CAPACITY = 0.75
+_FASTEST_HZ = 10.0
+
+
+def demo(
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many FOVs; default: until Ctrl-C.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="FOVs per second; default: what this machine can follow.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8750,
+    seed: Annotated[int, typer.Option(help="Of the synthetic FOVs.")] = 2023,
+    model: Annotated[str | None, typer.Option(help="Ensemble; default: the starter ensemble.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Where named ensembles live.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cuda or cpu.")] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Results in this terminal only, as today in any case.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Everything at once: the starter ensemble, the service, and a simulated microscope that scans."""
+    del no_browser  # there is no page to open yet
+    given = {"model": model, "models_dir": models_dir}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    console = Console(stderr=True)
+    began_s = time.perf_counter()
+    _ensure_ensemble(settings, console)
+    making_s = time.perf_counter() - began_s
+    http_port = port or _free_port()
+    frames_at, results_at = (f"tcp://127.0.0.1:{_free_port()}" for _ in range(2))
+    url = f"http://127.0.0.1:{http_port}"
+    serve = ["serve", "--port", str(http_port), "--stream", frames_at, "--results", results_at]
+    serve += ["--model", settings.model, "--models-dir", str(settings.models_dir)]
+    serve += ["--device", device] if device else []
+    with _process("service", [sys.executable, "-m", "senoscope.cli", *serve]) as service:
+        with console.status("starting the service: verifying, loading and warming up the networks"):
+            client = Client(url)
+            _wait_ready(client, service)
+        ready_s = time.perf_counter() - began_s - making_s
+        engine = client.model()["engine"]
+        rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / engine["compute_ms"])
+        console.print(f"The service answers at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second.")
+        publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
+        publish += ["--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
+        score = DemoScore(seed)
+        with (
+            client.live() as results,
+            _process(
+                "microscope", [sys.executable, "-m", "senoscope_client.cli", *publish]
+            ) as microscope,
+            LiveTable(console, score, total=frames) as table,
+        ):
+            try:
+                _watch(results, microscope, service, score, table, frames)
+            except KeyboardInterrupt:
+                console.print("stopped")
+        stream = client.stream()
+    sent = frames if frames is not None else _frames_sent(stream)
+    summary = {
+        **score.summary(sent, stream),
+        "model": settings.model,
+        "device": engine["device"],
+        "rate_hz": round(rate_hz, 4),
+        "making_ensemble_s": round(making_s, 1),
+        "start_to_ready_s": round(ready_s, 1),
+        "total_s": round(time.perf_counter() - began_s, 1),
+    }
+    if as_json:
+        print(json.dumps(summary, indent=2))
+    else:
+        score.print_summary(console, summary)
+    if summary["lost"]:
+        raise typer.Exit(1)
+
+
+def _ensure_ensemble(settings: Settings, console: Console) -> None:
+    try:
+        find_ensemble(settings.model, settings.models_dir)
+        return
+    except EnsembleError:
+        if settings.model != "starter":
+            raise
+    if importlib.util.find_spec("tensorflow") is None:
+        raise NotReady('there is no starter ensemble yet, and making it needs `pip install "senoscope[demo]"`')
+    console.print(
+        f"Making the starter ensemble in {settings.models_dir} (once, some minutes): seven networks, "
+        "trained on synthetic fields of view. Not for science."
+    )
+    # A process of its own: the service never imports the training stack.
+    making = [sys.executable, "-m", "senoscope_training.cli", "starter", "--models-dir", str(settings.models_dir)]
+    if subprocess.run(making, check=False).returncode != 0:
+        raise NotReady("the starter ensemble could not be made; the lines above tell why")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _process(name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process whose output is shown only if it fails."""
+    with tempfile.TemporaryFile() as log:
+        # Its own group, so that Ctrl-C reaches the demo alone, which then ends its children in order.
+        group = (
+            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+            if sys.platform == "win32"
+            else {"start_new_session": True}
+        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
+        try:
+            yield process
+            failed = process.poll() not in (None, 0)
+        except BaseException:
+            failed = process.poll() not in (None, 0)
+            raise
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            if failed:
+                log.seek(0)
+                tail = log.read().decode(errors="replace").splitlines()[-20:]
+                print(f"--- the {name}'s last words ---", *tail, sep="\n", file=sys.stderr)
+
+
+def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
+    deadline_s = time.monotonic() + _READY_TIMEOUT_S
+    while service.poll() is None and time.monotonic() < deadline_s:
+        if client.ready():
+            return
+        time.sleep(0.1)
+    raise NotReady("the service did not become ready")
+
+
+def _watch(
+    results: object,
+    microscope: subprocess.Popen[bytes],
+    service: subprocess.Popen[bytes],
+    score: DemoScore,
+    table: LiveTable,
+    frames: int | None,
+) -> None:
+    quiet_since_s = None
+    while frames is None or score.classified < frames:
+        result = results.receive(timeout_s=0.5)  # type: ignore[attr-defined]
+        if result is not None:
+            score.add(result)
+            table.show(result)
+            quiet_since_s = None
+        elif service.poll() is not None:
+            raise NotReady("the service ended")
+        elif microscope.poll() is not None:
+            if microscope.returncode != 0:
+                raise NotReady("the simulated microscope ended")
+            quiet_since_s = quiet_since_s or time.monotonic()
+            if time.monotonic() - quiet_since_s > _QUIET_S:
+                return
+
+
+def _frames_sent(stream: dict[str, object]) -> int:
+    receiver = stream["receiver"]
+    assert isinstance(receiver, dict)
+    return sum((series["last_frame"] or -1) + 1 for series in receiver["series"])

@@ -1,0 +1,135 @@
+"""``senoscope doctor``: what works here, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import onnxruntime as ort
+import typer
+import zmq
+from rich.console import Console
+
+from senoscope import __version__
+from senoscope.engine import Ensemble
+from senoscope.engine.devices import gpu_problem
+from senoscope.engine.locations import find_ensemble
+from senoscope.engine.sessions import Device, usable_cores
+from senoscope.settings import Settings
+
+Verdict = Literal["ok", "note", "fail"]
+_COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
+_PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "opencv-python-headless", "pyzmq", "fastapi", "uvicorn")
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    topic: str
+    verdict: Verdict
+    text: str
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    model: Annotated[str | None, typer.Option(help="Ensemble: name or folder.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Where named ensembles live.")] = None,
+    device: Annotated[Device | None, typer.Option(help="auto, cuda or cpu.")] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port to check.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Frame publisher's endpoint to check.")] = None,
+) -> None:
+    """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service could not run."""
+    given = {"model": model, "models_dir": models_dir, "device": device, "port": port, "stream": stream}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    checks: tuple[Callable[[Settings], Finding], ...] = (_versions, _hardware, _gpu, _ensemble, _port, _stream)
+    findings = []
+    console = Console()
+    for check in checks:
+        finding = check(settings)
+        findings.append(finding)
+        if not as_json:
+            colour = _COLOURS[finding.verdict]
+            console.print(f"[{colour}]{finding.verdict:>4}[/{colour}]  [bold]{finding.topic}[/bold]  ", end="")
+            console.print(finding.text, highlight=False, markup=False)
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+    if any(finding.verdict == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _versions(_: Settings) -> Finding:
+    found = [f"senoscope {__version__}", f"Python {platform.python_version()}"]
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return Finding("versions", "ok", ", ".join(found))
+
+
+def _hardware(_: Settings) -> Finding:
+    return Finding("hardware", "ok", f"{platform.platform()}, {usable_cores()} usable cores")
+
+
+def _gpu(settings: Settings) -> Finding:
+    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
+    problem = gpu_problem()
+    if problem is None:
+        return Finding("GPU", "ok", f"the driver sees one; ONNX Runtime has {providers}")
+    verdict: Verdict = "fail" if settings.device == "cuda" else "note"
+    return Finding("GPU", verdict, f"{problem}; ONNX Runtime has {providers}")
+
+
+def _ensemble(settings: Settings) -> Finding:
+    try:
+        directory = find_ensemble(settings.model, settings.models_dir)
+        with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
+            facts: dict[str, Any] = ensemble.describe()
+            name = f"{ensemble.manifest.name} {ensemble.manifest.version}"
+    except Exception as error:  # whatever it is, the report goes on
+        return Finding("ensemble", "fail", str(error))
+    return Finding(
+        "ensemble",
+        "ok",
+        f"{name}: hashes and test vectors hold; {facts['device']} ({facts['reason']}), "
+        f"{facts['compute_ms']:.1f} ms per field of view",
+    )
+
+
+def _port(settings: Settings) -> Finding:
+    where = f"{settings.host}:{settings.port}"
+    try:
+        # With the listener's own options: on Windows a busy port can be bound twice otherwise.
+        socket.create_server((settings.host, settings.port)).close()
+    except OSError as error:
+        return Finding("port", "note", f"{where} cannot be listened on now: {error.strerror or error}")
+    return Finding("port", "ok", f"{where} is free")
+
+
+def _stream(settings: Settings) -> Finding:
+    if not settings.stream:
+        return Finding("stream", "note", "no stream is configured")
+    context = zmq.Context.instance()
+    subscriber = context.socket(zmq.SUB)
+    subscriber.setsockopt(zmq.LINGER, 0)
+    subscriber.setsockopt(zmq.SUBSCRIBE, b"fov/")
+    monitor = subscriber.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    try:
+        subscriber.connect(settings.stream)
+        if not monitor.poll(1500):
+            return Finding("stream", "note", f"nobody publishes at {settings.stream} now; the service will wait")
+        if not subscriber.poll(1500):
+            return Finding("stream", "note", f"{settings.stream} answers, but sends neither frame nor heartbeat")
+        return Finding("stream", "ok", f"{settings.stream} publishes")
+    except zmq.ZMQError as error:
+        return Finding("stream", "fail", f"{settings.stream}: {error}")
+    finally:
+        subscriber.disable_monitor()
+        subscriber.close(0)
+        sys.stdout.flush()

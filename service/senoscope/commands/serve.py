@@ -1,0 +1,49 @@
+"""``senoscope serve``: the service."""
+
+from __future__ import annotations
+
+import socket
+
+import typer
+import uvicorn
+
+from senoscope.api.app import create_app
+from senoscope.logs import configure_logging
+from senoscope.service import Service
+from senoscope.settings import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Subscribe to the microscope's frames, classify them, and answer over HTTP, WebSocket and ZeroMQ."""
+    configure_logging(settings.log_format)
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    failures: list[Exception] = []
+
+    def stop(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    config = uvicorn.Config(
+        create_app(Service(settings, on_failure=stop)),
+        log_config=None,
+        access_log=False,
+        # Maps and pixels hardly compress, and compressing each message would cost more than sending it.
+        ws_per_message_deflate=False,
+        ws_max_size=65536,  # clients have nothing to say
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    typer.echo(f"Senoscope listens on http://{f'[{host}]' if ':' in host else host}:{port}", err=True)
+    server.run(sockets=[listener])
+    if failures:
+        raise typer.Exit(1)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; made here, so that an address in use is one clear line before anything loads."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}; --port takes another") from error

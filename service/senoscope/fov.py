@@ -1,0 +1,30 @@
+"""One field of view on its way through the service, wherever it came from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from senoscope_client.result import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Fov:
+    """A field of view that waits to be classified.
+
+    Attributes
+    ----------
+    pixels : array [C, H, W], any real dtype
+        Raw detector units, channels in the manifest's order.
+    source : Source
+        Where it came from.
+    arrived_s : float
+        When it came into the service, by ``time.perf_counter``.
+    """
+
+    pixels: npt.NDArray[Any]
+    source: Source
+    arrived_s: float = field(default_factory=time.perf_counter)

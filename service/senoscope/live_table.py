@@ -1,0 +1,160 @@
+"""What ``senoscope demo`` shows: a table of live results, and how they compare with the simulated truth."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from senoscope.tables import bar
+from senoscope_client.result import Result
+from senoscope_client.synthetic import is_senescent
+
+_ROWS = 15
+
+
+class DemoScore:
+    """Results against the truth that the simulated microscope's seed stands for.
+
+    The truth never travels with the frames: it is made again here from the seed.
+
+    Parameters
+    ----------
+    seed : int
+        Of the synthetic FOVs.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._seen: set[int] = set()
+        self.right = 0
+        self._total_ms: list[float] = []
+        self._compute_ms: list[float] = []
+        self._missed = 0
+
+    @property
+    def classified(self) -> int:
+        """Frames with a result."""
+        return len(self._seen)
+
+    def truth(self, result: Result) -> str:
+        """The label that the frame should have."""
+        assert result.source.frame is not None
+        return "senescent" if is_senescent(self._seed, result.source.frame) else "control"
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        assert result.source.frame is not None
+        if result.source.frame in self._seen:
+            return
+        self._seen.add(result.source.frame)
+        self.right += result.label == self.truth(result)
+        self._total_ms.append(result.timing_ms.total)
+        self._compute_ms.append(result.timing_ms.compute)
+        self._missed += not result.deadline_met
+
+    def summary(self, sent: int, stream: dict[str, Any]) -> dict[str, Any]:
+        """Counts, accuracy and latency; ``stream`` is the service's own report."""
+        series = stream["receiver"]["series"]
+
+        def percentiles(values: list[float]) -> dict[str, float] | None:
+            if not values:
+                return None
+            p50, p99 = np.percentile(values, [50, 99])
+            return {"p50": round(float(p50), 2), "p99": round(float(p99), 2)}
+
+        return {
+            "sent": sent,
+            "classified": self.classified,
+            "lost": sent - self.classified,
+            "dropped": stream["live"]["dropped"],
+            "gaps": sum(one["missing"] for one in series),
+            "rejected": sum(stream["receiver"]["rejected"].values()),
+            "accuracy": round(self.right / self.classified, 4) if self.classified else None,
+            "latency_ms": percentiles(self._total_ms),
+            "compute_ms": percentiles(self._compute_ms),
+            "deadline_misses": self._missed,
+        }
+
+    def print_summary(self, console: Console, summary: dict[str, Any]) -> None:
+        """The summary for people."""
+        table = Table(title="Summary", show_header=False)
+        for key, value in summary.items():
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            table.add_row(key.replace("_", " "), shown)
+        console.print(table)
+
+
+class LiveTable:
+    """A table of the latest results that redraws itself; plain lines where there is no terminal.
+
+    Parameters
+    ----------
+    console : Console
+    score : DemoScore
+    total : int or None
+        Frames to come, for the progress bar.
+    """
+
+    def __init__(self, console: Console, score: DemoScore, total: int | None) -> None:
+        self._console = console
+        self._score = score
+        self._rows: deque[Result] = deque(maxlen=_ROWS)
+        self._progress = Progress(
+            TextColumn("scan"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._task = self._progress.add_task("scan", total=total)
+        self._live = Live(self.render(), console=console, auto_refresh=False)
+
+    def __enter__(self) -> LiveTable:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, result: Result) -> None:
+        """Add a result on top."""
+        self._rows.appendleft(result)
+        self._progress.advance(self._task)
+        if self._console.is_terminal:
+            self._live.update(self.render(), refresh=True)
+        else:
+            source = result.source
+            self._console.print(
+                f"FOV {source.frame}: {result.label} {result.probability:.3f} "
+                f"(truth {self._score.truth(result)}), {result.timing_ms.total:.0f} ms",
+                highlight=False,
+            )
+
+    def render(self) -> Group:
+        """What is on the screen."""
+        table = Table(title="Senoscope live: synthetic FOVs, starter ensemble, not for science", expand=False)
+        for heading in ("FOV", "x, y / µm", "label", "probability of senescence", "networks", "truth", "latency"):
+            table.add_column(heading, justify="right" if heading in {"FOV", "latency"} else "left")
+        for result in self._rows:
+            truth = self._score.truth(result)
+            position = result.source.position_um
+            colour = "magenta" if result.label == "senescent" else "cyan"
+            table.add_row(
+                str(result.source.frame),
+                f"{position.x:7.1f} {position.y:7.1f}" if position else "",
+                f"[{colour}]{result.label}[/{colour}]",
+                f"[{colour}]{bar(result.probability)}[/{colour}] {result.probability:.3f}",
+                f"{result.uncertainty.agreement:.0%} agree",
+                f"[green]{truth}[/green]" if truth == result.label else f"[red]{truth}[/red]",
+                f"{result.timing_ms.total:.0f} ms",
+            )
+        score = self._score
+        share = f"{score.right / score.classified:.0%}" if score.classified else "-"
+        right = f"{score.right} of {score.classified} right ({share})"
+        return Group(table, self._progress, right)

@@ -1,0 +1,195 @@
+"""Draining the acquisition PC's frame stream: decode, check, count, hand on, and never fall behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from senoscope.fov import Fov
+from senoscope.series import SeriesBook
+from senoscope.threads import WatchedThread
+from senoscope_client.images import FovSpec
+from senoscope_client.result import Source
+from senoscope_client.wire import (
+    EndHeader,
+    HeartbeatHeader,
+    ImageHeader,
+    StartHeader,
+    WireError,
+    decode,
+)
+
+_log = structlog.get_logger(__name__)
+_TOPIC = b"fov/"
+_POLL_MS = 200
+# Frames that may wait inside ZeroMQ while this thread is held up; the bounded queue that drops the
+# oldest is the scheduler's.
+_HIGH_WATER_MARK = 64
+
+
+class Receiver:
+    """The thread that owns the SUB socket.
+
+    Parameters
+    ----------
+    endpoint : str
+        Of the frame publisher; ZeroMQ connects, and connects again, by itself.
+    spec : FovSpec
+        What the ensemble takes; frames of other sizes or channels are refused and counted.
+    hand_on : callable
+        Takes each good frame; must not block.
+    """
+
+    def __init__(self, endpoint: str, spec: FovSpec, hand_on: Callable[[Fov], None]) -> None:
+        self.endpoint = endpoint
+        self._spec = spec
+        self._hand_on = hand_on
+        self._lock = threading.Lock()
+        self._book = SeriesBook()
+        self._messages: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
+        self._last_rejection: str | None = None
+        self._last_message_s: float | None = None
+        self._connected = False
+        self._connections = 0
+        self.thread = WatchedThread("receiver", self._run)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.thread.start()
+
+    def close(self) -> None:
+        """Stop the thread and close the socket."""
+        self.thread.stop()
+
+    def describe(self) -> dict[str, Any]:
+        """State and counters."""
+        with self._lock:
+            silent_s = None if self._last_message_s is None else time.monotonic() - self._last_message_s
+            return {
+                "endpoint": self.endpoint,
+                "connected": self._connected,
+                "connections": self._connections,
+                "silent_s": None if silent_s is None else round(silent_s, 3),
+                "messages": dict(self._messages),
+                "rejected": dict(self._rejected),
+                "last_rejection": self._last_rejection,
+                "series": self._book.describe(),
+            }
+
+    def _run(self, stop: threading.Event) -> None:
+        context = zmq.Context.instance()
+        socket = context.socket(zmq.SUB)
+        socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SUBSCRIBE, _TOPIC)
+        # A publisher whose machine went away without a word is noticed, and connected to again.
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(monitor, zmq.POLLIN)
+        try:
+            socket.connect(self.endpoint)
+            while not stop.is_set():
+                ready = dict(poller.poll(_POLL_MS))
+                if monitor in ready:
+                    self._note_connection(recv_monitor_message(monitor)["event"])
+                if socket in ready:
+                    self._take([frame.buffer for frame in socket.recv_multipart(copy=False)])
+        finally:
+            socket.disable_monitor()
+            monitor.close(0)
+            socket.close(0)
+
+    def _note_connection(self, event: int) -> None:
+        with self._lock:
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self._connections += self._connected
+        _log.info("stream connected" if self._connected else "stream disconnected", endpoint=self.endpoint)
+
+    def _take(self, parts: list[memoryview]) -> None:
+        arrived_s = time.perf_counter()
+        with self._lock:
+            self._last_message_s = time.monotonic()
+            try:
+                message = decode(parts)
+            except WireError as error:
+                if error.reason == "unknown_type":  # a later version's message: not ours to refuse
+                    self._messages["unknown_type"] += 1
+                else:
+                    self._reject(error.reason, str(error))
+                return
+            header = message.header
+            self._messages[header.type] += 1
+            match header:
+                case StartHeader():
+                    self._book.start(header)
+                case HeartbeatHeader():
+                    self._book.heartbeat(header)
+                case EndHeader():
+                    self._book.end(header)
+                case ImageHeader():
+                    if self._book.image(header) == "repeated":
+                        return
+                    assert message.pixels is not None
+                    pixels = self._fit(header, message.pixels)
+                    if pixels is not None:
+                        self._hand_on(Fov(pixels, _source(header), arrived_s))
+
+    def _fit(self, header: ImageHeader, pixels: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+        """The pixels with their channels in the ensemble's order, or None if they are not for it."""
+        spec = self._spec
+        where = f"frame {header.frame} of series {header.series_id!r}"
+        if header.shape[1:] != (spec.height, spec.width):
+            self._reject(
+                "wrong_frame_size",
+                f"{where} is {header.shape[1]}x{header.shape[2]}, the ensemble takes {spec.height}x{spec.width}",
+            )
+            return None
+        if sorted(header.channels) != sorted(spec.channels):
+            self._reject(
+                "wrong_channels",
+                f"{where} has channels {', '.join(header.channels)}; the ensemble takes "
+                f"{', '.join(spec.channels)}",
+            )
+            return None
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            self._reject("non_finite_pixels", f"{where} has pixels that are NaN or infinite")
+            return None
+        if header.channels != spec.channels:
+            return pixels[[header.channels.index(name) for name in spec.channels]]
+        return pixels
+
+    def _reject(self, reason: str, detail: str) -> None:
+        self._rejected[reason] += 1
+        self._last_rejection = detail
+        # A stream that is wrong is wrong many times a second: log the 1st, 2nd, 4th, 8th ...
+        count = self._rejected[reason]
+        if count & (count - 1) == 0:
+            _log.warning("message rejected", reason=reason, detail=detail, count=count)
+
+
+def _source(header: ImageHeader) -> Source:
+    return Source(
+        kind="stream",
+        instrument=header.instrument,
+        series_id=header.series_id,
+        series_uid=header.series_uid,
+        frame=header.frame,
+        index=header.index,
+        position_um=header.position_um,
+        acquired_at=header.timestamp.to_datetime(),
+    )

@@ -1,0 +1,214 @@
+"""From a prediction to the result that is told, and the memory of the most recent ones."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
+
+from senoscope.engine import Ensemble, IntensityRange, Prediction
+from senoscope.engine.uncertainty import uncertainty
+from senoscope.fov import Fov
+from senoscope.render import map_png
+from senoscope_client.errors import NotFound
+from senoscope_client.result import (
+    CamMode,
+    Flag,
+    Gradcam,
+    ModelRef,
+    Normalization,
+    Result,
+    Timing,
+    Uncertainty,
+)
+
+# Below this a few hot pixels would raise the flag on every field of view.
+_SATURATED_FRACTION = 0.01
+
+
+def uuid7() -> UUID:
+    """A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | (0x7 << 76)  # version
+    value = value & ~(0x3 << 62) | (0x2 << 62)  # variant
+    return UUID(int=value)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A result together with what it was made from.
+
+    Attributes
+    ----------
+    result : Result
+        Without inline maps.
+    fov : Fov
+    prediction : Prediction
+    """
+
+    result: Result
+    fov: Fov
+    prediction: Prediction
+    _encoded: dict[CamMode, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+    def result_with(self, cam: CamMode) -> Result:
+        """The result with as much of the Grad-CAM map inline as ``cam`` says."""
+        if cam == "none":
+            return self.result
+        update: dict[str, object] = {}
+        if cam == "grid":
+            # Four decimals of each map's maximum are finer than any display and a third of the bytes.
+            update["grids"] = {
+                name: np.round(grid.astype(np.float64), _decimals(float(grid.max()))).tolist()
+                for name, grid in zip(self.prediction.networks, self.prediction.gradcams, strict=True)
+            }
+        else:
+            update["png"] = base64.b64encode(map_png(self.prediction.map())).decode()
+        gradcam = self.result.gradcam.model_copy(update=update)
+        return self.result.model_copy(update={"gradcam": gradcam})
+
+    def json(self, cam: CamMode) -> bytes:
+        """The result as JSON; encoded once however many are told."""
+        if cam not in self._encoded:
+            self._encoded[cam] = self.result_with(cam).model_dump_json(exclude_none=True).encode()
+        return self._encoded[cam]
+
+
+def _decimals(peak: float) -> int:
+    return 6 if peak <= 0 else max(0, 4 - int(np.floor(np.log10(peak))))
+
+
+@dataclass(frozen=True)
+class ResultMaker:
+    """Makes results of one ensemble.
+
+    Attributes
+    ----------
+    ensemble : Ensemble
+    deadline_ms : float
+        From arrival to telling.
+    linked : bool
+        Whether a server can show the maps, so that results link to them.
+    """
+
+    ensemble: Ensemble
+    deadline_ms: float
+    linked: bool
+
+    def make(
+        self, fov: Fov, prediction: Prediction, bounds: IntensityRange, started_s: float, compute_ms: float
+    ) -> Record:
+        """The record of a classified field of view; its total time ends now.
+
+        Parameters
+        ----------
+        bounds : IntensityRange
+            The range that it was classified with.
+        started_s : float
+            When its computation began, by ``time.perf_counter``.
+        compute_ms : float
+            How long that took.
+        """
+        manifest = self.ensemble.manifest
+        entropy, information, agreement = uncertainty(prediction.probabilities, manifest.ensemble.threshold)
+        flags = self._flags(fov, bounds)
+        identifier = uuid7()
+        total_ms = (time.perf_counter() - fov.arrived_s) * 1e3
+        result = Result(
+            id=identifier,
+            source=fov.source,
+            label=prediction.label,
+            probability=prediction.probability,
+            networks={
+                name: float(p) for name, p in zip(prediction.networks, prediction.probabilities, strict=True)
+            },
+            uncertainty=Uncertainty(entropy=entropy, mutual_information=information, agreement=agreement),
+            flags=flags,
+            gradcam=Gradcam(href=f"/v1/results/{identifier}/gradcam.png" if self.linked else None),
+            normalization=Normalization(
+                source=bounds.source, low=bounds.low.tolist(), high=bounds.high.tolist()
+            ),
+            model=ModelRef(name=manifest.name, version=manifest.version, digest=self.ensemble.digest),
+            timing_ms=Timing(
+                queue=(started_s - fov.arrived_s) * 1e3,
+                compute=compute_ms,
+                total=total_ms,
+            ),
+            deadline_met=total_ms <= self.deadline_ms,
+        )
+        return Record(result, fov, prediction)
+
+    def _flags(self, fov: Fov, bounds: IntensityRange) -> list[Flag]:
+        flags = []
+        names = self.ensemble.manifest.input.channel_names
+        for name, fraction in zip(names, bounds.saturated_fraction(fov.pixels), strict=True):
+            if fraction >= _SATURATED_FRACTION:
+                flags.append(
+                    Flag(
+                        code="saturated",
+                        message=f"{name} exceeds the intensity range in {fraction:.1%} of its pixels",
+                        channel=name,
+                        value=round(float(fraction), 6),
+                    )
+                )
+        if not self.ensemble.manifest.for_science:
+            flags.append(Flag(code="not_for_science", message=self.ensemble.manifest.intended_use))
+        return flags
+
+
+class RecentRecords:
+    """The most recent records, as many as their pixels fit into a given memory.
+
+    Pictures of Grad-CAM over the channels need the pixels, which no log keeps.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Of pixels.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._records: OrderedDict[UUID, Record] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, record: Record) -> None:
+        """Remember a record, and forget the oldest ones that no longer fit."""
+        pixels = record.fov.pixels
+        if pixels.base is not None and record.fov.source.kind != "stream":
+            # A view would keep its whole stack alive.
+            pixels = pixels.copy()
+            record = Record(
+                record.result, Fov(pixels, record.fov.source, record.fov.arrived_s), record.prediction
+            )
+        with self._lock:
+            self._records[record.result.id] = record
+            self._bytes += pixels.nbytes
+            while self._bytes > self._max_bytes and len(self._records) > 1:
+                _, forgotten = self._records.popitem(last=False)
+                self._bytes -= forgotten.fov.pixels.nbytes
+
+    def get(self, identifier: UUID) -> Record:
+        """The record of that id.
+
+        Raises
+        ------
+        NotFound
+            If there never was one, or it is too long ago.
+        """
+        with self._lock:
+            record = self._records.get(identifier)
+        if record is None:
+            raise NotFound(
+                f"no field of view {identifier} is remembered: the id is wrong, or too many came after it "
+                "(--remember-mib sets how many are kept)"
+            )
+        return record

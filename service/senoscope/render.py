@@ -1,0 +1,49 @@
+"""Grad-CAM maps as pictures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Style = Literal["map", "overlay", "intensity"]
+_OPACITY = 0.65
+
+
+def _encode(bgr: npt.NDArray[np.uint8]) -> bytes:
+    # Level 1: a live view redraws these many times a second, and the file is thrown away after.
+    done, buffer = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise RuntimeError("OpenCV could not encode the picture")
+    return buffer.tobytes()
+
+
+def _colour(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    """Values in 0..1 in the inferno colour map, which colour-blind people can read."""
+    levels = (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), np.uint8)
+
+
+def scale_channel(pixels: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
+    """A channel in 0..1 of its intensity range, [H, W]."""
+    return np.clip((pixels.astype(np.float32) - low) / (high - low), 0, 1)
+
+
+def map_png(gradcam: npt.NDArray[np.float32]) -> bytes:
+    """The map alone, [H, W] in 0..1."""
+    return _encode(_colour(gradcam))
+
+
+def overlay_png(gradcam: npt.NDArray[np.float32], channel: npt.NDArray[np.float32]) -> bytes:
+    """The map over a channel in grey; where the map is dark the channel shows through."""
+    grey = np.repeat((channel * 255)[..., None], 3, axis=2)
+    alpha = _OPACITY * gradcam[..., None]
+    blended = grey * (1 - alpha) + _colour(gradcam).astype(np.float32) * alpha
+    return _encode((blended + 0.5).astype(np.uint8))
+
+
+def intensity_png(gradcam: npt.NDArray[np.float32], channel: npt.NDArray[np.float32]) -> bytes:
+    """The map weighted with a channel's intensity, as in the lower rows of the paper's Figure 6."""
+    return _encode(_colour(gradcam * channel))

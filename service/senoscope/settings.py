@@ -1,0 +1,107 @@
+"""All settings of the service, read once from the command line and ``SENOSCOPE_*`` variables."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from senoscope.engine.locations import default_models_dir
+from senoscope.engine.sessions import Device
+from senoscope_client.images import Limits
+from senoscope_client.result import CamMode
+
+_MIB = 1024 * 1024
+ENV_PREFIX = "SENOSCOPE_"
+
+
+class Settings(BaseSettings):
+    """Settings of ``senoscope serve``; each field's description is its help on the command line."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
+
+    model: str = Field("starter", description="Ensemble: a name in --models-dir, or the path of its folder.")
+    models_dir: Path = Field(default_factory=default_models_dir, description="Where named ensembles live.")
+    device: Device = Field(
+        "auto", description="auto takes a GPU where there is one that works; the other two insist."
+    )
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="CPU cores for the networks; all by default."
+    )
+    host: str = Field("127.0.0.1", description="Address that HTTP and WebSocket listen on.")
+    port: int = Field(8750, ge=0, le=65535, description="Their port; 0 takes a free one.")
+    stream: str = Field(
+        "tcp://127.0.0.1:5555",
+        description="ZeroMQ endpoint of the acquisition PC's frame publisher; empty: no stream.",
+    )
+    results: str = Field(
+        "tcp://127.0.0.1:5556", description="ZeroMQ endpoint that results are published at; empty: none."
+    )
+    results_cam: CamMode = Field("grid", description="Grad-CAM that published results carry inline.")
+    deadline_ms: float = Field(
+        24.0, gt=0, description="From a frame's arrival to its result; results that took longer say so."
+    )
+    live_queue: int = Field(
+        8, ge=1, description="Live frames that may wait; one more, and the oldest is dropped."
+    )
+    batch_queue: int = Field(
+        1024, ge=1, description="FOVs of posted stacks that may wait; beyond that, 503."
+    )
+    batch_size: int = Field(
+        1, ge=1, le=64, description="FOVs of a stack computed at once: what a live frame may wait for."
+    )
+    max_upload_mib: int = Field(256, ge=1, description="Largest body of a request.")
+    max_decoded_mib: int = Field(512, ge=1, description="Largest stack that a body may unpack to.")
+    max_fovs: int = Field(512, ge=1, description="Most FOVs in one request.")
+    remember_mib: int = Field(
+        64, ge=1, description="Memory for the pixels of recent FOVs, which Grad-CAM pictures are drawn from."
+    )
+    live_backlog: int = Field(
+        64, ge=1, description="Results that a WebSocket client may lag behind before it loses the oldest."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for machines.")
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest body of a request, in bytes."""
+        return self.max_upload_mib * _MIB
+
+    @property
+    def image_limits(self) -> Limits:
+        """What the image reader may unpack."""
+        return Limits(max_fovs=self.max_fovs, max_decoded_bytes=self.max_decoded_mib * _MIB)
+
+
+def settings_command(body: Callable[[Settings], None]) -> Callable[..., None]:
+    """A Typer command that takes every setting as an option, so that the two lists cannot differ.
+
+    An option that is not given falls back to its ``SENOSCOPE_*`` variable, then to its default.
+    """
+
+    def command(**options: Any) -> None:
+        body(Settings(**{name: value for name, value in options.items() if value is not None}))
+
+    parameters, annotations = [], {}
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default_factory else f" [default: {field.default if field.default != '' else 'none'}]"
+        if field.default is None:
+            default = ""
+        option = typer.Option(
+            help=f"{field.description}{default} [env: {ENV_PREFIX}{name.upper()}]", show_default=False
+        )
+        annotations[name] = Annotated[field.annotation | None, option]  # type: ignore[operator]
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotations[name]
+            )
+        )
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = annotations
+    command.__name__ = body.__name__
+    command.__doc__ = body.__doc__
+    return command

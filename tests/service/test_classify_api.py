@@ -1,0 +1,409 @@
+"""``POST /v1/classify`` on a real server."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import psutil
+import pytest
+import tifffile
+
+import miniature as mini
+from conftest import Server
+
+NAMES = ["SRS", "TPEF", "Transmission"]
+
+
+@pytest.fixture(scope="module")
+def fovs() -> np.ndarray:
+    """Four FOVs, senescent and control by turns, with some texture."""
+    texture = np.random.default_rng(5).integers(0, 50, (4, 3, 250, 300), dtype=np.uint16)
+    return np.stack([mini.bright(), mini.dark()] * 2) + texture
+
+
+def tiff(array: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, photometric="minisblack", **options)
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def post(server: Server, body: bytes, media_type: str = "image/tiff", **params) -> httpx.Response:
+    return httpx.post(
+        f"{server.url}/v1/classify",
+        content=body,
+        params=params,
+        headers={"Content-Type": media_type},
+        timeout=60,
+    )
+
+
+def labels(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [result["label"] for result in answer.json()["results"]]
+
+
+BY_TURNS = ["senescent", "control"] * 2
+
+
+def test_a_stack_gives_its_results_in_order(server: Server, fovs: np.ndarray) -> None:
+    answer = post(server, tiff(fovs, imagej=True, metadata={"axes": "TCYX"}))
+    assert labels(answer) == BY_TURNS
+    body = answer.json()
+    assert body["count"] == 4
+    assert [r["source"]["frame"] for r in body["results"]] == [0, 1, 2, 3]
+    first = body["results"][0]
+    assert first["source"]["kind"] == "upload"
+    assert set(first["networks"]) == set(mini.NAMES)
+    assert first["probability"] == pytest.approx(np.mean(list(first["networks"].values())), abs=1e-6)
+    assert first["model"]["name"] == "miniature"
+    assert first["normalization"] == {"source": "model", "low": [0, 0, 0], "high": [1000, 1000, 1000]}
+    assert "not_for_science" in [flag["code"] for flag in first["flags"]]
+    assert first["timing_ms"]["total"] >= first["timing_ms"]["compute"] > 0
+
+
+def test_saturated_channels_are_flagged_with_their_fraction(server: Server) -> None:
+    fov = mini.dark()
+    fov[1, :50] = 5000
+    (result,) = post(server, npy(fov), "application/x-npy").json()["results"]
+    (flag,) = [flag for flag in result["flags"] if flag["code"] == "saturated"]
+    assert (flag["channel"], flag["value"]) == ("TPEF", pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("cam", ["none", "grid", "png"])
+def test_cam_comes_inline_as_asked_for(server: Server, fovs: np.ndarray, cam: str) -> None:
+    result = post(server, npy(fovs[0]), "application/x-npy", cam=cam).json()["results"][0]
+    gradcam = result["gradcam"]
+    assert set(gradcam) == {"none": {"href"}, "grid": {"href", "grids"}, "png": {"href", "png"}}[cam]
+    if cam == "grid":
+        shapes = {name: np.shape(grid) for name, grid in gradcam["grids"].items()}
+        assert shapes == dict(zip(mini.NAMES, mini.GRIDS, strict=True))
+        assert np.max(gradcam["grids"]["xception"]) > 0
+    if cam == "png":
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(gradcam["png"]), np.uint8), 1)
+        assert picture.shape == (250, 300, 3)
+
+
+@pytest.mark.parametrize("style", ["map", "overlay", "intensity"])
+@pytest.mark.parametrize("network", [None, "densenet121"])
+def test_gradcam_pictures(server: Server, style: str, network: str | None) -> None:
+    fov = mini.dark()
+    fov[:, 100:150, 120:180] = 950  # one bright cell
+    result = post(server, npy(fov), "application/x-npy").json()["results"][0]
+    params = {"style": style, "channel": "SRS"} | ({"network": network} if network else {})
+    answer = httpx.get(server.url + result["gradcam"]["href"], params=params)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    picture = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR).astype(int).sum(2)
+    assert picture.shape == (250, 300)
+    assert picture[110:140, 130:170].mean() > 3 * picture[:40].mean() + 10, "bright where the cell is"
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "status", "code"),
+    [
+        ("/v1/results/0197c9a0-0000-7000-8000-000000000000/gradcam.png", {}, 404, "not_found"),
+        ("/v1/results/nonsense/gradcam.png", {}, 422, "invalid_request"),
+        ("{href}", {"network": "vgg"}, 422, "invalid_request"),
+        ("{href}", {"channel": "CARS", "style": "overlay"}, 422, "invalid_request"),
+        ("{href}", {"style": "fancy"}, 422, "invalid_request"),
+        ("{href}", {"styel": "map"}, 422, "invalid_request"),
+    ],
+)
+def test_bad_requests_for_pictures(server: Server, path: str, params: dict, status: int, code: str) -> None:
+    href = post(server, npy(mini.dark()), "application/x-npy").json()["results"][0]["gradcam"]["href"]
+    answer = httpx.get(server.url + path.format(href=href), params=params)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_csv_on_request(server: Server, fovs: np.ndarray) -> None:
+    answer = httpx.post(
+        f"{server.url}/v1/classify",
+        files={"file": ("=cmd.npy", npy(fovs), "application/x-npy")},
+        headers={"Accept": "text/csv"},
+    )
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["label"] for row in rows] == BY_TURNS
+    assert rows[0]["file"] == "'=cmd.npy", "not a formula for the spreadsheet that opens it"
+    assert float(rows[0]["mobilenet"]) > 0.9
+
+
+@pytest.mark.system("curl")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--data-binary", "@stack.tif", "-H", "Content-Type: image/tiff"],
+        ["--data-binary", "@stack.tif"],
+        ["-F", "file=@stack.tif"],
+        ["-F", "file=@stack.npy"],
+    ],
+)
+def test_curl(server: Server, fovs: np.ndarray, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "stack.tif").write_bytes(tiff(fovs, metadata={"axes": "TCYX"}))
+    (tmp_path / "stack.npy").write_bytes(npy(fovs))
+    done = subprocess.run(
+        ["curl", "-sS", *arguments, f"{server.url}/v1/classify"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    )
+    assert [result["label"] for result in json.loads(done.stdout)["results"]] == BY_TURNS
+
+
+def _containers(fovs: np.ndarray) -> dict[str, bytes]:
+    one = fovs[0]
+    ome = {"axes": "TCYX", "Channel": {"Name": NAMES}}
+    swapped = np.ascontiguousarray(fovs[:, [2, 0, 1]])
+    return {
+        "plain": tiff(fovs, metadata={"axes": "TCYX"}),
+        "lzw": tiff(fovs, metadata={"axes": "TCYX"}, compression="lzw"),
+        "deflate": tiff(fovs, metadata={"axes": "TCYX"}, compression="zlib", predictor=True),
+        "bigtiff": tiff(fovs, metadata={"axes": "TCYX"}, bigtiff=True),
+        "tiled": tiff(fovs, metadata={"axes": "TCYX"}, tile=(64, 64)),
+        "big-endian": tiff(fovs.astype(">u2"), metadata={"axes": "TCYX"}, byteorder=">"),
+        "ome": tiff(fovs, ome=True, metadata=ome),
+        "ome, channels in another order": tiff(
+            swapped, ome=True, metadata={"axes": "TCYX", "Channel": {"Name": ["Transmission", "SRS", "TPEF"]}}
+        ),
+        "imagej": tiff(fovs, imagej=True, metadata={"axes": "TCYX"}),
+        "planar": tiff(one, planarconfig="separate", metadata={"axes": "CYX"}),
+        "npy": npy(fovs),
+        "npy, Fortran order": npy(np.asfortranarray(fovs)),
+        "npy, float32": npy(fovs.astype(np.float32)),
+    }
+
+
+def test_containers_do_not_change_probabilities(server: Server, fovs: np.ndarray) -> None:
+    expected = None
+    for name, body in _containers(fovs).items():
+        answer = post(server, body, "application/octet-stream")
+        assert answer.status_code == 200, (name, answer.text)
+        got = [result["probability"] for result in answer.json()["results"]]
+        expected = expected or got
+        assert got == pytest.approx(expected[: len(got)], abs=1e-6), name
+
+
+def _object_npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def _with_nan() -> np.ndarray:
+    fov = mini.dark().astype(np.float32)
+    fov[1, 5, 5] = np.nan
+    return fov
+
+
+def _bomb() -> bytes:
+    zeros = np.zeros((890, 3, 250, 300), np.uint16)
+    return tiff(zeros, compression="zlib", metadata={"axes": "TCYX"})
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A body that must be refused: how it is made, and how it must be answered."""
+
+    name: str
+    make: object
+    status: int
+    code: str
+    media_type: str = "image/tiff"
+    params: tuple[tuple[str, str], ...] = ()
+
+
+BAD = [
+    Bad("text that says it is TIFF", lambda: b"hello, microscope", 422, "unreadable_image"),
+    Bad("text", lambda: b"hello, microscope", 415, "unsupported_media_type", "text/plain"),
+    Bad(
+        "PNG",
+        cv2.imencode(".png", mini.dark()[0].astype(np.uint8))[1].tobytes,
+        415,
+        "unsupported_media_type",
+        "image/png",
+    ),
+    Bad("empty body", lambda: b"", 422, "unreadable_image"),
+    Bad("truncated TIFF", lambda: tiff(mini.dark())[:200_000], 422, "unreadable_image"),
+    Bad("truncated NPY", lambda: npy(mini.dark())[:200_000], 422, "unreadable_image", "application/x-npy"),
+    Bad("2 channels", lambda: tiff(mini.dark(2), metadata={"axes": "CYX"}), 422, "wrong_channel_count"),
+    Bad("4 channels", lambda: tiff(mini.dark(4), metadata={"axes": "CYX"}), 422, "wrong_channel_count"),
+    Bad("512x512", lambda: tiff(mini.dark(3, 512, 512), metadata={"axes": "CYX"}), 422, "wrong_frame_size"),
+    Bad("NaN", lambda: tiff(_with_nan(), metadata={"axes": "CYX"}), 422, "non_finite_pixels"),
+    Bad("object dtype", _object_npy, 422, "unreadable_image", "application/x-npy"),
+    Bad("bare pages", lambda: tiff(mini.dark(6)), 422, "ambiguous_axes"),
+    Bad("400 kB that declare 400 MB", _bomb, 413, "payload_too_large"),
+    Bad(
+        "600 FOVs",
+        lambda: tiff(np.zeros((600, 3, 250, 300), np.uint8), compression="zlib", metadata={"axes": "TCYX"}),
+        413,
+        "too_many_fields",
+    ),
+    Bad("unknown parameter", lambda: npy(mini.dark()), 422, "invalid_request", params=(("cams", "png"),)),
+    Bad("bad parameter", lambda: npy(mini.dark()), 422, "invalid_request", params=(("cam", "gif"),)),
+    Bad("bad axes", lambda: npy(mini.dark()), 422, "invalid_request", params=(("axes", "XXQ"),)),
+    Bad("form without file", lambda: b"--x--\r\n", 422, "invalid_request", "multipart/form-data; boundary=x"),
+    Bad("broken form", lambda: b"nonsense", 422, "invalid_request", "multipart/form-data; boundary=x"),
+    Bad("form without boundary", lambda: b"nonsense", 422, "invalid_request", "multipart/form-data"),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
+def test_bad_input_gets_its_code_and_the_next_request_is_served(server: Server, bad: Bad) -> None:
+    body = bad.make()
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    answer = post(server, body, bad.media_type, **dict(bad.params))
+    grown = process.memory_info().rss - before
+    assert (answer.status_code, answer.json().get("code")) == (bad.status, bad.code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == bad.status
+    assert problem["title"]
+    assert len(problem["detail"]) > 10
+    assert "Traceback" not in answer.text
+    assert "/work" not in answer.text
+    assert "/tmp" not in answer.text
+    assert grown < 100e6
+    assert labels(post(server, npy(mini.bright()), "application/x-npy")) == ["senescent"]
+
+
+def test_two_gigabytes_are_refused_unread(server: Server) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(2048):
+            sent += 1 << 20
+            yield bytes(1 << 20)
+
+    declared = httpx.post(
+        f"{server.url}/v1/classify", content=endless(), headers={"Content-Length": str(2 << 30)}, timeout=30
+    )
+    assert (declared.status_code, declared.json()["code"]) == (413, "payload_too_large")
+    assert sent < 100 << 20, "refused by what it declares"
+    sent = 0
+    undeclared = httpx.post(f"{server.url}/v1/classify", content=endless(), timeout=60)
+    assert (undeclared.status_code, undeclared.json()["code"]) == (413, "payload_too_large")
+    assert sent < 1 << 30
+    assert process.memory_info().rss - before < 100e6
+    assert labels(post(server, npy(mini.bright()), "application/x-npy")) == ["senescent"]
+
+
+def test_what_a_client_that_left_would_have_got_is_not_computed(server: Server) -> None:
+    stack = npy(np.zeros((300, 3, 250, 300), np.uint8))
+    before = server.stream()["batch"]["classified"]
+
+    def give_up() -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{server.url}/v1/classify", content=stack, timeout=httpx.Timeout(30, read=0.3)
+            )
+
+    leaving = threading.Thread(target=give_up)
+    leaving.start()
+    leaving.join()
+    server.wait(lambda status: status["batch"]["waiting"] == 0)
+    assert server.stream()["batch"]["classified"] - before < 300
+
+
+def test_stacks_at_the_same_time_get_their_own_results(server: Server, fovs: np.ndarray) -> None:
+    answers: dict[int, list[str]] = {}
+
+    def send(k: int) -> None:
+        order = fovs if k % 2 else fovs[::-1]
+        answers[k] = labels(post(server, npy(order), "application/x-npy"))
+
+    threads = [threading.Thread(target=send, args=(k,)) for k in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {k: BY_TURNS if k % 2 else BY_TURNS[::-1] for k in range(12)}
+
+
+def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> None:
+    from conftest import start_server, stop_server
+
+    server = start_server(miniature, tmp_path / "log.txt", "--batch-queue", "50")
+    try:
+        stack = npy(np.zeros((256, 3, 250, 300), np.uint8))
+        results: list[httpx.Response] = []
+        threads = [
+            threading.Thread(target=lambda: results.append(post(server, stack, "application/x-npy")))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        refused = [answer for answer in results if answer.status_code == 503]
+        assert refused
+        assert {answer.status_code for answer in results} == {200, 503}
+        assert all(answer.json()["code"] == "busy" for answer in refused)
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    finally:
+        stop_server(server)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/classify", 405, "method_not_allowed"),
+        ("GET", "/v1/nowhere", 404, "not_found"),
+        ("DELETE", "/v1/model", 405, "method_not_allowed"),
+    ],
+)
+def test_wrong_methods_and_paths(server: Server, method: str, path: str, status: int, code: str) -> None:
+    answer = httpx.request(method, server.url + path)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_status_pages(server: Server) -> None:
+    assert httpx.get(f"{server.url}/livez").json() == {"status": "alive"}
+    assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
+    model = httpx.get(f"{server.url}/v1/model").json()
+    assert model["name"] == "miniature"
+    assert model["engine"]["device"] == "cpu"
+    assert [network["name"] for network in model["manifest"]["networks"]] == list(mini.NAMES)
+
+
+def test_alive_but_not_ready_while_loading_then_gone_if_that_fails(miniature: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from conftest import start_server
+
+    damaged = Path(shutil.copytree(miniature, tmp_path / "damaged"))
+    (damaged / "xception.onnx").write_bytes(b"x")
+    server = start_server(damaged, tmp_path / "log.txt", wait=False)
+    assert server.process.wait(30) == 1
+    assert "xception.onnx" in server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
+    from conftest import start_server, stop_server
+
+    server = start_server(miniature, tmp_path / "log.txt")
+    time.sleep(0.2)
+    assert stop_server(server) in (0, -15)
+    assert "stopped" in server.log.read_text()

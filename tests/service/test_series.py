@@ -1,0 +1,130 @@
+"""Counting what a stream sent, what came and what is missing."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from senoscope.series import SeriesBook
+from senoscope_client.wire import EndHeader, HeartbeatHeader, ImageHeader, StartHeader, Timestamp
+
+A, B = UUID(int=1), UUID(int=2)
+
+
+def common(uid: UUID = A) -> dict:
+    return {"instrument": "nlo", "series_id": "plate 3", "series_uid": uid}
+
+
+def start(uid: UUID = A, planned: int | None = None) -> StartHeader:
+    return StartHeader(**common(uid), planned_frames=planned)
+
+
+def image(frame: int, uid: UUID = A) -> ImageHeader:
+    return ImageHeader(
+        **common(uid),
+        frame=frame,
+        shape=(1, 2, 2),
+        dtype="uint8",
+        channels=("SRS",),
+        timestamp=Timestamp(seconds=1, nanoseconds=0),
+        pixel_size_um=0.35,
+    )
+
+
+def end(frames: int, uid: UUID = A) -> EndHeader:
+    return EndHeader(**common(uid), frames_sent=frames, reason="completed")
+
+
+def beat(frame: int | None, uid: UUID = A) -> HeartbeatHeader:
+    return HeartbeatHeader(**common(uid), frame=frame)
+
+
+def replay(*headers) -> list[dict]:
+    book = SeriesBook()
+    for header in headers:
+        match header:
+            case StartHeader():
+                book.start(header)
+            case ImageHeader():
+                book.image(header)
+            case HeartbeatHeader():
+                book.heartbeat(header)
+            case EndHeader():
+                book.end(header)
+    return book.describe()
+
+
+def counts(series: dict) -> tuple[int, int, int]:
+    return series["received"], series["missing"], series["repeated"]
+
+
+def test_a_whole_series() -> None:
+    (series,) = replay(start(planned=3), image(0), image(1), beat(1), image(2), end(3))
+    assert counts(series) == (3, 0, 0)
+    assert (series["state"], series["planned_frames"], series["last_frame"]) == ("ended", 3, 2)
+
+
+def test_frames_missing_at_the_beginning_middle_and_end() -> None:
+    (series,) = replay(start(), image(2), image(5), end(8))
+    assert counts(series) == (2, 6, 0)
+
+
+def test_joining_late_has_lost_nothing() -> None:
+    (series,) = replay(image(40), image(41), end(42))
+    assert counts(series) == (2, 0, 0)
+    assert series["first_frame"] == 40
+    (series,) = replay(beat(39), image(40), image(42))
+    assert counts(series) == (2, 1, 0)
+
+
+def test_a_heartbeat_tells_of_frames_lost_since() -> None:
+    (series,) = replay(start(), image(0), beat(3))
+    assert counts(series) == (1, 3, 0)
+
+
+def test_a_repeated_frame_is_not_classified_again_and_a_late_one_is_no_longer_missing() -> None:
+    book = SeriesBook()
+    book.start(start())
+    assert [book.image(image(n)) for n in (0, 1, 1, 4, 2, 2, 3)] == [
+        *("new", "new", "repeated", "new", "new", "repeated", "new")
+    ]
+    assert counts(book.describe()[0]) == (5, 0, 2)
+
+
+def test_a_publisher_that_restarts_with_a_new_series() -> None:
+    newer, older = replay(start(A), image(0, A), start(B), image(0, B), end(1, B))
+    assert older["state"] == "interrupted"
+    assert counts(newer) == (1, 0, 0)
+
+
+def test_a_publisher_that_restarts_the_same_series_from_its_start() -> None:
+    (series,) = replay(start(), image(0), image(1), start(), image(0), image(1), end(2))
+    assert counts(series) == (4, 0, 0)
+    assert series["restarts"] == 1
+
+
+def test_two_instruments_do_not_interrupt_each_other() -> None:
+    book = SeriesBook()
+    book.start(start(A))
+    book.start(StartHeader(instrument="other", series_id="x", series_uid=B))
+    assert {series["state"] for series in book.describe()} == {"open"}
+
+
+def test_memory_stays_bounded_whatever_comes() -> None:
+    book = SeriesBook()
+    for n in range(500):
+        book.start(start(UUID(int=n)))
+    assert len(book.describe()) == 64
+    for n in range(0, 10_000, 2):
+        book.image(image(n))
+    assert book.image(image(2**53 - 1)) == "new"
+
+
+@given(st.lists(st.integers(0, 30), max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_counts_agree_with_a_set(frames: list[int]) -> None:
+    (series,) = replay(start(), *(image(n) for n in frames), end(31))
+    seen = set(frames)
+    assert counts(series) == (len(seen), 31 - len(seen), len(frames) - len(seen))

@@ -1,0 +1,327 @@
+"""The frame stream on a real server: real ZeroMQ in, WebSocket and ZeroMQ out."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+from websockets.sync.client import ClientConnection, connect
+
+import miniature as mini
+from conftest import Server, start_server, stop_server
+from senoscope_client.wire import (
+    EndHeader,
+    HeartbeatHeader,
+    ImageHeader,
+    Position,
+    StartHeader,
+    Timestamp,
+    encode,
+)
+
+NAMES = ("SRS", "TPEF", "Transmission")
+
+
+class Microscope:
+    """A publisher that can also misbehave: raw parts on an XPUB socket."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.uid = uuid.uuid4()
+        self._socket = zmq.Context.instance().socket(zmq.XPUB)
+        self._socket.bind(endpoint)
+        assert self._socket.poll(10_000), "the service did not subscribe"
+        self._socket.recv()
+
+    def common(self) -> dict:
+        return {"instrument": "nlo-1", "series_id": "plate 3", "series_uid": self.uid}
+
+    def header(self, frame: int, pixels: np.ndarray, **changes) -> ImageHeader:
+        fields = {
+            **self.common(),
+            "frame": frame,
+            "shape": pixels.shape,
+            "dtype": pixels.dtype.name,
+            "channels": NAMES,
+            "timestamp": Timestamp.from_ns(1_700_000_000_123_456_789),
+            "pixel_size_um": 0.35,
+            "position_um": Position(x=100.0 * frame, y=-5.0, z=0.25),
+        }
+        return ImageHeader(**(fields | changes))
+
+    def frame(self, frame: int, pixels: np.ndarray | None = None, **changes) -> list:
+        pixels = mini.bright() if pixels is None else pixels
+        return encode(self.header(frame, pixels, **changes), pixels)
+
+    def send(self, *messages: list) -> None:
+        for parts in messages:
+            self._socket.send_multipart(parts)
+
+    def close(self) -> None:
+        self._socket.close(500)
+
+
+@pytest.fixture
+def microscope(server: Server) -> Iterator[Microscope]:
+    scope = Microscope(server.frames)
+    yield scope
+    scope.close()
+    server.wait(lambda status: not status["receiver"]["connected"])
+
+
+@pytest.fixture
+def live(server: Server) -> Iterator[ClientConnection]:
+    with connect(server.ws) as connection:
+        server.wait(lambda status: status["live_clients"]["connected"] >= 1)
+        yield connection
+    server.wait(lambda status: status["live_clients"]["connected"] == 0)
+
+
+def receive(live: ClientConnection, count: int) -> list[dict]:
+    return [json.loads(live.recv(timeout=10)) for _ in range(count)]
+
+
+def series(status: dict, scope: Microscope) -> dict:
+    return next((s for s in status["receiver"]["series"] if s["series_uid"] == str(scope.uid)), {})
+
+
+def test_frames_become_results_with_their_place(
+    server: Server, microscope: Microscope, live: ClientConnection
+) -> None:
+    microscope.send(encode(StartHeader(**microscope.common(), planned_frames=4)))
+    for n in range(4):
+        microscope.send(microscope.frame(n, mini.bright() if n % 2 else mini.dark()))
+    microscope.send(encode(EndHeader(**microscope.common(), frames_sent=4, reason="completed")))
+    results = receive(live, 4)
+    assert [r["label"] for r in results] == ["control", "senescent"] * 2
+    source = results[3]["source"]
+    assert (source["kind"], source["instrument"], source["frame"]) == ("stream", "nlo-1", 3)
+    assert source["position_um"] == {"x": 300.0, "y": -5.0, "z": 0.25}
+    assert source["series_uid"] == str(microscope.uid)
+    assert source["acquired_at"] == "2023-11-14T22:13:20.123456Z"
+    status = server.wait(lambda s: series(s, microscope).get("state") == "ended")
+    seen = series(status, microscope)
+    assert (seen["received"], seen["missing"], seen["repeated"]) == (4, 0, 0)
+    assert seen["planned_frames"] == 4
+
+
+def test_results_over_zeromq(server: Server, microscope: Microscope) -> None:
+    subscriber = zmq.Context.instance().socket(zmq.SUB)
+    subscriber.setsockopt(zmq.SUBSCRIBE, b"result/stream/nlo-1")
+    subscriber.connect(server.results)
+    try:
+        deadline = time.monotonic() + 10
+        n = 0
+        while not subscriber.poll(100):  # until the subscription has reached the service
+            assert time.monotonic() < deadline
+            microscope.send(microscope.frame(n))
+            n += 1
+        topic, body = subscriber.recv_multipart()
+    finally:
+        subscriber.close(0)
+    assert topic == b"result/stream/nlo-1"
+    result = json.loads(body)
+    assert result["label"] == "senescent"
+    assert np.shape(result["gradcam"]["grids"]["mobilenet"]) == mini.GRIDS[4]
+    server.wait(lambda s: s["live"]["waiting"] == 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_every_pixel_type_of_the_format(
+    server: Server, microscope: Microscope, live: ClientConnection, dtype: str
+) -> None:
+    microscope.send(microscope.frame(0, mini.bright(level=250).astype(dtype)))
+    (result,) = receive(live, 1)
+    fov = mini.bright(level=250)
+    expected = [mini.reference_probability(_miniature_dir(server) / f"{n}.onnx", fov) for n in mini.NAMES]
+    assert result["probability"] == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def _miniature_dir(server: Server) -> Path:
+    arguments = server.process.args
+    return Path(arguments[arguments.index("--model") + 1])
+
+
+def test_channels_are_put_into_the_ensembles_order(
+    server: Server, microscope: Microscope, live: ClientConnection
+) -> None:
+    fov = mini.dark()
+    fov[0] = 900  # SRS decides
+    microscope.send(microscope.frame(0, fov))
+    swapped = np.ascontiguousarray(fov[[1, 2, 0]])
+    microscope.send(microscope.frame(1, swapped, channels=("TPEF", "Transmission", "SRS")))
+    first, second = receive(live, 2)
+    assert first["probability"] == second["probability"] > 0.5
+
+
+def _json(message: list, change: Callable[[dict], object]) -> list:
+    header = json.loads(bytes(message[1]))
+    change(header)
+    return [message[0], json.dumps(header).encode(), *message[2:]]
+
+
+def _nan() -> np.ndarray:
+    fov = mini.dark().astype(np.float32)
+    fov[0, 0, 0] = np.nan
+    return fov
+
+
+BAD_MESSAGES: list[tuple[str, Callable[[Microscope], list]]] = [
+    ("part_count", lambda m: m.frame(1)[:2]),
+    ("part_count", lambda m: [*m.frame(1), b"more"]),
+    ("part_count", lambda m: m.frame(1)[:1]),
+    ("bad_topic", lambda m: [b"fov/x", *m.frame(1)[1:]]),
+    ("topic_mismatch", lambda m: [b"fov/other/image", *m.frame(1)[1:]]),
+    ("bad_json", lambda m: [m.frame(1)[0], b"{not json", m.frame(1)[2]]),
+    ("bad_json", lambda m: [m.frame(1)[0], b"\xff\xfe", m.frame(1)[2]]),
+    ("bad_header", lambda m: _json(m.frame(1), lambda h: h.pop("frame"))),
+    ("bad_header", lambda m: _json(m.frame(1), lambda h: h.update(fraem=1))),
+    ("bad_header", lambda m: _json(m.frame(1), lambda h: h.update(frame=-1))),
+    ("unknown_version", lambda m: _json(m.frame(1), lambda h: h.update(version="2.0"))),
+    ("unknown_format", lambda m: _json(m.frame(1), lambda h: h.update(format="tiff"))),
+    ("byte_count", lambda m: [*m.frame(1)[:2], bytes(10)]),
+    ("byte_count", lambda m: _json(m.frame(1), lambda h: h.update(shape=[3, 251, 300]))),
+    ("dtype_not_allowed", lambda m: _json(m.frame(1), lambda h: h.update(dtype="complex64"))),
+    ("wrong_frame_size", lambda m: m.frame(1, mini.bright(3, 300, 250))),
+    ("wrong_channels", lambda m: m.frame(1, channels=("SRS", "CARS", "Transmission"))),
+    ("wrong_channels", lambda m: m.frame(1, mini.bright(2), channels=NAMES[:2])),
+    ("non_finite_pixels", lambda m: m.frame(1, _nan())),
+]
+
+
+@pytest.mark.parametrize(
+    ("reason", "make"), BAD_MESSAGES, ids=[f"{n}-{reason}" for n, (reason, _) in enumerate(BAD_MESSAGES)]
+)
+def test_bad_messages_are_counted_and_good_frames_unaffected(
+    server: Server,
+    microscope: Microscope,
+    live: ClientConnection,
+    reason: str,
+    make: Callable[[Microscope], list],
+) -> None:
+    before = server.stream()["receiver"]["rejected"].get(reason, 0)
+    microscope.send(microscope.frame(0), make(microscope), microscope.frame(2))
+    assert [r["source"]["frame"] for r in receive(live, 2)] == [0, 2]
+    status = server.stream()["receiver"]
+    assert status["rejected"][reason] == before + 1
+    assert status["last_rejection"]
+
+
+def test_types_of_later_versions_are_skipped_not_rejected(
+    server: Server, microscope: Microscope, live: ClientConnection
+) -> None:
+    before = server.stream()["receiver"]
+    microscope.send([b"fov/nlo-1/lines", b"{}", b"abc"], microscope.frame(0))
+    receive(live, 1)
+    after = server.stream()["receiver"]
+    assert after["messages"]["unknown_type"] == before["messages"].get("unknown_type", 0) + 1
+    assert after["rejected"] == before["rejected"]
+
+
+def test_repeated_and_skipped_frames_are_counted(
+    server: Server, microscope: Microscope, live: ClientConnection
+) -> None:
+    microscope.send(encode(StartHeader(**microscope.common())))
+    microscope.send(*(microscope.frame(n) for n in (0, 1, 1, 5, 3)))
+    microscope.send(encode(HeartbeatHeader(**microscope.common(), frame=7)))
+    assert [r["source"]["frame"] for r in receive(live, 4)] == [0, 1, 5, 3]
+    seen = series(server.stream(), microscope)
+    assert (seen["received"], seen["missing"], seen["repeated"]) == (4, 4, 1)
+
+
+def test_a_publisher_that_restarts_is_found_again(server: Server, live: ClientConnection) -> None:
+    for n in range(3):
+        scope = Microscope(server.frames)
+        scope.send(scope.frame(0), scope.frame(1))
+        receive(live, 2)
+        seen = series(server.stream(), scope)
+        assert (seen["received"], seen["missing"]) == (2, 0), n
+        scope.close()
+        server.wait(lambda status: not status["receiver"]["connected"])
+
+
+def test_an_overloaded_service_drops_the_oldest_and_says_so(miniature: Path, tmp_path: Path) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", "--live-queue", "2")
+    scope = Microscope(server.frames)
+    try:
+        scope.send(*(scope.frame(n, mini.dark()) for n in range(60)))
+        status = server.wait(
+            lambda s: series(s, scope).get("received") == 60 and s["live"]["waiting"] == 0, timeout_s=20
+        )
+        status = server.wait(lambda s: s["live"]["classified"] + s["live"]["dropped"] == 60)
+        assert status["live"]["dropped"] > 0
+        assert series(status, scope)["missing"] == 0, "drops here are not gaps on the wire"
+    finally:
+        scope.close()
+        stop_server(server)
+
+
+def test_a_slow_websocket_client_loses_messages_and_slows_nobody(
+    miniature: Path, tmp_path: Path
+) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", "--live-backlog", "3", "--live-queue", "1000")
+    scope = Microscope(server.frames)
+    try:
+        with connect(f"{server.ws}?cam=png", max_queue=1) as slow, connect(server.ws, max_queue=None) as fast:
+            server.wait(lambda status: status["live_clients"]["connected"] == 2)
+            slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            rng = np.random.default_rng(2)
+            noise = rng.integers(0, 1000, (3, 250, 300), dtype=np.uint16)
+            scope.send(*(scope.frame(n, noise) for n in range(400)))
+            frames = [r["source"]["frame"] for r in receive(fast, 400)]
+            assert frames == sorted(frames)
+            assert server.wait(lambda status: status["live_clients"]["lost"] > 0)
+            assert server.stream()["live"]["classified"] == 400
+    finally:
+        scope.close()
+        stop_server(server)
+
+
+def test_live_refuses_unknown_parameters(server: Server) -> None:
+    from websockets.exceptions import ConnectionClosed
+
+    with connect(f"{server.ws}?cam=gif") as connection, pytest.raises(ConnectionClosed) as closed:
+        connection.recv(timeout=5)
+    assert closed.value.rcvd.code == 1008
+
+
+def test_posted_stacks_appear_live_too(server: Server, live: ClientConnection) -> None:
+    import io
+
+    import httpx
+
+    buffer = io.BytesIO()
+    np.save(buffer, mini.bright())
+    answer = httpx.post(f"{server.url}/v1/classify", content=buffer.getvalue())
+    (told,) = receive(live, 1)
+    assert told["id"] == answer.json()["results"][0]["id"]
+
+
+def test_the_command_line_client_watches_and_publishes(server: Server, tmp_path: Path) -> None:
+    """Everything between two processes of the client and the service, as on two machines."""
+    client = [sys.executable, "-m", "senoscope_client.cli"]
+    watch = subprocess.Popen(
+        [*client, "watch", "--url", server.url, "--json", "--count", "3"], stdout=subprocess.PIPE, text=True
+    )
+    server.wait(lambda status: status["live_clients"]["connected"] == 1)
+    publish = subprocess.run(
+        [
+            *(*client, "publish", "--synthetic", "--endpoint", server.frames),
+            *("--frames", "3", "--rate", "20", "--seed", "1", "--json"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(publish.stdout.splitlines()[-1])["sent"] == 3
+    out, _ = watch.communicate(timeout=30)
+    assert [json.loads(line)["source"]["frame"] for line in out.splitlines()] == [0, 1, 2]

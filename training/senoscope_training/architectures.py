@@ -1,0 +1,201 @@
+"""The seven backbones of the ensemble: how Keras builds each, and what each does to an image first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+PreprocessMode = Literal["tf", "torch", "caffe"]
+
+_IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
+_IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
+_CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+_EFFICIENTNET_STEM = "stem_conv_pad"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a backbone expects of an image of 0..255: y[c] = x[order[c]] * scale[c] + offset[c].
+
+    Attributes
+    ----------
+    order : tuple of int
+        Which input channel becomes channel c; (2, 1, 0) for BGR.
+    scale, offset : float64 array [3]
+    """
+
+    order: tuple[int, int, int]
+    scale: npt.NDArray[np.float64]
+    offset: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of the seven networks.
+
+    Attributes
+    ----------
+    name : str
+        As in the manifest and in file names.
+    keras_name : str
+        Of the builder in ``keras.applications``.
+    preprocess : {"tf", "torch", "caffe"}
+        The mode of Keras' ``preprocess_input``, or, for EfficientNet, what its own first layers amount to.
+    notop_file, notop_md5 : str
+        Keras' published weight file without the classifier, and the MD5 that Keras publishes with it
+        (empty where it publishes none).
+    cost : float
+        Relative time to convert it, measured; the longest go first where several run side by side.
+    """
+
+    name: str
+    keras_name: str
+    preprocess: PreprocessMode
+    notop_file: str
+    notop_md5: str
+    cost: float
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture(
+            "inception_v3",
+            "InceptionV3",
+            "tf",
+            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "bcbd6486424b2319ff4ef7d526e38f63",
+            11,
+        ),
+        Architecture(
+            "efficientnet_b4",
+            "EfficientNetB4",
+            "torch",
+            "efficientnetb4_notop.h5",
+            "ebc24e6d6c33eaebbd558eafbeedf1ba",
+            24,
+        ),
+        Architecture(
+            "densenet121",
+            "DenseNet121",
+            "torch",
+            "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "30ee3e1110167f948a6b9946edeeb738",
+            13,
+        ),
+        Architecture(
+            "resnet50",
+            "ResNet50",
+            "caffe",
+            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "4d473c1dd8becc155b73f8504c6f6626",
+            11,
+        ),
+        Architecture("mobilenet", "MobileNet", "tf", "mobilenet_1_0_224_tf_no_top.h5", "", 4),
+        Architecture(
+            "xception",
+            "Xception",
+            "tf",
+            "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "b0042744bf5b25fce3cb969f33bebb97",
+            11,
+        ),
+        Architecture(
+            "inception_resnet_v2",
+            "InceptionResNetV2",
+            "tf",
+            "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "d19885ff4a710c122648d3b5c3b684e4",
+            38,
+        ),
+    )
+}
+
+
+def preprocessing(mode: PreprocessMode) -> Preprocessing:
+    """The affine map of a preprocessing mode, as ``keras.applications.imagenet_utils`` defines them."""
+    ones = np.ones(3)
+    if mode == "tf":
+        return Preprocessing((0, 1, 2), ones / 127.5, -ones)
+    if mode == "torch":
+        std = np.array(_IMAGENET_STD_RGB)
+        return Preprocessing((0, 1, 2), 1 / (255 * std), -np.array(_IMAGENET_MEAN_RGB) / std)
+    return Preprocessing((2, 1, 0), ones, -np.array(_CAFFE_MEAN_BGR))
+
+
+def build_application(name: str, height: int = 250, width: int = 300) -> Any:
+    """The model that ``keras.applications`` builds without weights and without a classifier.
+
+    Its weights are those of Keras' ``notop`` files, so it is what is loaded and saved. EfficientNet's
+    first layers are in it; :func:`backbone_of` takes them off.
+    """
+    import keras
+
+    builder: Callable[..., Any] = getattr(keras.applications, ARCHITECTURES[name].keras_name)
+    model = builder(include_top=False, weights=None, input_shape=(height, width, 3))
+    if name == "efficientnet_b4":
+        # What Keras' file holds, so that files of random and of trained weights mean the same. The file
+        # calls the standard deviation a variance; see the comment in Keras' efficientnet module.
+        normalization = _normalization(model)
+        normalization.adapt_mean.assign(np.array(_IMAGENET_MEAN_RGB, np.float32))
+        normalization.adapt_variance.assign(np.array(_IMAGENET_STD_RGB, np.float32))
+        normalization.finalize_state()
+    return model
+
+
+def backbone_of(name: str, application: Any) -> Any:
+    """The backbone proper: from the preprocessed image [N, H, W, 3] to the last activation [N, h, w, C].
+
+    EfficientNetB4 divides by the standard deviation in two steps, and Keras adds the second (a Rescaling
+    layer) only when it builds with ``weights="imagenet"``: a model built with ``weights=None`` that loads
+    the same file computes something else, silently. Here these first layers are taken off and ``torch``
+    preprocessing, which is what they amount to, stands in their place, whatever the weights.
+
+    Raises
+    ------
+    ValueError
+        If the weights loaded normalise otherwise than Keras' published ones.
+    """
+    import keras
+
+    if name != "efficientnet_b4":
+        return application
+    normalization = _normalization(application)
+    mean = np.asarray(normalization.adapt_mean).ravel()
+    variance = np.asarray(normalization.adapt_variance).ravel()
+    if not (
+        np.allclose(mean, _IMAGENET_MEAN_RGB, atol=1e-4)
+        and np.allclose(variance, _IMAGENET_STD_RGB, atol=1e-4)
+    ):
+        raise ValueError(
+            f"efficientnet_b4: these weights normalise with mean {mean} and 'variance' {variance}; "
+            f"expected Keras' {_IMAGENET_MEAN_RGB} and {_IMAGENET_STD_RGB}"
+        )
+    return keras.Model(application.get_layer(_EFFICIENTNET_STEM).input, application.output, name=name)
+
+
+def _normalization(application: Any) -> Any:
+    import keras
+
+    return next(layer for layer in application.layers if isinstance(layer, keras.layers.Normalization))
+
+
+def preprocess(name: str, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Preprocess images in NumPy.
+
+    Parameters
+    ----------
+    scaled : float32 array [N, H, W, 3]
+        Whole numbers in 0..255.
+
+    Returns
+    -------
+    float32 array [N, H, W, 3]
+        What the backbone takes.
+    """
+    how = preprocessing(ARCHITECTURES[name].preprocess)
+    return np.asarray(scaled[..., list(how.order)] * how.scale + how.offset, np.float32)

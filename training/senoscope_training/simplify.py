@@ -1,0 +1,302 @@
+"""Graph passes over an exported backbone, so that ONNX Runtime keeps its blocked layout from end to end.
+
+tf2onnx leaves batch norms of depthwise convolutions as Mul and Add, padding as nodes of their own, and
+squeeze-and-excite blocks as ReduceMean and Reshape. Each of them makes ONNX Runtime leave the blocked
+(NCHWc) layout of its CPU convolutions and return to it, which costs more than the operation itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+Array = npt.NDArray[np.float32]
+_EPSILON = 1e-5
+
+
+class Graph:
+    """A flat ONNX graph, with who makes and who takes each tensor.
+
+    Raises nothing: a pass that does not match leaves the graph as it is.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.nodes: list[onnx.NodeProto] = list(model.graph.node)
+        self.values: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
+        self.outputs = {value.name for value in model.graph.output}
+        self._fresh = 0
+        self.index()
+
+    def index(self) -> None:
+        """Count again who makes and who takes what."""
+        self.makers = {output: node for node in self.nodes for output in node.output}
+        self.takers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.takers.setdefault(name, []).append(node)
+
+    def constant(self, name: str) -> npt.NDArray[np.generic] | None:
+        """The constant of that name, if it is one."""
+        tensor = self.values.get(name)
+        return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
+
+    def add_constant(self, array: npt.NDArray[np.generic], hint: str) -> str:
+        """Store a constant under a new name."""
+        self._fresh += 1
+        name = f"{hint}__{self._fresh}"
+        self.values[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def only_taker(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+        """The one node that takes this node's output, if nothing else does."""
+        output = node.output[0]
+        takers = self.takers.get(output, [])
+        return takers[0] if len(takers) == 1 and output not in self.outputs else None
+
+    def merge(self, kept: onnx.NodeProto, gone: onnx.NodeProto) -> None:
+        """Let ``kept`` make what ``gone``, its only taker, made."""
+        kept.output[0] = gone.output[0]
+        self.nodes.remove(gone)
+        self.index()
+
+    def bypass(self, gone: onnx.NodeProto, source: str) -> None:
+        """Let all takers of ``gone`` take ``source`` instead."""
+        for node in self.nodes:
+            for k, name in enumerate(node.input):
+                if name == gone.output[0]:
+                    node.input[k] = source
+        self.nodes.remove(gone)
+        self.index()
+
+    def finish(self) -> onnx.ModelProto:
+        """The model, with the constants that are still used, each once, and nothing else."""
+        used = {name for node in self.nodes for name in node.input}
+        graph = self.model.graph
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(self.nodes)
+        graph.initializer.extend(tensor for name, tensor in self.values.items() if name in used)
+        return self.model
+
+
+def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
+    """An attribute's value."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return helper.get_attribute_value(entry)
+    return default
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
+    """Set an attribute, new or not."""
+    for k, entry in enumerate(node.attribute):
+        if entry.name == name:
+            del node.attribute[k]
+            break
+    node.attribute.append(helper.make_attribute(name, value))
+
+
+def _per_channel(array: npt.NDArray[np.generic] | None, channels: int) -> Array | None:
+    """A constant that broadcasts over [N, C, H, W] along C alone, as a vector [C]."""
+    if array is None or array.dtype != np.float32:
+        return None
+    if array.size == 1:
+        return np.full(channels, array.ravel()[0], np.float32)
+    shape = (1,) * (4 - array.ndim) + array.shape
+    return array.astype(np.float32).ravel() if shape == (1, channels, 1, 1) else None
+
+
+def _other_operand(node: onnx.NodeProto, name: str) -> str:
+    return str(node.input[1] if node.input[0] == name else node.input[0])
+
+
+def _affine(graph: Graph, node: onnx.NodeProto, source: str, channels: int) -> tuple[Array, Array] | None:
+    """Scale and shift [C] of a Mul, Add, Sub or BatchNormalization that takes ``source``."""
+    one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+    if node.op_type in {"Mul", "Add"}:
+        vector = _per_channel(graph.constant(_other_operand(node, source)), channels)
+        if vector is None:
+            return None
+        return (vector, zero) if node.op_type == "Mul" else (one, vector)
+    if node.op_type == "Sub" and node.input[0] == source:
+        vector = _per_channel(graph.constant(node.input[1]), channels)
+        return None if vector is None else (one, -vector)
+    if node.op_type == "BatchNormalization":
+        parts = [graph.constant(name) for name in node.input[1:]]
+        if any(part is None for part in parts):
+            return None
+        gamma, beta, mean, variance = (np.asarray(part, np.float64) for part in parts)
+        epsilon = attribute(node, "epsilon", 1e-5)
+        scale = gamma / np.sqrt(variance + np.float64(epsilon))  # type: ignore[arg-type]
+        return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
+    return None
+
+
+def fold_into_convolution(graph: Graph) -> bool:
+    """Fold per-channel Mul, Add, Sub and BatchNormalization into the convolution before them."""
+    for conv in graph.nodes:
+        if conv.op_type != "Conv":
+            continue
+        follower = graph.only_taker(conv)
+        if follower is None or conv.input[1] not in graph.values:
+            continue
+        affine = _affine(graph, follower, conv.output[0], graph.values[conv.input[1]].dims[0])
+        weight = None if affine is None else graph.constant(conv.input[1])
+        if affine is None or weight is None:
+            continue
+        scale, shift = (part.astype(np.float64) for part in affine)
+        bias = graph.constant(conv.input[2]) if len(conv.input) > 2 else np.zeros(weight.shape[0], np.float32)
+        if bias is None:
+            continue
+        folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        names = [
+            graph.add_constant(folded.astype(np.float32), "kernel"),
+            graph.add_constant((bias * scale + shift).astype(np.float32), "bias"),
+        ]
+        del conv.input[1:]
+        conv.input.extend(names)
+        graph.merge(conv, follower)
+        return True
+    return False
+
+
+def join_affine(graph: Graph) -> bool:
+    """Make one BatchNormalization of a per-channel Mul and Add that follow no convolution.
+
+    ONNX Runtime fuses it with the activation after it and keeps the blocked layout; it can do neither
+    with Mul and Add.
+    """
+    for mul in graph.nodes:
+        if mul.op_type != "Mul":
+            continue
+        add = graph.only_taker(mul)
+        if add is None or add.op_type != "Add":
+            continue
+        constants = [graph.constant(name) for name in (*mul.input, *add.input)]
+        sizes = {c.size for c in constants if c is not None and c.ndim >= 3}
+        source = next((name for name in mul.input if graph.constant(name) is None), None)
+        if len(sizes) != 1 or source is None:
+            continue
+        channels = sizes.pop()
+        first = _affine(graph, mul, source, channels)
+        second = _affine(graph, add, mul.output[0], channels)
+        if first is None or second is None:
+            continue
+        parts = {
+            "scale": first[0],
+            "shift": second[1],
+            "mean": np.zeros(channels, np.float32),
+            # cuDNN refuses an epsilon of zero in some releases, so variance + epsilon is one.
+            "variance": np.full(channels, 1 - _EPSILON, np.float32),
+        }
+        names = [graph.add_constant(array, hint) for hint, array in parts.items()]
+        node = helper.make_node("BatchNormalization", [source, *names], [add.output[0]], epsilon=_EPSILON)
+        graph.nodes[graph.nodes.index(mul)] = node
+        graph.nodes.remove(add)
+        graph.index()
+        return True
+    return False
+
+
+def absorb_padding(graph: Graph) -> bool:
+    """Turn zero padding into the padding of the convolution or the max pooling after it."""
+    for pad in graph.nodes:
+        if pad.op_type != "Pad" or attribute(pad, "mode", b"constant") != b"constant":
+            continue
+        widths = graph.constant(pad.input[1])
+        fill = graph.constant(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.float32(0)
+        takers = graph.takers.get(pad.output[0], [])
+        if widths is None or fill is None or np.any(fill != 0) or pad.output[0] in graph.outputs:
+            continue
+        widths = widths.astype(int)
+        if widths.size != 8 or widths[[0, 1, 4, 5]].any() or (widths < 0).any():
+            continue
+        kinds = {node.op_type for node in takers}
+        maker = graph.makers.get(pad.input[0])
+        # Padding of a max pooling is minus infinity: the same as zero only where nothing is negative.
+        if kinds - {"Conv", "MaxPool"} or ("MaxPool" in kinds and (maker is None or maker.op_type != "Relu")):
+            continue
+        if any(attribute(node, "auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"} for node in takers):
+            continue
+        added = widths[[2, 3, 6, 7]]
+        for node in takers:
+            own = np.array(attribute(node, "pads", [0, 0, 0, 0]))
+            set_attribute(node, "pads", [int(width) for width in own + added])
+            set_attribute(node, "auto_pad", "NOTSET")
+        graph.bypass(pad, pad.input[0])
+        return True
+    return False
+
+
+def pool_globally(graph: Graph) -> bool:
+    """ReduceMean over rows and columns, with or without a Reshape that restores them, is a global pooling."""
+    for mean in graph.nodes:
+        if mean.op_type != "ReduceMean" or sorted(attribute(mean, "axes", [])) != [2, 3]:  # type: ignore[call-overload]
+            continue
+        if attribute(mean, "keepdims", 1) == 0:
+            follower = graph.only_taker(mean)
+            if follower is None or follower.op_type != "Reshape":
+                continue
+            graph.merge(mean, follower)
+        pool = helper.make_node("GlobalAveragePool", [mean.input[0]], [mean.output[0]])
+        graph.nodes[graph.nodes.index(mean)] = pool
+        graph.index()
+        return True
+    return False
+
+
+def drop_idle_reshapes(graph: Graph) -> bool:
+    """Remove Reshapes of what global pooling made, [N, C, 1, 1], to that same shape."""
+    for reshape in graph.nodes:
+        if reshape.op_type != "Reshape":
+            continue
+        shape = graph.constant(reshape.input[1])
+        maker = graph.makers.get(reshape.input[0])
+        while maker is not None and maker.op_type in {"Conv", "Mul", "Sigmoid", "Relu", "Add"}:
+            maker = graph.makers.get(maker.input[0])
+        if maker is None or maker.op_type != "GlobalAveragePool" or reshape.output[0] in graph.outputs:
+            continue
+        # The channel count cannot differ: N is the only other free dimension, and it is -1 here.
+        if shape is None or shape.size != 4 or shape[0] != -1 or (shape[2:] != 1).any():
+            continue
+        graph.bypass(reshape, reshape.input[0])
+        return True
+    return False
+
+
+def drop_identities(graph: Graph) -> bool:
+    """Remove Identity nodes."""
+    for node in graph.nodes:
+        if node.op_type == "Identity" and node.output[0] not in graph.outputs:
+            graph.bypass(node, node.input[0])
+            return True
+    return False
+
+
+PASSES: tuple[Callable[[Graph], bool], ...] = (
+    drop_identities,
+    absorb_padding,
+    pool_globally,
+    drop_idle_reshapes,
+    fold_into_convolution,
+    join_affine,
+)
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Apply every pass until none finds anything more to do; the model is changed in place."""
+    graph = Graph(model)
+    for simplification in PASSES:
+        while simplification(graph):
+            pass
+    return graph.finish()
+
+
+def histogram(model: onnx.ModelProto) -> dict[str, int]:
+    """How many nodes of each kind the graph has."""
+    return dict(Counter(node.op_type for node in model.graph.node).most_common())

@@ -1,0 +1,230 @@
+"""Where a backbone's weights come from: Keras' download, weight files, or a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope.engine.manifest import BackboneWeights, sha256_of
+from senoscope_training.architectures import ARCHITECTURES, backbone_of, build_application
+
+WeightsOption = Literal["auto", "imagenet", "random"]
+SUMS_NAME = "SHA256SUMS"
+_HOST = "https://storage.googleapis.com"
+_TIMEOUT_S = 10.0
+
+
+class WeightsError(Exception):
+    """Weights cannot be had, or are not what they should be; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class WeightsPlan:
+    """What was decided for all networks before any work begins.
+
+    Attributes
+    ----------
+    files : dict of str to Path
+        Weight file of each network; empty where no files are used.
+    download : bool
+        Let Keras fetch its ImageNet weights.
+    """
+
+    files: dict[str, Path]
+    download: bool = False
+
+    @property
+    def words(self) -> str:
+        """In a few words, for people."""
+        if self.download:
+            return "ImageNet weights, downloaded by Keras"
+        return "ImageNet weights from files" if self.files else "seeded random weights"
+
+
+def find_weight_file(name: str, directory: Path) -> Path | None:
+    """A network's weight file in a folder, under Keras' name for it or as ``<name>.weights.h5``."""
+    candidates = (directory / ARCHITECTURES[name].notop_file, directory / f"{name}.weights.h5")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def plan_weights(option: WeightsOption, weights_dir: Path | None, names: Sequence[str]) -> WeightsPlan:
+    """Decide where the weights come from.
+
+    ``auto`` takes ImageNet files where all networks have one, in ``weights_dir`` or in Keras' own cache,
+    and random weights otherwise; it never touches the network. ``imagenet`` takes files where there are
+    any and downloads the rest.
+
+    Raises
+    ------
+    WeightsError
+        If ``weights_dir`` lacks a network's file, if a file fails its check, or if ``imagenet`` would need
+        a download and nothing can be reached.
+    """
+    if option == "random":
+        if weights_dir is not None:
+            raise WeightsError("--weights random takes no files: leave --weights-dir away")
+        return WeightsPlan({})
+    cache = keras_cache()
+    folders = [cache] if weights_dir is None else [weights_dir]
+    found = {
+        name: path for name in names for folder in folders if (path := find_weight_file(name, folder)) is not None
+    }
+    missing = [name for name in names if name not in found]
+    if weights_dir is not None and missing:
+        wanted = ", ".join(f"{name} ({ARCHITECTURES[name].notop_file})" for name in missing)
+        raise WeightsError(f"{weights_dir} has no weight file for {wanted}")
+    if missing and option == "auto":
+        return WeightsPlan({})
+    for name, path in found.items():
+        verify_weight_file(name, path)
+    if missing:
+        _check_reachable()
+        return WeightsPlan(found, download=True)
+    return WeightsPlan(found)
+
+
+def keras_cache() -> Path:
+    """The folder where Keras keeps weights that it has downloaded."""
+    from keras.src.backend.config import keras_home  # the only place that knows; not public
+
+    return Path(keras_home()) / "models"
+
+
+def verify_weight_file(name: str, path: Path) -> None:
+    """Check a weight file against ``SHA256SUMS`` beside it and against the hash that Keras publishes.
+
+    Raises
+    ------
+    WeightsError
+        If either disagrees. A file that neither knows passes; its hash goes into the manifest.
+    """
+    sums = path.parent / SUMS_NAME
+    if sums.is_file():
+        listed = dict(
+            reversed(line.replace("*", " ").split(maxsplit=1))
+            for line in sums.read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        )
+        expected = listed.get(path.name)
+        if expected is not None and expected.lower() != sha256_of(path):
+            raise WeightsError(f"{path} does not have the sha256 that {sums} lists: it is damaged or another file")
+    published = ARCHITECTURES[name].notop_md5
+    if published and path.name == ARCHITECTURES[name].notop_file:
+        with path.open("rb") as file:
+            # Keras publishes MD5 sums only; they guard against damage here, not against malice.
+            actual = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if actual != published:
+            raise WeightsError(f"{path} has MD5 {actual}, Keras publishes {published}: fetch it again")
+
+
+def _check_reachable() -> None:
+    try:
+        with urllib.request.urlopen(_HOST, timeout=_TIMEOUT_S):  # noqa: S310 - a constant https address
+            pass
+    except urllib.error.HTTPError:
+        pass  # it answered
+    except OSError as error:
+        raise WeightsError(
+            f"--weights imagenet: Keras' weight server cannot be reached ({_HOST}: {error}). "
+            "Fetch the files elsewhere and give --weights-dir, or use --weights random"
+        ) from error
+
+
+def load_application(name: str, plan: WeightsPlan, seed: int, height: int, width: int) -> Any:
+    """Build a network's ``keras.applications`` model with the planned weights.
+
+    Random weights still have batch-norm statistics of their initial values then;
+    :func:`estimate_batch_norm` gives them real ones.
+
+    Raises
+    ------
+    WeightsError
+        If a download fails or a file does not fit the network.
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    application = build_application(name, height, width)
+    path = plan.files.get(name)
+    if path is None and plan.download:
+        path = _download(name, height, width)
+    if path is not None:
+        try:
+            application.load_weights(path)
+        except (ValueError, OSError, KeyError) as error:
+            raise WeightsError(f"{path} does not fit {name}: {error}") from error
+    return application
+
+
+def _download(name: str, height: int, width: int) -> Path:
+    import keras
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT_S)  # Keras sets none, and a dead connection would hang for ever
+    try:
+        builder = getattr(keras.applications, ARCHITECTURES[name].keras_name)
+        builder(include_top=False, weights="imagenet", input_shape=(height, width, 3))
+    except Exception as error:  # Keras wraps what urllib raises in a bare Exception
+        raise WeightsError(f"{name}: the download of ImageNet weights failed: {error}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+    path = find_weight_file(name, keras_cache())
+    if path is None:
+        raise WeightsError(f"{name}: Keras downloaded weights, but not to {keras_cache()}")
+    verify_weight_file(name, path)
+    return path
+
+
+def describe_weights(name: str, application: Any, plan: WeightsPlan) -> BackboneWeights:
+    """What the manifest says about a backbone's weights."""
+    path = plan.files.get(name)
+    if path is None and plan.download:
+        path = find_weight_file(name, keras_cache())
+    if path is not None:
+        source = "imagenet" if path.name == ARCHITECTURES[name].notop_file else "file"
+        return BackboneWeights(source=source, sha256=sha256_of(path))
+    digest = hashlib.sha256()
+    for weight in application.weights:
+        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return BackboneWeights(source="random", sha256=digest.hexdigest())
+
+
+def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[np.float32]) -> None:
+    """Set a network's batch-norm statistics from one batch of images.
+
+    With initial statistics (mean 0, variance 1) the activations of a deep random network vanish or
+    overflow. One forward pass in training mode with momentum 0 leaves exactly this batch's statistics.
+
+    Parameters
+    ----------
+    preprocessed : float32 array [N, H, W, 3]
+        What the backbone takes.
+    """
+    import keras
+
+    layers = list(application._flatten_layers())
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    # Dropped paths would enter the statistics, though nothing is dropped in inference.
+    drops = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
+    momenta = [layer.momentum for layer in norms]
+    rates = [layer.rate for layer in drops]
+    for layer in norms:
+        layer.momentum = 0.0
+    for layer in drops:
+        layer.rate = 0.0
+    try:
+        backbone_of(name, application)(preprocessed, training=True)
+    finally:
+        for layer, momentum in zip(norms, momenta, strict=True):
+            layer.momentum = momentum
+        for layer, rate in zip(drops, rates, strict=True):
+            layer.rate = rate
