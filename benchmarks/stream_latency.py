@@ -49,7 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="starter")
     parser.add_argument("--frames", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=1.5, help="FOVs per second, below the engine's capacity")
+    parser.add_argument(
+        "--rate", type=float, default=1.5, help="FOVs per second, below the engine's capacity"
+    )
     parser.add_argument("--port", type=int, default=8761)
     parser.add_argument("--endpoint", default="tcp://127.0.0.1:8762")
     parser.add_argument("--result", type=Path)

@@ -49,7 +49,7 @@ class LiveResults:
         except InvalidHandshake as error:
             raise Unreachable(f"{self._url} is no live stream of results: {error}") from error
         except (OSError, TimeoutError) as error:
-            raise Unreachable(f"{self._url} cannot be reached: {error}. Is the service running?") from error
+            raise Unreachable(f"{self._url} cannot be reached: {error}. Is the service up?") from error
 
     def __enter__(self) -> Self:
         return self

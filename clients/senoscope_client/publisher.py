@@ -179,6 +179,7 @@ class FramePublisher:
         pixels: npt.NDArray[Any],
         position_um: Position | None = None,
         index: Index | None = None,
+        *,
         user_data: Mapping[str, JsonValue] | None = None,
         exposure_ms: float | None = None,
         timestamp: Timestamp | None = None,

@@ -139,7 +139,15 @@ class LiveTable:
     def render(self) -> Group:
         """What is on the screen."""
         table = Table(title="Senoscope live: synthetic FOVs, starter ensemble, not for science", expand=False)
-        for heading in ("FOV", "x, y / µm", "label", "probability of senescence", "networks", "truth", "latency"):
+        for heading in (
+            "FOV",
+            "x, y / µm",
+            "label",
+            "probability of senescence",
+            "networks",
+            "truth",
+            "latency",
+        ):
             table.add_column(heading, justify="right" if heading in {"FOV", "latency"} else "left")
         for result in self._rows:
             truth = self._score.truth(result)

@@ -38,7 +38,7 @@ class ResultPublisher:
         self._cam = cam
         # A socket belongs to one thread at a time: made here, before the delivery thread starts, used
         # by it alone, and closed after it has ended.
-        self._socket = zmq.Context.instance().socket(zmq.PUB)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         try:
@@ -46,7 +46,7 @@ class ResultPublisher:
         except zmq.ZMQError as error:
             self._socket.close(0)
             raise OSError(f"results cannot be published at {endpoint}: {error}") from error
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def tell(self, record: Record) -> None:
         """Publish a result; subscribers that are too slow lose it."""

@@ -87,7 +87,7 @@ class Receiver:
             }
 
     def _run(self, stop: threading.Event) -> None:
-        context = zmq.Context.instance()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.SUB)
         socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
         socket.setsockopt(zmq.LINGER, 0)
@@ -156,7 +156,8 @@ class Receiver:
         if header.shape[1:] != (spec.height, spec.width):
             self._reject(
                 "wrong_frame_size",
-                f"{where} is {header.shape[1]}x{header.shape[2]}, the ensemble takes {spec.height}x{spec.width}",
+                f"{where} is {header.shape[1]}x{header.shape[2]}; the ensemble takes "
+                f"{spec.height}x{spec.width}",
             )
             return None
         if sorted(header.channels) != sorted(spec.channels):

@@ -28,7 +28,8 @@ def _colour(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
 
 def scale_channel(pixels: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
     """A channel in 0..1 of its intensity range, [H, W]."""
-    return np.clip((pixels.astype(np.float32) - low) / (high - low), 0, 1)
+    scaled = (pixels.astype(np.float32) - low) / (high - low)
+    return np.asarray(np.clip(scaled, 0, 1), np.float32)
 
 
 def map_png(gradcam: npt.NDArray[np.float32]) -> bytes:

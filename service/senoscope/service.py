@@ -170,9 +170,7 @@ class Service:
         settings = self.settings
         directory = find_ensemble(settings.model, settings.models_dir)
         _log.info("loading ensemble", path=str(directory))
-        ensemble = self._ensemble = Ensemble.load(
-            directory, device=settings.device, threads=settings.threads
-        )
+        ensemble = self._ensemble = Ensemble.load(directory, device=settings.device, threads=settings.threads)
         if settings.results:
             self._publisher = ResultPublisher(settings.results, settings.results_cam)
             self._sinks.append(self._publisher)

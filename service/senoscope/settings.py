@@ -49,9 +49,7 @@ class Settings(BaseSettings):
     live_queue: int = Field(
         8, ge=1, description="Live frames that may wait; one more, and the oldest is dropped."
     )
-    batch_queue: int = Field(
-        1024, ge=1, description="FOVs of posted stacks that may wait; beyond that, 503."
-    )
+    batch_queue: int = Field(1024, ge=1, description="FOVs of posted stacks that may wait; beyond that, 503.")
     batch_size: int = Field(
         1, ge=1, le=64, description="FOVs of a stack computed at once: what a live frame may wait for."
     )
@@ -64,7 +62,9 @@ class Settings(BaseSettings):
     live_backlog: int = Field(
         64, ge=1, description="Results that a WebSocket client may lag behind before it loses the oldest."
     )
-    log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for machines.")
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Log lines for people or for machines."
+    )
 
     @property
     def max_upload_bytes(self) -> int:
@@ -88,7 +88,9 @@ def settings_command(body: Callable[[Settings], None]) -> Callable[..., None]:
 
     parameters, annotations = [], {}
     for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory else f" [default: {field.default if field.default != '' else 'none'}]"
+        default = (
+            "" if field.default_factory else f" [default: {field.default if field.default != '' else 'none'}]"
+        )
         if field.default is None:
             default = ""
         option = typer.Option(

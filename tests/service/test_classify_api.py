@@ -314,9 +314,7 @@ def test_what_a_client_that_left_would_have_got_is_not_computed(server: Server) 
 
     def give_up() -> None:
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(
-                f"{server.url}/v1/classify", content=stack, timeout=httpx.Timeout(30, read=0.3)
-            )
+            httpx.post(f"{server.url}/v1/classify", content=stack, timeout=httpx.Timeout(30, read=0.3))
 
     leaving = threading.Thread(target=give_up)
     leaving.start()

@@ -172,7 +172,7 @@ def _fold_preprocessing(graph: Graph, preprocessing: Preprocessing) -> Float32 |
     folded = (kernel * preprocessing.scale.reshape(1, -1, 1, 1))[:, inverse]
     names = [graph.add_constant(folded.astype(np.float32), "first_kernel"), *first.input[2:]]
     remaining: Float32 | None = (preprocessing.offset / preprocessing.scale)[inverse].astype(np.float32)
-    if not any(attribute(first, "pads", [0])):  # type: ignore[call-overload]
+    if not any(attribute(first, "pads", [0])):
         bias = graph.constant(first.input[2]) if len(first.input) > 2 else np.float32(0)
         names = [names[0], graph.add_constant((bias + shift).astype(np.float32), "first_bias")]
         remaining = None

@@ -135,7 +135,9 @@ def train_head(
     mean = features[train].mean(axis=0, dtype=np.float64)
     deviation = features[train].std(axis=0, dtype=np.float64)
     # A feature that is constant over the training FOVs tells nothing; it must not be blown up by 1/0.
-    scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6 * (1 + np.abs(mean)))
+    scale = np.divide(
+        1.0, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6 * (1 + np.abs(mean))
+    )
     standard = ((features - mean) * scale).astype(np.float32)
     truth = labels.astype(np.float32)[:, None]
     majority = max(labels.mean(), 1 - labels.mean())

@@ -75,7 +75,9 @@ def keras_input(name: str, image: npt.NDArray[Any], low: Float32, high: Float32)
 
     scaled = np.ascontiguousarray(scale_to_bytes(image, low, high).transpose(0, 2, 3, 1))
     mode = ARCHITECTURES[name].preprocess
-    return np.asarray(imagenet_utils.preprocess_input(scaled, data_format="channels_last", mode=mode), np.float32)
+    return np.asarray(
+        imagenet_utils.preprocess_input(scaled, data_format="channels_last", mode=mode), np.float32
+    )
 
 
 def keras_answers(
@@ -104,30 +106,40 @@ def _tail(network: Any, backbone: Any) -> Any:
     import keras
 
     return keras.Sequential(
-        [keras.layers.Input(backbone.output.shape[1:]), network.get_layer("pooling"), network.get_layer("head")]
+        [
+            keras.layers.Input(backbone.output.shape[1:]),
+            network.get_layer("pooling"),
+            network.get_layer("head"),
+        ]
     )
 
 
-def onnx_answers(path: Path, image: npt.NDArray[Any], low: Float32, high: Float32, threads: int = 1) -> Answers:
+def onnx_answers(
+    path: Path, image: npt.NDArray[Any], low: Float32, high: Float32, threads: int = 1
+) -> Answers:
     """The same from the exported file, by ONNX Runtime on the CPU."""
     session = open_session(path, threads)
     feeds = {"low": np.asarray(low, np.float32), "high": np.asarray(high, np.float32)}
     rows = [
-        session.run(["logit", "probability", "gradcam"], {"image": np.asarray(fov[None], np.float32), **feeds})
+        session.run(
+            ["logit", "probability", "gradcam"], {"image": np.asarray(fov[None], np.float32), **feeds}
+        )
         for fov in image
     ]
     return Answers(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
 
-def open_session(path: Path, threads: int) -> Any:
-    """A plain CPU session; no shortcut of the engine's own is taken on either side of the comparison."""
+def open_session(model: Path | str | bytes, threads: int) -> Any:
+    """A plain CPU session of a file or of a serialised model, without any of the engine's settings."""
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
-    return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        str(model) if isinstance(model, Path) else model, settings, providers=["CPUExecutionProvider"]
+    )
 
 
 def compare(actual: Answers, reference: Answers) -> ParityReport:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ class Graph:
             for name in node.input:
                 self.takers.setdefault(name, []).append(node)
 
-    def constant(self, name: str) -> npt.NDArray[np.generic] | None:
+    def constant(self, name: str) -> npt.NDArray[Any] | None:
         """The constant of that name, if it is one."""
         tensor = self.values.get(name)
         return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
@@ -84,7 +85,7 @@ class Graph:
         return self.model
 
 
-def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """An attribute's value."""
     for entry in node.attribute:
         if entry.name == name:
@@ -101,7 +102,7 @@ def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
     node.attribute.append(helper.make_attribute(name, value))
 
 
-def _per_channel(array: npt.NDArray[np.generic] | None, channels: int) -> Array | None:
+def _per_channel(array: npt.NDArray[Any] | None, channels: int) -> Array | None:
     """A constant that broadcasts over [N, C, H, W] along C alone, as a vector [C]."""
     if array is None or array.dtype != np.float32:
         return None
@@ -131,8 +132,7 @@ def _affine(graph: Graph, node: onnx.NodeProto, source: str, channels: int) -> t
         if any(part is None for part in parts):
             return None
         gamma, beta, mean, variance = (np.asarray(part, np.float64) for part in parts)
-        epsilon = attribute(node, "epsilon", 1e-5)
-        scale = gamma / np.sqrt(variance + np.float64(epsilon))  # type: ignore[arg-type]
+        scale = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
         return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
     return None
 
@@ -236,7 +236,7 @@ def absorb_padding(graph: Graph) -> bool:
 def pool_globally(graph: Graph) -> bool:
     """ReduceMean over rows and columns, with or without a Reshape that restores them, is a global pooling."""
     for mean in graph.nodes:
-        if mean.op_type != "ReduceMean" or sorted(attribute(mean, "axes", [])) != [2, 3]:  # type: ignore[call-overload]
+        if mean.op_type != "ReduceMean" or sorted(attribute(mean, "axes", [])) != [2, 3]:
             continue
         if attribute(mean, "keepdims", 1) == 0:
             follower = graph.only_taker(mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import urllib.error
 import urllib.request
@@ -73,11 +74,9 @@ def plan_weights(option: WeightsOption, weights_dir: Path | None, names: Sequenc
         if weights_dir is not None:
             raise WeightsError("--weights random takes no files: leave --weights-dir away")
         return WeightsPlan({})
-    cache = keras_cache()
-    folders = [cache] if weights_dir is None else [weights_dir]
-    found = {
-        name: path for name in names for folder in folders if (path := find_weight_file(name, folder)) is not None
-    }
+    folder = weights_dir or keras_cache()
+    searched = {name: find_weight_file(name, folder) for name in names}
+    found = {name: path for name, path in searched.items() if path is not None}
     missing = [name for name in names if name not in found]
     if weights_dir is not None and missing:
         wanted = ", ".join(f"{name} ({ARCHITECTURES[name].notop_file})" for name in missing)
@@ -93,10 +92,11 @@ def plan_weights(option: WeightsOption, weights_dir: Path | None, names: Sequenc
 
 
 def keras_cache() -> Path:
-    """The folder where Keras keeps weights that it has downloaded."""
-    from keras.src.backend.config import keras_home  # the only place that knows; not public
+    """The folder where Keras keeps weights that it has downloaded, by Keras' own rule.
 
-    return Path(keras_home()) / "models"
+    Asking Keras would mean to import TensorFlow, which the process that only coordinates does not need.
+    """
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
 
 
 def verify_weight_file(name: str, path: Path) -> None:
@@ -109,14 +109,12 @@ def verify_weight_file(name: str, path: Path) -> None:
     """
     sums = path.parent / SUMS_NAME
     if sums.is_file():
-        listed = dict(
-            reversed(line.replace("*", " ").split(maxsplit=1))
-            for line in sums.read_text(encoding="utf-8").splitlines()
-            if line.strip()
-        )
+        # As sha256sum writes it: the hash, a blank, a blank or an asterisk, the name.
+        lines = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines())
+        listed = {parts[1].strip().lstrip("*"): parts[0].lower() for parts in lines if len(parts) == 2}
         expected = listed.get(path.name)
-        if expected is not None and expected.lower() != sha256_of(path):
-            raise WeightsError(f"{path} does not have the sha256 that {sums} lists: it is damaged or another file")
+        if expected is not None and expected != sha256_of(path):
+            raise WeightsError(f"{path} has another sha256 than {sums} lists: damaged, or another file")
     published = ARCHITECTURES[name].notop_md5
     if published and path.name == ARCHITECTURES[name].notop_file:
         with path.open("rb") as file:
@@ -128,7 +126,7 @@ def verify_weight_file(name: str, path: Path) -> None:
 
 def _check_reachable() -> None:
     try:
-        with urllib.request.urlopen(_HOST, timeout=_TIMEOUT_S):  # noqa: S310 - a constant https address
+        with urllib.request.urlopen(_HOST, timeout=_TIMEOUT_S):
             pass
     except urllib.error.HTTPError:
         pass  # it answered

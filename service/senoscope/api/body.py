@@ -101,7 +101,7 @@ async def upload_of(request: Request) -> AsyncIterator[Upload]:
                         "the form holds no file; send exactly one, as `curl -F file=@stack.tif` does"
                     )
                 name = (files[0].filename or "").replace("\\", "/").rpartition("/")[2] or None
-                yield Upload(cast(BinaryIO, files[0].file), name, files[0].content_type)
+                yield Upload(files[0].file, name, files[0].content_type)
         except HTTPException as error:
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
         return

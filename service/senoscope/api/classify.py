@@ -16,7 +16,8 @@ from senoscope.service import Service
 from senoscope.tables import results_csv
 from senoscope_client.errors import SenoscopeError
 from senoscope_client.images import FovStack, read_fovs
-from senoscope_client.result import CamMode, Result, Source
+from senoscope_client.responses import ClassifyResponse
+from senoscope_client.result import CamMode, Source
 
 router = APIRouter()
 
@@ -31,17 +32,9 @@ class ClassifyParameters(BaseModel):
     channels: str | None = None
 
 
-class ClassifyAnswer(BaseModel):
-    """One result per field of view, in the order of the stack."""
-
-    count: int
-    results: list[Result]
-    warnings: list[str]
-
-
 @router.post(
     "/v1/classify",
-    response_model=ClassifyAnswer,
+    response_model=ClassifyResponse,
     summary="Classify the fields of view of a TIFF stack or NPY array",
     openapi_extra={
         "requestBody": {
@@ -82,14 +75,12 @@ async def classify(request: Request, parameters: Annotated[ClassifyParameters, Q
 
 
 async def _compute(request: Request, service: Service, stack: FovStack, name: str | None) -> list[Record]:
-    fovs = [
-        Fov(pixels, Source(kind="upload", file=name, frame=n)) for n, pixels in enumerate(stack.pixels)
-    ]
+    fovs = [Fov(pixels, Source(kind="upload", file=name, frame=n)) for n, pixels in enumerate(stack.pixels)]
     job = service.submit_stack(fovs)
     computing = asyncio.wrap_future(job.done)
     gone = asyncio.create_task(_until_gone(request))
     try:
-        await asyncio.wait({computing, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((computing, gone), return_when=asyncio.FIRST_COMPLETED)
         if not computing.done():
             raise ClientGone("the client closed the connection before its stack was done")
         return computing.result()
@@ -113,10 +104,10 @@ def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], 
     if "text/csv" in request.headers.get("accept", ""):
         text = results_csv([record.result for record in records])
         return Response(text, media_type="text/csv; charset=utf-8", headers=_warning_headers(warnings))
-    answer = ClassifyAnswer(
+    answer = ClassifyResponse(
         count=len(records),
-        results=[record.result_with(cam) for record in records],
-        warnings=list(warnings),
+        results=tuple(record.result_with(cam) for record in records),
+        warnings=warnings,
     )
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 

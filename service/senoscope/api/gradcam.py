@@ -41,7 +41,9 @@ async def gradcam_png(
     record = service.recent.get(identifier)
     png = await run_in_threadpool(_draw, record, parameters, service.fov_spec.channels)
     # A result never changes, so its picture never does.
-    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})
+    return Response(
+        png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}
+    )
 
 
 def _draw(record: Record, parameters: GradcamParameters, channels: tuple[str, ...]) -> bytes:

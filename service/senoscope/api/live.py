@@ -1,4 +1,4 @@
-"""``WS /v1/live``: every result as it is made, to any number of clients, none of whom can slow the service."""
+"""``WS /v1/live``: every result as it is made, to clients none of whom can slow the service."""
 
 from __future__ import annotations
 
@@ -120,7 +120,9 @@ async def live(websocket: WebSocket) -> None:
         unknown.add("cam")
     await websocket.accept()
     if unknown:
-        await websocket.close(1008, f"bad parameter: {', '.join(sorted(unknown))[:60]}; take ?cam=none|grid|png")
+        await websocket.close(
+            1008, f"bad parameter: {', '.join(sorted(unknown))[:60]}; take ?cam=none|grid|png"
+        )
         return
     hub: LiveHub = websocket.app.state.hub
     client = hub.join(cam)

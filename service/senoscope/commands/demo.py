@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +23,8 @@ from senoscope.live_table import DemoScore, LiveTable
 from senoscope.settings import Settings
 from senoscope_client.errors import NotReady
 from senoscope_client.http import Client
+from senoscope_client.live import LiveResults
+from senoscope_client.unreachable import Unreachable
 
 _READY_TIMEOUT_S = 120.0
 _QUIET_S = 20.0  # no result for so long after the last frame was sent: what is missing is lost
@@ -69,15 +71,15 @@ def demo(
         ready_s = time.perf_counter() - began_s - making_s
         engine = client.model()["engine"]
         rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / engine["compute_ms"])
-        console.print(f"The service answers at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second.")
+        console.print(
+            f"The service answers at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second."
+        )
         publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
         publish += ["--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
         score = DemoScore(seed)
         with (
-            client.live() as results,
-            _process(
-                "microscope", [sys.executable, "-m", "senoscope_client.cli", *publish]
-            ) as microscope,
+            client.live(timeout_s=0.5) as results,
+            _process("microscope", [sys.executable, "-m", "senoscope_client.cli", *publish]) as microscope,
             LiveTable(console, score, total=frames) as table,
         ):
             try:
@@ -111,13 +113,22 @@ def _ensure_ensemble(settings: Settings, console: Console) -> None:
         if settings.model != "starter":
             raise
     if importlib.util.find_spec("tensorflow") is None:
-        raise NotReady('there is no starter ensemble yet, and making it needs `pip install "senoscope[demo]"`')
+        raise NotReady(
+            'there is no starter ensemble yet, and making it needs `pip install "senoscope[demo]"`'
+        )
     console.print(
         f"Making the starter ensemble in {settings.models_dir} (once, some minutes): seven networks, "
         "trained on synthetic fields of view. Not for science."
     )
     # A process of its own: the service never imports the training stack.
-    making = [sys.executable, "-m", "senoscope_training.cli", "starter", "--models-dir", str(settings.models_dir)]
+    making = [
+        sys.executable,
+        "-m",
+        "senoscope_training.cli",
+        "starter",
+        "--models-dir",
+        str(settings.models_dir),
+    ]
     if subprocess.run(making, check=False).returncode != 0:
         raise NotReady("the starter ensemble could not be made; the lines above tell why")
 
@@ -133,11 +144,9 @@ def _process(name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]
     """A child process whose output is shown only if it fails."""
     with tempfile.TemporaryFile() as log:
         # Its own group, so that Ctrl-C reaches the demo alone, which then ends its children in order.
-        group = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-            if sys.platform == "win32"
-            else {"start_new_session": True}
-        )
+        group: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
         try:
             yield process
@@ -162,14 +171,17 @@ def _process(name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]
 def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
     deadline_s = time.monotonic() + _READY_TIMEOUT_S
     while service.poll() is None and time.monotonic() < deadline_s:
-        if client.ready():
-            return
+        try:
+            if client.ready().ready:
+                return
+        except Unreachable:
+            pass  # it does not listen yet
         time.sleep(0.1)
     raise NotReady("the service did not become ready")
 
 
 def _watch(
-    results: object,
+    results: LiveResults,
     microscope: subprocess.Popen[bytes],
     service: subprocess.Popen[bytes],
     score: DemoScore,
@@ -178,19 +190,23 @@ def _watch(
 ) -> None:
     quiet_since_s = None
     while frames is None or score.classified < frames:
-        result = results.receive(timeout_s=0.5)  # type: ignore[attr-defined]
-        if result is not None:
+        try:
+            result = next(results)
+        except StopIteration:
+            raise NotReady("the service stopped") from None
+        except TimeoutError:
+            if service.poll() is not None:
+                raise NotReady("the service ended") from None
+            if microscope.poll() is not None:
+                if microscope.returncode != 0:
+                    raise NotReady("the simulated microscope ended") from None
+                quiet_since_s = quiet_since_s or time.monotonic()
+                if time.monotonic() - quiet_since_s > _QUIET_S:
+                    return
+        else:
             score.add(result)
             table.show(result)
             quiet_since_s = None
-        elif service.poll() is not None:
-            raise NotReady("the service ended")
-        elif microscope.poll() is not None:
-            if microscope.returncode != 0:
-                raise NotReady("the simulated microscope ended")
-            quiet_since_s = quiet_since_s or time.monotonic()
-            if time.monotonic() - quiet_since_s > _QUIET_S:
-                return
 
 
 def _frames_sent(stream: dict[str, object]) -> int:

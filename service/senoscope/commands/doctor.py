@@ -25,7 +25,15 @@ from senoscope.settings import Settings
 
 Verdict = Literal["ok", "note", "fail"]
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
-_PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "opencv-python-headless", "pyzmq", "fastapi", "uvicorn")
+_PACKAGES = (
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "numpy",
+    "opencv-python-headless",
+    "pyzmq",
+    "fastapi",
+    "uvicorn",
+)
 
 
 class Finding(NamedTuple):
@@ -47,7 +55,14 @@ def doctor(
     """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service could not run."""
     given = {"model": model, "models_dir": models_dir, "device": device, "port": port, "stream": stream}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    checks: tuple[Callable[[Settings], Finding], ...] = (_versions, _hardware, _gpu, _ensemble, _port, _stream)
+    checks: tuple[Callable[[Settings], Finding], ...] = (
+        _versions,
+        _hardware,
+        _gpu,
+        _ensemble,
+        _port,
+        _stream,
+    )
     findings = []
     console = Console()
     for check in checks:
@@ -55,7 +70,9 @@ def doctor(
         findings.append(finding)
         if not as_json:
             colour = _COLOURS[finding.verdict]
-            console.print(f"[{colour}]{finding.verdict:>4}[/{colour}]  [bold]{finding.topic}[/bold]  ", end="")
+            console.print(
+                f"[{colour}]{finding.verdict:>4}[/{colour}]  [bold]{finding.topic}[/bold]  ", end=""
+            )
             console.print(finding.text, highlight=False, markup=False)
     if as_json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
@@ -115,7 +132,7 @@ def _port(settings: Settings) -> Finding:
 def _stream(settings: Settings) -> Finding:
     if not settings.stream:
         return Finding("stream", "note", "no stream is configured")
-    context = zmq.Context.instance()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     subscriber = context.socket(zmq.SUB)
     subscriber.setsockopt(zmq.LINGER, 0)
     subscriber.setsockopt(zmq.SUBSCRIBE, b"fov/")
@@ -123,9 +140,13 @@ def _stream(settings: Settings) -> Finding:
     try:
         subscriber.connect(settings.stream)
         if not monitor.poll(1500):
-            return Finding("stream", "note", f"nobody publishes at {settings.stream} now; the service will wait")
+            return Finding(
+                "stream", "note", f"nobody publishes at {settings.stream} now; the service will wait"
+            )
         if not subscriber.poll(1500):
-            return Finding("stream", "note", f"{settings.stream} answers, but sends neither frame nor heartbeat")
+            return Finding(
+                "stream", "note", f"{settings.stream} answers, but sends neither frame nor heartbeat"
+            )
         return Finding("stream", "ok", f"{settings.stream} publishes")
     except zmq.ZMQError as error:
         return Finding("stream", "fail", f"{settings.stream}: {error}")

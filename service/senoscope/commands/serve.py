@@ -46,4 +46,6 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}; --port takes another") from error
+        raise OSError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; --port takes another"
+        ) from error

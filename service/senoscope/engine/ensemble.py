@@ -203,7 +203,7 @@ class Ensemble:
                 if not abs(float(answers[name]) - value) <= vector.tolerance:
                     raise EnsembleError(
                         path,
-                        f"{name} answers {answers[name]:.6f} on {self.device}, ensemble.json expects {value:.6f} "
+                        f"{name} answers {answers[name]:.6f} on {self.device}, expected was {value:.6f} "
                         f"+- {vector.tolerance:g}: this machine does not compute what was trained",
                     )
 

@@ -1,0 +1,123 @@
+"""The command line ``senoscope-train``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and export Senoscope's ensembles.")
+
+
+class _Weights(StrEnum):
+    auto = "auto"
+    imagenet = "imagenet"
+    random = "random"
+
+
+_ModelsDir = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SENOSCOPE_MODELS_DIR",
+        help="Where ensembles live.  [default: models/ of the clone, else the user's data folder]",
+    ),
+]
+
+
+@app.callback()
+def _root() -> None:
+    """Train and export Senoscope's ensembles."""
+
+
+@app.command()
+def starter(
+    models_dir: _ModelsDir = None,
+    name: Annotated[str, typer.Option(help="Name of the ensemble.")] = "starter",
+    weights: Annotated[
+        _Weights,
+        typer.Option(
+            help="Backbone weights: Keras' ImageNet weights (downloaded where no file is there), seeded "
+            "random ones, or whichever needs no download."
+        ),
+    ] = _Weights.auto,
+    weights_dir: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder with Keras' notop weight files, or <network>.weights.h5, for all seven networks.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same ensemble.")] = 0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Networks to make at a time, up to 4 GB each.  [default: as cores allow]"),
+    ] = None,
+    keep_keras: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Keep Keras' weights and heads in this folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace an ensemble of that name.")] = False,
+    json_progress: Annotated[
+        bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
+    ] = False,
+) -> None:
+    """Make the starter ensemble: frozen backbones, heads trained on synthetic fields of view.
+
+    It is for demonstrations and tests, not for science. It takes a few minutes and no network.
+    """
+    from senoscope.engine.locations import default_models_dir
+    from senoscope_training.architectures import ARCHITECTURES
+    from senoscope_training.head import DeadHeadError
+    from senoscope_training.parity import ParityError
+    from senoscope_training.progress import JsonReporter, TextReporter
+    from senoscope_training.starter import StarterError, StarterOptions, make_starter
+    from senoscope_training.weights import WeightsError
+
+    options = StarterOptions(
+        name=name,
+        weights=weights.value,
+        weights_dir=weights_dir,
+        seed=seed,
+        jobs=jobs,
+        keras_dir=keep_keras,
+        force=force,
+    )
+    reporter = JsonReporter() if json_progress else TextReporter(tuple(ARCHITECTURES))
+    try:
+        with reporter as report:
+            made = make_starter(models_dir or default_models_dir(), options, report)
+    except (StarterError, WeightsError, ParityError, DeadHeadError) as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was left behind", 130)
+    if not json_progress:
+        print(made)
+
+
+@app.command()
+def schema(models_dir: _ModelsDir = None) -> None:
+    """Write the JSON Schema of ensemble.json into the folder of ensembles."""
+    from senoscope.engine.locations import default_models_dir
+    from senoscope_training.schema import write_schema
+
+    print(write_schema(models_dir or default_models_dir()))
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"senoscope-train: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    # So that a terminated run cleans up behind itself as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""A hash of all that decides what an export looks like, as a key for caches of exported networks."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+import senoscope_client
+
+_SOFTWARE = ("keras", "numpy", "onnx", "tensorflow", "tf2onnx")
+_SYNTHETIC = ("synthetic.py", "_cells.py", "_raster.py")
+
+
+def export_code_digest() -> str:
+    """SHA-256 over this package's sources, the synthetic FOVs' sources, and the versions of what they use."""
+    digest = hashlib.sha256()
+    here, client = Path(__file__).parent, Path(senoscope_client.__file__).parent
+    for path in (*sorted(here.glob("*.py")), *(client / name for name in _SYNTHETIC)):
+        digest.update(f"{path.name}\n".encode())
+        # Line ends differ between checkouts of the same commit.
+        digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
+    for name in _SOFTWARE:
+        digest.update(f"{name}=={version(name)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,48 @@
+"""The synthetic fields of view that a starter ensemble is made from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_client.synthetic import synthesize
+
+# Simulated microscopes count their seeds from zero. Far away from those, a demonstration never shows the
+# ensemble a field of view that it was trained on.
+_FIRST_SEED = 7_946_845
+
+
+@dataclass(frozen=True)
+class LabelledFovs:
+    """Fields of view with their truth.
+
+    Attributes
+    ----------
+    pixels : uint16 array [N, 3, H, W]
+        Raw counts.
+    labels : bool array [N]
+        True for senescent.
+    """
+
+    pixels: npt.NDArray[np.uint16]
+    labels: npt.NDArray[np.bool_]
+
+    def sha256(self) -> str:
+        """Over pixels and labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes())
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+
+def synthetic_fovs(seed: int, first: int, count: int, height: int, width: int) -> LabelledFovs:
+    """Synthetic FOVs ``first`` to ``first + count - 1`` of a seed, the classes taking turns."""
+    made = [
+        synthesize(_FIRST_SEED + seed, index, senescent=bool(index % 2), height=height, width=width)
+        for index in range(first, first + count)
+    ]
+    return LabelledFovs(
+        np.stack([fov.pixels for fov in made]), np.array([fov.senescent for fov in made], np.bool_)
+    )

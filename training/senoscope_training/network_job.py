@@ -1,0 +1,216 @@
+"""One network of a starter ensemble, from weights to a checked file, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope.engine.manifest import BackboneWeights, Network, Parity, Variant, sha256_of
+from senoscope_training.progress import Progress
+from senoscope_training.weights import WeightsPlan
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NetworkJob:
+    """What a process needs to know.
+
+    Attributes
+    ----------
+    seed : int
+        Of this network: weights, split and head.
+    train, held_out : Path
+        NPY files, uint16 [N, 3, H, W].
+    train_labels, held_out_labels : bool array [N]
+    low, high : float32 array [3]
+        The intensity range.
+    batch_norm_fovs, parity_fovs : int
+        How many training FOVs random weights take their statistics from; how many held-out FOVs the
+        exported network is compared on.
+    vectors : tuple of int
+        Which held-out FOVs become test vectors; they are among the first ``parity_fovs``.
+    """
+
+    name: str
+    seed: int
+    directory: Path
+    train: Path
+    held_out: Path
+    train_labels: npt.NDArray[np.bool_]
+    held_out_labels: npt.NDArray[np.bool_]
+    low: Float32
+    high: Float32
+    plan: WeightsPlan
+    batch_norm_fovs: int
+    parity_fovs: int
+    vectors: tuple[int, ...]
+    threads: int
+    keras_dir: Path | None
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """What a process hands back.
+
+    Attributes
+    ----------
+    network : Network
+        Its entry in the manifest.
+    held_out : float32 array [N]
+        Probabilities of the held-out FOVs, from the final file.
+    expected : float array [V]
+        Keras' probabilities of the test vectors.
+    validation : list of int
+        Training FOVs that were held back for early stopping.
+    """
+
+    network: Network
+    held_out: Float32
+    expected: list[float]
+    validation: list[int]
+
+
+_queue: Any = None
+
+
+def start_worker(queue: Any, threads: int) -> None:
+    """Set up a worker process: where to report, TensorFlow, and how to end."""
+    global _queue  # noqa: PLW0603 - a process pool has no other way to hand a queue to its workers
+    _queue = queue
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    from senoscope_training.runtime import start_tensorflow
+
+    start_tensorflow(threads)
+
+
+def _end_with(parent: Any) -> None:
+    """A worker whose parent was killed would go on for minutes and keep the memory."""
+    parent.join()
+    os._exit(1)
+
+
+def _report(stage: str, network: str, detail: str = "") -> None:
+    _queue.put(Progress(stage, network, detail))
+
+
+def run_job(job: NetworkJob) -> NetworkResult:
+    """Make one network."""
+    import keras
+
+    from senoscope_training import parity
+    from senoscope_training.architectures import ARCHITECTURES, backbone_of, preprocessing
+    from senoscope_training.convert import OPSET
+    from senoscope_training.export import export_network
+    from senoscope_training.graph import replace_head, save
+    from senoscope_training.head import train_head
+    from senoscope_training.weights import describe_weights, estimate_batch_norm, load_application
+
+    keras.backend.clear_session()
+    began = time.monotonic()
+    train = np.load(job.train, mmap_mode="r")
+    held_out = np.load(job.held_out, mmap_mode="r")
+    height, width = train.shape[2:]
+
+    _report("weights", job.name, job.plan.words)
+    application = load_application(job.name, job.plan, job.seed, height, width)
+    if not job.plan.files and not job.plan.download:
+        sample = train[: job.batch_norm_fovs]
+        estimate_batch_norm(job.name, application, parity.keras_input(job.name, sample, job.low, job.high))
+    weights = describe_weights(job.name, application, job.plan)
+    backbone = backbone_of(job.name, application)
+
+    _report("export", job.name)
+    exported = export_network(backbone, preprocessing(ARCHITECTURES[job.name].preprocess))
+
+    _report("features", job.name, f"{len(train)} FOVs")
+    features = _run_all(exported.model.SerializeToString(), "features", train, job)
+
+    _report("head", job.name)
+    trained = train_head(features, job.train_labels, job.seed)
+    replace_head(exported.model, trained.head)
+    path = job.directory / f"{job.name}.onnx"
+    save(exported.model, path)
+
+    _report("parity", job.name)
+    sample = np.asarray(held_out[: job.parity_fovs])
+    reference = parity.keras_answers(job.name, backbone, trained.head, sample, job.low, job.high)
+    answers = parity.onnx_answers(path, sample, job.low, job.high, job.threads)
+    report = parity.compare(answers, reference)
+    report.require(job.name)
+    if job.keras_dir is not None:
+        _keep_keras(job, application, trained.head)
+
+    _report("held-out", job.name, f"{len(held_out)} FOVs")
+    probability = _run_all(str(path), "probability", held_out, job)
+    accuracy = float(((probability > 0.5) == job.held_out_labels).mean())
+    entry = Network(
+        name=job.name,
+        architecture=f"keras.applications.{ARCHITECTURES[job.name].keras_name}",
+        opset=OPSET,
+        gradcam_grid=exported.gradcam_grid,
+        feature_size=exported.feature_size,
+        backbone_weights=BackboneWeights(source=weights.source, sha256=weights.sha256),
+        seed=trained.seed,
+        metrics={
+            "held_out_accuracy": accuracy,
+            "train_accuracy": trained.train_accuracy,
+            "validation_accuracy": trained.validation_accuracy,
+            "validation_loss": trained.validation_loss,
+            "epochs": float(trained.epochs),
+            "head_attempts": float(trained.attempts),
+            "parity_relative_logit": report.logit_relative,
+        },
+        variants=(
+            Variant(
+                precision="fp32",
+                file=path.name,
+                bytes=path.stat().st_size,
+                sha256=sha256_of(path),
+                parity=Parity(max_abs_logit=report.logit_absolute, max_abs_gradcam=report.gradcam),
+            ),
+        ),
+    )
+    _report(
+        "done",
+        job.name,
+        f"{accuracy:.0%} of held-out FOVs right; deviates from Keras by {report.logit_relative:.1e} (logit), "
+        f"{report.gradcam:.1e} (Grad-CAM); {time.monotonic() - began:.0f} s",
+    )
+    return NetworkResult(
+        entry,
+        probability,
+        [float(reference.probability[k]) for k in job.vectors],
+        [int(k) for k in trained.validation],
+    )
+
+
+def _run_all(model: str | bytes, output: str, stack: npt.NDArray[Any], job: NetworkJob) -> Float32:
+    """One output of a network for many FOVs, one at a time: larger batches are no faster on a CPU."""
+    from senoscope_training.parity import open_session
+
+    session = open_session(model, job.threads)
+    feeds = {"low": job.low, "high": job.high}
+    return np.concatenate(
+        [session.run([output], {"image": fov[None].astype(np.float32), **feeds})[0] for fov in stack]
+    )
+
+
+def _keep_keras(job: NetworkJob, application: Any, head: Any) -> None:
+    """Save what Keras needs to compute the same: for tests that share no code with the export."""
+    assert job.keras_dir is not None
+    job.keras_dir.mkdir(parents=True, exist_ok=True)
+    application.save_weights(job.keras_dir / f"{job.name}.weights.h5")
+    np.savez(job.keras_dir / f"{job.name}.head.npz", w1=head.w1, b1=head.b1, w2=head.w2, b2=head.b2)

@@ -1,0 +1,26 @@
+"""The JSON Schema of ``ensemble.json``, as committed in ``models/ensemble.schema.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from senoscope.engine.manifest import Manifest
+
+SCHEMA_NAME = "ensemble.schema.json"
+
+
+def manifest_schema() -> str:
+    """The schema as text."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Manifest.model_json_schema(mode="serialization"),
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def write_schema(directory: Path) -> Path:
+    """Write the schema into a folder of ensembles and return its path."""
+    path = directory / SCHEMA_NAME
+    path.write_text(manifest_schema(), encoding="utf-8", newline="\n")
+    return path

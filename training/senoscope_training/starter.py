@@ -1,0 +1,312 @@
+"""The starter ensemble: the paper's frozen-ensemble procedure on synthetic fields of view."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope.engine.intensity import fit_range
+from senoscope.engine.manifest import (
+    MANIFEST_NAME,
+    Channel,
+    ChannelRange,
+    Expected,
+    Input,
+    Manifest,
+    NormalizationSpec,
+    TestVector,
+    Training,
+    sha256_of,
+)
+from senoscope.engine.sessions import usable_cores
+from senoscope_client.synthetic import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
+from senoscope_training.architectures import ARCHITECTURES
+from senoscope_training.fovs import LabelledFovs, synthetic_fovs
+from senoscope_training.head import HeadConfig
+from senoscope_training.network_job import NetworkJob, NetworkResult, run_job, start_worker
+from senoscope_training.progress import Progress, Report, silent
+from senoscope_training.weights import WeightsOption, WeightsPlan, plan_weights
+
+_LABEL = "starter, synthetic, not for science"
+_MAX_JOBS = 4  # a job takes up to 4 GB of memory
+_TOLERANCE = 1e-3  # of a probability: above what float32 does on any device, far below what would matter
+_SOFTWARE = ("senoscope", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class StarterOptions:
+    """How to make a starter ensemble.
+
+    Attributes
+    ----------
+    weights, weights_dir
+        See :func:`senoscope_training.weights.plan_weights`.
+    seed : int
+        The same seed gives the same data, splits, weights and heads.
+    jobs : int, optional
+        Networks to make at a time, each in a process of its own; default: as cores allow, four at most.
+    keras_dir : Path, optional
+        Where to keep Keras' weights and the heads.
+    force : bool
+        Replace an ensemble of that name.
+    train_fovs, held_out_fovs, batch_norm_fovs, parity_fovs : int
+        How many synthetic FOVs to use for what.
+    """
+
+    name: str = "starter"
+    weights: WeightsOption = "auto"
+    weights_dir: Path | None = None
+    seed: int = 0
+    jobs: int | None = None
+    keras_dir: Path | None = None
+    force: bool = False
+    train_fovs: int = 128
+    held_out_fovs: int = 40
+    batch_norm_fovs: int = 12
+    parity_fovs: int = 4
+
+
+class StarterError(Exception):
+    """The ensemble could not be made; nothing was left behind."""
+
+
+def make_starter(models_dir: Path, options: StarterOptions, report: Report = silent) -> Path:
+    """Make a starter ensemble in ``models_dir`` and return its folder.
+
+    Everything is made in a temporary folder beside and renamed at the end, so that an ensemble is there
+    entirely or not at all, whatever interrupts this run and whoever else runs it meanwhile.
+
+    Raises
+    ------
+    StarterError
+        If there already is one (without ``force``), or a process dies.
+    WeightsError, ParityError, DeadHeadError
+        If weights cannot be had, an export deviates from Keras, or a head learns nothing.
+    """
+    target = models_dir / options.name
+    if target.exists() and not options.force:
+        raise StarterError(f"{target} exists; --force replaces it")
+    plan = plan_weights(options.weights, options.weights_dir, tuple(ARCHITECTURES))
+    models_dir.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{options.name}-", dir=models_dir))
+    try:
+        build, data = temporary / "ensemble", temporary / "data"
+        build.mkdir()
+        data.mkdir()
+        report(Progress("synthetic FOVs", detail=f"{options.train_fovs} + {options.held_out_fovs} held out"))
+        train = synthetic_fovs(options.seed, 0, options.train_fovs, HEIGHT, WIDTH)
+        held_out = synthetic_fovs(options.seed, options.train_fovs, options.held_out_fovs, HEIGHT, WIDTH)
+        low, high = fit_range(train.pixels)
+        np.save(data / "train.npy", train.pixels)
+        np.save(data / "held_out.npy", held_out.pixels)
+        report(Progress("networks", detail=plan.words))
+        jobs = _plan_jobs(build, data, train, held_out, low, high, plan, options)
+        results = _run_jobs(jobs, report)
+        report(Progress("manifest"))
+        manifest = _manifest(build, train, held_out, low, high, plan, options, results)
+        (build / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
+        _put_in_place(build, target, temporary / "old", options.force)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    report(
+        Progress(
+            "done",
+            detail=f"{target}: {manifest.metrics['held_out_accuracy']:.1%} of "
+            f"{options.held_out_fovs} held-out synthetic FOVs right ({plan.words})",
+        )
+    )
+    return target
+
+
+def _plan_jobs(
+    build: Path,
+    data: Path,
+    train: LabelledFovs,
+    held_out: LabelledFovs,
+    low: npt.NDArray[np.float32],
+    high: npt.NDArray[np.float32],
+    plan: WeightsPlan,
+    options: StarterOptions,
+) -> list[NetworkJob]:
+    cores = usable_cores()
+    side_by_side = _side_by_side(options)
+    names = list(ARCHITECTURES)
+    seeds = np.random.SeedSequence(options.seed).generate_state(len(names))
+    return [
+        NetworkJob(
+            name=name,
+            seed=int(seeds[names.index(name)] % 2**31),
+            directory=build,
+            train=data / "train.npy",
+            held_out=data / "held_out.npy",
+            train_labels=train.labels,
+            held_out_labels=held_out.labels,
+            low=low,
+            high=high,
+            plan=plan,
+            batch_norm_fovs=options.batch_norm_fovs,
+            parity_fovs=options.parity_fovs,
+            vectors=_vectors(),
+            threads=max(1, cores // side_by_side),
+            keras_dir=options.keras_dir,
+        )
+        for name in sorted(names, key=lambda name: -ARCHITECTURES[name].cost)
+    ]
+
+
+def _side_by_side(options: StarterOptions) -> int:
+    return options.jobs or min(_MAX_JOBS, usable_cores(), len(ARCHITECTURES))
+
+
+def _vectors() -> tuple[int, ...]:
+    return (0, 1)  # the first two held-out FOVs: one of each class
+
+
+def _run_jobs(jobs: list[NetworkJob], report: Report) -> dict[str, NetworkResult]:
+    """Run the jobs in worker processes; the first failure ends them all."""
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    queue: Any = context.Queue()
+    listener = threading.Thread(target=_listen, args=(queue, report), daemon=True)
+    listener.start()
+    before = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(
+        max_workers=max(1, min(len(jobs), usable_cores() // jobs[0].threads)),
+        mp_context=context,
+        initializer=start_worker,
+        initargs=(queue, jobs[0].threads),
+    )
+    try:
+        running = {executor.submit(run_job, job): job.name for job in jobs}
+        wait(running, return_when=FIRST_EXCEPTION)
+        return {name: future.result() for future, name in running.items() if future.done()}
+    except BrokenProcessPool as error:
+        raise StarterError(
+            "a worker process died; if memory ran out, try --jobs 1 (a job takes up to 4 GB)"
+        ) from error
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        queue.put(None)
+        listener.join(timeout=5)
+
+
+def _listen(queue: Any, report: Report) -> None:
+    while (progress := queue.get()) is not None:
+        report(progress)
+
+
+def _manifest(
+    build: Path,
+    train: LabelledFovs,
+    held_out: LabelledFovs,
+    low: npt.NDArray[np.float32],
+    high: npt.NDArray[np.float32],
+    plan: WeightsPlan,
+    options: StarterOptions,
+    results: dict[str, NetworkResult],
+) -> Manifest:
+    probability = np.mean([results[name].held_out for name in ARCHITECTURES], axis=0, dtype=np.float64)
+    answers = np.asarray(probability > 0.5)
+    vectors = []
+    for k, index in enumerate(_vectors()):
+        path = build / f"test_vector_{k}.npy"
+        np.save(path, held_out.pixels[index])
+        expected = {name: results[name].expected[k] for name in ARCHITECTURES}
+        vectors.append(
+            TestVector(
+                file=path.name,
+                sha256=sha256_of(path),
+                expected=Expected(probability=float(np.mean(list(expected.values()))), networks=expected),
+                tolerance=_TOLERANCE,
+            )
+        )
+    return Manifest(
+        name=options.name,
+        version=f"{version('senoscope')}+seed{options.seed}",
+        created=datetime.now(UTC),
+        licence="BSD-3-Clause",
+        intended_use=f"{_LABEL}: for demonstrations and tests of the software. "
+        "Its heads were trained on synthetic fields of view and say nothing about cells.",
+        for_science=False,
+        authors=("The Senoscope developers",),
+        cite=("Sorrentino et al. 2023, Front. Chem. 11:1213981, doi:10.3389/fchem.2023.1213981",),
+        input=Input(
+            height=HEIGHT,
+            width=WIDTH,
+            channels=tuple(Channel(name=name) for name in CHANNELS),
+            pixel_size_um=PIXEL_SIZE_UM,
+        ),
+        normalization=NormalizationSpec(
+            channels=tuple(ChannelRange(low=float(a), high=float(b)) for a, b in zip(low, high, strict=True)),
+            fitted_on=f"{options.train_fovs} synthetic training FOVs",
+        ),
+        networks=tuple(results[name].network for name in ARCHITECTURES),
+        training=Training(
+            config={
+                "procedure": "frozen backbones, heads trained on pooled features",
+                "weights": plan.words,
+                "seed": options.seed,
+                "batch_norm_fovs": options.batch_norm_fovs if _random(plan) else 0,
+                "augmentation": "none: each FOV is synthesised anew",
+                "head": asdict(HeadConfig()),
+            },
+            data_sha256=train.sha256(),
+            split={
+                "train_fovs": options.train_fovs,
+                "held_out_fovs": options.held_out_fovs,
+                "validation": {name: results[name].validation for name in ARCHITECTURES},
+            },
+            runs=1,
+            software=_software(),
+        ),
+        metrics={
+            "held_out_accuracy": float((answers == held_out.labels).mean()),
+            "held_out_sensitivity": float(answers[held_out.labels].mean()),
+            "held_out_specificity": float((~answers[~held_out.labels]).mean()),
+            "held_out_fovs": float(options.held_out_fovs),
+        },
+        test_vectors=tuple(vectors),
+    )
+
+
+def _random(plan: WeightsPlan) -> bool:
+    return not plan.files and not plan.download
+
+
+def _software() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError
+
+    found = {}
+    for name in _SOFTWARE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # there are two packages of ONNX Runtime, and one is enough
+    return found
+
+
+def _put_in_place(build: Path, target: Path, old: Path, force: bool) -> None:
+    """Move a finished ensemble to its name."""
+    if force and target.exists():
+        target.replace(old)
+    try:
+        build.rename(target)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            old.replace(target)
+        raise StarterError(
+            f"{target} cannot be put in place: {error}; did another run make it meanwhile?"
+        ) from error
