@@ -123,7 +123,7 @@ def starter_ensemble(request: pytest.FixtureRequest) -> Path:
 
     Made once for each state of the code that makes it, then cached.
     """
-    from senoscope_training.provenance import export_code_digest
+    from senoscope_training.digest import export_code_digest
 
     cache = Path(os.environ.get("SENOSCOPE_TEST_CACHE", ROOT / ".cache" / "tests"))
     home = cache / export_code_digest()[:16]

@@ -1,1 +1,57 @@
 """The wire format and the Python clients of Senoscope: all that an acquisition PC installs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from senoscope_client.errors import SenoscopeError
+    from senoscope_client.http import Client
+    from senoscope_client.live import LiveResults
+    from senoscope_client.publisher import FramePublisher
+    from senoscope_client.result import Result
+    from senoscope_client.subscriber import ResultSubscriber
+    from senoscope_client.unreachable import Unreachable
+    from senoscope_client.wire import Index, Mosaic, Position, Timestamp, WireError
+
+__all__ = [
+    "Client",
+    "FramePublisher",
+    "Index",
+    "LiveResults",
+    "Mosaic",
+    "Position",
+    "Result",
+    "ResultSubscriber",
+    "SenoscopeError",
+    "Timestamp",
+    "Unreachable",
+    "WireError",
+]
+
+# Whoever needs only the wire format does not pay for sockets, and the engine must not import them.
+_HOMES = {
+    "Client": "http",
+    "FramePublisher": "publisher",
+    "Index": "wire",
+    "LiveResults": "live",
+    "Mosaic": "wire",
+    "Position": "wire",
+    "Result": "result",
+    "ResultSubscriber": "subscriber",
+    "SenoscopeError": "errors",
+    "Timestamp": "wire",
+    "Unreachable": "unreachable",
+    "WireError": "wire",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import httpx
 import numpy as np
@@ -21,8 +21,6 @@ from senoscope_client.live import LiveResults
 from senoscope_client.responses import ClassifyResponse, ReadyResponse
 from senoscope_client.result import CamMode, Result
 from senoscope_client.unreachable import Unreachable
-
-DEFAULT_URL: Final = "http://127.0.0.1:8750"
 
 _TIFF, _NPY, _UNKNOWN = "image/tiff", "application/x-npy", "application/octet-stream"
 _SUFFIXES = {".tif": _TIFF, ".tiff": _TIFF, ".btf": _TIFF, ".npy": _NPY}
@@ -48,7 +46,7 @@ class Client:
         If the address is not one of HTTP.
     """
 
-    def __init__(self, base_url: str = DEFAULT_URL, timeout: float = 300.0) -> None:
+    def __init__(self, base_url: str, timeout: float = 300.0) -> None:
         if not re.match(r"https?://[^/]", base_url):
             raise ValueError(f"{base_url!r} is not an http:// or https:// address")
         self.base_url = base_url.rstrip("/")

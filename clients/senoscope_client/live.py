@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -44,8 +45,12 @@ class LiveResults:
         self.timeout_s = timeout_s
         # http becomes ws, and https becomes wss.
         self._url = f"{base_url.replace('http', 'ws', 1).rstrip('/')}/v1/live?cam={cam}"
+        self._leaving = ExitStack()
         try:
-            self._connection = connect(self._url, compression=None, max_size=_MAX_MESSAGE_BYTES)
+            # Entered at once, so that results count from here and not from the first `next`.
+            self._connection = self._leaving.enter_context(
+                connect(self._url, compression=None, max_size=_MAX_MESSAGE_BYTES)
+            )
         except InvalidHandshake as error:
             raise Unreachable(f"{self._url} is no live stream of results: {error}") from error
         except (OSError, TimeoutError) as error:
@@ -91,4 +96,4 @@ class LiveResults:
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        self._leaving.close()

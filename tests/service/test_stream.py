@@ -265,7 +265,7 @@ def test_an_overloaded_service_drops_the_oldest_and_says_so(miniature: Path, tmp
 
 
 def test_a_slow_websocket_client_loses_messages_and_slows_nobody(miniature: Path, tmp_path: Path) -> None:
-    server = start_server(miniature, tmp_path / "log.txt", "--live-backlog", "3", "--live-queue", "1000")
+    server = start_server(miniature, tmp_path / "log.txt", "--live-queue", "1000")
     scope = Microscope(server.frames)
     try:
         with connect(f"{server.ws}?cam=png", max_queue=1) as slow, connect(server.ws, max_queue=None) as fast:

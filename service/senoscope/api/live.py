@@ -8,6 +8,7 @@ from collections import deque
 import structlog
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from senoscope.records import Record
 from senoscope_client.result import CamMode
@@ -142,7 +143,11 @@ async def live(websocket: WebSocket) -> None:
 async def _send_all(websocket: WebSocket, client: _Client) -> None:
     try:
         while (record := await client.get()) is not None:
-            await websocket.send_text(record.json(client.cam).decode())
+            if client.cam == "png":  # drawing takes milliseconds in which no other client would be served
+                message = await run_in_threadpool(record.json, client.cam)
+            else:
+                message = record.json(client.cam)
+            await websocket.send_text(message.decode())
         await websocket.close(1001, "the service is stopping")
     except (WebSocketDisconnect, RuntimeError):
         pass  # the client left between two messages

@@ -1,0 +1,251 @@
+"""``senoscope-client``: publish frames, watch results, have files classified."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from senoscope_client.errors import SenoscopeError
+from senoscope_client.result import Result
+from senoscope_client.tables import LINE_HEADING, result_line, results_csv
+
+DEFAULT_URL: Final = "http://127.0.0.1:8750"
+DEFAULT_STREAM: Final = "tcp://127.0.0.1:5555"
+DEFAULT_RESULTS: Final = "tcp://127.0.0.1:5556"
+
+_FAILURE = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 is success, 1 failure, and wrong usage exits with 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    commands = {"publish": _publish, "watch": _watch, "classify": _classify}
+    try:
+        return commands[options.command](options, parser)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (SenoscopeError, OSError, RuntimeError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return _FAILURE
+    except KeyboardInterrupt:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="senoscope-client", description="The microscope's side of Senoscope."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    publish = commands.add_parser("publish", help="send fields of view as a simulated microscope")
+    publish.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="TIFF or NPY stacks, or folders")
+    publish.add_argument("--synthetic", action="store_true", help="send synthetic fields of view instead")
+    publish.add_argument("--endpoint", default=DEFAULT_STREAM, help="to bind (default: %(default)s)")
+    publish.add_argument("--instrument", default="simulator", help="name (default: %(default)s)")
+    publish.add_argument("--series", default="simulated", help="name of the series (default: %(default)s)")
+    publish.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="default: %(default)s")
+    publish.add_argument(
+        "--frames", type=_count, metavar="N", help="stop after N; synthetic: never, if absent"
+    )
+    publish.add_argument("--loop", action="store_true", help="begin the files anew when they are through")
+    publish.add_argument("--seed", type=_whole, default=0, help="of synthetic FOVs (default: %(default)s)")
+    publish.add_argument("--axes", help="of the files, such as PCYX, where they do not tell")
+    publish.add_argument("--channels", type=_names, help="of the files, in order: SRS,TPEF,Transmission")
+    publish.add_argument(
+        "--wait-s", type=_seconds, default=30.0, help="for a subscriber; 0: don't (default: %(default)s)"
+    )
+    publish.add_argument("--json", action="store_true", help="print a summary as JSON at the end")
+
+    watch = commands.add_parser("watch", help="show results as they are made")
+    source = watch.add_mutually_exclusive_group()
+    source.add_argument("--url", default=DEFAULT_URL, help="of the service (default: %(default)s)")
+    source.add_argument(
+        "--zmq",
+        nargs="?",
+        const=DEFAULT_RESULTS,
+        metavar="ENDPOINT",
+        help="take them over ZeroMQ (default: %(const)s)",
+    )
+    watch.add_argument("--count", type=_count, metavar="N", help="stop after N")
+    watch.add_argument("--timeout-s", type=_seconds, help="fail if none comes for so long")
+    watch.add_argument("--json", action="store_true", help="one JSON result per line")
+
+    classify = commands.add_parser("classify", help="have the service classify files")
+    classify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="TIFF or NPY stack")
+    classify.add_argument("--url", default=DEFAULT_URL, help="of the service (default: %(default)s)")
+    classify.add_argument("--axes", help="of the files, such as PCYX, where they do not tell")
+    classify.add_argument("--channels", type=_names, help="of the files, in order: SRS,TPEF,Transmission")
+    classify.add_argument(
+        "--cam", choices=("none", "grid", "png"), default="none", help="Grad-CAM in the JSON"
+    )
+    form = classify.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON result per line")
+    form.add_argument("--csv", action="store_true", help="a CSV table")
+    return parser
+
+
+def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from senoscope_client.microscope import FrameSource, MosaicScan, run
+    from senoscope_client.publisher import FramePublisher
+
+    if options.synthetic == bool(options.paths):
+        parser.error("publish takes either --synthetic or the files to send")
+    source: FrameSource
+    if options.synthetic:
+        source = MosaicScan(options.seed, frames=options.frames)
+    else:
+        from senoscope_client.replay import Replay
+
+        source = Replay(
+            options.paths,
+            frames=options.frames,
+            loop=options.loop,
+            axes=options.axes,
+            channels=options.channels,
+        )
+    with _until_told() as stop, FramePublisher(options.endpoint, options.instrument) as publisher:
+        if options.wait_s and not _subscribed(publisher.wait_for_subscriber, options.wait_s, stop):
+            if stop.is_set():
+                return 0
+            print(
+                f"{parser.prog}: nobody subscribed at {publisher.endpoint} within {options.wait_s:g} s. "
+                "Start the service, or don't wait for it: --wait-s 0",
+                file=sys.stderr,
+            )
+            return _FAILURE
+        summary = run(publisher, source, options.rate, series_id=options.series, stop=stop)
+    if options.json:
+        print(json.dumps({**asdict(summary), "series_uid": str(summary.series_uid)}))
+    else:
+        print(f"{summary.sent} frames sent in {summary.seconds:.1f} s, {summary.late} of them late")
+    return 0
+
+
+def _watch(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+    shown = 0
+    with _results(options) as results:
+        if not options.json:
+            print(LINE_HEADING, flush=True)
+        for result in results:
+            print(
+                result.model_dump_json(exclude_none=True) if options.json else result_line(result), flush=True
+            )
+            shown += 1
+            if shown == options.count:
+                return 0
+    print("the service has stopped", file=sys.stderr)
+    return 0 if options.count is None else _FAILURE
+
+
+@contextlib.contextmanager
+def _results(options: argparse.Namespace) -> Iterator[Iterator[Result]]:
+    from senoscope_client.live import LiveResults
+    from senoscope_client.subscriber import ResultSubscriber
+
+    if options.zmq is not None:
+        with ResultSubscriber(options.zmq, timeout_s=options.timeout_s) as subscriber:
+            yield iter(subscriber)
+    else:
+        with LiveResults(options.url, timeout_s=options.timeout_s) as live:
+            yield live
+
+
+def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from senoscope_client.http import Client
+
+    results: list[Result] = []
+    failed = False
+    with Client(options.url) as client:
+        for path in options.files:
+            try:
+                answer = client.classify_stack(path, options.cam, options.axes, options.channels)
+            except (SenoscopeError, OSError) as error:
+                # One bad file does not keep the others from being classified.
+                print(f"{parser.prog}: {path}: {error}", file=sys.stderr)
+                failed = True
+                continue
+            for text in answer.warnings:
+                print(f"{parser.prog}: {path}: {text}", file=sys.stderr)
+            results.extend(answer.results)
+            if options.json:
+                for result in answer.results:
+                    print(result.model_dump_json(exclude_none=True), flush=True)
+    if options.csv:
+        sys.stdout.write(results_csv(results))
+    elif not options.json and results:
+        print(LINE_HEADING, *map(result_line, results), sep="\n")
+    return _FAILURE if failed else 0
+
+
+@contextlib.contextmanager
+def _until_told() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and a polite kill set, so that an open series is ended and told of."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    kinds = [signal.SIGINT, signal.SIGTERM]
+    before = {kind: signal.signal(kind, lambda *_: stop.set()) for kind in kinds}
+    try:
+        yield stop
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _subscribed(wait: Callable[[float], bool], wait_s: float, stop: threading.Event) -> bool:
+    slice_s = 0.2
+    for _ in range(max(1, math.ceil(wait_s / slice_s))):
+        if stop.is_set():
+            return False
+        if wait(min(slice_s, wait_s)):
+            return True
+    return False
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return number
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

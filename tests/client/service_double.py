@@ -1,0 +1,127 @@
+"""A service that answers what it is told to, for the tests of those who call it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.parser import BytesParser
+from email.policy import HTTP
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from websockets.sync.server import serve
+
+from senoscope_client.result import (
+    Flag,
+    ModelRef,
+    Normalization,
+    Result,
+    Source,
+    Timing,
+    Uncertainty,
+)
+
+
+def result(**source: Any) -> Result:
+    """A result that differs from others in its id and its source."""
+    return Result(
+        id=uuid.uuid4(),
+        source=Source(**({"kind": "upload"} | source)),
+        label="senescent",
+        probability=0.75,
+        networks={"resnet50": 0.5, "xception": 1.0},
+        uncertainty=Uncertainty(entropy=0.8, mutual_information=0.3, agreement=0.5),
+        flags=[Flag(code="saturated", message="10 % of SRS", channel="SRS", value=0.1)],
+        normalization=Normalization(source="model", low=[0, 0, 0], high=[1, 1, 1]),
+        model=ModelRef(name="starter", version="1", digest="0" * 64),
+        timing_ms=Timing(queue=1, compute=2, total=3.5),
+        deadline_met=True,
+    )
+
+
+class HttpDouble:
+    """What it was asked, and what it will answer: ``answers[path] = (status, headers, body)``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
+
+    def answer(self, path: str, body: Any, status: int = 200, **headers: str) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.answers[path] = (status, {k.replace("_", "-"): v for k, v in headers.items()}, data)
+
+
+@contextmanager
+def http_double() -> Iterator[HttpDouble]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            if self.headers.get("Transfer-Encoding") == "chunked":
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+            else:
+                body = self.rfile.read(length)
+            double.asked.append((self.command, self.path, dict(self.headers), body))
+            status, headers, answer = double.answers[self.path.partition("?")[0]]
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(answer))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_POST = do_GET  # noqa: N815 (the base class names it so)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    double = HttpDouble(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield double
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def form_file(headers: dict[str, str], body: bytes) -> tuple[str | None, str, bytes]:
+    """Name, media type and content of the one file in a posted form."""
+    head = f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode()
+    (part,) = BytesParser(policy=HTTP).parsebytes(head + body).iter_parts()
+    return part.get_filename(), part.get_content_type(), part.get_payload(decode=True)
+
+
+@contextmanager
+def live_double(messages: list[str], code: int = 1000, reason: str = "") -> Iterator[tuple[str, list[str]]]:
+    """A WebSocket server that sends the messages and closes; yields its URL and the paths asked for."""
+    paths: list[str] = []
+
+    def handle(connection: Any) -> None:
+        paths.append(connection.request.path)
+        for message in messages:
+            connection.send(message)
+        if code:
+            connection.close(code, reason)
+        else:  # stay until the client leaves
+            for _ in connection:
+                pass
+
+    with serve(handle, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.socket.getsockname()[1]}", paths
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,174 @@
+"""The HTTP and WebSocket clients, against a service that answers what it is told to."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from client.service_double import form_file, http_double, live_double, result
+from senoscope_client.errors import Busy, InvalidRequest, NotReady, SenoscopeError, WrongFrameSize
+from senoscope_client.http import Client
+from senoscope_client.live import LiveResults
+from senoscope_client.unreachable import Unreachable
+
+
+@pytest.fixture
+def service():
+    with http_double() as double:
+        yield double
+
+
+@pytest.fixture
+def client(service):
+    with Client(service.url, timeout=10) as client:
+        yield client
+
+
+def classified(*results, warnings=()):
+    return {
+        "count": len(results),
+        "results": [json.loads(r.model_dump_json(exclude_none=True)) for r in results],
+        "warnings": list(warnings),
+        "of_a_later_version": True,
+    }
+
+
+def test_a_file_is_posted_with_its_name(service, client, tmp_path):
+    wanted = [result(frame=0), result(frame=1)]
+    service.answer("/v1/classify", classified(*wanted))
+    path = tmp_path / "well B2.tif"
+    path.write_bytes(b"II*\0 and so on")
+    assert client.classify(path, cam="grid", axes="PCYX", channels=["SRS", "TPEF"]) == wanted
+    ((method, target, headers, body),) = service.asked
+    assert (method, target) == ("POST", "/v1/classify?cam=grid&axes=PCYX&channels=SRS%2CTPEF")
+    assert form_file(headers, body) == ("well B2.tif", "image/tiff", b"II*\0 and so on")
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [(b"II*\0...", "image/tiff"), (b"\x93NUMPY...", "application/x-npy"), (b"?", "application/octet-stream")],
+)
+def test_bytes_are_posted_as_what_they_are(service, client, content, media_type):
+    service.answer("/v1/classify", classified(result()))
+    client.classify(content)
+    ((_, target, headers, body),) = service.asked
+    assert (target, headers["Content-Type"], body) == ("/v1/classify?cam=none", media_type, content)
+
+
+def test_an_array_is_posted_as_npy(service, client):
+    array = np.arange(24, dtype=np.uint16).reshape(3, 2, 4)[:, ::-1]
+    service.answer("/v1/classify", classified(result()))
+    client.classify(array)
+    ((_, _, headers, body),) = service.asked
+    assert headers["Content-Type"] == "application/x-npy"
+    np.testing.assert_array_equal(np.load(io.BytesIO(body)), array)
+
+
+def test_what_the_service_assumed_is_told(service, client):
+    service.answer("/v1/classify", classified(result(), warnings=["channels by position"]))
+    with pytest.warns(UserWarning, match="channels by position"):
+        assert len(client.classify(b"x")) == 1
+    assert client.classify_stack(b"x").warnings == ("channels by position",)
+
+
+def test_state_can_be_asked_for(service, client):
+    service.answer("/v1/model", {"name": "starter"})
+    service.answer("/v1/stream", {"receiver": {}})
+    assert client.model() == {"name": "starter"}
+    assert client.stream() == {"receiver": {}}
+
+
+def test_ready_tells_why_not(service, client):
+    service.answer("/readyz", {"status": "ready"})
+    assert client.ready().ready
+    service.answer("/readyz", {"status": "not_ready", "reason": "warming up"}, status=503)
+    answer = client.ready()
+    assert (answer.ready, answer.reason) == (False, "warming up")
+
+
+@pytest.mark.parametrize("kind", [WrongFrameSize, Busy, NotReady, InvalidRequest])
+def test_problems_become_the_errors_they_were(service, client, kind):
+    problem = kind("what is wrong").problem()
+    service.answer("/v1/classify", problem.model_dump(), status=problem.status, Retry_After="7")
+    with pytest.raises(kind, match="what is wrong") as caught:
+        client.classify(b"x")
+    if kind is Busy:
+        assert caught.value.retry_after_s == 7
+
+
+@pytest.mark.parametrize("body", [b"<html>Bad Gateway</html>", b"", b'{"detail": "?"}'])
+def test_an_answer_of_something_else_is_an_error(service, client, body):
+    service.answer("/v1/model", body, status=502)
+    with pytest.raises(SenoscopeError, match="502"):
+        client.model()
+
+
+def test_a_page_is_no_service(service, client):
+    service.answer("/v1/model", b"<html>")
+    service.answer("/readyz", b"<html>")
+    with pytest.raises(SenoscopeError, match="JSON"):
+        client.model()
+    with pytest.raises(SenoscopeError, match="no Senoscope service"):
+        client.ready()
+
+
+def test_nobody_there_is_told_with_the_address(unused_url):
+    with Client(unused_url) as client, pytest.raises(Unreachable, match=unused_url):
+        client.ready()
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        LiveResults(unused_url)
+
+
+def test_an_address_must_be_one():
+    with pytest.raises(ValueError, match="http"):
+        Client("127.0.0.1:8750")
+
+
+@pytest.fixture
+def unused_url():
+    with http_double() as double:
+        pass
+    return double.url
+
+
+def test_live_results_come_until_the_service_stops():
+    wanted = [result(frame=n) for n in range(3)]
+    with (
+        live_double([r.model_dump_json() for r in wanted], 1001, "stopping") as (url, paths),
+        Client(url) as client,
+        client.live(cam="png") as live,
+    ):
+        assert list(live) == wanted
+        assert paths == ["/v1/live?cam=png"]
+
+
+def test_live_waits_no_longer_than_it_was_told_to():
+    with (
+        live_double([result().model_dump_json()], code=0) as (url, _),
+        LiveResults(url, timeout_s=0.05) as live,
+    ):
+        next(live)
+        with pytest.raises(TimeoutError, match=r"0\.05 s"):
+            next(live)
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "error"),
+    [([], 1008, InvalidRequest), ([], 1011, Unreachable), (["{}"], 0, SenoscopeError)],
+)
+def test_live_tells_what_went_wrong(messages, code, error):
+    with (
+        live_double(messages, code, "bad parameter") as (url, _),
+        LiveResults(url) as live,
+        pytest.raises(error),
+    ):
+        next(live)
+
+
+def test_a_page_is_no_live_stream(service):
+    service.answer("/v1/live", b"<html>")
+    with pytest.raises(Unreachable, match="no live stream"):
+        LiveResults(service.url)

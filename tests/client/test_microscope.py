@@ -1,0 +1,137 @@
+"""The simulated microscope: where it scans, what it sends, how it stops."""
+
+from __future__ import annotations
+
+import json
+import threading
+from itertools import islice
+
+import numpy as np
+import pytest
+import zmq
+
+from senoscope_client.microscope import Acquired, MosaicScan, run
+from senoscope_client.publisher import FramePublisher
+from senoscope_client.synthetic import synthesize
+from senoscope_client.wire import EndHeader, ImageHeader, Index, decode
+
+ANYWHERE = "tcp://127.0.0.1:*"
+
+
+class Frames:
+    """A source of ``frames`` tiny FOVs; ``fault`` is raised after them."""
+
+    mosaic = None
+
+    def __init__(self, frames: int | None, fault: Exception | None = None) -> None:
+        self.planned_frames = frames
+        self.fault = fault
+
+    def __iter__(self):
+        n = 0
+        while self.planned_frames is None or n < self.planned_frames:
+            yield Acquired(np.full((3, 2, 2), n % 256, np.uint8), None, Index(p=n))
+            n += 1
+        if self.fault:
+            raise self.fault
+
+
+def collect(publisher: FramePublisher, into: list) -> threading.Thread:
+    """A thread that keeps the stream's messages, raw, until the series ends."""
+    socket = zmq.Context.instance().socket(zmq.SUB)
+    socket.setsockopt(zmq.RCVTIMEO, 10_000)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.subscribe("fov/")
+    socket.connect(publisher.endpoint)
+
+    def receive() -> None:
+        with socket:
+            while not into or b"/end" not in into[-1][0]:
+                into.append(socket.recv_multipart())
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    assert publisher.wait_for_subscriber(10)
+    return thread
+
+
+def test_the_stage_goes_in_serpentines_and_then_begins_the_next_time_point():
+    scan = MosaicScan(3, rows=2, columns=3, overlap=0.2, height=40, width=50)
+    seen = list(islice(scan, 7))
+    pitch_x, pitch_y = 50 * 0.35 * 0.8, 40 * 0.35 * 0.8
+    wanted = [(0, 0), (1, 0), (2, 0), (2, 1), (1, 1), (0, 1), (0, 0)]
+    np.testing.assert_allclose(
+        [(a.position_um.x, a.position_um.y) for a in seen], [(x * pitch_x, y * pitch_y) for x, y in wanted]
+    )
+    assert [(a.index.p, a.index.t) for a in seen] == [(n, 0) for n in range(6)] + [(0, 1)]
+
+
+def test_frame_n_shows_fov_n_of_the_seed():
+    for n, acquired in enumerate(MosaicScan(3, frames=3, height=40, width=50)):
+        np.testing.assert_array_equal(acquired.pixels, synthesize(3, n, height=40, width=50).pixels)
+
+
+def test_a_scan_is_sent_as_one_series_that_does_not_tell_the_truth():
+    messages: list = []
+    told: list[int] = []
+    with FramePublisher(ANYWHERE, "sim") as publisher:
+        thread = collect(publisher, messages)
+        scan = MosaicScan(1, rows=2, columns=2, frames=5, height=40, width=50)
+        summary = run(publisher, scan, 200.0, series_id="night", on_frame=told.append)
+        thread.join()
+    headers = [decode(m).header for m in messages]
+    images = [h for h in headers if isinstance(h, ImageHeader)]
+    assert [h.frame for h in images] == told == list(range(5))
+    assert headers[0].planned_frames == 5
+    assert (headers[0].mosaic.rows, headers[0].series_id) == (2, "night")
+    assert isinstance(headers[-1], EndHeader)
+    assert (headers[-1].frames_sent, headers[-1].reason) == (5, "completed")
+    assert (summary.sent, summary.completed, summary.series_uid) == (5, True, headers[0].series_uid)
+    assert not any(
+        word in json.dumps([m[1].decode() for m in messages]) for word in ("senesc", "control", "seed")
+    )
+
+
+def test_an_endless_scan_stops_when_told():
+    stop = threading.Event()
+    messages: list = []
+    with FramePublisher(ANYWHERE, "sim") as publisher:
+        thread = collect(publisher, messages)
+        summary = run(
+            publisher, Frames(None), 500.0, stop=stop, on_frame=lambda n: stop.set() if n == 9 else None
+        )
+        thread.join()
+    end = decode(messages[-1]).header
+    assert (summary.sent, summary.completed) == (10, False)
+    assert (end.frames_sent, end.reason) == (10, "stopped")
+
+
+def test_a_source_that_fails_ends_the_series_as_aborted():
+    messages: list = []
+    with FramePublisher(ANYWHERE, "sim") as publisher:
+        thread = collect(publisher, messages)
+        with pytest.raises(OSError, match="disk"):
+            run(publisher, Frames(3, OSError("disk")), 500.0)
+        thread.join()
+        end = decode(messages[-1]).header
+        assert (end.frames_sent, end.reason) == (3, "aborted")
+        # The publisher is ready for another series.
+        assert run(publisher, Frames(1), 500.0).sent == 1
+
+
+def test_frames_are_due_at_the_rate():
+    with FramePublisher(ANYWHERE, "sim") as publisher:
+        summary = run(publisher, Frames(21), 100.0)
+    assert summary.seconds >= 0.199  # never faster; how much slower is up to the machine
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan")])
+def test_a_rate_must_be_positive(rate):
+    with FramePublisher(ANYWHERE, "sim") as publisher, pytest.raises(ValueError, match="rate"):
+        run(publisher, Frames(1), rate)
+
+
+@pytest.mark.parametrize(("seed", "frames", "overlap"), [(-1, 1, 0.1), (0, -1, 0.1), (0, 1, 1.0)])
+def test_impossible_scans_are_refused(seed, frames, overlap):
+    with pytest.raises(ValueError, match="must"):
+        MosaicScan(seed, frames=frames, overlap=overlap)

@@ -1,0 +1,178 @@
+"""The frame publisher, over real sockets."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import zmq
+
+from senoscope_client.publisher import FramePublisher
+from senoscope_client.wire import (
+    EndHeader,
+    HeartbeatHeader,
+    ImageHeader,
+    Index,
+    Mosaic,
+    Position,
+    StartHeader,
+    decode,
+)
+
+PIXELS = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(3, 4, 5)
+ANYWHERE = "tcp://127.0.0.1:*"
+
+
+class Listener:
+    """A SUB socket that fails a test instead of hanging it."""
+
+    def __init__(self, endpoint: str, topic: str = "fov/") -> None:
+        self.socket = zmq.Context.instance().socket(zmq.SUB)
+        self.socket.setsockopt(zmq.RCVTIMEO, 10_000)
+        self.socket.setsockopt(zmq.RCVHWM, 0)
+        self.socket.subscribe(topic)
+        self.socket.connect(endpoint)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close(0)
+
+    def next(self):
+        return decode(self.socket.recv_multipart(copy=False))
+
+
+def test_a_series_from_start_to_end():
+    with (
+        FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=60) as publisher,
+        Listener(publisher.endpoint) as listener,
+    ):
+        assert publisher.wait_for_subscriber(10)
+        uid = publisher.start_series("s", 2, Mosaic(rows=1, columns=2), wavenumber_cm1=2850.0)
+        where = Position(x=1.0, y=2.0, z=3.0)
+        assert publisher.publish(PIXELS, where, Index(p=4), user_data={"a": 1}, exposure_ms=7.0) == 0
+        assert publisher.publish(PIXELS + 1) == 1
+        assert publisher.end_series() == 2
+        start, first, second, end = (listener.next() for _ in range(4))
+    assert isinstance(start.header, StartHeader)
+    assert start.header.planned_frames == 2
+    assert start.header.wavenumber_cm1 == 2850.0
+    assert isinstance(first.header, ImageHeader)
+    assert (first.header.position_um, first.header.index) == (where, Index(p=4))
+    assert (first.header.user_data, first.header.exposure_ms) == ({"a": 1}, 7.0)
+    np.testing.assert_array_equal(first.pixels, PIXELS)
+    np.testing.assert_array_equal(second.pixels, PIXELS + 1)
+    assert second.header.timestamp.to_ns() >= first.header.timestamp.to_ns()
+    assert isinstance(end.header, EndHeader)
+    assert (end.header.frames_sent, end.header.reason) == (2, "completed")
+    assert {m.header.series_uid for m in (start, first, second, end)} == {uid}
+
+
+def test_frames_keep_their_order_whatever_thread_sends_them():
+    with (
+        FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=0.01) as publisher,
+        Listener(publisher.endpoint) as listener,
+    ):
+        assert publisher.wait_for_subscriber(10)
+        publisher.start_series("s")
+        threads = [
+            threading.Thread(target=lambda: [publisher.publish(PIXELS) for _ in range(50)]) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        publisher.end_series()
+        seen = []
+        while not isinstance((message := listener.next()).header, EndHeader):
+            if isinstance(message.header, ImageHeader):
+                seen.append(message.header.frame)
+    assert seen == list(range(200))
+
+
+def test_who_comes_late_learns_of_the_series_from_a_heartbeat():
+    with FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=0.02) as publisher:
+        uid = publisher.start_series("s", planned_frames=9, user_data={"operator": "x"})
+        publisher.publish(PIXELS)
+        publisher.publish(PIXELS)
+        with Listener(publisher.endpoint) as listener:
+            header = listener.next().header
+    assert isinstance(header, HeartbeatHeader)
+    assert (header.series_uid, header.series_id, header.frame) == (uid, "s", 1)
+    assert (header.planned_frames, header.user_data) == (9, {"operator": "x"})
+
+
+def test_heartbeats_keep_to_open_series():
+    with (
+        FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=0.01) as publisher,
+        Listener(publisher.endpoint) as listener,
+    ):
+        assert publisher.wait_for_subscriber(10)
+        publisher.start_series("first")
+        assert isinstance(listener.next().header, StartHeader)
+        beat = listener.next().header
+        assert isinstance(beat, HeartbeatHeader)
+        assert beat.frame is None
+        publisher.end_series()
+        while not isinstance(listener.next().header, EndHeader):
+            pass
+        assert not listener.socket.poll(100)
+        publisher.start_series("second")
+        assert listener.next().header.series_id == "second"
+
+
+def test_a_subscriber_is_noticed_when_it_comes_and_when_it_goes():
+    with FramePublisher(ANYWHERE, "nlo-1") as publisher:
+        assert not publisher.wait_for_subscriber(0)
+        with Listener(publisher.endpoint, topic="fov/another/"):
+            assert not publisher.wait_for_subscriber(0.2)
+        with Listener(publisher.endpoint, topic="fov/nlo-1/image"):
+            assert publisher.wait_for_subscriber(10)
+
+
+def test_closing_ends_the_series_and_lets_it_out():
+    def scan_until_something_breaks() -> None:
+        with FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=60) as publisher:
+            listeners.append(Listener(publisher.endpoint))
+            assert publisher.wait_for_subscriber(10)
+            publisher.start_series("s")
+            for _ in range(100):
+                publisher.publish(PIXELS)
+            raise KeyError("laser")
+
+    listeners: list[Listener] = []
+    with pytest.raises(KeyError, match="laser"):
+        scan_until_something_breaks()
+    with listeners[0] as listener:
+        headers = [listener.next().header for _ in range(102)]
+    assert [h.frame for h in headers[1:101]] == list(range(100))
+    assert (headers[-1].frames_sent, headers[-1].reason) == (100, "aborted")
+
+
+def test_a_refused_frame_takes_no_number():
+    with FramePublisher(ANYWHERE, "nlo-1") as publisher:
+        publisher.start_series("s")
+        for bad in (PIXELS.astype(np.int64), PIXELS[0], PIXELS[:2]):
+            with pytest.raises(ValueError, match=r"dtype|shape|channel"):
+                publisher.publish(bad)
+        assert publisher.publish(PIXELS) == 0
+
+
+def test_misuse_is_told():
+    with pytest.raises(ValueError, match="instrument"):
+        FramePublisher(ANYWHERE, "nlo 1")
+    with FramePublisher(ANYWHERE, "nlo-1") as publisher:
+        with pytest.raises(RuntimeError, match="no series is open"):
+            publisher.publish(PIXELS)
+        with pytest.raises(RuntimeError, match="no series is open"):
+            publisher.end_series()
+        publisher.start_series("s")
+        with pytest.raises(RuntimeError, match="'s' is still open"):
+            publisher.start_series("t")
+        with pytest.raises(OSError, match="cannot be bound"):
+            FramePublisher(publisher.endpoint, "nlo-2")
+    publisher.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        publisher.start_series("s")

@@ -1,0 +1,173 @@
+"""The export path on a tiny network that has every construct of the seven."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from senoscope_training.architectures import preprocessing
+from senoscope_training.export import export_network
+from senoscope_training.graph import Head, read_head, replace_head
+from senoscope_training.parity import scale_to_bytes
+from senoscope_training.simplify import histogram
+
+HEIGHT, WIDTH = 45, 61
+LOW = np.array([10, 0, 100.5], np.float32)
+HIGH = np.array([900, 37, 2047], np.float32)
+
+
+def tiny_backbone(seed: int = 0, padding: str = "same"):
+    """A small convolutional network with every construct that the seven have."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+
+    def norm(x):
+        layer = layers.BatchNormalization()
+        x = layer(x)
+        channels = x.shape[-1]
+        layer.set_weights(
+            [
+                rng.uniform(0.5, 1.5, channels),
+                rng.normal(0, 0.2, channels),
+                rng.normal(0, 0.2, channels),
+                rng.uniform(0.5, 1.5, channels),
+            ]
+        )
+        return x
+
+    image = layers.Input((HEIGHT, WIDTH, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding=padding, use_bias=False)(image)
+    x = layers.ReLU(6.0)(norm(x))
+    # Padding of its own, then a depthwise convolution and its batch norm, as in MobileNet.
+    x = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)
+    x = layers.DepthwiseConv2D(3, strides=2, padding="valid", use_bias=False)(x)
+    x = layers.ReLU(6.0)(norm(x))
+    # Concatenation, then a batch norm that no convolution precedes, as in DenseNet.
+    x = layers.Concatenate()([x, layers.Conv2D(8, 1)(x)])
+    x = layers.Activation("relu")(norm(x))
+    # Squeeze and excite with swish, as in EfficientNet.
+    squeezed = layers.GlobalAveragePooling2D()(x)
+    squeezed = layers.Reshape((1, 1, 16))(squeezed)
+    squeezed = layers.Conv2D(4, 1, activation="swish")(squeezed)
+    x = layers.Multiply()([x, layers.Conv2D(16, 1, activation="sigmoid")(squeezed)])
+    # Zero padding before a max pooling, as in ResNet and DenseNet.
+    x = layers.Activation("relu")(norm(layers.Conv2D(16, 1, use_bias=False)(x)))
+    x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
+    branch = norm(layers.SeparableConv2D(16, 3, padding="same", use_bias=False)(x))
+    x = layers.Activation("relu")(layers.Add()([x, branch]))
+    return keras.Model(image, layers.AveragePooling2D(3, strides=1, padding="same")(x), name="tiny")
+
+
+def run(model: onnx.ModelProto, image: np.ndarray, *outputs: str) -> list[np.ndarray]:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(list(outputs) or None, {"image": image.astype(np.float32), "low": LOW, "high": HIGH})
+
+
+def fovs(count: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 2500, (count, 3, HEIGHT, WIDTH)).astype(np.uint16)
+
+
+def preprocessed(image: np.ndarray, mode: str) -> np.ndarray:
+    from keras.applications import imagenet_utils
+
+    scaled = np.ascontiguousarray(scale_to_bytes(image, LOW, HIGH).transpose(0, 2, 3, 1))
+    return imagenet_utils.preprocess_input(scaled, data_format="channels_last", mode=mode)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("mode", ["tf", "torch", "caffe"])
+def test_computes_what_keras_computes(tensorflow, mode, padding):
+    tf = tensorflow
+    backbone = tiny_backbone(padding=padding)
+    drawn = Head.random(16, seed=3)
+    head = Head(np.abs(drawn.w1), drawn.b1, drawn.w2, drawn.b2)  # all that is there speaks for the class
+    exported = export_network(backbone, preprocessing(mode), head)
+    image = fovs(4)
+
+    activation = backbone(preprocessed(image, mode), training=False)
+    with tf.GradientTape() as tape:
+        tape.watch(activation)
+        pooled = tf.reduce_max(activation, axis=(1, 2))
+        z = tf.matmul(pooled, head.w1) + head.b1
+        logit = tf.reduce_sum(tf.nn.relu(z) * head.w2, axis=-1) + head.b2
+    weights = tf.reduce_mean(tape.gradient(logit, activation), axis=(1, 2), keepdims=True)
+    gradcam = tf.nn.relu(tf.reduce_sum(activation * weights, axis=-1)).numpy()
+
+    got_logit, got_probability, got_gradcam, got_features = run(exported.model, image)
+    assert gradcam.max() > 0
+    np.testing.assert_allclose(got_features, pooled, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got_logit, logit, rtol=1e-4)
+    np.testing.assert_allclose(got_probability, tf.sigmoid(logit), rtol=1e-4)
+    assert np.abs(got_gradcam - gradcam).max() <= 1e-4 * gradcam.max()
+
+
+def test_graph_is_clean(tensorflow):
+    exported = export_network(tiny_backbone(), preprocessing("tf"))
+    kinds = histogram(exported.model)
+    assert not {"Transpose", "Pad", "Identity", "ReduceMean"} & set(kinds)
+    assert kinds["BatchNormalization"] == 1  # the one after the concatenation
+    used = {name for node in exported.model.graph.node for name in node.input}
+    assert {t.name for t in exported.model.graph.initializer} <= used
+
+
+def test_any_batch_size(tensorflow):
+    exported = export_network(tiny_backbone(), preprocessing("torch"))
+    image = fovs(3)
+    together = run(exported.model, image)
+    for k in range(3):
+        for whole, alone in zip(together, run(exported.model, image[k : k + 1]), strict=True):
+            np.testing.assert_allclose(whole[k], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_all_units_off_gives_a_map_of_zero(tensorflow):
+    head = Head.random(16, seed=0)
+    off = Head(np.zeros_like(head.w1), -np.ones(4, np.float32), head.w2, 0.25)
+    exported = export_network(tiny_backbone(), preprocessing("tf"), off)
+    logit, gradcam = run(exported.model, fovs(2), "logit", "gradcam")
+    np.testing.assert_array_equal(logit, np.float32([0.25, 0.25]))
+    assert not gradcam.any()
+
+
+def test_head_is_replaced_without_another_export(tensorflow):
+    first, second = Head.random(16, seed=1), Head.random(16, seed=2)
+    exported = export_network(tiny_backbone(), preprocessing("tf"), first)
+    image = fovs(2)
+    (before,) = run(exported.model, image, "logit")
+    replace_head(exported.model, second)
+    after, features = run(exported.model, image, "logit", "features")
+    assert not np.allclose(before, after)
+    np.testing.assert_allclose(after, second.logits(features), rtol=1e-5)
+    got = read_head(exported.model)
+    np.testing.assert_array_equal(got.w1, second.w1)
+    np.testing.assert_array_equal(got.w2, second.w2)
+    with pytest.raises(ValueError, match="head/w1"):
+        replace_head(exported.model, Head.random(17, seed=0))
+
+
+def test_scaling_equals_numpy_at_the_edges(tensorflow):
+    """Truncation makes a whole grey value of a rounding error, so the scaling must be equal to the bit."""
+    exported = export_network(tiny_backbone(), preprocessing("tf"))
+    exported.model.graph.output.append(
+        onnx.helper.make_tensor_value_info("clipped", onnx.TensorProto.FLOAT, None)
+    )
+    floored = next(n.output[0] for n in exported.model.graph.node if n.op_type == "Floor")
+    exported.model.graph.output.append(
+        onnx.helper.make_tensor_value_info(floored, onnx.TensorProto.FLOAT, None)
+    )
+    image = np.zeros((1, 3, HEIGHT * WIDTH), np.float32)
+    for c in range(3):
+        edges = [LOW[c], HIGH[c], np.nextafter(LOW[c], -1e9), np.nextafter(HIGH[c], 1e9), -5, 0, 65535, 1e9]
+        steps = LOW[c] + (HIGH[c] - LOW[c]) * np.arange(256, dtype=np.float32) / 255
+        values = np.concatenate([edges, steps, np.nextafter(steps, 0), np.nextafter(steps, 1e9)])
+        image[0, c, : len(values)] = values
+    image = image.reshape(1, 3, HEIGHT, WIDTH)
+    (got,) = run(exported.model, image, floored)
+    np.testing.assert_array_equal(got, scale_to_bytes(image, LOW, HIGH))
+    assert got.min() == 0
+    assert got.max() == 255
