@@ -184,7 +184,8 @@ def run(
         first_s = last_s = due_s = time.perf_counter()
         try:
             while (acquired := waiting.get(stop)) is not None:
-                while (wait_s := due_s - time.perf_counter()) > 0 and not stop.wait(wait_s):
+                # In slices, because Windows delivers no Ctrl-C during a wait.
+                while (wait_s := due_s - time.perf_counter()) > 0 and not stop.wait(min(wait_s, _SLICE_S)):
                     pass
                 if stop.is_set():
                     break

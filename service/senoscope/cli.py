@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import typer
+from pydantic import ValidationError
 
 from senoscope import __version__
 from senoscope.commands.classify import classify
@@ -12,7 +13,7 @@ from senoscope.commands.demo import demo
 from senoscope.commands.doctor import doctor
 from senoscope.commands.serve import serve
 from senoscope.engine import DeviceError, EnsembleError
-from senoscope.settings import settings_command
+from senoscope.settings import ENV_PREFIX, settings_command
 from senoscope_client.errors import SenoscopeError
 
 app = typer.Typer(
@@ -49,6 +50,12 @@ def main() -> None:
     """Run the command; errors that a user can act on are one line, not a traceback."""
     try:
         app()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "_".join(str(part) for part in fault["loc"])
+            option, variable = name.replace("_", "-"), f"{ENV_PREFIX}{name.upper()}"
+            print(f"senoscope: --{option} or {variable}: {fault['msg']}", file=sys.stderr)
+        sys.exit(2)
     except (SenoscopeError, EnsembleError, DeviceError, OSError) as error:
         print(f"senoscope: {error}", file=sys.stderr)
         sys.exit(1)

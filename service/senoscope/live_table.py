@@ -122,10 +122,14 @@ class LiveTable:
     ) -> None:
         self._live.stop()
 
-    def show(self, result: Result) -> None:
-        """Add a result on top."""
+    def add(self, result: Result) -> None:
+        """Add a result on top, without showing it yet."""
         self._rows.appendleft(result)
         self._progress.advance(self._task)
+
+    def show(self, result: Result) -> None:
+        """Add a result on top."""
+        self.add(result)
         if self._console.is_terminal:
             self._live.update(self.render(), refresh=True)
         else:

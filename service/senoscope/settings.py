@@ -30,9 +30,7 @@ class Settings(BaseSettings):
     device: Device = Field(
         "auto", description="auto takes a GPU where there is one that works; the other two insist."
     )
-    threads: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="CPU cores for the networks; all by default."
-    )
+    threads: int | None = Field(None, ge=1, description="CPU cores for the networks; all by default.")
     host: str = Field("127.0.0.1", description="Address that HTTP and WebSocket listen on.")
     port: int = Field(8750, ge=0, le=65535, description="Their port; 0 takes a free one.")
     stream: str = Field(
@@ -88,13 +86,10 @@ def settings_command(body: Callable[[Settings], None]) -> Callable[..., None]:
 
     parameters, annotations = [], {}
     for name, field in Settings.model_fields.items():
-        default = (
-            "" if field.default_factory else f" [default: {field.default if field.default != '' else 'none'}]"
-        )
-        if field.default is None:
-            default = ""
+        known = field.default_factory is None and field.default not in (None, "")
+        default = f"default: {field.default}; " if known else ""
         option = typer.Option(
-            help=f"{field.description}{default} [env: {ENV_PREFIX}{name.upper()}]", show_default=False
+            help=f"{field.description} ({default}{ENV_PREFIX}{name.upper()})", show_default=False
         )
         annotations[name] = Annotated[field.annotation | None, option]  # type: ignore[operator]
         parameters.append(

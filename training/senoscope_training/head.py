@@ -171,31 +171,32 @@ def _fit(
     seed: int,
     config: HeadConfig,
 ) -> tuple[Any, int, float]:
+    """Train until the validation loss stops falling; the model with its best weights, epochs, best loss.
+
+    The same as ``fit`` with ``EarlyStopping``, which spends ten times as long on making and ending epochs
+    as on these few small steps.
+    """
     import keras
 
     keras.utils.set_random_seed(seed)
+    order = np.random.default_rng(seed)
     model = build_head(features.shape[1], config)
     model.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
     )
-    stopping = keras.callbacks.EarlyStopping(
-        monitor="val_loss",
-        patience=config.patience,
-        min_delta=config.min_delta,
-        restore_best_weights=True,
-    )
-    history = model.fit(
-        features[train],
-        truth[train],
-        validation_data=(features[held], truth[held]),
-        batch_size=config.batch_size,
-        epochs=config.max_epochs,
-        callbacks=[stopping],
-        verbose=0,
-    )
-    losses = history.history["val_loss"]
-    return model, len(losses), float(min(losses))
+    best, best_weights, waited, epoch = float("inf"), model.get_weights(), 0, 0
+    while epoch < config.max_epochs and waited < config.patience:
+        shuffled = order.permutation(train)
+        for first in range(0, len(shuffled), config.batch_size):
+            batch = shuffled[first : first + config.batch_size]
+            model.train_on_batch(features[batch], truth[batch])
+        loss = float(model.test_on_batch(features[held], truth[held]))
+        epoch, waited = epoch + 1, waited + 1
+        if loss < best - config.min_delta:
+            best, best_weights, waited = loss, model.get_weights(), 0
+    model.set_weights(best_weights)
+    return model, epoch, best
 
 
 def _folded(keras_head: Any, mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> Head:

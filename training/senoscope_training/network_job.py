@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -119,6 +120,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
     from senoscope_training.weights import describe_weights, estimate_batch_norm, load_application
 
     keras.backend.clear_session()
+    gc.collect()  # the network before this one in this process, and its graphs
     began = time.monotonic()
     train = np.load(job.train, mmap_mode="r")
     held_out = np.load(job.held_out, mmap_mode="r")

@@ -40,6 +40,8 @@ from senoscope_training.progress import Progress, Report, silent
 from senoscope_training.weights import WeightsOption, WeightsPlan, plan_weights
 
 _LABEL = "starter, synthetic, not for science"
+_LISTEN_EVERY_S = 0.1
+_LAST_WORDS_S = 2.0
 _MAX_JOBS = 4  # a job takes up to 4 GB of memory
 _TOLERANCE = 1e-3  # of a probability: above what float32 does on any device, far below what would matter
 _SOFTWARE = ("senoscope", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy")
@@ -72,9 +74,9 @@ class StarterOptions:
     jobs: int | None = None
     keras_dir: Path | None = None
     force: bool = False
-    train_fovs: int = 128
+    train_fovs: int = 160
     held_out_fovs: int = 40
-    batch_norm_fovs: int = 12
+    batch_norm_fovs: int = 10
     parity_fovs: int = 4
 
 
@@ -177,8 +179,9 @@ def _vectors() -> tuple[int, ...]:
 def _run_jobs(jobs: list[NetworkJob], report: Report) -> dict[str, NetworkResult]:
     """Run the jobs in worker processes; the first failure ends them all."""
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    queue: Any = context.Queue()
-    listener = threading.Thread(target=_listen, args=(queue, report), daemon=True)
+    queue: Any = context.SimpleQueue()
+    finished = threading.Event()
+    listener = threading.Thread(target=_listen, args=(queue, finished, report), daemon=True)
     listener.start()
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
@@ -199,13 +202,17 @@ def _run_jobs(jobs: list[NetworkJob], report: Report) -> dict[str, NetworkResult
         executor.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
-        queue.put(None)
-        listener.join(timeout=5)
+        finished.set()
+        listener.join(timeout=_LAST_WORDS_S)
 
 
-def _listen(queue: Any, report: Report) -> None:
-    while (progress := queue.get()) is not None:
-        report(progress)
+def _listen(queue: Any, finished: threading.Event, report: Report) -> None:
+    # Asks and does not wait: a worker that is ended while it writes leaves the queue locked for good.
+    while not (finished.is_set() and queue.empty()):
+        if queue.empty():
+            finished.wait(_LISTEN_EVERY_S)
+        else:
+            report(queue.get())
 
 
 def _manifest(

@@ -1,0 +1,74 @@
+"""Make the README's pictures from the running software::
+
+    python docs/make/pictures.py models/starter
+
+Writes ``docs/images/gradcam.png`` and ``docs/images/demo.svg``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+
+from senoscope import Ensemble
+from senoscope.fov import Fov
+from senoscope.live_table import DemoScore, LiveTable
+from senoscope.records import ResultMaker
+from senoscope.render import overlay_png, scale_channel
+from senoscope_client.microscope import MosaicScan
+from senoscope_client.result import Source
+from senoscope_client.synthetic import synthesize
+
+SEED, FRAMES, IMAGES = 2023, 14, Path(__file__).parents[1] / "images"
+
+
+def montage(ensemble: Ensemble) -> None:
+    """SRS, TPEF, transmission, and Grad-CAM over SRS, of a control and of a senescent FOV."""
+    rows = []
+    bounds = ensemble.model_range
+    for wanted in (False, True):
+        fov = next(f for f in (synthesize(SEED, n) for n in range(50)) if f.senescent == wanted)
+        (prediction,) = ensemble.predict(fov.pixels)
+        channels = [scale_channel(fov.pixels[c], bounds.low[c], bounds.high[c]) for c in range(3)]
+        pictures = [cv2.cvtColor((c * 255).astype(np.uint8), cv2.COLOR_GRAY2BGR) for c in channels]
+        overlay = overlay_png(prediction.map(), channels[0])
+        pictures.append(cv2.imdecode(np.frombuffer(overlay, np.uint8), cv2.IMREAD_COLOR))
+        names = ["SRS", "TPEF", "Transmission", f"{prediction.label} {prediction.probability:.2f}"]
+        for picture, name in zip(pictures, names, strict=True):
+            for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+                place = (8, 240)
+                cv2.putText(picture, name, place, cv2.FONT_HERSHEY_DUPLEX, 0.6, colour, thickness, cv2.LINE_AA)
+        rows.append(np.hstack(pictures))
+    cv2.imwrite(str(IMAGES / "gradcam.png"), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+
+
+def screen(ensemble: Ensemble) -> None:
+    """The demo's live table after some frames."""
+    console = Console(record=True, width=118, force_terminal=True, file=sys.stderr)
+    score = DemoScore(SEED)
+    maker = ResultMaker(ensemble, 24.0, linked=True)
+    table = LiveTable(console, score, total=30)
+    for n, frame in zip(range(FRAMES), MosaicScan(SEED, frames=30), strict=False):
+        source = Source(kind="stream", frame=n, position_um=frame.position_um)
+        fov = Fov(frame.pixels, source)
+        started_s = time.perf_counter()
+        (prediction,) = ensemble.predict(frame.pixels)
+        compute_ms = (time.perf_counter() - started_s) * 1e3
+        result = maker.make(fov, prediction, ensemble.model_range, started_s, compute_ms).result
+        score.add(result)
+        table.add(result)
+    console.clear_live()
+    Console.print(console, table.render())
+    (IMAGES / "demo.svg").write_text(console.export_svg(title="senoscope demo"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    with Ensemble.load(sys.argv[1], device="cpu") as loaded:
+        montage(loaded)
+        screen(loaded)

@@ -1,0 +1,164 @@
+"""The commands of ``senoscope-client``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import socket as sockets
+import subprocess
+import sys
+import threading
+
+import pytest
+import zmq
+
+from client.service_double import http_double, live_double, result
+from senoscope_client.cli import main
+from senoscope_client.wire import EndHeader, ImageHeader, decode
+
+
+@pytest.fixture
+def free_endpoint():
+    with sockets.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def listener(free_endpoint):
+    with zmq.Context.instance().socket(zmq.SUB) as socket:
+        socket.setsockopt(zmq.RCVTIMEO, 30_000)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.subscribe("fov/")
+        socket.connect(free_endpoint)
+        yield socket
+
+
+def headers_until_end(listener):
+    headers = []
+    while not headers or not isinstance(headers[-1], EndHeader):
+        headers.append(decode(listener.recv_multipart()).header)
+    return headers
+
+
+def test_publish_sends_so_many_frames_and_counts_them(free_endpoint, listener, capsys):
+    options = ["--endpoint", free_endpoint, "--instrument", "nlo-1", "--series", "s", "--rate", "200"]
+    assert main(["publish", "--synthetic", *options, "--frames", "3", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    headers = headers_until_end(listener)
+    assert (summary["sent"], summary["completed"]) == (3, True)
+    assert summary["series_uid"] == str(headers[-1].series_uid)
+    assert [h.frame for h in headers if isinstance(h, ImageHeader)] == [0, 1, 2]
+    assert {(h.instrument, h.series_id) for h in headers} == {("nlo-1", "s")}
+
+
+def test_publish_does_not_send_into_the_void(free_endpoint, capsys):
+    options = ["--endpoint", free_endpoint, "--frames", "1"]
+    assert main(["publish", "--synthetic", *options, "--wait-s", "0.05"]) == 1
+    assert "nobody subscribed" in capsys.readouterr().err
+    assert main(["publish", "--synthetic", *options, "--wait-s", "0"]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows kills without a word")
+def test_publish_ends_the_series_when_it_is_stopped(free_endpoint, listener):
+    command = [
+        sys.executable,
+        "-m",
+        "senoscope_client.cli",
+        "publish",
+        "--synthetic",
+        "--rate",
+        "50",
+        "--json",
+    ]
+    process = subprocess.Popen([*command, "--endpoint", free_endpoint], stdout=subprocess.PIPE)
+    while not isinstance(decode(listener.recv_multipart()).header, ImageHeader):
+        pass
+    process.send_signal(signal.SIGINT)
+    end = headers_until_end(listener)[-1]
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert end.reason == "stopped"
+    assert json.loads(out)["sent"] == end.frames_sent
+
+
+def test_watch_over_websocket(capsys):
+    wanted = [result(kind="stream", instrument="nlo-1", series_id="s", frame=n) for n in range(3)]
+    with live_double([r.model_dump_json() for r in wanted], code=0) as (url, _):
+        assert main(["watch", "--url", url, "--count", "2", "--json"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [json.loads(line)["id"] for line in lines] == [str(r.id) for r in wanted[:2]]
+        assert main(["watch", "--url", url, "--count", "1"]) == 0
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["source", "FOV", "label", "probability", "ms", "flags"]
+    assert line.split() == ["nlo-1/s", "0", "senescent", "0.750", "3.5", "saturated:SRS"]
+
+
+def test_watch_over_zeromq(capsys):
+    wanted = result(kind="upload", file="a.tif", frame=0)
+    with zmq.Context.instance().socket(zmq.XPUB) as socket:
+        socket.setsockopt(zmq.RCVTIMEO, 10_000)
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+
+        def serve() -> None:
+            socket.recv()
+            socket.send_multipart([b"result/upload", wanted.model_dump_json().encode()])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert main(["watch", "--zmq", f"tcp://127.0.0.1:{port}", "--count", "1", "--json"]) == 0
+        thread.join()
+    assert json.loads(capsys.readouterr().out)["source"]["file"] == "a.tif"
+
+
+def test_watch_fails_when_less_comes_than_was_asked_for(capsys):
+    with live_double([result().model_dump_json()], 1001) as (url, _):
+        assert main(["watch", "--url", url, "--count", "2"]) == 1
+        assert main(["watch", "--url", url]) == 0
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_classify_goes_on_after_a_bad_file(tmp_path, capsys):
+    good = tmp_path / "a.npy"
+    good.write_bytes(b"\x93NUMPY")
+    answer = {"count": 1, "results": [json.loads(result(file="=a").model_dump_json())], "warnings": ["hm"]}
+    with http_double() as service:
+        service.answer("/v1/classify", answer)
+        command = ["classify", str(tmp_path / "missing.tif"), str(good), "--url", service.url]
+        assert main([*command, "--csv"]) == 1
+        output = capsys.readouterr()
+        assert "missing.tif" in output.err
+        assert "hm" in output.err
+        assert main([*command[:1], str(good), *command[3:], "--json"]) == 0
+    (row,) = csv.DictReader(io.StringIO(output.out))
+    assert (row["file"], row["label"], row["xception"]) == ("'=a", "senescent", "1.000000")
+    assert json.loads(capsys.readouterr().out)["label"] == "senescent"
+
+
+def test_nobody_there_is_told(capsys, free_endpoint):
+    url = free_endpoint.replace("tcp", "http")
+    assert main(["watch", "--url", url]) == 1
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["publish"],
+        ["publish", "--synthetic", "a.tif"],
+        ["publish", "--synthetic", "--rate", "0"],
+        ["publish", "--synthetic", "--frames", "0"],
+        ["publish", "--synthetic", "--wait-s", "nan"],
+        ["classify"],
+        ["classify", "a.tif", "--json", "--csv"],
+        ["watch", "--url", "http://a", "--zmq", "tcp://a"],
+    ],
+)
+def test_wrong_usage_exits_with_2(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(command)
+    assert exit_.value.code == 2
+    assert "usage:" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+"""The seven real networks, end to end."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import free_port, start_server, stop_server
+
+from senoscope import Ensemble
+from senoscope_client.synthetic import synthesize
+
+pytestmark = pytest.mark.networks
+
+
+def test_the_demo_loses_nothing_and_is_right(starter_ensemble: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "senoscope.cli", "demo", "--frames", "12", "--no-browser", "--json"),
+            *("--models-dir", str(starter_ensemble.parent), "--port", str(free_port()), "--seed", "77"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["sent"], summary["classified"], summary["lost"]) == (12, 12, 0)
+    assert (summary["dropped"], summary["gaps"], summary["rejected"]) == (0, 0, 0)
+    assert summary["accuracy"] >= 0.9
+    assert summary["latency_ms"]["p50"] > 0
+
+
+def test_a_posted_stack_is_told_as_the_library_tells_it(starter_ensemble: Path, tmp_path: Path) -> None:
+    stack = np.stack([synthesize(123, n).pixels for n in range(3)])
+    with Ensemble.load(starter_ensemble, device="cpu") as ensemble:
+        expected = [ensemble.predict(fov)[0] for fov in stack]
+    server = start_server(starter_ensemble, tmp_path / "log.txt")
+    try:
+        body = io.BytesIO()
+        np.save(body, stack)
+        answer = httpx.post(
+            f"{server.url}/v1/classify?cam=grid", content=body.getvalue(), timeout=60
+        ).json()
+    finally:
+        stop_server(server)
+    for result, prediction in zip(answer["results"], expected, strict=True):
+        assert result["probability"] == pytest.approx(prediction.probability, abs=1e-6)
+        for name, grid in zip(prediction.networks, prediction.gradcams, strict=True):
+            told = np.array(result["gradcam"]["grids"][name])
+            np.testing.assert_allclose(told, grid, atol=2e-4 * max(float(grid.max()), 1e-3))
+
+
+def test_the_starter_ensemble_is_right_on_fovs_it_has_never_seen(starter_ensemble: Path) -> None:
+    fovs = [synthesize(987_654, n) for n in range(20)]
+    with Ensemble.load(starter_ensemble, device="cpu") as ensemble:
+        labels = [ensemble.predict(fov.pixels)[0].label == "senescent" for fov in fovs]
+    truth = [fov.senescent for fov in fovs]
+    assert 4 < sum(truth) < 16
+    assert np.mean(np.array(labels) == truth) >= 0.9

@@ -1,0 +1,121 @@
+"""The ``senoscope`` command, run as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import miniature as mini
+import numpy as np
+import pytest
+from conftest import free_port
+
+from senoscope.settings import Settings
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "senoscope.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"COLUMNS": "200"} | environment,
+    )
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    path = tmp_path / "stack.npy"
+    np.save(path, np.stack([mini.bright(), mini.dark()]))
+    return path
+
+
+def test_classify_as_a_table(miniature: Path, stack: Path) -> None:
+    done = run("classify", stack, "--model", miniature)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("senescent") == 1
+    assert done.stdout.count("control") == 1
+
+
+def test_classify_as_json_lines_and_csv(miniature: Path, stack: Path) -> None:
+    lines = run("classify", stack, "--json", SENOSCOPE_MODEL=str(miniature)).stdout.splitlines()
+    results = [json.loads(line) for line in lines]
+    assert [result["label"] for result in results] == ["senescent", "control"]
+    assert results[0]["source"] == {"kind": "file", "file": "stack.npy", "frame": 0}
+    assert "href" not in results[0]["gradcam"], "there is no server to link to"
+    text = run("classify", stack, "--csv", "--model", miniature).stdout
+    assert [row["label"] for row in csv.DictReader(io.StringIO(text))] == ["senescent", "control"]
+
+
+def test_classify_writes_overlays(miniature: Path, stack: Path, tmp_path: Path) -> None:
+    assert run("classify", stack, "--cam", tmp_path / "maps", "--model", miniature).returncode == 0
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names == [f"stack_{n:04d}_{c}.png" for n in (0, 1) for c in ("SRS", "TPEF", "Transmission")]
+    assert cv2.imread(str(tmp_path / "maps" / names[0])).shape == (250, 300, 3)
+
+
+def test_one_bad_file_does_not_stop_the_others(miniature: Path, stack: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.tif").write_bytes(b"nothing")
+    done = run("classify", tmp_path / "bad.tif", tmp_path / "none.tif", stack, "--csv", "--model", miniature)
+    assert done.returncode == 1
+    assert "bad.tif" in done.stderr
+    assert "none.tif" in done.stderr
+    assert len(done.stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["serve", "--model", "none-such"], 1, "no ensemble here"),
+        (["serve", "--port", "99999"], 2, "--port or SENOSCOPE_PORT"),
+        (["serve", "--device", "tpu"], 2, "--device"),
+        (["classify", "x.npy", "--model", "/nowhere"], 1, "no ensemble here"),
+        (["classify", "x.npy", "--json", "--csv"], 2, "exclude each other"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], code: int, message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_busy_port_is_named(miniature: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--port", port, "--model", miniature)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_settings_come_from_option_then_variable_then_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENOSCOPE_DEADLINE_MS", "50")
+    assert Settings().deadline_ms == 50
+    assert Settings(deadline_ms=10).deadline_ms == 10
+    assert Settings().live_queue == 8
+
+
+def test_every_setting_is_an_option_with_help_and_variable() -> None:
+    text = run("serve", "--help").stdout
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+        assert f"SENOSCOPE_{name.upper()}" in text
+
+
+def test_doctor(miniature: Path) -> None:
+    done = run("doctor", "--json", "--model", miniature, "--port", free_port())
+    findings = {finding["topic"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == 0
+    assert findings["ensemble"]["verdict"] == "ok"
+    assert findings["stream"]["verdict"] == "note", "nobody publishes, which is no fault of this machine"
+    sick = run("doctor", "--json", "--model", "none-such")
+    assert sick.returncode == 1
+    assert {f["topic"] for f in json.loads(sick.stdout) if f["verdict"] == "fail"} == {"ensemble"}
