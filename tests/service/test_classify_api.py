@@ -213,7 +213,7 @@ def _with_nan() -> np.ndarray:
 
 
 def _bomb() -> bytes:
-    zeros = np.zeros((890, 3, 250, 300), np.uint16)
+    zeros = np.zeros((445, 3, 250, 300), np.float32)
     return tiff(zeros, compression="zlib", metadata={"axes": "TCYX"})
 
 

@@ -117,7 +117,8 @@ def run_job(job: NetworkJob) -> NetworkResult:
     from senoscope_training.export import export_network
     from senoscope_training.graph import replace_head, save
     from senoscope_training.head import train_head
-    from senoscope_training.weights import describe_weights, estimate_batch_norm, load_application
+    from senoscope_training.random_weights import estimate_batch_norm, smooth_random_kernels
+    from senoscope_training.weights import describe_weights, load_application
 
     keras.backend.clear_session()
     gc.collect()  # the network before this one in this process, and its graphs
@@ -128,7 +129,8 @@ def run_job(job: NetworkJob) -> NetworkResult:
 
     _report("weights", job.name, job.plan.words)
     application = load_application(job.name, job.plan, job.seed, height, width)
-    if not job.plan.files and not job.plan.download:
+    if job.plan.random:
+        smooth_random_kernels(application)
         sample = train[: job.batch_norm_fovs]
         estimate_batch_norm(job.name, application, parity.keras_input(job.name, sample, job.low, job.high))
     weights = describe_weights(job.name, application, job.plan)

@@ -74,8 +74,8 @@ class StarterOptions:
     jobs: int | None = None
     keras_dir: Path | None = None
     force: bool = False
-    train_fovs: int = 160
-    held_out_fovs: int = 40
+    train_fovs: int = 128
+    held_out_fovs: int = 48
     batch_norm_fovs: int = 10
     parity_fovs: int = 4
 
@@ -266,7 +266,7 @@ def _manifest(
                 "procedure": "frozen backbones, heads trained on pooled features",
                 "weights": plan.words,
                 "seed": options.seed,
-                "batch_norm_fovs": options.batch_norm_fovs if _random(plan) else 0,
+                "batch_norm_fovs": options.batch_norm_fovs if plan.random else 0,
                 "augmentation": "none: each FOV is synthesised anew",
                 "head": asdict(HeadConfig()),
             },
@@ -287,10 +287,6 @@ def _manifest(
         },
         test_vectors=tuple(vectors),
     )
-
-
-def _random(plan: WeightsPlan) -> bool:
-    return not plan.files and not plan.download
 
 
 def _software() -> dict[str, str]:

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from senoscope.engine.manifest import BackboneWeights, sha256_of
-from senoscope_training.architectures import ARCHITECTURES, backbone_of, build_application
+from senoscope_training.architectures import ARCHITECTURES, build_application
 
 WeightsOption = Literal["auto", "imagenet", "random"]
 SUMS_NAME = "SHA256SUMS"
 _HOST = "https://storage.googleapis.com"
 _TIMEOUT_S = 10.0
-_RANDOM_BETA = 2.0
 
 
 class WeightsError(Exception):
@@ -43,6 +41,11 @@ class WeightsPlan:
 
     files: dict[str, Path]
     download: bool = False
+
+    @property
+    def random(self) -> bool:
+        """Neither files nor a download."""
+        return not self.files and not self.download
 
     @property
     def words(self) -> str:
@@ -141,8 +144,7 @@ def _check_reachable() -> None:
 def load_application(name: str, plan: WeightsPlan, seed: int, height: int, width: int) -> Any:
     """Build a network's ``keras.applications`` model with the planned weights.
 
-    Random weights still have batch-norm statistics of their initial values then;
-    :func:`estimate_batch_norm` gives them real ones.
+    Random weights are as Keras initialises them then; see :mod:`senoscope_training.random_weights`.
 
     Raises
     ------
@@ -195,46 +197,3 @@ def describe_weights(name: str, application: Any, plan: WeightsPlan) -> Backbone
     for weight in application.weights:
         digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
     return BackboneWeights(source="random", sha256=digest.hexdigest())
-
-
-def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[np.float32]) -> None:
-    """Make a deep random network pass on its input: set its batch norms from one batch of images.
-
-    With initial statistics (mean 0, variance 1) activations vanish or overflow. One forward pass in
-    training mode with momentum 0 leaves exactly this batch's statistics.
-
-    With initial shifts (beta 0) the network would be chaotic: a ReLU that passes half of a normalised
-    activation makes any difference between two inputs, rounding errors included, grow by
-    sqrt(pi / (pi - 1)) = 1.21 per layer (mean-field theory of batch norm: Yang et al. 2019,
-    arXiv:1902.08129), so that after fifty layers little of the image is left: InceptionV3's features then
-    differed by 7e-4 between two exact float32 implementations. With beta 2, 98 % of the units are on and the
-    growth is 1.01.
-
-    Parameters
-    ----------
-    preprocessed : float32 array [N, H, W, 3]
-        What the backbone takes.
-    """
-    import keras
-    import tensorflow as tf
-
-    layers = list(application._flatten_layers())
-    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    # Dropped paths would enter the statistics, though nothing is dropped in inference.
-    drops = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
-    momenta = [layer.momentum for layer in norms]
-    rates = [layer.rate for layer in drops]
-    for layer in norms:
-        layer.momentum = 0.0
-        layer.beta.assign(np.full(layer.beta.shape, _RANDOM_BETA, np.float32))
-    for layer in drops:
-        layer.rate = 0.0
-    try:
-        backbone = backbone_of(name, application)
-        # As a graph, because eager execution keeps every activation of the batch until the end.
-        tf.function(lambda images: backbone(images, training=True))(preprocessed)
-    finally:
-        for layer, momentum in zip(norms, momenta, strict=True):
-            layer.momentum = momentum
-        for layer, rate in zip(drops, rates, strict=True):
-            layer.rate = rate

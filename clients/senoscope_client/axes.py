@@ -1,0 +1,158 @@
+"""Deciding which axis of an array is which, and refusing to guess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy.typing as npt
+
+from senoscope_client.errors import AmbiguousAxes, InvalidRequest, WrongChannelCount, WrongFrameSize
+
+# What tifffile calls an axis that the file does not name.
+_UNNAMED = frozenset("IQ")
+
+
+@dataclass(frozen=True)
+class FovSpec:
+    """What the ensemble takes.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        Their names, in the order of the ensemble.
+    height, width : int
+        Rows and columns of a field of view, in pixels.
+    """
+
+    channels: tuple[str, ...]
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to turn an array into fields of view.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        What to reshape the array to first: axes of length 1 dropped, pages unfolded.
+    order : tuple of int
+        The order to transpose it to then: leading axes, channel, row, column.
+    fovs, channels, height, width : int
+        The shape that results.
+    warnings : tuple of str
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    fovs: int
+    channels: int
+    height: int
+    width: int
+    warnings: tuple[str, ...] = ()
+
+    def apply(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The array as fields of view, [N, C, H, W]."""
+        arranged = array.reshape(self.shape).transpose(self.order)
+        return arranged.reshape(self.fovs, self.channels, self.height, self.width)
+
+
+def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec, name: str) -> Layout:
+    """The layout of an array.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the array.
+    axes : str
+        As the file tells them, one letter each: C, Y, X, S for samples, I or Q where it does not tell.
+    asked : str or None
+        As the user tells them, which counts more. One letter more than there are axes unfolds pages:
+        ``PCYX`` where the channel changes fastest from page to page, ``CPYX`` where it changes slowest.
+    spec : FovSpec
+        The channel count decides what a stack of bare pages can mean; that the counts agree is for the
+        caller to check, who knows the channels' names.
+    name : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    InvalidRequest
+        If ``asked`` does not fit the array.
+    AmbiguousAxes, WrongChannelCount, WrongFrameSize
+    """
+    shape = tuple(shape)
+    if asked is not None:
+        axes, shape = _asked_axes(asked, shape, spec, name)
+    kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n != 1 or a in "CYX"]
+    axes, shape = "".join(a for a, _ in kept), tuple(n for _, n in kept)
+    if "Y" not in axes or "X" not in axes:
+        raise AmbiguousAxes(f"{name} has axes {axes or 'none'}: rows (Y) and columns (X) are not both named")
+    warnings: tuple[str, ...] = ()
+    if "C" not in axes:
+        if "S" in axes:
+            axes = axes.replace("S", "C")
+            warnings = ("the colour samples of the file are taken as the channels, in their order",)
+        else:
+            axes, shape = _channel_axis(axes, shape, spec, name)
+    place = {letter: n for n, letter in enumerate(axes)}
+    height, width = shape[place["Y"]], shape[place["X"]]
+    if (height, width) != (spec.height, spec.width):
+        swapped = "; rows and columns are swapped" if (width, height) == (spec.height, spec.width) else ""
+        raise WrongFrameSize(
+            f"{name} holds frames of {height}x{width} pixels, the ensemble takes {spec.height}x{spec.width}"
+            f"{swapped}. Frames are never resized: acquire or crop them at that size"
+        )
+    leading = [n for n, letter in enumerate(axes) if letter not in "CYX"]
+    return Layout(
+        shape=shape,
+        order=(*leading, place["C"], place["Y"], place["X"]),
+        fovs=prod(shape[n] for n in leading),
+        channels=shape[place["C"]],
+        height=height,
+        width=width,
+        warnings=warnings,
+    )
+
+
+def _asked_axes(asked: str, shape: tuple[int, ...], spec: FovSpec, name: str) -> tuple[str, tuple[int, ...]]:
+    axes = asked.strip().upper()
+    if not (axes.isascii() and axes.isalpha()) or len(set(axes)) != len(axes) or not set("CYX") <= set(axes):
+        raise InvalidRequest(
+            f"axes={asked[:20]!r}: one letter for each axis, none twice, C, Y and X among them, as in TCYX"
+        )
+    channels = len(spec.channels)
+    if len(axes) == len(shape):
+        return axes, shape
+    if len(shape) == 3 and len(axes) == 4 and axes.endswith("YX") and shape[0] % channels == 0:
+        pages = shape[0] // channels
+        lead = (pages, channels) if axes[1] == "C" else (channels, pages)
+        return axes, (*lead, *shape[1:])
+    raise InvalidRequest(
+        f"axes={asked!r} names {len(axes)} axes, {name} has {len(shape)}, of lengths {shape}"
+    )
+
+
+def _channel_axis(axes: str, shape: tuple[int, ...], spec: FovSpec, name: str) -> tuple[str, tuple[int, ...]]:
+    """Axes and shape with a channel axis, where the file names none."""
+    channels = len(spec.channels)
+    leading = [(a, n) for a, n in zip(axes, shape, strict=True) if a not in "YX"]
+    planes = prod(n for _, n in leading)
+    if channels == 1 or planes == 1:
+        axes, shape = f"C{axes}", (1, *shape)
+        return axes, shape
+    if planes == channels and len(leading) == 1 and leading[0][0] in _UNNAMED:
+        return axes.replace(leading[0][0], "C"), shape
+    if planes % channels:
+        raise WrongChannelCount(
+            f"{name} holds {planes} images, the ensemble takes {channels} channels per field of view: "
+            f"{', '.join(spec.channels)}"
+        )
+    raise AmbiguousAxes(
+        f"{name} holds {planes} images and does not tell which are channels. Pass axes=PCYX if the channel "
+        "changes from each image to the next, axes=CPYX if all images of a channel come together"
+    )

@@ -1,0 +1,323 @@
+"""Reading fields of view from TIFF and NPY files that nobody vouches for.
+
+All that a file declares (pages, size, compression, axes, channels) is checked before a pixel is decoded
+and before memory for it is allocated.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_client.axes import FovSpec, Layout, layout_of
+from senoscope_client.errors import (
+    AmbiguousAxes,
+    InvalidRequest,
+    NonFinitePixels,
+    PayloadTooLarge,
+    SenoscopeError,
+    TooManyFields,
+    UnreadableImage,
+    UnsupportedMediaType,
+    WrongChannelCount,
+)
+
+__all__ = ["FovSpec", "FovStack", "Limits", "read_fovs"]
+
+_MIB = 1024 * 1024
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NPY_MAGIC = b"\x93NUMPY"
+_READABLE = frozenset({"image/tiff", "image/x-tiff", "image/tif", "application/x-npy", "application/npy"})
+_KNOWN = {
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x89HDF": "an HDF5 file",
+    b"BM": "a BMP image",
+    b"%PDF": "a PDF document",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file may unpack to.
+
+    Attributes
+    ----------
+    max_fovs : int
+        Fields of view.
+    max_decoded_bytes : int
+        Bytes of pixels.
+    max_ratio : float
+        Bytes of pixels per byte of file, for files that declare more than 64 MiB.
+    """
+
+    max_fovs: int = 512
+    max_decoded_bytes: int = 512 * _MIB
+    max_ratio: float = 100.0
+
+
+@dataclass(frozen=True)
+class FovStack:
+    """Fields of view from a file.
+
+    Attributes
+    ----------
+    pixels : array [N, C, H, W]
+        Raw detector units; uint8, uint16 or float32, channels in the order that was asked for.
+    warnings : tuple of str
+        What was assumed about the file.
+    """
+
+    pixels: npt.NDArray[Any]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image that was opened but not yet decoded."""
+
+    shape: tuple[int, ...]
+    axes: str
+    dtype: np.dtype[Any]
+    channel_names: tuple[str, ...] | None
+    decode: Callable[[], npt.NDArray[Any]]
+
+
+def read_fovs(
+    file: BinaryIO | Path,
+    spec: FovSpec,
+    *,
+    media_type: str | None = None,
+    axes: str | None = None,
+    channels: Sequence[str] | None = None,
+    limits: Limits | None = None,
+    name: str = "the file",
+) -> FovStack:
+    """Read the fields of view of a TIFF or NPY file.
+
+    Parameters
+    ----------
+    file : binary file or Path
+        Seekable.
+    spec : FovSpec
+        What the ensemble takes. Frames of another size are refused, never resized.
+    media_type : str, optional
+        As the sender declares it; the first bytes of the file count more.
+    axes : str, optional
+        The file's axes, such as ``PCYX``, where it does not tell or tells wrongly.
+    channels : sequence of str, optional
+        The names of the file's channels in its order, where it does not tell or tells wrongly.
+    limits : Limits, optional
+    name : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    UnsupportedMediaType, UnreadableImage, AmbiguousAxes, WrongFrameSize, WrongChannelCount,
+    NonFinitePixels, PayloadTooLarge, TooManyFields, InvalidRequest
+        See `senoscope_client.errors`.
+    OSError
+        If a path cannot be opened.
+    """
+    limits = limits or Limits()
+    opened: AbstractContextManager[BinaryIO] = (
+        cast(BinaryIO, file.open("rb")) if isinstance(file, Path) else nullcontext(file)
+    )
+    with opened as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        head = stream.read(8)
+        stream.seek(0)
+        if not size:
+            raise UnreadableImage(f"{name} is empty; send a TIFF stack or an NPY array")
+        if head.startswith(_NPY_MAGIC):
+            image = _open_npy(stream, size, name)
+            return _decode(image, size, spec, axes, channels, limits, name)
+        if head.startswith(_TIFF_MAGIC):
+            return _read_tiff(stream, size, spec, axes, channels, limits, name)
+    declared = (media_type or "").partition(";")[0].strip().lower()
+    if declared in _READABLE:
+        raise UnreadableImage(f"{name} is declared as {declared}, but does not begin as such a file does")
+    found = next((what for magic, what in _KNOWN.items() if head.startswith(magic)), None)
+    raise UnsupportedMediaType(
+        f"{name} is {found or 'neither a TIFF stack nor an NPY array'}; send one of these two"
+    )
+
+
+def _read_tiff(
+    stream: BinaryIO,
+    size: int,
+    spec: FovSpec,
+    axes: str | None,
+    channels: Sequence[str] | None,
+    limits: Limits,
+    name: str,
+) -> FovStack:
+    try:
+        from senoscope_client import tiff
+    except ImportError as error:
+        raise SenoscopeError('reading TIFF files needs `pip install "senoscope[tiff]"`') from error
+    tiff.check_pages(stream, size, max_pages=limits.max_fovs * max(8, 2 * len(spec.channels)), name=name)
+    try:
+        with tiff.open_tiff(stream) as opened:
+            image = _Image(*tiff.describe(opened, size, name))
+            return _decode(image, size, spec, axes, channels, limits, name)
+    except (SenoscopeError, MemoryError):
+        raise
+    except Exception as error:  # the decoders raise dozens of unrelated classes on damaged files
+        raise UnreadableImage(
+            f"{name} is a damaged TIFF file, or one of a kind that cannot be read ({type(error).__name__}); "
+            "write it again, best without compression"
+        ) from error
+
+
+def _open_npy(stream: BinaryIO, size: int, name: str) -> _Image:
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = read[version](stream)
+    except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise UnreadableImage(f"{name} is an NPY file with a damaged header ({error!s:.120})") from error
+    if dtype.hasobject:
+        raise UnreadableImage(
+            f"{name} is an NPY file of Python objects, which is never opened; save an array of numbers"
+        )
+    wanted, present = prod(shape) * dtype.itemsize, size - stream.tell()
+    if wanted != present or not wanted:
+        raise UnreadableImage(
+            f"{name} is an NPY file of shape {shape} and type {dtype}, which takes {wanted} bytes of pixels; "
+            f"it holds {present}: the file is cut off or damaged"
+        )
+
+    def decode() -> npt.NDArray[Any]:
+        flat = np.frombuffer(stream.read(wanted), dtype)
+        return flat.reshape(shape, order="F" if fortran else "C")
+
+    return _Image(tuple(shape), "", dtype, None, decode)
+
+
+def _npy_axes(shape: tuple[int, ...], spec: FovSpec, name: str) -> str:
+    """NPY files name no axes: [C, H, W], or [H, W, C], with or without N before; or bare pages."""
+    channels = len(spec.channels)
+    lead = "P" * (len(shape) == 4)
+    if len(shape) in (3, 4):
+        last, before = shape[-1] == channels, shape[-3] == channels
+        if last and not before:
+            return f"{lead}YXC"
+        if before or len(shape) == 4:
+            return f"{lead}CYX"
+        return "QYX"
+    if len(shape) == 2:
+        return "YX"
+    raise AmbiguousAxes(
+        f"{name} is an array of {len(shape)} axes; pass axes= with a letter for each, as in TZCYX"
+    )
+
+
+def _decode(
+    image: _Image,
+    size: int,
+    spec: FovSpec,
+    asked: str | None,
+    channels: Sequence[str] | None,
+    limits: Limits,
+    name: str,
+) -> FovStack:
+    """Check what an image declares, then decode it."""
+    if image.dtype.kind not in "uif":
+        raise UnreadableImage(f"{name} holds values of type {image.dtype}; pixels are integers or floats")
+    if not prod(image.shape):
+        raise UnreadableImage(f"{name} holds an image without pixels, of shape {image.shape}")
+    axes = image.axes or (_npy_axes(image.shape, spec, name) if asked is None else "?" * len(image.shape))
+    layout = layout_of(image.shape, axes, asked, spec, name)
+    select, warnings = _channels(image, layout, spec, channels, name)
+    _check_size(image, layout, size, limits, name)
+    pixels = layout.apply(image.decode())
+    if select is not None:
+        pixels = pixels[:, select]
+    return FovStack(_as_supported(pixels, spec, name), (*layout.warnings, *warnings))
+
+
+def _check_size(image: _Image, layout: Layout, size: int, limits: Limits, name: str) -> None:
+    if layout.fovs > limits.max_fovs:
+        raise TooManyFields(
+            f"{name} holds {layout.fovs} fields of view, at most {limits.max_fovs} are taken; split it"
+        )
+    decoded = prod(image.shape) * image.dtype.itemsize
+    if decoded > limits.max_decoded_bytes:
+        raise PayloadTooLarge(
+            f"{name} unpacks to {decoded / _MIB:.0f} MiB, at most {limits.max_decoded_bytes / _MIB:.0f} MiB "
+            "are taken; split it"
+        )
+    if decoded > 64 * _MIB and decoded > limits.max_ratio * size:
+        raise PayloadTooLarge(
+            f"{name} unpacks to {decoded / size:.0f} times its size, which no real stack does; at most "
+            f"{limits.max_ratio:.0f} times are taken. Split it, or save it without compression"
+        )
+
+
+def _channels(
+    image: _Image, layout: Layout, spec: FovSpec, asked: Sequence[str] | None, name: str
+) -> tuple[list[int] | None, tuple[str, ...]]:
+    """Which of the file's channels to take, in which order (None: all, as they are), and warnings."""
+    names = image.channel_names
+    if asked is not None:
+        if len(asked) != layout.channels:
+            raise InvalidRequest(f"channels= names {len(asked)} channels, {name} has {layout.channels}")
+        names = tuple(asked)
+    wanted = ", ".join(spec.channels)
+    if names is not None and len(names) == layout.channels:
+        known = [_plain(given) for given in names]
+        found = [known.index(_plain(c)) for c in spec.channels if known.count(_plain(c)) == 1]
+        if len(found) == len(spec.channels):
+            extra = [given for n, given in enumerate(names) if n not in found]
+            warning = (f"channels that the ensemble does not take were left out: {', '.join(extra)}",)
+            return (None if found == list(range(len(names))) else found), warning if extra else ()
+        if found or asked is not None:
+            raise AmbiguousAxes(
+                f"{name} has channels named {', '.join(names)[:200]}; the ensemble takes {wanted}. Pass "
+                "channels= with the names of the file's channels in its order"
+            )
+    if layout.channels != len(spec.channels):
+        raise WrongChannelCount(
+            f"{name} has {layout.channels} channels, the ensemble takes {len(spec.channels)}: {wanted}"
+        )
+    if names is not None and any(names):
+        return None, (f"the file's channels ({', '.join(names)[:200]}) are taken as {wanted}, by position",)
+    return None, ()
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _as_supported(pixels: npt.NDArray[Any], spec: FovSpec, name: str) -> npt.NDArray[Any]:
+    """The pixels as contiguous uint8, uint16 or float32 of this machine's byte order, all of them finite."""
+    kept = pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is found below
+        pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=") if kept else np.float32)
+    if pixels.dtype.kind != "f":
+        return pixels
+    # The sum is finite only if every pixel is, unless large ones overflow it: cheap, and then exact.
+    if np.isfinite(pixels.sum(dtype=np.float64)):
+        return pixels
+    bad = ~np.isfinite(pixels)
+    if bad.any():
+        n, c = np.argwhere(bad)[0][:2]
+        raise NonFinitePixels(
+            f"{name} holds {int(bad.sum())} pixels that are NaN or infinite, the first in field of view {n}, "
+            f"channel {spec.channels[c]}; replace or crop them"
+        )
+    return pixels
