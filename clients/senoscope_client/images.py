@@ -195,7 +195,7 @@ def _open_npy(stream: BinaryIO, size: int, name: str) -> _Image:
             f"{name} is an NPY file of Python objects, which is never opened; save an array of numbers"
         )
     wanted, present = prod(shape) * dtype.itemsize, size - stream.tell()
-    if wanted != present or not wanted:
+    if wanted != present or not wanted or min(shape, default=1) < 0:
         raise UnreadableImage(
             f"{name} is an NPY file of shape {shape} and type {dtype}, which takes {wanted} bytes of pixels; "
             f"it holds {present}: the file is cut off or damaged"

@@ -41,9 +41,7 @@ def check_pages(stream: BinaryIO, size: int, *, max_pages: int, name: str) -> No
     big = head[2:4] in (b"+\0", b"\0+")
     entry, count_format, offset_format = (20, "Q", "Q") if big else (12, "H", "I")
     count_size, offset_size = struct.calcsize(count_format), struct.calcsize(offset_format)
-    damaged = UnreadableImage(
-        f"{name} is a damaged TIFF file: its list of pages leads nowhere or in a circle"
-    )
+    damaged = UnreadableImage(f"{name} is a damaged TIFF file: it is cut off, or its pages go in a circle")
     start = 8 if big else 4
     if len(head) < start + offset_size:
         raise damaged

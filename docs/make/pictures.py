@@ -42,7 +42,9 @@ def montage(ensemble: Ensemble) -> None:
         for picture, name in zip(pictures, names, strict=True):
             for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
                 place = (8, 240)
-                cv2.putText(picture, name, place, cv2.FONT_HERSHEY_DUPLEX, 0.6, colour, thickness, cv2.LINE_AA)
+                cv2.putText(
+                    picture, name, place, cv2.FONT_HERSHEY_DUPLEX, 0.6, colour, thickness, cv2.LINE_AA
+                )
         rows.append(np.hstack(pictures))
     cv2.imwrite(str(IMAGES / "gradcam.png"), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
 

@@ -22,7 +22,7 @@ import pytest
 import tifffile
 
 import miniature as mini
-from conftest import Server
+from serving import Server
 
 NAMES = ["SRS", "TPEF", "Transmission"]
 
@@ -339,7 +339,7 @@ def test_stacks_at_the_same_time_get_their_own_results(server: Server, fovs: np.
 
 
 def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> None:
-    from conftest import start_server, stop_server
+    from serving import start_server, stop_server
 
     server = start_server(miniature, tmp_path / "log.txt", "--batch-queue", "50")
     try:
@@ -387,7 +387,7 @@ def test_status_pages(server: Server) -> None:
 def test_alive_but_not_ready_while_loading_then_gone_if_that_fails(miniature: Path, tmp_path: Path) -> None:
     import shutil
 
-    from conftest import start_server
+    from serving import start_server
 
     damaged = Path(shutil.copytree(miniature, tmp_path / "damaged"))
     (damaged / "xception.onnx").write_bytes(b"x")
@@ -399,7 +399,7 @@ def test_alive_but_not_ready_while_loading_then_gone_if_that_fails(miniature: Pa
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
-    from conftest import start_server, stop_server
+    from serving import start_server, stop_server
 
     server = start_server(miniature, tmp_path / "log.txt")
     time.sleep(0.2)

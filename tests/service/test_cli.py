@@ -11,18 +11,19 @@ import sys
 from pathlib import Path
 
 import cv2
-import miniature as mini
 import numpy as np
 import pytest
-from conftest import free_port
 
+import miniature as mini
 from senoscope.settings import Settings
+from serving import free_port
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "senoscope.cli", *map(str, arguments)],
         capture_output=True,
+        check=False,
         text=True,
         timeout=60,
         env=os.environ | {"COLUMNS": "200"} | environment,

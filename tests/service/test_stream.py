@@ -17,7 +17,6 @@ import zmq
 from websockets.sync.client import ClientConnection, connect
 
 import miniature as mini
-from conftest import Server, start_server, stop_server
 from senoscope_client.wire import (
     EndHeader,
     HeartbeatHeader,
@@ -27,6 +26,7 @@ from senoscope_client.wire import (
     Timestamp,
     encode,
 )
+from serving import Server, start_server, stop_server
 
 NAMES = ("SRS", "TPEF", "Transmission")
 

@@ -1,0 +1,340 @@
+"""Reading TIFF and NPY files: the same pixels from every container, and refusals that say why."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from senoscope_client import errors
+from senoscope_client.images import FovSpec, FovStack, Limits, read_fovs
+
+H, W = 20, 24
+NAMES = ("SRS", "TPEF", "Transmission")
+SPEC = FovSpec(NAMES, H, W)
+RNG = np.random.default_rng(0)
+STACK = RNG.integers(0, 4096, (4, 3, H, W), dtype=np.uint16)
+ONE = STACK[0]
+
+
+def tiff(array: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **({"photometric": "minisblack"} | options))
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def read(body: bytes, **options) -> FovStack:
+    return read_fovs(io.BytesIO(body), SPEC, **options)
+
+
+def tcyx(**options) -> bytes:
+    return tiff(STACK, **({"metadata": {"axes": "TCYX"}} | options))
+
+
+def ome(array: np.ndarray, axes: str, names: list[str]) -> bytes:
+    return tiff(array, ome=True, metadata={"axes": axes, "Channel": {"Name": names}})
+
+
+@dataclass(frozen=True)
+class Good:
+    """A file, and the fields of view in it."""
+
+    name: str
+    make: Callable[[], bytes]
+    expected: np.ndarray
+    options: tuple[tuple[str, object], ...] = ()
+    warns: bool = False
+
+
+GOOD = [
+    Good("plain", tcyx, STACK),
+    Good("lzw", lambda: tcyx(compression="lzw"), STACK),
+    Good("deflate with predictor", lambda: tcyx(compression="zlib", predictor=True), STACK),
+    Good("zstd", lambda: tcyx(compression="zstd"), STACK),
+    Good("bigtiff", lambda: tcyx(bigtiff=True), STACK),
+    Good("tiled", lambda: tcyx(tile=(16, 16)), STACK),
+    Good("strips", lambda: tcyx(rowsperstrip=3, compression="lzw"), STACK),
+    Good("big-endian", lambda: tiff(STACK.astype(">u2"), byteorder=">", metadata={"axes": "TCYX"}), STACK),
+    Good("imagej", lambda: tiff(STACK, imagej=True, metadata={"axes": "TCYX"}), STACK),
+    Good("z stack", lambda: tiff(STACK, imagej=True, metadata={"axes": "ZCYX"}), STACK),
+    Good("positions", lambda: tcyx(metadata={"axes": "PCYX"}), STACK),
+    Good(
+        "channel before time",
+        lambda: tiff(np.ascontiguousarray(STACK.swapaxes(0, 1)), metadata={"axes": "CTYX"}),
+        STACK,
+    ),
+    Good("two leading axes", lambda: tiff(STACK.reshape(2, 2, 3, H, W), metadata={"axes": "TZCYX"}), STACK),
+    Good("one field of view", lambda: tiff(ONE, metadata={"axes": "CYX"}), ONE[None]),
+    Good("three bare pages", lambda: tiff(ONE, metadata=None), ONE[None]),
+    Good(
+        "planar samples", lambda: tiff(ONE, photometric="rgb", planarconfig="separate"), ONE[None], warns=True
+    ),
+    Good(
+        "interleaved samples",
+        lambda: tiff(np.ascontiguousarray(ONE.transpose(1, 2, 0)), photometric="rgb"),
+        ONE[None],
+        warns=True,
+    ),
+    Good(
+        "bare pages, told", lambda: tiff(STACK.reshape(12, H, W), metadata=None), STACK, (("axes", "PCYX"),)
+    ),
+    Good(
+        "bare pages, told otherwise",
+        lambda: tiff(STACK.swapaxes(0, 1).reshape(12, H, W), metadata=None),
+        STACK,
+        (("axes", "cpyx"),),
+    ),
+    Good("ome", lambda: ome(STACK, "TCYX", list(NAMES)), STACK),
+    Good(
+        "ome, channels in another order",
+        lambda: ome(np.ascontiguousarray(STACK[:, [2, 0, 1]]), "TCYX", ["transmission", "srs", " tpef"]),
+        STACK,
+    ),
+    Good(
+        "ome, more channels than needed",
+        lambda: ome(STACK[:, [0, 1, 1, 2]], "TCYX", ["SRS", "TPEF", "CARS", "Transmission"]),
+        STACK,
+        warns=True,
+    ),
+    Good("ome, other names", lambda: ome(STACK, "TCYX", ["a", "b", "c"]), STACK, warns=True),
+    Good(
+        "imagej labels",
+        lambda: tiff(
+            np.ascontiguousarray(STACK[:, ::-1]),
+            imagej=True,
+            metadata={"axes": "TCYX", "Labels": list(NAMES[::-1]) * 4},
+        ),
+        STACK,
+    ),
+    Good(
+        "channels told",
+        lambda: tiff(np.ascontiguousarray(STACK[:, [1, 0, 2]]), metadata={"axes": "TCYX"}),
+        STACK,
+        (("channels", ["TPEF", "SRS", "Transmission"]),),
+    ),
+    Good("npy", lambda: npy(STACK), STACK),
+    Good("npy, one", lambda: npy(ONE), ONE[None]),
+    Good("npy, Fortran order", lambda: npy(np.asfortranarray(STACK)), STACK),
+    Good("npy, big-endian", lambda: npy(STACK.astype(">u2")), STACK),
+    Good("npy, channels last", lambda: npy(np.moveaxis(STACK, 1, -1)), STACK),
+    Good("npy, float64", lambda: npy(STACK.astype(np.float64)), STACK.astype(np.float32)),
+    Good("npy, int32", lambda: npy(STACK.astype(np.int32)), STACK.astype(np.float32)),
+    Good("npy, uint8", lambda: npy((STACK // 16).astype(np.uint8)), (STACK // 16).astype(np.uint8)),
+    Good("npy, five axes told", lambda: npy(STACK.reshape(2, 2, 3, H, W)), STACK, (("axes", "TZCYX"),)),
+]
+
+
+@pytest.mark.parametrize("good", GOOD, ids=lambda good: good.name)
+def test_the_pixels_are_those_of_the_file(good: Good, tmp_path: Path) -> None:
+    body = good.make()
+    stack = read(body, **dict(good.options))
+    np.testing.assert_array_equal(stack.pixels, good.expected)
+    assert stack.pixels.dtype == good.expected.dtype
+    assert stack.pixels.dtype.isnative
+    assert bool(stack.warnings) == good.warns, stack.warnings
+    (tmp_path / "file").write_bytes(body)
+    from_disk = read_fovs(tmp_path / "file", SPEC, **dict(good.options))
+    np.testing.assert_array_equal(from_disk.pixels, stack.pixels)
+
+
+def with_value(value: float, dtype: type = np.float32) -> bytes:
+    stack = STACK.astype(dtype)
+    stack[2, 1, 3, 4] = value
+    return npy(stack)
+
+
+def objects() -> bytes:
+    return npy(np.array([{}, None], object), allow_pickle=True)
+
+
+def npy_header(header: str, body: bytes = b"") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + body
+
+
+def circle() -> bytes:
+    """A TIFF whose only page is followed by itself."""
+    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 0) + struct.pack("<I", 8)
+
+
+def chain(pages: int) -> bytes:
+    """A TIFF of many empty pages."""
+    links = [struct.pack("<HI", 0, 8 + 6 * (n + 1)) for n in range(pages)]
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(links) + struct.pack("<HI", 0, 0)
+
+
+def patched(body: bytes, tag: int, value: int) -> bytes:
+    """A little-endian TIFF with one tag's value replaced."""
+    data = bytearray(body)
+    (offset,) = struct.unpack_from("<I", data, 4)
+    (tags,) = struct.unpack_from("<H", data, offset)
+    for n in range(tags):
+        at = offset + 2 + 12 * n
+        if struct.unpack_from("<H", data, at)[0] == tag:
+            struct.pack_into("<HII", data, at + 2, 4, 1, value)
+            return bytes(data)
+    raise AssertionError("no such tag")
+
+
+def two_images() -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(ONE, photometric="minisblack")
+        writer.write(ONE[:, :10], photometric="minisblack")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A file, and how it must be refused."""
+
+    name: str
+    make: Callable[[], bytes]
+    error: type[errors.SenoscopeError]
+    message: str
+    options: tuple[tuple[str, object], ...] = ()
+
+
+CYX = {"metadata": {"axes": "CYX"}}
+BAD = [
+    Bad("empty", lambda: b"", errors.UnreadableImage, "empty"),
+    Bad("text", lambda: b"hello", errors.UnsupportedMediaType, "neither a TIFF stack nor"),
+    Bad("png", lambda: b"\x89PNG\r\n\x1a\n12345", errors.UnsupportedMediaType, "a PNG image"),
+    Bad(
+        "text declared as TIFF",
+        lambda: b"hello",
+        errors.UnreadableImage,
+        "declared as image/tiff",
+        (("media_type", "image/tiff"),),
+    ),
+    Bad("only a magic number", lambda: b"II*\0", errors.UnreadableImage, "damaged"),
+    Bad("pages in a circle", circle, errors.UnreadableImage, "circle"),
+    Bad("100,000 pages", lambda: chain(100_000), errors.TooManyFields, "pages"),
+    Bad("truncated in the pixels", lambda: tiff(ONE, **CYX)[:1000], errors.UnreadableImage, "cut off"),
+    Bad("truncated in the pages", lambda: tcyx()[:-100], errors.UnreadableImage, "cut off|damaged"),
+    Bad("truncated npy", lambda: npy(STACK)[:-1], errors.UnreadableImage, "cut off"),
+    Bad("npy with more than it says", lambda: npy(STACK) + b"x", errors.UnreadableImage, "damaged"),
+    Bad("objects", objects, errors.UnreadableImage, "never opened"),
+    Bad(
+        "npy header of code", lambda: npy_header("__import__('os')"), errors.UnreadableImage, "damaged header"
+    ),
+    Bad(
+        "npy header of a petabyte",
+        lambda: npy_header("{'descr': '<u2', 'fortran_order': False, 'shape': (1000000, 1000000, 1000)}"),
+        errors.UnreadableImage,
+        "cut off",
+    ),
+    Bad(
+        "negative shape",
+        lambda: npy_header("{'descr': '<u2', 'fortran_order': False, 'shape': (-1, -2)}", b"1234"),
+        errors.UnreadableImage,
+        "",
+    ),
+    Bad("no pixels", lambda: npy(np.zeros((0, 3, H, W))), errors.UnreadableImage, ""),
+    Bad("complex", lambda: npy(STACK.astype(complex)), errors.UnreadableImage, "integers or floats"),
+    Bad("bool", lambda: npy(STACK > 5), errors.UnreadableImage, "integers or floats"),
+    Bad("NaN", lambda: with_value(np.nan), errors.NonFinitePixels, "field of view 2, channel TPEF"),
+    Bad("infinite", lambda: with_value(-np.inf), errors.NonFinitePixels, "1 pixels"),
+    Bad("too large for float32", lambda: with_value(1e300, np.float64), errors.NonFinitePixels, "1 pixels"),
+    Bad("2 channels", lambda: tiff(ONE[:2], **CYX), errors.WrongChannelCount, "has 2 channels"),
+    Bad("4 channels", lambda: tiff(STACK[:, 0], **CYX), errors.WrongChannelCount, "has 4 channels"),
+    Bad("4 samples", lambda: tiff(STACK[:, 0], planarconfig="separate"), errors.WrongChannelCount, "has 4"),
+    Bad("1 page", lambda: tiff(ONE[0]), errors.WrongChannelCount, "has 1 channels"),
+    Bad("5 bare pages", lambda: tiff(STACK.reshape(12, H, W)[:5]), errors.WrongChannelCount, "5 images"),
+    Bad("6 bare pages", lambda: tiff(STACK.reshape(12, H, W)[:6]), errors.AmbiguousAxes, "axes=PCYX"),
+    Bad("3 slices", lambda: tiff(ONE, metadata={"axes": "ZYX"}), errors.AmbiguousAxes, "axes=PCYX"),
+    Bad("npy pages", lambda: npy(STACK.reshape(12, H, W)), errors.AmbiguousAxes, "axes=PCYX"),
+    Bad("another size", lambda: tiff(np.zeros((3, 64, 64), "u2"), **CYX), errors.WrongFrameSize, "64x64"),
+    Bad("transposed", lambda: npy(ONE.swapaxes(1, 2)), errors.WrongFrameSize, "swapped"),
+    Bad(
+        "some names known",
+        lambda: ome(STACK, "TCYX", ["SRS", "Transmission", "PMT2"]),
+        errors.AmbiguousAxes,
+        "channels named SRS, Transmission, PMT2",
+    ),
+    Bad("two images", two_images, errors.AmbiguousAxes, "holds 2 images"),
+    Bad("bad axes", tcyx, errors.InvalidRequest, "one letter", (("axes", "TCYY"),)),
+    Bad("axes without channel", tcyx, errors.InvalidRequest, "C, Y and X", (("axes", "TZYX"),)),
+    Bad("axes too few", tcyx, errors.InvalidRequest, "names 3 axes", (("axes", "CYX"),)),
+    Bad("bad channels", tcyx, errors.InvalidRequest, "names 2 channels", (("channels", ["a", "b"]),)),
+    Bad("wrong channels", tcyx, errors.AmbiguousAxes, "named a, b, c", (("channels", ["a", "b", "c"]),)),
+    Bad(
+        "absurd tiles",
+        lambda: patched(tiff(ONE[0], tile=(16, 16)), 322, 1_000_000),
+        errors.SenoscopeError,
+        "",
+    ),
+    Bad("absurd width", lambda: patched(tiff(ONE[0]), 256, 2**31), errors.SenoscopeError, ""),
+    Bad(
+        "too many",
+        tcyx,
+        errors.TooManyFields,
+        "holds 4 fields of view, at most 3",
+        (("limits", Limits(max_fovs=3)),),
+    ),
+    Bad(
+        "too large",
+        tcyx,
+        errors.PayloadTooLarge,
+        "at most",
+        (("limits", Limits(max_decoded_bytes=10_000)),),
+    ),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
+def test_what_cannot_be_meant_is_refused_with_the_reason(bad: Bad) -> None:
+    with pytest.raises(bad.error, match=bad.message) as refused:
+        read(bad.make(), name="stack.tif", **dict(bad.options))
+    assert type(refused.value) is bad.error or bad.error is errors.SenoscopeError
+    if bad.error is not errors.InvalidRequest or "stack.tif" in str(refused.value):
+        assert "stack.tif" in refused.value.detail
+
+
+def test_a_small_file_that_declares_much_is_refused_before_it_is_decoded(tracemalloc_peak) -> None:
+    zeros = np.zeros((300, 3, 250, 300), np.uint16)
+    body = tiff(zeros, compression="zlib", metadata={"axes": "TCYX"})
+    assert len(body) < 1_000_000 < zeros.nbytes / 100
+    del zeros
+    spec = FovSpec(NAMES, 250, 300)
+    with tracemalloc_peak() as peak, pytest.raises(errors.PayloadTooLarge, match="times its size"):
+        read_fovs(io.BytesIO(body), spec)
+    assert peak() < 50e6
+
+
+def test_ome_xml_with_a_document_type_is_not_parsed_for_names() -> None:
+    body = ome(STACK, "TCYX", list(NAMES[::-1]))
+    declaration = b'<?xml version="1.0" encoding="UTF-8"?>'
+    assert declaration in body
+    np.testing.assert_array_equal(read(body).pixels, STACK[:, ::-1])
+    hostile = b'<!DOCTYPE x [<!ENTITY y "z">]>'.ljust(len(declaration))
+    np.testing.assert_array_equal(read(body.replace(declaration, hostile)).pixels, STACK)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_damaged_files_raise_nothing_but_our_own_errors(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bodies = [good.make() for good in GOOD[:14]] + [npy(STACK)]
+    for _ in range(60):
+        data = bytearray(bodies[rng.integers(len(bodies))])
+        for _ in range(rng.integers(1, 12)):
+            # The first bytes hold what is declared; damage there does most.
+            at = int(rng.integers(len(data)) if rng.random() < 0.3 else rng.integers(min(600, len(data))))
+            data[at] = rng.integers(256)
+        if rng.random() < 0.2:
+            del data[rng.integers(1, len(data)) :]
+        with contextlib.suppress(errors.SenoscopeError):
+            read(bytes(data))

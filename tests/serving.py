@@ -1,0 +1,85 @@
+"""A real ``senoscope serve`` in a process of its own, for tests that talk to it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Server:
+    """A running ``senoscope serve``."""
+
+    process: subprocess.Popen
+    url: str
+    frames: str
+    results: str
+    log: Path
+
+    @property
+    def ws(self) -> str:
+        return self.url.replace("http", "ws", 1) + "/v1/live"
+
+    def stream(self) -> dict:
+        return httpx.get(f"{self.url}/v1/stream").json()
+
+    def wait(self, condition: Callable[[dict], bool], timeout_s: float = 10) -> dict:
+        """The stream's status as soon as it meets a condition."""
+        deadline = time.monotonic() + timeout_s
+        while not condition(status := self.stream()):
+            assert time.monotonic() < deadline, status
+            time.sleep(0.02)
+        return status
+
+
+def start_server(model: Path, log: Path, *options: str, wait: bool = True) -> Server:
+    port, frames, results = free_port(), free_port(), free_port()
+    server = Server(
+        process=subprocess.Popen(
+            [
+                *(sys.executable, "-m", "senoscope.cli", "serve", "--model", str(model)),
+                *("--device", "cpu", "--port", str(port), "--stream", f"tcp://127.0.0.1:{frames}"),
+                *("--results", f"tcp://127.0.0.1:{results}", *options),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=log.open("wb"),
+        ),
+        url=f"http://127.0.0.1:{port}",
+        frames=f"tcp://127.0.0.1:{frames}",
+        results=f"tcp://127.0.0.1:{results}",
+        log=log,
+    )
+    deadline = time.monotonic() + 60
+    while wait:
+        assert server.process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        try:
+            if httpx.get(f"{server.url}/readyz").status_code == 200:
+                break
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    return server
+
+
+def stop_server(server: Server) -> int:
+    server.process.terminate()
+    try:
+        return server.process.wait(20)
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        server.process.wait()
+        raise
