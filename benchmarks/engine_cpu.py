@@ -89,7 +89,7 @@ def main() -> None:
         bounds = ensemble.model_range
         feeds = {"image": fov[None].astype(np.float32), "low": bounds.low, "high": bounds.high}
         ways: dict[str, Callable[[], Any]] = {
-            "engine": lambda: ensemble.predict(fov)[0].map(),
+            "engine": lambda: [prediction.map() for prediction in ensemble.predict(fov)],
             "seven default sessions": _default_sessions(ensemble, feeds),
         }
         if not arguments.no_keras:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import miniature as mini
+from serving import Server, start_server, stop_server
 
 ROOT = Path(__file__).parents[1]
 

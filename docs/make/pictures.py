@@ -1,4 +1,6 @@
-"""Make the README's pictures from the running software::
+"""Make the README's pictures from the running software.
+
+::
 
     python docs/make/pictures.py models/starter
 
@@ -24,6 +26,7 @@ from senoscope_client.microscope import MosaicScan
 from senoscope_client.result import Source
 from senoscope_client.synthetic import synthesize
 
+FONT = cv2.FONT_HERSHEY_DUPLEX
 SEED, FRAMES, IMAGES = 2023, 14, Path(__file__).parents[1] / "images"
 
 
@@ -42,9 +45,7 @@ def montage(ensemble: Ensemble) -> None:
         for picture, name in zip(pictures, names, strict=True):
             for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
                 place = (8, 240)
-                cv2.putText(
-                    picture, name, place, cv2.FONT_HERSHEY_DUPLEX, 0.6, colour, thickness, cv2.LINE_AA
-                )
+                cv2.putText(picture, name, place, FONT, 0.6, colour, thickness, cv2.LINE_AA)
         rows.append(np.hstack(pictures))
     cv2.imwrite(str(IMAGES / "gradcam.png"), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
 

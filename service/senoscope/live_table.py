@@ -12,11 +12,16 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from senoscope.tables import bar
 from senoscope_client.result import Result
 from senoscope_client.synthetic import is_senescent
 
 _ROWS = 15
+
+
+def bar(probability: float, width: int = 20) -> str:
+    """A probability as a bar of ``width`` characters."""
+    filled = round(probability * width)
+    return "█" * filled + "░" * (width - filled)
 
 
 class DemoScore:

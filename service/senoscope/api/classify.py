@@ -13,11 +13,11 @@ from senoscope.api.body import upload_of
 from senoscope.fov import Fov
 from senoscope.records import Record
 from senoscope.service import Service
-from senoscope.tables import results_csv
 from senoscope_client.errors import SenoscopeError
 from senoscope_client.images import FovStack, read_fovs
 from senoscope_client.responses import ClassifyResponse
 from senoscope_client.result import CamMode, Source
+from senoscope_client.tables import results_csv
 
 router = APIRouter()
 

@@ -16,14 +16,15 @@ from senoscope.engine import Ensemble
 from senoscope.engine.locations import find_ensemble
 from senoscope.engine.sessions import Device
 from senoscope.fov import Fov
+from senoscope.live_table import bar
 from senoscope.records import Record, ResultMaker
 from senoscope.render import overlay_png, scale_channel
 from senoscope.service import fov_spec_of
 from senoscope.settings import Settings
-from senoscope.tables import bar, results_csv
 from senoscope_client.errors import SenoscopeError
 from senoscope_client.images import FovStack, read_fovs
 from senoscope_client.result import Source
+from senoscope_client.tables import results_csv
 
 
 def classify(
