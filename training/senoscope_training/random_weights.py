@@ -14,14 +14,16 @@ _BETA = 2.0
 
 
 def smooth_random_kernels(application: Any) -> None:
-    """Make the random kernels of a network smooth in space, keeping the random mixing of their channels.
+    """Make random kernels that sample down smooth in space, keeping the random mixing of their channels.
 
     Independent random taps pass noise as well as structure, and every stride folds the noise into what is
-    left, so that a deep random network hardly sees how bright or how large a cell is. Trained networks
-    prefer low frequencies; a binomial window gives random ones the same preference.
+    left, so that a deep random network hardly sees how bright or how large a cell is. A binomial window
+    is the usual filter against such aliasing. Kernels without a stride are left alone: dozens of windows
+    one after another would leave little but the edges of the image.
     """
     for layer in application._flatten_layers():
-        for weight in layer.weights if not hasattr(layer, "layers") else ():
+        strides = getattr(layer, "strides", (1, 1))
+        for weight in layer.weights if max(strides) > 1 and not hasattr(layer, "layers") else ():
             if len(weight.shape) != 4 or max(weight.shape[:2]) == 1:
                 continue
             window = np.outer(*(_binomial(size) for size in weight.shape[:2]))
