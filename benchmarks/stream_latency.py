@@ -60,6 +60,7 @@ def main() -> None:
     service, cold_start_s = _start(arguments.model, arguments.port, arguments.endpoint)
     sent: dict[int, float] = {}
     overhead, compute = [], []
+    stages: dict[str, list[float]] = {"queue": [], "making the result": [], "transport both ways": []}
     try:
         with (
             FramePublisher(arguments.endpoint, "benchmark") as publisher,
@@ -82,7 +83,11 @@ def main() -> None:
                 result = json.loads(live.recv(timeout=30))
                 arrived = time.perf_counter()
                 took = (arrived - sent[result["source"]["frame"]]) * 1e3
-                compute.append(result["timing_ms"]["compute"])
+                timing = result["timing_ms"]
+                compute.append(timing["compute"])
+                stages["queue"].append(timing["queue"])
+                stages["making the result"].append(timing["total"] - timing["queue"] - timing["compute"])
+                stages["transport both ways"].append(took - timing["total"])
                 overhead.append(took - compute[-1])
             scanning.join()
     finally:
@@ -93,6 +98,7 @@ def main() -> None:
         "frames": arguments.frames,
         "rate_hz": arguments.rate,
         "overhead_ms": {"p50": round(p50, 3), "p95": round(p95, 3), "p99": round(p99, 3)},
+        "of_that_p50_ms": {name: round(float(np.median(values)), 3) for name, values in stages.items()},
         "compute_ms_p50": round(float(np.median(compute)), 2),
         "cold_start_s": round(cold_start_s, 2),
         "python": platform.python_version(),

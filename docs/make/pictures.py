@@ -55,7 +55,7 @@ def screen(ensemble: Ensemble) -> None:
     console = Console(record=True, width=118, force_terminal=True, file=sys.stderr)
     score = DemoScore(SEED)
     maker = ResultMaker(ensemble, 24.0, linked=True)
-    table = LiveTable(console, score, total=30)
+    table = LiveTable(console, score, total=30, title="Senoscope live: synthetic FOVs, not for science")
     for n, frame in zip(range(FRAMES), MosaicScan(SEED, frames=30), strict=False):
         source = Source(kind="stream", frame=n, position_um=frame.position_um)
         fov = Fov(frame.pixels, source)

@@ -105,9 +105,12 @@ class LiveTable:
     score : DemoScore
     total : int or None
         Frames to come, for the progress bar.
+    title : str
+        Over the table.
     """
 
-    def __init__(self, console: Console, score: DemoScore, total: int | None) -> None:
+    def __init__(self, console: Console, score: DemoScore, total: int | None, title: str) -> None:
+        self._title = title
         self._console = console
         self._score = score
         self._rows: deque[Result] = deque(maxlen=_ROWS)
@@ -147,7 +150,7 @@ class LiveTable:
 
     def render(self) -> Group:
         """What is on the screen."""
-        table = Table(title="Senoscope live: synthetic FOVs, starter ensemble, not for science", expand=False)
+        table = Table(title=self._title, expand=False)
         for heading in (
             "FOV",
             "x, y / µm",

@@ -38,6 +38,22 @@ def test_the_demo_loses_nothing_and_is_right(starter_ensemble: Path) -> None:
     assert summary["latency_ms"]["p50"] > 0
 
 
+def test_a_demo_that_cannot_follow_says_what_it_lost(starter_ensemble: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "senoscope.cli", "demo", "--frames", "30", "--rate", "30", "--json"),
+            *("--models-dir", str(starter_ensemble.parent), "--port", "0", "--device", "cpu"),
+        ],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=110,
+    )
+    summary = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert summary["lost"] == summary["dropped"] == 30 - summary["classified"] > 0
+
+
 def test_a_posted_stack_is_told_as_the_library_tells_it(starter_ensemble: Path, tmp_path: Path) -> None:
     stack = np.stack([synthesize(123, n).pixels for n in range(3)])
     with Ensemble.load(starter_ensemble, device="cpu") as ensemble:

@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 import miniature as mini
@@ -109,6 +111,33 @@ def test_every_setting_is_an_option_with_help_and_variable() -> None:
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')}" in text
         assert f"SENOSCOPE_{name.upper()}" in text
+
+
+def test_demo_with_a_given_ensemble(miniature: Path) -> None:
+    done = run("demo", "--model", miniature, "--frames", "6", "--port", "0", "--no-browser", "--json")
+    summary = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert (summary["sent"], summary["classified"], summary["lost"]) == (6, 6, 0)
+    assert done.stderr.count("truth") == 6, "without a terminal there is a line for each FOV"
+
+
+def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path) -> None:
+    if os.name == "nt":
+        pytest.skip("POSIX signals")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "senoscope.cli", "demo", "--model", miniature, "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while "FOV 3" not in process.stderr.readline():
+        assert process.poll() is None
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert json.loads(out)["classified"] >= 3
+    assert not psutil.wait_procs(children, timeout=5)[1]
 
 
 def test_doctor(miniature: Path) -> None:

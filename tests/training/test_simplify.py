@@ -104,7 +104,7 @@ CASES = {
             NODE("Mul", ["x", "e"], ["y"]),
         ],
         {"p": np.array([-1, CHANNELS, 1, 1], np.int64)},
-        {"GlobalAveragePool": 1, "Sigmoid": 1, "Mul": 1},
+        {"ReduceMean": 1, "Sigmoid": 1, "Mul": 1},
     ),
 }
 

@@ -130,7 +130,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
     _report("weights", job.name, job.plan.words)
     application = load_application(job.name, job.plan, job.seed, height, width)
     if job.plan.random:
-        smooth_random_kernels(application)
+        smooth_random_kernels(job.name, application)
         sample = train[: job.batch_norm_fovs]
         estimate_batch_norm(job.name, application, parity.keras_input(job.name, sample, job.low, job.high))
     weights = describe_weights(job.name, application, job.plan)

@@ -11,24 +11,33 @@ import numpy.typing as npt
 from senoscope_training.architectures import backbone_of
 
 _BETA = 2.0
+_BRANCH_GAMMA = 0.2
 
 
-def smooth_random_kernels(application: Any) -> None:
-    """Make random kernels that sample down smooth in space, keeping the random mixing of their channels.
+def smooth_random_kernels(name: str, application: Any) -> None:
+    """Make the random kernels of a network smooth in space, keeping the random mixing of their channels.
 
     Independent random taps pass noise as well as structure, and every stride folds the noise into what is
-    left, so that a deep random network hardly sees how bright or how large a cell is. A binomial window
-    is the usual filter against such aliasing. Kernels without a stride are left alone: dozens of windows
-    one after another would leave little but the edges of the image.
+    left, so that a deep random network hardly sees how bright or how large a cell is. Trained networks
+    prefer low frequencies; a binomial window gives random ones the same preference.
+
+    In EfficientNet only kernels with a stride are smoothed: its 32 depthwise convolutions, many of them
+    5x5, would otherwise leave little but the edges of the image, with few digits (measured: three times
+    the rounding error).
     """
     for layer in application._flatten_layers():
-        strides = getattr(layer, "strides", (1, 1))
-        for weight in layer.weights if max(strides) > 1 and not hasattr(layer, "layers") else ():
+        if hasattr(layer, "layers") or (name == "efficientnet_b4" and _stride(layer) == 1):
+            continue
+        for weight in layer.weights:
             if len(weight.shape) != 4 or max(weight.shape[:2]) == 1:
                 continue
             window = np.outer(*(_binomial(size) for size in weight.shape[:2]))
             taps = np.asarray(weight.numpy().sum(axis=(0, 1), keepdims=True))
             weight.assign((window[:, :, None, None] * taps).astype(np.float32))
+
+
+def _stride(layer: Any) -> int:
+    return int(max(getattr(layer, "strides", (1,))))
 
 
 def _binomial(size: int) -> npt.NDArray[np.float64]:
@@ -47,7 +56,8 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
     sqrt(pi / (pi - 1)) = 1.21 per layer (mean-field theory of batch norm: Yang et al. 2019,
     arXiv:1902.08129), so that after fifty layers little of the image is left: InceptionV3's features then
     differed by 7e-4 between two exact float32 implementations. With beta 2, 98 % of the units are on and the
-    growth is 1.01.
+    growth is 1.01. Where no activation follows (EfficientNet's projections), a shift would only pile up
+    along the residual path and cost digits, so it stays 0.
 
     Parameters
     ----------
@@ -65,7 +75,10 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
     rates = [layer.rate for layer in drops]
     for layer in norms:
         layer.momentum = 0.0
-        layer.beta.assign(np.full(layer.beta.shape, _BETA, np.float32))
+        shift = _BETA if _reaches_activation(layer) else 0.0
+        layer.beta.assign(np.full(layer.beta.shape, shift, np.float32))
+        if _ends_branch(layer) and not _reaches_activation(layer):
+            layer.gamma.assign(np.full(layer.gamma.shape, _BRANCH_GAMMA, np.float32))
     for layer in drops:
         layer.rate = 0.0
     try:
@@ -77,3 +90,27 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
             layer.momentum = momentum
         for layer, rate in zip(drops, rates, strict=True):
             layer.rate = rate
+
+
+def _reaches_activation(layer: Any) -> bool:
+    """Whether an activation takes what a layer makes before any convolution does."""
+    import keras
+
+    for node in layer._outbound_nodes:
+        taker = node.operation
+        if isinstance(taker, keras.layers.Activation | keras.layers.ReLU):
+            return True
+        passes = (
+            keras.layers.Add | keras.layers.Concatenate | keras.layers.Dropout | keras.layers.ZeroPadding2D
+        )
+        if isinstance(taker, passes) and _reaches_activation(taker):
+            return True
+    return False
+
+
+def _ends_branch(layer: Any) -> bool:
+    """Whether what a layer makes is only added to a residual path."""
+    import keras
+
+    takers = [node.operation for node in layer._outbound_nodes]
+    return bool(takers) and all(isinstance(t, keras.layers.Add | keras.layers.Dropout) for t in takers)

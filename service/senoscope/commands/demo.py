@@ -69,7 +69,10 @@ def demo(
             client = Client(url)
             _wait_ready(client, service)
         ready_s = time.perf_counter() - began_s - making_s
-        engine = client.model()["engine"]
+        model_facts = client.model()
+        engine = model_facts["engine"]
+        title = f"Senoscope live: synthetic FOVs, ensemble {model_facts['name']}"
+        title += "" if model_facts["manifest"]["for_science"] else ", not for science"
         rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / engine["compute_ms"])
         console.print(
             f"The service answers at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second."
@@ -80,7 +83,7 @@ def demo(
         with (
             client.live(timeout_s=0.5) as results,
             _process("microscope", [sys.executable, "-m", "senoscope_client.cli", *publish]) as microscope,
-            LiveTable(console, score, total=frames) as table,
+            LiveTable(console, score, total=frames, title=title) as table,
         ):
             try:
                 _watch(results, microscope, service, score, table, frames)
