@@ -17,8 +17,9 @@ Float32 = npt.NDArray[np.float32]
 
 LOGIT_TOLERANCE = 1e-4
 GRADCAM_TOLERANCE = 1e-4
-# A logit of zero has no relative error; below this the error is taken relative to this.
-_SMALLEST_LOGIT = 0.1
+# A logit of zero has no relative error: below one the error counts absolutely, which keeps the probability
+# within a quarter of the tolerance. The absolute error is recorded beside it.
+_SMALLEST_LOGIT = 1.0
 
 
 class ParityError(Exception):
@@ -32,7 +33,7 @@ class ParityReport:
     Attributes
     ----------
     logit_relative : float
-        Relative to the logit.
+        Relative to the logit where it exceeds one, absolute where it does not.
     logit_absolute : float
     gradcam : float
         As a fraction of the maximum of each FOV's map.
