@@ -48,21 +48,14 @@ def starter_ensemble(request: pytest.FixtureRequest) -> Path:
 
     Made once for each state of the code that makes it, then cached.
     """
-    from senoscope_training.digest import export_code_digest
+    from senoscope_training import export_code_digest
 
-    cache = Path(os.environ.get("SENOSCOPE_TEST_CACHE", ROOT / ".cache" / "tests"))
-    home = cache / export_code_digest()[:16]
+    home = ROOT / ".cache" / "networks" / export_code_digest()[:16]
     if not (home / "starter" / "ensemble.json").is_file():
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
+        command = [sys.executable, "-m", "senoscope_training.cli", "starter", "--weights", "random"]
+        command += ["--models-dir", str(home), "--keep-keras", str(home / "keras")]
         capture = request.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled():
-            print("\nmaking the seven networks once for the tests; this takes some minutes", flush=True)
-            subprocess.run(
-                [
-                    *(sys.executable, "-m", "senoscope_training.cli", "starter", "--weights", "random"),
-                    *("--models-dir", str(home), "--keep-keras", str(home / "keras")),
-                ],
-                check=True,
-            )
+            print("\nmaking the seven networks for the tests, once; this takes some minutes", flush=True)
+            subprocess.run(command, check=True)
     return home / "starter"

@@ -9,6 +9,7 @@ Writes ``docs/images/gradcam.png`` and ``docs/images/demo.svg``.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -33,19 +34,18 @@ SEED, FRAMES, IMAGES = 2023, 14, Path(__file__).parents[1] / "images"
 def montage(ensemble: Ensemble) -> None:
     """SRS, TPEF, transmission, and Grad-CAM over SRS, of a control and of a senescent FOV."""
     rows = []
-    bounds = ensemble.model_range
     for wanted in (False, True):
         fov = next(f for f in (synthesize(SEED, n) for n in range(50)) if f.senescent == wanted)
         (prediction,) = ensemble.predict(fov.pixels)
-        channels = [scale_channel(fov.pixels[c], bounds.low[c], bounds.high[c]) for c in range(3)]
+        # For the eye, each channel in its own contrast; the networks see the ensemble's intensity range.
+        limits = [np.percentile(fov.pixels[c], [0.5, 99.8]) for c in range(3)]
+        channels = [scale_channel(fov.pixels[c], *limits[c]) for c in range(3)]
         pictures = [cv2.cvtColor((c * 255).astype(np.uint8), cv2.COLOR_GRAY2BGR) for c in channels]
         overlay = overlay_png(prediction.map(), channels[0])
         pictures.append(cv2.imdecode(np.frombuffer(overlay, np.uint8), cv2.IMREAD_COLOR))
         names = ["SRS", "TPEF", "Transmission", f"{prediction.label} {prediction.probability:.2f}"]
         for picture, name in zip(pictures, names, strict=True):
-            for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-                place = (8, 240)
-                cv2.putText(picture, name, place, FONT, 0.6, colour, thickness, cv2.LINE_AA)
+            cv2.putText(picture, name, (8, 240), FONT, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
         rows.append(np.hstack(pictures))
     cv2.imwrite(str(IMAGES / "gradcam.png"), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
@@ -65,9 +65,10 @@ def screen(ensemble: Ensemble) -> None:
         result = maker.make(fov, prediction, ensemble.model_range, started_s, compute_ms).result
         score.add(result)
         table.add(result)
-    console.clear_live()
-    Console.print(console, table.render())
-    (IMAGES / "demo.svg").write_text(console.export_svg(title="senoscope demo"), encoding="utf-8")
+    console.print(table.render())
+    svg = console.export_svg(title="senoscope demo")
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # any monospaced font will do
+    (IMAGES / "demo.svg").write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Features are standardised with the statistics of the training split before they 
 affine map is folded into the first dense layer afterwards, so that the exported head is still exactly the
 paper's. Max-pooled features are all positive with means far above their spread; fed as they are, they drive
 all four ReLU units the same way, often off for good. Of twelve heads on raw features of random backbones
-eight answered hardly better than chance; on standardised features all twelve learnt.
+seven were right on less than 60 % of held-out FOVs; on standardised features all twelve learnt.
 """
 
 from __future__ import annotations
