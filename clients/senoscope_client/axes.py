@@ -13,6 +13,8 @@ from senoscope_client.errors import AmbiguousAxes, InvalidRequest, WrongChannelC
 
 # What tifffile calls an axis that the file does not name.
 _UNNAMED = frozenset("IQ")
+# What users may call axes: the letters of OME, ImageJ and tifffile, B and N for a batch.
+_LETTERS = frozenset("ABCEHIJKLMNPQRSTVXYZ")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,14 @@ def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec,
     if "Y" not in axes or "X" not in axes:
         raise AmbiguousAxes(f"{name} has axes {axes or 'none'}: rows (Y) and columns (X) are not both named")
     warnings: tuple[str, ...] = ()
+    if "S" in axes and "C" in axes:
+        at = axes.index("C")
+        if shape[at] != 1:
+            raise AmbiguousAxes(
+                f"{name} has both channels and colour samples (axes {axes}); save each "
+                "detector as one channel"
+            )
+        axes, shape = axes.replace("C", ""), (*shape[:at], *shape[at + 1 :])
     if "C" not in axes:
         if "S" in axes:
             axes = axes.replace("S", "C")
@@ -121,7 +131,13 @@ def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec,
 
 def _asked_axes(asked: str, shape: tuple[int, ...], spec: FovSpec, name: str) -> tuple[str, tuple[int, ...]]:
     axes = asked.strip().upper()
-    if not (axes.isascii() and axes.isalpha()) or len(set(axes)) != len(axes) or not set("CYX") <= set(axes):
+    letters = set(axes)
+    if (
+        not letters <= _LETTERS
+        or len(letters) != len(axes)
+        or not {"Y", "X"} <= letters
+        or not letters & {*"CS"}
+    ):
         raise InvalidRequest(
             f"axes={asked[:20]!r}: one letter for each axis, none twice, C, Y and X among them, as in TCYX"
         )

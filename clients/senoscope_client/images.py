@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from senoscope_client import ifd, npy
 from senoscope_client.axes import FovSpec, Layout, layout_of
 from senoscope_client.errors import (
     AmbiguousAxes,
@@ -143,7 +144,7 @@ def read_fovs(
         if not size:
             raise UnreadableImage(f"{name} is empty; send a TIFF stack or an NPY array")
         if head.startswith(_NPY_MAGIC):
-            image = _open_npy(stream, size, name)
+            image = _Image(*npy.describe(stream, size, name))
             return _decode(image, size, spec, axes, channels, limits, name)
         if head.startswith(_TIFF_MAGIC):
             return _read_tiff(stream, size, spec, axes, channels, limits, name)
@@ -151,6 +152,8 @@ def read_fovs(
     if declared in _READABLE:
         raise UnreadableImage(f"{name} is declared as {declared}, but does not begin as such a file does")
     found = next((what for magic, what in _KNOWN.items() if head.startswith(magic)), None)
+    if found is None and head.isascii() and head.decode().replace("\n", " ").replace("\r", " ").isprintable():
+        found = "text"
     raise UnsupportedMediaType(
         f"{name} is {found or 'neither a TIFF stack nor an NPY array'}; send one of these two"
     )
@@ -169,61 +172,24 @@ def _read_tiff(
         from senoscope_client import tiff
     except ImportError as error:
         raise SenoscopeError('reading TIFF files needs `pip install "senoscope[tiff]"`') from error
-    tiff.check_pages(stream, size, max_pages=limits.max_fovs * max(8, 2 * len(spec.channels)), name=name)
+    max_pages = limits.max_fovs * max(8, 2 * len(spec.channels))
+    smallest = ifd.check_pages(stream, size, max_pages=max_pages, name=name)
+    told = axes is not None
     try:
         with tiff.open_tiff(stream) as opened:
-            image = _Image(*tiff.describe(opened, size, name))
+            image = _Image(
+                *tiff.describe(opened, size, max_pages=max_pages, smallest=smallest, told=told, name=name)
+            )
             return _decode(image, size, spec, axes, channels, limits, name)
-    except (SenoscopeError, MemoryError):
+    except SenoscopeError:
         raise
+    except MemoryError as error:
+        raise PayloadTooLarge(f"{name} unpacks to more than the memory that is free; split it") from error
     except Exception as error:  # the decoders raise dozens of unrelated classes on damaged files
         raise UnreadableImage(
             f"{name} is a damaged TIFF file, or one of a kind that cannot be read ({type(error).__name__}); "
             "write it again, best without compression"
         ) from error
-
-
-def _open_npy(stream: BinaryIO, size: int, name: str) -> _Image:
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = read[version](stream)
-    except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise UnreadableImage(f"{name} is an NPY file with a damaged header ({error!s:.120})") from error
-    if dtype.hasobject:
-        raise UnreadableImage(
-            f"{name} is an NPY file of Python objects, which is never opened; save an array of numbers"
-        )
-    wanted, present = prod(shape) * dtype.itemsize, size - stream.tell()
-    if wanted != present or not wanted or min(shape, default=1) < 0:
-        raise UnreadableImage(
-            f"{name} is an NPY file of shape {shape} and type {dtype}, which takes {wanted} bytes of pixels; "
-            f"it holds {present}: the file is cut off or damaged"
-        )
-
-    def decode() -> npt.NDArray[Any]:
-        flat = np.frombuffer(stream.read(wanted), dtype)
-        return flat.reshape(shape, order="F" if fortran else "C")
-
-    return _Image(tuple(shape), "", dtype, None, decode)
-
-
-def _npy_axes(shape: tuple[int, ...], spec: FovSpec, name: str) -> str:
-    """NPY files name no axes: [C, H, W], or [H, W, C], with or without N before; or bare pages."""
-    channels = len(spec.channels)
-    lead = "P" * (len(shape) == 4)
-    if len(shape) in (3, 4):
-        last, before = shape[-1] == channels, shape[-3] == channels
-        if last and not before:
-            return f"{lead}YXC"
-        if before or len(shape) == 4:
-            return f"{lead}CYX"
-        return "QYX"
-    if len(shape) == 2:
-        return "YX"
-    raise AmbiguousAxes(
-        f"{name} is an array of {len(shape)} axes; pass axes= with a letter for each, as in TZCYX"
-    )
 
 
 def _decode(
@@ -240,7 +206,9 @@ def _decode(
         raise UnreadableImage(f"{name} holds values of type {image.dtype}; pixels are integers or floats")
     if not prod(image.shape):
         raise UnreadableImage(f"{name} holds an image without pixels, of shape {image.shape}")
-    axes = image.axes or (_npy_axes(image.shape, spec, name) if asked is None else "?" * len(image.shape))
+    axes = image.axes or (
+        npy.axes_of(image.shape, len(spec.channels), name) if asked is None else "?" * len(image.shape)
+    )
     layout = layout_of(image.shape, axes, asked, spec, name)
     select, warnings = _channels(image, layout, spec, channels, name)
     _check_size(image, layout, size, limits, name)
@@ -306,13 +274,14 @@ def _plain(name: str) -> str:
 def _as_supported(pixels: npt.NDArray[Any], spec: FovSpec, name: str) -> npt.NDArray[Any]:
     """The pixels as contiguous uint8, uint16 or float32 of this machine's byte order, all of them finite."""
     kept = pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is found below
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, found below
         pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=") if kept else np.float32)
     if pixels.dtype.kind != "f":
         return pixels
     # The sum is finite only if every pixel is, unless large ones overflow it: cheap, and then exact.
-    if np.isfinite(pixels.sum(dtype=np.float64)):
-        return pixels
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(pixels.sum(dtype=np.float64)):
+            return pixels
     bad = ~np.isfinite(pixels)
     if bad.any():
         n, c = np.argwhere(bad)[0][:2]

@@ -3,114 +3,136 @@
 from __future__ import annotations
 
 import json
-import re
-import struct
 from collections.abc import Callable
+from math import prod
 from typing import Any, BinaryIO
-from xml.etree import ElementTree as ET
 
 import imagecodecs  # noqa: F401 - tifffile loads it when a codec is needed; it must not be missing then
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from senoscope_client.errors import AmbiguousAxes, TooManyFields, UnreadableImage
+from senoscope_client import ome
+from senoscope_client.errors import AmbiguousAxes, UnreadableImage
 
 _MAX_METADATA = 4 * 1024 * 1024
-_MAX_TAGS = 4096
-_MAX_SEGMENTS = 1_000_000
-_MAX_SEGMENT_PIXELS = 16 * 1024 * 1024
+# Bytes of the tiles of one page, however small it is.
+_MAX_TILES = 2 * 1024 * 1024
+# None, LZW, Deflate (both codes), PackBits, LZMA, Zstandard (both codes). These unpack into the room that
+# the TIFF file declares; JPEG, PNG and the like bring their own size, which may be a thousand times that.
+_CODECS = {1, 5, 8, 32946, 32773, 34925, 34926, 50000}
+# Kinds of TIFF whose own readers are left out, so that they are taken as bare pages: the first two look for
+# files beside this one; the others are of slide scanners and gels, and hold no stacks.
+_OTHER_KINDS = (
+    *("mmstack", "ndtiff"),
+    *("avs", "bif", "eer", "mdgel", "ndpi", "nih", "philips", "qpi", "scn", "sis", "svs"),
+)
 
 Description = tuple[
     tuple[int, ...], str, "np.dtype[Any]", "tuple[str, ...] | None", Callable[[], npt.NDArray[Any]]
 ]
 
 
-def check_pages(stream: BinaryIO, size: int, *, max_pages: int, name: str) -> None:
-    """Follow the chain of pages, which can be endless, before anything else does.
-
-    Raises
-    ------
-    UnreadableImage
-        If it leads out of the file or back into itself.
-    TooManyFields
-        If it has more than ``max_pages`` pages.
-    """
-    head = stream.read(16)
-    order = "<" if head[:1] == b"I" else ">"
-    big = head[2:4] in (b"+\0", b"\0+")
-    entry, count_format, offset_format = (20, "Q", "Q") if big else (12, "H", "I")
-    count_size, offset_size = struct.calcsize(count_format), struct.calcsize(offset_format)
-    damaged = UnreadableImage(f"{name} is a damaged TIFF file: it is cut off, or its pages go in a circle")
-    start = 8 if big else 4
-    if len(head) < start + offset_size:
-        raise damaged
-    (offset,) = struct.unpack_from(order + offset_format, head, start)
-    seen: set[int] = set()
-    while offset:
-        if offset in seen or offset + count_size > size:
-            raise damaged
-        seen.add(offset)
-        if len(seen) > max_pages:
-            raise TooManyFields(f"{name} has more than {max_pages} pages; split it")
-        stream.seek(offset)
-        (tags,) = struct.unpack(order + count_format, stream.read(count_size))
-        if tags > _MAX_TAGS:
-            raise damaged
-        stream.seek(offset + count_size + tags * entry)
-        link = stream.read(offset_size)
-        if len(link) < offset_size:
-            raise damaged
-        (offset,) = struct.unpack(order + offset_format, link)
-    stream.seek(0)
-
-
 def open_tiff(stream: BinaryIO) -> tifffile.TiffFile:
-    """The file; others that an OME-TIFF file names are not opened."""
-    return tifffile.TiffFile(stream, name="upload.tif", _multifile=False)
+    """The file; others that its metadata name are not opened."""
+    flags: dict[str, Any] = {f"is_{kind}": False for kind in _OTHER_KINDS}
+    return tifffile.TiffFile(stream, name="upload.tif", _multifile=False, **flags)
 
 
-def describe(file: tifffile.TiffFile, size: int, name: str) -> Description:
+def describe(
+    file: tifffile.TiffFile, size: int, *, max_pages: int, smallest: int, told: bool, name: str
+) -> Description:
     """Shape, axes, dtype, channel names and decoder of the one image in the file.
+
+    Parameters
+    ----------
+    file : TiffFile
+    size : int
+        Of the file, in bytes.
+    max_pages : int
+    smallest : int
+        Pixels of the smallest page.
+    told : bool
+        Whether the user tells the axes, so that the file need not.
+    name : str
+        Of the file, for messages.
 
     Raises
     ------
     AmbiguousAxes
-        If it holds several images.
+        If it holds several images, or describes others than it holds.
     UnreadableImage
         If it declares data that are not there, or segments of absurd size.
     """
-    series = file.series
+    xml = (file.ome_metadata or "") if file.is_ome else ""
+    names = ome.channel_names(xml, pages=len(file.pages), smallest=smallest, name=name) if xml else None
+    series = [one for one in file.series if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
+    series = series or file.series
+    if not series:
+        raise UnreadableImage(f"{name} is a TIFF file without an image; write it again")
     if len(series) != 1:
         shapes = ", ".join("x".join(map(str, one.shape)) for one in series[:5])
         raise AmbiguousAxes(f"{name} holds {len(series)} images ({shapes}); save one stack per file")
     (image,) = series
+    described = file.is_ome or file.is_imagej or file.is_shaped
+    if described and image.kind in {"uniform", "generic"} and not told:
+        raise AmbiguousAxes(
+            f"{name} describes other pages than it holds: it was cut off, edited, or is one file of several. "
+            "Write the stack into one file, or pass axes= with a letter for each axis, as in PCYX"
+        )
+    _check_data(image, size, max_pages, name)
+    if not xml:
+        names = _channel_names(file, image)
     dtype = np.dtype(image.dtype) if image.dtype is not None else np.dtype("V1")
+    return tuple(image.shape), image.axes, dtype, names, lambda: np.asarray(image.asarray(maxworkers=1))
+
+
+def _check_data(image: tifffile.TiffPageSeries, size: int, max_pages: int, name: str) -> None:
+    """All pixels are in the file; tifffile makes zeros of those that are not."""
     if image.dataoffset is not None:
         # All pixels in one piece, which may reach beyond what the pages themselves declare.
         _require_inside(int(image.dataoffset), int(image.nbytes), size, name)
-    for page in image.pages:
+    elif len(image.pages) > max_pages:
+        raise UnreadableImage(f"{name} describes {len(image.pages)} pages, which it has not; write it again")
+    for page in [image.keyframe] if image.dataoffset is not None else image.pages:
         if page is None:
             raise UnreadableImage(f"{name} lacks a page that its description names; write it again")
         _check_page(page, size, name)
-    return (
-        tuple(image.shape),
-        image.axes,
-        dtype,
-        _channel_names(file, image),
-        lambda: np.asarray(image.asarray(maxworkers=1)),
-    )
 
 
 def _check_page(page: Any, size: int, name: str) -> None:
-    offsets, counts = page.dataoffsets, page.databytecounts
-    if len(offsets) > _MAX_SEGMENTS or not len(offsets):
-        raise UnreadableImage(f"{name} has a page without pixels, or cut into {len(offsets)} pieces")
     frame = page.keyframe
-    if frame.is_tiled and frame.tilewidth * frame.tilelength * max(1, frame.tiledepth) > _MAX_SEGMENT_PIXELS:
-        raise UnreadableImage(f"{name} has tiles of {frame.tilelength}x{frame.tilewidth} pixels")
-    for offset, count in zip(offsets, counts, strict=False):
-        _require_inside(int(offset), int(count), size, name)
+    if int(frame.compression) not in _CODECS:
+        codec = getattr(frame.compression, "name", frame.compression)
+        raise UnreadableImage(
+            f"{name} is compressed with {codec}; save it with LZW, Deflate, Zstandard, or uncompressed"
+        )
+    samples = frame.samplesperpixel if frame.planarconfig == 1 else 1
+    segments = prod(frame.chunked)
+    if frame.is_tiled:
+        tile = frame.tilewidth * frame.tilelength * max(1, frame.tiledepth) * samples
+        if tile * frame.bitspersample // 8 * segments > max(_MAX_TILES, 8 * frame.nbytes):
+            raise UnreadableImage(
+                f"{name} has tiles of {frame.tilelength}x{frame.tilewidth} pixels, much larger than its "
+                "frames; save it without tiles"
+            )
+    if min(len(page.dataoffsets), len(page.databytecounts)) < segments:
+        raise UnreadableImage(
+            f"{name} has a page in {segments} pieces and tells the place of {len(page.dataoffsets)} and the "
+            f"length of {len(page.databytecounts)} of them; write it again"
+        )
+    # Places and lengths of 64 bits; a sum of floats cannot overflow.
+    offsets = np.asarray(page.dataoffsets[:segments], np.float64)
+    counts = np.asarray(page.databytecounts[:segments], np.float64)
+    if not (offsets > 0).all() or not (counts > 0).all():
+        raise UnreadableImage(f"{name} has a page with pixels missing: writing it was not finished")
+    last = int(np.argmax(offsets + counts))
+    _require_inside(int(page.dataoffsets[last]), int(page.databytecounts[last]), size, name)
+    needed = frame.imagewidth * frame.imagelength * frame.samplesperpixel * frame.bitspersample // 8
+    if frame.compression == 1 and counts.sum() < needed:
+        raise UnreadableImage(
+            f"{name} is cut off: a page takes {needed} bytes of pixels, the file tells {counts.sum():.0f}"
+        )
 
 
 def _require_inside(offset: int, count: int, size: int, name: str) -> None:
@@ -120,11 +142,9 @@ def _require_inside(offset: int, count: int, size: int, name: str) -> None:
         )
 
 
-def _channel_names(file: tifffile.TiffFile, image: Any) -> tuple[str, ...] | None:
-    """Names of the channels, from OME-XML, ImageJ's labels or tifffile's own description."""
+def _channel_names(file: tifffile.TiffFile, image: tifffile.TiffPageSeries) -> tuple[str, ...] | None:
+    """Names of the channels, from ImageJ's labels or tifffile's own description."""
     channels = dict(zip(image.axes, image.shape, strict=True)).get("C", 1)
-    if file.is_ome:
-        return _ome_names(file.ome_metadata or "")
     if file.is_imagej:
         labels = [str(label) for label in (file.imagej_metadata or {}).get("Labels", ())]
         # One label per plane, the channel changing fastest.
@@ -138,17 +158,3 @@ def _channel_names(file: tifffile.TiffFile, image: Any) -> tuple[str, ...] | Non
             return None
         return tuple(map(str, names)) if isinstance(names, list) else None
     return None
-
-
-def _ome_names(xml: str) -> tuple[str, ...] | None:
-    # Without a document type there are no entities to expand, which is all that is dangerous in XML.
-    if len(xml) > _MAX_METADATA or re.search(r"<!(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
-        return None
-    try:
-        root = ET.fromstring(xml)  # noqa: S314 - see above
-    except ET.ParseError:
-        return None
-    pixels = root.find(".//{*}Pixels")
-    found = [] if pixels is None else pixels.findall("{*}Channel")
-    names = tuple(channel.get("Name", "") for channel in found)
-    return names if any(names) else None

@@ -40,6 +40,10 @@ def create_app(service: Service) -> FastAPI:
         version=__version__,
         summary="Senescent or control, per field of view, while the microscope scans",
         lifespan=lifespan,
+        # FastAPI's pages load scripts from hosts outside, which a microscope's network may not reach;
+        # /openapi.json serves any viewer.
+        docs_url=None,
+        redoc_url=None,
         generate_unique_id_function=_operation_id,
     )
     app.state.service = service

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,10 +20,15 @@ from senoscope_client.errors import InvalidRequest, PayloadTooLarge
 
 _MIB = 1024 * 1024
 _IN_MEMORY = 16 * _MIB
+_LINGER_S = 1.0
 
 
 class BodyLimit:
     """ASGI middleware that refuses bodies over a limit, before reading them where they declare their size.
+
+    Whatever is answered before the body was read to its end is followed by a short time of reading and
+    throwing away: closing on a client that still sends would reset the connection, and the client would
+    lose the answer.
 
     Parameters
     ----------
@@ -38,21 +45,38 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = next((v for k, v in scope["headers"] if k == b"content-length"), None)
-        if declared is not None and declared.isdigit() and int(declared) > self._max_bytes:
-            await problem_response(self._error(f"{int(declared) / _MIB:.0f} MiB"))(scope, receive, send)
-            return
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        unread = b"transfer-encoding" in headers or declared != b"0"
         received = 0
 
-        async def limited() -> Message:
-            nonlocal received
+        async def limited_receive() -> Message:
+            nonlocal received, unread
             message = await receive()
+            unread = unread and message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self._max_bytes:
                 raise self._error("larger")
             return message
 
-        await self._app(scope, limited, send)
+        async def lingering_send(message: Message) -> None:
+            nonlocal unread
+            if not (unread and message["type"] == "http.response.body" and not message.get("more_body")):
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            unread = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_S):
+                    while (await receive()).get("more_body", False):
+                        pass
+            await send({"type": "http.response.body", "body": b""})
+
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            answer = problem_response(self._error(f"{int(declared) / _MIB:.0f} MiB"))
+            await answer(scope, receive, lingering_send)
+        else:
+            await self._app(scope, limited_receive, lingering_send)
 
     def _error(self, size: str) -> PayloadTooLarge:
         return PayloadTooLarge(

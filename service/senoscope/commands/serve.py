@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
+import structlog
 import typer
 import uvicorn
 
@@ -11,6 +13,8 @@ from senoscope.api.app import create_app
 from senoscope.logs import configure_logging
 from senoscope.service import Service
 from senoscope.settings import Settings
+
+_log = structlog.get_logger(__name__)
 
 
 def serve(settings: Settings) -> None:
@@ -24,6 +28,10 @@ def serve(settings: Settings) -> None:
         failures.append(error)
         server.should_exit = True
 
+    if not ipaddress.ip_address(host).is_loopback:
+        _log.warning(
+            "anyone who reaches this address can use the service: it has no authentication", host=host
+        )
     config = uvicorn.Config(
         create_app(Service(settings, on_failure=stop)),
         log_config=None,
