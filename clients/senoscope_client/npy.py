@@ -40,8 +40,12 @@ def describe(stream: BinaryIO, size: int, name: str) -> Description:
         raise UnreadableImage(
             f"{name} is an NPY file of Python objects, which is never opened; save an array of numbers"
         )
+    if min(shape, default=1) < 1 or max(shape, default=1) > size:  # numbers that can be too long to print
+        raise UnreadableImage(
+            f"{name} is an NPY file whose shape is empty or larger than the file: it is cut off or damaged"
+        )
     wanted, present = prod(shape) * dtype.itemsize, size - stream.tell()
-    if wanted != present or not wanted or min(shape, default=1) < 0:
+    if wanted != present or not wanted:
         raise UnreadableImage(
             f"{name} is an NPY file of shape {shape} and type {dtype}, which takes {wanted} bytes of pixels; "
             f"it holds {present}: the file is cut off or damaged"
