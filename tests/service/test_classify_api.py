@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -282,6 +283,17 @@ def test_bad_input_gets_its_code_and_the_next_request_is_served(server: Server, 
     assert "/tmp" not in answer.text
     assert grown < 100e6
     assert labels(post(server, npy(mini.bright()), "application/x-npy")) == ["senescent"]
+
+
+def test_clients_that_hang_up_while_sending_leave_no_trace(server: Server) -> None:
+    request = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 99999\r\n\r\nabc"
+    port = int(server.url.rpartition(":")[2])
+    for media_type in (b"image/tiff", b"multipart/form-data; boundary=x"):
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(request % media_type)
+    assert labels(post(server, npy(mini.bright()), "application/x-npy")) == ["senescent"]
+    assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.system("curl")

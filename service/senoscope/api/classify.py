@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.body import upload_of
+from senoscope.api.problems import ClientGone
 from senoscope.fov import Fov
 from senoscope.records import Record
 from senoscope.service import Service
-from senoscope_client.errors import SenoscopeError
 from senoscope_client.images import FovStack, read_fovs
 from senoscope_client.responses import ClassifyResponse
 from senoscope_client.result import CamMode, Source
@@ -87,12 +87,6 @@ async def _compute(request: Request, service: Service, stack: FovStack, name: st
     finally:
         gone.cancel()
         job.done.cancel()  # does nothing to one that is done; FOVs not begun are not computed
-
-
-class ClientGone(SenoscopeError):
-    """Nobody waits for the answer; the status is the one that nginx logs for this."""
-
-    code, status, title = "client_closed_request", 499, "Client closed request"
 
 
 async def _until_gone(request: Request) -> None:

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from senoscope_client.errors import Busy, InvalidRequest, PayloadTooLarge, Problem, SenoscopeError
 
@@ -28,6 +29,16 @@ def problem_response(error: SenoscopeError) -> JSONResponse:
 
 def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse(problem.model_dump(), problem.status, headers, media_type=_MEDIA_TYPE)
+
+
+class ClientGone(SenoscopeError):
+    """Nobody waits for the answer; the status is the one that nginx logs for this."""
+
+    code, status, title = "client_closed_request", 499, "Client closed request"
+
+
+async def _on_disconnect(_: Request, error: Exception) -> JSONResponse:
+    return problem_response(ClientGone(f"the client closed the connection while it sent: {error}"))
 
 
 async def _on_senoscope_error(_: Request, error: Exception) -> JSONResponse:
@@ -59,6 +70,7 @@ async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Make an application answer every error as a problem document."""
     app.add_exception_handler(SenoscopeError, _on_senoscope_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)
