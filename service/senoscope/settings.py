@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from senoscope.engine.locations import default_models_dir
@@ -18,6 +19,7 @@ from senoscope_client.result import CamMode
 
 _MIB = 1024 * 1024
 ENV_PREFIX = "SENOSCOPE_"
+_ENDPOINT = re.compile(r"tcp://(\[[^\]\s]+\]|[^:/\s]+):(\d{1,5}|\*)|ipc://\S+")
 
 
 class Settings(BaseSettings):
@@ -63,6 +65,13 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="Log lines for people or for machines."
     )
+
+    @field_validator("stream", "results")
+    @classmethod
+    def _is_endpoint(cls, endpoint: str) -> str:
+        if endpoint and not _ENDPOINT.fullmatch(endpoint):
+            raise ValueError(f"{endpoint!r} is no ZeroMQ endpoint; one looks like tcp://127.0.0.1:5555")
+        return endpoint
 
     @property
     def max_upload_bytes(self) -> int:

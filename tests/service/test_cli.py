@@ -77,6 +77,7 @@ def test_one_bad_file_does_not_stop_the_others(miniature: Path, stack: Path, tmp
     [
         (["serve", "--model", "none-such"], 1, "no ensemble here"),
         (["serve", "--port", "99999"], 2, "--port or SENOSCOPE_PORT"),
+        (["serve", "--stream", "acquisition-pc:5555"], 2, "looks like tcp://"),
         (["serve", "--device", "tpu"], 2, "--device"),
         (["classify", "x.npy", "--model", "/nowhere"], 1, "no ensemble here"),
         (["classify", "x.npy", "--json", "--csv"], 2, "exclude each other"),
