@@ -64,7 +64,7 @@ def main() -> None:
     try:
         with (
             FramePublisher(arguments.endpoint, "benchmark") as publisher,
-            connect(f"ws://127.0.0.1:{arguments.port}/v1/live") as live,
+            connect(f"ws://127.0.0.1:{arguments.port}/v1/live", compression=None) as live,
         ):
             assert publisher.wait_for_subscriber(10)
             publisher.start_series("latency", planned_frames=arguments.frames)

@@ -290,8 +290,8 @@ class FramePublisher:
                     return
 
     def _send(self, header: Header, pixels: npt.NDArray[Any] | None = None) -> None:
-        self._note_subscriptions()
         self._socket.send_multipart(encode(header, pixels))
+        self._note_subscriptions()  # after the frame, which is in a hurry
 
     def _note_subscriptions(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -188,6 +189,9 @@ class Service:
         if settings.stream:
             self._receiver = Receiver(settings.stream, fov_spec_of(ensemble), self._scheduler.submit_live)
             self._receiver.start()
+        # What was loaded stays: the collector need not walk it again and again between two frames.
+        gc.collect()
+        gc.freeze()
         self._ready.set()
         _log.info(
             "ready",

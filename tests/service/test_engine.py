@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import miniature as mini
-from senoscope.engine import DeviceError, Ensemble, EnsembleError, fit_range
+from senoscope.engine import DeviceError, Ensemble, EnsembleError, IntensityRange, fit_range
 from senoscope.engine.bound import BoundExecutor
 from senoscope.engine.cpu import CpuExecutor
 from senoscope.engine.devices import gpu_problem
@@ -196,3 +196,11 @@ def test_uncertainty_tells_doubt_from_disagreement() -> None:
     assert doubt == pytest.approx((1, 0, 1), abs=1e-6)
     quarrel = uncertainty(np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]), 0.4)
     assert quarrel == pytest.approx((1, 1, 0.5), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_saturation_counts_the_pixels_above_the_range(dtype: type[np.generic]) -> None:
+    pixels = np.array([[[0, 1, 2, 3]], [[0, 0, 9, 9]], [[5, 5, 5, 5]]], dtype)
+    high = np.array([1.5, -1.0, 70000.0], np.float32)
+    bounds = IntensityRange(high - 1, high, "model")
+    assert bounds.saturated_fraction(pixels).tolist() == [0.5, 1.0, 0.0]

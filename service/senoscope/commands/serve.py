@@ -36,6 +36,7 @@ def serve(settings: Settings) -> None:
         create_app(Service(settings, on_failure=stop)),
         log_config=None,
         access_log=False,
+        ws="websockets-sansio",
         # Maps and pixels hardly compress, and compressing each message would cost more than sending it.
         ws_per_message_deflate=False,
         ws_max_size=65536,  # clients have nothing to say
