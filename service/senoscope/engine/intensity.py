@@ -36,7 +36,7 @@ class IntensityRange:
         whole = pixels.dtype.kind == "u"
         limits = [math.floor(high) if whole else high for high in self.high]
         above = [np.count_nonzero(plane > limit) for plane, limit in zip(pixels, limits, strict=True)]
-        return np.array(above, np.float64) / pixels[0].size
+        return np.asarray(np.array(above, np.float64) / pixels[0].size)
 
 
 def fit_range(stack: npt.NDArray[Any], k_iqr: float = 3.5) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
