@@ -9,14 +9,16 @@ from pathlib import Path
 import senoscope_client
 
 _SOFTWARE = ("keras", "numpy", "onnx", "tensorflow", "tf2onnx")
+_NOT_EXPORT = {"cli.py", "config.py", "experiment.py", "systems.py"}
 _SYNTHETIC = ("synthetic.py", "_cells.py", "_raster.py")
 
 
 def export_code_digest() -> str:
-    """SHA-256 over this package's sources, the synthetic FOVs' sources, and the versions of what they use."""
+    """SHA-256 over the sources of export and synthetic FOVs, and over the versions of what they use."""
     digest = hashlib.sha256()
     here, client = Path(__file__).parent, Path(senoscope_client.__file__).parent
-    for path in (*sorted(here.glob("*.py")), *(client / name for name in _SYNTHETIC)):
+    sources = [path for path in sorted(here.glob("*.py")) if path.name not in _NOT_EXPORT]
+    for path in (*sources, *(client / name for name in _SYNTHETIC)):
         digest.update(f"{path.name}\n".encode())
         # Line ends differ between checkouts of the same commit.
         digest.update(path.read_bytes().replace(b"\r\n", b"\n"))

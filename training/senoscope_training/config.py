@@ -1,0 +1,287 @@
+"""The configuration of an experiment: one typed model, each default the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from senoscope_training.systems import NETWORKS, SYSTEMS, NetworkName, SystemName
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; the message names the file, the key and what is allowed."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(_Model):
+    """Where the labelled fields of view are, and how they are read."""
+
+    path: Path
+    """Folder of the data set; a relative path counts from the configuration file."""
+    classes: tuple[str, str] = ("control", "senescent")
+    """Label of the negative class, then of the positive one."""
+    channels: Annotated[tuple[str, ...], Field(min_length=1, max_length=3)] = ("SRS", "TPEF", "Transmission")
+    """Names of the channels, in the order of the files."""
+    grey: Literal["refuse", "repeat"] = "refuse"
+    """What to do with images of one channel: refuse them, or repeat them over all channels."""
+    fit: Literal["refuse", "pad", "resize"] = "refuse"
+    """What to do with images of another size than `input`: refuse them, centre them on zeros (what stands
+    over is cut off), or resize them bilinearly."""
+    pixel_size_um: Positive = 0.35
+    """Edge of a pixel in the sample; told to the ensemble that is exported."""
+
+
+class InputConfig(_Model):
+    """Size of a field of view as the networks take it."""
+
+    height: Annotated[int, Field(ge=32, le=4096)] = 250
+    """Rows. Some networks need 75 at least."""
+    width: Annotated[int, Field(ge=32, le=4096)] = 300
+    """Columns."""
+
+
+class SplitConfig(_Model):
+    """Which fields of view test, and which stop the training early."""
+
+    by: Literal["column", "fov", "group", "leave-one-group-out"] = "fov"
+    """`column` takes the split that dataset.csv names; `fov` draws single FOVs, as the paper does; `group`
+    draws whole groups (culture plates, donors), so that no group is in both; `leave-one-group-out` tests
+    on each group in turn. FOVs of one plate resemble each other: a split by FOV flatters."""
+    test_fraction: Fraction = 54 / 224
+    """Of the FOVs (or groups) of each class."""
+    validation_fraction: Fraction = 43 / 170
+    """Of the training FOVs (or groups) of each class; drawn anew for each network and run."""
+    groups: tuple[str, ...] = ()
+    """With `leave-one-group-out`: the groups to leave out; all of them if empty."""
+
+
+class NormalizationConfig(_Model):
+    """The intensity range that is mapped to 0..255."""
+
+    k_iqr: Positive = 3.5
+    """Pixels beyond median +- this many interquartile ranges are outliers."""
+    fitted_on: Literal["training", "each_split"] = "training"
+    """`each_split` scales training, validation and test FOVs each by their own statistics, as the authors'
+    code does. It is for comparison only: a single new FOV has no such statistics."""
+
+
+class AugmentationConfig(_Model):
+    """Random copies of training and validation FOVs; empty corners become zero."""
+
+    copies: Annotated[int, Field(ge=0, le=100)] = 11
+    """Copies per FOV beside the original."""
+    rotation_deg: NotNegative = 45.0
+    """Largest angle, either way."""
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Largest shift as a fraction of height and width, either way."""
+    horizontal_flip: bool = True
+    """Mirror half of the copies."""
+    draw: Literal["each", "with_replacement"] = "each"
+    """`each` FOV gets the same number of copies; the authors draw the FOVs to copy with replacement."""
+
+
+class HeadConfig(_Model):
+    """The classification head on global-max-pooled features."""
+
+    units: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Of the hidden layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    """Of the pooled features."""
+    kernel_l1: NotNegative = 0.01
+    """L1 penalty on the hidden kernel."""
+    kernel_l2: NotNegative = 0.01
+    """L2 penalty on the hidden kernel."""
+    bias_l2: NotNegative = 0.01
+    """L2 penalty on the hidden bias."""
+    activity_l2: NotNegative = 5e-5
+    """L2 penalty on the hidden activity."""
+    standardize: Literal["auto", "always", "never"] = "auto"
+    """Standardise pooled features before the head; folded into the head on export. The paper does not.
+    `auto` does so for random backbones only, whose raw features leave most heads dead."""
+    attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    """Initial weights to try until the head is alive: all of four units can be off by chance."""
+
+
+class PhaseConfig(_Model):
+    """One phase of training a network with Adam and early stopping on the validation loss."""
+
+    learning_rate: Positive
+    """Of Adam."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 20
+    """FOVs per step."""
+    max_epochs: Annotated[int, Field(ge=1, le=100000)] = 200
+    """Epochs at most."""
+    patience: Annotated[int, Field(ge=1, le=100000)]
+    """Epochs without improvement after which training stops and the best weights are restored."""
+    min_delta: NotNegative
+    """What counts as an improvement of the validation loss."""
+
+
+class FrozenPhase(PhaseConfig):
+    """Phase 1: the head alone learns."""
+
+    learning_rate: Positive = 5e-4
+    patience: Annotated[int, Field(ge=1, le=100000)] = 20
+    min_delta: NotNegative = 0.005
+
+
+class TunedPhase(PhaseConfig):
+    """Phase 2: everything learns; batch norm keeps its statistics."""
+
+    learning_rate: Positive = 2e-5
+    patience: Annotated[int, Field(ge=1, le=100000)] = 15
+    min_delta: NotNegative = 0.0
+
+
+class HybridConfig(_Model):
+    """Hybrid TL/ML: PCA and a polynomial support vector machine on each frozen network's features."""
+
+    copies: Annotated[int, Field(ge=0, le=100)] = 1
+    """Augmented copies per FOV beside the original."""
+    c: tuple[Positive, ...] = (0.01, 0.1, 1, 10, 100)
+    """Penalties to choose from."""
+    gamma: tuple[Positive, ...] = (1, 10, 100, 2000)
+    """Kernel scales to choose from."""
+    degree: tuple[Annotated[int, Field(ge=1, le=10)], ...] = (2, 3, 4, 5)
+    """Kernel degrees to choose from."""
+    cv_folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """Folds of the cross-validation that chooses."""
+    max_iter: Annotated[int, Field(ge=1)] = 100_000
+    """Steps of the solver at most, for the corners of the grid that do not converge."""
+
+
+class ScratchConfig(PhaseConfig):
+    """The CNN from scratch."""
+
+    learning_rate: Positive = 5e-4
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 10
+    max_epochs: Annotated[int, Field(ge=1, le=100000)] = 250
+    patience: Annotated[int, Field(ge=1, le=100000)] = 20
+    min_delta: NotNegative = 0.005
+    filters: Annotated[tuple[int, ...], Field(min_length=1)] = (6, 12, 24)
+    """Of the convolutions, 3x3 with stride 2."""
+    units: Annotated[int, Field(ge=1)] = 4
+    """Of the hidden layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    """Of the pooled features."""
+    kernel_l1: NotNegative = 1e-4
+    """L1 penalty on the hidden kernel."""
+    kernel_l2: NotNegative = 1e-4
+    """L2 penalty on the hidden kernel."""
+
+
+class Config(_Model):
+    """An experiment: data, procedure, systems, runs."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """Of the experiment; its folder under `runs_dir` has that name."""
+    data: DataConfig
+    input: InputConfig = InputConfig()
+    split: SplitConfig = SplitConfig()
+    normalization: NormalizationConfig = NormalizationConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    head: HeadConfig = HeadConfig()
+    phase1: FrozenPhase = FrozenPhase()
+    phase2: TunedPhase = TunedPhase()
+    hybrid: HybridConfig = HybridConfig()
+    scratch: ScratchConfig = ScratchConfig()
+    systems: Annotated[tuple[SystemName, ...], Field(min_length=1)] = SYSTEMS
+    """What to train; single networks are reported with `fully_trained`."""
+    networks: Annotated[tuple[NetworkName, ...], Field(min_length=1)] = NETWORKS
+    """Of the ensembles and of the hybrid."""
+    runs: Annotated[int, Field(ge=1, le=1000)] = 9
+    """Repetitions with other validation splits, augmentations and initial weights."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Everything random follows from it."""
+    weights: Literal["auto", "imagenet", "random"] = "auto"
+    """Of the backbones: Keras' ImageNet weights, seeded random ones, or whichever needs no download."""
+    weights_dir: Path | None = None
+    """Folder with Keras' weight files; a relative path counts from the configuration file."""
+    keep_weights: Literal["all", "none"] = "all"
+    """Keep the fine-tuned weights of each run (600 MB for all seven), which an export needs."""
+    runs_dir: Path = Path("runs")
+    """Where experiments are kept; a relative path counts from the configuration file."""
+
+    @field_validator("systems", "networks")
+    @classmethod
+    def _no_repeats(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError(f"names repeat: {', '.join(names)}")
+        return names
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        channels = self.data.channels
+        if any(system.startswith("two_channels") for system in self.systems) and channels != (
+            "SRS",
+            "TPEF",
+            "Transmission",
+        ):
+            raise ValueError(
+                "the two-channel systems leave out one of SRS, TPEF and Transmission; "
+                f"the data set has {', '.join(channels)}: take them out of `systems`"
+            )
+        if self.split.groups and self.split.by != "leave-one-group-out":
+            raise ValueError("split.groups is for split.by: leave-one-group-out")
+        smallest = min(self.input.height, self.input.width)
+        needs_75 = {"inception_v3", "inception_resnet_v2", "xception"} & set(self.networks)
+        if smallest < 75 and needs_75 and set(self.systems) != {"scratch"}:
+            raise ValueError(f"{self.input.height}x{self.input.width}: {', '.join(sorted(needs_75))} need 75")
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """Folder of the experiment."""
+        return self.runs_dir / self.name
+
+
+def load_config(path: Path, overrides: dict[str, Any] | None = None) -> Config:
+    """Read a configuration file.
+
+    Parameters
+    ----------
+    overrides : dict
+        Top-level keys that win over the file's.
+
+    Raises
+    ------
+    ConfigError
+        With every fault of the file in one message.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} must hold keys such as `name:` and `data:`")
+    document |= overrides or {}
+    try:
+        config = Config.model_validate(document)
+    except ValidationError as error:
+        faults = "\n".join(
+            f"  {'.'.join(str(part) for part in fault['loc']) or 'config'}: {fault['msg']}"
+            for fault in error.errors(include_url=False)
+        )
+        raise ConfigError(f"{path}:\n{faults}") from error
+    base = path.resolve().parent
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"path": base / config.data.path}),
+            "runs_dir": base / config.runs_dir,
+            "weights_dir": None if config.weights_dir is None else base / config.weights_dir,
+        }
+    )

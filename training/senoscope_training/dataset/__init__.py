@@ -1,0 +1,1 @@
+"""Labelled data sets: reading, checking, splitting, importing."""
