@@ -27,11 +27,14 @@ class FovSpec:
         Their names, in the order of the ensemble.
     height, width : int
         Rows and columns of a field of view, in pixels.
+    any_size : bool
+        Take fields of view of every size, for callers that resize or refuse them themselves.
     """
 
     channels: tuple[str, ...]
     height: int
     width: int
+    any_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec,
             axes, shape = _channel_axis(axes, shape, spec, name)
     place = {letter: n for n, letter in enumerate(axes)}
     height, width = shape[place["Y"]], shape[place["X"]]
-    if (height, width) != (spec.height, spec.width):
+    if not spec.any_size and (height, width) != (spec.height, spec.width):
         swapped = "; rows and columns are swapped" if (width, height) == (spec.height, spec.width) else ""
         raise WrongFrameSize(
             f"{name} holds frames of {height}x{width} pixels, the ensemble takes {spec.height}x{spec.width}"

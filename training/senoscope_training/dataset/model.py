@@ -10,9 +10,21 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from senoscope_training.dataset.faults import Fault
+
 
 class DataSetError(Exception):
-    """A data set that cannot be used; the message lists every fault with its file and what to do."""
+    """A data set that cannot be used; the message lists every fault with its file and what to do.
+
+    Attributes
+    ----------
+    faults : tuple of Fault
+        The same, one by one; empty where the error is not of single files.
+    """
+
+    def __init__(self, message: str, faults: tuple[Fault, ...] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,11 @@ class Fold:
         ``split``, or the group that was left out.
     train, test : int64 array
         Indices of entries, ascending.
+    note : str
+        What the reader of its results must know; empty if nothing.
     """
 
     name: str
     train: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
+    note: str = ""

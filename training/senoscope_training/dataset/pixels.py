@@ -1,0 +1,215 @@
+"""The pixels of one file: decoded with suspicion, then brought to the size that the networks take."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_client.axes import FovSpec
+from senoscope_client.errors import (
+    AmbiguousAxes,
+    NonFinitePixels,
+    SenoscopeError,
+    TooManyFields,
+    WrongChannelCount,
+)
+from senoscope_client.images import read_fovs
+from senoscope_training.config import DataConfig, InputConfig
+from senoscope_training.dataset.faults import Fault
+from senoscope_training.dataset.model import DataSetError
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_MAX_PNG_PIXELS = 64 * 1024 * 1024
+_ONE_PER_FILE = "Save each field of view as a file of its own"
+_SAVE_AGAIN = "Save it again, or leave it out"
+_KINDS: tuple[tuple[type[SenoscopeError], str, str], ...] = (
+    (AmbiguousAxes, "axes", "Save it as TIFF with axes CYX and the channels' names, or as NPY [C, H, W]"),
+    (
+        WrongChannelCount,
+        "channels",
+        "Save all channels of data.channels, or set data.channels to what there is",
+    ),
+    (NonFinitePixels, "pixels", "Replace or crop them"),
+    (TooManyFields, "several", _ONE_PER_FILE),
+    (SenoscopeError, "corrupt", _SAVE_AGAIN),
+)
+_T = TypeVar("_T")
+
+
+class FovError(DataSetError):
+    """A file that holds no usable field of view."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault), (fault,))
+        self.fault = fault
+
+
+def decode(data: bytes, file: str, config: DataConfig) -> npt.NDArray[Any]:
+    """The field of view in a file's bytes, [C, H, W] in the file's size; uint8, uint16 or float32.
+
+    Raises
+    ------
+    FovError
+    """
+    if data.startswith(_PNG_MAGIC):
+        return _channels_of(_decode_png(data, file), file, config)
+    spec = FovSpec(config.channels, 1, 1, any_size=True)
+    try:
+        pixels = read_fovs(io.BytesIO(data), spec, name=file).pixels
+    except WrongChannelCount as error:
+        grey = _grey_of(data, file)
+        if grey is None:
+            raise _fov_error(error, file) from error
+        return _channels_of(grey, file, config)
+    except SenoscopeError as error:
+        raise _fov_error(error, file) from error
+    if len(pixels) != 1:
+        fault = Fault("several", file, f"holds {len(pixels)} fields of view", _ONE_PER_FILE)
+        raise FovError(fault)
+    return np.asarray(pixels[0])
+
+
+def _grey_of(data: bytes, file: str) -> npt.NDArray[Any] | None:
+    """The one plane [1, H, W] that a file holds; None where there are several."""
+    try:
+        pixels = read_fovs(io.BytesIO(data), FovSpec(("grey",), 1, 1, any_size=True), name=file).pixels
+    except (AmbiguousAxes, WrongChannelCount):
+        return None
+    except SenoscopeError as error:
+        raise _fov_error(error, file) from error
+    return np.asarray(pixels[0]) if len(pixels) == 1 else None
+
+
+def _fov_error(error: SenoscopeError, file: str) -> FovError:
+    kind, remedy = next((kind, remedy) for cls, kind, remedy in _KINDS if isinstance(error, cls))
+    # The reader's errors end with what a client of the service can do, which is not what helps here.
+    problem = error.detail.removeprefix(file).strip()
+    for advice in (
+        ". Pass ",
+        "; send ",
+        "; save ",
+        "; write ",
+        "; replace ",
+        "; pass ",
+        ". Save ",
+        "; split ",
+    ):
+        problem = problem.partition(advice)[0]
+    return FovError(Fault(kind, file, problem.replace("the ensemble takes", "data.channels names"), remedy))
+
+
+def _decode_png(data: bytes, file: str) -> npt.NDArray[Any]:
+    """Channels and rows of a PNG, [C, H, W]; C is 1 or 3."""
+
+    def broken(problem: str, remedy: str = _SAVE_AGAIN) -> FovError:
+        return FovError(Fault("corrupt", file, problem, remedy))
+
+    if data[12:16] != b"IHDR" or len(data) < 33:
+        raise broken("is a damaged PNG file")
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if not 0 < width * height <= _MAX_PNG_PIXELS:
+        raise broken(f"is a PNG file of {height}x{width} pixels", "Crop it to the field of view")
+    # OpenCV makes zeros of rows that are missing at the end and says nothing.
+    if b"IEND" not in data[-16:]:
+        raise broken("is a PNG file that was cut off")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise broken("is a damaged PNG file")
+    if image.ndim == 2:
+        return np.asarray(image[None])
+    if image.shape[2] != 3:
+        raise broken("is a PNG file with transparency", "Save it without an alpha channel")
+    return np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
+
+
+def _channels_of(planes: npt.NDArray[Any], file: str, config: DataConfig) -> npt.NDArray[Any]:
+    """The planes of an image whose channels have no names, as the channels of the data set."""
+    wanted = len(config.channels)
+    if len(planes) == wanted:
+        return planes
+    names = ", ".join(config.channels)
+    if len(planes) != 1:
+        raise FovError(
+            Fault(
+                "channels",
+                file,
+                f"has {len(planes)} channels, data.channels names {wanted}: {names}",
+                "Save all channels of data.channels, or set data.channels to what there is",
+            )
+        )
+    if config.grey == "refuse":
+        raise FovError(
+            Fault(
+                "grey",
+                file,
+                f"has one channel, data.channels names {wanted}: {names}",
+                "Set data.grey: repeat to use the one channel for all, or save all channels",
+            )
+        )
+    return np.repeat(planes, wanted, axis=0)
+
+
+def fit(pixels: npt.NDArray[Any], how: str, size: InputConfig) -> npt.NDArray[Any]:
+    """A field of view [C, H, W] in the wanted size, padded and cropped about its centre, or resized.
+
+    Raises
+    ------
+    ValueError
+        If it has another size and ``how`` is ``refuse``.
+    """
+    height, width = pixels.shape[1:]
+    if (height, width) == (size.height, size.width):
+        return pixels
+    if how == "refuse":
+        raise ValueError(f"{height}x{width} pixels, not {size.height}x{size.width}")
+    if how == "resize":
+        shrinks = size.height <= height and size.width <= width
+        # Each channel by itself: OpenCV drops the axis of a single channel.
+        planes = [
+            cv2.resize(
+                plane,
+                (size.width, size.height),
+                interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+            )
+            for plane in pixels
+        ]
+        return np.stack(planes)
+    fitted = np.zeros((len(pixels), size.height, size.width), pixels.dtype)
+    rows, from_rows = _overlap(height, size.height)
+    columns, from_columns = _overlap(width, size.width)
+    fitted[:, rows, columns] = pixels[:, from_rows, from_columns]
+    return fitted
+
+
+def _overlap(have: int, want: int) -> tuple[slice, slice]:
+    """Where the middle of one axis comes to lie in the other."""
+    length = min(have, want)
+    to, start = (want - length) // 2, (have - length) // 2
+    return slice(to, to + length), slice(start, start + length)
+
+
+def size_fault(file: str, height: int, width: int, size: InputConfig) -> Fault:
+    """The fault of a field of view of another size."""
+    return Fault(
+        "size",
+        file,
+        f"has {height}x{width} pixels, input asks for {size.height}x{size.width}",
+        "Set data.fit to pad or resize, set input to the size of the files, or crop the file",
+    )
+
+
+def guarded(read: Callable[[], _T], file: str) -> _T:
+    """What ``read`` gives; an error of the file system becomes a fault of the file."""
+    try:
+        return read()
+    except OSError as error:
+        fault = Fault("corrupt", file, f"cannot be opened ({error.strerror})", "Check its permissions")
+        raise FovError(fault) from error

@@ -1,0 +1,257 @@
+"""Dividing a data set: training and test folds, and validation within training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_training.config import SplitConfig
+from senoscope_training.dataset.faults import nearest
+from senoscope_training.dataset.model import DataSet, DataSetError, Fold
+
+Indices = npt.NDArray[np.int64]
+
+_FOLDS, _VALIDATION = 1, 2  # streams of random numbers
+_CANDIDATES = 4096
+_ALL_SUBSETS_TO = 12  # groups
+# A fold is a folder beside these files; Windows has no files of the other names.
+_TAKEN = frozenset({"config.yaml", "provenance.json", "report", "con", "prn", "aux", "nul"})
+
+
+def make_folds(data_set: DataSet, split: SplitConfig, seed: int) -> tuple[Fold, ...]:
+    """Divide a data set into training and test.
+
+    Parameters
+    ----------
+    data_set : DataSet
+    split : SplitConfig
+    seed : int
+        The same seed divides the same data set in the same way on every machine.
+
+    Returns
+    -------
+    tuple of Fold
+        One, named ``split``; with ``leave-one-group-out`` one per group, named after it.
+
+    Raises
+    ------
+    DataSetError
+        If the data set lacks what the split needs, or a side would lack a class.
+    """
+    labels = data_set.labels
+    if split.by == "column":
+        return (_by_column(data_set),)
+    if split.by == "fov":
+        test = _stratified(labels, split.test_fraction, _rng(seed, _FOLDS))
+        if test is None:
+            raise DataSetError("a split by fov needs two fields of view of each class; add some")
+        return (_fold("split", ~test, test),)
+    groups = _known_groups(data_set, split.by)
+    if split.by == "group":
+        test = _whole_groups(labels, groups, split.test_fraction, _rng(seed, _FOLDS))
+        if test is None:
+            raise DataSetError(
+                f"no division of the {len(set(groups))} groups leaves both classes in training and in test: "
+                f"{_distribution(data_set)}. Each class must be in two groups at least; add some, or set "
+                "split.by: fov, which flatters"
+            )
+        return (_fold("split", ~test, test),)
+    return _leave_one_out(data_set, groups, split.groups)
+
+
+def validation_split(
+    labels: npt.NDArray[np.bool_], groups: Sequence[str | None], by: str, fraction: float, seed: int
+) -> tuple[Indices, Indices]:
+    """Divide training FOVs into those that train and those that stop the training early.
+
+    Parameters
+    ----------
+    labels : bool array [N]
+    groups : sequence of str or None [N]
+    by : str
+        As in `SplitConfig`. With ``group`` and ``leave-one-group-out`` whole groups are drawn, where there
+        are three at least and they can be divided; single FOVs of each class otherwise.
+    fraction : float
+        Of each class, for validation.
+    seed : int
+
+    Returns
+    -------
+    train, validation : int64 array
+        Positions in ``labels``, ascending. Both classes are in both.
+
+    Raises
+    ------
+    DataSetError
+        If a class has fewer than two FOVs.
+    """
+    chosen = None
+    known = [group for group in groups if group is not None]
+    if by in ("group", "leave-one-group-out") and len(known) == len(groups) and len(set(known)) >= 3:
+        chosen = _whole_groups(labels, known, fraction, _rng(seed, _VALIDATION))
+    if chosen is None:
+        chosen = _stratified(labels, fraction, _rng(seed, _VALIDATION))
+    if chosen is None:
+        raise DataSetError(
+            "validation needs two training fields of view of each class; add some, or test on fewer"
+        )
+    return np.flatnonzero(~chosen).astype(np.int64), np.flatnonzero(chosen).astype(np.int64)
+
+
+def split_record(data_set: DataSet, folds: Sequence[Fold]) -> dict[str, Any]:
+    """Which file, with which contents, was on which side, per name of the fold."""
+
+    def side(indices: Indices) -> list[dict[str, str]]:
+        entries = [data_set.entries[index] for index in indices]
+        return [{"file": entry.file, "sha256": entry.sha256} for entry in entries]
+
+    return {
+        fold.name: {"train": side(fold.train), "test": side(fold.test), "note": fold.note} for fold in folds
+    }
+
+
+def _rng(seed: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))))
+
+
+def _fold(name: str, train: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_], note: str = "") -> Fold:
+    return Fold(name, np.flatnonzero(train).astype(np.int64), np.flatnonzero(test).astype(np.int64), note)
+
+
+def _both(labels: npt.NDArray[np.bool_]) -> bool:
+    return bool(labels.any() and not labels.all())
+
+
+def _by_column(data_set: DataSet) -> Fold:
+    unsaid = [entry.file for entry in data_set.entries if entry.split is None]
+    if unsaid:
+        raise DataSetError(
+            f"split.by: column needs a column `split` in dataset.csv with train or test in each row; "
+            f"{len(unsaid)} files have none, such as {unsaid[0]}. Add it, or set split.by: fov or group"
+        )
+    test = np.array([entry.split == "test" for entry in data_set.entries], np.bool_)
+    for name, chosen in (("train", ~test), ("test", test)):
+        if not _both(data_set.labels[chosen]):
+            raise DataSetError(
+                f"the column `split` of dataset.csv leaves {name} without one of the classes "
+                f"{' and '.join(data_set.classes)}; write {name} in rows of both"
+            )
+    return _fold("split", ~test, test)
+
+
+def _stratified(
+    labels: npt.NDArray[np.bool_], fraction: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_] | None:
+    """A fraction of each class, at least one and not all; None where that is impossible."""
+    chosen = np.zeros(len(labels), np.bool_)
+    for positive in (False, True):
+        members = np.flatnonzero(labels == positive)
+        if len(members) < 2:
+            return None
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        chosen[rng.permutation(members)[:count]] = True
+    return chosen
+
+
+def _whole_groups(
+    labels: npt.NDArray[np.bool_], groups: Sequence[str], fraction: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_] | None:
+    """Whole groups that come nearest to a fraction of each class; None if a side would lack a class."""
+    names, member_of = np.unique(np.array(groups), return_inverse=True)
+    counts = np.zeros((len(names), 2))
+    np.add.at(counts, (member_of, labels.astype(np.int64)), 1)
+    totals = counts.sum(axis=0)
+    subsets = _subsets(len(names), counts, fraction, rng)
+    taken = subsets @ counts
+    possible = ((taken > 0) & (taken < totals)).all(axis=1)
+    if not possible.any():
+        return None
+    distance = np.abs(taken / np.maximum(totals, 1) - fraction).sum(axis=1)
+    best = int(np.argmin(np.where(possible, distance, np.inf)))
+    return np.asarray(subsets[best][member_of], np.bool_)
+
+
+def _subsets(
+    groups: int, counts: npt.NDArray[np.float64], fraction: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Candidates, bool [K, groups], in random order: all there are, or many of about the right size."""
+    if groups <= _ALL_SUBSETS_TO:
+        numbers = rng.permutation(2**groups)
+        return np.asarray(numbers[:, None] >> np.arange(groups) & 1, np.bool_)
+    sizes = counts.sum(axis=1)
+    subsets = np.zeros((_CANDIDATES, groups), np.bool_)
+    for subset in subsets:
+        order = rng.permutation(groups)
+        filled = np.cumsum(sizes[order])
+        last = int(np.argmin(np.abs(filled - fraction * sizes.sum())))
+        subset[order[: last + 1]] = True
+    return subsets
+
+
+def _known_groups(data_set: DataSet, by: str) -> list[str]:
+    groups = [group for group in data_set.groups if group is not None]
+    if len(groups) < len(data_set):
+        bare = [entry.file for entry in data_set.entries if entry.group is None]
+        raise DataSetError(
+            f"split.by: {by} needs a group (culture plate, donor) of each file; {len(bare)} have none, such as "
+            f"{bare[0]}. Fill the column `group` of dataset.csv, or sort the files into <group>/<label>/"
+        )
+    if len(set(groups)) < 2:
+        raise DataSetError(
+            f"split.by: {by} needs two groups at least, all files are of {groups[0]!r}; set split.by: fov"
+        )
+    return groups
+
+
+def _distribution(data_set: DataSet) -> str:
+    """How many of each class each group has, for messages."""
+    told = []
+    for group in sorted(set(filter(None, data_set.groups))):
+        labels = [entry.positive for entry in data_set.entries if entry.group == group]
+        negative, positive = data_set.classes
+        told.append(f"{group} has {len(labels) - sum(labels)} {negative} and {sum(labels)} {positive}")
+    return "; ".join(told[:20])
+
+
+def _leave_one_out(data_set: DataSet, groups: list[str], wanted: tuple[str, ...]) -> tuple[Fold, ...]:
+    labels = data_set.labels
+    there = sorted(set(groups))
+    for name in wanted:
+        if name not in there:
+            raise DataSetError(
+                f"split.groups names {name!r}, which is no group of the data set{nearest(name, there)}; "
+                f"there are {', '.join(there[:20])}"
+            )
+    folds: list[Fold] = []
+    used: set[str] = set()
+    for group in there:
+        if wanted and group not in wanted:
+            continue
+        test = np.array([one == group for one in groups], np.bool_)
+        if not _both(labels[~test]):
+            raise DataSetError(
+                f"without the group {group!r} training lacks a class: {_distribution(data_set)}. Name the groups "
+                "to leave out in split.groups, or add fields of view"
+            )
+        note = ""
+        if not _both(labels[test]):
+            only = data_set.classes[int(labels[test][0])]
+            note = f"the group {group} holds {only} only: no AUC, and precision or recall mean nothing"
+        folds.append(_fold(_folder_name(group, used), ~test, test, note))
+    return tuple(folds)
+
+
+def _folder_name(group: str, used: set[str]) -> str:
+    """A name that every file system takes, different from those used, whatever it makes of capitals."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", group).strip("._")[:60] or "group"
+    if plain.casefold() in _TAKEN or plain.partition(".")[0].casefold() in _TAKEN:
+        plain = f"group_{plain}"
+    name, number = plain, 2
+    while name.casefold() in used:
+        name, number = f"{plain}_{number}", number + 1
+    used.add(name.casefold())
+    return name
