@@ -10,6 +10,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from senoscope_training.learning.commands import run
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and export Senoscope's ensembles.")
 
 
@@ -73,6 +75,7 @@ def starter(
     from senoscope_training.architectures import ARCHITECTURES
     from senoscope_training.head import DeadHeadError
     from senoscope_training.parity import ParityError
+    from senoscope_training.pool import WorkerDied
     from senoscope_training.progress import JsonReporter, TextReporter
     from senoscope_training.starter import StarterError, StarterOptions, make_starter
     from senoscope_training.weights import WeightsError
@@ -90,12 +93,15 @@ def starter(
     try:
         with reporter as report:
             made = make_starter(models_dir or default_models_dir(), options, report)
-    except (StarterError, WeightsError, ParityError, DeadHeadError) as error:
+    except (StarterError, WorkerDied, WeightsError, ParityError, DeadHeadError) as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted; nothing was left behind", 130)
     if not json_progress:
         print(made)
+
+
+app.command()(run)
 
 
 @app.command()

@@ -9,7 +9,8 @@ from pathlib import Path
 import senoscope_client
 
 _SOFTWARE = ("keras", "numpy", "onnx", "tensorflow", "tf2onnx")
-_NOT_EXPORT = {"cli.py", "config.py", "experiment.py", "systems.py"}
+_NOT_EXPORT = {"cli.py", "experiment.py", "systems.py"}
+_LEARNING = ("fitting.py", "images.py", "seeds.py")  # what trains a starter's heads
 _SYNTHETIC = ("synthetic.py", "_cells.py", "_raster.py")
 
 
@@ -18,6 +19,7 @@ def export_code_digest() -> str:
     digest = hashlib.sha256()
     here, client = Path(__file__).parent, Path(senoscope_client.__file__).parent
     sources = [path for path in sorted(here.glob("*.py")) if path.name not in _NOT_EXPORT]
+    sources += [here / "learning" / name for name in _LEARNING]
     for path in (*sources, *(client / name for name in _SYNTHETIC)):
         digest.update(f"{path.name}\n".encode())
         # Line ends differ between checkouts of the same commit.

@@ -16,9 +16,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -159,15 +161,19 @@ def units_of(config: Config) -> tuple[str, ...]:
     )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there entirely or not at all, whatever interrupts."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that is there entirely or not at all, whatever interrupts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_unit(directory: Path, fold: str, run: int, unit: str) -> UnitResult | None:
@@ -180,8 +186,8 @@ def read_unit(directory: Path, fold: str, run: int, unit: str) -> UnitResult | N
 
 def write_unit(directory: Path, fold: str, run: int, result: UnitResult) -> None:
     """Write a finished unit; its json file comes last, so that what it names is there."""
-    path = run_folder(directory, fold, run) / f"{result.unit}.json"
-    write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
+    with atomic_file(run_folder(directory, fold, run) / f"{result.unit}.json") as file:
+        file.write((result.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_experiment(directory: Path) -> Experiment:

@@ -1,10 +1,11 @@
-"""The paper's classification head: its definition, and its training on cached pooled features.
+"""The paper's classification head on pooled features, and its training with the backbone frozen.
 
-Features are standardised with the statistics of the training split before they reach the head, and the
-affine map is folded into the first dense layer afterwards, so that the exported head is still exactly the
-paper's. Max-pooled features are all positive with means far above their spread; fed as they are, they drive
-all four ReLU units the same way, often off for good. Of twelve heads on raw features of random backbones
-seven were right on less than 60 % of held-out FOVs; on standardised features all twelve learnt.
+Where backbones are random, features are standardised with the statistics of the training split before they
+reach the head, and the affine map is folded into the first dense layer afterwards, so that the exported head
+is still exactly the paper's. Max-pooled features are all positive with means far above their spread; fed as
+they are, they drive all four ReLU units the same way, often off for good. Of twelve heads on raw features of
+random backbones seven were right on less than 60 % of held-out FOVs; on standardised features all twelve
+learnt.
 """
 
 from __future__ import annotations
@@ -15,36 +16,52 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from senoscope_training.config import FrozenPhase, HeadConfig, PhaseConfig
 from senoscope_training.graph import Head
+from senoscope_training.learning.fitting import Checkpoint, Progressed, Watch, fit
+from senoscope_training.learning.images import FeatureExamples
+from senoscope_training.learning.seeds import derive_seed
 
 Float32 = npt.NDArray[np.float32]
+VALIDATION_FRACTION = 43 / 170
+
+
+class DeadHeadError(Exception):
+    """No attempt at training a head gave one that tells the classes apart."""
 
 
 @dataclass(frozen=True)
-class HeadConfig:
-    """Hyperparameters of the head and of its training; the defaults are the paper's phase 1.
+class Standardization:
+    """An affine map of pooled features: (features - mean) * scale.
 
     Attributes
     ----------
-    validation_fraction : float
-        Of each class of the training FOVs; the paper's 43 of 170.
-    attempts : int
-        Seeds to try until the head is alive: a unit count of four can be all off by chance.
+    mean, scale : float64 array [C]
     """
 
-    units: int = 4
-    dropout: float = 0.8
-    kernel_l1: float = 0.01
-    kernel_l2: float = 0.01
-    bias_l2: float = 0.01
-    activity_l2: float = 5e-5
-    learning_rate: float = 5e-4
-    batch_size: int = 20
-    max_epochs: int = 200
-    patience: int = 20
-    min_delta: float = 0.005
-    validation_fraction: float = 43 / 170
-    attempts: int = 5
+    mean: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+
+    @classmethod
+    def identity(cls, size: int) -> Standardization:
+        """The map that changes nothing: the paper's."""
+        return cls(np.zeros(size), np.ones(size))
+
+    @classmethod
+    def fitted(cls, features: Float32) -> Standardization:
+        """To mean 0 and deviation 1 over features [N, C].
+
+        A feature that varies less than most is not blown up to vary as much: that would blow up its
+        rounding errors too, and where it is constant there is nothing else in it.
+        """
+        deviation = features.std(axis=0, dtype=np.float64)
+        scale = 1 / max(float(np.median(deviation)), 1e-6) * np.ones_like(deviation)
+        np.divide(1.0, deviation, out=scale, where=deviation * scale > 1)
+        return cls(features.mean(axis=0, dtype=np.float64), scale)
+
+    def apply(self, features: Float32) -> Float32:
+        """Standardised features [N, C]."""
+        return np.asarray((features - self.mean) * self.scale, np.float32)
 
 
 @dataclass(frozen=True)
@@ -53,24 +70,23 @@ class TrainedHead:
 
     Attributes
     ----------
+    weights : list of array
+        Of the Keras head, on standardised features.
+    standardization : Standardization
     seed : int
         The seed of the attempt that was kept.
-    validation : int array
-        Indices of the FOVs that were held back for early stopping.
     """
 
-    head: Head
+    weights: list[Float32]
+    standardization: Standardization
     seed: int
-    epochs: int
     attempts: int
-    validation: npt.NDArray[np.int64]
-    train_accuracy: float
-    validation_accuracy: float
-    validation_loss: float
+    progressed: Progressed
 
-
-class DeadHeadError(Exception):
-    """No attempt at training a head gave one that tells the classes apart."""
+    @property
+    def head(self) -> Head:
+        """The same on features as they are."""
+        return folded(self.weights, self.standardization)
 
 
 def build_head(features: int, config: HeadConfig) -> Any:
@@ -98,6 +114,38 @@ def build_head(features: int, config: HeadConfig) -> Any:
     )
 
 
+def compile_for(model: Any, learning_rate: float) -> None:
+    """Compile a model that returns logits."""
+    import keras
+
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        # XLA on a CPU takes minutes to compile these networks and runs them no faster.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+
+
+def head_loss(weights: list[Float32], features: Float32, truth: Float32, config: HeadConfig) -> float:
+    """The loss that Keras reports for a head, penalties included, in NumPy.
+
+    Parameters
+    ----------
+    weights : list of array
+        Hidden kernel [C, U] and bias [U], output kernel [U, 1] and bias [1].
+    features : float32 array [N, C]
+    truth : float32 array [N, 1]
+    """
+    w1, b1, w2, b2 = (np.asarray(w, np.float64) for w in weights)
+    hidden = np.maximum(features.astype(np.float64) @ w1 + b1, 0)
+    logits = hidden @ w2 + b2
+    entropy = np.mean(np.maximum(logits, 0) - logits * truth + np.log1p(np.exp(-np.abs(logits))))
+    penalty = config.kernel_l1 * np.abs(w1).sum() + config.kernel_l2 * np.square(w1).sum()
+    penalty += config.bias_l2 * np.square(b1).sum()
+    penalty += config.activity_l2 * np.square(hidden).sum(axis=1).mean()
+    return float(entropy + penalty)
+
+
 def stratified_split(
     labels: npt.NDArray[np.bool_], fraction: float, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -112,114 +160,85 @@ def stratified_split(
 
 
 def train_head(
-    features: Float32, labels: npt.NDArray[np.bool_], seed: int, config: HeadConfig | None = None
+    train: FeatureExamples,
+    held: FeatureExamples,
+    seed: int,
+    *,
+    standardize: bool,
+    config: HeadConfig | None = None,
+    phase: PhaseConfig | None = None,
+    checkpoint: Checkpoint | None = None,
+    watch: Watch | None = None,
 ) -> TrainedHead:
-    """Train a head on pooled features (phase 1 of the paper's procedure: the backbone is frozen).
+    """Train a head on pooled features: phase 1 of the paper's procedure, the backbone being frozen.
+
+    The backbone is deterministic and dropout comes after pooling, so features that were computed once
+    give what training through the backbone would give.
 
     Parameters
     ----------
-    features : float32 array [N, C]
-        Globally max-pooled.
-    labels : bool array [N]
-        True for senescent.
+    train, held : FeatureExamples
+        Held-back examples stop the training early.
     seed : int
-        Fixes split, initial weights, dropout and order.
+        Fixes initial weights, dropout and order.
 
     Raises
     ------
     DeadHeadError
-        If no attempt does better on the training FOVs than answering always the same.
+        If no attempt does better on the training examples than answering always the same.
     """
-    config = config or HeadConfig()
-    train, held = stratified_split(labels, config.validation_fraction, seed)
-    mean = features[train].mean(axis=0, dtype=np.float64)
-    deviation = features[train].std(axis=0, dtype=np.float64)
-    # A feature that varies less than most is not blown up to vary as much: that would blow up its rounding
-    # errors too, and where it is constant there is nothing else in it.
-    scale = 1 / max(float(np.median(deviation)), 1e-6) * np.ones_like(deviation)
-    np.divide(1.0, deviation, out=scale, where=deviation * scale > 1)
-    standard = ((features - mean) * scale).astype(np.float32)
-    truth = labels.astype(np.float32)[:, None]
+    import keras
+
+    config, phase = config or HeadConfig(), phase or FrozenPhase()
+    size = train.features.shape[1]
+    standard = Standardization.fitted(train.features) if standardize else Standardization.identity(size)
+    inputs = FeatureExamples(standard.apply(train.features), train.truth[:, 0] > 0)
+    judged = standard.apply(held.features)
+    labels = train.truth[:, 0] > 0
     majority = max(labels.mean(), 1 - labels.mean())
     for attempt in range(config.attempts):
-        attempt_seed = seed + attempt
-        keras_head, epochs, loss = _fit(standard, truth, train, held, attempt_seed, config)
-        head = _folded(keras_head, mean, scale)
-        right = (head.logits(features) > 0) == labels
-        if right[train].mean() > majority:
-            return TrainedHead(
-                head=head,
-                seed=attempt_seed,
-                epochs=epochs,
-                attempts=attempt + 1,
-                validation=held,
-                train_accuracy=float(right[train].mean()),
-                validation_accuracy=float(right[held].mean()),
-                validation_loss=loss,
-            )
+        attempt_seed = derive_seed(seed, "attempt", attempt)
+        keras.utils.set_random_seed(attempt_seed)
+        model = build_head(size, config)
+        compile_for(model, phase.learning_rate)
+        progressed = fit(
+            model,
+            inputs,
+            lambda: head_loss(model.get_weights(), judged, held.truth, config),  # noqa: B023 - called at once
+            phase,
+            attempt_seed,
+            checkpoint,
+            watch,
+        )
+        trained = TrainedHead(model.get_weights(), standard, attempt_seed, attempt + 1, progressed)
+        if ((trained.head.logits(train.features) > 0) == labels).mean() > majority:
+            return trained
+        if checkpoint is not None:
+            checkpoint.remove()
     raise DeadHeadError(
-        f"{config.attempts} attempts gave no head that tells the classes apart on its own training data "
-        f"(seeds {seed} to {seed + config.attempts - 1}): the features of this backbone carry no signal"
+        f"{config.attempts} attempts gave no head that tells the classes apart on its own training data: "
+        "the features of this backbone carry no signal. With raw features, `head.standardize: always` may "
+        "help"
     )
 
 
-def _fit(
-    features: Float32,
-    truth: Float32,
-    train: npt.NDArray[np.int64],
-    held: npt.NDArray[np.int64],
-    seed: int,
-    config: HeadConfig,
-) -> tuple[Any, int, float]:
-    """Train until the validation loss stops falling; the model with its best weights, epochs, best loss.
-
-    The same as ``fit`` with ``EarlyStopping``, which spends ten times as long on making and ending epochs
-    as on these few small steps.
-    """
-    import keras
-
-    keras.utils.set_random_seed(seed)
-    order = np.random.default_rng(seed)
-    model = build_head(features.shape[1], config)
-    model.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-    )
-    best, best_weights, waited, epoch = float("inf"), model.get_weights(), 0, 0
-    while epoch < config.max_epochs and waited < config.patience:
-        shuffled = order.permutation(train)
-        for first in range(0, len(shuffled), config.batch_size):
-            batch = shuffled[first : first + config.batch_size]
-            model.train_on_batch(features[batch], truth[batch])
-        loss = float(model.test_on_batch(features[held], truth[held]))
-        epoch, waited = epoch + 1, waited + 1
-        if loss < best - config.min_delta:
-            best, best_weights, waited = loss, model.get_weights(), 0
-    model.set_weights(best_weights)
-    return model, epoch, best
-
-
-def _folded(keras_head: Any, mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> Head:
-    import keras
-
-    hidden, logit = keras_head.get_layer("hidden"), keras_head.get_layer("logit")
-    w1, b1, w2, b2 = (
-        np.asarray(keras.ops.convert_to_numpy(v), np.float64) for v in (*hidden.weights, *logit.weights)
-    )
-    folded = w1 * scale[:, None]
+def folded(weights: list[Float32], standardization: Standardization) -> Head:
+    """A head on standardised features as the same head on features as they are."""
+    w1, b1, w2, b2 = (np.asarray(w, np.float64) for w in weights)
+    kernel = w1 * standardization.scale[:, None]
     return Head(
-        w1=folded.astype(np.float32),
-        b1=(b1 - mean @ folded).astype(np.float32),
+        w1=kernel.astype(np.float32),
+        b1=(b1 - standardization.mean @ kernel).astype(np.float32),
         w2=w2.ravel().astype(np.float32),
         b2=float(np.float32(b2[0])),
     )
 
 
-def keras_network(backbone: Any, head: Head, config: HeadConfig | None = None) -> Any:
+def keras_network(backbone: Any, head: Head) -> Any:
     """The whole network in Keras: preprocessed image to the last activation and the logit."""
     import keras
 
-    model = build_head(head.w1.shape[0], config or HeadConfig(units=head.w1.shape[1]))
+    model = build_head(head.w1.shape[0], HeadConfig(units=head.w1.shape[1]))
     model.get_layer("hidden").set_weights([head.w1, head.b1])
     model.get_layer("logit").set_weights([head.w2[:, None], np.array([head.b2], np.float32)])
     pooled = keras.layers.GlobalMaxPooling2D(name="pooling")(backbone.output)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
-import threading
 import time
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine.manifest import BackboneWeights, Network, Parity, Variant, sha256_of
+from senoscope_training.pool import tell
 from senoscope_training.progress import Progress
 from senoscope_training.weights import WeightsPlan
 
@@ -81,30 +78,8 @@ class NetworkResult:
     validation: list[int]
 
 
-_queue: Any = None
-
-
-def start_worker(queue: Any, threads: int) -> None:
-    """Set up a worker process: where to report, TensorFlow, and how to end."""
-    global _queue  # noqa: PLW0603 - a process pool has no other way to hand a queue to its workers
-    _queue = queue
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    from senoscope_training.runtime import start_tensorflow
-
-    start_tensorflow(threads)
-
-
-def _end_with(parent: Any) -> None:
-    """A worker whose parent was killed would go on for minutes and keep the memory."""
-    parent.join()
-    os._exit(1)
-
-
-def _report(stage: str, network: str, detail: str = "") -> None:
-    _queue.put(Progress(stage, network, detail))
+def _tell(stage: str, network: str, detail: str = "") -> None:
+    tell(Progress(stage, network, detail))
 
 
 def run_job(job: NetworkJob) -> NetworkResult:
@@ -116,7 +91,8 @@ def run_job(job: NetworkJob) -> NetworkResult:
     from senoscope_training.convert import OPSET
     from senoscope_training.export import export_network
     from senoscope_training.graph import replace_head, save
-    from senoscope_training.head import train_head
+    from senoscope_training.head import VALIDATION_FRACTION, stratified_split, train_head
+    from senoscope_training.learning.images import FeatureExamples
     from senoscope_training.random_weights import estimate_batch_norm, smooth_random_kernels
     from senoscope_training.weights import describe_weights, load_application
 
@@ -127,7 +103,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
     held_out = np.load(job.held_out, mmap_mode="r")
     height, width = train.shape[2:]
 
-    _report("weights", job.name, job.plan.words)
+    _tell("weights", job.name, job.plan.words)
     application = load_application(job.name, job.plan, job.seed, height, width)
     if job.plan.random:
         smooth_random_kernels(job.name, application)
@@ -136,19 +112,25 @@ def run_job(job: NetworkJob) -> NetworkResult:
     weights = describe_weights(job.name, application, job.plan)
     backbone = backbone_of(job.name, application)
 
-    _report("export", job.name)
+    _tell("export", job.name)
     exported = export_network(backbone, preprocessing(ARCHITECTURES[job.name].preprocess))
 
-    _report("features", job.name, f"{len(train)} FOVs")
+    _tell("features", job.name, f"{len(train)} FOVs")
     features = _run_all(exported.model.SerializeToString(), "features", train, job)
 
-    _report("head", job.name)
-    trained = train_head(features, job.train_labels, job.seed)
+    _tell("head", job.name)
+    train_indices, held_indices = stratified_split(job.train_labels, VALIDATION_FRACTION, job.seed)
+    learnt, judged = (
+        FeatureExamples(features[indices], job.train_labels[indices])
+        for indices in (train_indices, held_indices)
+    )
+    trained = train_head(learnt, judged, job.seed, standardize=job.plan.random)
+    right = (trained.head.logits(features) > 0) == job.train_labels
     replace_head(exported.model, trained.head)
     path = job.directory / f"{job.name}.onnx"
     save(exported.model, path)
 
-    _report("parity", job.name)
+    _tell("parity", job.name)
     sample = np.asarray(held_out[: job.parity_fovs])
     reference = parity.keras_answers(job.name, backbone, trained.head, sample, job.low, job.high)
     answers = parity.onnx_answers(path, sample, job.low, job.high, job.threads)
@@ -157,7 +139,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
     if job.keras_dir is not None:
         _keep_keras(job, application, trained.head)
 
-    _report("held-out", job.name, f"{len(held_out)} FOVs")
+    _tell("held-out", job.name, f"{len(held_out)} FOVs")
     probability = _run_all(str(path), "probability", held_out, job)
     accuracy = float(((probability > 0.5) == job.held_out_labels).mean())
     entry = Network(
@@ -170,10 +152,10 @@ def run_job(job: NetworkJob) -> NetworkResult:
         seed=trained.seed,
         metrics={
             "held_out_accuracy": accuracy,
-            "train_accuracy": trained.train_accuracy,
-            "validation_accuracy": trained.validation_accuracy,
-            "validation_loss": trained.validation_loss,
-            "epochs": float(trained.epochs),
+            "train_accuracy": float(right[train_indices].mean()),
+            "validation_accuracy": float(right[held_indices].mean()),
+            "validation_loss": trained.progressed.best,
+            "epochs": float(trained.progressed.epoch),
             "head_attempts": float(trained.attempts),
             "parity_relative_logit": report.logit_relative,
         },
@@ -187,7 +169,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
             ),
         ),
     )
-    _report(
+    _tell(
         "done",
         job.name,
         f"{accuracy:.0%} of held-out FOVs right; deviates from Keras by {report.logit_relative:.1e} (logit), "
@@ -197,7 +179,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
         entry,
         probability,
         [float(reference.probability[k]) for k in job.vectors],
-        [int(k) for k in trained.validation],
+        [int(k) for k in held_indices],
     )
 
 

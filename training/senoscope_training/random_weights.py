@@ -65,7 +65,6 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
         What the backbone takes.
     """
     import keras
-    import tensorflow as tf
 
     layers = list(application._flatten_layers())
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -83,8 +82,13 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
         layer.rate = 0.0
     try:
         backbone = backbone_of(name, application)
-        # As a graph, because eager execution keeps every activation of the batch until the end.
-        tf.function(lambda images: backbone(images, training=True))(preprocessed)
+        if keras.backend.backend() == "tensorflow":
+            # As a graph, because eager execution keeps every activation of the batch until the end.
+            import tensorflow as tf
+
+            tf.function(lambda images: backbone(images, training=True))(preprocessed)
+        else:
+            backbone(keras.ops.convert_to_tensor(preprocessed), training=True)
     finally:
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum

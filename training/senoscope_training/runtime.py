@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def start_tensorflow(threads: int) -> None:
+def start_tensorflow(threads: int, allow_gpu: bool = False) -> None:
     """Import and set up TensorFlow; call once per process, before anything else imports it.
 
-    The CPU it is even where there is a GPU: the reference that exports are compared with must be float32
-    throughout, and TensorFlow convolves in TF32 on recent GPUs.
+    For exports the CPU it is even where there is a GPU: the reference that they are compared with must be
+    float32 throughout, and TensorFlow convolves in TF32 on recent GPUs.
     """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if allow_gpu:
+        os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ["KERAS_BACKEND"] = "tensorflow"
     # MobileNet and others warn that 250x300 is not the size of their ImageNet weights: it is the paper's.
     warnings.filterwarnings("ignore", message=".*`input_shape` is undefined or non-square.*")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import tempfile
-import threading
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,15 +29,15 @@ from senoscope.engine.manifest import (
 from senoscope.engine.sessions import usable_cores
 from senoscope_client.synthetic import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
 from senoscope_training.architectures import ARCHITECTURES
+from senoscope_training.config import FrozenPhase, HeadConfig
 from senoscope_training.fovs import LabelledFovs, synthetic_fovs
-from senoscope_training.head import HeadConfig
-from senoscope_training.network_job import NetworkJob, NetworkResult, run_job, start_worker
+from senoscope_training.network_job import NetworkJob, NetworkResult, run_job
+from senoscope_training.pool import run_jobs
 from senoscope_training.progress import Progress, Report, silent
+from senoscope_training.runtime import start_tensorflow
 from senoscope_training.weights import WeightsOption, WeightsPlan, plan_weights
 
 _LABEL = "starter, synthetic, not for science"
-_LISTEN_EVERY_S = 0.1
-_LAST_WORDS_S = 2.0
 _MAX_JOBS = 4  # a job takes up to 4 GB of memory
 _TOLERANCE = 1e-3  # of a probability: above what float32 does on any device, far below what would matter
 _SOFTWARE = ("senoscope", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy")
@@ -93,7 +89,9 @@ def make_starter(models_dir: Path, options: StarterOptions, report: Report = sil
     Raises
     ------
     StarterError
-        If there already is one (without ``force``), or a process dies.
+        If there already is one (without ``force``).
+    WorkerDied
+        If a process is killed.
     WeightsError, ParityError, DeadHeadError
         If weights cannot be had, an export deviates from Keras, or a head learns nothing.
     """
@@ -115,7 +113,9 @@ def make_starter(models_dir: Path, options: StarterOptions, report: Report = sil
         np.save(data / "held_out.npy", held_out.pixels)
         report(Progress("networks", detail=plan.words))
         jobs = _plan_jobs(build, data, train, held_out, low, high, plan, options)
-        results = _run_jobs(jobs, report)
+        start = partial(start_tensorflow, jobs[0].threads)
+        made = run_jobs(run_job, jobs, _side_by_side(options), start, report)
+        results = {job.name: result for job, result in zip(jobs, made, strict=True)}
         report(Progress("manifest"))
         manifest = _manifest(build, train, held_out, low, high, plan, options, results)
         (build / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
@@ -176,45 +176,6 @@ def _vectors() -> tuple[int, ...]:
     return (0, 1)  # the first two held-out FOVs: one of each class
 
 
-def _run_jobs(jobs: list[NetworkJob], report: Report) -> dict[str, NetworkResult]:
-    """Run the jobs in worker processes; the first failure ends them all."""
-    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    queue: Any = context.SimpleQueue()
-    finished = threading.Event()
-    listener = threading.Thread(target=_listen, args=(queue, finished, report), daemon=True)
-    listener.start()
-    before = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(
-        max_workers=max(1, min(len(jobs), usable_cores() // jobs[0].threads)),
-        mp_context=context,
-        initializer=start_worker,
-        initargs=(queue, jobs[0].threads),
-    )
-    try:
-        running = {executor.submit(run_job, job): job.name for job in jobs}
-        wait(running, return_when=FIRST_EXCEPTION)
-        return {name: future.result() for future, name in running.items() if future.done()}
-    except BrokenProcessPool as error:
-        raise StarterError(
-            "a worker process died; if memory ran out, try --jobs 1 (a job takes up to 4 GB)"
-        ) from error
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        finished.set()
-        listener.join(timeout=_LAST_WORDS_S)
-
-
-def _listen(queue: Any, finished: threading.Event, report: Report) -> None:
-    # Asks and does not wait: a worker that is ended while it writes leaves the queue locked for good.
-    while not (finished.is_set() and queue.empty()):
-        if queue.empty():
-            finished.wait(_LISTEN_EVERY_S)
-        else:
-            report(queue.get())
-
-
 def _manifest(
     build: Path,
     train: LabelledFovs,
@@ -268,7 +229,8 @@ def _manifest(
                 "seed": options.seed,
                 "batch_norm_fovs": options.batch_norm_fovs if plan.random else 0,
                 "augmentation": "none: each FOV is synthesised anew",
-                "head": asdict(HeadConfig()),
+                "head": HeadConfig().model_dump(),
+                "phase1": FrozenPhase().model_dump(),
             },
             data_sha256=train.sha256(),
             split={

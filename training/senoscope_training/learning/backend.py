@@ -1,0 +1,41 @@
+"""Keras on the back end that ``KERAS_BACKEND`` names, deterministic, with as many threads as it was given."""
+
+from __future__ import annotations
+
+import os
+
+
+def start_backend(threads: int) -> None:
+    """Import and set up Keras; call once per process, before anything else imports it.
+
+    On a CPU the same seed then gives the same numbers. GPUs are used where the back end finds any.
+    """
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # An import of scikit-learn or OpenCV must not take all cores from the process beside.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    import cv2
+
+    cv2.setNumThreads(0)
+    if backend == "tensorflow":
+        from senoscope_training.runtime import start_tensorflow
+
+        start_tensorflow(threads, allow_gpu=True)
+    elif backend == "jax":
+        os.environ["XLA_FLAGS"] = " ".join(
+            [
+                os.environ.get("XLA_FLAGS", ""),
+                f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
+                "--xla_gpu_deterministic_ops=true",
+            ]
+        ).strip()
+    elif backend == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:
+        raise ValueError(f"KERAS_BACKEND={backend}: use tensorflow, jax or torch")
+    import keras
+
+    keras.config.disable_interactive_logging()

@@ -1,0 +1,100 @@
+"""Hybrid TL/ML: PCA and a polynomial support vector machine on the pooled features of a frozen network."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_training.config import HybridConfig
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What the machine says.
+
+    Attributes
+    ----------
+    votes : bool array [N]
+        Whether it calls each test FOV positive.
+    chosen : dict
+        ``C``, ``gamma`` and ``degree``.
+    validation_accuracy : float
+        Mean over the folds of the cross-validation that chose them.
+    """
+
+    votes: npt.NDArray[np.bool_]
+    chosen: dict[str, Any]
+    validation_accuracy: float
+
+
+def train_hybrid(
+    features: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.bool_],
+    fovs: npt.NDArray[np.int64],
+    test: npt.NDArray[np.float32],
+    config: HybridConfig,
+    seed: int,
+) -> Votes:
+    """Choose the parameters by cross-validation, fit on everything, and vote.
+
+    Parameters
+    ----------
+    features : float32 array [M, C]
+        Of training FOVs and their copies.
+    labels : bool array [M]
+    fovs : int64 array [M]
+        Which FOV each is made from: copies of a FOV are never on both sides of a fold.
+    test : float32 array [N, C]
+    seed : int
+        Of the folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    rarer = min(len(np.unique(fovs[labels])), len(np.unique(fovs[~labels])))
+    folds = StratifiedGroupKFold(min(config.cv_folds, rarer), shuffle=True, random_state=seed)
+    grid = list(itertools.product(config.c, config.gamma, config.degree))
+    right = np.zeros(len(grid))
+    for learnt, judged in folds.split(features, labels, fovs):
+        # PCA once per fold, not once per point of the grid.
+        train, held = _components(features[learnt], features[judged])
+        for k, point in enumerate(grid):
+            right[k] += (_votes(train, labels[learnt], held, point, config) == labels[judged]).sum()
+    best = int(np.argmax(right))  # of equals the first: the smallest penalty
+    train, unseen = _components(features, test)
+    votes = _votes(train, labels, unseen, grid[best], config)
+    chosen = dict(zip(("C", "gamma", "degree"), grid[best], strict=True))
+    return Votes(votes, chosen, float(right[best] / len(labels)))
+
+
+def _components(train: Float32, other: Float32) -> tuple[Float64, Float64]:
+    """Both as principal components of the first; all components are kept, as in the paper."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(svd_solver="full").fit(train.astype(np.float64))
+    return pca.transform(train), pca.transform(other)
+
+
+def _votes(
+    train: Float64,
+    labels: npt.NDArray[np.bool_],
+    other: Float64,
+    point: tuple[float, float, int],
+    config: HybridConfig,
+) -> npt.NDArray[np.bool_]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import SVC
+
+    c, gamma, degree = point
+    machine = SVC(kernel="poly", C=c, gamma=gamma, degree=degree, max_iter=config.max_iter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        machine.fit(train, labels)
+    return np.asarray(machine.predict(other), np.bool_)
