@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from senoscope.engine.manifest import BackboneWeights, Network, Parity, Variant, sha256_of
+from senoscope.engine.manifest import Network
 from senoscope_training.pool import tell
 from senoscope_training.progress import Progress
 from senoscope_training.weights import WeightsPlan
@@ -88,11 +88,10 @@ def run_job(job: NetworkJob) -> NetworkResult:
 
     from senoscope_training import parity
     from senoscope_training.architectures import ARCHITECTURES, backbone_of, preprocessing
-    from senoscope_training.convert import OPSET
     from senoscope_training.export import export_network
-    from senoscope_training.graph import replace_head, save
     from senoscope_training.head import VALIDATION_FRACTION, stratified_split, train_head
     from senoscope_training.learning.images import FeatureExamples
+    from senoscope_training.publish import publish
     from senoscope_training.random_weights import estimate_batch_norm, smooth_random_kernels
     from senoscope_training.weights import describe_weights, load_application
 
@@ -126,59 +125,46 @@ def run_job(job: NetworkJob) -> NetworkResult:
     )
     trained = train_head(learnt, judged, job.seed, standardize=job.plan.random)
     right = (trained.head.logits(features) > 0) == job.train_labels
-    replace_head(exported.model, trained.head)
-    path = job.directory / f"{job.name}.onnx"
-    save(exported.model, path)
-
     _tell("parity", job.name)
-    sample = np.asarray(held_out[: job.parity_fovs])
-    reference = parity.keras_answers(job.name, backbone, trained.head, sample, job.low, job.high)
-    answers = parity.onnx_answers(path, sample, job.low, job.high, job.threads)
-    report = parity.compare(answers, reference)
-    report.require(job.name)
+    path = job.directory / f"{job.name}.onnx"
+    published = publish(
+        job.name,
+        exported,
+        backbone,
+        trained.head,
+        job.directory,
+        np.asarray(held_out[: job.parity_fovs]),
+        job.low,
+        job.high,
+        weights=weights,
+        seed=trained.seed,
+        metrics={
+            "train_accuracy": float(right[train_indices].mean()),
+            "validation_accuracy": float(right[held_indices].mean()),
+            "validation_loss": trained.progressed.best,
+            "epochs": float(trained.progressed.epoch),
+            "head_attempts": float(trained.attempts),
+        },
+        threads=job.threads,
+    )
     if job.keras_dir is not None:
         _keep_keras(job, application, trained.head)
 
     _tell("held-out", job.name, f"{len(held_out)} FOVs")
     probability = _run_all(str(path), "probability", held_out, job)
     accuracy = float(((probability > 0.5) == job.held_out_labels).mean())
-    entry = Network(
-        name=job.name,
-        architecture=f"keras.applications.{ARCHITECTURES[job.name].keras_name}",
-        opset=OPSET,
-        gradcam_grid=exported.gradcam_grid,
-        feature_size=exported.feature_size,
-        backbone_weights=BackboneWeights(source=weights.source, sha256=weights.sha256),
-        seed=trained.seed,
-        metrics={
-            "held_out_accuracy": accuracy,
-            "train_accuracy": float(right[train_indices].mean()),
-            "validation_accuracy": float(right[held_indices].mean()),
-            "validation_loss": trained.progressed.best,
-            "epochs": float(trained.progressed.epoch),
-            "head_attempts": float(trained.attempts),
-            "parity_relative_logit": report.logit_relative,
-        },
-        variants=(
-            Variant(
-                precision="fp32",
-                file=path.name,
-                bytes=path.stat().st_size,
-                sha256=sha256_of(path),
-                parity=Parity(max_abs_logit=report.logit_absolute, max_abs_gradcam=report.gradcam),
-            ),
-        ),
-    )
+    metrics = {"held_out_accuracy": accuracy, **published.network.metrics}
     _tell(
         "done",
         job.name,
-        f"{accuracy:.0%} of held-out FOVs right; deviates from Keras by {report.logit_relative:.1e} (logit), "
-        f"{report.gradcam:.1e} (Grad-CAM); {time.monotonic() - began:.0f} s",
+        f"{accuracy:.0%} of held-out FOVs right; deviates from Keras by "
+        f"{published.report.logit_relative:.1e} (logit), {published.report.gradcam:.1e} (Grad-CAM); "
+        f"{time.monotonic() - began:.0f} s",
     )
     return NetworkResult(
-        entry,
+        published.network.model_copy(update={"metrics": metrics}),
         probability,
-        [float(reference.probability[k]) for k in job.vectors],
+        [published.expected[k] for k in job.vectors],
         [int(k) for k in held_indices],
     )
 

@@ -18,13 +18,10 @@ from senoscope.engine.manifest import (
     MANIFEST_NAME,
     Channel,
     ChannelRange,
-    Expected,
     Input,
     Manifest,
     NormalizationSpec,
-    TestVector,
     Training,
-    sha256_of,
 )
 from senoscope.engine.sessions import usable_cores
 from senoscope_client.synthetic import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
@@ -34,13 +31,13 @@ from senoscope_training.fovs import LabelledFovs, synthetic_fovs
 from senoscope_training.network_job import NetworkJob, NetworkResult, run_job
 from senoscope_training.pool import run_jobs
 from senoscope_training.progress import Progress, Report, silent
+from senoscope_training.publish import put_in_place, write_test_vector
 from senoscope_training.runtime import start_tensorflow
+from senoscope_training.versions import software_versions
 from senoscope_training.weights import WeightsOption, WeightsPlan, plan_weights
 
 _LABEL = "starter, synthetic, not for science"
 _MAX_JOBS = 4  # a job takes up to 4 GB of memory
-_TOLERANCE = 1e-3  # of a probability: above what float32 does on any device, far below what would matter
-_SOFTWARE = ("senoscope", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,9 @@ def make_starter(models_dir: Path, options: StarterOptions, report: Report = sil
         report(Progress("manifest"))
         manifest = _manifest(build, train, held_out, low, high, plan, options, results)
         (build / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
-        _put_in_place(build, target, temporary / "old", options.force)
+        put_in_place(build, target, temporary / "old", options.force)
+    except FileExistsError as error:
+        raise StarterError(str(error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     report(
@@ -188,19 +187,15 @@ def _manifest(
 ) -> Manifest:
     probability = np.mean([results[name].held_out for name in ARCHITECTURES], axis=0, dtype=np.float64)
     answers = np.asarray(probability > 0.5)
-    vectors = []
-    for k, index in enumerate(_vectors()):
-        path = build / f"test_vector_{k}.npy"
-        np.save(path, held_out.pixels[index])
-        expected = {name: results[name].expected[k] for name in ARCHITECTURES}
-        vectors.append(
-            TestVector(
-                file=path.name,
-                sha256=sha256_of(path),
-                expected=Expected(probability=float(np.mean(list(expected.values()))), networks=expected),
-                tolerance=_TOLERANCE,
-            )
+    vectors = [
+        write_test_vector(
+            build,
+            k,
+            held_out.pixels[index],
+            {name: results[name].expected[k] for name in ARCHITECTURES},
         )
+        for k, index in enumerate(_vectors())
+    ]
     return Manifest(
         name=options.name,
         version=f"{version('senoscope')}+seed{options.seed}",
@@ -239,7 +234,7 @@ def _manifest(
                 "validation": {name: results[name].validation for name in ARCHITECTURES},
             },
             runs=1,
-            software=_software(),
+            software=software_versions(),
         ),
         metrics={
             "held_out_accuracy": float((answers == held_out.labels).mean()),
@@ -249,29 +244,3 @@ def _manifest(
         },
         test_vectors=tuple(vectors),
     )
-
-
-def _software() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError
-
-    found = {}
-    for name in _SOFTWARE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # there are two packages of ONNX Runtime, and one is enough
-    return found
-
-
-def _put_in_place(build: Path, target: Path, old: Path, force: bool) -> None:
-    """Move a finished ensemble to its name."""
-    if force and target.exists():
-        target.replace(old)
-    try:
-        build.rename(target)
-    except OSError as error:
-        if old.exists() and not target.exists():
-            old.replace(target)
-        raise StarterError(
-            f"{target} cannot be put in place: {error}; did another run make it meanwhile?"
-        ) from error

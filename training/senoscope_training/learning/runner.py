@@ -7,7 +7,6 @@ import os
 import platform
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,11 @@ from senoscope_training.learning.job import FoldData, TrainingJob, run_training
 from senoscope_training.learning.seeds import derive_seed
 from senoscope_training.pool import run_jobs
 from senoscope_training.progress import Progress, Report, silent
+from senoscope_training.versions import software_versions
 from senoscope_training.weights import WeightsPlan, plan_weights
 
 _PIXELS = "pixels.npy"
 _MAX_JOBS = 4
-_SOFTWARE = (
-    *("senoscope", "keras", "tensorflow", "jax", "torch", "tf2onnx", "onnx"),
-    *("onnxruntime-gpu", "onnxruntime", "scikit-learn", "scipy", "numpy", "opencv-python-headless"),
-)
 
 
 def run_experiment(config: Config, jobs: int | None = None, report: Report = silent) -> Experiment:
@@ -180,7 +176,7 @@ def _prepare(
         "folds": split_record(data_set, tuple(folds)),
         "intensity_ranges": ranges,
         "weights": plan.words,
-        "software": _software(),
+        "software": software_versions(),
         "host": {
             "system": platform.platform(),
             "processor": platform.processor() or platform.machine(),
@@ -195,13 +191,3 @@ def _prepare(
     with atomic_file(config.directory / CONFIG_NAME) as file:
         file.write(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     return tuple(prepared)
-
-
-def _software() -> dict[str, str]:
-    found = {}
-    for name in _SOFTWARE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -1,0 +1,255 @@
+"""An experiment's fully trained ensemble as a folder that the service loads."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope.engine.manifest import (
+    MANIFEST_NAME,
+    Channel,
+    ChannelRange,
+    Combination,
+    Input,
+    Manifest,
+    NormalizationSpec,
+    Training,
+)
+from senoscope.engine.sessions import usable_cores
+from senoscope_training.architectures import ARCHITECTURES
+from senoscope_training.config import Config
+from senoscope_training.dataset.reading import load_fov
+from senoscope_training.experiment import (
+    Experiment,
+    ExperimentError,
+    Prediction,
+    UnitResult,
+    read_experiment,
+    read_unit,
+    run_folder,
+)
+from senoscope_training.export_job import ExportJob, run_export
+from senoscope_training.model_card import model_card
+from senoscope_training.pool import run_jobs
+from senoscope_training.progress import Progress, Report, silent
+from senoscope_training.publish import Published, put_in_place, write_test_vector
+from senoscope_training.report.metrics import summarize
+from senoscope_training.runtime import start_tensorflow
+from senoscope_training.versions import software_versions
+
+_PARITY_FOVS = 4
+_MAX_JOBS = 4
+_PAPER = "Sorrentino et al. 2023, Front. Chem. 11:1213981, doi:10.3389/fchem.2023.1213981"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export and what to say of it.
+
+    Attributes
+    ----------
+    name : str, optional
+        Of the ensemble; default: the experiment's.
+    fold, run : str, int, optional
+        Which fold and run; default: the first fold, and its run with the lowest mean validation loss. The
+        test FOVs have no say in that choice.
+    authors, licence, intended_use : optional
+        For the manifest and the model card.
+    """
+
+    name: str | None = None
+    fold: str | None = None
+    run: int | None = None
+    authors: tuple[str, ...] = ()
+    licence: str = "not stated"
+    intended_use: str = (
+        "Research use: telling senescent from control cells on the microscope, with the sample preparation "
+        "and settings of the data set that it was trained on. Not for diagnosis."
+    )
+    jobs: int | None = None
+    force: bool = False
+
+
+def export_experiment(
+    directory: Path, models_dir: Path, options: ExportOptions, report: Report = silent
+) -> Path:
+    """Export one run, compare every network with Keras, and put the ensemble into ``models_dir``.
+
+    Raises
+    ------
+    ExperimentError
+        If there is no such run, it is not finished, its weights were not kept, or the name is taken.
+    ParityError, WorkerDied
+        If an exported network deviates from Keras; if a process is killed.
+    """
+    experiment = read_experiment(directory)
+    config = experiment.config
+    fold, run, units = _choose(experiment, options)
+    name = options.name or config.name
+    target = models_dir / name
+    if target.exists() and not options.force:
+        raise ExperimentError(f"{target} exists; --force replaces it, --name takes another")
+    weights = {unit.network: run_folder(directory, fold, run) / f"{unit.unit}.weights.npz" for unit in units}
+    absent = [path for path in weights.values() if not path.is_file()]
+    if absent:
+        raise ExperimentError(f"{absent[0]} is missing: train with keep_weights: all")
+    bounds = experiment.provenance["intensity_ranges"][fold]
+    low, high = (np.array(bounds[side], np.float32) for side in ("low", "high"))
+    sample, vectors = _sample(config, units[0])
+    models_dir.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models_dir))
+    try:
+        build = temporary / "ensemble"
+        build.mkdir()
+        report(Progress("networks", detail=f"{directory.name}, {fold}, run {run}"))
+        side_by_side = options.jobs or min(_MAX_JOBS, usable_cores())
+        threads = max(1, usable_cores() // side_by_side)
+        jobs = [
+            ExportJob(
+                name=unit.network,
+                weights=weights[unit.network],
+                directory=build,
+                sample=sample,
+                low=low,
+                high=high,
+                source=f"fine-tuned from {experiment.provenance['weights']}",
+                seed=int(unit.details["seed"]),
+                metrics=_metrics(unit),
+                threads=threads,
+            )
+            for unit in sorted(units, key=lambda unit: -ARCHITECTURES[unit.network].cost)
+        ]
+        made = run_jobs(run_export, jobs, side_by_side, partial(start_tensorflow, threads), report)
+        published = {job.name: result for job, result in zip(jobs, made, strict=True)}
+        manifest = _manifest(experiment, fold, run, name, options, build, sample, vectors, published)
+        (build / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
+        (build / "README.md").write_text(model_card(manifest), encoding="utf-8", newline="\n")
+        put_in_place(build, target, temporary / "old", options.force)
+    except FileExistsError as error:
+        raise ExperimentError(str(error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    report(Progress("done", detail=f"{target}: load it with senoscope serve --model {name}"))
+    return target
+
+
+def _choose(experiment: Experiment, options: ExportOptions) -> tuple[str, int, list[UnitResult]]:
+    config = experiment.config
+    folds = list(experiment.provenance["folds"])
+    fold = options.fold or folds[0]
+    if fold not in folds:
+        raise ExperimentError(f"there is no fold {fold!r}; there are {', '.join(folds)}")
+    candidates = {}
+    for run in [options.run] if options.run else range(1, config.runs + 1):
+        units = [
+            read_unit(experiment.directory, fold, run, f"fully_trained.{network}")
+            for network in config.networks
+        ]
+        if all(units):
+            candidates[run] = [unit for unit in units if unit is not None]
+    if not candidates:
+        wanted = f"run {options.run}" if options.run else "any run"
+        raise ExperimentError(
+            f"{experiment.directory} has no finished `fully_trained` ensemble in {wanted} of {fold}: "
+            "finish it with senoscope-train run"
+        )
+    run = min(candidates, key=lambda run: float(np.mean([_best_loss(unit) for unit in candidates[run]])))
+    return fold, run, candidates[run]
+
+
+def _best_loss(unit: UnitResult) -> float:
+    phases = unit.history["phase"]
+    return min(
+        loss for loss, phase in zip(unit.history["val_loss"], phases, strict=True) if phase == phases[-1]
+    )
+
+
+def _metrics(unit: UnitResult) -> dict[str, float]:
+    right = (np.array(unit.score) > 0.5) == np.array(unit.truth)
+    return {
+        "test_accuracy": float(right.mean()),
+        "validation_loss": _best_loss(unit),
+        "epochs": float(len(unit.history["loss"])),
+    }
+
+
+def _sample(config: Config, unit: UnitResult) -> tuple[npt.NDArray[Any], tuple[int, int]]:
+    """Some test FOVs to compare on, both classes among them; and which of them become test vectors."""
+    truth = np.array(unit.truth)
+    positive, negative = np.flatnonzero(truth), np.flatnonzero(~truth)
+    chosen = [*negative[: _PARITY_FOVS // 2], *positive[: _PARITY_FOVS // 2]]
+    stack = [load_fov(config.data.path / unit.files[k], config.data, config.input) for k in chosen]
+    return np.stack(stack), (0, len(chosen) - 1)
+
+
+def _manifest(
+    experiment: Experiment,
+    fold: str,
+    run: int,
+    name: str,
+    options: ExportOptions,
+    build: Path,
+    sample: npt.NDArray[Any],
+    vectors: tuple[int, int],
+    published: dict[str, Published],
+) -> Manifest:
+    config, provenance = experiment.config, experiment.provenance
+    bounds = provenance["intensity_ranges"][fold]
+    chosen = _prediction(experiment, fold, run)
+    return Manifest(
+        name=name,
+        version=f"{version('senoscope')}+{fold}.run{run}",
+        created=datetime.now(UTC),
+        licence=options.licence,
+        intended_use=options.intended_use,
+        authors=options.authors or ("not stated",),
+        cite=(_PAPER,),
+        input=Input(
+            height=config.input.height,
+            width=config.input.width,
+            channels=tuple(Channel(name=channel) for channel in config.data.channels),
+            pixel_size_um=config.data.pixel_size_um,
+        ),
+        normalization=NormalizationSpec(
+            k_iqr=config.normalization.k_iqr,
+            channels=tuple(
+                ChannelRange(low=low, high=high)
+                for low, high in zip(bounds["low"], bounds["high"], strict=True)
+            ),
+            fitted_on=f"{len(provenance['folds'][fold]['train'])} training FOVs of {config.data.path.name}",
+        ),
+        networks=tuple(published[network].network for network in config.networks),
+        ensemble=Combination(classes=config.data.classes),
+        training=Training(
+            config=config.model_dump(mode="json", exclude={"runs_dir", "weights_dir"}),
+            data_sha256=provenance["data"]["sha256"],
+            split={"fold": fold, "run": run, **provenance["folds"][fold]},
+            runs=config.runs,
+            software=software_versions(),
+        ),
+        metrics=summarize(chosen.truth, chosen.score),
+        test_vectors=tuple(
+            write_test_vector(
+                build,
+                k,
+                sample[index],
+                {network: published[network].expected[index] for network in config.networks},
+            )
+            for k, index in enumerate(vectors)
+        ),
+    )
+
+
+def _prediction(experiment: Experiment, fold: str, run: int) -> Prediction:
+    return next(
+        p for p in experiment.predictions if (p.fold, p.run, p.system) == (fold, run, "fully_trained")
+    )

@@ -1,0 +1,70 @@
+"""The model card of an exported ensemble: what a person should know before using it."""
+
+from __future__ import annotations
+
+from senoscope.engine.manifest import Manifest
+
+
+def model_card(manifest: Manifest) -> str:
+    """The card as Markdown, from the manifest alone."""
+    spec, training = manifest.input, manifest.training
+    negative, positive = manifest.ensemble.classes
+    ranges = "\n".join(
+        f"| {channel.name} | {bounds.low:g} | {bounds.high:g} |"
+        for channel, bounds in zip(spec.channels, manifest.normalization.channels, strict=True)
+    )
+    networks = "\n".join(
+        f"| {network.name} | {network.metrics.get('test_accuracy', float('nan')):.1%} | "
+        f"{network.variants[0].parity.max_abs_logit:.1e} | {network.variants[0].parity.max_abs_gradcam:.1e} |"
+        for network in manifest.networks
+    )
+    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
+    train, test = len(training.split.get("train", ())), len(training.split.get("test", ()))
+    return f"""# {manifest.name} {manifest.version}
+
+An ensemble of {len(manifest.networks)} networks that tells {positive} from {negative} in a field of view.
+
+**Intended use.** {manifest.intended_use}
+
+**Licence.** {manifest.licence}. **Authors.** {", ".join(manifest.authors)}.
+
+## Input
+
+{spec.height} x {spec.width} pixels of {spec.pixel_size_um:g} um; channels and the raw values that are mapped
+to 0 and 255 (fitted on {manifest.normalization.fitted_on}):
+
+| channel | low | high |
+|---|---|---|
+{ranges}
+
+Images from another microscope, or with other laser powers or gains, lie on another scale: calibrate the
+range before trusting an answer.
+
+## Training and test
+
+{train} FOVs for training and {test} for test, split by {training.config["split"]["by"]}. Data set SHA-256
+`{training.data_sha256}`. The configuration, the files of both sides and the software versions are in
+`ensemble.json`.
+
+On the test FOVs (probability greater than {manifest.ensemble.threshold:g} means {positive}):
+
+| metric | value |
+|---|---|
+{metrics}
+
+Each network alone, and how far its file deviates from the network in Keras:
+
+| network | test accuracy | logit | Grad-CAM (of its maximum) |
+|---|---|---|---|
+{networks}
+
+## Limits
+
+The numbers hold for FOVs like those of the test set. FOVs of one culture plate resemble each other: with a
+split by FOV, numbers flatter what to expect on a new plate. `test_vector_*.npy` are two FOVs of the data
+set; the service checks itself with them whenever it loads the ensemble.
+
+## Cite
+
+{chr(10).join(f"- {text}" for text in manifest.cite)}
+"""
