@@ -10,6 +10,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from senoscope_training.dataset.commands import check, import_zenodo, synthesize
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and export Senoscope's ensembles.")
 
 
@@ -105,6 +107,11 @@ def schema(models_dir: _ModelsDir = None) -> None:
     from senoscope_training.schema import write_schema
 
     print(write_schema(models_dir or default_models_dir()))
+
+
+app.command()(check)
+app.command("import-zenodo")(import_zenodo)
+app.command()(synthesize)
 
 
 def _fail(message: str, code: int) -> NoReturn:
