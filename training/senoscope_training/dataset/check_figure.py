@@ -34,6 +34,12 @@ def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path) -> None:
     ValueError
         If matplotlib knows no such format.
     """
+    # Names of files and classes are not formulas, whatever dollars they have.
+    with mpl.rc_context({"text.parse_math": False}):
+        _figure(data_set, pixels).savefig(path, dpi=150)
+
+
+def _figure(data_set: DataSet, pixels: npt.NDArray[Any]) -> Figure:
     labels = data_set.labels
     channels = len(data_set.channels)
     low, high = fit_range(pixels)
@@ -73,9 +79,7 @@ def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path) -> None:
                     axes.text(
                         -0.06, 0.5, title, ha="right", va="center", transform=axes.transAxes, fontsize=7
                     )
-    # Names of files and classes are not formulas, whatever dollars they have.
-    with mpl.rc_context({"text.parse_math": False}):
-        figure.savefig(path, dpi=150)
+    return figure
 
 
 def _short(file: str) -> str:

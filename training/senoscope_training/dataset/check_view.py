@@ -62,8 +62,10 @@ def _intensities(channels: Sequence[ChannelStats]) -> Table:
     for one in channels:
         table.add_column(Text(one.name), justify="right")
     rows: list[tuple[str, list[str]]] = [("smallest", [f"{one.min:g}" for one in channels])]
-    for name in channels[0].percentiles:
-        rows.append((f"{name} % are below", [f"{one.percentiles[name]:g}" for one in channels]))
+    rows += [
+        (f"{name} % are below", [f"{one.percentiles[name]:g}" for one in channels])
+        for name in channels[0].percentiles
+    ]
     rows += [
         ("largest", [f"{one.max:g}" for one in channels]),
         ("at the largest", [_share(one.at_max) for one in channels]),
