@@ -10,6 +10,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from senoscope_training.dataset.commands import check, import_zenodo, synthesize
+from senoscope_training.export_commands import export
 from senoscope_training.learning.commands import run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and export Senoscope's ensembles.")
@@ -102,6 +104,7 @@ def starter(
 
 
 app.command()(run)
+app.command()(export)
 
 
 @app.command()
@@ -111,6 +114,11 @@ def schema(models_dir: _ModelsDir = None) -> None:
     from senoscope_training.schema import write_schema
 
     print(write_schema(models_dir or default_models_dir()))
+
+
+app.command()(check)
+app.command("import-zenodo")(import_zenodo)
+app.command()(synthesize)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -197,8 +197,8 @@ def _known_groups(data_set: DataSet, by: str) -> list[str]:
     if len(groups) < len(data_set):
         bare = [entry.file for entry in data_set.entries if entry.group is None]
         raise DataSetError(
-            f"split.by: {by} needs a group (culture plate, donor) of each file; {len(bare)} have none, such as "
-            f"{bare[0]}. Fill the column `group` of dataset.csv, or sort the files into <group>/<label>/"
+            f"split.by: {by} needs a group (culture plate, donor) of each file; {len(bare)} have none, such "
+            f"as {bare[0]}. Fill the column `group` of dataset.csv, or sort the files into <group>/<label>/"
         )
     if len(set(groups)) < 2:
         raise DataSetError(
@@ -234,8 +234,8 @@ def _leave_one_out(data_set: DataSet, groups: list[str], wanted: tuple[str, ...]
         test = np.array([one == group for one in groups], np.bool_)
         if not _both(labels[~test]):
             raise DataSetError(
-                f"without the group {group!r} training lacks a class: {_distribution(data_set)}. Name the groups "
-                "to leave out in split.groups, or add fields of view"
+                f"without the group {group!r} training lacks a class: {_distribution(data_set)}. Name the "
+                "groups to leave out in split.groups, or add fields of view"
             )
         note = ""
         if not _both(labels[test]):

@@ -97,7 +97,6 @@ def _from_table(table: Path, root: Path, classes: tuple[str, str]) -> tuple[list
 
 def _read_cells(table: Path) -> tuple[list[tuple[str, dict[str, str]]], list[Fault]]:
     """Each row's place and its cells by lower-case column."""
-
     try:
         if table.stat().st_size > _MAX_TABLE:
             raise _Refused("table", TABLE_NAME, "is larger than 64 MiB", "Keep pixels out of the table")

@@ -1,0 +1,66 @@
+"""Data set folders for tests: real files of little size."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+
+from senoscope_training.config import DataConfig, InputConfig
+
+H, W = 32, 40
+SIZE = InputConfig(height=H, width=W)
+NAMES = ("SRS", "TPEF", "Transmission")
+
+
+def fov(
+    seed: int, *, channels: int = 3, height: int = H, width: int = W, dtype: str = "uint16"
+) -> np.ndarray:
+    """Blurred noise, so that no two look alike."""
+    noise = np.random.default_rng(seed).random((height, width, channels), np.float32)
+    blurred = cv2.GaussianBlur(noise, (0, 0), 4).reshape(height, width, channels).transpose(2, 0, 1)
+    scaled = (blurred - blurred.min()) / np.ptp(blurred) * 250
+    return scaled.astype(dtype)
+
+
+def tiff(array: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **({"photometric": "minisblack"} | options))
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def png(image: np.ndarray) -> bytes:
+    """Of rows and columns, or rows, columns and red, green, blue."""
+    return cv2.imencode(".png", image if image.ndim == 2 else image[:, :, ::-1])[1].tobytes()
+
+
+def write(root: Path, files: dict[str, bytes | str]) -> Path:
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return root
+
+
+def config(root: Path, **changes) -> DataConfig:
+    return DataConfig(path=root, **changes)
+
+
+def good(count: int = 6) -> dict[str, bytes]:
+    """As many files, c for control and s for senescent in turn."""
+    return {f"{'cs'[n % 2]}{n}.tif": tiff(fov(n)) for n in range(count)}
+
+
+def table(files: dict[str, bytes], *extra: str, header: str = "file,label", more: str = "") -> str:
+    """dataset.csv of `good` files; ``more`` is appended to each row, ``extra`` rows come after."""
+    rows = [f"{name},{'control' if name[0] == 'c' else 'senescent'}{more}" for name in files]
+    return "\n".join([header, *rows, *extra]) + "\n"

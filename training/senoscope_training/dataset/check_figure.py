@@ -1,0 +1,86 @@
+"""A picture of a data set: histograms of its channels, and some of its fields of view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from senoscope.engine.intensity import fit_range
+from senoscope_training.dataset.model import DataSet
+
+_SHOWN = 8  # of each class
+_COLOURS = ("#0072b2", "#d55e00")
+
+
+def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path) -> None:
+    """Write the picture.
+
+    Parameters
+    ----------
+    pixels : array [N, C, H, W]
+        Of all entries.
+    path : Path
+        Its suffix decides on the format: png, svg or pdf.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    ValueError
+        If matplotlib knows no such format.
+    """
+    # Names of files and classes are not formulas, whatever dollars they have.
+    with mpl.rc_context({"text.parse_math": False}):
+        _figure(data_set, pixels).savefig(path, dpi=150)
+
+
+def _figure(data_set: DataSet, pixels: npt.NDArray[Any]) -> Figure:
+    labels = data_set.labels
+    channels = len(data_set.channels)
+    low, high = fit_range(pixels)
+    figure = Figure(figsize=(2 + _SHOWN * 1.5, 3 + 2 * channels * 1.4), layout="constrained")
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.2, 2 * channels * 1.1))
+    above, below = parts.flat
+    for c, axes in enumerate(np.atleast_1d(above.subplots(1, channels))):
+        # Beyond the range stands a handful of pixels, which would press the rest into one bin.
+        edges = np.linspace(low[c], high[c], 65)
+        for positive, colour in enumerate(_COLOURS):
+            values = pixels[labels == bool(positive), c].ravel()
+            if not len(values):
+                continue
+            counts, _ = np.histogram(values, edges)
+            axes.stairs(counts / len(values), edges, color=colour, label=data_set.classes[positive])
+        axes.set_title(data_set.channels[c])
+        axes.set_xlabel("raw units")
+        axes.set_ylabel("fraction of pixels")
+        axes.legend(fontsize="small")
+    sheet = below.subplots(2 * channels, _SHOWN, squeeze=False)
+    for axes in sheet.flat:
+        axes.set_axis_off()
+    for positive in (0, 1):
+        members = np.flatnonzero(labels == bool(positive))
+        # Evenly over the files, so that it is not one plate that is shown.
+        chosen = (
+            members[np.unique(np.linspace(0, len(members) - 1, _SHOWN).astype(int))] if len(members) else []
+        )
+        for column, index in enumerate(chosen):
+            for c in range(channels):
+                axes = sheet[positive * channels + c, column]
+                axes.imshow(pixels[index, c], cmap="gray", vmin=low[c], vmax=high[c], interpolation="nearest")
+                if c == 0:
+                    axes.set_title(_short(data_set.entries[index].file), fontsize=5)
+                if column == 0:
+                    title = f"{data_set.classes[positive]}\n{data_set.channels[c]}"
+                    axes.text(
+                        -0.06, 0.5, title, ha="right", va="center", transform=axes.transAxes, fontsize=7
+                    )
+    return figure
+
+
+def _short(file: str) -> str:
+    return file if len(file) <= 32 else f"...{file[-29:]}"

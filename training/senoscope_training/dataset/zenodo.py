@@ -1,0 +1,206 @@
+"""Turning the paper's pickled arrays into a data set folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_training.dataset.faults import nearest
+from senoscope_training.dataset.model import DataSetError
+from senoscope_training.dataset.pickles import HostilePickle, read_pickle
+from senoscope_training.dataset.writing import LabelledFov, new_folder, write_fovs
+from senoscope_training.progress import Progress, Report, silent
+
+__all__ = ["HostilePickle", "import_pickles"]
+
+KEYS = ("train_data", "train_label", "test_data", "test_label")
+SUFFIXES = frozenset({".pickle", ".pkl", ".p", ".pck"})
+CHANNELS = ("SRS", "TPEF", "Transmission")
+CLASSES = ("control", "senescent")
+SOURCE_NAME = "source.json"
+
+
+def import_pickles(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    channels: tuple[str, ...] = CHANNELS,
+    classes: tuple[str, str] = CLASSES,
+    report: Report = silent,
+) -> int:
+    """Write a data set folder from pickles of arrays.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Pickles, or folders of pickles. Together they hold ``train_data``, ``train_label``, ``test_data``
+        and ``test_label``, or the two of one side: in one dictionary, in several, or as one bare array per
+        file that has the key in its name.
+    out : Path
+        Folder to make; it must not be there yet.
+    channels, classes : tuple of str
+        Their names; label 0 or False is the first class.
+
+    Returns
+    -------
+    int
+        Number of fields of view.
+
+    Raises
+    ------
+    HostilePickle
+        If a pickle holds anything but plain arrays. Nothing of it was executed.
+    DataSetError
+        If arrays are missing or do not fit together, or ``out`` is there already. Nothing was written.
+    """
+    found: dict[str, Any] = {}
+    digests: dict[str, str] = {}
+    for path in _pickles_in(sources):
+        report(Progress("reading", detail=path.name))
+        for key, value in _keyed(read_pickle(path), path).items():
+            if key in found:
+                raise DataSetError(f"{path.name} holds {key}, which another file holds too; name one of them")
+            found[key] = value
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    sides = {
+        side: _side(found, side, channels, classes)
+        for side in ("train", "test")
+        if f"{side}_data" in found or f"{side}_label" in found
+    }
+    if not sides:
+        raise DataSetError(f"no file holds one of the keys {', '.join(KEYS)}; is it the right record?")
+
+    def fovs() -> Iterator[LabelledFov]:
+        for side, (data, labels) in sides.items():
+            for n, (pixels, label) in enumerate(zip(data, labels, strict=True)):
+                split = side if len(sides) == 2 else ""
+                yield LabelledFov(f"{side}/{side}_{n:04d}.tif", _supported(pixels), label, split=split)
+
+    total = sum(len(labels) for _, labels in sides.values())
+    with new_folder(out) as folder:
+        write_fovs(folder, fovs(), total, channels, report)
+        record = {"made_by": "senoscope-train import-zenodo", "sha256": digests}
+        (folder / SOURCE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return total
+
+
+def _pickles_in(sources: Sequence[Path]) -> list[Path]:
+    paths: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise DataSetError(f"{source} holds no pickle ({', '.join(sorted(SUFFIXES))})")
+            paths += inside
+        elif source.is_file():
+            paths.append(source)
+        else:
+            raise DataSetError(f"{source}: there is no such file")
+    return paths
+
+
+def _keyed(value: Any, path: Path) -> dict[str, Any]:
+    """The arrays of a file by key."""
+    if isinstance(value, dict):
+        known = {key: value[key] for key in KEYS if key in value}
+        if not known:
+            keys = ", ".join(ascii(key)[:40] for key in list(value)[:8])
+            raise DataSetError(f"{path.name} holds the keys {keys}; one of {', '.join(KEYS)} is needed")
+        return known
+    named = [key for key in KEYS if key in path.stem.lower()]
+    if len(named) != 1:
+        raise DataSetError(
+            f"{path.name} holds a bare {type(value).__name__} and its name does not tell which; put one of "
+            f"{', '.join(KEYS)} into the name"
+        )
+    return {named[0]: value}
+
+
+def _side(
+    found: dict[str, Any], side: str, channels: tuple[str, ...], classes: tuple[str, str]
+) -> tuple[npt.NDArray[Any], list[str]]:
+    """Pixels [N, C, H, W], still of the file's type, and the label of each."""
+    for key in (f"{side}_data", f"{side}_label"):
+        if key not in found:
+            raise DataSetError(f"{key} is in none of the files; name the file that holds it too")
+    data = _images(found[f"{side}_data"], f"{side}_data", len(channels))
+    labels = _labels(found[f"{side}_label"], f"{side}_label", classes)
+    if len(data) != len(labels):
+        raise DataSetError(
+            f"{side}_data holds {len(data)} fields of view, {side}_label {len(labels)} labels; "
+            "there must be as many"
+        )
+    if not labels:
+        raise DataSetError(f"{side}_data is empty; leave its files out")
+    return data, labels
+
+
+def _images(value: Any, key: str, channels: int) -> npt.NDArray[Any]:
+    if isinstance(value, (list, tuple)):
+        if len({(getattr(one, "shape", None), str(getattr(one, "dtype", None))) for one in value}) != 1:
+            raise DataSetError(f"{key} is a list of images that differ in size or type; they must be alike")
+        value = np.stack([np.asarray(one) for one in value])
+    if not isinstance(value, np.ndarray) or value.ndim != 4 or value.dtype.kind not in "uif":
+        what = (
+            f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        )
+        raise DataSetError(f"{key} is {what}; numbers of shape [N, H, W, C] or [N, C, H, W] are needed")
+    first, last = value.shape[1] == channels, value.shape[3] == channels
+    if first == last:
+        raise DataSetError(
+            f"{key} has shape {value.shape}: the axis of the {channels} channels is "
+            f"{'ambiguous' if first else 'missing'}; [N, H, W, C] or [N, C, H, W] is needed"
+        )
+    if value.dtype.kind == "f" and not all(np.isfinite(one).all() for one in value):
+        raise DataSetError(f"{key} holds pixels that are NaN or infinite; the file is damaged")
+    return value if first else value.transpose(0, 3, 1, 2)
+
+
+def _labels(value: Any, key: str, classes: tuple[str, str]) -> list[str]:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty((0, 0, 0))
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype.kind in "SU" and array.ndim == 1:
+        return [
+            _named(text.decode("latin1") if isinstance(text, bytes) else str(text), key, classes)
+            for text in array
+        ]
+    if array.dtype.kind in "buif":
+        hot = array.ndim == 2 and array.shape[1] == 2
+        if hot and np.isin(array, (0, 1)).all() and (array.sum(axis=1, dtype=np.float64) == 1).all():
+            return [classes[int(one)] for one in array[:, 1]]
+        if array.ndim == 1 and np.isin(array, (0, 1)).all():
+            return [classes[int(one)] for one in array]
+    raise DataSetError(
+        f"{key} is no list of labels: 0 and 1, booleans, one-hot rows, or the names "
+        f"{' and '.join(classes)} are needed"
+    )
+
+
+def _named(text: str, key: str, classes: tuple[str, str]) -> str:
+    plain = text.strip().casefold()
+    if plain in ("0", "1"):
+        return classes[int(plain)]
+    for name in classes:
+        if name.casefold() == plain:
+            return name
+    raise DataSetError(
+        f"{key} holds the label {text!a}{nearest(text, classes)}; {' and '.join(classes)} are known"
+    )
+
+
+def _supported(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A field of view as uint8, uint16 or float32, whichever keeps its values."""
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        return pixels.astype(pixels.dtype.newbyteorder("="))
+    return pixels.astype(np.float32)
