@@ -112,6 +112,11 @@ def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec,
             warnings = ("the colour samples of the file are taken as the channels, in their order",)
         else:
             axes, shape = _channel_axis(axes, shape, spec, name)
+    if asked is None and axes == "PCYX" and shape[0] == shape[1]:
+        warnings = (
+            f"the array is taken as {shape[0]} fields of view of {shape[1]} channels each; if the channels "
+            "come first, pass axes=CPYX",
+        )
     place = {letter: n for n, letter in enumerate(axes)}
     height, width = shape[place["Y"]], shape[place["X"]]
     if not spec.any_size and (height, width) != (spec.height, spec.width):

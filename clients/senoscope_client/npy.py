@@ -36,6 +36,8 @@ def describe(stream: BinaryIO, size: int, name: str) -> Description:
         shape, fortran, dtype = read[version](stream)
     except Exception as error:  # NumPy hands the header to Python's parser, which raises what it likes
         raise UnreadableImage(f"{name} is an NPY file with a damaged header; save it again") from error
+    if any(type(length) is not int for length in shape):  # NumPy lets True pass
+        raise UnreadableImage(f"{name} is an NPY file with a damaged header; save it again")
     if dtype.hasobject:
         raise UnreadableImage(
             f"{name} is an NPY file of Python objects, which is never opened; save an array of numbers"

@@ -52,9 +52,9 @@ def results_csv(results: Sequence[Result]) -> str:
 
 
 def _origin(source: Source) -> str:
-    if source.kind == "stream":
-        return f"{source.instrument}/{source.series_id}"
-    return source.file or source.kind
+    name = f"{source.instrument}/{source.series_id}" if source.kind == "stream" else source.file
+    # Whoever names a series or a file has no business with the terminal's cursor and colours.
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name or source.kind)
 
 
 def _flags(flags: Iterable[Flag]) -> str:

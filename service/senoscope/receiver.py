@@ -146,7 +146,9 @@ class Receiver:
                         return
                     assert message.pixels is not None
                     pixels = self._fit(header, message.pixels)
-                    if pixels is not None:
+                    if pixels is None:
+                        self._book.refuse(header)
+                    else:
                         self._hand_on(Fov(pixels, _source(header), arrived_s))
 
     def _fit(self, header: ImageHeader, pixels: npt.NDArray[Any]) -> npt.NDArray[Any] | None:

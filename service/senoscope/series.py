@@ -46,6 +46,8 @@ class Series:
     restarts: int = 0
     end_reason: str | None = None
     _holes: list[tuple[int, int]] = field(default_factory=list)
+    _refused: set[int] = field(default_factory=set)
+    _joined_at: int | None = None
 
     def expect(self, frame: int) -> None:
         """Note that every frame below ``frame`` was sent."""
@@ -59,9 +61,22 @@ class Series:
 
     def see(self, frame: int) -> Verdict:
         """Count an image."""
+        if frame in self._refused:  # sent again, mended this time perhaps
+            self._refused.discard(frame)
+            return "new"
+        if self._joined_at is not None and frame < self._joined_at:
+            # Joined late, and frames come out of order: those in between are on their way or missing.
+            if frame + 1 < self._joined_at:
+                self._holes.insert(0, (frame + 1, self._joined_at))
+                self.missing += self._joined_at - frame - 1
+            self._joined_at = self.first_frame = frame
+            self.received += 1
+            return "new"
         if self.next_frame is not None and frame < self.next_frame and not self._fill(frame):
             self.repeated += 1
             return "repeated"
+        if self.next_frame is None:
+            self._joined_at = frame
         self.expect(frame)
         self.next_frame = max(self.next_frame or 0, frame + 1)
         if self.first_frame is None:
@@ -69,12 +84,19 @@ class Series:
         self.received += 1
         return "new"
 
+    def refuse(self, frame: int) -> None:
+        """Note that an image that came could not be used: its number may come again."""
+        if len(self._refused) < _MAX_HOLES:
+            self._refused.add(frame)
+
     def restart(self) -> None:
         """The same series begins again at frame 0."""
         self.restarts += 1
         self.state = "open"
         self.next_frame = 0
+        self._joined_at = None
         self._holes.clear()
+        self._refused.clear()
 
     def _fill(self, frame: int) -> bool:
         """Whether the frame is one of the missing ones, which then no longer is."""
@@ -126,6 +148,10 @@ class SeriesBook:
     def image(self, header: ImageHeader) -> Verdict:
         """A frame came."""
         return self._open(header).see(header.frame)
+
+    def refuse(self, header: ImageHeader) -> None:
+        """A frame that came could not be used."""
+        self._open(header).refuse(header.frame)
 
     def heartbeat(self, header: HeartbeatHeader) -> None:
         """The publisher lives; frames up to its last one were sent."""

@@ -57,6 +57,7 @@ class Service:
         self._publisher: ResultPublisher | None = None
         self._ready = threading.Event()
         self._closing = False
+        self._assembling = threading.Lock()
         self._failure: str | None = None
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
 
@@ -70,8 +71,9 @@ class Service:
 
     def close(self) -> None:
         """Stop: no more frames are taken, what was computed is told, then everything is let go."""
-        self._closing = True
-        self._loader.join()
+        _log.info("stopping")
+        with self._assembling:  # what is being put together is finished first, what only loads is let be
+            self._closing = True
         self._ready.clear()
         if self._receiver is not None:
             self._receiver.close()
@@ -104,6 +106,11 @@ class Service:
         problem = self.problem()
         if problem is not None:
             raise NotReady(problem)
+
+    @property
+    def loading(self) -> bool:
+        """Whether the ensemble is still being loaded, even though nobody may want it any more."""
+        return self._loader.is_alive()
 
     @property
     def ensemble(self) -> Ensemble:
@@ -171,7 +178,16 @@ class Service:
         settings = self.settings
         directory = find_ensemble(settings.model, settings.models_dir)
         _log.info("loading ensemble", path=str(directory))
-        ensemble = self._ensemble = Ensemble.load(directory, device=settings.device, threads=settings.threads)
+        ensemble = Ensemble.load(directory, device=settings.device, threads=settings.threads)
+        with self._assembling:
+            if self._closing:
+                ensemble.close()
+            else:
+                self._assemble(ensemble)
+
+    def _assemble(self, ensemble: Ensemble) -> None:
+        settings = self.settings
+        self._ensemble = ensemble
         if settings.results:
             self._publisher = ResultPublisher(settings.results, settings.results_cam)
             self._sinks.append(self._publisher)

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -146,6 +147,27 @@ def test_csv_on_request(server: Server, fovs: np.ndarray) -> None:
     assert float(rows[0]["mobilenet"]) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/csv", "text/csv; charset=utf-8"),
+        ("text/csv;q=0, application/json", "application/json"),
+        ("text/csv;q=0.1, application/json", "application/json"),
+        ("*/*", "application/json"),
+    ],
+)
+def test_the_form_that_is_liked_best(server: Server, fovs: np.ndarray, accept: str, kind: str) -> None:
+    answer = httpx.post(f"{server.url}/v1/classify", content=npy(fovs[:1]), headers={"Accept": accept})
+    assert answer.headers["content-type"] == kind
+
+
+def test_three_times_three_planes_are_taken_with_a_word(server: Server) -> None:
+    stack = np.stack([mini.bright(), mini.dark(), mini.dark()])
+    answer = post(server, npy(stack), "application/x-npy").json()
+    assert [result["label"] for result in answer["results"]] == ["senescent", "control", "control"]
+    assert "axes=CPYX" in answer["warnings"][0]
+
+
 @pytest.mark.system("curl")
 @pytest.mark.parametrize(
     "arguments",
@@ -213,6 +235,11 @@ def _with_nan() -> np.ndarray:
     return fov
 
 
+def _bool_shape() -> bytes:
+    header = b"{'descr': '<u2', 'fortran_order': False, 'shape': (True, 3, 250, 300), }\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(450_000)
+
+
 def _bomb() -> bytes:
     zeros = np.zeros((445, 3, 250, 300), np.float32)
     return tiff(zeros, compression="zlib", metadata={"axes": "TCYX"})
@@ -248,6 +275,17 @@ BAD = [
     Bad("512x512", lambda: tiff(mini.dark(3, 512, 512), metadata={"axes": "CYX"}), 422, "wrong_frame_size"),
     Bad("NaN", lambda: tiff(_with_nan(), metadata={"axes": "CYX"}), 422, "non_finite_pixels"),
     Bad("object dtype", _object_npy, 422, "unreadable_image", "application/x-npy"),
+    Bad("True in a shape", _bool_shape, 422, "unreadable_image", "application/x-npy"),
+    Bad(
+        "form with a field",
+        lambda: (
+            b'--x\r\nContent-Disposition: form-data; name="channels"\r\n\r\nTPEF\r\n'
+            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nb\r\n--x--\r\n'
+        ),
+        422,
+        "invalid_request",
+        "multipart/form-data; boundary=x",
+    ),
     Bad("bare pages", lambda: tiff(mini.dark(6)), 422, "ambiguous_axes"),
     Bad("400 kB that declare 400 MB", _bomb, 413, "payload_too_large"),
     Bad(
@@ -407,6 +445,7 @@ def test_wrong_methods_and_paths(server: Server, method: str, path: str, status:
 
 def test_status_pages(server: Server) -> None:
     assert httpx.get(f"{server.url}/livez").json() == {"status": "alive"}
+    assert httpx.head(f"{server.url}/readyz").status_code == 200
     assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
     model = httpx.get(f"{server.url}/v1/model").json()
     assert model["name"] == "miniature"
@@ -433,5 +472,21 @@ def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
 
     server = start_server(miniature, tmp_path / "log.txt")
     time.sleep(0.2)
-    assert stop_server(server) in (0, -15)
+    assert stop_server(server) == 0
     assert "stopped" in server.log.read_text()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_loading_it_does_not_first_become_ready(
+    miniature: Path, tmp_path: Path, kind: signal.Signals
+) -> None:
+    from serving import start_server
+
+    server = start_server(miniature, tmp_path / "log.txt", wait=False)
+    while "loading ensemble" not in server.log.read_text():
+        assert server.process.poll() is None
+        time.sleep(0.005)
+    server.process.send_signal(kind)
+    assert server.process.wait(20) == 0
+    assert "Traceback" not in server.log.read_text()

@@ -50,7 +50,7 @@ def test_classify_as_json_lines_and_csv(miniature: Path, stack: Path) -> None:
     lines = run("classify", stack, "--json", SENOSCOPE_MODEL=str(miniature)).stdout.splitlines()
     results = [json.loads(line) for line in lines]
     assert [result["label"] for result in results] == ["senescent", "control"]
-    assert results[0]["source"] == {"kind": "file", "file": "stack.npy", "frame": 0}
+    assert results[0]["source"] == {"kind": "file", "file": str(stack), "frame": 0}
     assert "href" not in results[0]["gradcam"], "there is no server to link to"
     text = run("classify", stack, "--csv", "--model", miniature).stdout
     assert [row["label"] for row in csv.DictReader(io.StringIO(text))] == ["senescent", "control"]
@@ -61,6 +61,21 @@ def test_classify_writes_overlays(miniature: Path, stack: Path, tmp_path: Path) 
     names = sorted(path.name for path in (tmp_path / "maps").iterdir())
     assert names == [f"stack_{n:04d}_{c}.png" for n in (0, 1) for c in ("SRS", "TPEF", "Transmission")]
     assert cv2.imread(str(tmp_path / "maps" / names[0])).shape == (250, 300, 3)
+
+
+def test_files_of_one_name_do_not_overwrite_each_others_maps(
+    miniature: Path, stack: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "stack.npy"
+    other.parent.mkdir()
+    np.save(other, np.stack([mini.dark(), mini.bright()]))
+    done = run("classify", stack, other, "--cam", tmp_path / "maps", "--csv", "--model", miniature)
+    names = {path.name for path in (tmp_path / "maps").iterdir()}
+    assert len(names) == 12
+    assert {"stack_0000_SRS.png", "stack-2_0000_SRS.png"} <= names
+    assert [row["file"] for row in csv.DictReader(io.StringIO(done.stdout))] == [
+        *(str(stack), str(stack), str(other), str(other))
+    ]
 
 
 def test_one_bad_file_does_not_stop_the_others(miniature: Path, stack: Path, tmp_path: Path) -> None:
@@ -81,6 +96,9 @@ def test_one_bad_file_does_not_stop_the_others(miniature: Path, stack: Path, tmp
         (["serve", "--device", "tpu"], 2, "--device"),
         (["classify", "x.npy", "--model", "/nowhere"], 1, "no ensemble here"),
         (["classify", "x.npy", "--json", "--csv"], 2, "exclude each other"),
+        (["demo", "--device", "bogus"], 2, "--device"),
+        (["demo", "--seed", "-1"], 2, "--seed"),
+        (["demo", "--port", "99999"], 2, "--port"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], code: int, message: str) -> None:
@@ -96,8 +114,11 @@ def test_a_busy_port_is_named(miniature: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("serve", "--port", port, "--model", miniature)
+        asked_in_demo = run("demo", "--port", port, "--model", miniature, "--frames", "1")
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert asked_in_demo.returncode == 1
+    assert f"port {port} is in use" in asked_in_demo.stderr
 
 
 def test_settings_come_from_option_then_variable_then_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +158,9 @@ def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path) -> None
     assert len(children) >= 2
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
-    assert json.loads(out)["classified"] >= 3
+    summary = json.loads(out)
+    assert summary["classified"] >= 3
+    assert (process.returncode, summary["lost"]) == (0, 0), "frames on their way are waited for"
     assert not psutil.wait_procs(children, timeout=5)[1]
 
 

@@ -93,6 +93,35 @@ def test_a_repeated_frame_is_not_classified_again_and_a_late_one_is_no_longer_mi
     assert counts(book.describe()[0]) == (5, 0, 2)
 
 
+def test_frames_out_of_order_before_the_first_one_seen_are_new_once() -> None:
+    book = SeriesBook()
+    assert [book.image(image(n)) for n in (5, 2, 2, 3, 4, 6)] == [
+        "new",
+        "new",
+        "repeated",
+        "new",
+        "new",
+        "new",
+    ]
+    assert counts(book.describe()[0]) == (5, 0, 1)
+
+
+def test_the_number_of_a_refused_frame_may_come_again() -> None:
+    book = SeriesBook()
+    book.start(start())
+    assert book.image(image(0)) == "new"
+    book.refuse(image(0))
+    assert [book.image(image(0)) for _ in range(2)] == ["new", "repeated"]
+
+
+@given(st.lists(st.integers(0, 30), max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_joined_late_no_frame_is_taken_twice(frames: list[int]) -> None:
+    book = SeriesBook()
+    taken = [n for n in frames if book.image(image(n)) == "new"]
+    assert sorted(taken) == sorted(set(frames))
+
+
 def test_a_publisher_that_restarts_with_a_new_series() -> None:
     newer, older = replay(start(A), image(0, A), start(B), image(0, B), end(1, B))
     assert older["state"] == "interrupted"

@@ -118,11 +118,17 @@ async def upload_of(request: Request) -> AsyncIterator[Upload]:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower() or None
     if media_type == "multipart/form-data":
         try:
-            async with request.form(max_files=1, max_fields=1) as form:
+            async with request.form(max_files=1, max_fields=8) as form:
                 files = [value for value in form.values() if isinstance(value, UploadFile)]
                 if len(files) != 1:
                     raise InvalidRequest(
                         "the form holds no file; send exactly one, as `curl -F file=@stack.tif` does"
+                    )
+                extra = [key for key, value in form.multi_items() if not isinstance(value, UploadFile)]
+                if extra:
+                    raise InvalidRequest(
+                        f"the form has a field {extra[0][:40]!r} beside the file: give parameters in the "
+                        f"address, as in /v1/classify?{extra[0][:40]}=..."
                     )
                 name = (files[0].filename or "").replace("\\", "/").rpartition("/")[2] or None
                 yield Upload(files[0].file, name, files[0].content_type)

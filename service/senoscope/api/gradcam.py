@@ -57,11 +57,11 @@ def _draw(record: Record, parameters: GradcamParameters, channels: tuple[str, ..
         raise InvalidRequest(
             f"network {parameters.network!r} is not in the ensemble: {', '.join(prediction.networks)}"
         )
-    if parameters.style == "map":
-        return map_png(gradcam)
     name = parameters.channel or channels[0]
     if name not in channels:
         raise InvalidRequest(f"channel {name!r} is not one of {', '.join(channels)}")
+    if parameters.style == "map":
+        return map_png(gradcam)
     c = channels.index(name)
     bounds = record.result.normalization
     channel = scale_channel(record.fov.pixels[c], bounds.low[c], bounds.high[c])

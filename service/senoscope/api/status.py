@@ -17,13 +17,13 @@ def _service(request: Request) -> Service:
     return service
 
 
-@router.get("/livez")
+@router.api_route("/livez", methods=["GET", "HEAD"])
 async def livez() -> dict[str, str]:
     """Whether the process answers at all."""
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.api_route("/readyz", methods=["GET", "HEAD"])
 async def readyz(request: Request) -> JSONResponse:
     """200 after warm-up and test vectors, while every thread runs; otherwise 503 with the reason."""
     problem = _service(request).problem()

@@ -57,7 +57,7 @@ def classify(
         maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
         with Progress(console=messages, disable=not messages.is_terminal) as progress:
             overall = progress.add_task("files", total=len(files))
-            for path in files:
+            for path, stem in zip(files, _unique_stems(files), strict=True):
                 try:
                     stack = read_fovs(
                         path,
@@ -74,12 +74,12 @@ def classify(
                     for warning in stack.warnings:
                         messages.print(f"[yellow]{path}[/yellow]: {warning}", highlight=False)
                     task = progress.add_task(path.name, total=len(stack.pixels))
-                    for record in _classify_stack(ensemble, maker, stack, path.name):
+                    for record in _classify_stack(ensemble, maker, stack, str(path)):
                         records.append(record)
                         if as_json:
                             print(record.json("grid" if cam is None else "none").decode(), flush=True)
                         if cam is not None:
-                            _write_overlays(record, cam, spec.channels)
+                            _write_overlays(record, cam, stem, spec.channels)
                         progress.advance(task)
                 progress.advance(overall)
     if as_csv:
@@ -101,13 +101,25 @@ def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: FovStack, nam
     return records
 
 
-def _write_overlays(record: Record, folder: Path, channels: tuple[str, ...]) -> None:
+def _unique_stems(files: list[Path]) -> list[str]:
+    """A name for each file's pictures: its stem, with as much more as it takes to tell files apart."""
+    stems: list[str] = []
+    for path in files:
+        stem, n = path.stem, 1
+        while stem in stems:
+            n += 1
+            stem = f"{path.stem}-{n}"
+        stems.append(stem)
+    return stems
+
+
+def _write_overlays(record: Record, folder: Path, stem: str, channels: tuple[str, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source, bounds = record.result.source, record.result.normalization
     gradcam = record.prediction.map()
     for c, channel in enumerate(channels):
         scaled = scale_channel(record.fov.pixels[c], bounds.low[c], bounds.high[c])
-        name = f"{Path(source.file or 'fov').stem}_{source.frame:04d}_{channel}.png"
+        name = f"{stem}_{source.frame:04d}_{channel}.png"
         (folder / name).write_bytes(overlay_png(gradcam, scaled))
 
 

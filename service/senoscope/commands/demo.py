@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -40,8 +41,8 @@ def demo(
     rate: Annotated[
         float | None, typer.Option(min=0.01, help="FOVs per second; default: what this machine can follow.")
     ] = None,
-    port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8750,
-    seed: Annotated[int, typer.Option(help="Of the synthetic FOVs.")] = 2023,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 takes a free one.")] = 8750,
+    seed: Annotated[int, typer.Option(min=0, help="Of the synthetic FOVs.")] = 2023,
     model: Annotated[str | None, typer.Option(help="Ensemble; default: the starter ensemble.")] = None,
     models_dir: Annotated[Path | None, typer.Option(help="Where named ensembles live.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda or cpu.")] = None,
@@ -52,14 +53,14 @@ def demo(
 ) -> None:
     """Everything at once: the starter ensemble, the service, and a simulated microscope that scans."""
     del no_browser  # there is no page to open yet
-    given = {"model": model, "models_dir": models_dir}
+    given = {"model": model, "models_dir": models_dir, "device": device}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     console = Console(stderr=True)
     began_s = time.perf_counter()
+    http_port = _port(port)
     _ensure_ensemble(settings, console)
     making_s = time.perf_counter() - began_s
-    http_port = port or _free_port()
-    frames_at, results_at = (f"tcp://127.0.0.1:{_free_port()}" for _ in range(2))
+    frames_at, results_at = (f"tcp://127.0.0.1:{_port(0)}" for _ in range(2))
     url = f"http://127.0.0.1:{http_port}"
     serve = ["serve", "--port", str(http_port), "--stream", frames_at, "--results", results_at]
     serve += ["--model", settings.model, "--models-dir", str(settings.models_dir)]
@@ -80,6 +81,7 @@ def demo(
         publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
         publish += ["--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
         score = DemoScore(seed)
+        interrupted = False
         with (
             client.live(timeout_s=0.5) as results,
             _process("microscope", [sys.executable, "-m", "senoscope_client.cli", *publish]) as microscope,
@@ -88,9 +90,12 @@ def demo(
             try:
                 _watch(results, microscope, service, score, table, frames)
             except KeyboardInterrupt:
-                console.print("stopped")
+                interrupted = True
+                console.print("stopping: waiting for the frames on their way")
+                microscope.terminate()
+                _watch(results, microscope, service, score, table, None)
         stream = client.stream()
-    sent = frames if frames is not None else _frames_sent(stream)
+    sent = _frames_sent(stream) if frames is None or interrupted else frames
     summary = {
         **score.summary(sent, stream),
         "model": settings.model,
@@ -136,9 +141,15 @@ def _ensure_ensemble(settings: Settings, console: Console) -> None:
         raise NotReady("the starter ensemble could not be made; the lines above tell why")
 
 
-def _free_port() -> int:
+def _port(wanted: int) -> int:
+    """That port if nobody listens there, or a free one for 0; asked before anything long begins."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        if os.name == "posix":  # where it means: though connections to an earlier listener linger
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise OSError(f"port {wanted} is in use; --port takes another") from error
         return int(probe.getsockname()[1])
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import signal
 import socket
+import sys
 
 import structlog
 import typer
@@ -32,8 +35,9 @@ def serve(settings: Settings) -> None:
         _log.warning(
             "anyone who reaches this address can use the service: it has no authentication", host=host
         )
+    service = Service(settings, on_failure=stop)
     config = uvicorn.Config(
-        create_app(Service(settings, on_failure=stop)),
+        create_app(service),
         log_config=None,
         access_log=False,
         ws="websockets-sansio",
@@ -44,7 +48,16 @@ def serve(settings: Settings) -> None:
     )
     server = uvicorn.Server(config)
     typer.echo(f"Senoscope listens on http://{f'[{host}]' if ':' in host else host}:{port}", err=True)
+    # uvicorn raises the signal that stopped it once more, for whoever started it; stopping when asked to is
+    # success here, so there is nobody to tell.
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, lambda *_: None)
     server.run(sockets=[listener])
+    if service.loading and not failures:
+        # Stopped while it was loading: the networks cannot be interrupted, and there is nothing to save.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     if failures:
         raise typer.Exit(1)
 

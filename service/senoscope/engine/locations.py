@@ -41,7 +41,7 @@ def find_ensemble(model: str, models_dir: Path) -> Path:
     present = sorted(path.parent.name for path in models_dir.glob(f"*/{MANIFEST_NAME}"))
     there = f"there are: {', '.join(present)}" if present else "there is none in that folder yet"
     raise EnsembleError(
-        named,
+        Path(model) if Path(model).is_dir() else named,
         f"no ensemble here; {there}. `senoscope-train starter` makes the starter ensemble; "
         "--model takes a name in --models-dir, or the path of a folder",
     )

@@ -282,7 +282,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
         raise EnsembleError(path, f"cannot be read: {error.strerror}") from error
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EnsembleError(path, f"is not JSON: {error}") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -81,9 +82,17 @@ class Checkpoint:
         self._last_s = time.monotonic()
 
     def load(self, model: Any) -> tuple[Progressed, list[npt.NDArray[Any]]] | None:
-        """Put a model into the state that was written; None if nothing was."""
-        if not self._path.is_file():
-            return None
+        """Put a model into the state that was written; None if nothing was, or it is damaged."""
+        try:
+            groups, progressed = self._read()
+        except (FileNotFoundError, BadZipFile, EOFError, KeyError, ValueError):
+            return None  # to begin anew costs time and changes no number
+        model.set_weights(groups["now"])
+        for variable, value in zip(model.optimizer.variables, groups["optimizer"], strict=True):
+            variable.assign(value)
+        return progressed, groups["best"]
+
+    def _read(self) -> tuple[dict[str, list[npt.NDArray[Any]]], Progressed]:
         with np.load(self._path) as arrays:
             groups = {
                 name: [
@@ -91,11 +100,7 @@ class Checkpoint:
                 ]
                 for name in ("now", "best", "optimizer")
             }
-            progressed = Progressed(**json.loads(arrays["progressed"].tobytes()))
-        model.set_weights(groups["now"])
-        for variable, value in zip(model.optimizer.variables, groups["optimizer"], strict=True):
-            variable.assign(value)
-        return progressed, groups["best"]
+            return groups, Progressed(**json.loads(arrays["progressed"].tobytes()))
 
     def remove(self) -> None:
         """Forget it."""

@@ -1,0 +1,134 @@
+"""Training with early stopping that goes on after any interruption as if there had been none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from senoscope_training.config import FrozenPhase, HeadConfig
+from senoscope_training.learning.images import FeatureExamples
+
+CONFIG = HeadConfig(dropout=0.5)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _keras(tensorflow):
+    pass
+
+
+def examples(count: int = 60, size: int = 30, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2 == 1
+    return FeatureExamples((rng.normal(0, 1, (count, size)) + labels[:, None]).astype(np.float32), labels)
+
+
+def train(phase, checkpoint=None, watch=None):
+    import keras
+
+    from senoscope_training.head import build_head, compile_for, head_loss
+    from senoscope_training.learning.fitting import fit
+
+    data, held = examples(), examples(seed=1)
+    keras.utils.set_random_seed(3)
+    model = build_head(30, CONFIG)
+    compile_for(model, phase.learning_rate)
+    progressed = fit(
+        model,
+        data,
+        lambda: head_loss(model.get_weights(), held.features, held.truth, CONFIG),
+        phase,
+        seed=7,
+        checkpoint=checkpoint,
+        watch=watch,
+    )
+    return model.get_weights(), progressed
+
+
+def test_resumed_anywhere_ends_with_the_same_numbers(tmp_path):
+    from senoscope_training.learning.fitting import Checkpoint
+
+    phase = FrozenPhase(max_epochs=12, learning_rate=0.01)
+    weights, progressed = train(phase)
+    for stop in range(1, 12, 3):
+        path = tmp_path / f"{stop}.npz"
+
+        def kill(epoch, columns, stop=stop):
+            if epoch == stop:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train(phase, Checkpoint(path, every_s=0), kill)
+        again, same = train(phase, Checkpoint(path, every_s=0))
+        assert same == progressed
+        for ours, theirs in zip(again, weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_stops_after_patience_and_restores_the_best(tmp_path):
+    losses = iter([1.0, 0.5, 0.6, 0.7, 0.8, 0.9])
+    import keras
+
+    from senoscope_training.head import build_head, compile_for
+    from senoscope_training.learning.fitting import fit
+
+    keras.utils.set_random_seed(0)
+    model = build_head(30, CONFIG)
+    compile_for(model, 0.1)
+    kept = []
+    progressed = fit(
+        model,
+        examples(),
+        lambda: next(losses),
+        FrozenPhase(patience=3, max_epochs=50),
+        seed=0,
+        watch=lambda epoch, columns: kept.append(model.get_weights()),
+    )
+    assert progressed.epoch == 5
+    assert progressed.best == 0.5
+    np.testing.assert_array_equal(model.get_weights()[0], kept[1][0])
+
+
+def test_a_small_gain_does_not_count():
+    losses = iter([1.0, 0.999, 0.998, 0.997])
+    import keras
+
+    from senoscope_training.head import build_head, compile_for
+    from senoscope_training.learning.fitting import fit
+
+    keras.utils.set_random_seed(0)
+    model = build_head(30, CONFIG)
+    compile_for(model, 0.1)
+    progressed = fit(
+        model, examples(), lambda: next(losses), FrozenPhase(patience=3, min_delta=0.005), seed=0
+    )
+    assert progressed.epoch == 4
+    assert progressed.best == 1.0
+
+
+def test_a_loss_that_is_no_number_says_so():
+    import keras
+
+    from senoscope_training.head import build_head, compile_for
+    from senoscope_training.learning.fitting import FitError, fit
+
+    keras.utils.set_random_seed(0)
+    model = build_head(30, CONFIG)
+    compile_for(model, 0.1)
+    with pytest.raises(FitError, match=r"epoch 1 .*lower learning_rate"):
+        fit(model, examples(), lambda: float("nan"), FrozenPhase(), seed=0)
+
+
+def test_a_damaged_checkpoint_is_not_a_crash(tmp_path):
+    """A kill never leaves one (it is written beside and renamed), but a full disk's repair might."""
+    from senoscope_training.learning.fitting import Checkpoint
+
+    path = tmp_path / "c.npz"
+    path.write_bytes(b"PK\x03\x04 damaged")
+    phase = FrozenPhase(max_epochs=2)
+    weights, _ = train(phase)
+    again, _ = train(phase, Checkpoint(path, every_s=0))
+    np.testing.assert_array_equal(weights[0], again[0])
