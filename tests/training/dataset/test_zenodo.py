@@ -243,7 +243,7 @@ def test_a_file_that_is_cut_off_again_is_kept_for_the_next_time(tmp_path):
     (tmp_path / "data.pickle.part").write_bytes(zenodo.body[:4000])
     client = httpx.Client(transport=httpx.MockTransport(broken))
     with pytest.raises(
-        DataSetError, match=rf"cannot be reached \(cut off\).*kept in.*zenodo.org/records/{RECORD}"
+        DataSetError, match=rf"cannot be reached \(cut off\).*kept.*zenodo.org/records/{RECORD}"
     ):
         download_record(tmp_path, lambda *_: None, client)
     assert (tmp_path / "data.pickle.part").stat().st_size == 4000
