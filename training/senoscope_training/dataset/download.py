@@ -49,10 +49,11 @@ def download_record(folder: Path, step: Step, client: httpx.Client | None = None
     DataSetError
         If Zenodo cannot be reached, answers nonsense, or a file is not what the record says.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with client or httpx.Client(timeout=30, follow_redirects=True) as opened:
         try:
-            return [_fetch(opened, file, folder, step) for file in _files(opened)]
+            files = _files(opened)
+            folder.mkdir(parents=True, exist_ok=True)
+            return [_fetch(opened, file, folder, step) for file in files]
         except httpx.HTTPStatusError as error:
             raise DataSetError(
                 f"{error.request.url} answers {error.response.status_code} "
@@ -60,8 +61,8 @@ def download_record(folder: Path, step: Step, client: httpx.Client | None = None
             ) from error
         except httpx.HTTPError as error:
             raise DataSetError(
-                f"Zenodo cannot be reached ({str(error) or type(error).__name__}). What arrived is kept in "
-                f"{folder}; run the command again, or download https://zenodo.org/records/{RECORD} with a "
+                f"Zenodo cannot be reached ({str(error) or type(error).__name__}). What has arrived is kept "
+                f"in {folder}; run the command again, or download https://zenodo.org/records/{RECORD} with a "
                 "browser and name the files"
             ) from error
         except OSError as error:

@@ -25,7 +25,7 @@ from senoscope_training.dataset.pickled_arrays import (
     build_type,
 )
 
-_MAX_OPCODES = 1_000_000
+_MAX_OPCODES = 200_000
 _MAX_FILE = 32 * 1024**3
 _SAFE = "nothing in the file was executed"
 
