@@ -21,9 +21,8 @@ def run(
     json_progress: Annotated[
         bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
     ] = False,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Leave the report to later.")] = False,
 ) -> None:
-    """Train every system that a configuration names, and write the report.
+    """Train every system that a configuration names.
 
     Interrupt it at will: the same command goes on where it was and ends with the same numbers.
     """
@@ -43,10 +42,8 @@ def run(
         reporter = JsonReporter() if json_progress else TrainingReporter(experiment)
         with reporter as report:
             run_experiment(experiment, jobs, report)
-        if not no_report:
-            from senoscope_training.report.write import write_report
-
-            print(write_report(experiment.directory))
+        if not json_progress:
+            print(experiment.directory)
     except (ConfigError, DataSetError, ExperimentError, WeightsError, DeadHeadError, FitError) as error:
         _fail(str(error), 1)
     except WorkerDied as error:

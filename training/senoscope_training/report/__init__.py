@@ -1,0 +1,1 @@
+"""What an experiment gave: metrics, tables, figures, one page to publish from."""

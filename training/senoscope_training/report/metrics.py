@@ -1,0 +1,252 @@
+"""Metrics of binary classification, exact in the cases that matter: ties, and classes that are absent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+THRESHOLD = 0.5
+CALIBRATION_BINS = 10
+
+
+class MetricError(ValueError):
+    """A metric that the data cannot give; the message names it and what is missing."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of answers: true and false, positive and negative."""
+
+    tp: int
+    fp: int
+    tn: int
+    fn: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of right answers."""
+        return (self.tp + self.tn) / (self.tp + self.fp + self.tn + self.fn)
+
+    @property
+    def precision(self) -> float:
+        """Fraction of positive answers that are right; 0 where there is no positive answer."""
+        return self.tp / (self.tp + self.fp) if self.tp + self.fp else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Fraction of positive FOVs that are found (sensitivity)."""
+        return _share(self.tp, self.tp + self.fn, "recall", "positive")
+
+    @property
+    def specificity(self) -> float:
+        """Fraction of negative FOVs that are called negative."""
+        return _share(self.tn, self.tn + self.fp, "specificity", "negative")
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 0 where both are 0."""
+        if self.tp + self.fn == 0:
+            _share(0, 0, "F1", "positive")
+        return 2 * self.tp / (2 * self.tp + self.fp + self.fn)
+
+
+def _share(part: int, whole: int, metric: str, missing: str) -> float:
+    if whole == 0:
+        raise MetricError(f"{metric} needs FOVs of the {missing} class, and there is none")
+    return part / whole
+
+
+def confusion(truth: npt.ArrayLike, score: npt.ArrayLike, threshold: float = THRESHOLD) -> Confusion:
+    """Count answers; a FOV is called positive where its score is greater than the threshold.
+
+    Parameters
+    ----------
+    truth : bool array [N]
+    score : float array [N]
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, nothing is there, or a score is not finite.
+    """
+    t, s = _checked(truth, score)
+    answer = s > threshold
+    return Confusion(
+        tp=int((answer & t).sum()),
+        fp=int((answer & ~t).sum()),
+        tn=int((~answer & ~t).sum()),
+        fn=int((~answer & t).sum()),
+    )
+
+
+def auc(truth: npt.ArrayLike, score: npt.ArrayLike) -> float:
+    """Area under the ROC curve: how often a positive FOV scores higher than a negative one, ties half.
+
+    By midranks (Mann and Whitney 1947), which equals the trapezoid over distinct scores.
+
+    Raises
+    ------
+    MetricError
+        If one of the classes is absent.
+    """
+    t, s = _checked(truth, score)
+    positives, negatives = _both(t, "AUC")
+    _, place, count = np.unique(s, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    midrank = last - (count - 1) / 2
+    rank_sum = midrank[place][t].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def roc(truth: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """The ROC curve, from (0, 0) to (1, 1), one point per distinct score.
+
+    Returns
+    -------
+    false_positive_rate, true_positive_rate : float64 arrays [K]
+
+    Raises
+    ------
+    MetricError
+        If one of the classes is absent.
+    """
+    t, s = _checked(truth, score)
+    positives, negatives = _both(t, "the ROC curve")
+    order = np.argsort(-s, kind="stable")
+    distinct = np.append(np.flatnonzero(np.diff(s[order])), len(s) - 1)
+    tpr = np.concatenate([[0.0], np.cumsum(t[order])[distinct] / positives])
+    fpr = np.concatenate([[0.0], np.cumsum(~t[order])[distinct] / negatives])
+    return fpr, tpr
+
+
+def brier(truth: npt.ArrayLike, probability: npt.ArrayLike) -> float:
+    """Mean squared error of probabilities (Brier 1950)."""
+    t, p = _checked(truth, probability)
+    return float(np.square(p - t).mean())
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A calibration curve over equal bins of probability; empty bins are left out.
+
+    Attributes
+    ----------
+    predicted, observed : float64 array [K]
+        Mean probability and fraction of positive FOVs in each bin.
+    count : int64 array [K]
+    """
+
+    predicted: Floats
+    observed: Floats
+    count: npt.NDArray[np.int64]
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: mean distance of the two, weighted with the bins' counts."""
+        return float((np.abs(self.predicted - self.observed) * self.count).sum() / self.count.sum())
+
+
+def reliability(
+    truth: npt.ArrayLike, probability: npt.ArrayLike, bins: int = CALIBRATION_BINS
+) -> Reliability:
+    """The calibration curve of the positive class's probability (Guo et al. 2017, binary form)."""
+    t, p = _checked(truth, probability)
+    if p.min() < 0 or p.max() > 1:
+        raise ValueError(f"probabilities lie in 0..1; these reach from {p.min():g} to {p.max():g}")
+    place = np.minimum((p * bins).astype(np.int64), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    there = count > 0
+    predicted = np.bincount(place, p, bins)[there] / count[there]
+    observed = np.bincount(place, t, bins)[there] / count[there]
+    return Reliability(predicted, observed, count[there])
+
+
+def bootstrap(
+    truth: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    metric: Callable[[Bools, Floats], float],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a metric's mean over runs.
+
+    FOVs are resampled within each class, so that no resample lacks one; every run answers for the same
+    resampled FOVs.
+
+    Parameters
+    ----------
+    scores : float array [N] or [R, N]
+        Of R runs.
+
+    Returns
+    -------
+    low, high : float
+    """
+    t = np.asarray(truth, np.bool_)
+    runs = np.atleast_2d(np.asarray(scores, np.float64))
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(t == value) for value in (False, True) if (t == value).any()]
+    found = np.empty(resamples)
+    for k in range(resamples):
+        drawn = np.concatenate([rng.choice(group, len(group)) for group in members])
+        found[k] = np.mean([metric(t[drawn], run[drawn]) for run in runs])
+    tail = (1 - level) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def mean_sd(values: npt.ArrayLike) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1) over runs; the deviation of a single run is 0."""
+    v = np.asarray(values, np.float64)
+    return float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else 0.0
+
+
+def summarize(truth: npt.ArrayLike, score: npt.ArrayLike) -> dict[str, float]:
+    """Every metric that the data can give, by name; those that need an absent class are left out."""
+    counts = confusion(truth, score)
+    makers: dict[str, Callable[[], float]] = {
+        "accuracy": lambda: counts.accuracy,
+        "precision": lambda: counts.precision,
+        "recall": lambda: counts.recall,
+        "specificity": lambda: counts.specificity,
+        "f1": lambda: counts.f1,
+        "auc": lambda: auc(truth, score),
+        "brier": lambda: brier(truth, score),
+        "ece": lambda: reliability(truth, score).ece,
+    }
+    found = {"fovs": float(np.size(truth))}
+    for name, make in makers.items():
+        try:
+            found[name] = make()
+        except MetricError:
+            continue
+    return found
+
+
+def _both(truth: Bools, metric: str) -> tuple[int, int]:
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    if not positives or not negatives:
+        absent = "negative" if positives else "positive"
+        raise MetricError(f"{metric} needs FOVs of both classes, and there is none of the {absent} class")
+    return positives, negatives
+
+
+def _checked(truth: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Bools, Floats]:
+    t: npt.NDArray[Any] = np.asarray(truth)
+    s: Floats = np.asarray(score, np.float64)
+    if t.ndim != 1 or t.shape != s.shape or not len(t):
+        raise ValueError(f"truth and score must be two lists of one length, not {t.shape} and {s.shape}")
+    if not np.isin(t, (0, 1)).all():
+        raise ValueError("truth must be False or True for each FOV")
+    if not np.isfinite(s).all():
+        raise ValueError(f"{int((~np.isfinite(s)).sum())} scores are not finite")
+    return t.astype(np.bool_), s
