@@ -11,8 +11,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from senoscope_training.dataset.commands import check, import_zenodo, synthesize
+from senoscope_training.evaluate_commands import evaluate
 from senoscope_training.export_commands import export
 from senoscope_training.learning.commands import run
+from senoscope_training.report.commands import report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and export Senoscope's ensembles.")
 
@@ -93,8 +95,8 @@ def starter(
     )
     reporter = JsonReporter() if json_progress else TextReporter(tuple(ARCHITECTURES))
     try:
-        with reporter as report:
-            made = make_starter(models_dir or default_models_dir(), options, report)
+        with reporter as tell:
+            made = make_starter(models_dir or default_models_dir(), options, tell)
     except (StarterError, WorkerDied, WeightsError, ParityError, DeadHeadError) as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
@@ -105,6 +107,8 @@ def starter(
 
 app.command()(run)
 app.command()(export)
+app.command()(evaluate)
+app.command()(report)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -245,13 +245,15 @@ class Config(_Model):
         return self.runs_dir / self.name
 
 
-def load_config(path: Path, overrides: dict[str, Any] | None = None) -> Config:
+def load_config(path: Path, *, runs: int | None = None, data: Path | None = None) -> Config:
     """Read a configuration file.
 
     Parameters
     ----------
-    overrides : dict
-        Top-level keys that win over the file's.
+    runs : int, optional
+        Instead of the file's.
+    data : Path, optional
+        Folder of the data set, instead of the file's.
 
     Raises
     ------
@@ -268,7 +270,11 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> Config:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path} must hold keys such as `name:` and `data:`")
-    document |= overrides or {}
+    if runs is not None:
+        document["runs"] = runs
+    if data is not None:
+        given = document.get("data")
+        document["data"] = (given if isinstance(given, dict) else {}) | {"path": str(data.resolve())}
     try:
         config = Config.model_validate(document)
     except ValidationError as error:

@@ -11,6 +11,9 @@ import typer
 
 def run(
     config: Annotated[Path, typer.Argument(dir_okay=False, help="Configuration file (YAML).")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set, instead of the configuration's.")
+    ] = None,
     runs: Annotated[
         int | None, typer.Option(min=1, help="Repetitions; more than there are adds to them.")
     ] = None,
@@ -21,8 +24,9 @@ def run(
     json_progress: Annotated[
         bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
     ] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Leave the report to later.")] = False,
 ) -> None:
-    """Train every system that a configuration names.
+    """Train every system that a configuration names, and write the report.
 
     Interrupt it at will: the same command goes on where it was and ends with the same numbers.
     """
@@ -38,12 +42,14 @@ def run(
     from senoscope_training.weights import WeightsError
 
     try:
-        experiment = load_config(config, {} if runs is None else {"runs": runs})
+        experiment = load_config(config, runs=runs, data=data)
         reporter = JsonReporter() if json_progress else TrainingReporter(experiment)
         with reporter as report:
             run_experiment(experiment, jobs, report)
-        if not json_progress:
-            print(experiment.directory)
+        if not no_report:
+            from senoscope_training.report.write import write_report
+
+            print(write_report(experiment.directory), file=sys.stderr if json_progress else sys.stdout)
     except (ConfigError, DataSetError, ExperimentError, WeightsError, DeadHeadError, FitError) as error:
         _fail(str(error), 1)
     except WorkerDied as error:

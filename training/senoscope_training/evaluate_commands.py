@@ -1,0 +1,89 @@
+"""The command ``senoscope-train evaluate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class _Split(StrEnum):
+    test = "test"
+    train = "train"
+    all = "all"
+
+
+class _Device(StrEnum):
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+class _Fit(StrEnum):
+    refuse = "refuse"
+    pad = "pad"
+    resize = "resize"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Ensemble: a name in the folder of ensembles, or a path.")],
+    data: Annotated[Path, typer.Argument(file_okay=False, help="Folder of a labelled data set.")],
+    split: Annotated[_Split, typer.Option(help="Which FOVs, by the column of dataset.csv.")] = _Split.test,
+    models_dir: Annotated[
+        Path | None, typer.Option(envvar="SENOSCOPE_MODELS_DIR", help="Where named ensembles live.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="CSV file with each FOV's answer.")] = None,
+    fit: Annotated[_Fit, typer.Option(help="What to do with FOVs of another size.")] = _Fit.refuse,
+    grey: Annotated[bool, typer.Option("--grey", help="Repeat grey images over the channels.")] = False,
+    device: Annotated[_Device, typer.Option(help="Where the ensemble runs.")] = _Device.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+) -> None:
+    """Run an exported ensemble, as it will be served, on labelled FOVs, and report its metrics."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from senoscope.engine import DeviceError, EnsembleError
+    from senoscope.engine.locations import default_models_dir, find_ensemble
+    from senoscope_training.config import DataConfig
+    from senoscope_training.dataset.model import DataSetError
+    from senoscope_training.evaluate import evaluate as run
+    from senoscope_training.experiment import atomic_file
+    from senoscope_training.progress import TextReporter
+
+    try:
+        folder = find_ensemble(model, models_dir or default_models_dir())
+        config = DataConfig(path=data, fit=fit.value, grey="repeat" if grey else "refuse")
+        console = Console(stderr=True)
+        with TextReporter((folder.name,), console) as report:
+            # A line for each FOV would be no progress to look at where there is no terminal.
+            done = run(folder, config, split.value, device.value, *([report] if console.is_terminal else []))
+        if out is not None:
+            with atomic_file(out) as file:
+                file.write(done.to_csv().encode())
+    except (EnsembleError, DataSetError, DeviceError, OSError) as error:
+        print(f"senoscope-train: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    if as_json:
+        document: dict[str, Any] = {
+            "model": done.model,
+            "digest": done.digest,
+            "split": split.value,
+            "metrics": done.metrics,
+            "intervals_95": done.intervals,
+        }
+        print(json.dumps(document, indent=2))
+        return
+    table = Table(title=f"{done.model} on {len(done.files)} FOVs of {data}")
+    for heading in ("metric", "value", "95 % interval"):
+        table.add_column(heading)
+    for name, value in done.metrics.items():
+        if name != "fovs":
+            interval = done.intervals.get(name)
+            table.add_row(
+                name, f"{value:.3f}", "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+            )
+    Console().print(table)

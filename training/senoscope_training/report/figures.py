@@ -1,0 +1,259 @@
+"""The report's figures: the paper's 4, 5 and 6, and what a reader asks next."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from senoscope_training.experiment import Experiment, History, Prediction
+from senoscope_training.report.metrics import MetricError, auc, confusion, reliability, roc
+from senoscope_training.report.tables import NAMES, Row
+from senoscope_training.systems import TITLES
+
+# Okabe and Ito's palette, which colour-blind people can tell apart.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+COMPARED = ("fully_trained", "frozen", "hybrid", "scratch")
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "senoscope",  # the same figure is the same file
+    "svg.fonttype": "none",
+    "legend.frameon": False,
+}
+_DPI = 200
+
+
+def render(figure: Figure) -> tuple[str, bytes]:
+    """A figure as SVG text and as PNG bytes, the same bytes for the same figure."""
+    FigureCanvasAgg(figure)
+    with mpl.rc_context(_STYLE):
+        svg, png = io.StringIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+    text = svg.getvalue()
+    return text[text.index("<svg") :], png.getvalue()
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, [axis for row in axes for axis in row]
+
+
+def figure_4(rows: Sequence[Row]) -> Figure:
+    """Bars of the four metrics with their standard deviations over the runs (the paper's Figure 4)."""
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _figure(max(6.0, 0.75 * len(rows) + 2), 3.6)
+        places = np.arange(len(rows))
+        names = ("accuracy", "precision", "recall", "f1")
+        for k, name in enumerate(names):
+            cells = [row.cells.get(name) for row in rows]
+            axis.bar(
+                places + (k - 1.5) * 0.2,
+                [0 if cell is None else cell.mean * 100 for cell in cells],
+                0.19,
+                yerr=[0 if cell is None else cell.sd * 100 for cell in cells],
+                label=NAMES[name],
+                color=PALETTE[k],
+                error_kw={"elinewidth": 0.8, "capsize": 1.5},
+            )
+        axis.set_xticks(places, [row.title.replace(", ", ",\n") for row in rows], rotation=35, ha="right")
+        axis.set_ylabel("percent (mean, SD over runs)")
+        axis.set_ylim(0, 105)
+        figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def figure_5(predictions: Sequence[Prediction]) -> Figure:
+    """ROC curves, averaged over the runs at equal false positive rates (the paper's Figure 5)."""
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _figure(4.6, 4.4)
+        grid = np.linspace(0, 1, 201)
+        for k, system in enumerate(COMPARED):
+            curves, areas = [], []
+            for prediction in predictions:
+                if prediction.system != system:
+                    continue
+                try:
+                    fpr, tpr = roc(prediction.truth, prediction.score)
+                    areas.append(auc(prediction.truth, prediction.score))
+                except MetricError:
+                    continue
+                curve = np.interp(grid, fpr, tpr)
+                curve[0] = 0.0
+                curves.append(curve)
+            if not curves:
+                continue
+            mean, sd = np.mean(curves, axis=0), np.std(curves, axis=0)
+            label = f"{TITLES[system]}: mean AUC {np.mean(areas):.3f}, max {np.max(areas):.3f}"
+            axis.plot(grid, mean, color=PALETTE[k], lw=1.6, label=label)
+            axis.fill_between(
+                grid,
+                np.clip(mean - sd, 0, 1),
+                np.clip(mean + sd, 0, 1),
+                color=PALETTE[k],
+                alpha=0.15,
+                lw=0,
+            )
+        axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--")
+        axis.set_xlabel("false positive rate")
+        axis.set_ylabel("true positive rate")
+        axis.set_aspect("equal")
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1.01)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(loc="lower right", fontsize=7.5)
+    return figure
+
+
+def fov_with_map(
+    title: str,
+    channels: Sequence[str],
+    scaled: npt.NDArray[np.float32] | None,
+    gradcam: npt.NDArray[np.float32] | None,
+) -> Figure:
+    """The channels above, below them the channel's intensity weighted with the map (Figure 6).
+
+    Parameters
+    ----------
+    scaled : float32 array [C, H, W], optional
+        In 0..1 of the intensity range; without it the map stands alone.
+    gradcam : float32 array [H, W], optional
+        In 0..1.
+    """
+    with mpl.rc_context(_STYLE):
+        if scaled is None:
+            figure, (axis,) = _figure(2.4, 2.2)
+            if gradcam is not None:
+                axis.imshow(gradcam, cmap="inferno", vmin=0, vmax=1)
+            axis.set_axis_off()
+            figure.suptitle(title, fontsize=8)
+            return figure
+        rows = 1 if gradcam is None else 2
+        figure, axes = _figure(1.75 * len(channels), 1.6 * rows + 0.35, rows, len(channels))
+        for c, channel in enumerate(channels):
+            axes[c].imshow(scaled[c], cmap="gray", vmin=0, vmax=1)
+            axes[c].set_title(channel, fontsize=8)
+            if gradcam is not None:
+                axes[len(channels) + c].imshow(scaled[c] * gradcam, cmap="inferno", vmin=0, vmax=1)
+        for axis in axes:
+            axis.set_axis_off()
+        figure.suptitle(title, fontsize=8.5)
+    return figure
+
+
+def confusion_matrices(predictions: Sequence[Prediction], classes: tuple[str, str]) -> Figure:
+    """One matrix per system: mean counts over the runs."""
+    systems = [system for system in TITLES if any(p.system == system for p in predictions)]
+    columns = min(4, max(1, len(systems)))
+    rows = -(-len(systems) // columns) or 1
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(2.1 * columns, 2.2 * rows, rows, columns)
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, system in zip(axes, systems, strict=False):
+            counts = [confusion(p.truth, p.score) for p in predictions if p.system == system]
+            folds = len({p.fold for p in predictions if p.system == system})
+            table = np.array([[[c.tn, c.fp], [c.fn, c.tp]] for c in counts]).sum(axis=0) * folds / len(counts)
+            shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+            axis.set_axis_on()
+            axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+            for i in range(2):
+                for j in range(2):
+                    colour = "white" if shares[i, j] > 0.6 else "black"
+                    axis.text(j, i, f"{table[i, j]:.1f}", ha="center", va="center", color=colour)
+            axis.set_xticks([0, 1], classes, fontsize=7)
+            axis.set_yticks([0, 1], classes, fontsize=7, rotation=90, va="center")
+            axis.set_xlabel("answer", fontsize=7)
+            axis.set_ylabel("truth", fontsize=7)
+            axis.set_title(TITLES[system].replace(", ", ",\n"), fontsize=8)
+    return figure
+
+
+def calibration(predictions: Sequence[Prediction]) -> Figure:
+    """Observed fraction of positive FOVs over the probability that was told, all runs together."""
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _figure(4.2, 4.0)
+        for k, system in enumerate(COMPARED):
+            mine = [p for p in predictions if p.system == system]
+            if not mine or system == "hybrid":
+                continue
+            curve = reliability(
+                np.concatenate([p.truth for p in mine]), np.concatenate([p.score for p in mine])
+            )
+            axis.plot(
+                curve.predicted,
+                curve.observed,
+                marker="o",
+                ms=4,
+                color=PALETTE[k],
+                label=f"{TITLES[system]}: ECE {curve.ece:.3f}",
+            )
+        axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--")
+        axis.set_xlabel("probability told")
+        axis.set_ylabel("fraction that is positive")
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1)
+        axis.set_aspect("equal")
+        if axis.get_legend_handles_labels()[0]:
+            figure.legend(loc="outside upper center", fontsize=7.5)
+    return figure
+
+
+def learning_curves(histories: Sequence[History], system: str) -> Figure | None:
+    """Loss of training and validation per epoch, one panel per network, one line per run."""
+    mine = [history for history in histories if history.system == system]
+    if not mine:
+        return None
+    networks = sorted({history.network for history in mine})
+    columns = min(4, len(networks))
+    rows = -(-len(networks) // columns)
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(2.3 * columns, 1.9 * rows + 0.4, rows, columns)
+        for axis in axes[len(networks) :]:
+            axis.set_axis_off()
+        for axis, network in zip(axes, networks, strict=False):
+            for history in (h for h in mine if h.network == network):
+                epochs = np.arange(1, len(history.columns["loss"]) + 1)
+                axis.plot(epochs, history.columns["loss"], color=PALETTE[0], lw=0.7, alpha=0.7)
+                axis.plot(epochs, history.columns["val_loss"], color=PALETTE[1], lw=0.7, alpha=0.7)
+                phases = history.columns.get("phase", [])
+                change = next((k for k, phase in enumerate(phases) if phase > 1), None)
+                if change:
+                    axis.axvline(change + 0.5, color="0.6", lw=0.7, ls=":")
+            axis.set_title(TITLES.get(network or system, network), fontsize=8)
+            axis.tick_params(labelsize=7)
+        figure.supxlabel("epoch (dotted: where phase 2 begins)", fontsize=8)
+        figure.supylabel("loss", fontsize=8)
+        handles = [
+            mpl.lines.Line2D([], [], color=PALETTE[0], label="training"),
+            mpl.lines.Line2D([], [], color=PALETTE[1], label="validation"),
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8)
+    return figure
+
+
+def all_figures(experiment: Experiment, rows: Sequence[Row]) -> dict[str, Figure]:
+    """Those that need no pixels, by file name, in the order of the report."""
+    predictions = experiment.predictions
+    figures = {
+        "figure_4": figure_4(rows),
+        "figure_5": figure_5(predictions),
+        "confusion": confusion_matrices(predictions, experiment.config.data.classes),
+        "calibration": calibration(predictions),
+    }
+    for system in ("fully_trained", "frozen", "scratch"):
+        curves = learning_curves(experiment.histories, system)
+        if curves is not None:
+            figures[f"learning_{system}"] = curves
+    return figures

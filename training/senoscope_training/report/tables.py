@@ -1,0 +1,216 @@
+"""Table 2: every system's metrics over the runs, with intervals, beside the paper's."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_training.experiment import Experiment, Prediction
+from senoscope_training.report.metrics import (
+    MetricError,
+    auc,
+    bootstrap,
+    brier,
+    confusion,
+    mean_sd,
+    reliability,
+)
+from senoscope_training.report.paper import TABLE_2, PaperRow
+from senoscope_training.systems import TITLES
+
+Metric = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.float64]], float]
+
+METRICS: dict[str, Metric] = {
+    "accuracy": lambda t, s: confusion(t, s).accuracy,
+    "precision": lambda t, s: confusion(t, s).precision,
+    "recall": lambda t, s: confusion(t, s).recall,
+    "f1": lambda t, s: confusion(t, s).f1,
+    "auc": auc,
+}
+CALIBRATION: dict[str, Metric] = {
+    "brier": brier,
+    "ece": lambda t, s: reliability(t, s).ece,
+}
+NAMES = {
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1-score",
+    "auc": "AUC",
+    "brier": "Brier score",
+    "ece": "ECE",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one system, as fractions.
+
+    Attributes
+    ----------
+    mean, sd : float
+        Over the runs; the sample deviation (n - 1).
+    low, high : float
+        95 % bootstrap interval of the mean, over FOVs.
+    largest : float
+        Of all runs.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system.
+
+    Attributes
+    ----------
+    cells : dict of str to Cell
+        By metric; those that the test FOVs cannot give are absent, and ``notes`` says why.
+    """
+
+    system: str
+    runs: int
+    fovs: int
+    cells: dict[str, Cell]
+    paper: PaperRow
+    notes: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        return TITLES[self.system]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The rows over everything, and those of each fold where there are several."""
+
+    overall: tuple[Row, ...]
+    folds: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+
+
+def make_tables(experiment: Experiment) -> Tables:
+    """Compute all rows; with several folds the overall rows pool the folds' test FOVs, run by run."""
+    folds = list(experiment.provenance["folds"])
+    single = {fold: _rows([p for p in experiment.predictions if p.fold == fold]) for fold in folds}
+    if len(folds) == 1:
+        return Tables(single[folds[0]])
+    return Tables(_rows(_pooled(experiment.predictions, folds)), single)
+
+
+def _pooled(predictions: Sequence[Prediction], folds: Sequence[str]) -> list[Prediction]:
+    groups: dict[tuple[str, int], list[Prediction]] = {}
+    for prediction in predictions:
+        groups.setdefault((prediction.system, prediction.run), []).append(prediction)
+    return [
+        Prediction(
+            "all",
+            run,
+            system,
+            tuple(file for part in parts for file in part.files),
+            np.concatenate([part.truth for part in parts]),
+            np.concatenate([part.score for part in parts]),
+        )
+        for (system, run), parts in groups.items()
+        if len(parts) == len(folds)
+    ]
+
+
+def _rows(predictions: Sequence[Prediction]) -> tuple[Row, ...]:
+    by_system: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        by_system.setdefault(prediction.system, []).append(prediction)
+    return tuple(_row(system, by_system[system]) for system in TITLES if system in by_system)
+
+
+def _row(system: str, runs: list[Prediction]) -> Row:
+    truth = runs[0].truth
+    scores = np.stack([run.score for run in runs])
+    cells, notes = {}, []
+    # A share of votes is no probability.
+    wanted = METRICS if system == "hybrid" else METRICS | CALIBRATION
+    for name, metric in wanted.items():
+        try:
+            values = [metric(truth, score) for score in scores]
+        except MetricError as error:
+            notes.append(str(error))
+            continue
+        mean, sd = mean_sd(values)
+        low, high = bootstrap(truth, scores, metric)
+        cells[name] = Cell(mean, sd, low, high, max(values))
+    return Row(system, len(runs), len(truth), cells, TABLE_2.get(system, PaperRow()), tuple(notes))
+
+
+def to_csv(tables: Tables) -> str:
+    """All rows of all folds as CSV, in percent as in the paper; Brier score and ECE as fractions."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    head = ["fold", "system", "runs", "test_fovs"]
+    for name in (*METRICS, *CALIBRATION):
+        head += [f"{name}_mean", f"{name}_sd", f"{name}_ci95_low", f"{name}_ci95_high"]
+    head += ["auc_max", "paper_accuracy", "paper_precision", "paper_recall", "paper_f1", "paper_auc_max"]
+    writer.writerow(head)
+    groups = [("all" if tables.folds else "test", tables.overall), *tables.folds.items()]
+    for fold, rows in groups:
+        for row in rows:
+            line: list[object] = [fold, row.title, row.runs, row.fovs]
+            for name in (*METRICS, *CALIBRATION):
+                cell, scale = row.cells.get(name), 100 if name in METRICS else 1
+                values = (cell.mean, cell.sd, cell.low, cell.high) if cell else (None,) * 4
+                line += ["" if value is None else f"{value * scale:.4f}" for value in values]
+            largest = row.cells.get("auc")
+            line.append("" if largest is None else f"{largest.largest * 100:.4f}")
+            line += ["" if pair is None else pair[0] for pair in row.paper[:4]]
+            line.append("" if row.paper.max_auc is None else row.paper.max_auc)
+            writer.writerow(line)
+    return out.getvalue()
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """Rows as a Markdown table, in percent: mean +- SD, and the paper's below each."""
+    lines = [
+        "| system | accuracy | precision | recall | F1-score | mean AUC | max AUC |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        largest = row.cells.get("auc")
+        cells = [shown(row.cells.get(name)) for name in ("accuracy", "precision", "recall", "f1", "auc")]
+        lines.append(
+            f"| {row.title} | {' | '.join(cells)} | {'-' if largest is None else f'{largest.largest:.1%}'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def shown(cell: Cell | None) -> str:
+    """A cell as the paper writes it, in percent."""
+    return "-" if cell is None else f"{cell.mean * 100:.1f} ± {cell.sd * 100:.1f}"
+
+
+def per_run_csv(experiment: Experiment) -> str:
+    """Every metric of every run, in percent."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["fold", "run", "system", *METRICS, *CALIBRATION])
+    for prediction in experiment.predictions:
+        line: list[object] = [prediction.fold, prediction.run, TITLES[prediction.system]]
+        for name, metric in (METRICS | CALIBRATION).items():
+            if name in CALIBRATION and prediction.system == "hybrid":
+                line.append("")
+                continue
+            try:
+                value = metric(prediction.truth, prediction.score)
+                line.append(f"{value * (100 if name in METRICS else 1):.4f}")
+            except MetricError:
+                line.append("")
+        writer.writerow(line)
+    return out.getvalue()
