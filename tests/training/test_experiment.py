@@ -1,0 +1,219 @@
+"""A whole experiment, small: trained, killed, resumed, reported, exported, served."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+from senoscope_client.synthetic import synthesize
+from serving import start_server, stop_server
+
+pytestmark = pytest.mark.timeout(600)
+SIZE = 64
+CONFIG = {
+    "name": "small",
+    "data": {"path": "data"},
+    "input": {"height": SIZE, "width": SIZE},
+    "split": {"by": "column"},
+    "augmentation": {"copies": 1},
+    "phase1": {"max_epochs": 10},
+    "phase2": {"max_epochs": 2},
+    "scratch": {"max_epochs": 5},
+    "hybrid": {"c": [1], "gamma": [1], "degree": [2, 3]},
+    "systems": ["fully_trained", "frozen", "hybrid", "scratch", "two_channels_srs_tpef"],
+    "networks": ["mobilenet"],
+    "runs": 2,
+    "weights": "random",
+}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "senoscope_training.cli", *map(str, arguments)]
+
+
+def train(config: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command("run", config), capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set and a configuration."""
+    home = tmp_path_factory.mktemp("experiment")
+    (home / "data").mkdir()
+    rows = ["file,label,group,split"]
+    for n in range(30):
+        fov = synthesize(5, n, senescent=bool(n % 2), height=SIZE, width=SIZE)
+        np.save(home / "data" / f"fov_{n:02d}.npy", fov.pixels)
+        label, split = ("senescent" if n % 2 else "control"), ("train" if n < 20 else "test")
+        rows.append(f"fov_{n:02d}.npy,{label},plate {n // 5},{split}")
+    (home / "data" / "dataset.csv").write_text("\n".join(rows) + "\n")
+    (home / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    return home
+
+
+@pytest.fixture(scope="module")
+def trained(home: Path) -> Path:
+    """The experiment, trained without a break."""
+    done = train(home / "small.yaml")
+    assert done.returncode == 0, done.stderr
+    return home / "runs" / "small"
+
+
+def numbers(experiment: Path) -> str:
+    return (experiment / "report" / "metrics_per_run.csv").read_text()
+
+
+def test_every_system_and_network_has_its_row(trained: Path) -> None:
+    rows = list(csv.DictReader((trained / "report" / "table2.csv").open()))
+    assert [row["system"] for row in rows] == [
+        *("Fully trained EL", "Frozen EL", "Hybrid TL/ML", "CNN from scratch", "MobileNet"),
+        "Fully trained EL, SRS + TPEF",
+    ]
+    assert {row["runs"] for row in rows} == {"2"}
+    assert float(next(row for row in rows if row["system"] == "Frozen EL")["auc_mean"]) >= 80
+
+
+def test_runs_differ_in_split_copies_and_weights(trained: Path) -> None:
+    first, second = (
+        json.loads((trained / "split" / f"run_0{run}" / "frozen.mobilenet.json").read_text())
+        for run in (1, 2)
+    )
+    assert first["files"] == second["files"]
+    assert first["score"] != second["score"]
+    assert first["details"]["head_seed"] != second["details"]["head_seed"]
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_numbers(home: Path, trained: Path) -> None:
+    config = home / "again.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | {"name": "again"}))
+    units = home / "runs" / "again" / "split"
+    for wanted in (0, 3, 7):  # units that are finished when the blow falls
+        process = subprocess.Popen(
+            command("run", config), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 200
+        while len(list(units.glob("*/*.json"))) < wanted or not list(units.glob("*/*.features.npz")):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = train(config)
+    assert done.returncode == 0, done.stderr
+    assert numbers(home / "runs" / "again") == numbers(trained)
+    assert not list((home / "runs" / "again").rglob("*checkpoint*")), "what only resumption needs is gone"
+    assert not list((home / "runs" / "again").rglob("*.features.npz"))
+
+
+def test_another_configuration_or_data_set_is_not_mixed_in(home: Path, trained: Path) -> None:
+    config = home / "changed.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | {"phase1": {"max_epochs": 11}}))
+    done = train(config)
+    assert done.returncode == 1
+    assert "another configuration: phase1 differ" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class _References(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in {"script", "link", "iframe"}
+        self.found += [value or "" for name, value in attrs if name in {"src", "href", "xlink:href"}]
+
+
+def test_the_report_is_one_page_that_needs_nothing(trained: Path) -> None:
+    page = (trained / "report" / "report.html").read_text()
+    parser = _References()
+    parser.feed(page)
+    assert parser.found
+    assert all(text.startswith(("data:image/png;base64,", "#")) for text in parser.found)
+    for heading in ("Table 2", "Figure 4", "Figure 5", "Figure 6", "Confusion", "Calibration", "Learning"):
+        assert heading in page
+    for name in ("figure_4", "figure_5", "confusion", "calibration", "learning_fully_trained"):
+        assert (trained / "report" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (trained / "report" / "figures" / f"{name}.svg").read_text()
+    assert re.search(r"90\.1 ± 1\.2", page), "the paper's numbers stand beside"
+
+
+def test_the_same_report_twice_is_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    from senoscope_training.report.write import write_report
+
+    first, second = (write_report(trained, tmp_path / name) for name in ("a", "b"))
+    for path in sorted(first.parent.rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (second.parent / path.relative_to(first.parent)).read_bytes(), path
+
+
+def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    made = subprocess.run(
+        command("export", trained, "--models-dir", models, "--run", 2, "--author", "A lab"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    unit = json.loads((trained / "split" / "run_02" / "fully_trained.mobilenet.json").read_text())
+    stack = np.stack([np.load(home / "data" / file) for file in unit["files"]])
+    np.save(tmp_path / "stack.npy", stack)
+    server = start_server(models / "small", tmp_path / "log.txt")
+    try:
+        answer = httpx.post(
+            f"{server.url}/v1/classify", content=(tmp_path / "stack.npy").read_bytes(), timeout=60
+        ).json()
+    finally:
+        stop_server(server)
+    served = [result["probability"] for result in answer["results"]]
+    assert served == pytest.approx(unit["score"], abs=1e-4)
+    assert [p > 0.5 for p in served] == [p > 0.5 for p in unit["score"]]
+    card = (models / "small" / "README.md").read_text()
+    assert "A lab" in card
+    assert "20 FOVs for training and 10 for test" in card
+    out = tmp_path / "answers.csv"
+    evaluated = subprocess.run(
+        command("evaluate", models / "small", home / "data", "--json", "--out", out),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    metrics = json.loads(evaluated.stdout)["metrics"]
+    right = np.mean((np.array(unit["score"]) > 0.5) == np.array(unit["truth"]))
+    assert metrics["accuracy"] == pytest.approx(right)
+    told = {row["file"]: float(row["probability"]) for row in csv.DictReader(out.open())}
+    assert [told[file] for file in unit["files"]] == pytest.approx(unit["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rnus": 3}, "rnus: Extra inputs are not permitted"),
+        ({"runs": 0}, "runs: Input should be greater than or equal to 1"),
+        ({"networks": ["vgg"]}, "networks.0: Input should be"),
+        ({"input": {"height": 64}, "networks": ["xception"]}, "xception need 75"),
+        ({"data": {"path": "data", "channels": ["A", "B", "C"]}}, "two-channel systems"),
+        ({"phase1": {"max_epochs": 0}, "runs": 0}, "phase1.max_epochs"),
+    ],
+)
+def test_a_bad_configuration_is_told_by_its_keys(home: Path, change: dict, words: str) -> None:
+    path = home / "bad.yaml"
+    path.write_text(yaml.safe_dump(CONFIG | change))
+    done = train(path)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
