@@ -265,12 +265,18 @@ def test_an_overloaded_service_drops_the_oldest_and_says_so(miniature: Path, tmp
 
 
 def test_a_slow_websocket_client_loses_messages_and_slows_nobody(miniature: Path, tmp_path: Path) -> None:
-    server = start_server(miniature, tmp_path / "log.txt", "--live-queue", "1000")
+    server = start_server(miniature, tmp_path / "log.txt", "--live-queue", "1000", "--live-backlog", "32")
     scope = Microscope(server.frames)
     try:
-        with connect(f"{server.ws}?cam=png", max_queue=1) as slow, connect(server.ws, max_queue=None) as fast:
+        # Small before it connects, or the kernel itself would take in everything for the slow client.
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        with (
+            connect(f"{server.ws}?cam=png", sock=narrow, max_queue=1),
+            connect(server.ws, max_queue=None) as fast,
+        ):
             server.wait(lambda status: status["live_clients"]["connected"] == 2)
-            slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             rng = np.random.default_rng(2)
             noise = rng.integers(0, 1000, (3, 250, 300), dtype=np.uint16)
             scope.send(*(scope.frame(n, noise) for n in range(400)))

@@ -278,3 +278,16 @@ def test_download_without_a_network(tmp_path, monkeypatch):
     assert shown.exit_code == 1
     assert "Zenodo cannot be reached" in shown.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_padding_does_not_count_as_measured() -> None:
+    from senoscope_training.dataset.model import DataSetError
+    from senoscope_training.dataset.ranges import measured_range, require_range
+
+    cells = np.zeros((4, 2, 40, 40), np.uint8)
+    cells[:, :, 15:25, 15:25] = np.random.default_rng(0).integers(50, 150, (4, 2, 10, 10))
+    low, high = measured_range(cells, 3.5, padded=True)
+    assert (low >= 50).all()
+    assert (high >= 140).all()
+    with pytest.raises(DataSetError, match="SRS have the value 0"):
+        require_range(*measured_range(cells, 3.5, padded=False), ("SRS", "TPEF"), "the data set")

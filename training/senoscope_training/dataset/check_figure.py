@@ -10,20 +10,22 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from senoscope.engine.intensity import fit_range
 from senoscope_training.dataset.model import DataSet
+from senoscope_training.dataset.ranges import measured, measured_range
 
 _SHOWN = 8  # of each class
 _COLOURS = ("#0072b2", "#d55e00")
 
 
-def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path) -> None:
+def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path, *, padded: bool = False) -> None:
     """Write the picture.
 
     Parameters
     ----------
     pixels : array [N, C, H, W]
         Of all entries.
+    padded : bool
+        Whether small images stand on zeros, which then do not count.
     path : Path
         Its suffix decides on the format: png, svg or pdf.
 
@@ -36,13 +38,13 @@ def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path) -> None:
     """
     # Names of files and classes are not formulas, whatever dollars they have.
     with mpl.rc_context({"text.parse_math": False}):
-        _figure(data_set, pixels).savefig(path, dpi=150)
+        _figure(data_set, pixels, padded).savefig(path, dpi=150)
 
 
-def _figure(data_set: DataSet, pixels: npt.NDArray[Any]) -> Figure:
+def _figure(data_set: DataSet, pixels: npt.NDArray[Any], padded: bool) -> Figure:
     labels = data_set.labels
     channels = len(data_set.channels)
-    low, high = fit_range(pixels)
+    low, high = measured_range(pixels, 3.5, padded=padded)
     figure = Figure(figsize=(2 + _SHOWN * 1.5, 3 + 2 * channels * 1.4), layout="constrained")
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.2, 2 * channels * 1.1))
     above, below = parts.flat
@@ -50,7 +52,7 @@ def _figure(data_set: DataSet, pixels: npt.NDArray[Any]) -> Figure:
         # Beyond the range stands a handful of pixels, which would press the rest into one bin.
         edges = np.linspace(low[c], high[c], 65)
         for positive, colour in enumerate(_COLOURS):
-            values = pixels[labels == bool(positive), c].ravel()
+            values = measured(pixels[labels == bool(positive)], padded=padded)[:, c].ravel()
             if not len(values):
                 continue
             counts, _ = np.histogram(values, edges)

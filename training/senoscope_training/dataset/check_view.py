@@ -13,6 +13,7 @@ from senoscope_training.dataset.faults import told
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _MOST = 20
+_MOST_SIZES = 6
 
 
 def render(report: CheckReport) -> Iterator[RenderableType]:
@@ -107,4 +108,7 @@ def _leaks(leaks: Sequence[Leak]) -> Iterator[RenderableType]:
 
 
 def _list(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} x {name}" for name, count in counts.items())
+    """The commonest first; a data set of single cells has hundreds of sizes."""
+    shown = [f"{count} x {name}" for name, count in list(counts.items())[:_MOST_SIZES]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and {more} others" if more else "")

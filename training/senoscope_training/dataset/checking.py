@@ -14,6 +14,7 @@ from senoscope.engine.intensity import fit_range
 from senoscope_training.config import DataConfig
 from senoscope_training.dataset.faults import Fault
 from senoscope_training.dataset.model import DataSet, Fold
+from senoscope_training.dataset.ranges import measured
 from senoscope_training.dataset.reading import FileFacts, Inspection, load_pixels
 from senoscope_training.progress import Report, silent
 
@@ -156,11 +157,15 @@ def check(
         splits=_splits(data_set, folds),
         sizes=dict(sizes.most_common()),
         dtypes=dict(dtypes.most_common()),
-        channels=channel_stats(pixels, data_set.channels, k_iqr) if len(entries) else (),
+        channels=_stats(pixels, config, k_iqr) if len(entries) else (),
         leaks=find_leaks(data_set, inspection.facts, folds or _column_fold(data_set)),
         faults=inspection.faults,
         notes=(*notes, *(fold.note for fold in folds if fold.note)),
     )
+
+
+def _stats(pixels: npt.NDArray[Any], config: DataConfig, k_iqr: float) -> tuple[ChannelStats, ...]:
+    return channel_stats(measured(pixels, padded=config.fit == "pad"), config.channels, k_iqr)
 
 
 def channel_stats(

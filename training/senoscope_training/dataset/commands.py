@@ -60,7 +60,7 @@ def check(
         if figure is not None and len(data_set):
             from senoscope_training.dataset.check_figure import draw
 
-            draw(data_set, pixels, figure)
+            draw(data_set, pixels, figure, padded=config.data.fit == "pad")
     except (ConfigError, DataSetError) as error:
         _fail(str(error))
     except (OSError, ValueError) as error:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from senoscope.engine.intensity import fit_range
 from senoscope_training.config import Config
+from senoscope_training.dataset.ranges import measured_range
 from senoscope_training.dataset.splits import validation_split
 from senoscope_training.experiment import (
     UnitResult,
@@ -165,7 +165,8 @@ class _Worker:
             raw = self.pixels[indices]
             low, high = run.fold.low, run.fold.high
             if self.config.normalization.fitted_on == "each_split":
-                low, high = fit_range(raw, self.config.normalization.k_iqr)
+                padded = self.config.data.fit == "pad"
+                low, high = measured_range(raw, self.config.normalization.k_iqr, padded=padded)
             yield scale_to_images(raw, low, high, kept)
 
     def open_network(self) -> Any:

@@ -14,11 +14,11 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
-from senoscope.engine.intensity import fit_range
 from senoscope.engine.sessions import usable_cores
 from senoscope_training.architectures import ARCHITECTURES
 from senoscope_training.config import Config
 from senoscope_training.dataset.model import DataSet, Fold
+from senoscope_training.dataset.ranges import measured_range, require_range
 from senoscope_training.dataset.reading import load_pixels, read_data_set
 from senoscope_training.dataset.splits import make_folds, split_record
 from senoscope_training.experiment import (
@@ -162,7 +162,10 @@ def _prepare(
     prepared = []
     ranges = {}
     for fold in folds:
-        low, high = fit_range(np.asarray(pixels[fold.train]), config.normalization.k_iqr)
+        low, high = measured_range(
+            np.asarray(pixels[fold.train]), config.normalization.k_iqr, padded=config.data.fit == "pad"
+        )
+        require_range(low, high, config.data.channels, f"training FOVs of {fold.name}")
         prepared.append(FoldData(fold.name, fold.train, fold.test, low, high))
         ranges[fold.name] = {"low": low.tolist(), "high": high.tolist()}
     labels = data_set.labels
