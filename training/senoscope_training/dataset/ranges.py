@@ -30,7 +30,7 @@ def measured(pixels: npt.NDArray[Any], *, padded: bool) -> npt.NDArray[Any]:
     inside = (pixels != 0).any(axis=1)
     if not padded or not inside.any():
         return pixels
-    return np.moveaxis(pixels, 1, -1)[inside].T[None, :, None, :]
+    return np.asarray(np.moveaxis(pixels, 1, -1)[inside].T[None, :, None, :])
 
 
 def measured_range(
@@ -51,7 +51,7 @@ def require_range(low: Float32, high: Float32, channels: Sequence[str], where: s
     for name, a, b in zip(channels, low, high, strict=True):
         if not b > np.nextafter(a, np.float32(np.inf)):
             raise DataSetError(
-                f"{where}: more than half of all pixels of {name} have the value {a:g}, so that the intensity "
-                "range is empty and everything else counts as an outlier. Crop the background away, leave "
+                f"{where}: more than half of all pixels of {name} have the value {a:g}, so that the "
+                "intensity range is empty and everything else counts as an outlier. Crop the background away, leave "
                 "out empty fields of view, or raise normalization.k_iqr"
             )
