@@ -207,6 +207,7 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
         ({"networks": ["vgg"]}, "networks.0: Input should be"),
         ({"input": {"height": 64}, "networks": ["xception"]}, "xception need 75"),
         ({"data": {"path": "data", "channels": ["A", "B", "C"]}}, "two-channel systems"),
+        ({"data": {"path": "data", "channels": ["A"]}, "systems": ["frozen"]}, "take 3 channels"),
         ({"phase1": {"max_epochs": 0}, "runs": 0}, "phase1.max_epochs"),
     ],
 )

@@ -231,6 +231,11 @@ class Config(_Model):
                 "the two-channel systems leave out one of SRS, TPEF and Transmission; "
                 f"the data set has {', '.join(channels)}: take them out of `systems`"
             )
+        if len(channels) != 3 and set(self.systems) != {"scratch"}:
+            raise ValueError(
+                f"the backbones take 3 channels, data.channels names {len(channels)}; with one detector, "
+                "name it three times over (NADH, NADH 2, NADH 3) and set data.grey: repeat"
+            )
         if self.split.groups and self.split.by != "leave-one-group-out":
             raise ValueError("split.groups is for split.by: leave-one-group-out")
         smallest = min(self.input.height, self.input.width)

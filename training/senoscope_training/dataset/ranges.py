@@ -52,6 +52,6 @@ def require_range(low: Float32, high: Float32, channels: Sequence[str], where: s
         if not b > np.nextafter(a, np.float32(np.inf)):
             raise DataSetError(
                 f"{where}: more than half of all pixels of {name} have the value {a:g}, so that the "
-                "intensity range is empty and everything else counts as an outlier. Crop the background away, leave "
-                "out empty fields of view, or raise normalization.k_iqr"
+                "intensity range is empty and all else counts as an outlier. Crop the background away, "
+                "leave out empty fields of view, or raise normalization.k_iqr"
             )

@@ -1,0 +1,61 @@
+"""The configuration file and its reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from senoscope_training.config import Config, ConfigError, load_config
+from senoscope_training.config_reference import reference
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_reference_is_that_of_the_model() -> None:
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert written == reference(), "run python docs/make/configuration.py"
+
+
+def test_defaults_are_the_papers() -> None:
+    config = Config.model_validate({"name": "x", "data": {"path": "x"}})
+    assert (config.input.height, config.input.width) == (250, 300)
+    assert round(224 * config.split.test_fraction) == 54
+    assert round(170 * config.split.validation_fraction) == 43
+    assert (config.phase1.learning_rate, config.phase1.patience, config.phase1.min_delta) == (5e-4, 20, 0.005)
+    assert (config.phase2.learning_rate, config.phase2.patience, config.phase2.min_delta) == (2e-5, 15, 0)
+    assert (config.augmentation.copies, config.runs, config.head.dropout) == (11, 9, 0.8)
+
+
+def test_paths_count_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "lab" / "plates.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump({"name": "plates", "data": {"path": "../plates"}, "weights_dir": "w"}))
+    config = load_config(path)
+    assert config.data.path.resolve() == (tmp_path / "plates").resolve()
+    assert config.directory == path.resolve().parent / "runs" / "plates"
+    assert config.weights_dir == path.resolve().parent / "w"
+    assert load_config(path, runs=3, data=tmp_path / "other").data.path == tmp_path / "other"
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: a b\ndata: {path: x, fit: squeeze}\nruns: none\n")
+    with pytest.raises(ConfigError) as told:
+        load_config(path)
+    for words in ("bad.yaml", "name:", "data.fit:", "runs:"):
+        assert words in str(told.value)
+
+
+@pytest.mark.parametrize(("text", "words"), [("[", "not YAML"), ("- a", "must hold keys"), (None, "no such")])
+def test_what_is_no_configuration(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "x.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_config(path)
+
+
+def test_the_example_is_valid() -> None:
+    assert load_config(ROOT / "docs" / "examples" / "tcell.yaml").name == "tcell"
