@@ -199,6 +199,13 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     assert [told[file] for file in unit["files"]] == pytest.approx(unit["score"], abs=1e-4)
 
 
+def test_a_back_end_that_is_not_there_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    done = train(home / "small.yaml")
+    assert done.returncode == 1
+    assert "KERAS_BACKEND=theano: use tensorflow, jax, torch" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

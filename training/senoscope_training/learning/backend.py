@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def backend_problem() -> str | None:
+    """Why the back end that is asked for cannot be had, or None if it can; imports nothing."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        return f"KERAS_BACKEND={backend}: use {', '.join(BACKENDS)}"
+    if importlib.util.find_spec(backend) is None:
+        return f"KERAS_BACKEND={backend}: {backend} is not installed; pip install {backend}"
+    return None
 
 
 def start_backend(threads: int) -> None:
@@ -34,13 +47,11 @@ def start_backend(threads: int) -> None:
                 "--xla_gpu_deterministic_ops=true",
             ]
         ).strip()
-    elif backend == "torch":
+    else:
         import torch
 
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
-    else:
-        raise ValueError(f"KERAS_BACKEND={backend}: use tensorflow, jax or torch")
     import keras
 
     keras.config.disable_interactive_logging()

@@ -50,7 +50,15 @@ def run(
             from senoscope_training.report.write import write_report
 
             print(write_report(experiment.directory), file=sys.stderr if json_progress else sys.stdout)
-    except (ConfigError, DataSetError, ExperimentError, WeightsError, DeadHeadError, FitError) as error:
+    except (
+        ConfigError,
+        DataSetError,
+        ExperimentError,
+        WeightsError,
+        DeadHeadError,
+        FitError,
+        OSError,
+    ) as error:
         _fail(str(error), 1)
     except WorkerDied as error:
         _fail(f"{error}; the same command goes on", 1)

@@ -29,7 +29,7 @@ from senoscope_training.experiment import (
     atomic_file,
     read_experiment,
 )
-from senoscope_training.learning.backend import start_backend
+from senoscope_training.learning.backend import backend_problem, start_backend
 from senoscope_training.learning.job import FoldData, TrainingJob, run_training
 from senoscope_training.learning.seeds import derive_seed
 from senoscope_training.pool import run_jobs
@@ -57,10 +57,14 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
     DataSetError
         With every fault of the data set, before anything is trained.
     ExperimentError
-        If the folder belongs to another configuration or another data set, or is in use.
+        If the folder belongs to another configuration or another data set, or is in use; if Keras' back
+        end is not there.
     WeightsError, DeadHeadError, FitError, WorkerDied
         As their names say; what was finished stays.
     """
+    problem = backend_problem()
+    if problem is not None:
+        raise ExperimentError(problem)
     directory = config.directory
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / ".lock")
