@@ -1,0 +1,205 @@
+"""One network in one run of one fold, with all channels or with some of them blanked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_training.experiment import atomic_file
+from senoscope_training.learning.augmentation import Copies
+from senoscope_training.learning.fitting import Checkpoint, Progressed
+from senoscope_training.learning.images import FeatureExamples, ImageExamples
+from senoscope_training.learning.seeds import derive_seed
+from senoscope_training.pool import tell
+from senoscope_training.progress import Progress
+from senoscope_training.systems import CHANNELS_OF
+
+if TYPE_CHECKING:
+    from senoscope_training.learning.job import Run, Worker
+
+Float32 = npt.NDArray[np.float32]
+
+# Exporting a backbone takes as long as Keras takes for about this many pixels.
+_ONNX_PAYS_PIXELS = 60_000_000
+
+
+class Variant:
+    """One run with all channels, or with some of them blanked."""
+
+    def __init__(self, worker: Worker, run: Run, kept: tuple[int, ...] | None) -> None:
+        self.worker, self.run, self.kept = worker, run, kept
+        self.config = worker.config
+        self.network = worker.open_network()
+        labels = worker.job.labels
+        train, held, self.test = worker.images(run, kept)
+        self.train = ImageExamples(train, labels[run.train], run.train_copies, self.network.preprocess)
+        self.held = ImageExamples(held, labels[run.held], run.held_copies, self.network.preprocess)
+        self.name = "all" if kept is None else "".join(str(channel) for channel in kept)
+
+    def do(self, systems: list[str]) -> None:
+        """Train the systems that share this variant's features; write each one's result."""
+        features = self._features()
+        if "hybrid" in systems:
+            self._hybrid(features)
+        tuned = [system for system in systems if system in {"fully_trained", *CHANNELS_OF}]
+        if "frozen" in systems or tuned:
+            self._phases(features, "frozen" in systems, tuned)
+        self._cache().unlink(missing_ok=True)
+
+    def _features(self) -> dict[str, Float32]:
+        """Pooled features of all images by the frozen backbone; kept until the variant is done."""
+        path = self._cache()
+        if path.is_file():
+            with np.load(path) as kept:
+                return {name: kept[name] for name in kept}
+        self.network.reset()
+        sources = {"train": self.train, "held": self.held}
+        found = {name: self._extract(name, len(s), s.scaled) for name, s in sources.items()}
+        found["test"] = self._extract("test", len(self.test), lambda indices: self.test[indices])
+        arrays: dict[str, Any] = dict(found)
+        with atomic_file(path) as file:
+            np.savez(file, **arrays)
+        return found
+
+    def _extract(self, name: str, count: int, images: Any) -> Float32:
+        worker = self.worker
+        extract = self._extractor()
+        step = 32
+        parts = []
+        for first in range(0, count, step):
+            worker_stage = worker.where(self.run, f"{self.name} channels, features of {name}")
+            tell(Progress(worker_stage, worker.job.network, f"{first}/{count}"))
+            parts.append(extract(images(np.arange(first, min(first + step, count)))))
+        return np.concatenate(parts)
+
+    def _extractor(self) -> Any:
+        """Keras, or, where there is enough to do for its making to pay, an exported copy."""
+        import keras
+
+        worker = self.worker
+        if worker.extract is None:
+            config, folds = self.config, worker.job.folds
+            channel_sets = 1 + sum(system in CHANNELS_OF for system in config.systems)
+            images = (1 + config.augmentation.copies) * sum(len(fold.train) for fold in folds)
+            pixels = images * config.runs * channel_sets * worker.pixels[0, 0].size
+            worker.extract = self.network.features
+            if pixels > _ONNX_PAYS_PIXELS and keras.backend.backend() == "tensorflow":
+                from senoscope_training.learning.frozen_onnx import FrozenFeatures
+
+                tell(Progress("export of the frozen backbone", worker.job.network))
+                frozen = FrozenFeatures(worker.job.network, self.network.backbone, worker.job.threads)
+                worker.extract = lambda batch: np.stack([frozen(image) for image in batch])
+        return worker.extract
+
+    def _hybrid(self, features: dict[str, Float32]) -> None:
+        from senoscope_training.learning.hybrid import train_hybrid
+
+        worker, config, run = self.worker, self.config.hybrid, self.run
+        tell(Progress(worker.where(run, "hybrid"), worker.job.network, "grid search"))
+        parts, labels, fovs = [], [], []
+        for name, examples, copies, indices in (
+            ("train", self.train, run.train_copies, run.train),
+            ("held", self.held, run.held_copies, run.held),
+        ):
+            chosen = _first_copies(copies, len(indices), config.copies)
+            parts.append(features[name][chosen])
+            labels.append(examples.labels[chosen])
+            fovs.append(indices[copies.source[chosen]])
+        votes = train_hybrid(
+            np.concatenate(parts),
+            np.concatenate(labels),
+            np.concatenate(fovs),
+            features["test"],
+            config,
+            derive_seed(run.seed, "hybrid"),
+        )
+        worker.finish(
+            run,
+            worker.result(
+                run,
+                "hybrid",
+                votes.votes,
+                {},
+                chosen=votes.chosen,
+                cross_validated_accuracy=votes.validation_accuracy,
+            ),
+        )
+
+    def _phases(self, features: dict[str, Float32], frozen: bool, tuned: list[str]) -> None:
+        from senoscope_training.head import train_head
+
+        worker, config, run = self.worker, self.config, self.run
+        mode = config.head.standardize
+        unit = f"{'frozen' if frozen else tuned[0]}.{worker.job.network}"
+        trained = train_head(
+            FeatureExamples(features["train"], self.train.labels),
+            FeatureExamples(features["held"], self.held.labels),
+            derive_seed(run.seed, "head", self.name),
+            standardize=worker.job.plan.random if mode == "auto" else mode == "always",
+            config=config.head,
+            phase=config.phase1,
+            watch=worker.watch(run, unit, "phase1", config.phase1.max_epochs),
+        )
+        history = phase_history(trained.progressed, 1)
+        if frozen:
+            logits = trained.head.logits(features["test"])
+            result = worker.result(run, "frozen", 1 / (1 + np.exp(-logits)), history, **_details(trained))
+            worker.finish(run, result)
+        for system in tuned:
+            self._fine_tune(system, trained, history)
+
+    def _fine_tune(self, system: str, trained: Any, before: dict[str, list[float]]) -> None:
+        worker, config, run = self.worker, self.config, self.run
+        unit = f"{system}.{worker.job.network}"
+        checkpoint = Checkpoint(worker.folder(run) / f"{unit}.checkpoint.npz")
+        head, progressed = self.network.fine_tune(
+            trained,
+            self.train,
+            self.held,
+            config.phase2,
+            derive_seed(run.seed, "phase2", self.name),
+            checkpoint,
+            worker.watch(run, unit, "phase2", config.phase2.max_epochs),
+        )
+        seen = self.network.see(self.test, head)
+        if self.kept is None:
+            with atomic_file(worker.folder(run) / f"{unit}.npz") as file:
+                np.savez_compressed(file, gradcam=seen.gradcam)
+            if config.keep_weights == "all":
+                weights = {f"backbone_{k:04d}": w for k, w in enumerate(self.network.weights_now())}
+                arrays = {"w1": head.w1, "b1": head.b1, "w2": head.w2, "b2": np.float32(head.b2)}
+                with atomic_file(worker.folder(run) / f"{unit}.weights.npz") as file:
+                    np.savez(file, **(weights | arrays))
+        after = phase_history(progressed, 2)
+        history = {name: before[name] + after[name] for name in before}
+        worker.finish(run, worker.result(run, system, seen.probability, history, **_details(trained)))
+        checkpoint.remove()
+        self.network.reset()
+
+    def _cache(self) -> Path:
+        worker = self.worker
+        return worker.folder(self.run) / f"{worker.job.network}.{self.name}.features.npz"
+
+
+def _first_copies(copies: Copies, fovs: int, wanted: int) -> npt.NDArray[np.int64]:
+    """Indices of the originals and of each FOV's first ``wanted`` copies."""
+    taken = list(range(fovs))
+    count = dict.fromkeys(range(fovs), 0)
+    for index in range(fovs, len(copies)):
+        source = int(copies.source[index])
+        if count[source] < wanted:
+            count[source] += 1
+            taken.append(index)
+    return np.array(taken, np.int64)
+
+
+def _details(trained: Any) -> dict[str, Any]:
+    return {"head_seed": trained.seed, "head_attempts": trained.attempts}
+
+
+def phase_history(progressed: Progressed, phase: int) -> dict[str, list[float]]:
+    """The history of one phase, each epoch marked with the phase's number."""
+    return {**progressed.history, "phase": [float(phase)] * progressed.epoch}
