@@ -91,6 +91,18 @@ class Unauthorized(SenoscopeError):
     code, status, title = "unauthorized", 401, "Unauthorized"
 
 
+class Conflict(SenoscopeError):
+    """What is asked for cannot be done while something else is under way, or contradicts what is there."""
+
+    code, status, title = "conflict", 409, "Conflict"
+
+
+class ModelRejected(SenoscopeError):
+    """An ensemble cannot be loaded; the one in use stays."""
+
+    code, status, title = "model_rejected", 422, "Model rejected"
+
+
 class UnsupportedMediaType(SenoscopeError):
     """The body is neither a TIFF file nor an NPY array."""
 

@@ -24,7 +24,7 @@ class Source(OpenModel):
         A frame of the acquisition PC's stream, a posted stack, or a file classified without a server.
     instrument, series_id, series_uid, frame
         As in the frame's header; of a stack, ``frame`` is the place of the FOV in it, from 0.
-    index, position_um
+    index, position_um, pixel_size_um
         As in the frame's header.
     file : str or None
         Name (not path) of the posted or classified file.
@@ -39,6 +39,7 @@ class Source(OpenModel):
     frame: int | None = None
     index: Index | None = None
     position_um: Position | None = None
+    pixel_size_um: float | None = None
     file: str | None = None
     acquired_at: datetime | None = None
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from senoscope.records import RecentRecords, Record, ResultMaker
+from senoscope.records import RecentRecords, Record
 from senoscope.scheduler import Computed
 from senoscope.threads import WatchedThread
 
@@ -38,18 +38,18 @@ class Delivery:
 
     Parameters
     ----------
-    maker : ResultMaker
     recent : RecentRecords
         Told first. A run log that must hold a result before anyone hears of it belongs here too.
     sinks : sequence of Sink
     """
 
-    def __init__(self, maker: ResultMaker, recent: RecentRecords, sinks: Sequence[Sink]) -> None:
-        self._maker = maker
+    def __init__(self, recent: RecentRecords, sinks: Sequence[Sink]) -> None:
+        self.live_late = 0
+        self.failed = 0
         self._recent = recent
         self._sinks = sinks
         self._queue: queue.SimpleQueue[Computed | None] = queue.SimpleQueue()
-        self.thread = WatchedThread("delivery", self._run)
+        self.thread = WatchedThread("delivery", self._run, restarts=True)
 
     def deliver(self, computed: Computed) -> None:
         """Queue a computed batch; returns at once."""
@@ -61,6 +61,7 @@ class Delivery:
 
     def close(self) -> None:
         """Tell what was computed, then stop."""
+        self.thread.ask_to_stop()
         self._queue.put(None)
         self.thread.stop()
         for sink in self._sinks:
@@ -69,19 +70,29 @@ class Delivery:
     def _run(self, stop: threading.Event) -> None:
         del stop  # the last message, None, comes after all that was computed
         while (computed := self._queue.get()) is not None:
-            for fov, prediction in zip(computed.fovs, computed.predictions, strict=True):
-                record = self._maker.make(
-                    fov, prediction, computed.bounds, computed.started_s, computed.compute_ms
-                )
-                self._recent.add(record)
-                for sink in self._sinks:
-                    try:
-                        sink.tell(record)
-                    except Exception:  # one sink's fault is not the next one's
-                        _log.exception("result could not be told", sink=type(sink).__name__)
+            try:
+                self._tell(computed)
+            except Exception as error:  # one batch that cannot be told must not stop the next
+                _log.exception("results could not be made", fovs=len(computed.fovs))
+                self.failed += len(computed.fovs)
                 if computed.stack is not None:
-                    computed.stack.records.append(record)
-            self._finish(computed)
+                    computed.stack.fail(error)
+
+    def _tell(self, computed: Computed) -> None:
+        for fov, prediction in zip(computed.fovs, computed.predictions, strict=True):
+            record = computed.maker.make(
+                fov, prediction, computed.bounds, computed.started_s, computed.compute_ms
+            )
+            self._recent.add(record)
+            self.live_late += computed.stack is None and not record.result.deadline_met
+            for sink in self._sinks:
+                try:
+                    sink.tell(record)
+                except Exception:  # one sink's fault is not the next one's
+                    _log.exception("result could not be told", sink=type(sink).__name__)
+            if computed.stack is not None:
+                computed.stack.records.append(record)
+        self._finish(computed)
 
     @staticmethod
     def _finish(computed: Computed) -> None:

@@ -51,7 +51,17 @@ class Settings(BaseSettings):
     )
     batch_queue: int = Field(1024, ge=1, description="FOVs of posted stacks that may wait; beyond that, 503.")
     batch_size: int = Field(
-        1, ge=1, le=64, description="FOVs of a stack computed at once: what a live frame may wait for."
+        8,
+        ge=1,
+        le=64,
+        description="Most FOVs of a stack computed at once; fewer, down to one, where they would make a live "
+        "frame late.",
+    )
+    drain_s: float = Field(
+        10.0, ge=0, description="When stopped: how long frames and stacks that wait may still be computed."
+    )
+    fallback: Literal["none", "cpu"] = Field(
+        "none", description="Where to go on when the GPU fails twice running; none: stop being ready."
     )
     max_upload_mib: int = Field(256, ge=1, description="Largest body of a request.")
     max_decoded_mib: int = Field(512, ge=1, description="Largest stack that a body may unpack to.")

@@ -59,11 +59,12 @@ async def classify(request: Request, parameters: Annotated[ClassifyParameters, Q
     """Classify a posted stack; the answer comes when all of it is done."""
     service: Service = request.app.state.service
     service.require_ready()
+    service.require_room()  # before a body is read that could not be queued
     async with upload_of(request) as upload:
         stack = await run_in_threadpool(
             read_fovs,
             upload.file,
-            service.fov_spec,
+            service.loaded.spec,
             media_type=upload.media_type,
             axes=parameters.axes,
             channels=parameters.channels.split(",") if parameters.channels else None,

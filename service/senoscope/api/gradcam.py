@@ -39,7 +39,7 @@ async def gradcam_png(
     service: Service = request.app.state.service
     service.require_ready()
     record = service.recent.get(identifier)
-    png = await run_in_threadpool(_draw, record, parameters, service.fov_spec.channels)
+    png = await run_in_threadpool(_draw, record, parameters, service.loaded.spec.channels)
     # A result never changes, so its picture never does.
     return Response(
         png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}

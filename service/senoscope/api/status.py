@@ -1,4 +1,4 @@
-"""What is loaded, how the stream is, and whether the service lives and is ready."""
+"""How the stream is, and whether the service lives and is ready."""
 
 from __future__ import annotations
 
@@ -30,14 +30,6 @@ async def readyz(request: Request) -> JSONResponse:
     if problem is not None:
         return JSONResponse({"status": "not_ready", "reason": problem}, 503)
     return JSONResponse({"status": "ready"})
-
-
-@router.get("/v1/model")
-async def model(request: Request) -> dict[str, Any]:
-    """The ensemble in use, its manifest and the device that it runs on."""
-    service = _service(request)
-    service.require_ready()
-    return service.describe_model()
 
 
 @router.get("/v1/stream")
