@@ -15,6 +15,8 @@ import miniature as mini
 from serving import Server, start_server, stop_server
 
 ROOT = Path(__file__).parents[1]
+# Whatever a test starts without naming a run log must not write to that of whoever runs the tests.
+os.environ.setdefault("SENOSCOPE_DATABASE_URL", "none")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

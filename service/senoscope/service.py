@@ -16,6 +16,9 @@ from senoscope.fov import Fov
 from senoscope.publisher import ResultPublisher
 from senoscope.receiver import Receiver
 from senoscope.records import RecentRecords, ResultMaker
+from senoscope.runlog.keeper import LogKeeper
+from senoscope.runlog.places import OFF
+from senoscope.runlog.store import RunLog
 from senoscope.scheduler import Scheduler, Stack
 from senoscope.settings import Settings
 from senoscope.threads import WatchedThread
@@ -48,6 +51,7 @@ class Service:
     def __init__(self, settings: Settings, on_failure: Callable[[Exception], None] | None = None) -> None:
         self.settings = settings
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
+        self.log = self._open_log()
         self._on_failure = on_failure
         self._sinks: list[Sink] = []
         self._ensemble: Ensemble | None = None
@@ -67,6 +71,8 @@ class Service:
 
     def start(self) -> None:
         """Begin to load; returns at once."""
+        if self.log is not None:
+            self.log.start()
         self._loader.start()
 
     def close(self) -> None:
@@ -81,6 +87,8 @@ class Service:
             self._scheduler.close()
         if self._delivery is not None:
             self._delivery.close()
+        if self.log is not None:
+            self.log.close()
         if self._ensemble is not None:
             self._ensemble.close()
         _log.info("stopped")
@@ -159,11 +167,28 @@ class Service:
                 "failed": counts.live_failed,
             },
             "batch": {"waiting": batch, "classified": counts.batch_computed},
+            "run_log": self.log.describe() if self.log else None,
         }
+
+    def describe_series(self) -> list[dict[str, Any]]:
+        """The stream's series that are remembered, newest first; those before are in the run log."""
+        return self._receiver.series() if self._receiver else []
 
     def _threads(self) -> list[WatchedThread]:
         parts = (self._scheduler, self._delivery, self._receiver)
-        return [part.thread for part in parts if part is not None]
+        threads = [part.thread for part in parts if part is not None]
+        return [*threads, *(self.log.threads if self.log else ())]
+
+    def _open_log(self) -> LogKeeper | None:
+        settings = self.settings
+        if settings.database_url == OFF:
+            return None
+        return LogKeeper(
+            RunLog(settings.database_url),
+            keep_days=settings.keep_days,
+            keep_mib=settings.keep_mib,
+            series=self.describe_series,
+        )
 
     def _load(self) -> None:
         try:
@@ -192,7 +217,7 @@ class Service:
             self._publisher = ResultPublisher(settings.results, settings.results_cam)
             self._sinks.append(self._publisher)
         maker = ResultMaker(ensemble, settings.deadline_ms, linked=True)
-        self._delivery = Delivery(maker, self.recent, self._sinks)
+        self._delivery = Delivery(maker, self.recent, self._sinks, self.log)
         self._scheduler = Scheduler(
             ensemble,
             self._delivery.deliver,

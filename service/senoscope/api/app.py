@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from senoscope import __version__
-from senoscope.api import classify, gradcam, live, problems, status
+from senoscope.api import classify, gradcam, live, problems, results, series, status
 from senoscope.api.body import BodyLimit
 from senoscope.service import Service
 
-_ROUTERS = (classify.router, gradcam.router, live.router, status.router)
+_ROUTERS = (classify.router, gradcam.router, live.router, results.router, series.router, status.router)
 
 
 def _operation_id(route: APIRoute) -> str:
