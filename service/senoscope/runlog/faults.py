@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -97,8 +98,12 @@ def _state(cause: BaseException, url: sa.URL) -> LogState:
         return by_errno.get(cause.errno, "unreachable")
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_IOERR and _disk_is_full(Path(str(url.database))):
-            return "full"  # where a helper file could not grow, SQLite tells of an error of input or output
+        path = Path(str(url.database))
+        # Where a helper file beside the database cannot be made or grow, SQLite does not tell why.
+        if code == sqlite3.SQLITE_IOERR and _disk_is_full(path):
+            return "full"
+        if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path.parent, os.W_OK):
+            return "read_only"
         return _SQLITE.get(code, "unreachable")
     return _POSTGRES.get(getattr(cause, "sqlstate", None) or "", "unreachable")
 

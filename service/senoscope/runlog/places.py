@@ -10,10 +10,10 @@ OFF: Final = "none"
 _SCHEMES: Final = ("sqlite:///", "postgresql://", "postgresql+psycopg://")
 
 
-def default_database_url() -> str:
-    """An SQLite file in the user's data folder."""
+def default_database_url(name: str = "runlog") -> str:
+    """An SQLite file of that name in the user's data folder."""
     folder = platformdirs.user_data_path("senoscope", appauthor=False)
-    return f"sqlite:///{folder / 'runlog.sqlite3'}"
+    return f"sqlite:///{folder / f'{name}.sqlite3'}"
 
 
 def checked_database_url(url: str) -> str:
