@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -73,9 +72,11 @@ class PostgresServer:
     """A PostgreSQL server in a folder of its own; refuses to run as root, so root lends it a user."""
 
     def __init__(self, folder: Path) -> None:
-        self._as_user = (
-            {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
-        )
+        self._as_user: dict = {}
+        if os.geteuid() == 0:
+            import pwd  # there is no such module on Windows
+
+            self._as_user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid}
         if self._as_user:
             shutil.chown(folder, **self._as_user)
         self._data = folder / "data"

@@ -22,6 +22,7 @@ _BUSY_S: Final = 0.5
 # Moving pages from the write-ahead log into the database waits for the disk, so it is not done in the
 # middle of a commit (`Database.checkpoint` does it), unless nobody did for this many pages.
 _AUTOCHECKPOINT_PAGES: Final = 16384
+_INCREMENTAL: Final = 2  # of PRAGMA auto_vacuum
 _POSTGRES_ARGUMENTS: Final = {
     "connect_timeout": 3,
     "keepalives_idle": 5,
@@ -29,7 +30,6 @@ _POSTGRES_ARGUMENTS: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # ms
 }
-_WRITES: Final = "senoscope_writes"
 
 
 class Database:
@@ -57,20 +57,27 @@ class Database:
         self._writing = threading.Lock()
         self._file: tuple[int, int] | None = None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        # Pools of their own, so that any number of readers leaves the writer its connection.
+        self.engine = self._engine("BEGIN")
+        # A writer that reads first and asks for the lock later may be refused it without waiting.
+        self._write_engine = self._engine("BEGIN IMMEDIATE")
+
+    def _engine(self, begin_sqlite: str) -> sa.Engine:
         if self.is_sqlite:
-            self.engine = sa.create_engine(self.url, connect_args={"timeout": _BUSY_S}, pool_size=8)
-            sa.event.listen(self.engine, "connect", _set_up_sqlite)
-            sa.event.listen(self.engine, "begin", _begin_sqlite)
-        else:
-            url_of_driver = self.url.set(drivername="postgresql+psycopg")
-            try:
-                self.engine = sa.create_engine(
-                    url_of_driver, connect_args=dict(_POSTGRES_ARGUMENTS), pool_pre_ping=True, pool_size=8
-                )
-            except ImportError as error:
-                raise LogUnavailable(
-                    'a run log in PostgreSQL needs `pip install "senoscope[service,postgres]"`'
-                ) from error
+            engine = sa.create_engine(self.url, connect_args={"timeout": _BUSY_S})
+            sa.event.listen(engine, "connect", _set_up_sqlite)
+            sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin_sqlite))
+            return engine
+        try:
+            return sa.create_engine(
+                self.url.set(drivername="postgresql+psycopg"),
+                connect_args=dict(_POSTGRES_ARGUMENTS),
+                pool_pre_ping=True,
+            )
+        except ImportError as error:
+            raise LogUnavailable(
+                'a run log in PostgreSQL needs `pip install "senoscope[service,postgres]"`'
+            ) from error
 
     def prepare(self) -> None:
         """Make the database if there is none, bring it to this schema, and see that it can be written.
@@ -109,8 +116,8 @@ class Database:
         with (
             told_as_faults(self.url),
             self._writing,
-            self.engine.connect() as connection,
-            connection.execution_options(**{_WRITES: True}).begin(),
+            self._write_engine.connect() as connection,
+            connection.begin(),
         ):
             yield connection
 
@@ -152,11 +159,12 @@ class Database:
     def release(self) -> None:
         """Close the connections that nobody uses; later use opens new ones."""
         self.engine.dispose()
+        self._write_engine.dispose()
 
     @contextmanager
     def _raw(self) -> Iterator[sqlite3.Cursor]:
         """SQLite's own cursor, outside of any transaction."""
-        connection = self.engine.raw_connection()
+        connection = self._write_engine.raw_connection()
         try:
             yield connection.cursor()  # type: ignore[misc]
         finally:
@@ -164,18 +172,14 @@ class Database:
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
-    # SQLAlchemy begins the transactions (below): sqlite3 itself would begin them too late.
+    # SQLAlchemy begins the transactions: sqlite3 itself would begin them too late.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")  # takes effect only in a file that is still empty
+    if cursor.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
+        # Takes effect only in a file that is still empty; in others it would wait for the write lock.
+        cursor.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA wal_autocheckpoint={_AUTOCHECKPOINT_PAGES}")
     cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # A writer that reads first and asks for the lock later may be refused it without waiting.
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -80,8 +80,7 @@ def test_what_was_answered_is_in_the_log(client: Client, posted: list[Result], s
 
 def test_pages_lead_to_each_other(server: Server, client: Client, streamed: uuid.UUID) -> None:
     page = client.results(limit=4)
-    ids = [one.id for one in page.results]
-    assert ids == sorted(ids, reverse=True)
+    assert [one.source.frame for one in page.results] == [5, 4, 3, 2]
     answer = get(server, "/v1/results", limit=10, kind="upload")
     assert answer.json().keys() == {"results"}, "nothing is left"
     answer = get(server, "/v1/results", limit=9, kind="upload")
@@ -157,6 +156,21 @@ def test_export(client: Client, streamed: uuid.UUID, tmp_path: Path) -> None:
     assert not (tmp_path / "none.xls").exists()
 
 
+def test_a_result_that_never_was(client: Client) -> None:
+    with pytest.raises(NotFound, match="the id is wrong"):
+        client.result(uuid.uuid4())
+
+
+def test_series_of_now(client: Client, streamed: uuid.UUID) -> None:
+    (one,) = client.series()
+    assert (one.series_uid, one.series_id, one.instrument) == (streamed, "plate 1", "nlo-7")
+    assert (one.state, one.live, one.received, one.missing) == ("ended", True, 6, 0)
+    assert one.labels == {"senescent": 4, "control": 2}
+    assert client.one_series(streamed).labels == one.labels
+    with pytest.raises(NotFound, match="/v1/series"):
+        client.one_series(uuid.uuid4())
+
+
 def test_maps_out_of_the_log_are_those_of_the_answer(
     server: Server, client: Client, posted: list[Result], streamed: uuid.UUID
 ) -> None:
@@ -185,21 +199,6 @@ def test_maps_out_of_the_log_are_those_of_the_answer(
             assert (again.status_code, again.json()["code"]) == (404, "not_found")
             assert "pixels" in again.json()["detail"]
             assert "style=map" in again.json()["detail"]
-
-
-def test_a_result_that_never_was(client: Client) -> None:
-    with pytest.raises(NotFound, match="the id is wrong"):
-        client.result(uuid.uuid4())
-
-
-def test_series_of_now(client: Client, streamed: uuid.UUID) -> None:
-    (one,) = client.series()
-    assert (one.series_uid, one.series_id, one.instrument) == (streamed, "plate 1", "nlo-7")
-    assert (one.state, one.live, one.received, one.missing) == ("ended", True, 6, 0)
-    assert one.labels == {"senescent": 4, "control": 2}
-    assert client.one_series(streamed).labels == one.labels
-    with pytest.raises(NotFound, match="/v1/series"):
-        client.one_series(uuid.uuid4())
 
 
 def test_series_and_results_outlive_the_service(miniature: Path, tmp_path: Path) -> None:
