@@ -121,7 +121,7 @@ class Delivery:
             return records
         flag = Flag(
             code="not_logged",
-            message=f"told before it was in the run log ({self._run_log.state}), which gets it when it can",
+            message="told before it was in the run log, which gets it when it can (/v1/stream tells more)",
         )
         return [record.flagged(flag) for record in records]
 

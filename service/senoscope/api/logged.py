@@ -47,12 +47,12 @@ def require_log(request: Request) -> RunLog:
     Raises
     ------
     LogUnavailable
-        If there is none.
+        If there is none, or it cannot be read now.
     """
     keeper = service_of(request).log
     if keeper is None:
         raise LogUnavailable("the run log is turned off (--database-url none); /v1/live tells new results")
-    return keeper.log
+    return keeper.readable()
 
 
 def find(request: Request, identifier: UUID) -> Found:
@@ -69,7 +69,7 @@ def find(request: Request, identifier: UUID) -> Found:
     record = service.recent.get(identifier)
     if record is not None:
         return Found(record.result, record.prediction, service.fov_spec.channels, record.fov.pixels)
-    logged = service.log.log.result(identifier) if service.log else None
+    logged = service.log.readable().result(identifier) if service.log else None
     if logged is not None:
         result, maps = logged
         return Found(result, maps, maps.channels, None)

@@ -30,7 +30,7 @@ class SeriesParameters(BaseModel):
 def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()]) -> SeriesResponse:
     """The series that were seen last, newest first, with how many results carry which label."""
     service = service_of(request)
-    logged = service.log.log.series(parameters.limit) if service.log else []
+    logged = service.log.readable().series(parameters.limit) if service.log else []
     by_uid = {one.snapshot["series_uid"]: one for one in logged}
     live = service.describe_series()
     found = [_live(snapshot, by_uid.pop(snapshot["series_uid"], None)) for snapshot in live]
@@ -42,7 +42,7 @@ def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()
 def one_series(request: Request, uid: UUID) -> SeriesSummary:
     """One series."""
     service = service_of(request)
-    logged = service.log.log.one_series(uid) if service.log else None
+    logged = service.log.readable().one_series(uid) if service.log else None
     for snapshot in service.describe_series():
         if snapshot["series_uid"] == str(uid):
             return _live(snapshot, logged)

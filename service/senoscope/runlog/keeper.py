@@ -14,6 +14,7 @@ from senoscope.runlog.faults import LogFault, LogState, place_of
 from senoscope.runlog.housekeeping import Housekeeping
 from senoscope.runlog.store import RunLog
 from senoscope.threads import WatchedThread
+from senoscope_client.errors import LogUnavailable
 
 _log = structlog.get_logger(__name__)
 # What a commit may take before the result is told as one that is not in the log.
@@ -25,6 +26,8 @@ _BATCH: Final = 256
 _MAX_BACKLOG: Final = 10_000
 # After these the database itself is sound: it need not be opened anew.
 _PASSING: Final = frozenset({"locked", "full"})
+# With these it can still be read. Not asking a server that does not answer keeps requests from piling up.
+_READABLE: Final = frozenset({"ok", "locked", "full", "read_only"})
 
 
 class LogKeeper:
@@ -81,10 +84,26 @@ class LogKeeper:
         return self._thread.problem or (None if self._fault is None else str(self._fault))
 
     @property
-    def state(self) -> Literal["ok"] | LogState:
+    def state(self) -> Literal["ok", "opening", "stopped"] | LogState:
         """The same in one word."""
         fault = self._fault
-        return "ok" if fault is None else fault.state
+        if fault is not None:
+            return fault.state
+        if not self._opened:
+            return "opening"
+        return "ok" if self._thread.problem is None else "stopped"
+
+    def readable(self) -> RunLog:
+        """The log, to ask for results.
+
+        Raises
+        ------
+        LogUnavailable
+            If it is known that it cannot be read now.
+        """
+        if self.state not in _READABLE:
+            raise LogUnavailable(self.problem or "the run log is being opened; ask again in a moment")
+        return self.log
 
     def describe(self) -> dict[str, Any]:
         """State and counters."""
@@ -138,8 +157,9 @@ class LogKeeper:
             self._changed.notify_all()
         self._thread.stop()
         self.log.close()
-        if self._backlog:
-            _log.error("results were never logged", count=len(self._backlog), reason=self.problem)
+        unwritten = self._queued - self._settled
+        if unwritten:
+            _log.error("results were never logged", count=unwritten, reason=self.problem)
 
     def _run(self, stop: threading.Event) -> None:
         del stop  # `close` says when, and wakes the thread

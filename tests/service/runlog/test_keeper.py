@@ -22,6 +22,7 @@ from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.schema import VERSION_TABLE
 from senoscope.runlog.store import RunLog
+from senoscope_client.errors import LogUnavailable
 
 
 @contextmanager
@@ -57,6 +58,11 @@ def test_what_waits_is_written_when_it_closes(path: Path, manifest: Manifest) ->
     assert frames(log) == [0, 1]
 
 
+def test_it_cannot_be_read_before_it_is_open(path: Path) -> None:
+    with pytest.raises(LogUnavailable):
+        LogKeeper(RunLog(f"sqlite:///{path}")).readable()
+
+
 @contextmanager
 def write_locked(path: Path) -> Iterator[None]:
     """The log while another process has it locked."""
@@ -83,7 +89,7 @@ def test_a_log_that_another_process_locks(path: Path, manifest: Manifest) -> Non
             assert [keeper.commit([entry(manifest, n)]) for n in (1, 2)] == [False, False]
             assert keeper.state == "locked"
             assert str(path) in keeper.problem
-            assert frames(log) == [0], "it can still be read"
+            assert frames(keeper.readable()) == [0]
         wait_until_written(keeper)
         assert keeper.commit([entry(manifest, 3)])
         assert frames(log) == [0, 1, 2, 3]
@@ -301,6 +307,8 @@ def test_a_postgresql_server_that_hangs_does_not_hold_up_results(
                 process.send_signal(signal.SIGSTOP)
             assert [keeper.commit([entry(manifest, n)]) for n in (1, 2)] == [False, False]
             assert keeper.state == "unreachable"
+            with pytest.raises(LogUnavailable, match="no answer"):
+                keeper.readable()
         finally:
             for process in processes:
                 process.send_signal(signal.SIGCONT)

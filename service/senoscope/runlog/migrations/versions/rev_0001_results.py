@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.Column("series_uid", sa.Uuid),
         sa.Column("frame", sa.BigInteger),
         sa.Column("created_ms", sa.BigInteger, nullable=False),
-        sa.Column("label", sa.String(64), nullable=False),
+        sa.Column("label", sa.Text, nullable=False),
         sa.Column("probability", sa.Double, nullable=False),
         sa.Column("model_digest", sa.String(64), sa.ForeignKey("models.digest"), nullable=False),
         sa.Column("document", sa.Text, nullable=False),
