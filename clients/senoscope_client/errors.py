@@ -167,6 +167,12 @@ class NotReady(SenoscopeError):
     code, status, title = "not_ready", 503, "Not ready"
 
 
+class LogUnavailable(SenoscopeError):
+    """The run log is turned off, or cannot be read or written now."""
+
+    code, status, title = "log_unavailable", 503, "Run log unavailable"
+
+
 def error_of(problem: Problem) -> SenoscopeError:
     """The exception that a problem document stands for; unknown codes give the base class."""
     for kind in SenoscopeError.__subclasses__():

@@ -16,7 +16,7 @@ from senoscope.engine.intensity import fit_range
 from senoscope.fov import Fov
 from senoscope.loaded import Loaded
 from senoscope_client._model import OpenModel
-from senoscope_client.errors import Conflict, InvalidRequest
+from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable
 
 _log = structlog.get_logger(__name__)
 _KEY = "session_range"
@@ -25,11 +25,11 @@ _KEY = "session_range"
 class Keeper(Protocol):
     """Where small states outlive the process; the run log is one."""
 
-    def get_value(self, key: str) -> dict[str, Any] | None:
-        """What was kept under that name."""
+    def get_value(self, key: str) -> Any:
+        """What was kept under that name; None if nothing was. Raises LogUnavailable."""
         ...
 
-    def set_value(self, key: str, value: dict[str, Any] | None) -> bool:
+    def set_value(self, key: str, value: Any) -> bool:
         """Keep something, or forget it; False if that is not possible now."""
         ...
 
@@ -77,7 +77,7 @@ class SessionRange:
         self._lock = threading.Lock()
         self._calibrated: CalibratedRange | None = None
         self._range: IntensityRange | None = None
-        self._kept = True
+        self._kept = keeper is not None
         self._wanted = 0
         self._collected: list[Fov] = []
         self._fitting = False
@@ -85,7 +85,14 @@ class SessionRange:
 
     def restore(self) -> None:
         """Take up the range that an earlier process calibrated."""
-        kept = self._keeper.get_value(_KEY) if self._keeper is not None else None
+        if self._keeper is None:
+            return
+        try:
+            kept = self._keeper.get_value(_KEY)
+        except LogUnavailable as error:
+            self._problem = f"whether an earlier session calibrated a range is not known: {error}"
+            _log.warning("the model's intensity range is in force", reason=self._problem)
+            return
         if kept is not None:
             self._set(CalibratedRange.model_validate(kept))
             _log.info("intensity range of an earlier session in force", **kept)

@@ -86,6 +86,11 @@ class Receiver:
                 "series": self._book.describe(),
             }
 
+    def series(self) -> list[dict[str, Any]]:
+        """The series that are remembered, newest first."""
+        with self._lock:
+            return self._book.describe()
+
     def _run(self, stop: threading.Event) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.SUB)

@@ -20,6 +20,9 @@ from senoscope.model_switch import ModelSwitch, load_ensemble
 from senoscope.publisher import ResultPublisher
 from senoscope.receiver import Receiver
 from senoscope.records import RecentRecords
+from senoscope.runlog.keeper import LogKeeper
+from senoscope.runlog.places import OFF
+from senoscope.runlog.store import RunLog
 from senoscope.scheduler import Scheduler
 from senoscope.settings import Settings
 from senoscope.stagemap import StageMaps
@@ -47,7 +50,8 @@ class Service:
         self.settings = settings
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
         self.maps = StageMaps()
-        self.range = SessionRange(None)
+        self.log = self._open_log()
+        self.range = SessionRange(self.log)
         self._on_failure = on_failure
         self._sinks: list[Sink] = [self.maps]
         self._loaded: Loaded | None = None
@@ -69,6 +73,8 @@ class Service:
 
     def start(self) -> None:
         """Begin to load; returns at once."""
+        if self.log is not None:
+            self.log.start()
         self._loader.start()
 
     def drain(self, timeout_s: float) -> bool:
@@ -103,6 +109,8 @@ class Service:
             self._scheduler.close()
         if self._delivery is not None:
             self._delivery.close()
+        if self.log is not None:
+            self.log.close()
         if self._loaded is not None:
             self._loaded.ensemble.close()
         _log.info("stopped")
@@ -135,7 +143,14 @@ class Service:
             return "the service is stopping"
         if not self._ready.is_set():
             return "the ensemble is being loaded, verified and warmed up"
-        return next((thread.problem for thread in self._threads() if thread.problem), None)
+        parts = (self._scheduler, self._delivery, self._receiver)
+        return next((part.thread.problem for part in parts if part and part.thread.problem), None)
+
+    def impairments(self) -> list[str]:
+        """What does not work although frames are classified: results that are not logged, for one."""
+        found = [self.log.problem] if self.log is not None else []
+        found += [thread.problem for thread in self._threads()]
+        return list(dict.fromkeys(text for text in found if text))
 
     @property
     def loading(self) -> bool:
@@ -207,11 +222,28 @@ class Service:
                 "retried": counts.retried,
                 "thread_deaths": {thread.name: thread.deaths for thread in self._threads()},
             },
+            "run_log": self.log.describe() if self.log else None,
         }
+
+    def describe_series(self) -> list[dict[str, Any]]:
+        """The stream's series that are remembered, newest first; those before are in the run log."""
+        return self._receiver.series() if self._receiver else []
 
     def _threads(self) -> list[WatchedThread]:
         parts = (self._scheduler, self._delivery, self._receiver)
-        return [part.thread for part in parts if part is not None]
+        threads = [part.thread for part in parts if part is not None]
+        return [*threads, *(self.log.threads if self.log else ())]
+
+    def _open_log(self) -> LogKeeper | None:
+        settings = self.settings
+        if settings.database_url == OFF:
+            return None
+        return LogKeeper(
+            RunLog(settings.database_url),
+            keep_days=settings.keep_days,
+            keep_mib=settings.keep_mib,
+            series=self.describe_series,
+        )
 
     def _load(self) -> None:
         try:
@@ -239,7 +271,7 @@ class Service:
             self._publisher = ResultPublisher(settings.results, settings.results_cam)
             self._sinks.append(self._publisher)
         self.range.restore()
-        self._delivery = Delivery(self.recent, self._sinks)
+        self._delivery = Delivery(self.recent, self._sinks, self.log)
         self._scheduler = Scheduler(
             self._loaded,
             self.range.for_ensemble,

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from senoscope.engine.locations import default_models_dir
 from senoscope.engine.sessions import Device
+from senoscope.runlog.places import checked_database_url, default_database_url
 from senoscope_client.images import Limits
 from senoscope_client.result import CamMode
 
@@ -69,6 +70,15 @@ class Settings(BaseSettings):
     remember_mib: int = Field(
         64, ge=1, description="Memory for the pixels of recent FOVs, which Grad-CAM pictures are drawn from."
     )
+    database_url: str = Field(
+        default_factory=default_database_url,
+        description="Run log: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE; none turns it off. "
+        "Default: runlog.sqlite3 in the user's data folder.",
+    )
+    keep_days: float | None = Field(None, gt=0, description="Forget logged results after so many days.")
+    keep_mib: float | None = Field(
+        None, ge=1, description="Forget the oldest logged results where the log grows beyond this."
+    )
     live_backlog: int = Field(
         64, ge=1, description="Results that a WebSocket client may lag behind before it loses the oldest."
     )
@@ -82,6 +92,11 @@ class Settings(BaseSettings):
         if endpoint and not _ENDPOINT.fullmatch(endpoint):
             raise ValueError(f"{endpoint!r} is no ZeroMQ endpoint; one looks like tcp://127.0.0.1:5555")
         return endpoint
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_run_log(cls, url: str) -> str:
+        return checked_database_url(url)
 
     @property
     def max_upload_bytes(self) -> int:
