@@ -10,11 +10,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 import miniature as mini
 from serving import Server, start_server, stop_server
 
 ROOT = Path(__file__).parents[1]
+# Whatever a test starts without naming a run log must not write to that of whoever runs the tests.
+os.environ.setdefault("SENOSCOPE_DATABASE_URL", "none")
+# Debian keeps the PostgreSQL server off the path.
+os.environ["PATH"] = os.pathsep.join(
+    [os.environ.get("PATH", ""), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+)
+
+
+def pytest_configure() -> None:
+    """Plain tracebacks: structlog's default draws pretty ones, which takes longer than some tests wait."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(),
+        ]
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

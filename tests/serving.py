@@ -52,7 +52,8 @@ def start_server(model: Path, log: Path, *options: str, wait: bool = True) -> Se
             [
                 *(sys.executable, "-m", "senoscope.cli", "serve", "--model", str(model)),
                 *("--device", "cpu", "--port", str(port), "--stream", f"tcp://127.0.0.1:{frames}"),
-                *("--results", f"tcp://127.0.0.1:{results}", *options),
+                *("--results", f"tcp://127.0.0.1:{results}"),
+                *("--database-url", f"sqlite:///{log.with_suffix('.sqlite3')}", *options),
             ],
             stdout=subprocess.DEVNULL,
             stderr=log.open("wb"),

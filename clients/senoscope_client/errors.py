@@ -91,6 +91,18 @@ class Unauthorized(SenoscopeError):
     code, status, title = "unauthorized", 401, "Unauthorized"
 
 
+class Conflict(SenoscopeError):
+    """What is asked for cannot be done while something else is under way, or contradicts what is there."""
+
+    code, status, title = "conflict", 409, "Conflict"
+
+
+class ModelRejected(SenoscopeError):
+    """An ensemble cannot be loaded; the one in use stays."""
+
+    code, status, title = "model_rejected", 422, "Model rejected"
+
+
 class UnsupportedMediaType(SenoscopeError):
     """The body is neither a TIFF file nor an NPY array."""
 
@@ -153,6 +165,12 @@ class NotReady(SenoscopeError):
     """The service is starting, stopping, or has lost a part that it needs."""
 
     code, status, title = "not_ready", 503, "Not ready"
+
+
+class LogUnavailable(SenoscopeError):
+    """The run log is turned off, or cannot be read or written now."""
+
+    code, status, title = "log_unavailable", 503, "Run log unavailable"
 
 
 def error_of(problem: Problem) -> SenoscopeError:

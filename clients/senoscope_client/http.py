@@ -1,4 +1,4 @@
-"""The service over HTTP: post stacks, ask for its state."""
+"""The service over HTTP: post stacks, ask for results and for its state."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict, Unpack
+from uuid import UUID
 
 import httpx
 import numpy as np
@@ -18,8 +20,14 @@ from pydantic import ValidationError
 
 from senoscope_client.errors import Busy, Problem, SenoscopeError, error_of
 from senoscope_client.live import LiveResults
-from senoscope_client.responses import ClassifyResponse, ReadyResponse
-from senoscope_client.result import CamMode, Result
+from senoscope_client.responses import (
+    ClassifyResponse,
+    ReadyResponse,
+    ResultsPage,
+    SeriesResponse,
+    SeriesSummary,
+)
+from senoscope_client.result import CamMode, Result, SourceKind
 from senoscope_client.unreachable import Unreachable
 
 _TIFF, _NPY, _UNKNOWN = "image/tiff", "application/x-npy", "application/octet-stream"
@@ -28,6 +36,29 @@ _SUFFIXES = {".tif": _TIFF, ".tiff": _TIFF, ".btf": _TIFF, ".npy": _NPY}
 _MAGIC = {b"\x93NUM": _NPY, b"II*\0": _TIFF, b"MM\0*": _TIFF, b"II+\0": _TIFF, b"MM\0+": _TIFF}
 
 Stack = str | os.PathLike[str] | bytes | npt.NDArray[Any]
+
+
+class Filters(TypedDict, total=False):
+    """Which results of the run log; what is left out does not matter.
+
+    Attributes
+    ----------
+    series : UUID or str
+        Of one series.
+    label, kind : str
+    since, until : datetime
+        Made at ``since`` or later, before ``until``; without a time zone they are UTC.
+    min_probability, max_probability : float
+        Both included.
+    """
+
+    series: UUID | str
+    label: str
+    kind: SourceKind
+    since: datetime
+    until: datetime
+    min_probability: float
+    max_probability: float
 
 
 class Client:
@@ -120,6 +151,77 @@ class Client:
             response = self._request("POST", "/v1/classify", params=query, content=body, headers=kind)
         return ClassifyResponse.model_validate_json(self._checked(response).content)
 
+    def results(
+        self, *, limit: int = 100, cursor: int | None = None, **filters: Unpack[Filters]
+    ) -> ResultsPage:
+        """A page of the run log, newest first; `all_results` turns the pages by itself.
+
+        Parameters
+        ----------
+        limit : int
+            How many, 1000 at most.
+        cursor : int, optional
+            ``next`` of the page before.
+        **filters
+            See `Filters`.
+        """
+        query = {**_query(filters), "limit": limit}
+        if cursor is not None:
+            query["cursor"] = cursor
+        response = self._checked(self._request("GET", "/v1/results", params=query))
+        return ResultsPage.model_validate_json(response.content)
+
+    def all_results(self, **filters: Unpack[Filters]) -> Iterator[Result]:
+        """Every result in the run log that matches, newest first."""
+        page = self.results(limit=1000, **filters)
+        yield from page.results
+        while page.next is not None:
+            page = self.results(limit=1000, cursor=page.next, **filters)
+            yield from page.results
+
+    def result(self, identifier: UUID | str, cam: CamMode = "none") -> Result:
+        """One result, with as much of its Grad-CAM map as asked for."""
+        path = f"/v1/results/{UUID(str(identifier))}"
+        response = self._checked(self._request("GET", path, params={"cam": cam}))
+        return Result.model_validate_json(response.content)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        form: Literal["csv", "parquet"] = "csv",
+        **filters: Unpack[Filters],
+    ) -> None:
+        """Write every result in the run log that matches to a file.
+
+        Raises
+        ------
+        SenoscopeError
+            As the service answers; a file that was begun is then left unfinished.
+        OSError
+            If the file cannot be written.
+        """
+        query = {**_query(filters), "format": form}
+        try:
+            with self._http.stream("GET", "/v1/results/export", params=query) as response:
+                if not response.is_success:
+                    response.read()
+                self._checked(response)
+                with Path(path).open("wb") as file:
+                    for piece in response.iter_bytes():
+                        file.write(piece)
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self.base_url} broke off: {error}") from error
+
+    def series(self, limit: int = 100) -> list[SeriesSummary]:
+        """The series that the service saw last, newest first."""
+        response = self._checked(self._request("GET", "/v1/series", params={"limit": limit}))
+        return list(SeriesResponse.model_validate_json(response.content).series)
+
+    def one_series(self, series_uid: UUID | str) -> SeriesSummary:
+        """One series."""
+        response = self._checked(self._request("GET", f"/v1/series/{UUID(str(series_uid))}"))
+        return SeriesSummary.model_validate_json(response.content)
+
     def model(self) -> dict[str, Any]:
         """The ensemble that is loaded, and the device that it runs on."""
         return self._object("/v1/model")
@@ -174,6 +276,14 @@ class Client:
             after = response.headers.get("Retry-After", "")
             error.retry_after_s = float(after) if after.isascii() and after.isdigit() else error.retry_after_s
         raise error
+
+
+def _query(filters: Filters) -> dict[str, Any]:
+    names = {"since": "from", "until": "to"}
+    return {
+        names.get(name, name): value.isoformat() if isinstance(value, datetime) else str(value)
+        for name, value in filters.items()
+    }
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:

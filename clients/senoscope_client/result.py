@@ -14,6 +14,9 @@ from senoscope_client.wire import Index, Position
 CamMode = Literal["none", "grid", "png"]
 """How much of the Grad-CAM map a message carries inline."""
 
+SourceKind = Literal["stream", "upload", "file"]
+"""A frame of the acquisition PC's stream, a posted stack, or a file classified without a server."""
+
 
 class Source(OpenModel):
     """Where a field of view came from.
@@ -24,7 +27,7 @@ class Source(OpenModel):
         A frame of the acquisition PC's stream, a posted stack, or a file classified without a server.
     instrument, series_id, series_uid, frame
         As in the frame's header; of a stack, ``frame`` is the place of the FOV in it, from 0.
-    index, position_um
+    index, position_um, pixel_size_um
         As in the frame's header.
     file : str or None
         Name (not path) of the posted or classified file.
@@ -32,13 +35,14 @@ class Source(OpenModel):
         The frame's time stamp, UTC, by the acquisition PC's clock.
     """
 
-    kind: Literal["stream", "upload", "file"]
+    kind: SourceKind
     instrument: str | None = None
     series_id: str | None = None
     series_uid: UUID | None = None
     frame: int | None = None
     index: Index | None = None
     position_um: Position | None = None
+    pixel_size_um: float | None = None
     file: str | None = None
     acquired_at: datetime | None = None
 
@@ -88,7 +92,8 @@ class Gradcam(OpenModel):
     Attributes
     ----------
     href : str or None
-        Where the service shows the map as PNG, for as long as it remembers the field of view.
+        Where the service shows the map as PNG, for as long as its run log holds the result; over a channel
+        only for as long as it remembers the pixels.
     grids : dict of str to list of list of float, or None
         Each network's own map, rows by columns, non-negative, not normalised (``cam=grid``).
     png : str or None
@@ -134,7 +139,7 @@ class Timing(OpenModel):
     compute : float
         In the engine; fields of view computed in one batch share the batch's time.
     total : float
-        From arrival in the service until the result was told.
+        From arrival in the service until the result was made, to be logged and told.
     """
 
     queue: float

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from senoscope_client.result import Flag, Result, Source
 
 LINE_HEADING: Final = f"{'source':<32} {'FOV':>6}  {'label':<10} {'probability':>11} {'ms':>8}  flags"
+
+_BEFORE_NETWORKS: Final = (
+    *("id", "file", "series_id", "frame", "label", "probability", "entropy", "agreement", "flags"),
+)
+_AFTER_NETWORKS: Final = (
+    *("compute_ms", "total_ms", "model", "model_version"),
+    *("kind", "instrument", "series_uid", "acquired_at", "x_um", "y_um", "z_um"),
+)
 
 
 def result_line(result: Result) -> str:
@@ -25,30 +33,48 @@ def result_line(result: Result) -> str:
 def results_csv(results: Sequence[Result]) -> str:
     """Results as CSV with a heading; one column per network, in the first result's order."""
     networks = list(dict.fromkeys(name for result in results for name in result.networks))
+    return "".join(csv_lines(results, networks))
+
+
+def csv_lines(results: Iterable[Result], networks: Sequence[str]) -> Iterator[str]:
+    """The same line by line, for results that are too many to hold; ``networks`` are the columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    fixed = ["id", "file", "series_id", "frame", "label", "probability", "entropy", "agreement", "flags"]
-    writer.writerow([*fixed, *networks, "compute_ms", "total_ms", "model", "model_version"])
+
+    def line(cells: Iterable[object]) -> str:
+        out.seek(0)
+        out.truncate()
+        writer.writerow(cells)
+        return out.getvalue()
+
+    yield line([*_BEFORE_NETWORKS, *networks, *_AFTER_NETWORKS])
     for result in results:
-        source = result.source
-        row: list[object] = [
-            result.id,
-            _inert(source.file),
-            _inert(source.series_id),
-            source.frame,
-            result.label,
-            f"{result.probability:.6f}",
-            f"{result.uncertainty.entropy:.6f}",
-            f"{result.uncertainty.agreement:.4f}",
-            _flags(result.flags),
-            *(f"{result.networks[name]:.6f}" if name in result.networks else "" for name in networks),
-            f"{result.timing_ms.compute:.3f}",
-            f"{result.timing_ms.total:.3f}",
-            result.model.name,
-            result.model.version,
-        ]
-        writer.writerow(row)
-    return out.getvalue()
+        yield line(_cells(result, networks))
+
+
+def _cells(result: Result, networks: Sequence[str]) -> Iterator[object]:
+    source = result.source
+    yield result.id
+    yield _inert(source.file)
+    yield _inert(source.series_id)
+    yield source.frame
+    yield result.label
+    yield f"{result.probability:.6f}"
+    yield f"{result.uncertainty.entropy:.6f}"
+    yield f"{result.uncertainty.agreement:.4f}"
+    yield _flags(result.flags)
+    for name in networks:
+        yield f"{result.networks[name]:.6f}" if name in result.networks else ""
+    yield f"{result.timing_ms.compute:.3f}"
+    yield f"{result.timing_ms.total:.3f}"
+    yield result.model.name
+    yield result.model.version
+    yield source.kind
+    yield _inert(source.instrument)
+    yield source.series_uid
+    yield source.acquired_at.isoformat() if source.acquired_at else ""
+    place = source.position_um
+    yield from (place.x, place.y, place.z) if place else ("", "", "")
 
 
 def _origin(source: Source) -> str:

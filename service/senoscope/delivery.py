@@ -1,20 +1,25 @@
-"""Telling results: remembered first, then told to every sink, in the order of computation."""
+"""Telling results: logged and remembered first, then told to every sink, in the order of computation."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import InvalidStateError
 from typing import Protocol
 
 import structlog
 
-from senoscope.records import RecentRecords, Record, ResultMaker
+from senoscope.records import RecentRecords, Record
+from senoscope.runlog.entries import Entry
+from senoscope.runlog.keeper import LogKeeper
 from senoscope.scheduler import Computed
 from senoscope.threads import WatchedThread
+from senoscope_client.result import Flag
 
 _log = structlog.get_logger(__name__)
+# FOVs that are logged in one transaction, where so many wait.
+_AT_ONCE = 64
 
 
 class Sink(Protocol):
@@ -38,18 +43,20 @@ class Delivery:
 
     Parameters
     ----------
-    maker : ResultMaker
     recent : RecentRecords
-        Told first. A run log that must hold a result before anyone hears of it belongs here too.
     sinks : sequence of Sink
+    log : LogKeeper, optional
+        Holds each result before anyone hears of it; where it cannot, the result says so.
     """
 
-    def __init__(self, maker: ResultMaker, recent: RecentRecords, sinks: Sequence[Sink]) -> None:
-        self._maker = maker
+    def __init__(self, recent: RecentRecords, sinks: Sequence[Sink], log: LogKeeper | None = None) -> None:
+        self.live_late = 0
+        self.failed = 0
         self._recent = recent
         self._sinks = sinks
+        self._run_log = log
         self._queue: queue.SimpleQueue[Computed | None] = queue.SimpleQueue()
-        self.thread = WatchedThread("delivery", self._run)
+        self.thread = WatchedThread("delivery", self._run, restarts=True)
 
     def deliver(self, computed: Computed) -> None:
         """Queue a computed batch; returns at once."""
@@ -61,6 +68,7 @@ class Delivery:
 
     def close(self) -> None:
         """Tell what was computed, then stop."""
+        self.thread.ask_to_stop()
         self._queue.put(None)
         self.thread.stop()
         for sink in self._sinks:
@@ -69,19 +77,70 @@ class Delivery:
     def _run(self, stop: threading.Event) -> None:
         del stop  # the last message, None, comes after all that was computed
         while (computed := self._queue.get()) is not None:
-            for fov, prediction in zip(computed.fovs, computed.predictions, strict=True):
-                record = self._maker.make(
-                    fov, prediction, computed.bounds, computed.started_s, computed.compute_ms
-                )
-                self._recent.add(record)
-                for sink in self._sinks:
-                    try:
-                        sink.tell(record)
-                    except Exception:  # one sink's fault is not the next one's
-                        _log.exception("result could not be told", sink=type(sink).__name__)
-                if computed.stack is not None:
-                    computed.stack.records.append(record)
-            self._finish(computed)
+            waiting = [computed, *self._more(len(computed.fovs))]
+            made = [(computed, record) for computed in waiting for record in self._make(computed)]
+            for (computed, _), record in zip(made, self._log_all(made), strict=True):
+                self._tell(record, computed)
+                self._finish(computed)
+
+    def _more(self, count: int) -> Iterator[Computed]:
+        """What waits behind a first batch of so many FOVs, up to a bound."""
+        while count < _AT_ONCE:
+            try:
+                computed = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if computed is None:  # not ours to take: nothing comes after it
+                self._queue.put(None)
+                return
+            count += len(computed.fovs)
+            yield computed
+
+    def _make(self, computed: Computed) -> list[Record]:
+        try:
+            return [
+                computed.maker.make(fov, prediction, computed.bounds, computed.started_s, computed.compute_ms)
+                for fov, prediction in zip(computed.fovs, computed.predictions, strict=True)
+            ]
+        except Exception as error:  # one batch that cannot be told must not stop the next
+            _log.exception("results could not be made", fovs=len(computed.fovs))
+            self.failed += len(computed.fovs)
+            if computed.stack is not None:
+                computed.stack.fail(error)
+            return []
+
+    def _log_all(self, made: list[tuple[Computed, Record]]) -> list[Record]:
+        """The records as they are to be told: all in the log, or all flagged."""
+        records = [record for _, record in made]
+        if self._run_log is None or not records:
+            return records
+        entries = [
+            Entry.of(
+                record.result,
+                record.prediction.gradcams,
+                computed.maker.ensemble.manifest,
+                record.json("none"),
+            )
+            for computed, record in made
+        ]
+        if self._run_log.commit(entries):
+            return records
+        flag = Flag(
+            code="not_logged",
+            message="told before it was in the run log, which gets it when it can (/v1/stream tells more)",
+        )
+        return [record.flagged(flag) for record in records]
+
+    def _tell(self, record: Record, computed: Computed) -> None:
+        self._recent.add(record)
+        self.live_late += computed.stack is None and not record.result.deadline_met
+        for sink in self._sinks:
+            try:
+                sink.tell(record)
+            except Exception:  # one sink's fault is not the next one's
+                _log.exception("result could not be told", sink=type(sink).__name__)
+        if computed.stack is not None:
+            computed.stack.records.append(record)
 
     @staticmethod
     def _finish(computed: Computed) -> None:

@@ -43,13 +43,13 @@ class Receiver:
     ----------
     endpoint : str
         Of the frame publisher; ZeroMQ connects, and connects again, by itself.
-    spec : FovSpec
-        What the ensemble takes; frames of other sizes or channels are refused and counted.
+    spec : callable
+        Tells what the ensemble in use takes; frames of other sizes or channels are refused and counted.
     hand_on : callable
         Takes each good frame; must not block.
     """
 
-    def __init__(self, endpoint: str, spec: FovSpec, hand_on: Callable[[Fov], None]) -> None:
+    def __init__(self, endpoint: str, spec: Callable[[], FovSpec], hand_on: Callable[[Fov], None]) -> None:
         self.endpoint = endpoint
         self._spec = spec
         self._hand_on = hand_on
@@ -61,7 +61,7 @@ class Receiver:
         self._last_message_s: float | None = None
         self._connected = False
         self._connections = 0
-        self.thread = WatchedThread("receiver", self._run)
+        self.thread = WatchedThread("receiver", self._run, restarts=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -85,6 +85,11 @@ class Receiver:
                 "last_rejection": self._last_rejection,
                 "series": self._book.describe(),
             }
+
+    def series(self) -> list[dict[str, Any]]:
+        """The series that are remembered, newest first."""
+        with self._lock:
+            return self._book.describe()
 
     def _run(self, stop: threading.Event) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
@@ -153,7 +158,7 @@ class Receiver:
 
     def _fit(self, header: ImageHeader, pixels: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
         """The pixels with their channels in the ensemble's order, or None if they are not for it."""
-        spec = self._spec
+        spec = self._spec()
         where = f"frame {header.frame} of series {header.series_id!r}"
         if header.shape[1:] != (spec.height, spec.width):
             self._reject(
@@ -194,5 +199,6 @@ def _source(header: ImageHeader) -> Source:
         frame=header.frame,
         index=header.index,
         position_um=header.position_um,
+        pixel_size_um=header.pixel_size_um,
         acquired_at=header.timestamp.to_datetime(),
     )

@@ -7,16 +7,17 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from senoscope.engine import Ensemble, IntensityRange, Prediction
 from senoscope.engine.uncertainty import uncertainty
 from senoscope.fov import Fov
 from senoscope.render import map_png
-from senoscope_client.errors import NotFound
 from senoscope_client.result import (
     CamMode,
     Flag,
@@ -51,34 +52,69 @@ class Record:
         Without inline maps.
     fov : Fov
     prediction : Prediction
+    channels : tuple of str
+        Of the ensemble that made it.
     """
 
     result: Result
     fov: Fov
     prediction: Prediction
+    channels: tuple[str, ...]
     _encoded: dict[CamMode, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def result_with(self, cam: CamMode) -> Result:
         """The result with as much of the Grad-CAM map inline as ``cam`` says."""
-        if cam == "none":
-            return self.result
-        update: dict[str, object] = {}
-        if cam == "grid":
-            # Four decimals of each map's maximum are finer than any display and a third of the bytes.
-            update["grids"] = {
-                name: np.round(grid.astype(np.float64), _decimals(float(grid.max()))).tolist()
-                for name, grid in zip(self.prediction.networks, self.prediction.gradcams, strict=True)
-            }
-        else:
-            update["png"] = base64.b64encode(map_png(self.prediction.map())).decode()
-        gradcam = self.result.gradcam.model_copy(update=update)
-        return self.result.model_copy(update={"gradcam": gradcam})
+        return with_maps(self.result, self.prediction, cam)
+
+    def flagged(self, flag: Flag) -> Record:
+        """The same record with one more flag."""
+        result = self.result.model_copy(update={"flags": [*self.result.flags, flag]})
+        return Record(result, self.fov, self.prediction, self.channels)
 
     def json(self, cam: CamMode) -> bytes:
         """The result as JSON; encoded once however many are told."""
         if cam not in self._encoded:
             self._encoded[cam] = self.result_with(cam).model_dump_json(exclude_none=True).encode()
         return self._encoded[cam]
+
+
+class Maps(Protocol):
+    """Grad-CAM maps, of a prediction or out of the run log."""
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The K networks."""
+        ...
+
+    @property
+    def gradcams(self) -> tuple[npt.NDArray[np.float32], ...]:
+        """K float32 arrays [h_k, w_k]."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the field of view."""
+        ...
+
+    def map(self) -> npt.NDArray[np.float32]:
+        """The ensemble's map, [H, W], in 0..1."""
+        ...
+
+
+def with_maps(result: Result, maps: Maps, cam: CamMode) -> Result:
+    """A result with as much of its Grad-CAM map inline as ``cam`` says."""
+    if cam == "none":
+        return result
+    update: dict[str, object] = {}
+    if cam == "grid":
+        # Four decimals of each map's maximum are finer than any display and a third of the bytes.
+        update["grids"] = {
+            name: np.round(grid.astype(np.float64), _decimals(float(grid.max()))).tolist()
+            for name, grid in zip(maps.networks, maps.gradcams, strict=True)
+        }
+    else:
+        update["png"] = base64.b64encode(map_png(maps.map())).decode()
+    return result.model_copy(update={"gradcam": result.gradcam.model_copy(update=update)})
 
 
 def _decimals(peak: float) -> int:
@@ -143,7 +179,7 @@ class ResultMaker:
             ),
             deadline_met=total_ms <= self.deadline_ms,
         )
-        return Record(result, fov, prediction)
+        return Record(result, fov, prediction, manifest.input.channel_names)
 
     def _flags(self, fov: Fov, bounds: IntensityRange) -> list[Flag]:
         flags = []
@@ -186,9 +222,7 @@ class RecentRecords:
         if pixels.base is not None and record.fov.source.kind != "stream":
             # A view would keep its whole stack alive.
             pixels = pixels.copy()
-            record = Record(
-                record.result, Fov(pixels, record.fov.source, record.fov.arrived_s), record.prediction
-            )
+            record = replace(record, fov=replace(record.fov, pixels=pixels))
         with self._lock:
             self._records[record.result.id] = record
             self._bytes += pixels.nbytes
@@ -196,19 +230,7 @@ class RecentRecords:
                 _, forgotten = self._records.popitem(last=False)
                 self._bytes -= forgotten.fov.pixels.nbytes
 
-    def get(self, identifier: UUID) -> Record:
-        """The record of that id.
-
-        Raises
-        ------
-        NotFound
-            If there never was one, or it is too long ago.
-        """
+    def get(self, identifier: UUID) -> Record | None:
+        """The record of that id; None if there never was one, or it is too long ago."""
         with self._lock:
-            record = self._records.get(identifier)
-        if record is None:
-            raise NotFound(
-                f"no field of view {identifier} is remembered: the id is wrong, or too many came after it "
-                "(--remember-mib sets how many are kept)"
-            )
-        return record
+            return self._records.get(identifier)

@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
 
-from senoscope.engine import Ensemble, IntensityRange, Prediction
+from senoscope.batching import BatchSizer
+from senoscope.engine import IntensityRange, Prediction
 from senoscope.fov import Fov
-from senoscope.records import Record
+from senoscope.lanes import BatchLane, LiveLane, Stack
+from senoscope.loaded import Loaded
+from senoscope.records import ResultMaker
 from senoscope.threads import WatchedThread
-from senoscope_client.errors import Busy, NotReady
+from senoscope_client.errors import NotReady
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(eq=False)
-class Stack:
-    """A posted stack on its way through the batch lane.
-
-    Attributes
-    ----------
-    fovs : sequence of Fov
-    done : Future of list of Record
-        Cancelling it keeps FOVs that were not begun from being computed.
-    """
-
-    fovs: Sequence[Fov]
-    done: Future[list[Record]] = field(default_factory=Future)
-    taken: int = 0
-    records: list[Record] = field(default_factory=list)
-
-    @property
-    def waiting(self) -> int:
-        """FOVs not yet begun."""
-        return len(self.fovs) - self.taken
+_LOOK_UP_S = 1.0
+# While frames come, a device that cools down is never idle for longer than this ...
+_WARM_EVERY_S = 0.02
+# ... and a scan that pauses for longer than this is no longer a scan.
+_SCAN_PAUSE_S = 30.0
+_FAILURES_TOLERATED = 3
 
 
 @dataclass(frozen=True)
@@ -51,6 +37,8 @@ class Computed:
     ----------
     stack : Stack or None
         The stack that the FOVs belong to; None for a live frame.
+    maker : ResultMaker
+        Of the ensemble that computed it.
     started_s : float
         By ``time.perf_counter``.
     """
@@ -59,6 +47,7 @@ class Computed:
     predictions: list[Prediction]
     bounds: IntensityRange
     stack: Stack | None
+    maker: ResultMaker
     started_s: float
     compute_ms: float
 
@@ -67,10 +56,10 @@ class Computed:
 class LaneCounts:
     """What the scheduler has seen since it started."""
 
-    live_dropped: int = 0
     live_failed: int = 0
     live_computed: int = 0
     batch_computed: int = 0
+    retried: int = 0
 
 
 class Scheduler:
@@ -78,46 +67,78 @@ class Scheduler:
 
     Parameters
     ----------
-    ensemble : Ensemble
+    loaded : Loaded
+        What computes; :meth:`swap` changes it.
+    bounds : callable
+        Tells the intensity range in force for an ensemble.
     deliver : callable
         Takes each computed batch; must not block.
-    live_depth : int
-        Live frames that may wait; the oldest is dropped for a newer one.
-    batch_depth : int
-        FOVs of stacks that may wait.
-    batch_size : int
-        FOVs of a stack per batch: what a live frame may have to wait for.
+    on_device_error : callable
+        Told when the device failed on the same FOVs twice running.
+    deadline_ms : float
+        That batches of stacks must leave room for.
+    live_depth, batch_depth : int
+        Live frames, and FOVs of stacks, that may wait.
     """
 
     def __init__(
         self,
-        ensemble: Ensemble,
+        loaded: Loaded,
+        bounds: Callable[[Loaded], IntensityRange],
         deliver: Callable[[Computed], None],
+        on_device_error: Callable[[Exception], None],
         *,
+        deadline_ms: float,
         live_depth: int,
         batch_depth: int,
-        batch_size: int,
     ) -> None:
-        self._ensemble = ensemble
+        self._loaded = loaded
+        self._bounds = bounds
         self._deliver = deliver
-        self._live: deque[Fov] = deque()
-        self._live_depth = live_depth
-        self._stacks: deque[Stack] = deque()
-        self._batch_depth = batch_depth
-        self._batch_size = batch_size
+        self._on_device_error = on_device_error
+        self._deadline_ms = deadline_ms
+        self._sizer = BatchSizer(loaded.ensemble.compute_ms, deadline_ms)
+        self._live = LiveLane(live_depth)
+        self._batch = BatchLane(batch_depth)
+        self._next_loaded: tuple[Loaded, Future[Loaded]] | None = None
         self._changed = threading.Condition()
         self._open = True
+        self._in_flight: Stack | None = None
+        self._computing = False
+        self._last_live_s = float("-inf")
+        self._failures = 0
+        self._last_failure = ""
         self.counts = LaneCounts()
-        self.thread = WatchedThread("scheduler", self._run)
+        self.thread = WatchedThread("scheduler", self._run, restarts=True)
+
+    @property
+    def live_dropped(self) -> int:
+        """Live frames that gave way to newer ones."""
+        return self._live.dropped
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be computed, or None."""
+        if self._failures >= _FAILURES_TOLERATED:
+            return f"the engine failed on the last {self._failures} batches: {self._last_failure}"
+        return None
 
     def submit_live(self, fov: Fov) -> None:
         """Queue a live frame; if the lane is full its oldest frame is dropped and counted."""
         with self._changed:
-            if len(self._live) >= self._live_depth:
-                self._live.popleft()
-                self.counts.live_dropped += 1
-            self._live.append(fov)
-            self._changed.notify()
+            if self._open:
+                self._live.put(fov)
+                self._changed.notify_all()
+
+    def require_room(self, fovs: int = 1) -> None:
+        """Raise if a stack of so many FOVs would be refused; cheap, so ask before decoding one.
+
+        Raises
+        ------
+        Busy, NotReady
+        """
+        with self._changed:
+            self._require_room(fovs)
 
     def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
         """Queue a posted stack.
@@ -131,89 +152,143 @@ class Scheduler:
         """
         stack = Stack(fovs)
         with self._changed:
-            if not self._open:
-                raise NotReady("the service is stopping")
-            waiting = sum(other.waiting for other in self._stacks)
-            # A stack larger than the whole lane is let in when nothing waits before it.
-            if waiting and waiting + len(fovs) > self._batch_depth:
-                seconds = waiting * self._ensemble.warm_compute_ms / 1e3
-                raise Busy(
-                    f"{waiting} fields of view wait already, {len(fovs)} more exceed the lane's "
-                    f"{self._batch_depth}; try again in about {max(1, round(seconds))} s",
-                    retry_after_s=max(1.0, seconds),
-                )
-            self._stacks.append(stack)
-            self._changed.notify()
+            self._require_room(len(fovs))
+            self._batch.put(stack)
+            self._changed.notify_all()
         return stack
+
+    def _require_room(self, fovs: int) -> None:
+        if not self._open:
+            raise NotReady("the service is stopping")
+        self._batch.require_room(fovs, self._sizer.seconds_for)
 
     def depths(self) -> tuple[int, int]:
         """FOVs waiting in the live lane and in the batch lane."""
         with self._changed:
-            return len(self._live), sum(stack.waiting for stack in self._stacks)
+            return len(self._live), len(self._batch)
+
+    def swap(self, loaded: Loaded) -> Future[Loaded]:
+        """Let another ensemble compute from the next batch on; the future brings the one it replaced.
+
+        What waits for an ensemble of another input cannot be computed any more: live frames are dropped
+        and counted, stacks fail with NotReady.
+        """
+        done: Future[Loaded] = Future()
+        with self._changed:
+            if not self._open or self._next_loaded is not None:
+                raise NotReady("the service is stopping, or another ensemble is just taking over")
+            self._next_loaded = loaded, done
+            self._changed.notify_all()
+        return done
 
     def start(self) -> None:
         """Start the thread."""
         self.thread.start()
 
+    def drain(self, timeout_s: float) -> bool:
+        """Take no more stacks, and wait until all that waits is computed; whether it was, in time."""
+        until_s = time.monotonic() + timeout_s
+        with self._changed:
+            self._open = False
+            while self._computing or len(self._live) or len(self._batch):
+                left_s = until_s - time.monotonic()
+                if left_s <= 0 or self.thread.problem:
+                    return False
+                self._changed.wait(min(left_s, _LOOK_UP_S))
+        return True
+
     def close(self) -> None:
         """Stop after the batch in flight; stacks not finished fail with NotReady."""
         with self._changed:
             self._open = False
-            abandoned = list(self._stacks)
-            self._stacks.clear()
             self._live.clear()
-            self._changed.notify()
+            self._batch.fail_all(NotReady("the service is stopping"))
+        self.thread.ask_to_stop()
+        with self._changed:
+            self._changed.notify_all()
         self.thread.stop()
-        for stack in abandoned:
-            if not stack.done.done():
-                stack.done.set_exception(NotReady("the service is stopping"))
 
     def _run(self, stop: threading.Event) -> None:
+        if self._in_flight is not None:  # this thread died on it, and was restarted
+            self._in_flight.fail(RuntimeError("the scheduler failed on this stack; its log tells more"))
+            self._in_flight = None
         while not stop.is_set():
             with self._changed:
+                self._computing = False
+                self._changed.notify_all()
+                self._swap_if_asked()
                 batch = self._next()
-                while batch is None:
-                    if not self._open or stop.is_set():
-                        return
-                    self._changed.wait(1.0)
+                if batch is None:
+                    warming = self._scanning() and self._loaded.ensemble.cools_down
+                    self._changed.wait(_WARM_EVERY_S if warming else _LOOK_UP_S)
+                    self._swap_if_asked()
                     batch = self._next()
-            self._compute(*batch)
+                self._computing = batch is not None
+            if batch is not None:
+                self._in_flight = batch[1]
+                self._compute(*batch)
+                self._in_flight = None
+            elif warming and not stop.is_set():
+                self._loaded.ensemble.keep_warm()
+
+    def _scanning(self) -> bool:
+        return time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
+
+    def _swap_if_asked(self) -> None:
+        if self._next_loaded is None:
+            return
+        new, done = self._next_loaded
+        old, self._loaded, self._next_loaded = self._loaded, new, None
+        self._sizer = BatchSizer(new.ensemble.compute_ms, self._deadline_ms)
+        self._failures = 0
+        if new.spec != old.spec:
+            self._live.clear()
+            self._batch.fail_all(
+                NotReady("another ensemble, of another input, took over while this stack waited")
+            )
+        done.set_result(old)
 
     def _next(self) -> tuple[Sequence[Fov], Stack | None] | None:
-        if self._live:
-            return (self._live.popleft(),), None
-        while self._stacks:
-            stack = self._stacks[0]
-            if stack.done.cancelled():
-                self._stacks.popleft()
-                continue
-            fovs = stack.fovs[stack.taken : stack.taken + self._batch_size]
-            stack.taken += len(fovs)
-            if not stack.waiting:
-                self._stacks.popleft()
-            return fovs, stack
-        return None
+        frame = self._live.take()
+        if frame is not None:
+            self._last_live_s = time.monotonic()
+            return (frame,), None
+        return self._batch.take(self._sizer.size)
 
     def _compute(self, fovs: Sequence[Fov], stack: Stack | None) -> None:
-        bounds = self._ensemble.model_range
+        loaded = self._loaded
+        bounds = self._bounds(loaded)
         started_s = time.perf_counter()
         pixels = fovs[0].pixels[None] if len(fovs) == 1 else np.stack([fov.pixels for fov in fovs])
         try:
-            predictions = self._ensemble.predict(pixels, bounds)
+            predictions = self._predict(loaded, pixels, bounds)
         except Exception as error:  # one frame that cannot be computed must not stop the next
             _log.exception("engine failed", source=fovs[0].source.model_dump(mode="json", exclude_none=True))
+            self._failures += 1
+            self._last_failure = str(error)
             if stack is None:
                 self.counts.live_failed += 1
-            elif not stack.done.done():
-                stack.taken = len(stack.fovs)
-                stack.done.set_exception(error)
-                with self._changed:
-                    if stack in self._stacks:
-                        self._stacks.remove(stack)
+            else:
+                stack.fail(error)
+            if loaded.ensemble.device != "cpu":
+                self._on_device_error(error)
             return
+        self._failures = 0
         compute_ms = (time.perf_counter() - started_s) * 1e3
+        self._sizer.note(len(fovs), compute_ms)
         if stack is None:
             self.counts.live_computed += 1
         else:
             self.counts.batch_computed += len(fovs)
-        self._deliver(Computed(fovs, predictions, bounds, stack, started_s, compute_ms))
+        self._deliver(Computed(fovs, predictions, bounds, stack, loaded.maker, started_s, compute_ms))
+
+    def _predict(self, loaded: Loaded, pixels: np.ndarray, bounds: IntensityRange) -> list[Prediction]:
+        try:
+            return loaded.ensemble.predict(pixels, bounds)
+        except ValueError:  # the pixels' fault; they would be refused again
+            raise
+        except Exception as error:
+            # A GPU that another process filled for a moment is worth a second try.
+            self.counts.retried += 1
+            _log.warning("engine failed, trying once more", reason=str(error))
+            return loaded.ensemble.predict(pixels, bounds)

@@ -9,26 +9,27 @@ from typing import Any
 
 import structlog
 
+from senoscope.calibration import SessionRange
 from senoscope.delivery import Delivery, Sink
 from senoscope.engine import Ensemble
 from senoscope.engine.locations import find_ensemble
 from senoscope.fov import Fov
+from senoscope.lanes import Stack
+from senoscope.loaded import Loaded
+from senoscope.model_switch import ModelSwitch, load_ensemble
 from senoscope.publisher import ResultPublisher
 from senoscope.receiver import Receiver
-from senoscope.records import RecentRecords, ResultMaker
-from senoscope.scheduler import Scheduler, Stack
+from senoscope.records import RecentRecords
+from senoscope.runlog.keeper import LogKeeper
+from senoscope.runlog.places import OFF
+from senoscope.runlog.store import RunLog
+from senoscope.scheduler import Scheduler
 from senoscope.settings import Settings
+from senoscope.stagemap import StageMaps
 from senoscope.threads import WatchedThread
 from senoscope_client.errors import NotReady
-from senoscope_client.images import FovSpec
 
 _log = structlog.get_logger(__name__)
-
-
-def fov_spec_of(ensemble: Ensemble) -> FovSpec:
-    """What an ensemble takes, in the image reader's terms."""
-    spec = ensemble.manifest.input
-    return FovSpec(channels=spec.channel_names, height=spec.height, width=spec.width)
 
 
 class Service:
@@ -48,9 +49,13 @@ class Service:
     def __init__(self, settings: Settings, on_failure: Callable[[Exception], None] | None = None) -> None:
         self.settings = settings
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
+        self.maps = StageMaps()
+        self.log = self._open_log()
+        self.range = SessionRange(self.log)
         self._on_failure = on_failure
-        self._sinks: list[Sink] = []
-        self._ensemble: Ensemble | None = None
+        self._sinks: list[Sink] = [self.maps]
+        self._loaded: Loaded | None = None
+        self._models: ModelSwitch | None = None
         self._scheduler: Scheduler | None = None
         self._delivery: Delivery | None = None
         self._receiver: Receiver | None = None
@@ -59,6 +64,7 @@ class Service:
         self._closing = False
         self._assembling = threading.Lock()
         self._failure: str | None = None
+        self._falling_back = threading.Event()
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
 
     def add_sink(self, sink: Sink) -> None:
@@ -67,45 +73,84 @@ class Service:
 
     def start(self) -> None:
         """Begin to load; returns at once."""
+        if self.log is not None:
+            self.log.start()
         self._loader.start()
 
-    def close(self) -> None:
-        """Stop: no more frames are taken, what was computed is told, then everything is let go."""
-        _log.info("stopping")
+    def drain(self, timeout_s: float) -> bool:
+        """Stop being ready, take no more frames and stacks, and compute what waits.
+
+        Returns
+        -------
+        bool
+            Whether all of it was computed in time.
+        """
         with self._assembling:  # what is being put together is finished first, what only loads is let be
             self._closing = True
-        self._ready.clear()
+        if self._receiver is not None:
+            self._receiver.close()
+        if self._scheduler is None:
+            return True
+        live, batch = self._scheduler.depths()
+        _log.info("stopping", live_waiting=live, batch_waiting=batch, drain_s=timeout_s)
+        drained = self._scheduler.drain(timeout_s)
+        if not drained:
+            live, batch = self._scheduler.depths()
+            _log.warning("stopping although fields of view wait", live_waiting=live, batch_waiting=batch)
+        return drained
+
+    def close(self) -> None:
+        """Stop: what was computed is told, then everything is let go; ``drain`` first to lose nothing."""
+        with self._assembling:
+            self._closing = True
         if self._receiver is not None:
             self._receiver.close()
         if self._scheduler is not None:
             self._scheduler.close()
         if self._delivery is not None:
             self._delivery.close()
-        if self._ensemble is not None:
-            self._ensemble.close()
+        if self.log is not None:
+            self.log.close()
+        if self._loaded is not None:
+            self._loaded.ensemble.close()
         _log.info("stopped")
 
     def problem(self) -> str | None:
         """Why the service is not ready, or None when it is."""
-        if self._failure is not None:
-            return self._failure
-        if self._closing:
-            return "the service is stopping"
-        if not self._ready.is_set():
-            return "the ensemble is being loaded, verified and warmed up"
-        return next((thread.problem for thread in self._threads() if thread.problem), None)
+        reason = self._hindrance()
+        if reason is None and self._scheduler is not None:
+            return self._scheduler.problem
+        return reason
 
     def require_ready(self) -> None:
         """Raise if requests cannot be served now.
+
+        An engine that failed on the last FOVs is asked again: only its next success tells that it is well.
 
         Raises
         ------
         NotReady
             With the reason.
         """
-        problem = self.problem()
-        if problem is not None:
-            raise NotReady(problem)
+        reason = self._hindrance()
+        if reason is not None:
+            raise NotReady(reason)
+
+    def _hindrance(self) -> str | None:
+        if self._failure is not None:
+            return self._failure
+        if self._closing:
+            return "the service is stopping"
+        if not self._ready.is_set():
+            return "the ensemble is being loaded, verified and warmed up"
+        parts = (self._scheduler, self._delivery, self._receiver)
+        return next((part.thread.problem for part in parts if part and part.thread.problem), None)
+
+    def impairments(self) -> list[str]:
+        """What does not work although frames are classified: results that are not logged, for one."""
+        found = [self.log.problem] if self.log is not None else []
+        found += [thread.problem for thread in self._threads()]
+        return list(dict.fromkeys(text for text in found if text))
 
     @property
     def loading(self) -> bool:
@@ -113,15 +158,26 @@ class Service:
         return self._loader.is_alive()
 
     @property
-    def ensemble(self) -> Ensemble:
-        """The ensemble in use; only when ready."""
-        assert self._ensemble is not None
-        return self._ensemble
+    def loaded(self) -> Loaded:
+        """The ensemble in use and what is derived from it; only when ready."""
+        assert self._loaded is not None
+        return self._loaded
 
     @property
-    def fov_spec(self) -> FovSpec:
-        """What the ensemble takes; only when ready."""
-        return fov_spec_of(self.ensemble)
+    def models(self) -> ModelSwitch:
+        """What changes the ensemble; only when ready."""
+        assert self._models is not None
+        return self._models
+
+    def require_room(self) -> None:
+        """Raise if no stack could be queued now.
+
+        Raises
+        ------
+        Busy, NotReady
+        """
+        assert self._scheduler is not None
+        self._scheduler.require_room()
 
     def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
         """Queue a stack for classification; its future brings the records.
@@ -135,7 +191,7 @@ class Service:
 
     def describe_model(self) -> dict[str, Any]:
         """The ensemble in use and the device that it runs on."""
-        ensemble = self.ensemble
+        ensemble = self.loaded.ensemble
         return {
             "name": ensemble.manifest.name,
             "version": ensemble.manifest.version,
@@ -147,6 +203,7 @@ class Service:
     def describe_stream(self) -> dict[str, Any]:
         """The receiver's state and counters, and the lanes behind it."""
         assert self._scheduler is not None
+        assert self._delivery is not None
         counts = self._scheduler.counts
         live, batch = self._scheduler.depths()
         return {
@@ -155,15 +212,38 @@ class Service:
             "live": {
                 "waiting": live,
                 "classified": counts.live_computed,
-                "dropped": counts.live_dropped,
+                "dropped": self._scheduler.live_dropped,
                 "failed": counts.live_failed,
+                "late": self._delivery.live_late,
+                "deadline_ms": self.settings.deadline_ms,
             },
             "batch": {"waiting": batch, "classified": counts.batch_computed},
+            "engine": {
+                "retried": counts.retried,
+                "thread_deaths": {thread.name: thread.deaths for thread in self._threads()},
+            },
+            "run_log": self.log.describe() if self.log else None,
         }
+
+    def describe_series(self) -> list[dict[str, Any]]:
+        """The stream's series that are remembered, newest first; those before are in the run log."""
+        return self._receiver.series() if self._receiver else []
 
     def _threads(self) -> list[WatchedThread]:
         parts = (self._scheduler, self._delivery, self._receiver)
-        return [part.thread for part in parts if part is not None]
+        threads = [part.thread for part in parts if part is not None]
+        return [*threads, *(self.log.threads if self.log else ())]
+
+    def _open_log(self) -> LogKeeper | None:
+        settings = self.settings
+        if settings.database_url == OFF:
+            return None
+        return LogKeeper(
+            RunLog(settings.database_url),
+            keep_days=settings.keep_days,
+            keep_mib=settings.keep_mib,
+            series=self.describe_series,
+        )
 
     def _load(self) -> None:
         try:
@@ -175,10 +255,9 @@ class Service:
                 self._on_failure(error)
 
     def _open(self) -> None:
-        settings = self.settings
-        directory = find_ensemble(settings.model, settings.models_dir)
+        directory = find_ensemble(self.settings.model, self.settings.models_dir)
         _log.info("loading ensemble", path=str(directory))
-        ensemble = Ensemble.load(directory, device=settings.device, threads=settings.threads)
+        ensemble = load_ensemble(directory, self.settings)
         with self._assembling:
             if self._closing:
                 ensemble.close()
@@ -187,23 +266,26 @@ class Service:
 
     def _assemble(self, ensemble: Ensemble) -> None:
         settings = self.settings
-        self._ensemble = ensemble
+        self._loaded = Loaded.of(ensemble, settings.deadline_ms)
         if settings.results:
             self._publisher = ResultPublisher(settings.results, settings.results_cam)
             self._sinks.append(self._publisher)
-        maker = ResultMaker(ensemble, settings.deadline_ms, linked=True)
-        self._delivery = Delivery(maker, self.recent, self._sinks)
+        self.range.restore()
+        self._delivery = Delivery(self.recent, self._sinks, self.log)
         self._scheduler = Scheduler(
-            ensemble,
+            self._loaded,
+            self.range.for_ensemble,
             self._delivery.deliver,
+            self._on_device_error,
+            deadline_ms=settings.deadline_ms,
             live_depth=settings.live_queue,
             batch_depth=settings.batch_queue,
-            batch_size=settings.batch_size,
         )
+        self._models = ModelSwitch(settings, self._scheduler, self._took_over)
         self._delivery.start()
         self._scheduler.start()
         if settings.stream:
-            self._receiver = Receiver(settings.stream, fov_spec_of(ensemble), self._scheduler.submit_live)
+            self._receiver = Receiver(settings.stream, lambda: self.loaded.spec, self._take_live)
             self._receiver.start()
         # What was loaded stays: the collector need not walk it again and again between two frames.
         gc.collect()
@@ -219,3 +301,28 @@ class Service:
         )
         if not ensemble.manifest.for_science:
             _log.warning("this ensemble is not for science", intended_use=ensemble.manifest.intended_use)
+
+    def _take_live(self, fov: Fov) -> None:
+        assert self._scheduler is not None
+        self._scheduler.submit_live(fov)
+        self.range.observe(fov, self.loaded)
+
+    def _took_over(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+
+    def _on_device_error(self, error: Exception) -> None:
+        """The GPU failed on the same FOVs twice; called on the scheduler's thread."""
+        if self.settings.fallback != "cpu":
+            _log.error("the GPU failed", reason=str(error), remedy="restart, or --fallback cpu")
+        elif not self._falling_back.is_set():
+            self._falling_back.set()
+            _log.error("the GPU failed, going on with the CPU", reason=str(error))
+            threading.Thread(target=self._fall_back, name="fallback", daemon=True).start()
+
+    def _fall_back(self) -> None:
+        try:
+            self.models.fall_back(self.loaded.ensemble.directory)
+        except Exception:
+            _log.exception("going on with the CPU failed too")
+        finally:
+            self._falling_back.clear()

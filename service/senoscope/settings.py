@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from senoscope.engine.locations import default_models_dir
 from senoscope.engine.sessions import Device
+from senoscope.runlog.places import checked_database_url, default_database_url
 from senoscope_client.images import Limits
 from senoscope_client.result import CamMode
 
@@ -51,13 +52,32 @@ class Settings(BaseSettings):
     )
     batch_queue: int = Field(1024, ge=1, description="FOVs of posted stacks that may wait; beyond that, 503.")
     batch_size: int = Field(
-        1, ge=1, le=64, description="FOVs of a stack computed at once: what a live frame may wait for."
+        8,
+        ge=1,
+        le=64,
+        description="Most FOVs of a stack computed at once; fewer, down to one, where they would make a live "
+        "frame late.",
+    )
+    drain_s: float = Field(
+        10.0, ge=0, description="When stopped: how long frames and stacks that wait may still be computed."
+    )
+    fallback: Literal["none", "cpu"] = Field(
+        "none", description="Where to go on when the GPU fails twice running; none: stop being ready."
     )
     max_upload_mib: int = Field(256, ge=1, description="Largest body of a request.")
     max_decoded_mib: int = Field(512, ge=1, description="Largest stack that a body may unpack to.")
     max_fovs: int = Field(512, ge=1, description="Most FOVs in one request.")
     remember_mib: int = Field(
         64, ge=1, description="Memory for the pixels of recent FOVs, which Grad-CAM pictures are drawn from."
+    )
+    database_url: str = Field(
+        default_factory=default_database_url,
+        description="Run log: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE; none turns it off. "
+        "Default: runlog.sqlite3 in the user's data folder.",
+    )
+    keep_days: float | None = Field(None, gt=0, description="Forget logged results after so many days.")
+    keep_mib: float | None = Field(
+        None, ge=1, description="Forget the oldest logged results where the log grows beyond this."
     )
     live_backlog: int = Field(
         64, ge=1, description="Results that a WebSocket client may lag behind before it loses the oldest."
@@ -72,6 +92,11 @@ class Settings(BaseSettings):
         if endpoint and not _ENDPOINT.fullmatch(endpoint):
             raise ValueError(f"{endpoint!r} is no ZeroMQ endpoint; one looks like tcp://127.0.0.1:5555")
         return endpoint
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_run_log(cls, url: str) -> str:
+        return checked_database_url(url)
 
     @property
     def max_upload_bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import CancelledError
 from types import SimpleNamespace
 
@@ -18,13 +19,15 @@ from senoscope_client.result import Source
 class HeldEngine:
     """Stands in for the ensemble, because only so can a test stop time inside a computation."""
 
-    model_range = None
-    warm_compute_ms = 1000.0
+    device = "cpu"
+    cools_down = False
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
         self.may_go = threading.Semaphore(0)
         self.batches: list[list[int]] = []
+        self.warmings = 0
+        self.compute_ms = {1: 1000.0, 2: 1000.0}  # two at a time cost no more than one
 
     def predict(self, pixels: np.ndarray, bounds: object) -> list[object]:
         self.batches.append([int(p.flat[0]) for p in pixels])
@@ -34,10 +37,20 @@ class HeldEngine:
             raise RuntimeError("the engine broke on this one")
         return [SimpleNamespace() for _ in pixels]
 
+    def keep_warm(self) -> None:
+        self.warmings += 1
+
     def step(self, count: int = 1) -> None:
         for _ in range(count):
             assert self.entered.acquire(timeout=10)
             self.may_go.release()
+
+
+def wait_until(condition, timeout_s: float = 10) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def fov(value: int) -> Fov:
@@ -46,16 +59,26 @@ def fov(value: int) -> Fov:
 
 @pytest.fixture
 def rig():
-    engine, delivered = HeldEngine(), []
+    engine, delivered, device_errors = HeldEngine(), [], []
     done = threading.Semaphore(0)
 
     def deliver(computed: Computed) -> None:
         delivered.append(computed)
         done.release()
 
-    scheduler = Scheduler(engine, deliver, live_depth=2, batch_depth=6, batch_size=2)
+    scheduler = Scheduler(
+        SimpleNamespace(ensemble=engine, maker=None, spec="a spec"),
+        lambda loaded: None,
+        deliver,
+        device_errors.append,
+        deadline_ms=2000,
+        live_depth=2,
+        batch_depth=6,
+    )
     scheduler.start()
-    yield SimpleNamespace(engine=engine, scheduler=scheduler, delivered=delivered, done=done)
+    yield SimpleNamespace(
+        engine=engine, scheduler=scheduler, delivered=delivered, device_errors=device_errors, done=done
+    )
     engine.may_go.release(1000)
     scheduler.close()
 
@@ -78,7 +101,7 @@ def test_the_oldest_live_frame_is_dropped_for_a_newer_one(rig) -> None:
     rig.engine.may_go.release()
     rig.engine.step(2)
     assert rig.engine.batches == [[0], [3], [4]]
-    assert rig.scheduler.counts.live_dropped == 2
+    assert rig.scheduler.live_dropped == 2
 
 
 def test_a_full_batch_lane_is_busy_but_a_large_stack_alone_is_let_in(rig) -> None:
@@ -86,7 +109,7 @@ def test_a_full_batch_lane_is_busy_but_a_large_stack_alone_is_let_in(rig) -> Non
     assert rig.engine.entered.acquire(timeout=10)
     with pytest.raises(Busy) as refused:
         rig.scheduler.submit_stack([fov(1)])
-    assert refused.value.retry_after_s == pytest.approx(38)
+    assert refused.value.retry_after_s == pytest.approx(19)
     assert rig.scheduler.depths() == (0, 38)
 
 
@@ -103,18 +126,93 @@ def test_a_cancelled_stack_is_not_computed_further(rig) -> None:
     assert not second.done.cancelled()
 
 
-def test_an_engine_error_fails_its_own_stack_only(rig) -> None:
+def test_an_engine_error_fails_its_own_stack_only_and_after_a_second_try(rig) -> None:
     broken = rig.scheduler.submit_stack([fov(99), fov(1), fov(2)])
     rig.scheduler.submit_live(fov(99))
-    rig.engine.step(2)
+    rig.engine.step(4)
     with pytest.raises(RuntimeError, match="broke on this one"):
         broken.done.result(10)
     rig.scheduler.submit_live(fov(5))
     rig.engine.step()
     assert rig.done.acquire(timeout=10)
     assert rig.scheduler.counts.live_failed == 1
+    assert rig.scheduler.counts.retried == 2
     assert rig.scheduler.thread.problem is None
-    assert sorted(rig.engine.batches) == [[5], [99], [99, 1]]
+    assert sorted(rig.engine.batches) == [[5], [99], [99], [99, 1], [99, 1]]
+
+
+def test_an_engine_that_keeps_failing_is_a_problem_until_it_succeeds(rig) -> None:
+    rig.engine.may_go.release(1000)
+    for n in range(3):
+        assert rig.scheduler.problem is None
+        rig.scheduler.submit_live(fov(99))
+        wait_until(lambda n=n: rig.scheduler.counts.live_failed == n + 1)
+    assert "last 3 batches: the engine broke" in rig.scheduler.problem
+    rig.scheduler.submit_live(fov(1))
+    assert rig.done.acquire(timeout=10)
+    assert rig.scheduler.problem is None
+    assert rig.device_errors == []
+
+
+def test_a_gpu_that_fails_twice_on_the_same_frame_is_told_of(rig) -> None:
+    rig.engine.device = "cuda"
+    rig.engine.may_go.release(1000)
+    rig.scheduler.submit_live(fov(99))
+    wait_until(lambda: rig.device_errors)
+    assert str(rig.device_errors[0]) == "the engine broke on this one"
+
+
+def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
+    stack = rig.scheduler.submit_stack([fov(n) for n in (1, 2, 3)])
+    assert rig.engine.entered.acquire(timeout=10)
+    other = HeldEngine()
+    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=other, maker="other", spec="a spec"))
+    with pytest.raises(NotReady):
+        rig.scheduler.swap(SimpleNamespace())
+    rig.engine.may_go.release()
+    assert swapped.result(10).ensemble is rig.engine
+    other.step()
+    for _ in range(2):
+        assert rig.done.acquire(timeout=10)
+    assert (rig.engine.batches, other.batches) == ([[1, 2]], [[3]])
+    assert [computed.maker for computed in rig.delivered] == [None, "other"]
+    assert not stack.done.done()
+
+
+def test_what_waits_for_an_ensemble_of_another_input_is_let_go(rig) -> None:
+    rig.scheduler.submit_live(fov(0))
+    assert rig.engine.entered.acquire(timeout=10)
+    stack = rig.scheduler.submit_stack([fov(1)])
+    rig.scheduler.submit_live(fov(2))
+    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker=None, spec="another spec"))
+    rig.engine.may_go.release()
+    swapped.result(10)
+    with pytest.raises(NotReady, match="another input"):
+        stack.done.result(10)
+    assert rig.scheduler.live_dropped == 1
+    assert rig.scheduler.depths() == (0, 0)
+
+
+def test_draining_computes_what_waits_and_takes_nothing_new(rig) -> None:
+    rig.scheduler.submit_stack([fov(1), fov(2), fov(3)])
+    rig.scheduler.submit_live(fov(50))
+    threading.Timer(0.2, rig.engine.may_go.release, [10]).start()
+    assert rig.scheduler.drain(10)
+    assert sorted(rig.engine.batches) == [[1, 2], [3], [50]]
+    with pytest.raises(NotReady):
+        rig.scheduler.submit_stack([fov(4)])
+
+
+def test_draining_gives_up_in_time(rig) -> None:
+    rig.scheduler.submit_stack([fov(1), fov(2), fov(3)])
+    assert not rig.scheduler.drain(0.1)
+
+
+def test_a_gpu_is_kept_warm_while_frames_come(rig) -> None:
+    rig.engine.cools_down = True
+    rig.engine.may_go.release(1000)
+    rig.scheduler.submit_live(fov(1))
+    wait_until(lambda: rig.engine.warmings > 2)
 
 
 def test_closing_tells_those_who_wait(rig) -> None:

@@ -10,11 +10,25 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from senoscope import __version__
-from senoscope.api import classify, gradcam, live, problems, status
+from senoscope.api import (
+    classify,
+    gradcam,
+    live,
+    models,
+    normalization,
+    problems,
+    results,
+    series,
+    stagemap,
+    status,
+)
 from senoscope.api.body import BodyLimit
 from senoscope.service import Service
 
-_ROUTERS = (classify.router, gradcam.router, live.router, status.router)
+_ROUTERS = tuple(
+    part.router
+    for part in (classify, gradcam, live, models, normalization, results, series, stagemap, status)
+)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.accept import wants_csv
 from senoscope.api.body import upload_of
 from senoscope.api.problems import ClientGone
 from senoscope.fov import Fov
@@ -59,11 +60,12 @@ async def classify(request: Request, parameters: Annotated[ClassifyParameters, Q
     """Classify a posted stack; the answer comes when all of it is done."""
     service: Service = request.app.state.service
     service.require_ready()
+    service.require_room()  # before a body is read that could not be queued
     async with upload_of(request) as upload:
         stack = await run_in_threadpool(
             read_fovs,
             upload.file,
-            service.fov_spec,
+            service.loaded.spec,
             media_type=upload.media_type,
             axes=parameters.axes,
             channels=parameters.channels.split(",") if parameters.channels else None,
@@ -95,7 +97,7 @@ async def _until_gone(request: Request) -> None:
 
 
 def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], cam: CamMode) -> Response:
-    if _wants_csv(request.headers.get("accept", "")):
+    if wants_csv(request.headers.get("accept", "")):
         text = results_csv([record.result for record in records])
         return Response(text, media_type="text/csv; charset=utf-8", headers=_warning_headers(warnings))
     answer = ClassifyResponse(
@@ -104,19 +106,6 @@ def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], 
         warnings=warnings,
     )
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
-
-
-def _wants_csv(accept: str) -> bool:
-    """Whether CSV is named, and not less liked than JSON (RFC 9110, section 12.5.1)."""
-    liked = {}
-    for part in accept.lower().split(","):
-        kind, *parameters = (text.strip() for text in part.split(";"))
-        quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
-        try:
-            liked[kind] = float(quality)
-        except ValueError:
-            liked[kind] = 0.0
-    return liked.get("text/csv", 0.0) > 0 and liked["text/csv"] >= liked.get("application/json", 0.0)
 
 
 def _warning_headers(warnings: tuple[str, ...]) -> dict[str, str]:

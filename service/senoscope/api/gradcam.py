@@ -1,4 +1,4 @@
-"""``GET /v1/results/{id}/gradcam.png``: the map of a recent result as a picture."""
+"""``GET /v1/results/{id}/gradcam.png``: the map of a result as a picture."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.logged import Found, find
 from senoscope.engine.gradcam import network_map
-from senoscope.records import Record
 from senoscope.render import Style, intensity_png, map_png, overlay_png, scale_channel
-from senoscope.service import Service
-from senoscope_client.errors import InvalidRequest
+from senoscope_client.errors import InvalidRequest, NotFound
 
 router = APIRouter()
 
@@ -34,36 +33,43 @@ async def gradcam_png(
 ) -> Response:
     """The Grad-CAM map: alone, over a channel, or weighted with a channel's intensity.
 
-    ``network`` shows that network's map instead of the ensemble's; ``channel`` defaults to the first.
+    ``network`` shows that network's map instead of the ensemble's; ``channel`` defaults to the first. What
+    shows a channel can be drawn only while its pixels are remembered.
     """
-    service: Service = request.app.state.service
-    service.require_ready()
-    record = service.recent.get(identifier)
-    png = await run_in_threadpool(_draw, record, parameters, service.fov_spec.channels)
+
+    def draw() -> bytes:
+        return _draw(find(request, identifier), parameters)
+
+    png = await run_in_threadpool(draw)
     # A result never changes, so its picture never does.
     return Response(
         png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}
     )
 
 
-def _draw(record: Record, parameters: GradcamParameters, channels: tuple[str, ...]) -> bytes:
-    prediction = record.prediction
+def _draw(found: Found, parameters: GradcamParameters) -> bytes:
+    maps, channels = found.maps, found.channels
     if parameters.network is None:
-        gradcam = prediction.map()
-    elif parameters.network in prediction.networks:
-        k = prediction.networks.index(parameters.network)
-        gradcam = network_map(prediction.gradcams[k], *prediction.shape)
+        gradcam = maps.map()
+    elif parameters.network in maps.networks:
+        k = maps.networks.index(parameters.network)
+        gradcam = network_map(maps.gradcams[k], *maps.shape)
     else:
         raise InvalidRequest(
-            f"network {parameters.network!r} is not in the ensemble: {', '.join(prediction.networks)}"
+            f"network {parameters.network!r} is not in the ensemble: {', '.join(maps.networks)}"
         )
     name = parameters.channel or channels[0]
     if name not in channels:
         raise InvalidRequest(f"channel {name!r} is not one of {', '.join(channels)}")
     if parameters.style == "map":
         return map_png(gradcam)
+    if found.pixels is None:
+        raise NotFound(
+            f"the pixels of {found.result.id} are no longer remembered (--remember-mib sets how many are), "
+            f"and style={parameters.style} needs them; style=map is drawn from the run log"
+        )
     c = channels.index(name)
-    bounds = record.result.normalization
-    channel = scale_channel(record.fov.pixels[c], bounds.low[c], bounds.high[c])
+    bounds = found.result.normalization
+    channel = scale_channel(found.pixels[c], bounds.low[c], bounds.high[c])
     draw = overlay_png if parameters.style == "overlay" else intensity_png
     return draw(gradcam, channel)

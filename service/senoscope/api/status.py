@@ -1,4 +1,4 @@
-"""What is loaded, how the stream is, and whether the service lives and is ready."""
+"""How the stream is, and whether the service lives and is ready."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ async def livez() -> dict[str, str]:
 
 @router.api_route("/readyz", methods=["GET", "HEAD"])
 async def readyz(request: Request) -> JSONResponse:
-    """200 after warm-up and test vectors, while every thread runs; otherwise 503 with the reason."""
-    problem = _service(request).problem()
+    """200 after warm-up and test vectors, while FOVs can be classified; otherwise 503 with the reason.
+
+    ``degraded`` is ready too: FOVs are classified, but something around that fails, and ``problems`` tells
+    what, such as a run log whose disk is full.
+    """
+    service = _service(request)
+    problem = service.problem()
     if problem is not None:
         return JSONResponse({"status": "not_ready", "reason": problem}, 503)
+    problems = service.impairments()
+    if problems:
+        return JSONResponse({"status": "degraded", "problems": problems})
     return JSONResponse({"status": "ready"})
-
-
-@router.get("/v1/model")
-async def model(request: Request) -> dict[str, Any]:
-    """The ensemble in use, its manifest and the device that it runs on."""
-    service = _service(request)
-    service.require_ready()
-    return service.describe_model()
 
 
 @router.get("/v1/stream")

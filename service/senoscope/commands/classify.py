@@ -17,9 +17,9 @@ from senoscope.engine.locations import find_ensemble
 from senoscope.engine.sessions import Device
 from senoscope.fov import Fov
 from senoscope.live_table import bar
+from senoscope.loaded import fov_spec_of
 from senoscope.records import Record, ResultMaker
 from senoscope.render import overlay_png, scale_channel
-from senoscope.service import fov_spec_of
 from senoscope.settings import Settings
 from senoscope_client.errors import SenoscopeError
 from senoscope_client.images import FovStack, read_fovs

@@ -21,6 +21,7 @@ from rich.console import Console
 from senoscope.engine import EnsembleError
 from senoscope.engine.locations import find_ensemble
 from senoscope.live_table import DemoScore, LiveTable
+from senoscope.runlog.places import default_database_url
 from senoscope.settings import Settings
 from senoscope_client.errors import NotReady
 from senoscope_client.http import Client
@@ -65,6 +66,8 @@ def demo(
     serve = ["serve", "--port", str(http_port), "--stream", frames_at, "--results", results_at]
     serve += ["--model", settings.model, "--models-dir", str(settings.models_dir)]
     serve += ["--device", device] if device else []
+    if settings.database_url == default_database_url():  # synthetic results have no place among real ones
+        serve += ["--database-url", default_database_url("demo")]
     with _process("service", [sys.executable, "-m", "senoscope.cli", *serve]) as service:
         with console.status("starting the service: verifying, loading and warming up the networks"):
             client = Client(url)

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+from types import FrameType
 
 import structlog
 import typer
@@ -18,6 +20,7 @@ from senoscope.service import Service
 from senoscope.settings import Settings
 
 _log = structlog.get_logger(__name__)
+_LAST_ANSWERS_S = 3  # for answers that are computed, to clients that read slowly or still send
 
 
 def serve(settings: Settings) -> None:
@@ -44,9 +47,9 @@ def serve(settings: Settings) -> None:
         # Maps and pixels hardly compress, and compressing each message would cost more than sending it.
         ws_per_message_deflate=False,
         ws_max_size=65536,  # clients have nothing to say
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, service)
     typer.echo(f"Senoscope listens on http://{f'[{host}]' if ':' in host else host}:{port}", err=True)
     # uvicorn raises the signal that stopped it once more, for whoever started it; stopping when asked to is
     # success here, so there is nobody to tell.
@@ -60,6 +63,32 @@ def serve(settings: Settings) -> None:
         os._exit(0)
     if failures:
         raise typer.Exit(1)
+
+
+class _Server(uvicorn.Server):
+    """Goes on answering, not ready any more, while what waits is computed; then stops.
+
+    A second signal stops it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._draining = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; the second time, stop."""
+        if self._draining or self._service.loading:
+            super().handle_exit(sig, frame)
+            return
+        self._draining = True
+        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+
+    def _drain(self) -> None:
+        try:
+            self._service.drain(self._service.settings.drain_s)
+        finally:
+            self.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -33,6 +33,7 @@ class CpuExecutor:
     """
 
     device = "cpu"
+    cools_down = False
 
     def __init__(self, networks: Sequence[NetworkFile], threads: int | None = None) -> None:
         cores = threads or usable_cores()
@@ -69,6 +70,9 @@ class CpuExecutor:
 
     def _run_one(self, k: int, feeds: dict[str, Float32]) -> NetworkOutput:
         return NetworkOutput(*self._sessions[k].run(OUTPUT_NAMES, feeds))
+
+    def keep_warm(self) -> None:
+        """Nothing: a CPU is back at full clock within microseconds."""
 
     def describe(self) -> dict[str, Any]:
         """Workers and threads."""

@@ -76,7 +76,8 @@ class Ensemble:
         self.directory = directory
         self.device = executor.device
         self.device_reason = device_reason
-        self.warm_compute_ms = float("nan")
+        # Measured when warm, per batch size that was warmed up; 1 is always among them.
+        self.compute_ms: dict[int, float] = {}
         self._executor = executor
         self.names = tuple(network.name for network in manifest.networks)
         channels = manifest.normalization.channels
@@ -87,7 +88,15 @@ class Ensemble:
         )
 
     @classmethod
-    def load(cls, directory: Path | str, *, device: Device = "auto", threads: int | None = None) -> Ensemble:
+    def load(
+        cls,
+        directory: Path | str,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        largest_batch: int = 1,
+        batch_within_ms: float = 0.0,
+    ) -> Ensemble:
         """Load an ensemble: check every file's hash, open the networks, warm up, run the test vectors.
 
         Parameters
@@ -99,6 +108,11 @@ class Ensemble:
             and why.
         threads : int, optional
             CPU cores to use; default: all.
+        largest_batch : int
+            Batches of 2, 4, 8 ... FOVs up to this are warmed up too: on a GPU the first batch of a size
+            searches for algorithms for seconds, in which no live frame could be computed.
+        batch_within_ms : float
+            But none that would, with one FOV after it, take longer than this.
 
         Raises
         ------
@@ -123,7 +137,7 @@ class Ensemble:
         executor, reason = open_executor(networks, device, threads)
         ensemble = cls(manifest, digest, directory, executor, reason)
         try:
-            ensemble._warm_up()
+            ensemble._warm_up(largest_batch, batch_within_ms)
             ensemble._run_test_vectors()
         except BaseException:
             ensemble.close()
@@ -179,15 +193,33 @@ class Ensemble:
             shape=(self.manifest.input.height, self.manifest.input.width),
         )
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, largest_batch: int, within_ms: float) -> None:
         spec = self.manifest.input
         low, high = self.model_range.low, self.model_range.high
         middle = ((low + high) / 2)[None, :, None, None]
         image = np.broadcast_to(middle, (1, len(low), spec.height, spec.width)).astype(np.float32)
         self._executor.warm_up(image, low, high)
+        self.compute_ms[1] = self._timed(image)
+        size = 2
+        while size <= largest_batch and 2 * self.compute_ms[size // 2] + self.compute_ms[1] <= within_ms:
+            batch = np.repeat(image, size, axis=0)
+            self._timed(batch)
+            self.compute_ms[size] = self._timed(batch)
+            size *= 2
+
+    def _timed(self, image: npt.NDArray[np.float32]) -> float:
         start = time.perf_counter()
-        self._executor.run(image, low, high)
-        self.warm_compute_ms = (time.perf_counter() - start) * 1e3
+        self._executor.run(image, self.model_range.low, self.model_range.high)
+        return (time.perf_counter() - start) * 1e3
+
+    def keep_warm(self) -> None:
+        """Do a little work if the device would otherwise lower its clocks between two frames."""
+        self._executor.keep_warm()
+
+    @property
+    def cools_down(self) -> bool:
+        """Whether :meth:`keep_warm` is of use on this device."""
+        return self._executor.cools_down
 
     def _run_test_vectors(self) -> None:
         for vector in self.manifest.test_vectors:
@@ -212,7 +244,8 @@ class Ensemble:
         return {
             "device": self.device,
             "reason": self.device_reason,
-            "compute_ms": round(self.warm_compute_ms, 3),
+            "compute_ms": round(self.compute_ms[1], 3),
+            "batch_sizes": sorted(self.compute_ms),
             **self._executor.describe(),
         }
 

@@ -62,6 +62,15 @@ class Executor(Protocol):
         """Outputs of all networks, in their order, for a batch [N, C, H, W] in raw detector units."""
         ...
 
+    @property
+    def cools_down(self) -> bool:
+        """Whether the device lowers its clocks when idle, so that the next frame would be late."""
+        ...
+
+    def keep_warm(self) -> None:
+        """Do a little work, much less than a run; after ``warm_up`` only."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """How the networks are arranged on the hardware, for people who read logs."""
         ...

@@ -1,0 +1,81 @@
+"""Finding a result, in memory while its pixels are there, else in the run log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy.typing as npt
+from fastapi import Request
+
+from senoscope.engine import Prediction
+from senoscope.runlog.entries import Maps
+from senoscope.runlog.store import RunLog
+from senoscope.service import Service
+from senoscope_client.errors import LogUnavailable, NotFound
+from senoscope_client.result import Result
+
+
+@dataclass(frozen=True)
+class Found:
+    """A result with what there is to draw it from.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        Of the ensemble that made it.
+    pixels : array [C, H, W] or None
+        None once they are forgotten.
+    """
+
+    result: Result
+    maps: Prediction | Maps
+    channels: tuple[str, ...]
+    pixels: npt.NDArray[Any] | None
+
+
+def service_of(request: Request) -> Service:
+    """The service that the application belongs to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def require_log(request: Request) -> RunLog:
+    """The run log.
+
+    Raises
+    ------
+    LogUnavailable
+        If there is none, or it cannot be read now.
+    """
+    keeper = service_of(request).log
+    if keeper is None:
+        raise LogUnavailable("the run log is turned off (--database-url none); /v1/live tells new results")
+    return keeper.readable()
+
+
+def find(request: Request, identifier: UUID) -> Found:
+    """The result of that id.
+
+    Raises
+    ------
+    NotFound
+        If there is none, or no longer.
+    LogUnavailable
+        If the run log, where it may be, cannot be read.
+    """
+    service = service_of(request)
+    record = service.recent.get(identifier)
+    if record is not None:
+        return Found(record.result, record.prediction, record.channels, record.fov.pixels)
+    logged = service.log.readable().result(identifier) if service.log else None
+    if logged is not None:
+        result, maps = logged
+        return Found(result, maps, maps.channels, None)
+    if service.log is not None and service.log.problem:
+        raise LogUnavailable(service.log.problem)
+    raise NotFound(
+        f"no result {identifier} is remembered: the id is wrong, or "
+        + ("it was forgotten (--keep-days, --keep-mib)" if service.log else "the run log is turned off")
+    )

@@ -1,0 +1,54 @@
+"""``/v1/model`` and ``/v1/models``: what is in use, what there is, and changing to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from senoscope.model_switch import list_ensembles
+from senoscope.service import Service
+
+router = APIRouter()
+
+
+class ModelChange(BaseModel):
+    """Body of ``POST /v1/model``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=255)
+
+
+@router.get("/v1/model")
+async def model(request: Request) -> dict[str, Any]:
+    """The ensemble in use, its manifest and the device that it runs on."""
+    service: Service = request.app.state.service
+    service.require_ready()
+    return service.describe_model()
+
+
+@router.post("/v1/model")
+async def change_model(request: Request, wanted: ModelChange) -> dict[str, Any]:
+    """Load another ensemble of the models folder; it takes over between two frames.
+
+    It is verified and warmed up beside the one in use. If anything is wrong with it, the one in use
+    stays, and the answer tells why. A restart comes back to the ensemble of the settings.
+    """
+    service: Service = request.app.state.service
+    service.require_ready()
+    await run_in_threadpool(service.models.change, wanted.name)
+    return service.describe_model()
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """The ensembles of the models folder, with their versions."""
+    service: Service = request.app.state.service
+    service.require_ready()
+    return {
+        "in_use": service.loaded.ensemble.digest,
+        "ensembles": await run_in_threadpool(list_ensembles, service.settings.models_dir),
+    }

@@ -1,0 +1,89 @@
+"""``/v1/normalization``: the intensity range in force, and its calibration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from senoscope.api.body import upload_of
+from senoscope.service import Service
+from senoscope_client.errors import Conflict
+from senoscope_client.images import read_fovs
+
+router = APIRouter()
+
+
+class CalibrationParameters(BaseModel):
+    """Query parameters of ``POST /v1/normalization/calibrate``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    # Half a GiB of pixels wait for the fit at most, at the size of the paper's FOVs.
+    fovs: int | None = Field(None, ge=1, le=500)
+    axes: str | None = None
+    channels: str | None = None
+
+
+@router.get("/v1/normalization")
+async def normalization(request: Request) -> dict[str, Any]:
+    """The range in force, where it comes from, and how far a calibration is."""
+    service: Service = request.app.state.service
+    service.require_ready()
+    return service.range.describe(service.loaded)
+
+
+@router.post(
+    "/v1/normalization/calibrate",
+    openapi_extra={
+        "requestBody": {
+            "required": False,
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("image/tiff", "application/x-npy", "application/octet-stream")
+            },
+        }
+    },
+)
+async def calibrate(
+    request: Request, response: Response, parameters: Annotated[CalibrationParameters, Query()]
+) -> dict[str, Any]:
+    """Calibrate for this session: from the next ``fovs`` frames of the stream, or from a posted stack.
+
+    With a body the answer comes when the new range is in force; without one it comes at once (202), and
+    ``GET /v1/normalization`` tells how far it is.
+    """
+    service: Service = request.app.state.service
+    service.require_ready()
+    if parameters.fovs is not None:
+        if request.headers.get("content-length", "0") != "0":
+            raise Conflict("give either ?fovs=, to calibrate from the stream, or a stack as the body")
+        if not service.settings.stream:
+            raise Conflict("this service follows no stream (--stream); post a stack instead")
+        service.range.begin(parameters.fovs)
+        response.status_code = 202
+    else:
+        async with upload_of(request) as upload:
+            stack = await run_in_threadpool(
+                read_fovs,
+                upload.file,
+                service.loaded.spec,
+                media_type=upload.media_type,
+                axes=parameters.axes,
+                channels=parameters.channels.split(",") if parameters.channels else None,
+                limits=service.settings.image_limits,
+                name=upload.name or "the body",
+            )
+        await run_in_threadpool(service.range.calibrate, list(stack.pixels), service.loaded)
+    return service.range.describe(service.loaded)
+
+
+@router.delete("/v1/normalization")
+async def back_to_model(request: Request) -> dict[str, Any]:
+    """Forget the session's range: the model's own is in force again."""
+    service: Service = request.app.state.service
+    service.require_ready()
+    await run_in_threadpool(service.range.clear)
+    return service.range.describe(service.loaded)

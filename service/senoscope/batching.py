@@ -1,0 +1,48 @@
+"""How many FOVs of a stack may be computed at once without holding up a live frame too long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_WEIGHT = 0.2  # of the newest measurement: a machine that slows down is noticed within a few batches
+
+
+class BatchSizer:
+    """Sizes batches from measured compute times.
+
+    A live frame may come just after a batch was begun. It then waits for that batch and is computed
+    itself, and both together should keep the deadline. Where even one FOV takes too long for that (on a
+    CPU), batches are single FOVs: the least that a frame can have to wait for.
+
+    Parameters
+    ----------
+    compute_ms : mapping of int to float
+        Measured time per batch size; these are the sizes that the engine was warmed up for, 1 among them.
+    deadline_ms : float
+        From a frame's arrival to its result.
+    """
+
+    def __init__(self, compute_ms: Mapping[int, float], deadline_ms: float) -> None:
+        self._compute_ms = dict(compute_ms)
+        self._deadline_ms = deadline_ms
+
+    def note(self, size: int, compute_ms: float) -> None:
+        """Learn from a batch that was computed."""
+        before = self._compute_ms.get(size)
+        if before is not None:
+            self._compute_ms[size] = before + _WEIGHT * (compute_ms - before)
+
+    def size(self, waiting: int) -> int:
+        """FOVs to take, of those that wait."""
+        own_ms = self._compute_ms[1]
+        fitting = [
+            size
+            for size, took_ms in self._compute_ms.items()
+            if size <= waiting and took_ms + own_ms <= self._deadline_ms
+        ]
+        return max(fitting, default=1)
+
+    def seconds_for(self, fovs: int) -> float:
+        """How long so many FOVs will take, live frames in between not counted."""
+        size = self.size(fovs)
+        return fovs / size * self._compute_ms[size] / 1e3

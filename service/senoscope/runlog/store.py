@@ -1,0 +1,244 @@
+"""The run log: appending results, and asking for them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from senoscope.runlog.database import Database
+from senoscope.runlog.entries import Entry, LoggedSeries, Maps, ModelLayout, Page, ResultFilter
+from senoscope.runlog.tables import kept_values, models, results, series
+from senoscope_client.result import Result, Source
+
+# Rows that a long read takes at once: SQLite cannot shorten its write-ahead log while anybody reads.
+_CHUNK: Final = 500
+
+
+class RunLog:
+    """The log in one database; may be used from many threads.
+
+    Every method raises ``LogFault`` where the database fails.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///PATH`` or ``postgresql://...``.
+
+    Raises
+    ------
+    ValueError, LogUnavailable
+        If there can be no log at such an address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
+        # What is in the log for certain, so that it need not be written with every result.
+        self._known_models: set[str] = set()
+        self._known_series: set[UUID] = set()
+        self._layouts: dict[str, ModelLayout] = {}
+
+    def prepare(self) -> None:
+        """Make the log if there is none, and bring its schema up to date; before anything else."""
+        self._known_models.clear()
+        self._known_series.clear()
+        self.database.prepare()
+
+    def close(self) -> None:
+        """Let go of the database; later use opens it again."""
+        self.database.release()
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Add results, all or none of them; those that are in the log already are left alone."""
+        if not entries:
+            return
+        new_models = {
+            digest: entry.manifest
+            for entry in entries
+            if (digest := entry.result.model.digest) not in self._known_models
+        }
+        new_series = {
+            uid: entry.result.source
+            for entry in entries
+            if (uid := entry.result.source.series_uid) is not None and uid not in self._known_series
+        }
+        with self.database.write() as connection:
+            if new_models:
+                rows = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
+                connection.execute(self._insert(models).on_conflict_do_nothing(), rows)
+            if new_series:
+                glimpses = [
+                    {"uid": uid, "snapshot": json.dumps(_glimpse(source)), "updated_ms": _now_ms()}
+                    for uid, source in new_series.items()
+                ]
+                connection.execute(self._insert(series).on_conflict_do_nothing(), glimpses)
+            connection.execute(
+                self._insert(results).on_conflict_do_nothing(index_elements=["id"]),
+                [_row(entry) for entry in entries],
+            )
+        self._known_models.update(new_models)
+        self._known_series.update(new_series)
+
+    def result(self, identifier: UUID) -> tuple[Result, Maps] | None:
+        """A result and its Grad-CAM maps; None if it is not in the log."""
+        columns = (results.c.document, results.c.gradcam, results.c.model_digest)
+        with self.database.read() as connection:
+            row = connection.execute(sa.select(*columns).where(results.c.id == identifier)).one_or_none()
+            if row is None:
+                return None
+            layout = self._layout(connection, row.model_digest)
+        result = Result.model_validate_json(row.document)
+        return result, layout.maps(result, row.gradcam)
+
+    def results(self, wanted: ResultFilter, limit: int, cursor: int | None = None) -> Page:
+        """Results, newest first, older than the cursor."""
+        query = (
+            sa.select(results.c.seq, results.c.document)
+            .where(*_conditions(wanted))
+            .order_by(results.c.seq.desc())
+            .limit(limit + 1)
+        )
+        if cursor is not None:
+            query = query.where(results.c.seq < cursor)
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+        found = tuple(Result.model_validate_json(row.document) for row in rows[:limit])
+        return Page(found, rows[limit - 1].seq if len(rows) > limit else None)
+
+    def iterate(self, wanted: ResultFilter) -> Iterator[Result]:
+        """All results, newest first; those that come while it runs are left out."""
+        cursor: int | None = None
+        while True:
+            page = self.results(wanted, _CHUNK, cursor)
+            yield from page.results
+            if page.next is None:
+                return
+            cursor = page.next
+
+    def networks(self) -> tuple[str, ...]:
+        """The names of the networks of all ensembles that the log knows."""
+        with self.database.read() as connection:
+            digests = connection.execute(sa.select(models.c.digest)).scalars().all()
+            layouts = [self._layout(connection, digest) for digest in digests]
+        return tuple(dict.fromkeys(name for layout in layouts for name in layout.grids))
+
+    def save_series(self, snapshots: Iterable[dict[str, Any]]) -> None:
+        """Keep how series are now, each as the receiver describes it (with its ``series_uid``)."""
+        rows = [
+            {"uid": UUID(snapshot["series_uid"]), "snapshot": json.dumps(snapshot), "updated_ms": _now_ms()}
+            for snapshot in snapshots
+        ]
+        if rows:
+            insert = self._insert(series)
+            with self.database.write() as connection:
+                connection.execute(
+                    insert.on_conflict_do_update(
+                        index_elements=["uid"],
+                        set_={
+                            "snapshot": insert.excluded.snapshot,
+                            "updated_ms": insert.excluded.updated_ms,
+                        },
+                    ),
+                    rows,
+                )
+            self._known_series.update(row["uid"] for row in rows)  # type: ignore[misc]
+
+    def series(self, limit: int) -> list[LoggedSeries]:
+        """The series seen last, newest first."""
+        return self._series(sa.select(series).order_by(series.c.updated_ms.desc()).limit(limit))
+
+    def one_series(self, uid: UUID) -> LoggedSeries | None:
+        """A series, or None if the log knows none of that uid."""
+        return next(iter(self._series(sa.select(series).where(series.c.uid == uid))), None)
+
+    def get_value(self, key: str) -> Any:
+        """A value that was kept; None if there is none."""
+        with self.database.read() as connection:
+            text = connection.execute(
+                sa.select(kept_values.c.value).where(kept_values.c.key == key)
+            ).scalar_one_or_none()
+        return None if text is None else json.loads(text)
+
+    def set_value(self, key: str, value: Any) -> None:
+        """Keep a small value, whatever JSON can tell, in place of the earlier one."""
+        insert = self._insert(kept_values)
+        with self.database.write() as connection:
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value}),
+                {"key": key, "value": json.dumps(value)},
+            )
+
+    def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        return sqlite.insert(table) if self.database.is_sqlite else postgresql.insert(table)
+
+    def _layout(self, connection: sa.Connection, digest: str) -> ModelLayout:
+        if digest not in self._layouts:
+            query = sa.select(models.c.manifest).where(models.c.digest == digest)
+            self._layouts[digest] = ModelLayout.of(connection.execute(query).scalar_one())
+        return self._layouts[digest]
+
+    def _series(self, query: sa.Select[Any]) -> list[LoggedSeries]:
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+            counts = connection.execute(
+                sa.select(results.c.series_uid, results.c.label, sa.func.count().label("count"))
+                .where(results.c.series_uid.in_([row.uid for row in rows]))
+                .group_by(results.c.series_uid, results.c.label)
+            ).all()
+        labels: dict[UUID, dict[str, int]] = {row.uid: {} for row in rows}
+        for uid, label, count in counts:
+            labels[uid][label] = count
+        return [LoggedSeries(json.loads(row.snapshot), labels[row.uid], row.updated_ms) for row in rows]
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    result = entry.result
+    return {
+        "id": result.id,
+        "kind": result.source.kind,
+        "series_uid": result.source.series_uid,
+        "frame": result.source.frame,
+        "created_ms": entry.created_ms,
+        "label": result.label,
+        "probability": result.probability,
+        "model_digest": result.model.digest,
+        "document": entry.document,
+        "gradcam": entry.gradcam,
+    }
+
+
+def _glimpse(source: Source) -> dict[str, Any]:
+    """As much of a series as one of its frames tells, until the receiver's account of it is saved."""
+    return {
+        "series_uid": str(source.series_uid),
+        "series_id": source.series_id,
+        "instrument": source.instrument,
+        "state": "open",
+    }
+
+
+def _conditions(wanted: ResultFilter) -> list[sa.ColumnElement[bool]]:
+    c = results.c
+    conditions = [
+        column == value
+        for column, value in ((c.series_uid, wanted.series), (c.label, wanted.label), (c.kind, wanted.kind))
+        if value is not None
+    ]
+    if wanted.since is not None:
+        conditions.append(c.created_ms >= wanted.since.timestamp() * 1000)
+    if wanted.until is not None:
+        conditions.append(c.created_ms < wanted.until.timestamp() * 1000)
+    if wanted.min_probability is not None:
+        conditions.append(c.probability >= wanted.min_probability)
+    if wanted.max_probability is not None:
+        conditions.append(c.probability <= wanted.max_probability)
+    return conditions
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

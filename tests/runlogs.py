@@ -1,0 +1,133 @@
+"""Results to be logged, made without an ensemble, and a PostgreSQL server to log them in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psycopg
+
+import miniature as mini
+from senoscope.engine.manifest import Manifest
+from senoscope.records import uuid7
+from senoscope.runlog.entries import Entry
+from senoscope.runlog.keeper import LogKeeper
+from senoscope_client.result import Flag, ModelRef, Normalization, Result, Source, Timing, Uncertainty
+from serving import free_port
+
+SERIES = uuid.UUID(int=7)
+
+
+def grids(seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.random(grid, dtype=np.float32) for grid in mini.GRIDS]
+
+
+def result(frame: int, *, probability: float = 0.25, created_s: float | None = None, **source) -> Result:
+    identifier = uuid7()
+    if created_s is not None:
+        rest = identifier.int & ((1 << 80) - 1)
+        identifier = uuid.UUID(int=round(created_s * 1000) << 80 | rest)
+    fields = {"kind": "stream", "instrument": "nlo-1", "series_id": "plate 1", "series_uid": SERIES} | source
+    return Result(
+        id=identifier,
+        source=Source(**fields, frame=frame),
+        label="senescent" if probability > 0.5 else "control",
+        probability=probability,
+        networks={name: float(np.float32(probability)) for name in mini.NAMES},
+        uncertainty=Uncertainty(entropy=0.8, mutual_information=0.3, agreement=1),
+        flags=[Flag(code="saturated", message="10 % of SRS", channel="SRS", value=0.1)],
+        normalization=Normalization(source="session", low=[0, 1, 2], high=[3, 4, 5]),
+        model=ModelRef(name="miniature", version="1", digest="0" * 64),
+        timing_ms=Timing(queue=1, compute=2, total=3.5),
+        deadline_met=True,
+    )
+
+
+def entry(manifest: Manifest, frame: int, **changes) -> Entry:
+    made = result(frame, **changes)
+    return Entry.of(made, grids(frame), manifest, made.model_dump_json(exclude_none=True).encode())
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_until_written(keeper: LogKeeper) -> None:
+    wait_for(lambda: keeper.problem is None and keeper.describe()["waiting"] == 0)
+
+
+class PostgresServer:
+    """A PostgreSQL server in a folder of its own; refuses to run as root, so root lends it a user."""
+
+    def __init__(self, folder: Path) -> None:
+        self._as_user: dict = {}
+        if os.geteuid() == 0:
+            import pwd  # there is no such module on Windows
+
+            self._as_user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid}
+        if self._as_user:
+            shutil.chown(folder, **self._as_user)
+        self._data = folder / "data"
+        self.port = free_port()
+        self._run("initdb", "-D", str(self._data), "-A", "trust", "-U", "senoscope", "--no-sync")
+
+    def _run(self, *command: str) -> None:
+        subprocess.run(
+            command, check=True, cwd=self._data.parent, stdout=subprocess.DEVNULL, timeout=60, **self._as_user
+        )
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                *("postgres", "-D", str(self._data), "-k", str(self._data), "-p", str(self.port)),
+                *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
+            ],
+            cwd=self._data.parent,
+            stderr=subprocess.DEVNULL,
+            **self._as_user,
+        )
+        wait_for(self._answers)
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+        self.process.wait(20)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url("postgres")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def url(self, database: str) -> str:
+        return f"postgresql://senoscope@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        name = f"log_{uuid.uuid4().hex}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        server = PostgresServer(folder)
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,67 @@
+"""Tables of any length, read back by those who use them."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pyarrow.parquet as pq
+import pytest
+
+import miniature as mini
+from runlogs import SERIES, entry
+from senoscope.engine.manifest import Manifest
+from senoscope.runlog.entries import ResultFilter
+from senoscope.runlog.export import export
+from senoscope.runlog.store import RunLog
+
+COUNT = 6001  # more than one row group
+
+
+@pytest.fixture
+def filled(log: RunLog, manifest: Manifest) -> RunLog:
+    position = {"x": 1.5, "y": -2.0, "z": 0.0}
+    log.append([entry(manifest, n, position_um=position) for n in range(COUNT - 1)])
+    log.append([entry(manifest, 7, kind="upload", series_uid=None, file="=cmd.tif", probability=0.9)])
+    return log
+
+
+def test_csv(filled: RunLog) -> None:
+    pieces = list(export(filled, ResultFilter(), "csv"))
+    assert len(pieces) > 1
+    rows = list(csv.DictReader(io.StringIO(b"".join(pieces).decode())))
+    assert len(rows) == COUNT
+    assert [rows[0][key] for key in ("file", "label", "kind", "x_um")] == [
+        "'=cmd.tif",
+        "senescent",
+        "upload",
+        "",
+    ]
+    oldest = rows[-1]
+    assert oldest["series_uid"] == str(SERIES)
+    assert [float(oldest[key]) for key in ("frame", "x_um", "y_um", "resnet50")] == [0, 1.5, -2, 0.25]
+
+
+def test_parquet(filled: RunLog) -> None:
+    pieces = list(export(filled, ResultFilter(), "parquet"))
+    assert len(pieces) > 2
+    file = pq.ParquetFile(io.BytesIO(b"".join(pieces)))
+    assert file.num_row_groups == 2
+    rows = file.read().to_pylist()
+    assert len(rows) == COUNT
+    newest, oldest = rows[0], rows[-1]
+    original = next(filled.iterate(ResultFilter()))
+    assert (newest["id"], newest["file"], newest["series_uid"]) == (str(original.id), "=cmd.tif", None)
+    assert newest["created_at"].timestamp() * 1000 == pytest.approx(original.id.int >> 80)
+    assert oldest["flags"] == ["saturated:SRS"]
+    assert oldest["range_high"] == [3, 4, 5]
+    assert all(oldest[name] == 0.25 for name in mini.NAMES)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_nothing_that_matches_is_a_table_without_rows(log: RunLog, form: str) -> None:
+    data = b"".join(export(log, ResultFilter(label="none such"), form))
+    if form == "csv":
+        assert data.decode().count("\n") == 1
+    else:
+        assert pq.read_table(io.BytesIO(data)).num_rows == 0

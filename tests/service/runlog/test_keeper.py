@@ -1,0 +1,316 @@
+"""Whatever happens to the database, committing goes on, and nothing that was handed over is forgotten."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runlogs import SERIES, PostgresServer, entry, wait_for, wait_until_written
+from senoscope.engine.manifest import Manifest
+from senoscope.runlog import keeper as keeper_module
+from senoscope.runlog.entries import ResultFilter
+from senoscope.runlog.keeper import LogKeeper
+from senoscope.runlog.schema import VERSION_TABLE
+from senoscope.runlog.store import RunLog
+from senoscope_client.errors import LogUnavailable
+
+
+@contextmanager
+def kept(log: RunLog, **options) -> Iterator[LogKeeper]:
+    keeper = LogKeeper(log, **options)
+    keeper.start()
+    yield keeper
+    keeper.close()
+
+
+def frames(log: RunLog) -> list[int | None]:
+    return [found.source.frame for found in log.iterate(ResultFilter())][::-1]
+
+
+def test_what_was_committed_is_in_the_log_at_once(url: str, manifest: Manifest) -> None:
+    with kept(RunLog(url)) as keeper:
+        other = RunLog(url)
+        for n in range(5):
+            assert keeper.commit([entry(manifest, 2 * n), entry(manifest, 2 * n + 1)])
+            assert frames(other) == list(range(2 * n + 2))
+        assert keeper.commit([])
+        status = keeper.describe()
+        assert (status["state"], status["written"], status["waiting"], status["lost"]) == ("ok", 10, 0, 0)
+        assert all(thread.problem is None for thread in keeper.threads)
+
+
+def test_what_waits_is_written_when_it_closes(path: Path, manifest: Manifest) -> None:
+    log = RunLog(f"sqlite:///{path}")
+    with kept(log) as keeper:
+        assert keeper.commit([entry(manifest, 0)])
+        with write_locked(path):
+            assert not keeper.commit([entry(manifest, 1)])
+    assert frames(log) == [0, 1]
+
+
+def test_it_cannot_be_read_before_it_is_open(path: Path) -> None:
+    with pytest.raises(LogUnavailable):
+        LogKeeper(RunLog(f"sqlite:///{path}")).readable()
+
+
+@contextmanager
+def write_locked(path: Path) -> Iterator[None]:
+    """The log while another process has it locked."""
+    program = (
+        "import sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('BEGIN EXCLUSIVE')\nprint('locked', flush=True)\nsys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout.readline().strip() == b"locked"
+    try:
+        yield
+    finally:
+        other.communicate()
+
+
+def test_a_log_that_another_process_locks(path: Path, manifest: Manifest) -> None:
+    log = RunLog(f"sqlite:///{path}")
+    with kept(log) as keeper:
+        assert keeper.commit([entry(manifest, 0)])
+        with write_locked(path):
+            assert [keeper.commit([entry(manifest, n)]) for n in (1, 2)] == [False, False]
+            assert keeper.state == "locked"
+            assert str(path) in keeper.problem
+            assert frames(keeper.readable()) == [0]
+        wait_until_written(keeper)
+        assert keeper.commit([entry(manifest, 3)])
+        assert frames(log) == [0, 1, 2, 3]
+
+
+def spoil_head(path: Path) -> None:
+    path.write_bytes(b"this was a database" + path.read_bytes()[19:])
+
+
+def spoil_middle(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + os.urandom(len(content) - 4096))
+
+
+@pytest.mark.parametrize("spoil", [spoil_head, spoil_middle])
+def test_a_damaged_log_is_left_alone_until_it_is_moved_away(
+    path: Path, manifest: Manifest, spoil: Callable[[Path], None]
+) -> None:
+    log = RunLog(f"sqlite:///{path}")
+    log.prepare()
+    log.append([entry(manifest, n) for n in range(50)])
+    log.close()
+    spoil(path)
+    damaged = path.read_bytes()
+    with kept(log) as keeper:
+        assert not keeper.commit([entry(manifest, 50)])
+        assert keeper.state == "corrupt"
+        assert "Move the file" in keeper.problem
+        assert not keeper.commit([entry(manifest, 51)])
+        assert path.read_bytes() == damaged
+        for file in path.parent.glob(f"{path.name}*"):
+            file.rename(file.with_name(f"damaged-{file.name}"))
+        wait_until_written(keeper)
+        assert frames(log) == [50, 51]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be moved there")
+def test_a_log_that_is_moved_away_in_use_is_noticed(path: Path, manifest: Manifest) -> None:
+    log = RunLog(f"sqlite:///{path}")
+    with kept(log, series=list) as keeper:
+        assert keeper.commit([entry(manifest, 0)])
+        for file in path.parent.glob(f"{path.name}*"):
+            file.rename(file.with_name(f"moved-{file.name}"))
+        wait_for(path.exists)
+        wait_until_written(keeper)
+        assert keeper.commit([entry(manifest, 1)])
+        assert frames(log) == [1]
+
+
+def test_a_newer_log_is_refused(path: Path, manifest: Manifest) -> None:
+    log = RunLog(f"sqlite:///{path}")
+    log.prepare()
+    with log.database.write() as connection:
+        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9000'")
+    with kept(log) as keeper:
+        assert not keeper.commit([entry(manifest, 0)])
+        assert keeper.state == "newer_schema"
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM results").fetchone() == (0,)
+
+
+class Disk:
+    """A file system of its own where root may mount one, else None of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def mount(self, *options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "senoscope-test", str(self.folder)]
+        try:
+            return subprocess.run(command, check=False, capture_output=True).returncode == 0
+        except OSError:
+            return False
+
+    def umount(self) -> None:
+        subprocess.run(["umount", str(self.folder)], check=False, capture_output=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    disk = Disk(tmp_path / "disk")
+    disk.folder.mkdir()
+    yield disk
+    disk.umount()
+
+
+def test_a_full_disk(disk: Disk, manifest: Manifest) -> None:
+    """A mounted one where that is allowed, else SQLite's own limit of pages."""
+    log = RunLog(f"sqlite:///{disk.folder / 'log.sqlite3'}")
+    if disk.mount("size=1m"):
+        ballast = disk.folder / "ballast"
+        ballast.write_bytes(bytes(512 * 1024))
+
+        def make_room() -> None:
+            ballast.unlink()
+
+    else:
+        log.prepare()
+        with log.database.write() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count=60")
+
+        def make_room() -> None:
+            log.close()
+
+    with kept(log) as keeper:
+        committed = 0
+        while keeper.commit([entry(manifest, committed)]):
+            committed += 1
+        assert committed
+        assert keeper.state == "full"
+        assert "make room" in keeper.problem
+        assert frames(log) == list(range(committed)), "what is there can still be read"
+        make_room()
+        wait_until_written(keeper)
+        assert keeper.commit([entry(manifest, committed + 1)])
+        assert frames(log) == list(range(committed + 2))
+
+
+def test_a_disk_that_becomes_read_only(disk: Disk, manifest: Manifest) -> None:
+    path = disk.folder / "log.sqlite3"
+    if disk.mount("size=4m"):
+
+        def set_writable(writable: bool) -> None:
+            mode = "rw" if writable else "ro"
+            subprocess.run(["mount", "-o", f"remount,{mode}", str(disk.folder)], check=True)
+
+    elif sys.platform != "win32" and os.geteuid() == 0:
+        pytest.skip("nothing is read-only for root, and it may not mount anything here")
+    else:
+
+        def set_writable(writable: bool) -> None:
+            path.chmod(0o644 if writable else 0o444)
+            disk.folder.chmod(0o755 if writable else 0o555)
+
+    log = RunLog(f"sqlite:///{path}")
+    log.prepare()
+    log.append([entry(manifest, 0)])
+    log.close()
+    set_writable(False)
+    with kept(log) as keeper:
+        assert not keeper.commit([entry(manifest, 1)])
+        assert keeper.state == "read_only"
+        set_writable(True)
+        wait_until_written(keeper)
+        assert frames(log) == [0, 1]
+
+
+def test_too_many_waiting_results_are_lost_the_oldest_first_and_counted(
+    path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "_MAX_BACKLOG", 3)
+    log = RunLog(f"sqlite:///{path}")
+    with kept(log) as keeper:
+        assert keeper.commit([entry(manifest, 0)])
+        with write_locked(path):
+            for n in range(1, 8):
+                assert not keeper.commit([entry(manifest, n)])
+            wait_for(lambda: keeper.describe()["waiting"] == 3)
+        wait_until_written(keeper)
+        assert frames(log) == [0, 5, 6, 7]
+        status = keeper.describe()
+        assert (status["written"], status["lost"]) == (4, 4)
+
+
+def test_series_are_saved_as_they_change(path: Path, manifest: Manifest) -> None:
+    live = [{"series_uid": str(SERIES), "state": "open", "received": 1}]
+    log = RunLog(f"sqlite:///{path}")
+    with kept(log, series=lambda: [dict(one) for one in live]) as keeper:
+        assert keeper.commit([entry(manifest, 0)])
+        wait_for(lambda: log.one_series(SERIES).snapshot.get("received") == 1)
+        live[0]["received"] = 2
+        wait_for(lambda: log.one_series(SERIES).snapshot["received"] == 2)
+        live[0]["state"] = "ended"
+    assert log.one_series(SERIES).snapshot["state"] == "ended", "once more when it closes"
+
+
+def test_old_results_are_forgotten_while_new_ones_come(path: Path, manifest: Manifest) -> None:
+    log = RunLog(f"sqlite:///{path}")
+    log.prepare()
+    log.append([entry(manifest, n, created_s=time.time() - 2 * 86400) for n in range(1000)])
+    with kept(log, keep_days=1) as keeper:
+        n = 1000
+        while len(log.results(ResultFilter(), 1).results) and frames(log)[0] == 0:
+            assert keeper.commit([entry(manifest, n)])
+            n += 1
+        wait_for(lambda: len(frames(log)) == n - 1000)
+        assert frames(log) == list(range(1000, n))
+
+
+@pytest.mark.system("postgres")
+def test_a_postgresql_server_that_goes_and_comes_back(postgres: PostgresServer, manifest: Manifest) -> None:
+    log = RunLog(postgres.new_database())
+    with kept(log) as keeper:
+        assert keeper.commit([entry(manifest, 0)])
+        postgres.stop()
+        assert not keeper.commit([entry(manifest, 1)])
+        assert keeper.state == "unreachable"
+        postgres.start()
+        wait_until_written(keeper)
+        assert keeper.commit([entry(manifest, 2)])
+        assert frames(log) == [0, 1, 2]
+
+
+@pytest.mark.system("postgres")
+def test_a_postgresql_server_that_hangs_does_not_hold_up_results(
+    postgres: PostgresServer, manifest: Manifest
+) -> None:
+    log = RunLog(postgres.new_database())
+    with kept(log) as keeper:
+        assert keeper.commit([entry(manifest, 0)])
+        processes = [psutil.Process(postgres.process.pid)]
+        processes += processes[0].children(recursive=True)
+        try:
+            for process in processes:
+                process.send_signal(signal.SIGSTOP)
+            assert [keeper.commit([entry(manifest, n)]) for n in (1, 2)] == [False, False]
+            assert keeper.state == "unreachable"
+            with pytest.raises(LogUnavailable, match="no answer"):
+                keeper.readable()
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGCONT)
+        wait_until_written(keeper)
+        assert frames(log) == [0, 1, 2]

@@ -1,0 +1,113 @@
+"""Stopping a real server: nothing that was taken is lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+import miniature as mini
+from misbehaving import Microscope
+from serving import Server, start_server
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
+
+
+@pytest.fixture
+def server(miniature: Path, tmp_path: Path) -> Iterator[Server]:
+    running = start_server(
+        miniature, tmp_path / "log.txt", "--live-queue", "200", "--batch-size", "1", "--live-backlog", "500"
+    )
+    yield running
+    running.process.kill()
+    running.process.wait()
+
+
+def stack(fovs: int) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack([mini.bright()] * fovs))
+    return buffer.getvalue()
+
+
+def test_frames_and_stacks_that_wait_are_computed_before_the_end(server: Server) -> None:
+    answers: list[httpx.Response] = []
+    posting = threading.Thread(
+        target=lambda: answers.append(httpx.post(f"{server.url}/v1/classify", content=stack(200), timeout=60))
+    )
+    scope, frames = Microscope(server.frames), 100
+    try:
+        with connect(server.ws) as live:
+            server.wait(lambda status: status["live_clients"]["connected"] >= 1)
+            posting.start()
+            server.wait(lambda status: status["batch"]["waiting"] > 0)
+            for n in range(frames):
+                scope.send(scope.frame(n))
+            server.wait(lambda status: status["receiver"]["messages"].get("image") == frames)
+            server.process.send_signal(signal.SIGTERM)
+            seen = []
+            while True:
+                try:
+                    seen.append(json.loads(live.recv(timeout=30)))
+                except ConnectionClosed:
+                    break
+        posting.join(30)
+    finally:
+        scope.close()
+    assert server.process.wait(20) == 0
+    assert answers[0].status_code == 200
+    assert answers[0].json()["count"] == 200
+    streamed = [r["source"]["frame"] for r in seen if r["source"]["kind"] == "stream"]
+    assert streamed == list(range(frames))
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_it_says_that_it_is_stopping_while_it_drains(server: Server) -> None:
+    posting = threading.Thread(
+        target=lambda: httpx.post(f"{server.url}/v1/classify", content=stack(400), timeout=60)
+    )
+    posting.start()
+    server.wait(lambda status: status["batch"]["waiting"] > 100)
+    server.process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + 10
+    while (answer := httpx.get(f"{server.url}/readyz")).status_code == 200:
+        assert time.monotonic() < until
+    assert answer.json()["reason"] == "the service is stopping"
+    refused = httpx.post(f"{server.url}/v1/classify", content=stack(1), timeout=60)
+    assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+    posting.join(30)
+    assert server.process.wait(20) == 0
+
+
+def test_a_second_signal_stops_at_once(miniature: Path, tmp_path: Path) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", "--drain-s", "600", "--batch-size", "1")
+    posting = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import httpx, sys\nbody = sys.stdin.buffer.read()\n"
+            f"for _ in range(2): httpx.post('{server.url}/v1/classify', content=body, timeout=60)",
+        ],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert posting.stdin is not None
+    posting.stdin.write(stack(500))
+    posting.stdin.close()
+    server.wait(lambda status: status["batch"]["waiting"] > 200)
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0
+    posting.kill()
+    posting.wait()
