@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from senoscope_client.errors import SenoscopeError
+from senoscope_client.exposure import is_local_endpoint
 from senoscope_client.result import Result
 from senoscope_client.tables import LINE_HEADING, result_line, results_csv
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 is success, 1 failure, and wrong usage exits with 2."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    commands = {"publish": _publish, "watch": _watch, "classify": _classify}
+    commands = {"publish": _publish, "watch": _watch, "classify": _classify, "keys": _keys}
     try:
         return commands[options.command](options, parser)
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -67,6 +68,15 @@ def _parser() -> argparse.ArgumentParser:
         "--wait-s", type=_seconds, default=30.0, help="for a subscriber; 0: don't (default: %(default)s)"
     )
     publish.add_argument("--json", action="store_true", help="print a summary as JSON at the end")
+    publish.add_argument(
+        "--curve-keypair", type=Path, metavar="FILE", help="encrypt the frames: this publisher's .key_secret"
+    )
+    publish.add_argument(
+        "--allowed-keys", type=Path, metavar="DIR", help="only these subscribers: their .key files"
+    )
+    publish.add_argument(
+        "--insecure", action="store_true", help="bind beyond this machine without --curve-keypair"
+    )
 
     watch = commands.add_parser("watch", help="show results as they are made")
     source = watch.add_mutually_exclusive_group()
@@ -78,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ENDPOINT",
         help="take them over ZeroMQ (default: %(const)s)",
     )
+    _add_api_key(watch)
+    watch.add_argument("--server-key", metavar="KEY", help="with --zmq: the service's .key file, or its text")
+    watch.add_argument(
+        "--curve-keypair", type=Path, metavar="FILE", help="with --server-key: this subscriber's .key_secret"
+    )
     watch.add_argument("--count", type=_count, metavar="N", help="stop after N")
     watch.add_argument("--timeout-s", type=_seconds, help="fail if none comes for so long")
     watch.add_argument("--json", action="store_true", help="one JSON result per line")
@@ -85,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     classify = commands.add_parser("classify", help="have the service classify files")
     classify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="TIFF or NPY stack")
     classify.add_argument("--url", default=DEFAULT_URL, help="of the service (default: %(default)s)")
+    _add_api_key(classify)
     classify.add_argument("--axes", help="of the files, such as PCYX, where they do not tell")
     classify.add_argument("--channels", type=_names, help="of the files, in order: SRS,TPEF,Transmission")
     classify.add_argument(
@@ -93,7 +109,20 @@ def _parser() -> argparse.ArgumentParser:
     form = classify.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON result per line")
     form.add_argument("--csv", action="store_true", help="a CSV table")
+
+    keys = commands.add_parser("keys", help="make a CURVE key pair, for encrypted ZeroMQ")
+    keys.add_argument("directory", type=Path, metavar="DIR", help="where its two files go")
+    keys.add_argument("--name", required=True, help="of the files: NAME.key and NAME.key_secret")
     return parser
+
+
+def _add_api_key(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--api-key",
+        metavar="KEY",
+        default=os.environ.get("SENOSCOPE_API_KEY") or None,
+        help="of the service; better in SENOSCOPE_API_KEY, because others can see command lines",
+    )
 
 
 def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -102,6 +131,11 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 
     if options.synthetic == bool(options.paths):
         parser.error("publish takes either --synthetic or the files to send")
+    if not (options.curve_keypair or options.insecure or is_local_endpoint(options.endpoint)):
+        parser.error(
+            f"{options.endpoint} lets anybody on the network see the frames: encrypt them with "
+            "--curve-keypair, or say --insecure"
+        )
     source: FrameSource
     if options.synthetic:
         source = MosaicScan(options.seed, frames=options.frames)
@@ -115,7 +149,13 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             axes=options.axes,
             channels=options.channels,
         )
-    with _until_told() as stop, FramePublisher(options.endpoint, options.instrument) as publisher:
+    publisher = FramePublisher(
+        options.endpoint,
+        options.instrument,
+        curve_keypair=options.curve_keypair,
+        allowed_keys=options.allowed_keys,
+    )
+    with _until_told() as stop, publisher:
         if options.wait_s and not _subscribed(publisher.wait_for_subscriber, options.wait_s, stop):
             if stop.is_set():
                 return 0
@@ -133,7 +173,9 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     return 0
 
 
-def _watch(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if options.zmq is None and (options.server_key or options.curve_keypair):
+        parser.error("--server-key and --curve-keypair are for --zmq; a WebSocket takes --api-key")
     shown = 0
     with _results(options) as results:
         if not options.json:
@@ -155,10 +197,15 @@ def _results(options: argparse.Namespace) -> Iterator[Iterator[Result]]:
     from senoscope_client.subscriber import ResultSubscriber
 
     if options.zmq is not None:
-        with ResultSubscriber(options.zmq, timeout_s=options.timeout_s) as subscriber:
+        with ResultSubscriber(
+            options.zmq,
+            timeout_s=options.timeout_s,
+            server_key=options.server_key,
+            curve_keypair=options.curve_keypair,
+        ) as subscriber:
             yield iter(subscriber)
     else:
-        with LiveResults(options.url, timeout_s=options.timeout_s) as live:
+        with LiveResults(options.url, timeout_s=options.timeout_s, api_key=options.api_key) as live:
             yield live
 
 
@@ -167,7 +214,7 @@ def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
 
     results: list[Result] = []
     failed = False
-    with Client(options.url) as client:
+    with Client(options.url, api_key=options.api_key) as client:
         for path in options.files:
             try:
                 answer = client.classify_stack(path, options.cam, options.axes, options.channels)
@@ -187,6 +234,14 @@ def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
     elif not options.json and results:
         print(LINE_HEADING, *map(result_line, results), sep="\n")
     return _FAILURE if failed else 0
+
+
+def _keys(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+    from senoscope_client.curve import create_keypair
+
+    public, secret = create_keypair(options.directory, options.name)
+    print(f"{public}  goes to the other side\n{secret}  stays here, and is for nobody else")
+    return 0
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ The way of a posted stack, and the stage that raises what::
           |                 |                      |
           PayloadTooLarge   UnsupportedMediaType   Busy
           Unauthorized      UnreadableImage        NotReady
-                            AmbiguousAxes
-                            WrongFrameSize, WrongChannelCount
+          Forbidden         AmbiguousAxes
+          RequestTimeout    WrongFrameSize, WrongChannelCount
                             NonFinitePixels, TooManyFields
 
 The service turns these into RFC 9457 problem documents; the HTTP client turns the documents back into
@@ -101,6 +101,18 @@ class ModelRejected(SenoscopeError):
     """An ensemble cannot be loaded; the one in use stays."""
 
     code, status, title = "model_rejected", 422, "Model rejected"
+
+
+class Forbidden(SenoscopeError):
+    """The key lacks the scope that the request needs, or the request comes from a stranger's page."""
+
+    code, status, title = "forbidden", 403, "Forbidden"
+
+
+class RequestTimeout(SenoscopeError):
+    """The request came too slowly."""
+
+    code, status, title = "request_timeout", 408, "Request timeout"
 
 
 class UnsupportedMediaType(SenoscopeError):

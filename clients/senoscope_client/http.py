@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from senoscope_client.errors import Busy, Problem, SenoscopeError, error_of
+from senoscope_client.keys import authorization
 from senoscope_client.live import LiveResults
 from senoscope_client.responses import (
     ClassifyResponse,
@@ -70,19 +71,26 @@ class Client:
         Such as ``http://127.0.0.1:8750``.
     timeout : float
         In seconds, for each answer. A posted stack is answered when all of it is done.
+    api_key : str, optional
+        Sent with each request; needed where the service asks for one.
 
     Raises
     ------
     ValueError
-        If the address is not one of HTTP.
+        If the address is not one of HTTP, or the key cannot be one.
     """
 
-    def __init__(self, base_url: str, timeout: float = 300.0) -> None:
+    def __init__(self, base_url: str, timeout: float = 300.0, api_key: str | None = None) -> None:
         if not re.match(r"https?://[^/]", base_url):
             raise ValueError(f"{base_url!r} is not an http:// or https:// address")
         self.base_url = base_url.rstrip("/")
         # Where nothing listens, that is known at once; only the answer may take its time.
-        self._http = httpx.Client(base_url=self.base_url, timeout=httpx.Timeout(timeout, connect=10.0))
+        self._api_key = api_key
+        self._http = httpx.Client(
+            base_url=self.base_url,
+            timeout=httpx.Timeout(timeout, connect=10.0),
+            headers=authorization(api_key),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -241,7 +249,7 @@ class Client:
 
     def live(self, cam: CamMode = "none", timeout_s: float | None = None) -> LiveResults:
         """Every result as it is made, from this call on; see `LiveResults`."""
-        return LiveResults(self.base_url, cam, timeout_s)
+        return LiveResults(self.base_url, cam, timeout_s, self._api_key)
 
     def _object(self, path: str) -> dict[str, Any]:
         response = self._checked(self._request("GET", path))

@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from pydantic import ValidationError
-from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidHandshake
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
-from senoscope_client.errors import InvalidRequest, SenoscopeError
+from senoscope_client.errors import InvalidRequest, Problem, SenoscopeError, error_of
+from senoscope_client.keys import authorization
 from senoscope_client.result import CamMode, Result
 from senoscope_client.unreachable import Unreachable
 
@@ -34,14 +35,24 @@ class LiveResults:
         How much of the Grad-CAM map comes along.
     timeout_s : float, optional
         How long to wait for each result; without end, if left out.
+    api_key : str, optional
+        Needed where the service asks for one.
 
     Raises
     ------
     Unreachable
         If the service cannot be reached, also later, while iterating.
+    SenoscopeError
+        If the service refuses: `Unauthorized`, `Forbidden`, or `Busy` where it has too many clients.
     """
 
-    def __init__(self, base_url: str, cam: CamMode = "none", timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        cam: CamMode = "none",
+        timeout_s: float | None = None,
+        api_key: str | None = None,
+    ) -> None:
         self.timeout_s = timeout_s
         # http becomes ws, and https becomes wss.
         self._url = f"{base_url.replace('http', 'ws', 1).rstrip('/')}/v1/live?cam={cam}"
@@ -49,12 +60,25 @@ class LiveResults:
         try:
             # Entered at once, so that results count from here and not from the first `next`.
             self._connection = self._leaving.enter_context(
-                connect(self._url, compression=None, max_size=_MAX_MESSAGE_BYTES)
+                connect(
+                    self._url,
+                    compression=None,
+                    max_size=_MAX_MESSAGE_BYTES,
+                    additional_headers=authorization(api_key),
+                )
             )
+        except InvalidStatus as error:
+            raise self._refusal(error) from error
         except InvalidHandshake as error:
             raise Unreachable(f"{self._url} is no live stream of results: {error}") from error
         except (OSError, TimeoutError) as error:
             raise Unreachable(f"{self._url} cannot be reached: {error}. Is the service up?") from error
+
+    def _refusal(self, error: InvalidStatus) -> SenoscopeError:
+        try:
+            return error_of(Problem.model_validate_json(error.response.body or b""))
+        except ValidationError:
+            return Unreachable(f"{self._url} is no live stream of results: {error}")
 
     def __enter__(self) -> Self:
         return self

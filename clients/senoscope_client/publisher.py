@@ -13,6 +13,8 @@ import numpy.typing as npt
 import zmq
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from senoscope_client.curve import StrPath
+from senoscope_client.gate import MAX_SUBSCRIPTION_BYTES, Gate
 from senoscope_client.headers import Instrument, PixelType
 from senoscope_client.wire import (
     EndHeader,
@@ -59,13 +61,17 @@ class FramePublisher:
         Messages kept for each slow subscriber; a frame of 3 x 250 x 300 uint16 takes 450 kB.
     linger_s : float
         How long `close` waits for the last messages to get out.
+    curve_keypair : path, optional
+        Secret key file of this publisher: frames are encrypted, and go only to who knows its public key.
+    allowed_keys : path, optional
+        Folder of the public keys of the only subscribers that are let in; see `senoscope_client.gate`.
 
     Raises
     ------
     OSError
-        If the endpoint cannot be bound or connected.
+        If the endpoint cannot be bound or connected, or a key file cannot be read.
     ValueError
-        If the instrument's name is not allowed.
+        If the instrument's name is not allowed, or a key file holds no key.
     """
 
     def __init__(
@@ -79,7 +85,11 @@ class FramePublisher:
         heartbeat_s: float = 1.0,
         high_water_mark: int = 500,
         linger_s: float = 2.0,
+        curve_keypair: StrPath | None = None,
+        allowed_keys: StrPath | None = None,
     ) -> None:
+        if allowed_keys is not None and curve_keypair is None:
+            raise ValueError("allowed_keys needs curve_keypair: who is let in is known by CURVE keys alone")
         try:
             self.instrument = _INSTRUMENT.validate_python(instrument)
         except ValidationError:
@@ -95,9 +105,18 @@ class FramePublisher:
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.SNDHWM, high_water_mark)
         self._socket.setsockopt(zmq.LINGER, round(linger_s * 1000))
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+        self.gate: Gate | None = None
         try:
+            if curve_keypair is not None:
+                self.gate = Gate(self._socket, curve_keypair, allowed_keys)
             (self._socket.bind if bind else self._socket.connect)(endpoint)
+        except (OSError, ValueError):
+            self._context.destroy(0)
+            raise
         except zmq.ZMQError as error:
+            if self.gate is not None:
+                self.gate.close()
             self._context.destroy(0)
             verb = "bound" if bind else "connected"
             raise OSError(f"the frame stream cannot be {verb} at {endpoint}: {error}") from error
@@ -259,6 +278,8 @@ class FramePublisher:
                 self._end(reason)
             self._closing.set()
         self._heart.join()
+        if self.gate is not None:
+            self.gate.close()
         self._socket.close()
         self._context.term()
 

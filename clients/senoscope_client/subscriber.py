@@ -9,7 +9,10 @@ from typing import Self
 
 import zmq
 from pydantic import ValidationError
+from zmq.utils.monitor import recv_monitor_message
 
+from senoscope_client.curve import CurveClient, StrPath
+from senoscope_client.errors import Unauthorized
 from senoscope_client.result import Result
 
 # Short enough for Ctrl-C to be noticed on Windows, where a wait inside ZeroMQ cannot be interrupted.
@@ -30,6 +33,10 @@ class ResultSubscriber:
         ``result/file``.
     timeout_s : float, optional
         How long to wait for each result; without end, if left out.
+    server_key : str, optional
+        The service's public CURVE key, or its file; needed where it publishes encrypted.
+    curve_keypair : path, optional
+        Secret key file of this subscriber, whose public key the service must allow.
 
     Attributes
     ----------
@@ -39,10 +46,22 @@ class ResultSubscriber:
     Raises
     ------
     OSError
-        If the endpoint is malformed.
+        If the endpoint is malformed, or a key file cannot be read.
+    ValueError
+        If a key file holds no key.
     """
 
-    def __init__(self, endpoint: str, *, topic: str = "result/", timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        topic: str = "result/",
+        timeout_s: float | None = None,
+        server_key: str | None = None,
+        curve_keypair: StrPath | None = None,
+    ) -> None:
+        if curve_keypair is not None and server_key is None:
+            raise ValueError("curve_keypair needs server_key, the public key of the service")
         self.timeout_s = timeout_s
         self.rejected = 0
         self._context = zmq.Context()
@@ -53,8 +72,17 @@ class ResultSubscriber:
         # A service whose machine went away without a word is noticed, and connected to again.
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        self._endpoint = endpoint
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        )
         try:
+            if server_key is not None:
+                CurveClient.load(server_key, curve_keypair).secure(self._socket)
             self._socket.connect(endpoint)
+        except (OSError, ValueError):
+            self._context.destroy(0)
+            raise
         except zmq.ZMQError as error:
             self._context.destroy(0)
             raise OSError(f"results cannot be received from {endpoint}: {error}") from error
@@ -85,6 +113,8 @@ class ResultSubscriber:
         ------
         TimeoutError
             If none came for ``timeout_s``.
+        Unauthorized
+            If the service refuses this subscriber; ZeroMQ does not try again.
         """
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -97,8 +127,16 @@ class ResultSubscriber:
                 except ValidationError:
                     pass
                 self.rejected += 1
+            elif self._monitor.poll(0):
+                raise self._refusal(recv_monitor_message(self._monitor)["event"])
             elif left_ms <= _SLICE_MS and give_up is not None:
                 raise TimeoutError(f"no result for {timeout_s} s")
+
+    def _refusal(self, event: int) -> Unauthorized:
+        why = "it speaks CURVE and this subscriber does not, or the other way round: see server_key"
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            why = "it does not know this public key: put the .key file into its folder of allowed keys"
+        return Unauthorized(f"the service at {self._endpoint} refuses results: {why}")
 
     def close(self) -> None:
         """Close the socket."""

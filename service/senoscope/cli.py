@@ -11,6 +11,7 @@ from senoscope import __version__
 from senoscope.commands.classify import classify
 from senoscope.commands.demo import demo
 from senoscope.commands.doctor import doctor
+from senoscope.commands.keys import keys
 from senoscope.commands.serve import serve
 from senoscope.engine import DeviceError, EnsembleError
 from senoscope.settings import ENV_PREFIX, settings_command
@@ -44,6 +45,7 @@ app.command("demo")(demo)
 app.command("serve")(settings_command(serve))
 app.command("classify")(classify)
 app.command("doctor")(doctor)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:
@@ -52,6 +54,9 @@ def main() -> None:
         app()
     except ValidationError as error:
         for fault in error.errors():
+            if not fault["loc"]:  # settings that do not go together
+                print(f"senoscope: {fault['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+                continue
             name = "_".join(str(part) for part in fault["loc"])
             option, variable = name.replace("_", "-"), f"{ENV_PREFIX}{name.upper()}"
             print(f"senoscope: --{option} or {variable}: {fault['msg']}", file=sys.stderr)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import zmq
 
 from senoscope.records import Record
+from senoscope_client.gate import MAX_SUBSCRIPTION_BYTES, Gate
 from senoscope_client.result import CamMode, Source
 
 # Results are small: a subscriber may fall this far behind before ZeroMQ drops what is meant for it.
@@ -27,24 +30,49 @@ class ResultPublisher:
         To bind, such as ``tcp://127.0.0.1:5556``; port ``*`` takes a free one.
     cam : {"none", "grid", "png"}
         How much of the Grad-CAM map goes along.
+    curve_keypair, allowed_keys : Path, optional
+        As of `senoscope_client.gate.Gate`: who may subscribe, encrypted. Without, everybody may.
+
+    Attributes
+    ----------
+    gate : Gate or None
 
     Raises
     ------
     OSError
-        If the endpoint cannot be bound.
+        If the endpoint cannot be bound, or a key file cannot be read.
+    ValueError
+        If a key file holds no key.
     """
 
-    def __init__(self, endpoint: str, cam: CamMode) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        cam: CamMode,
+        curve_keypair: Path | None = None,
+        allowed_keys: Path | None = None,
+    ) -> None:
         self._cam = cam
+        # A context of its own, because a gate is for all of one.
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.gate: Gate | None = None
         # A socket belongs to one thread at a time: made here, before the delivery thread starts, used
         # by it alone, and closed after it has ended.
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         try:
+            if allowed_keys is not None and curve_keypair is not None:
+                self.gate = Gate(self._socket, curve_keypair, allowed_keys)
             self._socket.bind(endpoint)
+        except (OSError, ValueError):
+            self._context.destroy(0)
+            raise
         except zmq.ZMQError as error:
-            self._socket.close(0)
+            if self.gate is not None:
+                self.gate.close()
+            self._context.destroy(0)
             raise OSError(f"results cannot be published at {endpoint}: {error}") from error
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
@@ -56,4 +84,7 @@ class ResultPublisher:
 
     def close(self) -> None:
         """Send what is queued, then close."""
+        if self.gate is not None:
+            self.gate.close()
         self._socket.close()
+        self._context.term()

@@ -17,6 +17,7 @@ from zmq.utils.monitor import recv_monitor_message
 from senoscope.fov import Fov
 from senoscope.series import SeriesBook
 from senoscope.threads import WatchedThread
+from senoscope_client.curve import CurveClient
 from senoscope_client.images import FovSpec
 from senoscope_client.result import Source
 from senoscope_client.wire import (
@@ -31,6 +32,9 @@ from senoscope_client.wire import (
 _log = structlog.get_logger(__name__)
 _TOPIC = b"fov/"
 _POLL_MS = 200
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # of one part, far above any frame
+_REFUSED_EVENTS = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_REFUSED_WAIT_S = 2.0
 # Frames that may wait inside ZeroMQ while this thread is held up; the bounded queue that drops the
 # oldest is the scheduler's.
 _HIGH_WATER_MARK = 64
@@ -47,10 +51,20 @@ class Receiver:
         Tells what the ensemble in use takes; frames of other sizes or channels are refused and counted.
     hand_on : callable
         Takes each good frame; must not block.
+    curve : CurveClient, optional
+        Keys, where the frames are encrypted.
     """
 
-    def __init__(self, endpoint: str, spec: Callable[[], FovSpec], hand_on: Callable[[Fov], None]) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        spec: Callable[[], FovSpec],
+        hand_on: Callable[[Fov], None],
+        curve: CurveClient | None = None,
+    ) -> None:
         self.endpoint = endpoint
+        self._curve = curve
+        self._refused = 0
         self._spec = spec
         self._hand_on = hand_on
         self._lock = threading.Lock()
@@ -79,6 +93,7 @@ class Receiver:
                 "endpoint": self.endpoint,
                 "connected": self._connected,
                 "connections": self._connections,
+                "refused": self._refused,
                 "silent_s": None if silent_s is None else round(silent_s, 3),
                 "messages": dict(self._messages),
                 "rejected": dict(self._rejected),
@@ -92,17 +107,28 @@ class Receiver:
             return self._book.describe()
 
     def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._listen(stop)
+            stop.wait(_REFUSED_WAIT_S)
+
+    def _listen(self, stop: threading.Event) -> None:
+        """Receive until told to stop, or refused: ZeroMQ gives up then, and a new socket must try again."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.SUB)
         socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.SUBSCRIBE, _TOPIC)
         # A publisher whose machine went away without a word is noticed, and connected to again.
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        if self._curve is not None:
+            self._curve.secure(socket)
+        monitor = socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED_EVENTS
+        )
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(monitor, zmq.POLLIN)
@@ -111,7 +137,11 @@ class Receiver:
             while not stop.is_set():
                 ready = dict(poller.poll(_POLL_MS))
                 if monitor in ready:
-                    self._note_connection(recv_monitor_message(monitor)["event"])
+                    event = recv_monitor_message(monitor)["event"]
+                    if event & _REFUSED_EVENTS:
+                        self._note_refusal(event)
+                        return
+                    self._note_connection(event)
                 if socket in ready:
                     self._take([frame.buffer for frame in socket.recv_multipart(copy=False)])
         finally:
@@ -124,6 +154,20 @@ class Receiver:
             self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             self._connections += self._connected
         _log.info("stream connected" if self._connected else "stream disconnected", endpoint=self.endpoint)
+
+    def _note_refusal(self, event: int) -> None:
+        with self._lock:
+            self._connected = False
+            self._refused += 1
+            count = self._refused
+        if count & (count - 1) == 0:
+            unknown = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            _log.warning(
+                "the frame publisher refuses this service",
+                endpoint=self.endpoint,
+                reason="it does not allow this public key" if unknown else "only one side speaks CURVE",
+                count=count,
+            )
 
     def _take(self, parts: list[memoryview]) -> None:
         arrived_s = time.perf_counter()

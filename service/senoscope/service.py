@@ -27,6 +27,7 @@ from senoscope.scheduler import Scheduler
 from senoscope.settings import Settings
 from senoscope.stagemap import StageMaps
 from senoscope.threads import WatchedThread
+from senoscope_client.curve import CurveClient
 from senoscope_client.errors import NotReady
 
 _log = structlog.get_logger(__name__)
@@ -144,7 +145,11 @@ class Service:
         if not self._ready.is_set():
             return "the ensemble is being loaded, verified and warmed up"
         parts = (self._scheduler, self._delivery, self._receiver)
-        return next((part.thread.problem for part in parts if part and part.thread.problem), None)
+        watched = [
+            *(part.thread for part in parts if part),
+            *([self._publisher.gate] if self._publisher else []),
+        ]
+        return next((one.problem for one in watched if one is not None and one.problem), None)
 
     def impairments(self) -> list[str]:
         """What does not work although frames are classified: results that are not logged, for one."""
@@ -206,9 +211,11 @@ class Service:
         assert self._delivery is not None
         counts = self._scheduler.counts
         live, batch = self._scheduler.depths()
+        gate = self._publisher.gate if self._publisher else None
         return {
             "receiver": self._receiver.describe() if self._receiver else None,
             "results_endpoint": self._publisher.endpoint if self._publisher else None,
+            "results_refused": dict(gate.refused) if gate else {},
             "live": {
                 "waiting": live,
                 "classified": counts.live_computed,
@@ -249,7 +256,8 @@ class Service:
         try:
             self._open()
         except Exception as error:
-            self._failure = str(error)
+            # Whoever asks from outside need not know this machine's folders; the log tells.
+            self._failure = f"the service could not start ({type(error).__name__}); its log tells why"
             _log.error("cannot start", reason=str(error))
             if self._on_failure is not None:
                 self._on_failure(error)
@@ -268,7 +276,9 @@ class Service:
         settings = self.settings
         self._loaded = Loaded.of(ensemble, settings.deadline_ms)
         if settings.results:
-            self._publisher = ResultPublisher(settings.results, settings.results_cam)
+            self._publisher = ResultPublisher(
+                settings.results, settings.results_cam, settings.curve_keypair, settings.results_allowed_keys
+            )
             self._sinks.append(self._publisher)
         self.range.restore()
         self._delivery = Delivery(self.recent, self._sinks, self.log)
@@ -285,7 +295,15 @@ class Service:
         self._delivery.start()
         self._scheduler.start()
         if settings.stream:
-            self._receiver = Receiver(settings.stream, lambda: self.loaded.spec, self._take_live)
+            curve = None
+            if settings.stream_server_key is not None:
+                curve = CurveClient.load(settings.stream_server_key, settings.curve_keypair)
+            self._receiver = Receiver(
+                settings.stream,
+                lambda: self.loaded.spec,
+                self._take_live,
+                curve,
+            )
             self._receiver.start()
         # What was loaded stays: the collector need not walk it again and again between two frames.
         gc.collect()

@@ -6,10 +6,10 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import typer
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from senoscope.engine.locations import default_models_dir
@@ -26,7 +26,7 @@ _ENDPOINT = re.compile(r"tcp://(\[[^\]\s]+\]|[^:/\s]+):(\d{1,5}|\*)|ipc://\S+")
 class Settings(BaseSettings):
     """Settings of ``senoscope serve``; each field's description is its help on the command line."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, hide_input_in_errors=True)
 
     model: str = Field("starter", description="Ensemble: a name in --models-dir, or the path of its folder.")
     models_dir: Path = Field(default_factory=default_models_dir, description="Where named ensembles live.")
@@ -82,6 +82,39 @@ class Settings(BaseSettings):
     live_backlog: int = Field(
         64, ge=1, description="Results that a WebSocket client may lag behind before it loses the oldest."
     )
+    api_keys: Path | None = Field(
+        None, description="File of API keys, made by `senoscope keys new`; with it every request needs one."
+    )
+    api_key: str | None = Field(
+        None,
+        min_length=32,
+        pattern=r"^[A-Za-z0-9._~-]*$",
+        repr=False,
+        description="One API key with all scopes; better in the variable, for others can see command lines.",
+    )
+    insecure: bool = Field(
+        False, description="Serve beyond this machine without API keys, publish there without CURVE."
+    )
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM); with it HTTP is HTTPS.")
+    tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    header_timeout_s: float = Field(
+        10.0, gt=0, description="Time in which the head of a request must be there."
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="Time that a body may take for each 64 KiB, beyond which it is cut off (408)."
+    )
+    max_live_clients: int = Field(32, ge=1, description="WebSocket clients at once; one more gets 503.")
+    curve_keypair: Path | None = Field(
+        None, description="This service's CURVE secret file, made by `senoscope keys curve`."
+    )
+    stream_server_key: str | None = Field(
+        None, description="The frame publisher's public CURVE key, or its file; with it frames are encrypted."
+    )
+    results_allowed_keys: Path | None = Field(
+        None,
+        description="Folder of the public CURVE keys (*.key) that may subscribe to results; "
+        "with it results are encrypted. Needs --curve-keypair.",
+    )
     log_format: Literal["console", "json"] = Field(
         "console", description="Log lines for people or for machines."
     )
@@ -97,6 +130,16 @@ class Settings(BaseSettings):
     @classmethod
     def _is_run_log(cls, url: str) -> str:
         return checked_database_url(url)
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key belong together: a certificate and its private key")
+        if self.results_allowed_keys is not None and self.curve_keypair is None:
+            raise ValueError(
+                "--results-allowed-keys needs --curve-keypair, the service's own key (`senoscope keys curve`)"
+            )
+        return self
 
     @property
     def max_upload_bytes(self) -> int:

@@ -66,14 +66,15 @@ class WatchedThread:
             began_s = time.monotonic()
             try:
                 self._body(self._stop)
-                died = None if self._stop.is_set() else "it ended"
+                died = None if self._stop.is_set() else "it ended by itself"
             except BaseException as error:
-                died = f"{type(error).__name__}: {error}"
+                # Told to clients, who need not know this machine's folders; the log has it all.
+                died = type(error).__name__
                 _log.exception("thread died", thread=self.name, restarts=self._restarts)
             if died is None:
                 return
             self.deaths += 1
-            self._problem = f"the {self.name} thread died: {died}"
+            self._problem = f"the {self.name} thread died ({died}); the log tells why"
             if not self._restarts:
                 return
             if time.monotonic() - began_s > _GOOD_AGAIN_S:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from client.service_double import form_file, http_double, live_double, result
-from senoscope_client.errors import Busy, InvalidRequest, NotReady, SenoscopeError, WrongFrameSize
+from senoscope_client.errors import (
+    Busy,
+    Forbidden,
+    InvalidRequest,
+    NotReady,
+    SenoscopeError,
+    Unauthorized,
+    WrongFrameSize,
+)
 from senoscope_client.http import Client
 from senoscope_client.live import LiveResults
 from senoscope_client.unreachable import Unreachable
@@ -104,6 +112,24 @@ def test_an_answer_of_something_else_is_an_error(service, client, body):
     service.answer("/v1/model", body, status=502)
     with pytest.raises(SenoscopeError, match="502"):
         client.model()
+
+
+def test_a_key_goes_with_every_request_and_what_is_none_goes_nowhere(service):
+    service.answer("/v1/model", {"name": "starter"})
+    with Client(service.url, api_key="senoscope_abc") as client:
+        client.model()
+    assert service.asked[0][2]["Authorization"] == "Bearer senoscope_abc"
+    for bad in ("", "two words", "new\nline", "schl\u00fcssel"):
+        with pytest.raises(ValueError, match="API key") as caught:
+            Client(service.url, api_key=bad)
+        assert not bad or bad not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (403, Forbidden), (503, Busy)])
+def test_a_live_stream_that_is_refused_says_why(service, status, kind):
+    service.answer("/v1/live", kind("what is wrong").problem().model_dump(), status=status)
+    with pytest.raises(kind, match="what is wrong"):
+        LiveResults(service.url)
 
 
 def test_a_page_is_no_service(service, client):

@@ -324,7 +324,8 @@ def test_bad_input_gets_its_code_and_the_next_request_is_served(server: Server, 
 
 
 def test_clients_that_hang_up_while_sending_leave_no_trace(server: Server) -> None:
-    request = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 99999\r\n\r\nabc"
+    request = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n"
+    request += b"Content-Length: 99999\r\n\r\nabc"
     port = int(server.url.rpartition(":")[2])
     for media_type in (b"image/tiff", b"multipart/form-data; boundary=x"):
         for _ in range(20):

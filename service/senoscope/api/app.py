@@ -22,7 +22,9 @@ from senoscope.api import (
     stagemap,
     status,
 )
-from senoscope.api.body import BodyLimit
+from senoscope.api.body import BodyLimit, Linger
+from senoscope.api.guard import Guard, Refusals
+from senoscope.keys import KeyRing
 from senoscope.service import Service
 
 _ROUTERS = tuple(
@@ -37,7 +39,10 @@ def _operation_id(route: APIRoute) -> str:
 
 def create_app(service: Service) -> FastAPI:
     """The HTTP side of a service; the service starts and stops with the application."""
-    hub = live.LiveHub(service.settings.live_backlog)
+    settings = service.settings
+    hub = live.LiveHub(settings.live_backlog, settings.max_live_clients)
+    keyed = settings.api_keys is not None or settings.api_key is not None
+    keys = KeyRing(settings.api_keys, settings.api_key) if keyed else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +67,11 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.hub = hub
-    app.add_middleware(BodyLimit, max_bytes=service.settings.max_upload_bytes)
+    app.state.refusals = Refusals()
+    # From the inside to the outside.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)
+    app.add_middleware(Guard, keys=keys, refusals=app.state.refusals, any_host=settings.insecure)
+    app.add_middleware(Linger)
     problems.install(app)
     for router in _ROUTERS:
         app.include_router(router)

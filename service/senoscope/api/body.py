@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,47 +17,39 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from senoscope.api.problems import problem_response
-from senoscope_client.errors import InvalidRequest, PayloadTooLarge
+from senoscope_client.errors import InvalidRequest, PayloadTooLarge, RequestTimeout
 
 _MIB = 1024 * 1024
 _IN_MEMORY = 16 * _MIB
 _LINGER_S = 1.0
+_PROGRESS = 64 * 1024
 
 
-class BodyLimit:
-    """ASGI middleware that refuses bodies over a limit, before reading them where they declare their size.
+class Linger:
+    """ASGI middleware that lets clients get an answer given before their body was read to its end.
 
-    Whatever is answered before the body was read to its end is followed by a short time of reading and
-    throwing away: closing on a client that still sends would reset the connection, and the client would
-    lose the answer.
+    It reads on for a short time and throws away: closing on a client that still sends would reset the
+    connection, and the client would lose the answer.
 
     Parameters
     ----------
     app : ASGI application
-    max_bytes : int
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        declared = headers.get(b"content-length", b"0")
-        unread = b"transfer-encoding" in headers or declared != b"0"
-        received = 0
+        unread = _has_body(scope)
 
-        async def limited_receive() -> Message:
-            nonlocal received, unread
+        async def noting_receive() -> Message:
+            nonlocal unread
             message = await receive()
             unread = unread and message.get("more_body", False)
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise self._error("larger")
             return message
 
         async def lingering_send(message: Message) -> None:
@@ -72,17 +65,76 @@ class BodyLimit:
                         pass
             await send({"type": "http.response.body", "body": b""})
 
+        await self._app(scope, noting_receive, lingering_send)
+
+
+class BodyLimit:
+    """ASGI middleware that refuses bodies that are too large or come too slowly.
+
+    A body over the limit is refused before it is read where it declares its size. Time counts only while
+    the application waits for the client.
+
+    Parameters
+    ----------
+    app : ASGI application
+    max_bytes : int
+    timeout_s : float
+        That each 64 KiB may take, so that trickling byte by byte is no way around it.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        unread = _has_body(scope)
+        received = marked = 0
+        left_s = self._timeout_s
+
+        async def limited_receive() -> Message:
+            nonlocal received, marked, unread, left_s
+            if not unread:  # what comes now is only that the client leaves
+                return await receive()
+            began_s = time.monotonic()
+            try:
+                async with asyncio.timeout(left_s):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTimeout(
+                    f"the body comes too slowly: {_PROGRESS // 1024} KiB may take {self._timeout_s:g} s "
+                    "(--body-timeout-s)"
+                ) from None
+            left_s -= time.monotonic() - began_s
+            unread = message.get("more_body", False)
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise self._error("larger")
+            if received - marked >= _PROGRESS:
+                marked, left_s = received, self._timeout_s
+            return message
+
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
             answer = problem_response(self._error(f"{int(declared) / _MIB:.0f} MiB"))
-            await answer(scope, receive, lingering_send)
+            await answer(scope, receive, send)
         else:
-            await self._app(scope, limited_receive, lingering_send)
+            await self._app(scope, limited_receive, send)
 
     def _error(self, size: str) -> PayloadTooLarge:
         return PayloadTooLarge(
             f"the body is {size}; at most {self._max_bytes // _MIB} MiB are taken (--max-upload-mib). "
             "Split the stack into several requests"
         )
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.problems import problem_response
 from senoscope.records import Record
+from senoscope_client.errors import Busy
 from senoscope_client.result import CamMode
 
 router = APIRouter()
@@ -61,13 +63,17 @@ class LiveHub:
     ----------
     backlog : int
         Results that one client may lag behind before it loses the oldest.
+    max_clients : int
+        How many may be connected at once.
     """
 
-    def __init__(self, backlog: int) -> None:
+    def __init__(self, backlog: int, max_clients: int) -> None:
         self._backlog = backlog
+        self._max_clients = max_clients
         self._clients: set[_Client] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.lost = 0
+        self.refused = 0
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the event loop that the WebSockets live on."""
@@ -88,7 +94,16 @@ class LiveHub:
         return len(self._clients)
 
     def join(self, cam: CamMode) -> _Client:
-        """Register a client; on the event loop only."""
+        """Register a client; on the event loop only.
+
+        Raises
+        ------
+        Busy
+            If there are too many.
+        """
+        if len(self._clients) >= self._max_clients:
+            self.refused += 1
+            raise Busy(f"{self._max_clients} live clients are connected already (--max-live-clients)")
         client = _Client(cam, self._backlog)
         self._clients.add(client)
         return client
@@ -119,14 +134,23 @@ async def live(websocket: WebSocket) -> None:
         cam = _CAM.validate_python(websocket.query_params.get("cam", "none"))
     except ValidationError:
         unknown.add("cam")
-    await websocket.accept()
     if unknown:
+        await websocket.accept()
         await websocket.close(
             1008, f"bad parameter: {', '.join(sorted(unknown))[:60]}; take ?cam=none|grid|png"
         )
         return
     hub: LiveHub = websocket.app.state.hub
-    client = hub.join(cam)
+    try:
+        client = hub.join(cam)  # before the first wait, so that the number of clients holds
+    except Busy as error:
+        await websocket.send_denial_response(problem_response(error))
+        return
+    try:
+        await websocket.accept()
+    except BaseException:
+        hub.leave(client)
+        raise
     listening = asyncio.create_task(_until_gone(websocket))
     sending = asyncio.create_task(_send_all(websocket, client))
     try:

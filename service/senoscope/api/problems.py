@@ -11,7 +11,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from senoscope_client.errors import Busy, InvalidRequest, PayloadTooLarge, Problem, SenoscopeError
+from senoscope_client.errors import (
+    Busy,
+    InvalidRequest,
+    PayloadTooLarge,
+    Problem,
+    RequestTimeout,
+    SenoscopeError,
+)
 
 _log = structlog.get_logger(__name__)
 _MEDIA_TYPE = "application/problem+json"
@@ -22,7 +29,7 @@ def problem_response(error: SenoscopeError) -> JSONResponse:
     headers = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    if isinstance(error, PayloadTooLarge):
+    if isinstance(error, PayloadTooLarge | RequestTimeout):
         headers["Connection"] = "close"  # the rest of the body stays unread
     return _response(error.problem(), headers)
 

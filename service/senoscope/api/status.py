@@ -46,4 +46,8 @@ async def stream(request: Request) -> dict[str, Any]:
     service = _service(request)
     service.require_ready()
     hub = request.app.state.hub
-    return {**service.describe_stream(), "live_clients": {"connected": hub.clients, "lost": hub.lost}}
+    return {
+        **service.describe_stream(),
+        "live_clients": {"connected": hub.clients, "lost": hub.lost, "refused": hub.refused},
+        "requests_refused": dict(request.app.state.refusals.counts),
+    }

@@ -33,6 +33,11 @@ _QUIET_S = 20.0  # no result for so long after the last frame was sent: what is 
 # The simulated microscope scans somewhat slower than the service can follow.
 _SHARE_OF_CAPACITY = 0.75
 _FASTEST_HZ = 10.0
+# The demo is for this machine alone, whatever the service here is set up with.
+_NOT_FOR_DEMO = (
+    *("SENOSCOPE_HOST", "SENOSCOPE_API_KEYS", "SENOSCOPE_API_KEY", "SENOSCOPE_TLS_CERT", "SENOSCOPE_TLS_KEY"),
+    *("SENOSCOPE_CURVE_KEYPAIR", "SENOSCOPE_STREAM_SERVER_KEY", "SENOSCOPE_RESULTS_ALLOWED_KEYS"),
+)
 
 
 def demo(
@@ -164,6 +169,7 @@ def _process(name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]
         group: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        group["env"] = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_DEMO}
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
         try:
             yield process

@@ -22,6 +22,7 @@ from senoscope.engine.devices import gpu_problem
 from senoscope.engine.locations import find_ensemble
 from senoscope.engine.sessions import Device, usable_cores
 from senoscope.settings import Settings
+from senoscope_client.curve import CurveClient
 
 Verdict = Literal["ok", "note", "fail"]
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
@@ -138,6 +139,8 @@ def _stream(settings: Settings) -> Finding:
     subscriber.setsockopt(zmq.SUBSCRIBE, b"fov/")
     monitor = subscriber.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
     try:
+        if settings.stream_server_key:
+            CurveClient.load(settings.stream_server_key, settings.curve_keypair).secure(subscriber)
         subscriber.connect(settings.stream)
         if not monitor.poll(1500):
             return Finding(
@@ -148,7 +151,7 @@ def _stream(settings: Settings) -> Finding:
                 "stream", "note", f"{settings.stream} answers, but sends neither frame nor heartbeat"
             )
         return Finding("stream", "ok", f"{settings.stream} publishes")
-    except zmq.ZMQError as error:
+    except (zmq.ZMQError, OSError, ValueError) as error:
         return Finding("stream", "fail", f"{settings.stream}: {error}")
     finally:
         subscriber.disable_monitor()

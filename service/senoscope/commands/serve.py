@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -15,12 +14,13 @@ import typer
 import uvicorn
 
 from senoscope.api.app import create_app
+from senoscope.api.server import server_config
+from senoscope.exposure import check_exposure
 from senoscope.logs import configure_logging
 from senoscope.service import Service
 from senoscope.settings import Settings
 
 _log = structlog.get_logger(__name__)
-_LAST_ANSWERS_S = 3  # for answers that are computed, to clients that read slowly or still send
 
 
 def serve(settings: Settings) -> None:
@@ -34,23 +34,12 @@ def serve(settings: Settings) -> None:
         failures.append(error)
         server.should_exit = True
 
-    if not ipaddress.ip_address(host).is_loopback:
-        _log.warning(
-            "anyone who reaches this address can use the service: it has no authentication", host=host
-        )
+    check_exposure(settings, host)
     service = Service(settings, on_failure=stop)
-    config = uvicorn.Config(
-        create_app(service),
-        log_config=None,
-        access_log=False,
-        ws="websockets-sansio",
-        # Maps and pixels hardly compress, and compressing each message would cost more than sending it.
-        ws_per_message_deflate=False,
-        ws_max_size=65536,  # clients have nothing to say
-        timeout_graceful_shutdown=_LAST_ANSWERS_S,
-    )
+    config = _loaded(server_config(create_app(service), settings))
     server = _Server(config, service)
-    typer.echo(f"Senoscope listens on http://{f'[{host}]' if ':' in host else host}:{port}", err=True)
+    scheme = "https" if settings.tls_cert else "http"
+    typer.echo(f"Senoscope listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", err=True)
     # uvicorn raises the signal that stopped it once more, for whoever started it; stopping when asked to is
     # success here, so there is nobody to tell.
     for kind in (signal.SIGINT, signal.SIGTERM):
@@ -89,6 +78,16 @@ class _Server(uvicorn.Server):
             self._service.drain(self._service.settings.drain_s)
         finally:
             self.should_exit = True
+
+
+def _loaded(config: uvicorn.Config) -> uvicorn.Config:
+    """Loaded now, so that a bad certificate is one clear line too."""
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        files = f"{config.ssl_certfile} and {config.ssl_keyfile}"
+        raise OSError(f"TLS cannot be used with {files}: {error.strerror or error}") from error
+    return config
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,145 @@
+"""The door of a CURVE server socket: lets in whom it knows, counts whom it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import zmq
+from zmq.auth.base import Authenticator
+from zmq.utils.monitor import recv_monitor_message
+
+from senoscope_client.curve import StrPath, load_keypair, load_public_keys
+
+_log = logging.getLogger(__name__)
+# All that a subscriber has to say, handshakes included; beyond it ZeroMQ hangs up before it keeps anything.
+MAX_SUBSCRIPTION_BYTES = 4096
+_DOMAIN = "senoscope"
+_POLL_MS = 100
+_LOG_EVERY_S = 10.0
+# A peer without CURVE or with a wrong server key fails in either of the last two ways.
+_REFUSALS: dict[int, str] = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "unknown_key",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "failed_handshake",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "failed_handshake",
+}
+
+
+class Gate:
+    """Makes a socket a CURVE server and watches its handshakes; before the socket binds.
+
+    A thread of its own answers ZeroMQ's questions about keys (ZAP, with pyzmq's authenticator; pyzmq's own
+    thread for it would need tornado on Windows). While that thread is not there, nobody is let in.
+
+    Parameters
+    ----------
+    socket : zmq.Socket
+        Of a context in which no other socket has a gate, because a context has one ZAP handler.
+    keypair : path
+        The server's secret file.
+    allowed : path, optional
+        Folder of the public keys (``*.key``) that may connect, read at each handshake, so that a file put
+        there or taken away counts from the next one on. Without it everybody may who knows the server's
+        public key.
+
+    Attributes
+    ----------
+    refused : Counter
+        Handshakes that failed, by reason.
+
+    Raises
+    ------
+    OSError, ValueError
+        If a key cannot be read.
+    """
+
+    def __init__(self, socket: zmq.Socket[Any], keypair: StrPath, allowed: StrPath | None = None) -> None:
+        self.refused: Counter[str] = Counter()
+        self._logged_s: dict[str, float] = {}
+        self._allowed = allowed
+        self._stop = threading.Event()
+        mine = load_keypair(keypair)
+        self._authenticator = Authenticator(socket.context)
+        if allowed is not None:
+            load_public_keys(allowed)  # a folder that cannot be read is told now
+            self._authenticator.configure_curve_callback(_DOMAIN, self)
+            self._authenticator.start()
+            socket.setsockopt_string(zmq.ZAP_DOMAIN, _DOMAIN)
+            # Without this option libzmq lets everybody in when nobody answers its questions.
+            socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, mine.secret)
+        monitored = f"inproc://senoscope-gate-{id(self)}"
+        socket.monitor(monitored, sum(_REFUSALS))
+        self._events = socket.context.socket(zmq.PAIR)
+        self._events.setsockopt(zmq.LINGER, 0)
+        self._events.connect(monitored)
+        self._thread = threading.Thread(target=self._run, name="curve-gate", daemon=True)
+        self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        """Why nobody can connect any more, or None while all is well."""
+        if self._thread.is_alive() or self._stop.is_set():
+            return None
+        return "the thread that lets ZeroMQ clients in has died"
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the owner of a public key, in Z85, may connect; asked by pyzmq's authenticator."""
+        del domain
+        try:
+            assert self._allowed is not None
+            known = key in load_public_keys(self._allowed)
+        except (OSError, ValueError) as error:
+            _log.error("ZeroMQ client refused: the allowed keys cannot be read: %s", error)
+            return False
+        if not known and self._may_log("key"):
+            _log.warning("ZeroMQ client refused: its public key %s is not allowed", key.decode())
+        return known
+
+    def close(self) -> None:
+        """Let nobody in any more; before the socket closes."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        loop = asyncio.new_event_loop()  # pyzmq's authenticator is a coroutine, though it never waits
+        poller = zmq.Poller()
+        poller.register(self._events, zmq.POLLIN)
+        questions = self._authenticator.zap_socket
+        if questions is not None:
+            poller.register(questions, zmq.POLLIN)
+        try:
+            while not self._stop.is_set():
+                ready = dict(poller.poll(_POLL_MS))
+                if questions in ready:
+                    asked = questions.recv_multipart()
+                    loop.run_until_complete(self._authenticator.handle_zap_message(asked))
+                if self._events in ready:
+                    self._note(recv_monitor_message(self._events)["event"])
+        except Exception:
+            _log.exception("ZeroMQ clients can no longer connect")
+        finally:
+            loop.close()
+            self._authenticator.stop()
+            self._events.close()
+
+    def _note(self, event: int) -> None:
+        reason = _REFUSALS.get(event)
+        if reason is None:
+            return
+        self.refused[reason] += 1
+        if self._may_log(reason):
+            _log.warning("ZeroMQ client refused: %s (%d so far)", reason, self.refused[reason])
+
+    def _may_log(self, reason: str) -> bool:
+        """Whether the last line about this is long enough ago: a refused client tries many times a second."""
+        now_s = time.monotonic()
+        if now_s - self._logged_s.get(reason, -_LOG_EVERY_S) < _LOG_EVERY_S:
+            return False
+        self._logged_s[reason] = now_s
+        return True

@@ -1,0 +1,44 @@
+"""Files that hold secrets: made for their owner alone, refused where others can read them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def create_private(path: Path, text: str) -> None:
+    """Write a new file that only its owner can read; never over another.
+
+    Raises
+    ------
+    OSError
+        If it exists, or cannot be written.
+    """
+    # The mode goes with the creation: there is no moment at which others could open it.
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def require_private(path: Path) -> os.stat_result:
+    """Refuse a file of secrets that others can read or change; Windows keeps no such modes.
+
+    Returns
+    -------
+    os.stat_result
+        Of the file.
+
+    Raises
+    ------
+    OSError
+        With the command that mends it, or if there is no such file.
+    """
+    status = path.stat()
+    if os.name == "posix" and status.st_mode & _OTHERS:
+        mode = stat.S_IMODE(status.st_mode)
+        raise PermissionError(f"{path} holds secrets, but others can open it ({mode:04o}): chmod 600 {path}")
+    return status

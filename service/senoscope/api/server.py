@@ -1,0 +1,181 @@
+"""The HTTP server's own limits: what a client may do before the application hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from senoscope.settings import Settings
+from senoscope_client.errors import Problem
+
+_MAX_HEADER_BYTES = 16 * 1024
+# Far more than a laboratory has; each costs a socket and some memory.
+_MAX_CONNECTIONS = 512
+# WebSocket clients have nothing to say.
+_MAX_FRAME_BYTES = 4096
+# When all is computed and the service stops: for clients that read slowly or still send.
+_LAST_ANSWERS_S = 3
+
+# For a page that comes whole from this server, without inline scripts; pictures may be made from answers.
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; "
+        "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+}
+
+
+# A stranger who sends nonsense is answered, and cannot fill the log with uvicorn's warnings of it.
+_LOGGER = logging.getLogger("senoscope.http")
+_LOGGER.setLevel(logging.ERROR)
+
+_ENCODED = {name.lower().encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
+
+
+class SecurityHeaders:
+    """ASGI application around the whole other one, so that errors and refused WebSockets have them too.
+
+    Parameters
+    ----------
+    app : ASGI application
+        A header that it sets itself stays as it is.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def adding(message: Message) -> None:
+            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+                given = dict(message.get("headers", ()))
+                more = [(name, value) for name, value in _ENCODED.items() if name not in given]
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
+            await send(message)
+
+        await self._app(scope, receive, adding)
+
+
+class GuardedProtocol(H11Protocol):
+    """uvicorn's protocol, with a deadline for a request's head and a bound on connections.
+
+    uvicorn itself lets a client take any time for its request line and headers, and for sending nothing
+    at all; an application is called only after them. Bodies have a deadline of their own, in ``body.py``.
+    """
+
+    header_timeout_s: float
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        self.logger = _LOGGER
+        super().connection_made(transport)
+        if len(self.connections) > _MAX_CONNECTIONS:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many connections are open")
+        else:
+            self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; the deadline stands until a whole head is there."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Hang up on a client that was answered before its body was read: it could send that for ever."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request, or one whose head is too large."""
+        if len(self.conn.trailing_data[0]) > _MAX_HEADER_BYTES:
+            self._refuse(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "header_too_large",
+                f"request line and headers may have {_MAX_HEADER_BYTES} bytes together",
+            )
+        else:
+            self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
+
+    def _watch(self) -> None:
+        if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
+            self._disarm()
+        elif self._deadline is None and self.timeout_keep_alive_task is None:
+            self._deadline = self.loop.call_later(self.header_timeout_s, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._refuse(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "request_timeout",
+            f"no whole request head came within {self.header_timeout_s:g} s",
+        )
+
+    def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
+        self._disarm()
+        if self.transport.is_closing():
+            return
+        problem = Problem(
+            type=f"urn:senoscope:problem:{code}",
+            title=status.phrase,
+            status=status,
+            detail=detail,
+            code=code,
+        )
+        body = problem.model_dump_json().encode()
+        headers = {
+            **SECURITY_HEADERS,
+            "Content-Type": "application/problem+json",
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+        }
+        # Written by hand: h11 answers no request that it could not read.
+        head = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+        self.transport.write("\r\n".join([*head, "", ""]).encode("ascii") + body)
+        self.transport.close()
+
+
+def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+
+    class Protocol(GuardedProtocol):
+        header_timeout_s = settings.header_timeout_s
+
+    tls: dict[str, Any] = {}
+    if settings.tls_cert is not None:
+        tls = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+    return uvicorn.Config(
+        SecurityHeaders(app),
+        http=Protocol,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        server_header=False,
+        proxy_headers=False,  # nobody's word about where a request comes from
+        log_config=None,
+        access_log=False,
+        ws="websockets-sansio",
+        # Maps and pixels hardly compress, and compressing each message would cost more than sending it.
+        ws_per_message_deflate=False,
+        ws_max_size=_MAX_FRAME_BYTES,
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        **tls,
+    )

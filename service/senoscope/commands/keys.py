@@ -1,0 +1,70 @@
+"""``senoscope keys``: API keys, and CURVE key pairs for ZeroMQ."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from senoscope.keys import Name, Scope, add_key, read_keys, revoke_key
+from senoscope.settings import ENV_PREFIX
+from senoscope_client.curve import create_keypair
+from senoscope_client.errors import InvalidRequest
+
+keys = typer.Typer(no_args_is_help=True, help="API keys, and CURVE key pairs for ZeroMQ.")
+
+KeysFile = Annotated[
+    Path, typer.Option("--api-keys", envvar=f"{ENV_PREFIX}API_KEYS", help="The keys file, as of `serve`.")
+]
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_SCOPES: TypeAdapter[tuple[Scope, ...]] = TypeAdapter(tuple[Scope, ...])
+
+
+@keys.command("new")
+def new(
+    name: Annotated[str, typer.Option(help="Who or what it is for.")],
+    scope: Annotated[list[str], typer.Option(help="read, classify or admin; may be repeated.")],
+    api_keys: KeysFile,
+) -> None:
+    """Make an API key and print it, once: only its hash is kept."""
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        raise InvalidRequest(
+            f"{name!r} cannot name a key: take up to 64 letters, digits, dots, dashes and @"
+        ) from None
+    try:
+        scopes = _SCOPES.validate_python(tuple(dict.fromkeys(scope)))
+    except ValidationError:
+        raise InvalidRequest(f"--scope {', '.join(scope)}: take read, classify or admin") from None
+    print(add_key(api_keys, name, scopes), flush=True)
+    print(f"{api_keys} keeps its hash; the key itself is shown this once.", file=sys.stderr)
+
+
+@keys.command("list")
+def list_keys(api_keys: KeysFile) -> None:
+    """Name, scopes and date of each API key."""
+    for key in read_keys(api_keys):
+        print(f"{key.name}\t{','.join(key.scopes)}\t{key.created:%Y-%m-%d %H:%M:%S}Z")
+
+
+@keys.command("revoke")
+def revoke(name: str, api_keys: KeysFile) -> None:
+    """Take an API key back; a running service refuses it from the next request on."""
+    revoke_key(api_keys, name)
+
+
+@keys.command("curve")
+def curve(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where its two files go.")],
+    name: Annotated[str, typer.Option(help="Of the files: NAME.key and NAME.key_secret.")],
+) -> None:
+    """Make a CURVE key pair for encrypted ZeroMQ."""
+    try:
+        public, secret = create_keypair(directory, name)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+    print(f"{public}  goes to the other side\n{secret}  stays here, and is for nobody else")

@@ -1,0 +1,142 @@
+"""CURVE between a real publisher, a real service and a real subscriber."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+import miniature as mini
+from senoscope_client.curve import create_keypair
+from senoscope_client.errors import Unauthorized
+from senoscope_client.publisher import FramePublisher
+from senoscope_client.subscriber import ResultSubscriber
+from serving import Server, start_server, stop_server
+
+
+@dataclass
+class Secured:
+    """A service whose stream and results both speak CURVE."""
+
+    server: Server
+    home: Path
+
+    def public(self, name: str) -> str:
+        return str(self.home / f"{name}.key")
+
+    def secret(self, name: str) -> Path:
+        return self.home / f"{name}.key_secret"
+
+
+@pytest.fixture(scope="module")
+def secured(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("secured")
+    home = folder / "keys"
+    for name in ("acquisition", "service", "viewer", "stranger"):
+        create_keypair(home, name)
+    for side, name in (("may-watch", "viewer"), ("may-receive", "service")):
+        (home / side).mkdir()
+        shutil.copy(home / f"{name}.key", home / side)
+    server = start_server(
+        miniature,
+        folder / "log.txt",
+        *("--curve-keypair", str(home / "service.key_secret")),
+        *("--stream-server-key", str(home / "acquisition.key")),
+        *("--results-allowed-keys", str(home / "may-watch")),
+    )
+    yield Secured(server, home)
+    stop_server(server)
+    secret = (home / "service.key_secret").read_text().split('"')[3]
+    assert secret not in server.log.read_text()
+
+
+def test_encrypted_all_the_way(secured: Secured) -> None:
+    with (
+        FramePublisher(
+            secured.server.frames,
+            "nlo-1",
+            curve_keypair=secured.secret("acquisition"),
+            allowed_keys=secured.home / "may-receive",
+        ) as publisher,
+        ResultSubscriber(
+            secured.server.results,
+            server_key=secured.public("service"),
+            curve_keypair=secured.secret("viewer"),
+        ) as results,
+    ):
+        assert publisher.wait_for_subscriber(20)
+        publisher.start_series("s")
+        result = None
+        for _ in range(40):  # until the subscription has reached the service
+            publisher.publish(mini.bright())
+            try:
+                result = results.receive(0.25)
+                break
+            except TimeoutError:
+                continue
+        assert result is not None
+        assert result.label == "senescent"
+    secured.server.wait(lambda status: not status["receiver"]["connected"])
+
+
+@pytest.mark.parametrize(
+    ("reader", "reason"),
+    [("stranger", "unknown_key"), (None, "failed_handshake")],
+)
+def test_strangers_get_no_results_and_are_counted(secured: Secured, reader: str | None, reason: str) -> None:
+    before = secured.server.stream()["results_refused"].get(reason, 0)
+    keys = {}
+    if reader is not None:
+        keys = {"server_key": secured.public("service"), "curve_keypair": secured.secret(reader)}
+    with ResultSubscriber(secured.server.results, **keys) as results, pytest.raises(Unauthorized):
+        results.receive(10)
+    secured.server.wait(lambda status: status["results_refused"].get(reason, 0) > before)
+    assert "ZeroMQ client refused" in secured.server.log.read_text()
+    assert httpx.get(f"{secured.server.url}/readyz").status_code == 200
+
+
+def test_a_publisher_with_another_key_is_not_listened_to(secured: Secured) -> None:
+    with FramePublisher(secured.server.frames, "nlo-1", curve_keypair=secured.secret("stranger")) as impostor:
+        assert not impostor.wait_for_subscriber(1.5)
+        assert impostor.gate.refused["failed_handshake"] > 0
+    with FramePublisher(secured.server.frames, "nlo-1") as plain:
+        assert not plain.wait_for_subscriber(1.5)
+    assert not secured.server.stream()["receiver"]["connected"]
+
+
+def test_a_service_that_was_refused_comes_back_when_it_is_allowed(secured: Secured) -> None:
+    nobody = secured.home / "nobody"
+    nobody.mkdir()
+    before = secured.server.stream()["receiver"]["refused"]
+    with FramePublisher(
+        secured.server.frames,
+        "nlo-1",
+        curve_keypair=secured.secret("acquisition"),
+        allowed_keys=nobody,
+    ) as publisher:
+        secured.server.wait(lambda status: status["receiver"]["refused"] > before, timeout_s=20)
+        shutil.copy(secured.public("service"), nobody)
+        assert publisher.wait_for_subscriber(20)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")
+@pytest.mark.parametrize("mode", [0o644, 0o640])
+def test_a_secret_file_that_others_can_read_stops_the_service(
+    miniature: Path, tmp_path: Path, mode: int
+) -> None:
+    _, secret = create_keypair(tmp_path / "keys", "service")
+    secret.chmod(mode)
+    server = start_server(
+        miniature,
+        tmp_path / "log.txt",
+        *("--curve-keypair", str(secret), "--results-allowed-keys", str(tmp_path / "keys")),
+        wait=False,
+    )
+    assert server.process.wait(30) == 1
+    assert f"chmod 600 {secret}" in server.log.read_text()
+    assert "Traceback" not in server.log.read_text()

@@ -1,0 +1,269 @@
+"""Strangers at the door of a real server: keys, scopes, foreign pages, what they are told."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+import miniature as mini
+from senoscope.api.guard import scope_needed
+from senoscope.keys import add_key
+from senoscope_client.errors import Forbidden, Unauthorized
+from senoscope_client.http import Client
+from senoscope_client.live import LiveResults
+from serving import Server, start_server, stop_server
+
+MASTER = "master-key-of-more-than-32-characters"
+
+
+@dataclass
+class Keyed:
+    """A server that wants keys, and keys of each kind."""
+
+    server: Server
+    read: str
+    classify: str
+    admin: str
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def refused(self) -> dict[str, int]:
+        return httpx.get(f"{self.url}/v1/stream", headers=bearer(self.admin)).json()["requests_refused"]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, mini.bright())
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def keyed(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    folder = tmp_path_factory.mktemp("keyed")
+    file = folder / "keys.json"
+    texts = [add_key(file, scope, (scope,)) for scope in ("read", "classify", "admin")]
+    os.environ["SENOSCOPE_API_KEY"] = MASTER
+    try:
+        server = start_server(miniature, folder / "log.txt", "--api-keys", str(file))
+    finally:
+        del os.environ["SENOSCOPE_API_KEY"]
+    yield Keyed(server, *texts)
+    stop_server(server)
+    log = server.log.read_text()
+    assert "request refused" in log
+    for text in (*texts, MASTER, "wrong-key"):
+        assert text not in log, "no key is ever logged"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("GET", "/livez", None),
+        ("HEAD", "/readyz", None),
+        ("POST", "/readyz", "admin"),
+        ("GET", "/livez/", "read"),
+        ("GET", "/metrics", "read"),
+        ("GET", "/", "read"),
+        ("WEBSOCKET", "/v1/live", "read"),
+        ("POST", "/v1/classify", "classify"),
+        ("POST", "/v1/classify/", "admin"),
+        ("POST", "/v1/model", "admin"),
+        ("PUT", "/v1/classify", "admin"),
+        ("DELETE", "/v1/results/1", "admin"),
+        ("OPTIONS", "/v1/classify", "admin"),
+        ("GET", "/v2/models/starter", "read"),
+        ("POST", "/v2/models/starter/infer", "classify"),
+        ("POST", "/v2/models/starter/versions/1/infer", "classify"),
+        ("POST", "/v2/repository/models/starter/load", "admin"),
+        ("POST", "/v2/models/starter/infer/more", "admin"),
+    ],
+)
+def test_the_table(method: str, path: str, scope: str | None) -> None:
+    assert scope_needed(method, path) == scope
+
+
+def test_open_pages_stay_open_and_tell_nothing(keyed: Keyed) -> None:
+    assert httpx.get(f"{keyed.url}/livez").json() == {"status": "alive"}
+    assert httpx.get(f"{keyed.url}/readyz").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/model", "/v1/stream", "/v1/nowhere", "/openapi.json"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        bearer("wrong-key"),
+        {"Authorization": "Bearer"},
+        {"Authorization": "Basic d3Jvbmcta2V5"},
+        {"X-API-Key": MASTER},
+    ],
+)
+def test_without_a_known_key_nothing_is_told(keyed: Keyed, path: str, headers: dict) -> None:
+    answer = httpx.get(keyed.url + path, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert "wrong-key" not in answer.text
+    assert "miniature" not in answer.text
+
+
+def test_two_keys_are_none(keyed: Keyed) -> None:
+    twice = [("Authorization", f"Bearer {keyed.admin}"), ("Authorization", f"Bearer {keyed.read}")]
+    assert httpx.get(f"{keyed.url}/v1/model", headers=twice).status_code == 401
+
+
+def test_scopes(keyed: Keyed) -> None:
+    def get(key: str) -> int:
+        return httpx.get(f"{keyed.url}/v1/model", headers=bearer(key)).status_code
+
+    def post(key: str) -> httpx.Response:
+        return httpx.post(f"{keyed.url}/v1/classify", content=npy(), headers=bearer(key))
+
+    def change(key: str) -> int:
+        return httpx.delete(f"{keyed.url}/v1/model", headers=bearer(key)).status_code
+
+    assert [get(key) for key in (keyed.read, keyed.classify, keyed.admin, MASTER)] == [200, 403, 200, 200]
+    answers = [post(key) for key in (keyed.read, keyed.classify, keyed.admin, MASTER)]
+    assert [answer.status_code for answer in answers] == [403, 200, 200, 200]
+    assert answers[0].json()["code"] == "forbidden"
+    assert "needs classify" in answers[0].json()["detail"]
+    assert [change(key) for key in (keyed.read, keyed.classify)] == [403, 403]
+    assert change(keyed.admin) == 405, "let in, though there is nothing to delete"
+
+
+def test_a_refused_upload_is_answered_though_it_is_not_read(keyed: Keyed) -> None:
+    answer = httpx.post(f"{keyed.url}/v1/classify", content=bytes(50 << 20), timeout=30)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+
+def test_websockets_are_refused_before_they_open(keyed: Keyed) -> None:
+    for headers, status in (({}, 401), (bearer("wrong-key"), 401), (bearer(keyed.classify), 403)):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(keyed.server.ws, additional_headers=headers)
+        response = refused.value.response
+        assert response.status_code == status
+        assert json.loads(response.body)["status"] == status
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_websocket_opens_with_a_header_or_as_a_browser_can(keyed: Keyed) -> None:
+    ways = [
+        {"additional_headers": bearer(keyed.read)},
+        {"subprotocols": ["senoscope", f"bearer.{keyed.read}"]},
+    ]
+    for way in ways:
+        with connect(keyed.server.ws, **way) as connection:
+            assert connection.subprotocol == ("senoscope" if "subprotocols" in way else None)
+            httpx.post(f"{keyed.url}/v1/classify", content=npy(), headers=bearer(keyed.classify))
+            assert json.loads(connection.recv(timeout=10))["label"] == "senescent"
+    with pytest.raises(InvalidStatus) as refused:
+        connect(keyed.server.ws, subprotocols=["senoscope", "bearer.wrong-key"])
+    assert refused.value.response.status_code == 401
+
+
+def test_refusals_are_counted_by_reason(keyed: Keyed) -> None:
+    before = keyed.refused()
+    httpx.get(f"{keyed.url}/v1/model")
+    httpx.get(f"{keyed.url}/v1/model", headers=bearer("wrong-key"))
+    httpx.get(f"{keyed.url}/v1/model", headers=bearer("wrong-key"))
+    httpx.delete(f"{keyed.url}/v1/model", headers=bearer(keyed.read))
+    with pytest.raises(InvalidStatus):
+        connect(keyed.server.ws)
+    after = keyed.refused()
+    grown = {reason: after[reason] - before.get(reason, 0) for reason in after}
+    assert grown == {"no_key": 2, "wrong_key": 2, "missing_scope": 1}
+    logged = keyed.server.log.read_text().count("request refused")
+    assert logged < sum(after.values()), "a flood of refusals is no flood of log lines"
+
+
+def test_the_python_client_sends_its_key_and_understands_refusals(keyed: Keyed) -> None:
+    with Client(keyed.url, api_key=keyed.admin) as client, client.live(timeout_s=10) as live:
+        (result,) = client.classify(mini.bright())
+        assert next(live).id == result.id
+    with Client(keyed.url) as client:
+        assert client.ready().ready
+        with pytest.raises(Unauthorized, match="SENOSCOPE_API_KEY"):
+            client.classify(mini.bright())
+        with pytest.raises(Unauthorized):
+            client.live()
+    with Client(keyed.url, api_key=keyed.classify) as client:
+        with pytest.raises(Forbidden, match="needs read"):
+            client.model()
+        with pytest.raises(Forbidden, match="needs read"):
+            LiveResults(keyed.url, api_key=keyed.classify)
+
+
+def test_the_command_line_client_takes_its_key_from_option_or_variable(keyed: Keyed, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", mini.bright())
+
+    def run(*options: str, **environment: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "senoscope_client.cli", *options, "--url", keyed.url]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | environment
+        )
+
+    classify = ("classify", str(tmp_path / "a.npy"), "--csv")
+    assert "senescent" in run(*classify, "--api-key", keyed.classify).stdout
+    assert "senescent" in run(*classify, SENOSCOPE_API_KEY=keyed.classify).stdout
+    for options in (classify, ("watch", "--count", "1")):
+        refused = run(*options)
+        assert refused.returncode == 1
+        assert "wants an API key" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_revoked_key_is_refused_from_the_next_request_on(miniature: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key = add_key(file, "gone", ("read",))
+    server = start_server(miniature, tmp_path / "log.txt", "--api-keys", str(file))
+    try:
+        assert httpx.get(f"{server.url}/v1/model", headers=bearer(key)).status_code == 200
+        command = [sys.executable, "-m", "senoscope.cli", "keys", "revoke", "gone", "--api-keys", str(file)]
+        subprocess.run(command, check=True, timeout=60)
+        assert httpx.get(f"{server.url}/v1/model", headers=bearer(key)).status_code == 401
+    finally:
+        stop_server(server)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example:8750"}, 403),
+        ({"Host": "evil.example:8750", "Origin": "http://evil.example:8750"}, 403),
+        ({"Host": "localhost:8750"}, 200),
+        ({"Host": "[::1]:8750", "Origin": "http://[::1]:8750"}, 200),
+        ({}, 200),
+    ],
+)
+def test_without_keys_the_pages_of_other_sites_are_kept_out(
+    server: Server, headers: dict, status: int
+) -> None:
+    assert httpx.get(f"{server.url}/v1/model", headers=headers).status_code == status
+
+
+def test_without_keys_other_sites_cannot_open_a_websocket(server: Server) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connect(server.ws, origin="http://evil.example")
+    assert refused.value.response.status_code == 403
+    with connect(server.ws, origin=server.url, subprotocols=["senoscope"]) as connection:
+        assert connection.subprotocol == "senoscope"

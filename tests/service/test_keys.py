@@ -1,0 +1,134 @@
+"""API keys: the command that makes them, the file that keeps them, how they are told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from senoscope.keys import KeyRing, add_key, find_key, read_keys
+
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")
+
+
+def keys(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "senoscope.cli", "keys", *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_key_is_shown_once_and_kept_as_a_hash(tmp_path: Path) -> None:
+    file = tmp_path / "etc" / "keys.json"
+    done = keys("new", "--api-keys", file, "--name", "lab-pc", "--scope", "read", "--scope", "classify")
+    key = done.stdout.strip()
+    assert done.returncode == 0, done.stderr
+    assert len(key) > 40
+    assert key not in done.stderr
+    kept = json.loads(file.read_text())["keys"]
+    assert key not in file.read_text()
+    assert [(k["name"], k["scopes"]) for k in kept] == [("lab-pc", ["read", "classify"])]
+    assert kept[0]["sha256"] == hashlib.sha256(key.encode()).hexdigest()
+    again = keys("new", "--api-keys", file, "--name", "lab-pc", "--scope", "read")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "lab-pc" in again.stderr
+    other = keys("new", "--api-keys", file, "--name", "other", "--scope", "admin").stdout.strip()
+    assert other != key
+    listed = keys("list", "--api-keys", file).stdout
+    assert [line.split("\t")[:2] for line in listed.splitlines()] == [
+        ["lab-pc", "read,classify"],
+        ["other", "admin"],
+    ]
+    assert keys("revoke", "lab-pc", "--api-keys", file).returncode == 0
+    assert [k.name for k in read_keys(file)] == ["other"]
+    assert "no key named 'lab-pc'" in keys("revoke", "lab-pc", "--api-keys", file).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--name", "a", "--scope", "write"], "take read, classify or admin"),
+        (["--name", "a b", "--scope", "read"], "cannot name a key"),
+        (["--name", "../a", "--scope", "read"], "cannot name a key"),
+    ],
+)
+def test_bad_keys_are_not_made(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = keys("new", "--api-keys", tmp_path / "keys.json", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@posix
+def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    before = os.umask(0)
+    try:
+        add_key(file, "a", ("read",))
+        add_key(file, "b", ("read",))
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
+    for mode in (0o640, 0o604, 0o620):
+        file.chmod(mode)
+        done = keys("list", "--api-keys", file)
+        assert done.returncode == 1
+        assert f"chmod 600 {file}" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "{}]", '{"keys": [{"name": "a"}]}', '{"version": 2, "keys": []}'])
+def test_what_is_no_keys_file_is_told(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "keys.json"
+    file.touch(0o600)
+    file.write_text(content)
+    with pytest.raises(OSError, match=r"keys\.json is no keys file"):
+        read_keys(file)
+
+
+@pytest.mark.parametrize("wanted", [0, 2, 4, None])
+def test_every_key_is_compared_whichever_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int | None
+) -> None:
+    file = tmp_path / "keys.json"
+    texts = [add_key(file, f"k{n}", ("read",)) for n in range(5)]
+    known = read_keys(file)
+    compared = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare(a, b))
+    found = find_key(known, "nonsense" if wanted is None else texts[wanted])
+    assert found == (None if wanted is None else known[wanted])
+    assert [a for a, _ in compared] == [key.sha256 for key in known], "each once, in order"
+    assert len({b for _, b in compared}) == 1
+    assert {len(b) for _, b in compared} == {64}, "hashes, never keys"
+
+
+def test_a_ring_follows_its_file_and_fails_closed(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    first = add_key(file, "first", ("read",))
+    ring = KeyRing(file, "m" * 32)
+    assert ring.identify(first).name == "first"
+    assert ring.identify("m" * 32).may("classify")
+    second = add_key(file, "second", ("admin",))
+    assert ring.identify(second).may("classify")
+    assert not ring.identify(first).may("classify")
+    keys("revoke", "first", "--api-keys", file)
+    assert ring.identify(first) is None
+    good = file.read_text()
+    file.write_text("nonsense")
+    assert ring.identify(second) is None
+    assert ring.identify("m" * 32), "what does not come from the file stays"
+    file.write_text(good)
+    assert ring.identify(second)
+    file.unlink()
+    assert ring.identify(second) is None

@@ -1,0 +1,321 @@
+"""Clients that send too slowly, too much or too many; what every answer carries; TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+import miniature as mini
+from senoscope.service import Service
+from senoscope.settings import Settings
+from senoscope_client.errors import Busy
+from senoscope_client.live import LiveResults
+from serving import Server, start_server, stop_server
+
+
+@pytest.fixture(scope="module")
+def strict(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with little patience."""
+    options = ("--header-timeout-s", "0.5", "--body-timeout-s", "0.5", "--max-live-clients", "2")
+    server = start_server(miniature, tmp_path_factory.mktemp("strict") / "log.txt", *options)
+    yield server
+    stop_server(server)
+
+
+def raw(server: Server) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20)
+    connection.settimeout(20)
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := connection.recv(65536):
+            answer += chunk
+    return answer
+
+
+def problem(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"nosniff" in head
+    document = json.loads(body)
+    assert int(head.split()[1]) == document["status"]
+    return document["status"], document["code"]
+
+
+def trickle(connection: socket.socket, chunk: bytes, pause_s: float = 0.05) -> None:
+    """Send until the server hangs up."""
+    with contextlib.suppress(OSError):
+        for _ in range(int(20 / pause_s)):
+            connection.sendall(chunk)
+            time.sleep(pause_s)
+        pytest.fail("the server let itself be held")
+
+
+def test_who_says_nothing_is_hung_up_on(strict: Server) -> None:
+    with raw(strict) as connection:
+        assert problem(read_all(connection)) == (408, "request_timeout")
+
+
+def test_headers_that_trickle_are_cut_off(strict: Server) -> None:
+    with raw(strict) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n")
+        trickle(connection, b"X-A: b\r\n")
+        assert problem(read_all(connection)) == (408, "request_timeout")
+
+
+def test_headers_that_trickle_on_a_kept_connection_are_cut_off_too(strict: Server) -> None:
+    with raw(strict) as connection:
+        for _ in range(3):
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += connection.recv(4096)
+            time.sleep(0.3)  # the deadline is for a head, not for the connection
+        connection.sendall(b"GET /livez HTTP/1.1\r\n")
+        trickle(connection, b"X-A: b\r\n")
+        assert problem(read_all(connection)) == (408, "request_timeout")
+
+
+@pytest.mark.parametrize("media_type", ["application/x-npy", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize("chunk", [b"", b"NUMPY"], ids=["silent", "trickling"])
+def test_bodies_that_come_too_slowly_are_cut_off(strict: Server, media_type: str, chunk: bytes) -> None:
+    with raw(strict) as connection:
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
+        connection.sendall(head.encode() + b"Content-Length: 99999\r\n\r\n--x\r\n")
+        if chunk:
+            trickle(connection, chunk)
+        assert problem(read_all(connection)) == (408, "request_timeout")
+
+
+def test_a_refused_body_cannot_trickle_on(strict: Server) -> None:
+    with raw(strict) as connection:
+        head = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data\r\n"
+        connection.sendall(head + b"Content-Length: 99999\r\n\r\n")
+        trickle(connection, b"a")
+        assert problem(read_all(connection)) == (422, "invalid_request")
+
+
+def test_a_slow_but_steady_sender_is_served(strict: Server) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, mini.bright())
+    body = buffer.getvalue()
+
+    def steadily() -> Iterator[bytes]:
+        for start in range(0, len(body), 65536):
+            time.sleep(0.1)
+            yield body[start : start + 65536]
+
+    began = time.monotonic()
+    answer = httpx.post(f"{strict.url}/v1/classify", content=steadily(), timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert time.monotonic() - began > 0.5, "longer in all than one stretch may take"
+
+
+def test_a_connection_too_many_gets_503(server: Server) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(512):
+            held.enter_context(raw(server))
+        with raw(server) as one_more:
+            assert problem(read_all(one_more)) == (503, "busy")
+    assert httpx.get(f"{server.url}/livez", timeout=10).status_code == 200
+
+
+def test_a_head_that_is_too_large_is_refused(strict: Server) -> None:
+    with raw(strict) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nX-A: " + b"a" * 40_000)
+        assert problem(read_all(connection)) == (431, "header_too_large")
+
+
+def test_what_is_no_http_is_refused(strict: Server) -> None:
+    with raw(strict) as connection:
+        connection.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
+        assert problem(read_all(connection)) == (400, "bad_request")
+    assert "Invalid HTTP" not in strict.log.read_text(), "strangers cannot fill the log"
+
+
+def test_a_live_client_too_many_gets_503(strict: Server) -> None:
+    with connect(strict.ws), connect(strict.ws):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(strict.ws)
+        assert refused.value.response.status_code == 503
+        assert json.loads(refused.value.response.body)["code"] == "busy"
+        with pytest.raises(Busy, match="--max-live-clients"):
+            LiveResults(strict.url)
+        assert strict.stream()["live_clients"]["refused"] == 2
+    strict.wait(lambda status: status["live_clients"]["connected"] == 0)
+    with connect(strict.ws):
+        strict.wait(lambda status: status["live_clients"]["connected"] == 1)
+
+
+def test_a_frame_that_is_too_large_ends_the_websocket(strict: Server) -> None:
+    with connect(strict.ws) as connection:
+        connection.send("a" * 100_000)
+        with pytest.raises(ConnectionClosed) as closed:
+            connection.recv(timeout=10)
+    assert closed.value.rcvd.code == 1009
+
+
+def test_every_answer_carries_the_security_headers(server: Server) -> None:
+    answers = [
+        httpx.get(f"{server.url}/livez"),
+        httpx.get(f"{server.url}/v1/nowhere"),
+        httpx.post(f"{server.url}/v1/classify", content=b"nonsense"),
+        httpx.post(f"{server.url}/v1/classify", content=bytes(257 << 20), timeout=60),
+        httpx.get(f"{server.url}/v1/model", headers={"Origin": "http://evil.example"}),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 404, 415, 413, 403]
+    for answer in answers:
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        policy = answer.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert "server" not in answer.headers
+
+
+def serve(*options: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "senoscope.cli", "serve", "--port", "0", "--stream", "", *options],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0", "--results", ""], "0.0.0.0 lets anybody on the network use the service"),
+        (["--results", "tcp://*:0"], "tcp://*:0 lets anybody on the network see the results"),
+        (["--results", "tcp://0.0.0.0:5999"], "--results-allowed-keys"),
+        (["--api-key", "short"], "--api-key or SENOSCOPE_API_KEY"),
+        (["--api-key", "blanks and ümlauts are no key at all"], "--api-key or SENOSCOPE_API_KEY"),
+        (["--api-keys", "nowhere.json"], "senoscope keys new --api-keys nowhere.json"),
+        (["--tls-cert", "cert.pem"], "--tls-cert and --tls-key belong together"),
+        (["--results-allowed-keys", "."], "needs --curve-keypair"),
+    ],
+)
+def test_it_refuses_to_start_where_strangers_could_come_in(
+    miniature: Path, options: list[str], message: str
+) -> None:
+    done = serve("--model", str(miniature), *options)
+    assert done.returncode in {1, 2}
+    (line,) = done.stderr.strip().splitlines()
+    assert message in line
+    assert "short" not in line
+    if "lets anybody" in line:
+        assert "--insecure" in line
+        assert "keys" in line
+
+
+@pytest.mark.parametrize("way_out", [["--insecure"], ["--api-key", "k" * 32]])
+def test_both_ways_out_lead_out(miniature: Path, tmp_path: Path, way_out: list[str]) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", "--host", "0.0.0.0", *way_out)
+    try:
+        status = httpx.get(f"{server.url}/v1/model", headers={"Host": "any.example"}).status_code
+        assert status == (200 if "--insecure" in way_out else 401)
+    finally:
+        stop_server(server)
+    warning = "insecure" if "--insecure" in way_out else "unencrypted"
+    assert warning in server.log.read_text()
+
+
+def test_no_folder_of_the_server_is_told_to_clients(tmp_path: Path) -> None:
+    """What `/readyz` and every 503 say is `problem`; the folder is for the log."""
+    failures: list[Exception] = []
+    failed = threading.Event()
+    service = Service(
+        Settings(model=str(tmp_path / "secret folder"), stream="", results=""),
+        on_failure=lambda error: (failures.append(error), failed.set()),
+    )
+    service.start()
+    assert failed.wait(30)
+    assert "secret folder" in str(failures[0])
+    assert "its log tells why" in service.problem()
+    assert "secret folder" not in service.problem()
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ),
+            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+@pytest.mark.system("openssl")
+def test_tls(miniature: Path, tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    tls = ("--tls-cert", str(cert), "--tls-key", str(key))
+    server = start_server(miniature, tmp_path / "log.txt", *tls, "--api-key", "k" * 32, wait=False)
+    try:
+        while "ready" not in server.log.read_text():
+            assert server.process.poll() is None, server.log.read_text()
+            time.sleep(0.05)
+        assert "listens on https://127.0.0.1" in server.log.read_text()
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{server.url}/livez")
+        url = server.url.replace("http", "https")
+        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+            httpx.get(f"{url}/livez")
+        np.save(tmp_path / "a.npy", mini.bright())
+        client = [sys.executable, "-m", "senoscope_client.cli"]
+        trusting = os.environ | {"SSL_CERT_FILE": str(cert), "SENOSCOPE_API_KEY": "k" * 32}
+        watch = subprocess.Popen(
+            [*client, "watch", "--url", url, "--count", "1"], stdout=subprocess.PIPE, text=True, env=trusting
+        )
+        assert watch.stdout.readline().startswith("source"), "connected"
+        classify = [*client, "classify", str(tmp_path / "a.npy"), "--url", url]
+        done = subprocess.run(classify, capture_output=True, text=True, timeout=60, check=False, env=trusting)
+        assert "senescent" in done.stdout, done.stderr
+        assert "senescent" in watch.communicate(timeout=30)[0]
+    finally:
+        stop_server(server)
+
+
+@pytest.mark.system("openssl")
+def test_a_bad_certificate_is_one_line(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, _ = certificate
+    done = serve("--tls-cert", str(cert), "--tls-key", str(cert), "--results", "")
+    assert done.returncode == 1
+    assert done.stderr.startswith("senoscope: TLS cannot be used with")
+    assert "Traceback" not in done.stderr
