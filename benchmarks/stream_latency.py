@@ -1,7 +1,8 @@
 """From a frame's ``send`` on the publisher to its result on the WebSocket, less the engine's compute time.
 
 Publisher, service and WebSocket client are three parties on the loopback; publisher and client share this
-process and so one clock::
+process and so one clock. It starts when the publisher's socket is told to send; what the publisher does
+before that, checking and describing the frame, is told apart::
 
     python benchmarks/stream_latency.py --model starter --frames 200
 """
@@ -9,28 +10,38 @@ process and so one clock::
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections import deque
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
-from websockets.sync.client import connect
+import numpy.typing as npt
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from senoscope_client.publisher import FramePublisher
 from senoscope_client.synthetic import synthesize
+from senoscope_client.wire import Header, ImageHeader, encode
 
 
-def _start(model: str, port: int, endpoint: str) -> tuple[subprocess.Popen[bytes], float]:
+def _start(model: str, port: int, endpoint: str, log: str) -> tuple[subprocess.Popen[bytes], float]:
     began = time.perf_counter()
     service = subprocess.Popen(
         [
             *(sys.executable, "-m", "senoscope.cli", "serve", "--model", model, "--port", str(port)),
-            *("--stream", endpoint, "--results", "", "--device", "cpu"),
+            *("--stream", endpoint, "--results", "", "--device", "cpu", "--database-url", log),
         ],
         stderr=subprocess.DEVNULL,
     )
@@ -44,6 +55,61 @@ def _start(model: str, port: int, endpoint: str) -> tuple[subprocess.Popen[bytes
         time.sleep(0.02)
 
 
+class _TimedPublisher(FramePublisher):
+    """Notes when each frame's ``send`` was called."""
+
+    sent: dict[int, float]
+
+    def _send(self, header: Header, pixels: npt.NDArray[Any] | None = None) -> None:
+        parts = encode(header, pixels)
+        if isinstance(header, ImageHeader):
+            self.sent[header.frame] = time.perf_counter()
+        self._socket.send_multipart(parts)
+
+
+class _Listener:
+    """A WebSocket client that reads its socket itself.
+
+    The library's own client reads in a thread of its own and hands messages over, which costs as much as a
+    tenth of what is measured here, and is not the service's.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/v1/live"))
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.settimeout(30)
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+        self._frames: deque[Frame] = deque()
+        self._read()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            self._socket.sendall(data)
+
+    def _read(self) -> float:
+        data = self._socket.recv(1 << 20)
+        now = time.perf_counter()
+        self._protocol.receive_data(data)
+        self._flush()  # answers to pings
+        self._frames.extend(e for e in self._protocol.events_received() if isinstance(e, Frame))
+        assert self._protocol.state is State.OPEN, "the service hung up"
+        return now
+
+    def next(self) -> tuple[float, dict[str, Any]]:
+        """When a result was there, and the result."""
+        now = time.perf_counter()
+        while not any(frame.opcode is Opcode.TEXT for frame in self._frames):
+            now = self._read()
+        frame = self._frames.popleft()
+        while frame.opcode is not Opcode.TEXT:
+            frame = self._frames.popleft()
+        return now, json.loads(frame.data)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -54,18 +120,24 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=8761)
     parser.add_argument("--endpoint", default="tcp://127.0.0.1:8762")
+    parser.add_argument("--run-log", help="its address, or none; default: SQLite in a temporary folder")
     parser.add_argument("--result", type=Path)
     arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        _measure(arguments, arguments.run_log or f"sqlite:///{folder}/runlog.sqlite3")
+
+
+def _measure(arguments: argparse.Namespace, log: str) -> None:
     fovs = [synthesize(1, n).pixels for n in range(16)]
-    service, cold_start_s = _start(arguments.model, arguments.port, arguments.endpoint)
-    sent: dict[int, float] = {}
-    overhead, compute = [], []
+    service, cold_start_s = _start(arguments.model, arguments.port, arguments.endpoint, log)
+    overhead, compute, preparing = [], [], []
     stages: dict[str, list[float]] = {"queue": [], "making the result": [], "transport both ways": []}
     try:
         with (
-            FramePublisher(arguments.endpoint, "benchmark") as publisher,
-            connect(f"ws://127.0.0.1:{arguments.port}/v1/live", compression=None) as live,
+            _TimedPublisher(arguments.endpoint, "benchmark") as publisher,
+            contextlib.closing(_Listener(arguments.port)) as live,
         ):
+            sent = publisher.sent = {}
             assert publisher.wait_for_subscriber(10)
             publisher.start_series("latency", planned_frames=arguments.frames)
 
@@ -74,14 +146,14 @@ def main() -> None:
                 for n in range(arguments.frames):
                     time.sleep(max(0.0, next_s - time.perf_counter()))
                     next_s += 1 / arguments.rate
-                    sent[n] = time.perf_counter()
+                    began = time.perf_counter()
                     publisher.publish(fovs[n % len(fovs)])
+                    preparing.append((sent[n] - began) * 1e3)
 
             scanning = threading.Thread(target=scan)
             scanning.start()
             for _ in range(arguments.frames):
-                result = json.loads(live.recv(timeout=30))
-                arrived = time.perf_counter()
+                arrived, result = live.next()
                 took = (arrived - sent[result["source"]["frame"]]) * 1e3
                 timing = result["timing_ms"]
                 compute.append(timing["compute"])
@@ -97,8 +169,10 @@ def main() -> None:
     report = {
         "frames": arguments.frames,
         "rate_hz": arguments.rate,
+        "run_log": log.partition(":")[0],
         "overhead_ms": {"p50": round(p50, 3), "p95": round(p95, 3), "p99": round(p99, 3)},
         "of_that_p50_ms": {name: round(float(np.median(values)), 3) for name, values in stages.items()},
+        "publisher_before_send_ms_p50": round(float(np.median(preparing)), 3),
         "compute_ms_p50": round(float(np.median(compute)), 2),
         "cold_start_s": round(cold_start_s, 2),
         "python": platform.python_version(),

@@ -24,6 +24,15 @@ os.environ["PATH"] = os.pathsep.join(
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the long runs in ``endurance/``."""
+    parser.addoption(
+        "--long", action="store_true", help="long form of the endurance runs: hours, not seconds"
+    )
+    parser.addoption("--endurance-report", help="file that endurance runs append their figures to")
+    parser.addoption("--endurance-model", help="ensemble of the endurance runs; default: the miniature one")
+
+
 def pytest_configure() -> None:
     """Plain tracebacks: structlog's default draws pretty ones, which takes longer than some tests wait."""
     structlog.configure(

@@ -45,8 +45,14 @@ class Server:
         return status
 
 
-def start_server(model: Path, log: Path, *options: str, wait: bool = True) -> Server:
-    port, frames, results = free_port(), free_port(), free_port()
+def start_server(
+    model: Path, log: Path, *options: str, wait: bool = True, like: Server | None = None
+) -> Server:
+    """A server; ``like`` an earlier one, it takes that one's addresses."""
+    if like is None:
+        port, frames, results = free_port(), free_port(), free_port()
+    else:
+        port, frames, results = (int(url.rpartition(":")[2]) for url in (like.url, like.frames, like.results))
     server = Server(
         process=subprocess.Popen(
             [

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from senoscope.archive import Archive
 from senoscope.calibration import SessionRange
 from senoscope.delivery import Delivery, Sink
 from senoscope.engine import Ensemble
@@ -61,6 +62,7 @@ class Service:
         self._delivery: Delivery | None = None
         self._receiver: Receiver | None = None
         self._publisher: ResultPublisher | None = None
+        self._archive: Archive | None = None
         self._ready = threading.Event()
         self._closing = False
         self._assembling = threading.Lock()
@@ -153,7 +155,7 @@ class Service:
 
     def impairments(self) -> list[str]:
         """What does not work although frames are classified: results that are not logged, for one."""
-        found = [self.log.problem] if self.log is not None else []
+        found = [part.problem for part in (self.log, self._archive) if part is not None]
         found += [thread.problem for thread in self._threads()]
         return list(dict.fromkeys(text for text in found if text))
 
@@ -229,6 +231,7 @@ class Service:
                 "retried": counts.retried,
                 "thread_deaths": {thread.name: thread.deaths for thread in self._threads()},
             },
+            "archive": self._archive.describe() if self._archive else None,
             "run_log": self.log.describe() if self.log else None,
         }
 
@@ -238,7 +241,7 @@ class Service:
 
     def _threads(self) -> list[WatchedThread]:
         parts = (self._scheduler, self._delivery, self._receiver)
-        threads = [part.thread for part in parts if part is not None]
+        threads = [part.thread for part in (*parts, self._archive) if part is not None]
         return [*threads, *(self.log.threads if self.log else ())]
 
     def _open_log(self) -> LogKeeper | None:
@@ -280,6 +283,10 @@ class Service:
                 settings.results, settings.results_cam, settings.curve_keypair, settings.results_allowed_keys
             )
             self._sinks.append(self._publisher)
+        if settings.archive is not None:
+            self._archive = Archive(settings.archive)
+            self._archive.start()
+            self._sinks.append(self._archive)
         self.range.restore()
         self._delivery = Delivery(self.recent, self._sinks, self.log)
         self._scheduler = Scheduler(

@@ -79,6 +79,10 @@ class Settings(BaseSettings):
     keep_mib: float | None = Field(
         None, ge=1, description="Forget the oldest logged results where the log grows beyond this."
     )
+    archive: Path | None = Field(
+        None,
+        description="Folder that the stream's pixels are kept in, one OME-TIFF per series; default: none.",
+    )
     live_backlog: int = Field(
         64, ge=1, description="Results that a WebSocket client may lag behind before it loses the oldest."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
@@ -55,6 +56,11 @@ class Tile:
     entropy: float
     label: str
 
+    @property
+    def place(self) -> tuple[float, float] | UUID:
+        """Where on the map it lies: one tile at each place."""
+        return self.id if self.x_um is None or self.y_um is None else (self.x_um, self.y_um)
+
     @classmethod
     def of(cls, result: Result, height: int, width: int) -> Tile:
         """The tile of a result of FOVs of so many rows and columns."""
@@ -77,6 +83,7 @@ class Tile:
 class _Map:
     tiles: OrderedDict[tuple[float, float] | UUID, Tile] = field(default_factory=OrderedDict)
     version: int = 0
+    complete: bool = False
     pictures: dict[Layer, tuple[int, bytes]] = field(default_factory=dict)
 
 
@@ -97,14 +104,35 @@ class StageMaps:
         """Put a tile on a map."""
         with self._lock:
             known = self._maps.setdefault(uid, _Map())
-            place = tile.id if tile.x_um is None or tile.y_um is None else (tile.x_um, tile.y_um)
-            known.tiles.pop(place, None)
-            known.tiles[place] = tile
-            known.version += 1
-            while len(known.tiles) > _MAX_FOVS:
-                known.tiles.popitem(last=False)
-            while len(self._maps) > _MAX_SERIES:
-                self._maps.popitem(last=False)
+            known.tiles.pop(tile.place, None)
+            known.tiles[tile.place] = tile
+            self._changed(known)
+
+    def fill(self, uid: UUID, earlier: Iterable[Tile]) -> None:
+        """Complete a map with what an earlier process saw; oldest first."""
+        before = OrderedDict((tile.place, tile) for tile in earlier)
+        with self._lock:
+            known = self._maps.get(uid)
+            if known is None:
+                if not before:
+                    return
+                known = self._maps[uid] = _Map()
+            known.tiles = before | known.tiles
+            known.complete = True
+            self._changed(known)
+
+    def complete(self, uid: UUID) -> bool:
+        """Whether a map holds what was seen before this process started too."""
+        with self._lock:
+            known = self._maps.get(uid)
+            return known is not None and known.complete
+
+    def _changed(self, known: _Map) -> None:
+        known.version += 1
+        while len(known.tiles) > _MAX_FOVS:
+            known.tiles.popitem(last=False)
+        while len(self._maps) > _MAX_SERIES:
+            self._maps.popitem(last=False)
 
     def close(self) -> None:
         """Nothing to let go of."""

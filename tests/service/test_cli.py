@@ -151,6 +151,8 @@ def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path) -> None
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background, a shell has SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     while "FOV 3" not in process.stderr.readline():
         assert process.poll() is None
@@ -161,6 +163,24 @@ def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path) -> None
     summary = json.loads(out)
     assert summary["classified"] >= 3
     assert (process.returncode, summary["lost"]) == (0, 0), "frames on their way are waited for"
+    assert not psutil.wait_procs(children, timeout=5)[1]
+
+
+def test_demo_that_is_terminated_leaves_nothing_running(miniature: Path) -> None:
+    if os.name == "nt":
+        pytest.skip("POSIX signals")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "senoscope.cli", "demo", "--model", miniature, "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while "FOV 1" not in process.stderr.readline():
+        assert process.poll() is None
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
     assert not psutil.wait_procs(children, timeout=5)[1]
 
 

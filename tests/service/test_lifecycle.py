@@ -28,7 +28,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows n
 @pytest.fixture
 def server(miniature: Path, tmp_path: Path) -> Iterator[Server]:
     running = start_server(
-        miniature, tmp_path / "log.txt", "--live-queue", "200", "--batch-size", "1", "--live-backlog", "500"
+        miniature,
+        tmp_path / "log.txt",
+        *("--live-queue", "200", "--batch-size", "1", "--live-backlog", "500", "--drain-s", "60"),
     )
     yield running
     running.process.kill()
@@ -59,10 +61,10 @@ def test_frames_and_stacks_that_wait_are_computed_before_the_end(server: Server)
             seen = []
             while True:
                 try:
-                    seen.append(json.loads(live.recv(timeout=30)))
+                    seen.append(json.loads(live.recv(timeout=60)))
                 except ConnectionClosed:
                     break
-        posting.join(30)
+        posting.join(60)
     finally:
         scope.close()
     assert server.process.wait(20) == 0
@@ -86,7 +88,7 @@ def test_it_says_that_it_is_stopping_while_it_drains(server: Server) -> None:
     assert answer.json()["reason"] == "the service is stopping"
     refused = httpx.post(f"{server.url}/v1/classify", content=stack(1), timeout=60)
     assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
-    posting.join(30)
+    posting.join(60)
     assert server.process.wait(20) == 0
 
 

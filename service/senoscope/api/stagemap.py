@@ -7,11 +7,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
-from starlette.concurrency import run_in_threadpool
 
-from senoscope.service import Service
-from senoscope.stagemap import Layer, describe
-from senoscope_client.errors import NotFound
+from senoscope.api.logged import service_of
+from senoscope.runlog.entries import ResultFilter
+from senoscope.runlog.store import RunLog
+from senoscope.stagemap import Layer, StageMaps, Tile, describe
+from senoscope_client.errors import LogUnavailable, NotFound
 
 router = APIRouter()
 
@@ -24,24 +25,44 @@ class MapParameters(BaseModel):
     layer: Layer = "probability"
 
 
+# Plain functions: FastAPI runs them in its thread pool, because the log's database may take its time.
 @router.get("/v1/series/{uid}/map.json")
-async def map_json(request: Request, uid: UUID) -> dict[str, Any]:
+def map_json(request: Request, uid: UUID) -> dict[str, Any]:
     """Position, size, probability and uncertainty of every FOV, in micrometres where the stream tells."""
-    service: Service = request.app.state.service
-    tiles = service.maps.tiles(uid)
+    tiles = _maps(request, uid).tiles(uid)
     if tiles is None:
         raise _unknown(uid)
-    return {"series_uid": str(uid), "fovs": await run_in_threadpool(describe, tiles)}
+    return {"series_uid": str(uid), "fovs": describe(tiles)}
 
 
 @router.get("/v1/series/{uid}/map.png", response_class=Response)
-async def map_png(request: Request, uid: UUID, parameters: Annotated[MapParameters, Query()]) -> Response:
+def map_png(request: Request, uid: UUID, parameters: Annotated[MapParameters, Query()]) -> Response:
     """The same as a picture, coloured by probability, or by uncertainty with ``?layer=uncertainty``."""
-    service: Service = request.app.state.service
-    png = await run_in_threadpool(service.maps.png, uid, parameters.layer)
+    png = _maps(request, uid).png(uid, parameters.layer)
     if png is None:
         raise _unknown(uid)
     return Response(png, media_type="image/png", headers={"Cache-Control": "no-cache"})
+
+
+def _maps(request: Request, uid: UUID) -> StageMaps:
+    """The maps, the one of this series completed from the run log."""
+    service = service_of(request)
+    if service.log is not None and not service.maps.complete(uid):
+        try:
+            _complete(service.maps, service.log.readable(), uid)
+        except LogUnavailable:
+            if service.maps.tiles(uid) is None:
+                raise
+    return service.maps
+
+
+def _complete(maps: StageMaps, log: RunLog, uid: UUID) -> None:
+    earlier = list(log.iterate(ResultFilter(series=uid)))
+    found = log.result(earlier[0].id) if earlier else None
+    if found is not None:
+        height, width = found[1].shape
+        tiles = [Tile.of(result, height, width) for result in earlier]
+        maps.fill(uid, sorted(tiles, key=lambda tile: tile.id))  # by time: ids are UUIDv7
 
 
 def _unknown(uid: UUID) -> NotFound:

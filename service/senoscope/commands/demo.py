@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def demo(
 ) -> None:
     """Everything at once: the starter ensemble, the service, and a simulated microscope that scans."""
     del no_browser  # there is no page to open yet
+    # Whoever ends it from outside wants its children ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     given = {"model": model, "models_dir": models_dir, "device": device}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     console = Console(stderr=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
@@ -61,6 +61,7 @@ class Database:
         self.engine = self._engine("BEGIN")
         # A writer that reads first and asks for the lock later may be refused it without waiting.
         self._write_engine = self._engine("BEGIN IMMEDIATE")
+        self._inserting: sqlite3.Connection | None = None
 
     def _engine(self, begin_sqlite: str) -> sa.Engine:
         if self.is_sqlite:
@@ -121,6 +122,36 @@ class Database:
         ):
             yield connection
 
+    def insert_into_sqlite(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run one statement for many rows, in one transaction, past SQLAlchemy.
+
+        A frame's result is told when it is committed. SQLAlchemy's way to the same transaction takes a
+        millisecond when its code has gone from the processor's caches, as it has after each inference; this
+        takes a third of that.
+
+        Raises
+        ------
+        LogFault
+        """
+        with told_as_faults(self.url), self._writing:
+            if self._inserting is None:
+                connection = self._write_engine.raw_connection()
+                connection.detach()
+                self._inserting = cast("sqlite3.Connection", connection.dbapi_connection)
+            try:
+                self._inserting.execute("BEGIN IMMEDIATE")
+                self._inserting.executemany(statement, rows)
+                self._inserting.execute("COMMIT")
+            except BaseException:
+                self._close_inserting()
+                raise
+
+    def _close_inserting(self) -> None:
+        """Close the connection, and with it whatever transaction is open on it."""
+        connection, self._inserting = self._inserting, None
+        if connection is not None:
+            connection.close()
+
     def checkpoint(self) -> None:
         """Bring what was committed into SQLite's database file, and onto the disk; delays no commit.
 
@@ -158,6 +189,8 @@ class Database:
 
     def release(self) -> None:
         """Close the connections that nobody uses; later use opens new ones."""
+        with self._writing:
+            self._close_inserting()
         self.engine.dispose()
         self._write_engine.dispose()
 

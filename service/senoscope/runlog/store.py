@@ -19,6 +19,12 @@ from senoscope_client.result import Result, Source
 # Rows that a long read takes at once: SQLite cannot shorten its write-ahead log while anybody reads.
 _CHUNK: Final = 500
 
+_INSERT: Final = str(
+    sqlite.insert(results)
+    .on_conflict_do_nothing(index_elements=["id"])
+    .compile(dialect=sqlite.dialect(), column_keys=[c.name for c in results.c if c.name != "seq"])
+)
+
 
 class RunLog:
     """The log in one database; may be used from many threads.
@@ -67,6 +73,9 @@ class RunLog:
             for entry in entries
             if (uid := entry.result.source.series_uid) is not None and uid not in self._known_series
         }
+        if self.database.is_sqlite and not new_models and not new_series:
+            self.database.insert_into_sqlite(_INSERT, [_sqlite_row(entry) for entry in entries])
+            return
         with self.database.write() as connection:
             if new_models:
                 rows = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
@@ -210,6 +219,11 @@ def _row(entry: Entry) -> dict[str, Any]:
         "document": entry.document,
         "gradcam": entry.gradcam,
     }
+
+
+def _sqlite_row(entry: Entry) -> tuple[Any, ...]:
+    """The same as SQLAlchemy would write it: UUIDs in hexadecimal."""
+    return tuple(value.hex if isinstance(value, UUID) else value for value in _row(entry).values())
 
 
 def _glimpse(source: Source) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""Long runs, each with a short form: ``pytest tests/endurance`` is part of all tests, ``--long`` takes hours.
+
+What a run measured is printed, and appended to the file of ``--endurance-report`` as one JSON line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from enduring import Endurance
+from serving import Server, start_server
+
+
+@pytest.fixture
+def endurance(request: pytest.FixtureRequest) -> Endurance:
+    report = request.config.getoption("--endurance-report")
+    return Endurance(request.config.getoption("--long"), report and Path(report), request.node.name)
+
+
+@pytest.fixture
+def start(miniature: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+    """Starts servers on one run log and the same ports; those that still run at the end are killed."""
+    model = Path(request.config.getoption("--endurance-model") or miniature)
+    running: list[Server] = []
+
+    def begin(*options: str, like: Server | None = None) -> Server:
+        log = f"sqlite:///{tmp_path / 'runlog.sqlite3'}"
+        running.append(
+            start_server(
+                model, tmp_path / f"server{len(running)}.txt", "--database-url", log, *options, like=like
+            )
+        )
+        return running[-1]
+
+    yield begin
+    for server in running:
+        server.process.kill()
+        server.process.wait()

@@ -1,0 +1,72 @@
+"""Keeping pixels: files that other software reads."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tifffile
+
+import miniature as mini
+from misbehaving import NAMES, Microscope
+from serving import start_server, stop_server
+
+
+def _fov(n: int, dtype: str) -> np.ndarray:
+    return mini.bright(level=250 + n if dtype == "uint8" else 900 + n).astype(dtype)
+
+
+def scan(miniature: Path, folder: Path, frames: int, dtype: str = "uint16", stop=stop_server) -> Microscope:
+    server = start_server(miniature, folder / "log.txt", "--archive", str(folder / "archive"))
+    scope = Microscope(server.frames)
+    try:
+        for n in range(frames):
+            scope.send(scope.frame(n, _fov(n, dtype)))
+            server.wait(lambda status, n=n: status["archive"]["written"] == n + 1)
+        httpx.post(f"{server.url}/v1/classify", content=b"nothing of this is archived")
+        stop(server)
+    finally:
+        scope.close()
+        server.process.kill()
+        server.process.wait()
+    return scope
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_series_becomes_one_ome_tiff(miniature: Path, tmp_path: Path, dtype: str) -> None:
+    scope = scan(miniature, tmp_path, 3, dtype)
+    (path,) = (tmp_path / "archive").iterdir()
+    assert path.name == f"plate-3_{scope.uid}.ome.tif"
+    with tifffile.TiffFile(path) as file:
+        assert file.is_ome
+        images = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]
+        assert len(images) == 3
+        pixels = images[2]["Pixels"]
+        assert [channel["Name"] for channel in pixels["Channel"]] == [*NAMES, "Grad-CAM"]
+        assert (pixels["PhysicalSizeX"], pixels["Plane"][0]["PositionX"]) == (0.35, 200.0)
+        assert images[2]["Name"].startswith("frame 2: ")
+        stack = file.series[2].asarray()
+    assert stack.shape == (4, 250, 300)
+    assert stack.dtype == dtype
+    assert (stack[:3] == _fov(2, dtype)).all()
+    # Eight bits are too dark for the miniature ensemble to see anything in them.
+    assert (stack[3].max() > 0) == (dtype != "uint8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGKILL")
+def test_a_killed_service_leaves_pages_that_can_be_read(miniature: Path, tmp_path: Path) -> None:
+    def kill(server) -> None:
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+
+    scope = scan(miniature, tmp_path, 3, stop=kill)
+    (path,) = (tmp_path / "archive").iterdir()
+    assert path.name == f"plate-3_{scope.uid}.partial.ome.tif"
+    with tifffile.TiffFile(path) as file:
+        pages = [page.asarray() for page in file.pages]
+    assert len(pages) >= 8  # the last FOV may have been on its way to the disk
+    assert (np.stack(pages[:3]) == _fov(0, "uint16")).all()
