@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from senoscope_training.config import AugmentationConfig, HybridConfig
-from senoscope_training.learning.augmentation import plan_copies
+from senoscope_training.learning.augmentation import first_copies, plan_copies
 from senoscope_training.learning.hybrid import train_hybrid
-from senoscope_training.learning.job import _first_copies
 
 GRID = HybridConfig(c=(0.1, 10), gamma=(1,), degree=(2, 3))
 
@@ -42,8 +41,8 @@ def test_copies_of_a_fov_do_not_flatter_the_cross_validation():
     assert votes.validation_accuracy < 0.8
 
 
-def test_first_copies_are_one_of_each_fov():
+def testfirst_copies_are_one_of_each_fov():
     copies = plan_copies(np.arange(7) < 3, 10, 10, AugmentationConfig(copies=4), seed=0)
-    chosen = _first_copies(copies, 7, 1)
+    chosen = first_copies(copies, 7, 1)
     assert np.bincount(copies.source[chosen]).tolist() == [2] * 7
     assert chosen[:7].tolist() == list(range(7))

@@ -98,3 +98,15 @@ def _transform(
     linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([mirror, 1.0])
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     return np.column_stack([linear, centre - linear @ (centre + shift)])
+
+
+def first_copies(copies: Copies, fovs: int, wanted: int) -> npt.NDArray[np.int64]:
+    """Indices of the originals and of each FOV's first ``wanted`` copies."""
+    taken = list(range(fovs))
+    count = dict.fromkeys(range(fovs), 0)
+    for index in range(fovs, len(copies)):
+        source = int(copies.source[index])
+        if count[source] < wanted:
+            count[source] += 1
+            taken.append(index)
+    return np.array(taken, np.int64)

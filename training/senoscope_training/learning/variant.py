@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_training.experiment import atomic_file
-from senoscope_training.learning.augmentation import Copies
+from senoscope_training.learning.augmentation import first_copies
 from senoscope_training.learning.fitting import Checkpoint, Progressed
 from senoscope_training.learning.images import FeatureExamples, ImageExamples
 from senoscope_training.learning.seeds import derive_seed
@@ -104,7 +104,7 @@ class Variant:
             ("train", self.train, run.train_copies, run.train),
             ("held", self.held, run.held_copies, run.held),
         ):
-            chosen = _first_copies(copies, len(indices), config.copies)
+            chosen = first_copies(copies, len(indices), config.copies)
             parts.append(features[name][chosen])
             labels.append(examples.labels[chosen])
             fovs.append(indices[copies.source[chosen]])
@@ -182,18 +182,6 @@ class Variant:
     def _cache(self) -> Path:
         worker = self.worker
         return worker.folder(self.run) / f"{worker.job.network}.{self.name}.features.npz"
-
-
-def _first_copies(copies: Copies, fovs: int, wanted: int) -> npt.NDArray[np.int64]:
-    """Indices of the originals and of each FOV's first ``wanted`` copies."""
-    taken = list(range(fovs))
-    count = dict.fromkeys(range(fovs), 0)
-    for index in range(fovs, len(copies)):
-        source = int(copies.source[index])
-        if count[source] < wanted:
-            count[source] += 1
-            taken.append(index)
-    return np.array(taken, np.int64)
 
 
 def _details(trained: Any) -> dict[str, Any]:
