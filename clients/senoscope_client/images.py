@@ -155,7 +155,7 @@ def read_fovs(
     if found is None and head.isascii() and head.decode().replace("\n", " ").replace("\r", " ").isprintable():
         found = "text"
     raise UnsupportedMediaType(
-        f"{name} is {found or 'neither a TIFF stack nor an NPY array'}; send one of these two"
+        f"{name} is {found or 'neither a TIFF stack nor an NPY array'}; send TIFF or NPY"
     )
 
 

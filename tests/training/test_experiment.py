@@ -59,6 +59,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label, split = ("senescent" if n % 2 else "control"), ("train" if n < 20 else "test")
         rows.append(f"fov_{n:02d}.npy,{label},plate {n // 5},{split}")
     (home / "data" / "dataset.csv").write_text("\n".join(rows) + "\n")
+    (home / "data" / "SYNTHETIC.txt").write_text("as senoscope-train synthesize marks its data sets")
     (home / "small.yaml").write_text(yaml.safe_dump(CONFIG))
     return home
 
@@ -192,11 +193,22 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
         check=False,
     )
     assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["trained_on"] == 0
     metrics = json.loads(evaluated.stdout)["metrics"]
     right = np.mean((np.array(unit["score"]) > 0.5) == np.array(unit["truth"]))
     assert metrics["accuracy"] == pytest.approx(right)
     told = {row["file"]: float(row["probability"]) for row in csv.DictReader(out.open())}
     assert [told[file] for file in unit["files"]] == pytest.approx(unit["score"], abs=1e-4)
+    manifest = json.loads((models / "small" / "ensemble.json").read_text())
+    assert (manifest["for_science"], "not for science" in manifest["intended_use"]) == (False, True)
+    on_training = subprocess.run(
+        command("evaluate", models / "small", home / "data", "--json", "--split", "all"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(on_training.stdout)["trained_on"] == 20
+    assert "trained on 20 of these 30 FOVs" in on_training.stderr
 
 
 def test_a_back_end_that_is_not_there_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,8 @@ class Evaluation:
         As fractions; those that need an absent class are left out.
     intervals : dict of str to tuple of float
         95 % bootstrap intervals over FOVs.
+    trained_on : int
+        How many of the FOVs the ensemble was trained on, by the contents of their files.
     """
 
     model: str
@@ -46,6 +48,7 @@ class Evaluation:
     networks: dict[str, npt.NDArray[np.float64]]
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    trained_on: int
 
     def to_csv(self) -> str:
         """One line per FOV."""
@@ -101,6 +104,9 @@ def evaluate(
             (prediction,) = ensemble.predict(pixels)
             rows.append(prediction.probabilities)
         names, digest = prediction.networks, ensemble.digest
+        split_record = ensemble.manifest.training.split
+    trained = split_record.get("train")  # the starter ensemble tells of no files
+    seen = {entry["sha256"] for entry in trained} if isinstance(trained, list) else set()
     table = np.array(rows, np.float64)
     truth, probability = data_set.labels[chosen], table.mean(axis=1)
     intervals = {}
@@ -119,6 +125,7 @@ def evaluate(
         networks={name: table[:, k] for k, name in enumerate(names)},
         metrics=summarize(truth, probability),
         intervals=intervals,
+        trained_on=len(seen.intersection(data_set.entries[k].sha256 for k in chosen)),
     )
 
 

@@ -67,6 +67,13 @@ def evaluate(
     except (EnsembleError, DataSetError, DeviceError, OSError) as error:
         print(f"senoscope-train: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
+    if done.trained_on:
+        print(
+            f"senoscope-train: warning: the ensemble was trained on {done.trained_on} of these "
+            f"{len(done.files)} FOVs: the figures say little about new cells. Its own test FOVs are listed "
+            f"in {folder / 'ensemble.json'}, training.split",
+            file=sys.stderr,
+        )
     if as_json:
         document: dict[str, Any] = {
             "model": done.model,
@@ -74,6 +81,7 @@ def evaluate(
             "split": split.value,
             "metrics": done.metrics,
             "intervals_95": done.intervals,
+            "trained_on": done.trained_on,
         }
         print(json.dumps(document, indent=2))
         return

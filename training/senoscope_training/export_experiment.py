@@ -48,6 +48,8 @@ from senoscope_training.versions import software_versions
 
 _PARITY_FOVS = 4
 _MAX_JOBS = 4
+_SYNTHETIC = "trained on synthetic fields of view, not for science"
+_FLAT = 0.01  # of probability, over all test FOVs: a network that tells nothing apart
 _PAPER = "Sorrentino et al. 2023, Front. Chem. 11:1213981, doi:10.3389/fchem.2023.1213981"
 
 
@@ -102,6 +104,9 @@ def export_experiment(
     absent = [path for path in weights.values() if not path.is_file()]
     if absent:
         raise ExperimentError(f"{absent[0]} is missing: train with keep_weights: all")
+    for unit in units:
+        if np.ptp(unit.score) < _FLAT:
+            report(Progress("warning", unit.network, "gives every test FOV the same probability"))
     bounds = experiment.provenance["intensity_ranges"][fold]
     low, high = (np.array(bounds[side], np.float32) for side in ("low", "high"))
     sample, vectors = _sample(config, units[0])
@@ -210,7 +215,8 @@ def _manifest(
         version=f"{version('senoscope')}+{fold}.run{run}",
         created=datetime.now(UTC),
         licence=options.licence,
-        intended_use=options.intended_use,
+        intended_use=_SYNTHETIC if provenance["data"].get("synthetic") else options.intended_use,
+        for_science=not provenance["data"].get("synthetic"),
         authors=options.authors or ("not stated",),
         cite=(_PAPER,),
         input=Input(

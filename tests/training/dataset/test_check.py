@@ -241,6 +241,7 @@ def test_synthesize_makes_a_data_set_that_passes(tmp_path):
     assert data_set.labels.sum() == 8
     pixels = load_pixels(data_set, range(16), config(out), inspection.size)
     assert pixels.dtype == np.uint16
+    assert "not for science" in (out / "SYNTHETIC.txt").read_text()
     again = run("synthesize", out, *options)
     assert again.exit_code == 1
     assert "is there already" in again.output

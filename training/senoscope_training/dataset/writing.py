@@ -21,6 +21,8 @@ from senoscope_training.dataset.table import TABLE_NAME
 from senoscope_training.progress import Progress, Report, silent
 
 _EVERY = 50
+# Lies in a folder of synthetic FOVs, so that no ensemble trained on them is taken for science.
+SYNTHETIC_NAME = "SYNTHETIC.txt"
 
 
 @dataclass(frozen=True)
@@ -151,3 +153,6 @@ def write_synthetic(
 
     with new_folder(out) as folder:
         write_fovs(folder, fovs(), train + test, CHANNELS, report)
+        (folder / SYNTHETIC_NAME).write_text(
+            "Synthetic fields of view, made by `senoscope-train synthesize`; not for science.\n"
+        )

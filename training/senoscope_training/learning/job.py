@@ -36,6 +36,7 @@ Float32 = npt.NDArray[np.float32]
 
 _BATCH_NORM_FOVS = 10
 _TELL_EVERY_S = 0.5
+_FLAT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -235,10 +236,13 @@ class Worker:
         write_unit(self.config.directory, run.fold.name, run.number, result)
         while self.writers:
             self.writers.pop().close()
+        flat = ", all with the same score: it learned nothing" if np.ptp(result.score) < _FLAT else ""
         right = np.mean((np.array(result.score) > 0.5) == np.array(result.truth))
         tell(
             Progress(
-                self.where(run, f"{result.system} finished"), self.job.network, f"{right:.0%} of test right"
+                self.where(run, f"{result.system} finished"),
+                self.job.network,
+                f"{right:.0%} of test right{flat}",
             )
         )
 
