@@ -32,9 +32,10 @@ from senoscope_client.errors import (
     WrongChannelCount,
 )
 
-__all__ = ["FovSpec", "FovStack", "Limits", "read_fovs"]
+__all__ = ["FovSpec", "FovStack", "Limits", "as_supported", "read_fovs"]
 
 _MIB = 1024 * 1024
+_UNSUSPICIOUS_BYTES = 64 * _MIB
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY_MAGIC = b"\x93NUMPY"
 _READABLE = frozenset({"image/tiff", "image/x-tiff", "image/tif", "application/x-npy", "application/npy"})
@@ -67,6 +68,11 @@ class Limits:
     max_fovs: int = 512
     max_decoded_bytes: int = 512 * _MIB
     max_ratio: float = 100.0
+
+    def unpacked_bytes(self, packed_bytes: int) -> int:
+        """What a body of that many compressed bytes may unpack to."""
+        plausible = max(_UNSUSPICIOUS_BYTES, int(self.max_ratio * packed_bytes))
+        return min(self.max_decoded_bytes, plausible)
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,7 @@ def _decode(
     pixels = layout.apply(image.decode())
     if select is not None:
         pixels = pixels[:, select]
-    return FovStack(_as_supported(pixels, spec, name), (*layout.warnings, *warnings))
+    return FovStack(as_supported(pixels, spec, name), (*layout.warnings, *warnings))
 
 
 def _check_size(image: _Image, layout: Layout, size: int, limits: Limits, name: str) -> None:
@@ -229,7 +235,7 @@ def _check_size(image: _Image, layout: Layout, size: int, limits: Limits, name: 
             f"{name} unpacks to {decoded / _MIB:.0f} MiB, at most {limits.max_decoded_bytes / _MIB:.0f} MiB "
             "are taken; split it"
         )
-    if decoded > 64 * _MIB and decoded > limits.max_ratio * size:
+    if decoded > _UNSUSPICIOUS_BYTES and decoded > limits.max_ratio * size:
         raise PayloadTooLarge(
             f"{name} unpacks to {decoded / size:.0f} times its size, which no real stack does; at most "
             f"{limits.max_ratio:.0f} times are taken. Split it, or save it without compression"
@@ -271,8 +277,20 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-def _as_supported(pixels: npt.NDArray[Any], spec: FovSpec, name: str) -> npt.NDArray[Any]:
-    """The pixels as contiguous uint8, uint16 or float32 of this machine's byte order, all of them finite."""
+def as_supported(pixels: npt.NDArray[Any], spec: FovSpec, name: str) -> npt.NDArray[Any]:
+    """The pixels as contiguous uint8, uint16 or float32 of this machine's byte order, all of them finite.
+
+    Parameters
+    ----------
+    pixels : array [N, C, H, W], any real dtype
+        Returned as it is where it is all that already.
+    name : str
+        What holds them, for messages.
+
+    Raises
+    ------
+    NonFinitePixels
+    """
     kept = pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2
     with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, found below
         pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=") if kept else np.float32)

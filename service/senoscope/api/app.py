@@ -13,6 +13,7 @@ from senoscope import __version__
 from senoscope.api import (
     classify,
     gradcam,
+    inference,
     live,
     models,
     normalization,
@@ -29,7 +30,7 @@ from senoscope.service import Service
 
 _ROUTERS = tuple(
     part.router
-    for part in (classify, gradcam, live, models, normalization, results, series, stagemap, status)
+    for part in (classify, gradcam, inference, live, models, normalization, results, series, stagemap, status)
 )
 
 

@@ -120,7 +120,7 @@ class BodyLimit:
 
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            answer = problem_response(self._error(f"{int(declared) / _MIB:.0f} MiB"))
+            answer = problem_response(self._error(f"{int(declared) / _MIB:.0f} MiB"), scope["path"])
             await answer(scope, receive, send)
         else:
             await self._app(scope, limited_receive, send)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,13 +10,12 @@ from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.accept import wants_csv
 from senoscope.api.body import upload_of
-from senoscope.api.problems import ClientGone
-from senoscope.fov import Fov
+from senoscope.api.stacks import classify_stack
 from senoscope.records import Record
 from senoscope.service import Service
-from senoscope_client.images import FovStack, read_fovs
+from senoscope_client.images import read_fovs
 from senoscope_client.responses import ClassifyResponse
-from senoscope_client.result import CamMode, Source
+from senoscope_client.result import CamMode
 from senoscope_client.tables import results_csv
 
 router = APIRouter()
@@ -72,28 +70,8 @@ async def classify(request: Request, parameters: Annotated[ClassifyParameters, Q
             limits=service.settings.image_limits,
             name=upload.name or "the body",
         )
-    records = await _compute(request, service, stack, upload.name)
+    records = await classify_stack(request, stack.pixels, upload.name)
     return await run_in_threadpool(_answer, request, records, stack.warnings, parameters.cam)
-
-
-async def _compute(request: Request, service: Service, stack: FovStack, name: str | None) -> list[Record]:
-    fovs = [Fov(pixels, Source(kind="upload", file=name, frame=n)) for n, pixels in enumerate(stack.pixels)]
-    job = service.submit_stack(fovs)
-    computing = asyncio.wrap_future(job.done)
-    gone = asyncio.create_task(_until_gone(request))
-    try:
-        await asyncio.wait((computing, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not computing.done():
-            raise ClientGone("the client closed the connection before its stack was done")
-        return computing.result()
-    finally:
-        gone.cancel()
-        job.done.cancel()  # does nothing to one that is done; FOVs not begun are not computed
-
-
-async def _until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], cam: CamMode) -> Response:

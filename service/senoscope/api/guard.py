@@ -36,8 +36,9 @@ class Rule(NamedTuple):
 _READING = frozenset({"GET", "HEAD"})
 # The first that fits counts; what none fits needs admin.
 RULES = (
-    Rule(_READING, re.compile(r"/(livez|readyz)"), None),
+    Rule(_READING, re.compile(r"/(livez|readyz|v2/health/(live|ready))"), None),
     Rule(_READING | {"WEBSOCKET"}, re.compile(r"/.*", re.DOTALL), "read"),
+    Rule(frozenset({"POST"}), re.compile(r"/v2/repository/index"), "read"),
     Rule(frozenset({"POST"}), re.compile(r"/v1/classify"), "classify"),
     Rule(frozenset({"POST"}), re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer"), "classify"),
 )
@@ -116,7 +117,7 @@ class Guard:
             self._refusals.count(
                 refused.reason, method=method, path=scope["path"][:200], client=client[0] if client else None
             )
-            answer = problem_response(refused.error)
+            answer = problem_response(refused.error, scope["path"])
             if isinstance(refused.error, Unauthorized):
                 answer.headers["WWW-Authenticate"] = 'Bearer realm="senoscope"'
             await answer(scope, receive, send)

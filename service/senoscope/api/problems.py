@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents."""
+"""Errors as RFC 9457 problem documents, and under ``/v2`` as the Open Inference Protocol wants them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,27 @@ _log = structlog.get_logger(__name__)
 _MEDIA_TYPE = "application/problem+json"
 
 
-def problem_response(error: SenoscopeError) -> JSONResponse:
-    """The answer to a request that failed in a way that its sender can act on."""
+def problem_response(error: SenoscopeError, path: str = "") -> JSONResponse:
+    """The answer to a request that failed in a way that its sender can act on.
+
+    Parameters
+    ----------
+    path : str, optional
+        That was asked for; it tells which form of errors the client understands.
+    """
     headers = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, PayloadTooLarge | RequestTimeout):
         headers["Connection"] = "close"  # the rest of the body stays unread
-    return _response(error.problem(), headers)
+    return _response(error.problem(), path, headers)
 
 
-def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+def _response(problem: Problem, path: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    if path == "/v2" or path.startswith("/v2/"):
+        # The protocol knows no finer kinds of a wrong request.
+        status = 400 if problem.status in {415, 422} else problem.status
+        return JSONResponse({"error": problem.detail}, status, headers)
     return JSONResponse(problem.model_dump(), problem.status, headers, media_type=_MEDIA_TYPE)
 
 
@@ -44,38 +54,40 @@ class ClientGone(SenoscopeError):
     code, status, title = "client_closed_request", 499, "Client closed request"
 
 
-async def _on_disconnect(_: Request, error: Exception) -> JSONResponse:
-    return problem_response(ClientGone(f"the client closed the connection while it sent: {error}"))
+async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:
+    gone = ClientGone(f"the client closed the connection while it sent: {error}")
+    return problem_response(gone, request.url.path)
 
 
-async def _on_senoscope_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_senoscope_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SenoscopeError)
-    return problem_response(error)
+    return problem_response(error, request.url.path)
 
 
-async def _on_invalid_parameters(_: Request, error: Exception) -> JSONResponse:
+async def _on_invalid_parameters(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
-    return problem_response(InvalidRequest(faults))
+    return problem_response(InvalidRequest(faults), request.url.path)
 
 
-async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
     detail = str(error.detail)
     problem = Problem(
         type=f"urn:senoscope:problem:{code}", title=detail, status=error.status_code, detail=detail, code=code
     )
-    return _response(problem, dict(error.headers or {}))
+    return _response(problem, request.url.path, dict(error.headers or {}))
 
 
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
     _log.error("request failed", path=request.url.path, exc_info=error)
-    return problem_response(SenoscopeError("the service failed on this request; its log tells more"))
+    failed = SenoscopeError("the service failed on this request; its log tells more")
+    return problem_response(failed, request.url.path)
 
 
 def install(app: FastAPI) -> None:
-    """Make an application answer every error as a problem document."""
+    """Make an application answer every error in one of the two forms."""
     app.add_exception_handler(SenoscopeError, _on_senoscope_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
