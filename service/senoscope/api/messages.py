@@ -185,7 +185,7 @@ def _raw(tensor: memoryview, signature: Signature) -> _Request:
     fovs, rest = divmod(len(tensor), one)
     if rest:
         raise InvalidRequest(
-            f"the body has {len(tensor)} bytes; without JSON (Inference-Header-Content-Length: 0) they must be "
+            f"the body has {len(tensor)} bytes; without JSON (Inference-Header-Content-Length: 0) it must be "
             f"{datatype} fields of view of {one} bytes each"
         )
     parameters = {"binary_data_size": len(tensor)}

@@ -1,0 +1,689 @@
+"""``/v2`` on a real server: with Triton's own client, with raw requests, and its decoder with anything."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import tifffile
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tritonclient.utils import InferenceServerException
+from websockets.sync.client import connect
+
+import miniature as mini
+from senoscope.api.app import create_app
+from senoscope.api.compression import unpack
+from senoscope.api.messages import Inference, decode, encode, json_length_of
+from senoscope.api.signature import Signature
+from senoscope.api.tensors import padding
+from senoscope.engine import Ensemble
+from senoscope.engine.gradcam import ensemble_map
+from senoscope.fov import Fov
+from senoscope.records import ResultMaker
+from senoscope.service import Service
+from senoscope.settings import Settings
+from senoscope_client.errors import NotReady, PayloadTooLarge, SenoscopeError
+from senoscope_client.images import Limits
+from senoscope_client.result import Source
+from serving import Server, start_server, stop_server
+
+MODEL = "miniature"
+INFER = f"/v2/models/{MODEL}/infer"
+DATATYPES = {"UINT8": np.uint8, "UINT16": np.uint16, "FP32": np.float32}
+SMALL = {"probability", "label", "network_probabilities", *(f"gradcam_{name}" for name in mini.NAMES)}
+DOCS = Path(__file__).parents[2] / "docs" / "inference-protocol.md"
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(server.url.removeprefix("http://"), concurrency=4) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def fovs() -> np.ndarray:
+    """Four FOVs, uint16, senescent and control by turns, with some texture."""
+    texture = np.random.default_rng(5).integers(0, 50, (4, 3, 250, 300), dtype=np.uint16)
+    return np.stack([mini.bright(), mini.dark()] * 2) + texture
+
+
+def image(pixels: np.ndarray, *, binary: bool = True) -> triton.InferInput:
+    datatype = next(name for name, dtype in DATATYPES.items() if dtype == pixels.dtype)
+    return triton.InferInput("image", list(pixels.shape), datatype).set_data_from_numpy(pixels, binary)
+
+
+def classified(server: Server, pixels: np.ndarray) -> list[dict]:
+    """What ``POST /v1/classify`` says of the same pixels."""
+    buffer = io.BytesIO()
+    np.save(buffer, pixels)
+    answer = httpx.post(f"{server.url}/v1/classify?cam=grid", content=buffer.getvalue(), timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["results"]
+
+
+# -- with Triton's own client
+
+
+def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(MODEL)
+    assert client.is_model_ready(MODEL, "1")
+    assert not client.is_model_ready("other")
+    assert not client.is_model_ready(MODEL, "2")
+    server = client.get_server_metadata()
+    assert server["name"] == "senoscope"
+    assert "binary_tensor_data" in server["extensions"]
+    index = client.get_model_repository_index()
+    assert [(model["name"], model["version"], model["state"]) for model in index] == [(MODEL, "1", "READY")]
+
+
+def test_model_metadata_and_config_agree(client: triton.InferenceServerClient) -> None:
+    metadata = client.get_model_metadata(MODEL)
+    assert metadata == client.get_model_metadata(MODEL, "1")
+    assert (metadata["name"], metadata["versions"]) == (MODEL, ["1"])
+    assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 250, 300]}]
+    shapes = {output["name"]: output["shape"] for output in metadata["outputs"]}
+    assert set(shapes) == SMALL | {"gradcam"}
+    assert shapes["probability"] == [-1]
+    assert shapes["network_probabilities"] == [-1, 7]
+    assert shapes["gradcam"] == [-1, 250, 300]
+    assert shapes["gradcam_efficientnet_b4"] == [-1, 8, 10]
+    config = client.get_model_config(MODEL)
+    assert config == client.get_model_config(MODEL, "1")
+    assert config["max_batch_size"] == 512
+    assert config["input"][0]["dims"] == [3, 250, 300]
+    assert {output["name"]: [-1, *output["dims"]] for output in config["output"]} == shapes
+    assert config["parameters"]["networks"]["string_value"].split(",") == list(mini.NAMES)
+
+
+@pytest.mark.parametrize("datatype", DATATYPES)
+def test_the_same_pixels_get_the_same_answer_as_by_classify(
+    server: Server, client: triton.InferenceServerClient, fovs: np.ndarray, datatype: str
+) -> None:
+    pixels = np.minimum(fovs, np.iinfo(np.uint8).max if datatype == "UINT8" else 65535)
+    pixels = pixels.astype(DATATYPES[datatype])
+    wanted = classified(server, pixels)
+    answer = client.infer(MODEL, [image(pixels)], request_id="the request's own")
+    response = answer.get_response()
+    assert (response["model_name"], response["model_version"]) == (MODEL, "1")
+    assert response["id"] == "the request's own"
+    assert {output["name"] for output in response["outputs"]} == SMALL
+    probabilities = np.array([result["probability"] for result in wanted], np.float32)
+    np.testing.assert_array_equal(answer.as_numpy("probability"), probabilities)
+    assert answer.as_numpy("probability").dtype == np.float32
+    assert [label.decode() for label in answer.as_numpy("label")] == [result["label"] for result in wanted]
+    networks = np.array([[result["networks"][name] for name in mini.NAMES] for result in wanted], np.float32)
+    np.testing.assert_array_equal(answer.as_numpy("network_probabilities"), networks)
+    for name in mini.NAMES:
+        grids = np.array([result["gradcam"]["grids"][name] for result in wanted])
+        np.testing.assert_allclose(answer.as_numpy(f"gradcam_{name}"), grids, rtol=1e-3, atol=1e-6)
+
+
+def test_json_and_binary_tensors_say_the_same(client: triton.InferenceServerClient, fovs: np.ndarray) -> None:
+    names = ["gradcam", "label", "probability", "gradcam_xception"]
+    answers = [
+        client.infer(
+            MODEL,
+            [image(fovs[:2], binary=sent)],
+            outputs=[triton.InferRequestedOutput(name, binary_data=told) for name in names],
+        )
+        for sent in (False, True)
+        for told in (False, True)
+    ]
+    assert [output["name"] for output in answers[0].get_response()["outputs"]] == names
+    assert all("data" in output for output in answers[0].get_response()["outputs"])
+    for answer in answers[1:]:
+        for name in names[:1] + names[2:]:
+            np.testing.assert_array_equal(answer.as_numpy(name), answers[0].as_numpy(name))
+    as_text, as_bytes = (answers[k].as_numpy("label").tolist() for k in (0, 1))
+    assert as_text == ["senescent", "control"]
+    assert as_bytes == [b"senescent", b"control"]
+
+
+def test_gradcam_is_the_ensembles_map(client: triton.InferenceServerClient, fovs: np.ndarray) -> None:
+    names = ["gradcam", "network_probabilities", *(f"gradcam_{name}" for name in mini.NAMES)]
+    answer = client.infer(MODEL, [image(fovs)], outputs=[triton.InferRequestedOutput(name) for name in names])
+    maps = answer.as_numpy("gradcam")
+    assert maps.shape == (4, 250, 300)
+    assert maps[0].max() > 0.5
+    for n in range(4):
+        grids = [np.ascontiguousarray(answer.as_numpy(f"gradcam_{name}")[n]) for name in mini.NAMES]
+        wanted = ensemble_map(grids, answer.as_numpy("network_probabilities")[n], 250, 300)
+        np.testing.assert_allclose(maps[n], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("sent", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("told", [None, "gzip", "deflate"])
+def test_compressed_bodies(
+    client: triton.InferenceServerClient, fovs: np.ndarray, sent: str | None, told: str | None
+) -> None:
+    answer = client.infer(
+        MODEL, [image(fovs)], request_compression_algorithm=sent, response_compression_algorithm=told
+    )
+    assert [label.decode() for label in answer.as_numpy("label")] == ["senescent", "control"] * 2
+
+
+def test_only_who_wants_one_coding_gets_it(server: Server, fovs: np.ndarray) -> None:
+    body, headers = request(fovs[:1])
+    for accept, coding in (("gzip, deflate, br", None), ("gzip", "gzip"), ("identity", None)):
+        answer = post(server, body, {**headers, "Accept-Encoding": accept})
+        assert answer.headers.get("content-encoding") == coding
+        assert answer.json()["outputs"][1]["data"] == ["senescent"]
+
+
+def test_requests_in_parallel_get_their_own_answers(
+    client: triton.InferenceServerClient, fovs: np.ndarray
+) -> None:
+    waiting = [
+        client.async_infer(MODEL, [image(fovs if k % 2 else fovs[::-1])], request_id=str(k)) for k in range(8)
+    ]
+    for k, handle in enumerate(waiting):
+        answer = handle.get_result()
+        assert answer.get_response()["id"] == str(k)
+        labels = [label.decode() for label in answer.as_numpy("label")]
+        assert labels == (["senescent", "control"] if k % 2 else ["control", "senescent"]) * 2
+
+
+def test_asyncio_client(server: Server, fovs: np.ndarray) -> None:
+    async def ask() -> np.ndarray:
+        async with triton_aio.InferenceServerClient(server.url.removeprefix("http://")) as asking:
+            assert await asking.is_model_ready(MODEL)
+            answer = await asking.infer(MODEL, [image(fovs)])
+            return answer.as_numpy("label")
+
+    assert asyncio.run(ask()).tolist() == [b"senescent", b"control"] * 2
+
+
+def test_errors_reach_tritons_client(client: triton.InferenceServerClient, fovs: np.ndarray) -> None:
+    with pytest.raises(
+        InferenceServerException, match="model 'other' is not loaded; 'miniature' is"
+    ) as raised:
+        client.infer("other", [image(fovs)])
+    assert raised.value.status() == "404"
+    with pytest.raises(InferenceServerException, match="no version '7'"):
+        client.infer(MODEL, [image(fovs)], model_version="7")
+    with pytest.raises(InferenceServerException, match=r"shape \[4, 3, 250, 299\]") as raised:
+        client.infer(MODEL, [image(np.ascontiguousarray(fovs[..., 1:]))])
+    assert raised.value.status() == "400"
+    classes = [triton.InferRequestedOutput("probability", class_count=2)]
+    with pytest.raises(InferenceServerException, match="'classification'"):
+        client.infer(MODEL, [image(fovs)], outputs=classes)
+
+
+def test_its_results_are_told_to_subscribers(
+    server: Server, client: triton.InferenceServerClient, fovs: np.ndarray
+) -> None:
+    with connect(server.ws) as live:
+        answer = client.infer(MODEL, [image(fovs)])
+        told = [json.loads(live.recv(timeout=10)) for _ in fovs]
+    assert [(result["source"]["kind"], result["source"]["frame"]) for result in told] == [
+        ("upload", n) for n in range(4)
+    ]
+    probabilities = np.array([result["probability"] for result in told], np.float32)
+    np.testing.assert_array_equal(probabilities, answer.as_numpy("probability"))
+    assert httpx.get(server.url + told[0]["gradcam"]["href"]).status_code == 200
+
+
+# -- with raw requests
+
+
+def request(
+    pixels: np.ndarray | bytes = b"", header_length: int | str | None = None, **changes: object
+) -> tuple[bytes, dict[str, str]]:
+    """A binary request; ``changes`` are to its one input, or with a leading underscore to the whole."""
+    if isinstance(pixels, np.ndarray):
+        datatype = next(name for name, dtype in DATATYPES.items() if dtype == pixels.dtype)
+        tensor = pixels.tobytes()
+        described: dict[str, object] = {"shape": list(pixels.shape), "datatype": datatype}
+    else:
+        tensor = pixels
+        described = {"shape": [1, 3, 250, 300], "datatype": "UINT8"}
+    described |= {"name": "image", "parameters": {"binary_data_size": len(tensor)}}
+    described |= {key: value for key, value in changes.items() if not key.startswith("_")}
+    whole = {"inputs": [{key: value for key, value in described.items() if value is not None}]}
+    whole |= {key[1:]: value for key, value in changes.items() if key.startswith("_")}
+    text = json.dumps(whole).encode()
+    length = len(text) if header_length is None else header_length
+    return text + tensor, {"Inference-Header-Content-Length": str(length)}
+
+
+def post(
+    server: Server, body: bytes, headers: dict[str, str] | None = None, path: str = INFER
+) -> httpx.Response:
+    return httpx.post(server.url + path, content=body, headers=headers, timeout=60)
+
+
+def as_json(data: object, **changes: object) -> tuple[bytes, dict[str, str]]:
+    """A request whose pixels are JSON."""
+    given = {"name": "image", "shape": [1, 3, 250, 300], "datatype": "FP32", "data": data, **changes}
+    return json.dumps({"inputs": [given]}).encode(), {}
+
+
+FOV = np.zeros((1, 3, 250, 300), np.uint8)
+PIXELS = FOV.tobytes()
+COUNT = FOV.size
+
+
+def _with_nan() -> np.ndarray:
+    pixels = FOV.astype(np.float32)
+    pixels[0, 1, 2, 3] = np.nan
+    return pixels
+
+
+def _packed(coding: str, pack: Callable[[bytes], bytes], body: bytes) -> tuple[bytes, dict[str, str]]:
+    return pack(body), {"Content-Encoding": coding}
+
+
+@dataclass(frozen=True)
+class Bad:
+    name: str
+    make: Callable[[], tuple[bytes, dict[str, str]]]
+    says: str
+    status: int = 400
+    path: str = INFER
+
+
+BAD = [
+    Bad("empty body", lambda: (b"", {}), "not JSON"),
+    Bad("no JSON", lambda: (b"nonsense", {}), "not JSON"),
+    Bad("no UTF-8", lambda: (b"\xff\xfe", {}), "not JSON"),
+    Bad("deep JSON", lambda: (b"[" * 100_000, {}), "nested too deeply"),
+    Bad("endless integer", lambda: (b"1" * 10_000, {}), "not JSON"),
+    Bad("JSON of another kind", lambda: (b"[]", {}), "no inference request"),
+    Bad("no inputs", lambda: (b"{}", {}), "inputs"),
+    Bad("empty inputs", lambda: (b'{"inputs": []}', {}), "given 0 times"),
+    Bad("a million wrong outputs", lambda: request(PIXELS, _outputs=[0] * 1_000_000), "outputs"),
+    Bad("binary without its header", lambda: (request(PIXELS)[0], {}), "not JSON"),
+    Bad("header no number", lambda: request(PIXELS, header_length="ten"), "number of bytes"),
+    Bad("header negative", lambda: request(PIXELS, header_length=-1), "number of bytes"),
+    Bad("header endless", lambda: request(PIXELS, header_length="9" * 5000), "number of bytes"),
+    Bad("header beyond the body", lambda: request(PIXELS, header_length=10**9), "only"),
+    Bad("header too short", lambda: request(PIXELS, header_length=20), "not JSON"),
+    Bad("unknown input", lambda: request(PIXELS, name="picture"), "input 'picture' is unknown"),
+    Bad("surrogate as input", lambda: request(PIXELS, name="\ud800"), "is unknown"),
+    Bad(
+        "input twice", lambda: request(b"", _inputs=[json.loads(as_json([])[0])["inputs"][0]] * 2), "2 times"
+    ),
+    Bad("unknown output", lambda: request(PIXELS, _outputs=[{"name": "mask"}]), "output 'mask' is unknown"),
+    Bad("output twice", lambda: request(PIXELS, _outputs=[{"name": "label"}] * 2), "asked for twice"),
+    Bad("unknown datatype", lambda: request(PIXELS, datatype="INT16"), "UINT8"),
+    Bad("datatype missing", lambda: request(PIXELS, datatype=None), "datatype"),
+    Bad("wrong datatype for the bytes", lambda: request(PIXELS, datatype="FP32"), "900000 bytes"),
+    Bad("shape without batch", lambda: request(PIXELS, shape=[3, 250, 300]), "[N, 3, 250, 300]"),
+    Bad("four channels", lambda: request(PIXELS, shape=[1, 4, 250, 300]), "SRS, TPEF, Transmission"),
+    Bad("other size", lambda: request(PIXELS, shape=[1, 3, 300, 250]), "[N, 3, 250, 300]"),
+    Bad("batch of zero", lambda: request(b"", shape=[0, 3, 250, 300]), "at least 1"),
+    Bad("negative batch", lambda: request(PIXELS, shape=[-1, 3, 250, 300]), "[-1, 3, 250, 300]"),
+    Bad("fractional batch", lambda: request(PIXELS, shape=[1.5, 3, 250, 300]), "shape.0"),
+    Bad("text as batch", lambda: request(PIXELS, shape=["1", 3, 250, 300]), "shape.0"),
+    Bad("too many FOVs", lambda: request(PIXELS, shape=[513, 3, 250, 300]), "at most 512", 413),
+    Bad("huge batch", lambda: request(PIXELS, shape=[10**30, 3, 250, 300]), "at most 512", 413),
+    Bad("huge frame", lambda: request(PIXELS, shape=[1, 3, 10**18, 10**18]), "[N, 3, 250, 300]"),
+    Bad("a million dimensions", lambda: request(PIXELS, shape=[1] * 1_000_000), "shape"),
+    Bad(
+        "too few bytes", lambda: request(PIXELS[:-1], parameters={"binary_data_size": COUNT}), "224999 bytes"
+    ),
+    Bad("too many bytes", lambda: request(PIXELS + b"0", parameters={"binary_data_size": COUNT}), "225001"),
+    Bad("wrong byte count", lambda: request(PIXELS, parameters={"binary_data_size": 5}), "binary_data_size"),
+    Bad("text byte count", lambda: request(PIXELS, parameters={"binary_data_size": "225000"}), "binary_data"),
+    Bad("bytes that nobody declares", lambda: request(PIXELS, parameters=None), "follow the JSON"),
+    Bad("data twice", lambda: request(PIXELS, data=[0] * COUNT), "both"),
+    Bad("shared memory", lambda: request(b"", parameters={"shared_memory_region": "a"}), "not offered"),
+    Bad("NaN", lambda: request(_with_nan()), "field of view 0, channel TPEF"),
+    Bad("NaN in JSON", lambda: as_json([float("nan")] * COUNT), "NaN"),
+    Bad("more than float32 holds", lambda: as_json([1e300] * COUNT), "infinite"),
+    Bad("more than float64 holds", lambda: as_json([10**400] + [0] * (COUNT - 1)), "no datatype can hold"),
+    Bad("no data", lambda: as_json(None), "neither data"),
+    Bad("text as data", lambda: as_json("0" * COUNT), "neither data"),
+    Bad("too few values", lambda: as_json([0]), "1 values"),
+    Bad("texts", lambda: as_json(["0"] * COUNT), "not a number"),
+    Bad("nothings", lambda: as_json([None] * COUNT), "not a number"),
+    Bad("booleans", lambda: as_json([True] * COUNT), "not a number"),
+    Bad("list among numbers", lambda: as_json([0] * (COUNT - 1) + [[0]]), "not a number"),
+    Bad("ragged", lambda: as_json([[[[0] * 300] * 250] * 2]), "nested"),
+    Bad("half nested", lambda: as_json([[0] * COUNT]), "nested"),
+    Bad("256 as UINT8", lambda: as_json([256] * COUNT, datatype="UINT8"), "no uint8"),
+    Bad("-1 as UINT16", lambda: as_json([-1] * COUNT, datatype="UINT16"), "no uint16"),
+    Bad("0.5 as UINT16", lambda: as_json([0.5] * COUNT, datatype="UINT16"), "no uint16"),
+    Bad("infinity as UINT8", lambda: as_json([float("inf")] * COUNT, datatype="UINT8"), "no uint8"),
+    Bad("20 MiB of JSON", lambda: (b'{"inputs": [' + b"[]," * 7_000_000, {}), "binary data", 413),
+    Bad(
+        "raw bytes, no whole FOV", lambda: (PIXELS, {"Inference-Header-Content-Length": "0"}), "900000 bytes"
+    ),
+    Bad(
+        "flag no boolean", lambda: request(PIXELS, _parameters={"binary_data_output": "yes"}), "true or false"
+    ),
+    Bad("parameters no object", lambda: request(PIXELS, _parameters=[1]), "parameters"),
+    Bad("id no text", lambda: request(PIXELS, _id=5), "id"),
+    Bad("unknown coding", lambda: _packed("br", bytes, b"{}"), "Content-Encoding 'br'"),
+    Bad("two codings", lambda: _packed("gzip, deflate", bytes, b"{}"), "Content-Encoding"),
+    Bad("no gzip", lambda: _packed("gzip", bytes, b"{}"), "cannot be unpacked"),
+    Bad(
+        "cut off gzip",
+        lambda: _packed("gzip", lambda body: gzip.compress(body)[:-9], PIXELS),
+        "single, whole",
+    ),
+    Bad("gzip and more", lambda: _packed("gzip", lambda body: gzip.compress(body) + b"x", b"{}"), "single"),
+    Bad("gzip as deflate", lambda: _packed("deflate", gzip.compress, b"{}"), "cannot be unpacked"),
+    Bad(
+        "300 kB that unpack to 300 MB",
+        lambda: _packed("gzip", gzip.compress, bytes(300 << 20)),
+        "64 MiB",
+        413,
+    ),
+    Bad("the same as deflate", lambda: _packed("deflate", zlib.compress, bytes(300 << 20)), "64 MiB", 413),
+    Bad("unknown model", lambda: request(PIXELS), "'other' is not loaded", 404, "/v2/models/other/infer"),
+    Bad("odd model", lambda: request(PIXELS), "not loaded", 404, "/v2/models/%ED%A0%80%0A/infer"),
+    Bad(
+        "unknown version",
+        lambda: request(PIXELS),
+        "no version '2'",
+        404,
+        f"/v2/models/{MODEL}/versions/2/infer",
+    ),
+    Bad("unknown path", lambda: request(PIXELS), "Not Found", 404, f"/v2/models/{MODEL}/explain"),
+    Bad("no POST", lambda: request(PIXELS), "Method Not Allowed", 405, f"/v2/models/{MODEL}/config"),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
+def test_bad_requests_are_told_what_is_wrong_and_the_next_is_served(server: Server, bad: Bad) -> None:
+    body, headers = bad.make()
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    answer = post(server, body, headers, bad.path)
+    grown = process.memory_info().rss - before
+    assert answer.status_code == bad.status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()) == {"error"}
+    assert bad.says in answer.json()["error"]
+    assert len(answer.json()["error"]) < 600
+    assert grown < 150e6
+    assert post(server, *request(FOV)).json()["outputs"][1]["data"] == ["control"]
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_two_gigabytes_are_refused_in_the_protocols_form(server: Server) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(2048):
+            yield bytes(1 << 20)
+
+    for headers in ({"Content-Length": str(2 << 30)}, {}):
+        answer = httpx.post(server.url + INFER, content=endless(), headers=headers, timeout=60)
+        assert answer.status_code == 413
+        assert "--max-upload-mib" in answer.json()["error"]
+
+
+def test_an_answer_beyond_the_limit_is_not_begun(server: Server) -> None:
+    stack = np.zeros((400, 3, 250, 300), np.uint8)
+    body, headers = request(stack, _outputs=[{"name": "gradcam"}])
+    before = server.stream()["batch"]["classified"]
+    answer = post(server, body, headers)
+    assert answer.status_code == 413
+    assert "binary data" in answer.json()["error"]
+    assert server.stream()["batch"]["classified"] == before
+
+
+def test_the_body_may_be_pixels_and_nothing_else(server: Server, fovs: np.ndarray) -> None:
+    answer = post(server, fovs.astype("<f4").tobytes(), {"Inference-Header-Content-Length": "0"})
+    outputs = {output["name"]: output for output in answer.json()["outputs"]}
+    assert outputs["label"] == {
+        "name": "label",
+        "datatype": "BYTES",
+        "shape": [4],
+        "data": ["senescent", "control"] * 2,
+    }
+
+
+def test_json_may_be_nested_and_know_keys_that_the_service_does_not(server: Server) -> None:
+    body = {
+        "model_name": MODEL,
+        "id": "ä\u2028",
+        "parameters": {"sequence_id": 5, "sequence_start": True, "priority": 2, "timeout": 1},
+        "inputs": [
+            {
+                "name": "image",
+                "shape": [1, 3, 250, 300],
+                "datatype": "UINT16",
+                "data": mini.bright()[None].tolist(),
+            }
+        ],
+        "outputs": [{"name": "label", "parameters": {"binary_data": False}}],
+    }
+    answer = post(server, json.dumps(body).encode()).json()
+    assert answer["id"] == "ä\u2028"
+    assert answer["outputs"] == [{"name": "label", "datatype": "BYTES", "shape": [1], "data": ["senescent"]}]
+
+
+def test_binary_outputs_follow_the_json_in_its_order(server: Server, fovs: np.ndarray) -> None:
+    outputs = [{"name": "label"}, {"name": "network_probabilities", "parameters": {"binary_data": False}}]
+    outputs.append({"name": "probability"})
+    body, headers = request(fovs[:2], _outputs=outputs, _parameters={"binary_data_output": True})
+    answer = post(server, body, headers)
+    assert answer.headers["content-type"] == "application/octet-stream"
+    length = int(answer.headers["inference-header-content-length"])
+    told = json.loads(answer.content[:length])["outputs"]
+    assert [output.get("parameters") for output in told] == [
+        {"binary_data_size": 24},
+        None,
+        {"binary_data_size": 8},
+    ]
+    tensors = answer.content[length:]
+    assert tensors[:24] == b"\x09\0\0\0senescent\x07\0\0\0control"
+    means = np.mean(np.reshape(told[1]["data"], (2, 7)), axis=1)
+    np.testing.assert_allclose(np.frombuffer(tensors[24:], "<f4"), means, rtol=1e-6)
+
+
+def test_what_a_client_that_left_would_have_got_is_not_computed(server: Server) -> None:
+    body, headers = request(np.zeros((300, 3, 250, 300), np.uint8))
+    before = server.stream()["batch"]["classified"]
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(server.url + INFER, content=body, headers=headers, timeout=httpx.Timeout(30, read=0.3))
+    server.wait(lambda status: status["batch"]["waiting"] == 0)
+    assert server.stream()["batch"]["classified"] - before < 300
+
+
+def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", "--batch-queue", "50")
+    try:
+        body, headers = request(np.zeros((256, 3, 250, 300), np.uint8))
+        answers: list[httpx.Response] = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(post(server, body, headers))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert refused
+        assert {answer.status_code for answer in answers} == {200, 503}
+        assert all("try again" in answer.json()["error"] for answer in refused)
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    finally:
+        stop_server(server)
+
+
+def test_before_it_is_ready_it_lives_and_says_why(miniature: Path) -> None:
+    service = Service(Settings(model=str(miniature), device="cpu", stream="", results=""))  # never started
+
+    async def ask() -> dict[str, httpx.Response]:
+        transport = httpx.ASGITransport(create_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://senoscope") as asking:
+            paths = ("/v2", "/v2/health/live", "/v2/health/ready", f"/v2/models/{MODEL}/ready")
+            return {path: await asking.get(path) for path in paths}
+
+    answers = asyncio.run(ask())
+    assert [answer.status_code for answer in answers.values()] == [200, 200, 503, 503]
+    assert "being loaded" in answers["/v2/health/ready"].json()["error"]
+
+
+# -- the decoder alone
+
+
+@pytest.fixture(scope="module")
+def ensemble(miniature: Path) -> Iterator[Ensemble]:
+    with Ensemble.load(miniature, device="cpu", threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def signature(ensemble: Ensemble) -> Signature:
+    return Signature(ensemble, max_fovs=512)
+
+
+@pytest.mark.parametrize("length_of_id", range(0, 20, 3))
+@pytest.mark.parametrize("packed", [False, True])
+def test_binary_pixels_are_not_copied_and_lie_aligned(
+    signature: Signature, length_of_id: int, packed: bool
+) -> None:
+    pixels = np.random.default_rng(1).random((2, 3, 250, 300), np.float32)
+    whole, headers = request(pixels, _id="x" * length_of_id)
+    length = json_length_of(headers["Inference-Header-Content-Length"])
+    pad = padding(length)
+    if packed:
+        body = unpack(memoryview(zlib.compress(whole)), "deflate", len(whole), pad)
+    else:
+        body = memoryview(bytearray(pad) + whole)[pad:]
+    asked = decode(body, length, signature, Limits())
+    np.testing.assert_array_equal(asked.pixels, pixels)
+    assert np.shares_memory(asked.pixels, np.frombuffer(body, np.uint8))
+    assert asked.pixels.flags.aligned
+
+
+def test_an_answer_of_another_ensemble_is_not_given(
+    ensemble: Ensemble, signature: Signature, tmp_path: Path
+) -> None:
+    fov = Fov(mini.bright(), Source(kind="upload"))
+    (prediction,) = ensemble.predict(fov.pixels)
+    record = ResultMaker(ensemble, 24, linked=True).make(fov, prediction, ensemble.model_range, 0, 0)
+    signature.require_same([record])
+    answer = encode(signature, None, [(signature.outputs["label"], False)], [record])
+    assert json.loads(answer.parts[0])["outputs"][0]["data"] == ["senescent"]
+    with Ensemble.load(mini.build(tmp_path / "other", seed=50), device="cpu", threads=1) as other:
+        loaded_since = Signature(other, max_fovs=512)
+    with pytest.raises(NotReady, match="another ensemble"):
+        loaded_since.require_same([record])
+
+
+def test_no_more_is_decoded_than_the_limits_say(signature: Signature) -> None:
+    limits = Limits(max_decoded_bytes=1 << 20)
+    for body, headers in (request(np.zeros((2, 3, 250, 300), np.float32)), as_json([0] * COUNT)):
+        header = headers.get("Inference-Header-Content-Length")
+        with pytest.raises(PayloadTooLarge, match="at most"):
+            decode(memoryview(body), json_length_of(header), signature, limits)
+
+
+def check(body: bytes, header: str | None, signature: Signature) -> None:
+    """Decoding gives a request that can be computed, or an error that its sender is told."""
+    try:
+        asked: Inference | SenoscopeError = decode(
+            memoryview(bytearray(body)), json_length_of(header), signature, Limits()
+        )
+    except SenoscopeError as refused:
+        asked = refused
+    if isinstance(asked, SenoscopeError):
+        assert 400 <= asked.status < 500
+        assert asked.detail.isprintable()
+    else:
+        assert asked.pixels.shape[1:] == (3, 250, 300)
+        assert asked.pixels.dtype in (np.uint8, np.uint16, np.float32)
+        assert asked.outputs
+
+
+HEADERS = st.none() | st.integers(-5, 600_000).map(str) | st.text(max_size=20)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=st.binary(max_size=300), header=HEADERS)
+def test_any_bytes_decode_or_are_refused(signature: Signature, body: bytes, header: str | None) -> None:
+    check(body, header, signature)
+
+
+@st.composite
+def nearly_right(draw: st.DrawFn) -> tuple[bytes, str | None]:
+    """A request that is right, but for what was drawn to be anything."""
+
+    def value(*right: object) -> object:
+        return draw(st.sampled_from(right) | ANYTHING) if draw(st.integers(0, 4)) == 0 else right[0]
+
+    tensor = draw(st.sampled_from([PIXELS, PIXELS[:-1], PIXELS * 2, b""]))
+    given_input = {
+        "name": value("image", "label"),
+        "shape": [value(1, 2, 0, -1, 10**40), value(3, 1), value(250), value(300)],
+        "datatype": value("UINT8", "UINT16", "FP32", "BYTES"),
+        "parameters": value({"binary_data_size": value(len(tensor), COUNT)}, None, {}),
+        "data": value(None, [0] * COUNT, [[0]]),
+    }
+    output = {
+        "name": value("label", "gradcam", "gradcam_xception"),
+        "parameters": value(None, {"binary_data": 1}),
+    }
+    whole = {
+        "id": value("1"),
+        "inputs": value([given_input], [given_input] * 2),
+        "outputs": value(None, [output], [output, {"name": "probability"}]),
+        "parameters": value(None, {"binary_data_output": True}, {"binary_data_output": None}),
+    }
+    text = json.dumps(value(whole)).encode()
+    return text + tensor, draw(st.just(str(len(text))) | HEADERS) if draw(st.booleans()) else str(len(text))
+
+
+@settings(max_examples=300, deadline=None)
+@given(nearly=nearly_right())
+def test_anything_in_place_of_what_is_right_decodes_or_is_refused(
+    signature: Signature, nearly: tuple[bytes, str | None]
+) -> None:
+    check(*nearly, signature)
+
+
+# -- what the documentation shows
+
+
+def printed(folder: Path, command: list[str]) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.system("curl")
+@pytest.mark.system("sh")
+def test_the_examples_of_the_documentation_run_as_printed(tmp_path: Path, fovs: np.ndarray) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", fovs, photometric="minisblack", metadata={"axes": "TCYX"})
+    server = start_server(mini.build(tmp_path / "starter", name="starter"), tmp_path / "log.txt")
+    try:
+        address = server.url.removeprefix("http://")
+        text = DOCS.read_text(encoding="utf-8").replace("localhost:8750", address)
+        (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        (shell,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        lines = printed(tmp_path, [sys.executable, "-c", python]).splitlines()
+        assert [line.split()[0] for line in lines] == ["senescent", "control"] * 2
+        shell = shell.replace("python -c", f"'{sys.executable}' -c").replace("curl", "curl -sS")
+        answer = json.loads(printed(tmp_path, ["sh", "-c", shell]))
+        labels = next(output for output in answer["outputs"] if output["name"] == "label")
+        assert labels["data"] == ["senescent", "control"] * 2
+    finally:
+        stop_server(server)
