@@ -216,7 +216,7 @@ def _parse(text: memoryview, limits: Limits) -> _Request:
 
 
 # Functions of Python's own, because other threads get their turn between two calls of them: megabytes of
-# numbers would otherwise hold up the live stream until all of them are parsed.
+# numbers would otherwise hold up the live stream until the last one is parsed.
 def _parse_int(digits: str) -> int:
     return int(digits)
 

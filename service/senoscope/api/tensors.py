@@ -26,6 +26,7 @@ from senoscope_client.images import Limits, as_supported
 
 _MIB = 1024 * 1024
 _ALIGNMENT = 16
+# Numbers in JSON are read and written in steps, so that other threads get their turn in between.
 _VALUES_AT_ONCE = 4096
 _NAME = f"input {INPUT!r}"
 
@@ -89,7 +90,9 @@ def pixels_of_bytes(
     """
     expected = prod(shape) * dtype.itemsize
     if type(size) is not int or size != expected:
-        raise InvalidRequest(f"{_NAME} has {expected} bytes by its shape and datatype, not binary_data_size")
+        raise InvalidRequest(
+            f"{_NAME} has {expected} bytes by its shape and datatype; its binary_data_size says otherwise"
+        )
     if len(tensor) != expected:
         raise InvalidRequest(
             f"{_NAME} has {expected} bytes, but {len(tensor)} bytes follow the JSON; does "
@@ -112,19 +115,10 @@ def pixels_of_json(
     data = _flat(data, shape)
     if len(data) != prod(shape):
         raise InvalidRequest(f"data of {_NAME} has {len(data)} values, its shape says {prod(shape)}")
-    if not set(map(type, data)) <= {int, float}:
-        raise InvalidRequest(f"data of {_NAME} holds something that is not a number")
-    try:
-        values = np.array(data, np.float64)
-    except OverflowError:
-        raise InvalidRequest(f"data of {_NAME} holds a number that no datatype can hold") from None
-    if dtype.kind == "u":
-        with np.errstate(invalid="ignore"):
-            whole = values == np.floor(values)
-        if not (whole & (values >= 0) & (values <= np.iinfo(dtype).max)).all():
-            raise InvalidRequest(f"data of {_NAME} holds a number that is no {dtype.name}; FP32 takes any")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
-        pixels = values.astype(dtype).reshape(shape)
+    pixels = np.empty(len(data), dtype)
+    for k in range(0, len(data), _VALUES_AT_ONCE):
+        pixels[k : k + _VALUES_AT_ONCE] = _numbers(data[k : k + _VALUES_AT_ONCE], dtype)
+    pixels = pixels.reshape(shape)
     return as_supported(pixels, signature.spec, _NAME)
 
 
@@ -137,12 +131,28 @@ def bytes_of(values: Values) -> memoryview:
 
 
 def json_of(values: Values) -> str:
-    """An output as flat JSON, written in steps, so that other threads get their turn in between."""
+    """An output as flat JSON."""
     if isinstance(values, list):
         return json.dumps(values)
     flat = values.reshape(-1)
     steps = range(0, flat.size, _VALUES_AT_ONCE)
     return f"[{', '.join(json.dumps(flat[k : k + _VALUES_AT_ONCE].tolist())[1:-1] for k in steps)}]"
+
+
+def _numbers(data: list[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if not set(map(type, data)) <= {int, float}:
+        raise InvalidRequest(f"data of {_NAME} holds something that is not a number")
+    try:
+        values = np.array(data, np.float64)
+    except OverflowError:
+        raise InvalidRequest(f"data of {_NAME} holds a number that no datatype can hold") from None
+    if dtype.kind == "u":
+        with np.errstate(invalid="ignore"):
+            whole = values == np.floor(values)
+        if not (whole & (values >= 0) & (values <= np.iinfo(dtype).max)).all():
+            raise InvalidRequest(f"data of {_NAME} holds a number that is no {dtype.name}; FP32 takes any")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        return values.astype(dtype)
 
 
 def _flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
