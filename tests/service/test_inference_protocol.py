@@ -36,7 +36,7 @@ from senoscope.api.tensors import padding
 from senoscope.engine import Ensemble
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.fov import Fov
-from senoscope.records import ResultMaker
+from senoscope.loaded import Loaded
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.errors import NotReady, PayloadTooLarge, SenoscopeError
@@ -523,11 +523,12 @@ def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> 
 
 
 def test_before_it_is_ready_it_lives_and_says_why(miniature: Path) -> None:
-    service = Service(Settings(model=str(miniature), device="cpu", stream="", results=""))  # never started
+    options = {"device": "cpu", "stream": "", "results": "", "database_url": "none"}
+    service = Service(Settings(model=str(miniature), **options))  # never started
 
     async def ask() -> dict[str, httpx.Response]:
         transport = httpx.ASGITransport(create_app(service))
-        async with httpx.AsyncClient(transport=transport, base_url="http://senoscope") as asking:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as asking:
             paths = ("/v2", "/v2/health/live", "/v2/health/ready", f"/v2/models/{MODEL}/ready")
             return {path: await asking.get(path) for path in paths}
 
@@ -540,14 +541,14 @@ def test_before_it_is_ready_it_lives_and_says_why(miniature: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ensemble(miniature: Path) -> Iterator[Ensemble]:
-    with Ensemble.load(miniature, device="cpu", threads=1) as loaded:
-        yield loaded
+def loaded(miniature: Path) -> Iterator[Loaded]:
+    with Ensemble.load(miniature, device="cpu", threads=1) as ensemble:
+        yield Loaded.of(ensemble, deadline_ms=24)
 
 
 @pytest.fixture(scope="module")
-def signature(ensemble: Ensemble) -> Signature:
-    return Signature(ensemble, max_fovs=512)
+def signature(loaded: Loaded) -> Signature:
+    return Signature(loaded, max_fovs=512)
 
 
 @pytest.mark.parametrize("length_of_id", range(0, 20, 3))
@@ -570,16 +571,16 @@ def test_binary_pixels_are_not_copied_and_lie_aligned(
 
 
 def test_an_answer_of_another_ensemble_is_not_given(
-    ensemble: Ensemble, signature: Signature, tmp_path: Path
+    loaded: Loaded, signature: Signature, tmp_path: Path
 ) -> None:
     fov = Fov(mini.bright(), Source(kind="upload"))
-    (prediction,) = ensemble.predict(fov.pixels)
-    record = ResultMaker(ensemble, 24, linked=True).make(fov, prediction, ensemble.model_range, 0, 0)
+    (prediction,) = loaded.ensemble.predict(fov.pixels)
+    record = loaded.maker.make(fov, prediction, loaded.ensemble.model_range, 0, 0)
     signature.require_same([record])
     answer = encode(signature, None, [(signature.outputs["label"], False)], [record])
     assert json.loads(answer.parts[0])["outputs"][0]["data"] == ["senescent"]
     with Ensemble.load(mini.build(tmp_path / "other", seed=50), device="cpu", threads=1) as other:
-        loaded_since = Signature(other, max_fovs=512)
+        loaded_since = Signature(Loaded.of(other, deadline_ms=24), max_fovs=512)
     with pytest.raises(NotReady, match="another ensemble"):
         loaded_since.require_same([record])
 
