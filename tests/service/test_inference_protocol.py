@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -430,6 +431,24 @@ def test_two_gigabytes_are_refused_in_the_protocols_form(server: Server) -> None
         answer = httpx.post(server.url + INFER, content=endless(), headers=headers, timeout=60)
         assert answer.status_code == 413
         assert "--max-upload-mib" in answer.json()["error"]
+
+
+def test_a_request_right_behind_one_that_was_refused_unread_is_served(server: Server) -> None:
+    body, headers = request(FOV.astype(np.float32))
+    sent = b""
+    for path in ("/v2/models/other/infer", INFER):
+        head = {"Host": "localhost", "Content-Length": str(len(body)), **headers}
+        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
+        sent += "\r\n".join([*lines, "", ""]).encode() + body
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(sent)
+        received = b""
+        while b'"control"' not in received:
+            chunk = connection.recv(65536)
+            assert chunk, received
+            received += chunk
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"404", b"200"]
 
 
 def test_an_answer_beyond_the_limit_is_not_begun(server: Server) -> None:

@@ -93,8 +93,9 @@ class GuardedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Hang up on a client that was answered before its body was read: it could send that for ever."""
+        unread = self.conn.their_state is h11.SEND_BODY  # asked first: the next request may begin right here
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY:
+        if unread:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
