@@ -12,12 +12,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from senoscope_client.errors import SenoscopeError
 from senoscope_client.exposure import is_local_endpoint
 from senoscope_client.result import Result
+from senoscope_client.synthetic import CHANNELS, HEIGHT, WIDTH
 from senoscope_client.tables import LINE_HEADING, result_line, results_csv
 
 DEFAULT_URL: Final = "http://127.0.0.1:8750"
@@ -48,10 +50,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="senoscope-client", description="The microscope's side of Senoscope."
     )
+    parser.add_argument("--version", action="version", version=version("senoscope"))
     commands = parser.add_subparsers(dest="command", required=True)
 
     publish = commands.add_parser("publish", help="send fields of view as a simulated microscope")
-    publish.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="TIFF or NPY stacks, or folders")
+    publish.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="TIFF or NPY stacks, or folders of them",
+    )
     publish.add_argument("--synthetic", action="store_true", help="send synthetic fields of view instead")
     publish.add_argument("--endpoint", default=DEFAULT_STREAM, help="to bind (default: %(default)s)")
     publish.add_argument("--instrument", default="simulator", help="name (default: %(default)s)")
@@ -60,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument(
         "--frames", type=_count, metavar="N", help="stop after N; synthetic: never, if absent"
     )
+    publish.add_argument("--height", type=_count, default=HEIGHT, help="rows of a FOV (default: %(default)s)")
+    publish.add_argument("--width", type=_count, default=WIDTH, help="columns (default: %(default)s)")
     publish.add_argument("--loop", action="store_true", help="begin the files anew when they are through")
     publish.add_argument("--seed", type=_whole, default=0, help="of synthetic FOVs (default: %(default)s)")
     publish.add_argument("--axes", help="of the files, such as PCYX, where they do not tell")
@@ -138,8 +149,9 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         )
     source: FrameSource
     if options.synthetic:
-        source = MosaicScan(options.seed, frames=options.frames)
+        source = MosaicScan(options.seed, frames=options.frames, height=options.height, width=options.width)
     else:
+        from senoscope_client.images import FovSpec
         from senoscope_client.replay import Replay
 
         source = Replay(
@@ -148,6 +160,7 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             loop=options.loop,
             axes=options.axes,
             channels=options.channels,
+            spec=FovSpec(CHANNELS, options.height, options.width),
         )
     publisher = FramePublisher(
         options.endpoint,

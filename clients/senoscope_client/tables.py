@@ -26,7 +26,7 @@ def result_line(result: Result) -> str:
     frame = "" if source.frame is None else str(source.frame)
     return (
         f"{_origin(source)[:32]:<32} {frame:>6}  {result.label:<10} {result.probability:>11.3f} "
-        f"{result.timing_ms.total:>8.1f}  {_flags(result.flags)}"
+        f"{result.timing_ms.total:>8.1f}  {flag_words(result.flags)}"
     ).rstrip()
 
 
@@ -81,6 +81,14 @@ def _origin(source: Source) -> str:
     name = f"{source.instrument}/{source.series_id}" if source.kind == "stream" else source.file
     # Whoever names a series or a file has no business with the terminal's cursor and colours.
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name or source.kind)
+
+
+def flag_words(flags: Iterable[Flag]) -> str:
+    """Flags for people, such as ``saturated:SRS(4%)``: code, channel, and how much of it."""
+    return " ".join(
+        _flags([flag]) + (f"({flag.value:.0%})" if flag.channel and flag.value is not None else "")
+        for flag in flags
+    )
 
 
 def _flags(flags: Iterable[Flag]) -> str:

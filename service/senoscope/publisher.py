@@ -73,7 +73,9 @@ class ResultPublisher:
             if self.gate is not None:
                 self.gate.close()
             self._context.destroy(0)
-            raise OSError(f"results cannot be published at {endpoint}: {error}") from error
+            raise OSError(
+                f"results cannot be published at {endpoint}: {error}; --results takes another endpoint"
+            ) from error
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def tell(self, record: Record) -> None:

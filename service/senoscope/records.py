@@ -201,12 +201,15 @@ class ResultMaker:
     def _flags(self, fov: Fov, bounds: IntensityRange) -> list[Flag]:
         flags = []
         names = self.ensemble.manifest.input.channel_names
-        for name, fraction in zip(names, bounds.saturated_fraction(fov.pixels), strict=True):
+        for name, high, fraction in zip(
+            names, bounds.high, bounds.saturated_fraction(fov.pixels), strict=True
+        ):
             if fraction >= _SATURATED_FRACTION:
                 flags.append(
                     Flag(
                         code="saturated",
-                        message=f"{name} exceeds the intensity range in {fraction:.1%} of its pixels",
+                        message=f"{name} is above the {bounds.source}'s intensity range (to {high:g}) in "
+                        f"{fraction:.1%} of its pixels; detail there is lost to the networks",
                         channel=name,
                         value=round(float(fraction), 6),
                     )

@@ -54,6 +54,24 @@ def test_publish_sends_so_many_frames_and_counts_them(free_endpoint, listener, c
     assert {(h.instrument, h.series_id) for h in headers} == {("nlo-1", "s")}
 
 
+def test_publish_of_another_size(free_endpoint, listener):
+    options = [
+        "--endpoint",
+        free_endpoint,
+        "--rate",
+        "200",
+        "--frames",
+        "1",
+        "--height",
+        "64",
+        "--width",
+        "48",
+    ]
+    assert main(["publish", "--synthetic", *options]) == 0
+    (image,) = (h for h in headers_until_end(listener) if isinstance(h, ImageHeader))
+    assert image.shape == (3, 64, 48)
+
+
 def test_publish_does_not_send_into_the_void(free_endpoint, capsys):
     options = ["--endpoint", free_endpoint, "--frames", "1"]
     assert main(["publish", "--synthetic", *options, "--wait-s", "0.05"]) == 1
@@ -93,7 +111,7 @@ def test_watch_over_websocket(capsys):
         assert main(["watch", "--url", url, "--count", "1"]) == 0
     heading, line = capsys.readouterr().out.splitlines()
     assert heading.split() == ["source", "FOV", "label", "probability", "ms", "flags"]
-    assert line.split() == ["nlo-1/s", "0", "senescent", "0.750", "3.5", "saturated:SRS"]
+    assert line.split() == ["nlo-1/s", "0", "senescent", "0.750", "3.5", "saturated:SRS(10%)"]
 
 
 def test_watch_over_zeromq(capsys):

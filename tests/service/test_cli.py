@@ -57,7 +57,8 @@ def test_classify_as_json_lines_and_csv(miniature: Path, stack: Path) -> None:
 
 
 def test_classify_writes_overlays(miniature: Path, stack: Path, tmp_path: Path) -> None:
-    assert run("classify", stack, "--cam", tmp_path / "maps", "--model", miniature).returncode == 0
+    done = run("classify", stack, "--json", "--cam", tmp_path / "maps", "--model", miniature)
+    assert all(json.loads(line)["gradcam"]["grids"] for line in done.stdout.splitlines())
     names = sorted(path.name for path in (tmp_path / "maps").iterdir())
     assert names == [f"stack_{n:04d}_{c}.png" for n in (0, 1) for c in ("SRS", "TPEF", "Transmission")]
     assert cv2.imread(str(tmp_path / "maps" / names[0])).shape == (250, 300, 3)
@@ -108,6 +109,15 @@ def test_mistakes_are_one_line(arguments: list[str], code: int, message: str) ->
     assert "Traceback" not in done.stderr
 
 
+def test_what_is_not_installed_is_named() -> None:
+    for package, extra in (("senoscope", "service"), ("senoscope_training", "training")):
+        blocked = f"import sys; sys.modules['typer'] = None; from {package}.__main__ import main; main()"
+        done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert f'typer is not installed; this command needs `pip install "senoscope[{extra}]"`' in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_a_busy_port_is_named(miniature: Path) -> None:
     import socket
 
@@ -141,6 +151,12 @@ def test_demo_with_a_given_ensemble(miniature: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (summary["sent"], summary["classified"], summary["lost"]) == (6, 6, 0)
     assert done.stderr.count("truth") == 6, "without a terminal there is a line for each FOV"
+
+
+def test_demo_scans_fields_of_view_of_the_ensembles_size(tmp_path: Path) -> None:
+    small = mini.build(tmp_path / "small", height=168, width=360)
+    done = run("demo", "--model", small, "--frames", "3", "--port", "0", "--no-browser", "--json")
+    assert json.loads(done.stdout)["classified"] == 3, done.stderr
 
 
 def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path) -> None:

@@ -211,6 +211,15 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     assert "trained on 20 of these 30 FOVs" in on_training.stderr
 
 
+def test_evaluate_tells_its_own_remedies(home: Path, miniature: Path) -> None:
+    done = subprocess.run(
+        command("evaluate", miniature, home / "data"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "--fit pad" in done.stderr
+    assert "data.fit" not in done.stderr
+
+
 def test_a_back_end_that_is_not_there_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     done = train(home / "small.yaml")

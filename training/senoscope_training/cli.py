@@ -10,13 +10,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from senoscope import __version__
 from senoscope_training.dataset.commands import check, import_zenodo, synthesize
 from senoscope_training.evaluate_commands import evaluate
 from senoscope_training.export_commands import export
 from senoscope_training.learning.commands import run
 from senoscope_training.report.commands import report
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and export Senoscope's ensembles.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train and export Senoscope's ensembles.",
+)
 
 
 class _Weights(StrEnum):
@@ -34,9 +40,21 @@ _ModelsDir = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
     """Train and export Senoscope's ensembles."""
+    del version
 
 
 @app.command()

@@ -50,6 +50,7 @@ def evaluate(
     from senoscope.engine.locations import default_models_dir, find_ensemble
     from senoscope_training.config import DataConfig
     from senoscope_training.dataset.model import DataSetError
+    from senoscope_training.dataset.pixels import SIZE_REMEDY
     from senoscope_training.evaluate import evaluate as run
     from senoscope_training.experiment import atomic_file
     from senoscope_training.progress import TextReporter
@@ -65,7 +66,9 @@ def evaluate(
             with atomic_file(out) as file:
                 file.write(done.to_csv().encode())
     except (EnsembleError, DataSetError, DeviceError, OSError) as error:
-        print(f"senoscope-train: {error}", file=sys.stderr)
+        # The size is the ensemble's and there is no configuration: the remedies are options here.
+        words = str(error).replace(SIZE_REMEDY, "Say --fit pad or --fit resize, or crop the file")
+        print(f"senoscope-train: {words}", file=sys.stderr)
         raise typer.Exit(1) from error
     if done.trained_on:
         print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -47,6 +48,8 @@ class TrainingReporter:
         self._whole: TaskID | None = None
         self._tasks: dict[str, TaskID] = {}
         self._stages: dict[str, str] = {}
+        self._units = self._done = self._earlier = 0
+        self._began_s = time.monotonic()
 
     def __enter__(self) -> TrainingReporter:
         self._bars.start()
@@ -59,18 +62,19 @@ class TrainingReporter:
 
     def __call__(self, progress: Progress) -> None:
         """Take notice of a step."""
+        if not progress.network and progress.stage == "training":
+            self._begin()
         if not self._console.is_terminal:
             self._print(progress)
             return
         if not progress.network:
-            if progress.stage == "training":
-                self._begin()
-            else:
+            if progress.stage != "training":
                 self._bars.console.print(f"{progress.stage}: {progress.detail}", markup=False)
             return
         if progress.stage.endswith(" finished"):
             if self._whole is not None:
                 self._bars.advance(self._whole)
+            self._bars.console.print(_words(progress), markup=False, highlight=False)
             return
         self._show(progress)
 
@@ -79,6 +83,7 @@ class TrainingReporter:
         experiment = read_experiment(self._config.directory)
         total = len(experiment.provenance["folds"]) * self._config.runs * len(units_of(self._config))
         done = total - len(experiment.missing)
+        self._units, self._done, self._earlier, self._began_s = total, done, done, time.monotonic()
         self._whole = self._bars.add_task("all", total=total, completed=done, detail="")
 
     def _show(self, progress: Progress) -> None:
@@ -103,7 +108,18 @@ class TrainingReporter:
         if step and self._stages.get(progress.network) == progress.stage:
             return
         self._stages[progress.network] = progress.stage
-        words = [progress.network, progress.stage, progress.detail]
-        self._console.print(
-            ": ".join(word for word in words if word), markup=False, highlight=False, soft_wrap=True
-        )
+        words = _words(progress)
+        if progress.stage.endswith(" finished"):
+            self._done += 1
+            words += f" ({self._done} of {self._units}; {self._left()})"
+        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        """How long the rest takes if it goes on like this."""
+        took_s = time.monotonic() - self._began_s
+        left_s = took_s / (self._done - self._earlier) * (self._units - self._done)
+        return f"{took_s / 60:.0f} min so far, about {left_s / 60:.0f} min to go"
+
+
+def _words(progress: Progress) -> str:
+    return ": ".join(word for word in (progress.network, progress.stage, progress.detail) if word)

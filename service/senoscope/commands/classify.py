@@ -24,7 +24,7 @@ from senoscope.settings import Settings
 from senoscope_client.errors import SenoscopeError
 from senoscope_client.images import FovStack, read_fovs
 from senoscope_client.result import Source
-from senoscope_client.tables import results_csv
+from senoscope_client.tables import flag_words, results_csv
 
 
 def classify(
@@ -77,7 +77,7 @@ def classify(
                     for record in _classify_stack(ensemble, maker, stack, str(path)):
                         records.append(record)
                         if as_json:
-                            print(record.json("grid" if cam is None else "none").decode(), flush=True)
+                            print(record.json("grid").decode(), flush=True)
                         if cam is not None:
                             _write_overlays(record, cam, stem, spec.channels)
                         progress.advance(task)
@@ -136,6 +136,6 @@ def _print_table(records: list[Record]) -> None:
             f"[{colour}]{r.label}[/{colour}]",
             f"{bar(r.probability, 12)} {r.probability:.3f}",
             f"{r.uncertainty.agreement:.0%}",
-            ", ".join(flag.code for flag in r.flags),
+            flag_words(r.flags),
         )
     Console().print(table)

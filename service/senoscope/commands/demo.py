@@ -90,6 +90,7 @@ def demo(
             f"The service answers at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second."
         )
         publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
+        publish += _size_options(model_facts["manifest"]["input"])
         publish += ["--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
         score = DemoScore(seed)
         interrupted = False
@@ -233,6 +234,10 @@ def _watch(
             score.add(result)
             table.show(result)
             quiet_since_s = None
+
+
+def _size_options(model_input: dict[str, Any]) -> list[str]:
+    return ["--height", str(model_input["height"]), "--width", str(model_input["width"])]
 
 
 def _frames_sent(stream: dict[str, object]) -> int:

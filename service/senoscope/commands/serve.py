@@ -15,6 +15,7 @@ import uvicorn
 
 from senoscope.api.app import create_app
 from senoscope.api.server import server_config
+from senoscope.engine.locations import find_ensemble
 from senoscope.exposure import check_exposure
 from senoscope.logs import configure_logging
 from senoscope.service import Service
@@ -26,6 +27,7 @@ _log = structlog.get_logger(__name__)
 def serve(settings: Settings) -> None:
     """Subscribe to the microscope's frames, classify them, and answer over HTTP, WebSocket and ZeroMQ."""
     configure_logging(settings.log_format)
+    find_ensemble(settings.model, settings.models_dir)  # a name that is not there is one clear line too
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     failures: list[Exception] = []

@@ -27,6 +27,7 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _MAX_PNG_PIXELS = 64 * 1024 * 1024
 _ONE_PER_FILE = "Save each field of view as a file of its own"
 _SAVE_AGAIN = "Save it again, or leave it out"
+SIZE_REMEDY = "Set data.fit to pad or resize, set input to the size of the files, or crop the file"
 _KINDS: tuple[tuple[type[SenoscopeError], str, str], ...] = (
     (AmbiguousAxes, "axes", "Save it as TIFF with axes CYX and the channels' names, or as NPY [C, H, W]"),
     (
@@ -202,7 +203,7 @@ def size_fault(file: str, height: int, width: int, size: InputConfig) -> Fault:
         "size",
         file,
         f"has {height}x{width} pixels, input asks for {size.height}x{size.width}",
-        "Set data.fit to pad or resize, set input to the size of the files, or crop the file",
+        SIZE_REMEDY,
     )
 
 
