@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import platform
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -19,7 +21,6 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import miniature as mini
-from misbehaving import Microscope
 from serving import Server
 
 T = TypeVar("T")
@@ -58,7 +59,8 @@ class Listener(threading.Thread):
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
         self.results: list[dict] = []
-        self._live = connect(server.ws, max_queue=None)
+        self._open = contextlib.ExitStack()
+        self._live = self._open.enter_context(connect(server.ws, max_queue=None))
         self.start()
 
     def run(self) -> None:
@@ -69,39 +71,64 @@ class Listener(threading.Thread):
                     self.results.append(result)
 
     def close(self) -> None:
-        self._live.close()
+        self._open.close()
         self.join()
 
 
-class Poster(threading.Thread):
-    """Posts stacks back to back until told to stop."""
+class Poster:
+    """A process that posts stacks back to back until it is closed.
+
+    A process of its own, as other people's clients are: in the test's, it would hold up the listeners, and
+    what was measured would be the test.
+
+    Attributes
+    ----------
+    answers : list of dict
+        Status, count, seconds, and compute time of each FOV; complete after `close`.
+    """
 
     def __init__(self, server: Server, fovs: int) -> None:
-        super().__init__(daemon=True)
-        self.answers: list[httpx.Response] = []
-        self.seconds: list[float] = []
-        self._server, self._fovs, self._body = server, fovs, stack(fovs)
-        self._ended = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while not self._ended.is_set():
-            began = time.perf_counter()
-            answer = httpx.post(f"{self._server.url}/v1/classify", content=self._body, timeout=600)
-            self.seconds.append(time.perf_counter() - began)
-            self.answers.append(answer)
+        self.answers: list[dict] = []
+        command = [sys.executable, str(Path(__file__).with_name("posting.py")), server.url, str(fovs)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def close(self) -> None:
-        self._ended.set()
-        self.join()
+        told, _ = self._process.communicate("\n", timeout=660)  # after the answer that is awaited
+        assert self._process.returncode == 0
+        self.answers = [json.loads(line) for line in told.splitlines()]
 
 
-def scan(scope: Microscope, frames: int, rate_hz: float) -> None:
-    pixels = mini.bright()
-    began = time.perf_counter()
-    for n in range(frames):
-        time.sleep(max(0.0, began + n / rate_hz - time.perf_counter()))
-        scope.send(scope.frame(n, pixels))
+class Scan:
+    """A simulated microscope in a process of its own: the same FOVs again and again, at a steady rate."""
+
+    def __init__(self, server: Server, frames: int, rate_hz: float, folder: Path) -> None:
+        path = folder / "scan.npy"
+        path.write_bytes(stack(16))
+        options = ["--endpoint", server.frames, "--frames", str(frames), "--rate", f"{rate_hz:.3f}", "--json"]
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "senoscope_client.cli",
+                "publish",
+                str(path),
+                "--loop",
+                "--json",
+                *options,
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> dict:
+        """Wait for its last frame, and return its summary."""
+        told, _ = self._process.communicate(timeout=3600)
+        assert self._process.returncode == 0
+        return json.loads(told)
 
 
 def capacity_hz(server: Server) -> float:

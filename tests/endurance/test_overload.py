@@ -1,53 +1,88 @@
-"""Frames that come faster than they can be computed, while a stack is posted."""
+"""Live frames beside stacks that are posted back to back, and frames faster than they can be computed."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
-from enduring import Endurance, Listener, Poster, capacity_hz, percentiles, scan, stack
-from misbehaving import Microscope
+from enduring import Endurance, Listener, Poster, Scan, capacity_hz, percentiles, stack
 from serving import Server
 
 
 @pytest.mark.timeout(3600)
-def test_overload_drops_the_oldest_and_recovers(start: Callable[..., Server], endurance: Endurance) -> None:
+def test_no_live_frame_is_lost_beside_stacks(
+    start: Callable[..., Server], endurance: Endurance, tmp_path: Path
+) -> None:
+    server = start("--live-backlog", "100000")
+    rate_hz = 0.6 * capacity_hz(server)
+    seconds = endurance.scale(5, 300)
+    frames = int(rate_hz * seconds)
+    listener, poster = Listener(server), Poster(server, 200)
+    try:
+        server.wait(lambda status: status["live_clients"]["connected"] == 1)
+        sent = Scan(server, frames, rate_hz, tmp_path).end()
+        server.wait(lambda status: status["live"]["classified"] + status["live"]["dropped"] == frames, 60)
+    finally:
+        poster.close()
+    status = server.wait(lambda status: len(listener.results) == status["live"]["classified"], 60)
+    listener.close()
+    endurance.tell(
+        seconds=seconds,
+        rate_hz=round(rate_hz, 1),
+        sent_hz=round(frames / sent["seconds"], 1),
+        frames=frames,
+        dropped=status["live"]["dropped"],
+        stacks=len(poster.answers),
+        live_queue_ms=percentiles([r["timing_ms"]["queue"] for r in listener.results]),
+        live_compute_ms=percentiles([r["timing_ms"]["compute"] for r in listener.results]),
+        stack_batch_ms=percentiles([ms for answer in poster.answers for ms in answer["compute_ms"]]),
+    )
+    assert status["live"]["dropped"] == 0
+    assert [r["source"]["frame"] for r in listener.results] == list(range(frames))
+    assert poster.answers
+    assert [(a["status"], a["count"]) for a in poster.answers] == [(200, 200)] * len(poster.answers)
+
+
+@pytest.mark.timeout(3600)
+def test_overload_drops_the_oldest_and_recovers(
+    start: Callable[..., Server], endurance: Endurance, tmp_path: Path
+) -> None:
     server = start("--live-backlog", "100000", "--batch-queue", "100")
     rate_hz = 3 * capacity_hz(server)
     frames = int(rate_hz * endurance.scale(4, 60))
-    scope, listener = Microscope(server.frames), Listener(server)
+    listener = Listener(server)
     refusals: list[float] = []
+    server.wait(lambda status: status["live_clients"]["connected"] == 1)
+    poster = Poster(server, 200)
     try:
-        server.wait(lambda status: status["live_clients"]["connected"] == 1)
-        poster = Poster(server, 200)
-        scanning = threading.Thread(target=scan, args=(scope, frames, rate_hz))
-        scanning.start()
+        scan = Scan(server, frames, rate_hz, tmp_path)
         server.wait(lambda status: status["live"]["dropped"] > 0 and status["batch"]["waiting"] > 0, 60)
         body = stack(1)
-        while scanning.is_alive():
-            began = time.perf_counter()
-            answer = httpx.post(f"{server.url}/v1/classify", content=body, timeout=60)
-            if answer.status_code == 503:
-                refusals.append((time.perf_counter() - began) * 1e3)
-                assert answer.json()["code"] == "busy"
-                assert int(answer.headers["Retry-After"]) >= 1
-            time.sleep(0.05)
-        scanning.join()
+        with httpx.Client(timeout=60) as client:
+            while scan.running:
+                began = time.perf_counter()
+                answer = client.post(f"{server.url}/v1/classify", content=body)
+                if answer.status_code == 503:
+                    refusals.append((time.perf_counter() - began) * 1e3)
+                    assert answer.json()["code"] == "busy"
+                    assert int(answer.headers["Retry-After"]) >= 1
+                time.sleep(0.05)
         ended = time.perf_counter()
-        status = server.wait(lambda status: status["live"]["waiting"] == 0, 60)
+        sent = scan.end()
+        server.wait(lambda status: status["live"]["waiting"] == 0, 60)
         recovered_s = time.perf_counter() - ended
-        poster.close()
     finally:
-        scope.close()
+        poster.close()
     status = server.wait(lambda status: len(listener.results) == status["live"]["classified"], 60)
     listener.close()
     received = status["receiver"]["messages"]["image"]
     endurance.tell(
         rate_hz=round(rate_hz, 1),
+        sent_hz=round(frames / sent["seconds"], 1),
         frames=frames,
         received=received,
         classified=status["live"]["classified"],

@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.accept import wants_csv
-from senoscope.api.body import upload_of
-from senoscope.api.stacks import classify_stack
+from senoscope.api.stacks import IMAGE_CONTENT, ImageParameters, classify_stack, posted_stack
 from senoscope.records import Record
 from senoscope.service import Service
-from senoscope_client.images import read_fovs
 from senoscope_client.responses import ClassifyResponse
 from senoscope_client.result import CamMode
 from senoscope_client.tables import results_csv
@@ -21,14 +18,10 @@ from senoscope_client.tables import results_csv
 router = APIRouter()
 
 
-class ClassifyParameters(BaseModel):
+class ClassifyParameters(ImageParameters):
     """Query parameters of ``POST /v1/classify``."""
 
-    model_config = ConfigDict(extra="forbid")
-
     cam: CamMode = "none"
-    axes: str | None = None
-    channels: str | None = None
 
 
 @router.post(
@@ -38,10 +31,7 @@ class ClassifyParameters(BaseModel):
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {
-                kind: {"schema": {"type": "string", "format": "binary"}}
-                for kind in ("image/tiff", "application/x-npy", "application/octet-stream")
-            }
+            "content": IMAGE_CONTENT
             | {
                 "multipart/form-data": {
                     "schema": {
@@ -59,18 +49,8 @@ async def classify(request: Request, parameters: Annotated[ClassifyParameters, Q
     service: Service = request.app.state.service
     service.require_ready()
     service.require_room()  # before a body is read that could not be queued
-    async with upload_of(request) as upload:
-        stack = await run_in_threadpool(
-            read_fovs,
-            upload.file,
-            service.loaded.spec,
-            media_type=upload.media_type,
-            axes=parameters.axes,
-            channels=parameters.channels.split(",") if parameters.channels else None,
-            limits=service.settings.image_limits,
-            name=upload.name or "the body",
-        )
-    records = await classify_stack(request, stack.pixels, upload.name)
+    stack, name = await posted_stack(request, parameters)
+    records = await classify_stack(request, stack.pixels, name)
     return await run_in_threadpool(_answer, request, records, stack.warnings, parameters.cam)
 
 

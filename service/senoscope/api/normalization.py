@@ -5,26 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from senoscope.api.body import upload_of
+from senoscope.api.stacks import IMAGE_CONTENT, ImageParameters, posted_stack
 from senoscope.service import Service
 from senoscope_client.errors import Conflict
-from senoscope_client.images import read_fovs
 
 router = APIRouter()
 
 
-class CalibrationParameters(BaseModel):
+class CalibrationParameters(ImageParameters):
     """Query parameters of ``POST /v1/normalization/calibrate``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     # Half a GiB of pixels wait for the fit at most, at the size of the paper's FOVs.
     fovs: int | None = Field(None, ge=1, le=500)
-    axes: str | None = None
-    channels: str | None = None
 
 
 @router.get("/v1/normalization")
@@ -37,15 +32,7 @@ async def normalization(request: Request) -> dict[str, Any]:
 
 @router.post(
     "/v1/normalization/calibrate",
-    openapi_extra={
-        "requestBody": {
-            "required": False,
-            "content": {
-                kind: {"schema": {"type": "string", "format": "binary"}}
-                for kind in ("image/tiff", "application/x-npy", "application/octet-stream")
-            },
-        }
-    },
+    openapi_extra={"requestBody": {"required": False, "content": IMAGE_CONTENT}},
 )
 async def calibrate(
     request: Request, response: Response, parameters: Annotated[CalibrationParameters, Query()]
@@ -65,17 +52,7 @@ async def calibrate(
         service.range.begin(parameters.fovs)
         response.status_code = 202
     else:
-        async with upload_of(request) as upload:
-            stack = await run_in_threadpool(
-                read_fovs,
-                upload.file,
-                service.loaded.spec,
-                media_type=upload.media_type,
-                axes=parameters.axes,
-                channels=parameters.channels.split(",") if parameters.channels else None,
-                limits=service.settings.image_limits,
-                name=upload.name or "the body",
-            )
+        stack, _ = await posted_stack(request, parameters)
         await run_in_threadpool(service.range.calibrate, list(stack.pixels), service.loaded)
     return service.range.describe(service.loaded)
 

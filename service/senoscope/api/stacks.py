@@ -1,18 +1,60 @@
-"""A posted stack on its way through the service, given up where its client leaves."""
+"""A posted stack on its way through the service: read, classified, given up where its client leaves."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import numpy.typing as npt
 from fastapi import Request
+from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.body import upload_of
 from senoscope.api.problems import ClientGone
 from senoscope.fov import Fov
 from senoscope.records import Record
 from senoscope.service import Service
+from senoscope_client.images import FovStack, read_fovs
 from senoscope_client.result import Source
+
+# Of a request's body, for OpenAPI.
+IMAGE_CONTENT: Final[dict[str, Any]] = {
+    kind: {"schema": {"type": "string", "format": "binary"}}
+    for kind in ("image/tiff", "application/x-npy", "application/octet-stream")
+}
+
+
+class ImageParameters(BaseModel):
+    """Query parameters that tell what a posted file does not."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    axes: str | None = None
+    channels: str | None = None
+
+
+async def posted_stack(request: Request, parameters: ImageParameters) -> tuple[FovStack, str | None]:
+    """The fields of view in a request, and the name of their file.
+
+    Raises
+    ------
+    SenoscopeError
+        If there is no file, or it cannot be read, or does not fit the ensemble.
+    """
+    service: Service = request.app.state.service
+    async with upload_of(request) as upload:
+        stack = await run_in_threadpool(
+            read_fovs,
+            upload.file,
+            service.loaded.spec,
+            media_type=upload.media_type,
+            axes=parameters.axes,
+            channels=parameters.channels.split(",") if parameters.channels else None,
+            limits=service.settings.image_limits,
+            name=upload.name or "the body",
+        )
+    return stack, upload.name
 
 
 async def classify_stack(request: Request, pixels: npt.NDArray[Any], name: str | None = None) -> list[Record]:

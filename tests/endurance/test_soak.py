@@ -1,0 +1,91 @@
+"""Frames at full speed for a long time: nothing is lost uncounted, nothing grows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from websockets.sync.client import connect
+
+from enduring import Endurance, Listener, Scan, capacity_hz, percentiles
+from serving import Server
+
+_EVERY_S = 0.5
+
+
+class Watch(threading.Thread):
+    """Memory, file descriptors and threads of a server as time goes by."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self.memory_mib: list[float] = []
+        self.descriptors: list[int] = []
+        self.threads: list[int] = []
+        self._process = psutil.Process(server.process.pid)
+        self._ended = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._ended.wait(_EVERY_S):
+            with self._process.oneshot():
+                self.memory_mib.append(self._process.memory_info().rss / 2**20)
+                self.descriptors.append(self._process.num_fds())
+                self.threads.append(self._process.num_threads())
+
+    def close(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+@pytest.mark.timeout(6 * 3600)
+def test_soak(start: Callable[..., Server], endurance: Endurance, tmp_path: Path) -> None:
+    server = start("--live-backlog", "1000")
+    frames = endurance.scale(1000, 200_000)
+    rate_hz = 1.5 * capacity_hz(server)  # somewhat more than it can do: it is never idle
+    listeners = [Listener(server), Listener(server)]
+    with connect(server.ws, max_queue=1, close_timeout=1):  # reads nothing more once its queue is full
+        server.wait(lambda status: status["live_clients"]["connected"] == 3)
+        watch = Watch(server)
+        began = time.perf_counter()
+        sent = Scan(server, frames, rate_hz, tmp_path).end()
+        server.wait(
+            lambda status: status["live"]["classified"] + status["live"]["dropped"] == sent["sent"], 60
+        )
+        watch.close()
+        seconds = time.perf_counter() - began
+        status = server.wait(
+            lambda status: all(len(one.results) == status["live"]["classified"] for one in listeners), 60
+        )
+    for listener in listeners:
+        listener.close()
+    last = slice(len(watch.memory_mib) // 5, None)
+    memory = watch.memory_mib[last]
+    endurance.tell(
+        frames=frames,
+        seconds=round(seconds),
+        hz=round(status["live"]["classified"] / seconds, 1),
+        classified=status["live"]["classified"],
+        dropped=status["live"]["dropped"],
+        stalled_client_lost=status["live_clients"]["lost"],
+        memory_mib_last_80={"min": round(min(memory), 1), "max": round(max(memory), 1)},
+        descriptors_last_80=sorted(set(watch.descriptors[last])),
+        threads_last_80=sorted(set(watch.threads[last])),
+        live_total_ms=percentiles([r["timing_ms"]["total"] for r in listeners[0].results]),
+    )
+    (series,) = status["receiver"]["series"]
+    assert series["missing"] == 0
+    assert status["live"]["classified"] + status["live"]["dropped"] == frames
+    assert status["run_log"]["written"] >= status["live"]["classified"]
+    for listener in listeners:
+        told = [result["source"]["frame"] for result in listener.results]
+        assert told == sorted(set(told))
+    assert [r["id"] for r in listeners[0].results] == [r["id"] for r in listeners[1].results]
+    if endurance.long:
+        assert status["live_clients"]["lost"] > 0, "the stalled client was none"
+        assert max(memory) - min(memory) <= 20
+        assert len(set(watch.threads[last])) == 1
+        assert max(watch.descriptors[last]) - min(watch.descriptors[last]) <= 2  # whoever asks for the status

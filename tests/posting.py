@@ -1,0 +1,35 @@
+"""Posts stacks of so many FOVs back to back until a line comes in; a line of JSON out per answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+
+import httpx
+
+from enduring import stack
+
+
+def main(url: str, fovs: int) -> None:
+    body = stack(fovs)
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()), daemon=True).start()
+    with httpx.Client(timeout=600) as client:
+        while not ended.is_set():
+            began = time.perf_counter()
+            answer = client.post(f"{url}/v1/classify", content=body)
+            seconds = time.perf_counter() - began
+            told = answer.json()
+            told = {
+                "status": answer.status_code,
+                "seconds": seconds,
+                "count": told.get("count"),
+                "compute_ms": [result["timing_ms"]["compute"] for result in told.get("results", [])],
+            }
+            print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
