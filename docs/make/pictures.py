@@ -25,9 +25,10 @@ from senoscope.records import ResultMaker
 from senoscope.render import overlay_png, scale_channel
 from senoscope_client.microscope import MosaicScan
 from senoscope_client.result import Source
-from senoscope_client.synthetic import synthesize
+from senoscope_client.synthetic import PIXEL_SIZE_UM, synthesize
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
+WHITE = (255, 255, 255)
 SEED, FRAMES, IMAGES = 2023, 14, Path(__file__).parents[1] / "images"
 
 
@@ -43,11 +44,32 @@ def montage(ensemble: Ensemble) -> None:
         pictures = [cv2.cvtColor((c * 255).astype(np.uint8), cv2.COLOR_GRAY2BGR) for c in channels]
         overlay = overlay_png(prediction.map(), channels[0])
         pictures.append(cv2.imdecode(np.frombuffer(overlay, np.uint8), cv2.IMREAD_COLOR))
-        names = ["SRS", "TPEF", "Transmission", f"{prediction.label} {prediction.probability:.2f}"]
-        for picture, name in zip(pictures, names, strict=True):
-            cv2.putText(picture, name, (8, 240), FONT, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
+        words = f"{prediction.label} {prediction.probability:.2f}"
+        cv2.putText(pictures[3], words, (8, 240), FONT, 0.6, WHITE, 1, cv2.LINE_AA)
+        draw_scale_bar(pictures[0], 20)
         rows.append(np.hstack(pictures))
+    rows.insert(0, headings(["SRS", "TPEF", "Transmission", "Grad-CAM over SRS"], rows[0].shape[1]))
     cv2.imwrite(str(IMAGES / "gradcam.png"), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+
+
+def headings(names: list[str], width: int) -> np.ndarray:
+    """A line of titles, the last with the colours that its map goes through, from 0 to 1."""
+    line = np.zeros((26, width, 3), np.uint8)
+    step = width // len(names)
+    for n, name in enumerate(names):
+        cv2.putText(line, name, (n * step + 8, 18), FONT, 0.5, WHITE, 1, cv2.LINE_AA)
+    ramp = cv2.applyColorMap(np.linspace(0, 255, 70).astype(np.uint8)[None], cv2.COLORMAP_INFERNO)
+    line[8:20, width - 90 : width - 20] = ramp
+    for digit, x in (("0", width - 102), ("1", width - 14)):
+        cv2.putText(line, digit, (x, 19), FONT, 0.45, WHITE, 1, cv2.LINE_AA)
+    return line
+
+
+def draw_scale_bar(picture: np.ndarray, length_um: int) -> None:
+    """A bar of a length in micrometres, in the lower left corner."""
+    right = 10 + round(length_um / PIXEL_SIZE_UM)
+    cv2.rectangle(picture, (10, 236), (right, 239), WHITE, cv2.FILLED)
+    cv2.putText(picture, f"{length_um} um", (12, 229), FONT, 0.45, WHITE, 1, cv2.LINE_AA)
 
 
 def screen(ensemble: Ensemble) -> None:

@@ -17,13 +17,15 @@ def _service(request: Request) -> Service:
     return service
 
 
-@router.api_route("/livez", methods=["GET", "HEAD"])
+@router.head("/livez", include_in_schema=False)
+@router.get("/livez")
 async def livez() -> dict[str, str]:
     """Whether the process answers at all."""
     return {"status": "alive"}
 
 
-@router.api_route("/readyz", methods=["GET", "HEAD"])
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
     """200 after warm-up and test vectors, while FOVs can be classified; otherwise 503 with the reason.
 

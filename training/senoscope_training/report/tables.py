@@ -59,6 +59,7 @@ class Cell:
         95 % bootstrap interval of the mean, over FOVs.
     largest : float
         Of all runs.
+    runs : int
     """
 
     mean: float
@@ -66,6 +67,7 @@ class Cell:
     low: float
     high: float
     largest: float
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _row(system: str, runs: list[Prediction]) -> Row:
             continue
         mean, sd = mean_sd(values)
         low, high = bootstrap(truth, scores, metric)
-        cells[name] = Cell(mean, sd, low, high, max(values))
+        cells[name] = Cell(mean, sd, low, high, max(values), len(values))
     return Row(system, len(runs), len(truth), cells, TABLE_2.get(system, PaperRow()), tuple(notes))
 
 
@@ -192,8 +194,10 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def shown(cell: Cell | None) -> str:
-    """A cell as the paper writes it, in percent."""
-    return "-" if cell is None else f"{cell.mean * 100:.1f} ± {cell.sd * 100:.1f}"
+    """A cell as the paper writes it, in percent; a single run has no deviation."""
+    if cell is None:
+        return "-"
+    return f"{cell.mean * 100:.1f}" + (f" ± {cell.sd * 100:.1f}" if cell.runs > 1 else "")
 
 
 def per_run_csv(experiment: Experiment) -> str:
