@@ -27,7 +27,6 @@ _log = structlog.get_logger(__name__)
 def serve(settings: Settings) -> None:
     """Subscribe to the microscope's frames, classify them, and answer over HTTP, WebSocket and ZeroMQ."""
     configure_logging(settings.log_format)
-    find_ensemble(settings.model, settings.models_dir)  # a name that is not there is one clear line too
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     failures: list[Exception] = []
@@ -39,6 +38,7 @@ def serve(settings: Settings) -> None:
     check_exposure(settings, host)
     service = Service(settings, on_failure=stop)
     config = _loaded(server_config(create_app(service), settings))
+    find_ensemble(settings.model, settings.models_dir)  # a name that is not there is one clear line too
     server = _Server(config, service)
     scheme = "https" if settings.tls_cert else "http"
     typer.echo(f"Senoscope listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", err=True)
