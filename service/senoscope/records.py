@@ -31,6 +31,8 @@ from senoscope_client.result import (
 
 # Below this a few hot pixels would raise the flag on every field of view.
 _SATURATED_FRACTION = 0.01
+# A blocked beam leaves noise around the detector's offset, and perhaps some hot pixels.
+_SIGNAL_FRACTION = 0.001
 
 
 class _Clock:
@@ -212,6 +214,16 @@ class ResultMaker:
                         f"{fraction:.1%} of its pixels; detail there is lost to the networks",
                         channel=name,
                         value=round(float(fraction), 6),
+                    )
+                )
+        for name, fraction in zip(names, bounds.signal_fraction(fov.pixels), strict=True):
+            if fraction < _SIGNAL_FRACTION:
+                flags.append(
+                    Flag(
+                        code="no_signal",
+                        message=f"{name} shows next to nothing; is its light on, and its detector? Otherwise "
+                        "this field of view is empty. The label means little",
+                        channel=name,
                     )
                 )
         if not self.ensemble.manifest.for_science:

@@ -90,6 +90,14 @@ def test_saturated_channels_are_flagged_with_their_fraction(server: Server) -> N
     assert (flag["channel"], flag["value"]) == ("TPEF", pytest.approx(0.2))
 
 
+def test_channels_without_light_are_flagged(server: Server) -> None:
+    fov = mini.bright()
+    fov[2] = np.random.default_rng(0).integers(0, 40, fov[2].shape)
+    fov[2, 3, :5] = 4000  # hot pixels
+    (result,) = post(server, npy(fov), "application/x-npy").json()["results"]
+    assert [flag["channel"] for flag in result["flags"] if flag["code"] == "no_signal"] == ["Transmission"]
+
+
 @pytest.mark.parametrize("cam", ["none", "grid", "png"])
 def test_cam_comes_inline_as_asked_for(server: Server, fovs: np.ndarray, cam: str) -> None:
     result = post(server, npy(fovs[0]), "application/x-npy", cam=cam).json()["results"][0]

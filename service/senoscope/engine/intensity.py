@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+_DARK = np.float32(0.05)
+
 
 @dataclass(frozen=True)
 class IntensityRange:
@@ -32,11 +34,21 @@ class IntensityRange:
 
     def saturated_fraction(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Fraction of the pixels above the range, per channel, of one field of view [C, H, W]."""
-        # Whole numbers are compared with whole numbers: converting the pixels first takes 10 times as long.
-        whole = pixels.dtype.kind == "u"
-        limits = [math.floor(high) if whole else high for high in self.high]
-        above = [np.count_nonzero(plane > limit) for plane, limit in zip(pixels, limits, strict=True)]
-        return np.asarray(np.array(above, np.float64) / pixels[0].size)
+        return _fraction_above(pixels, self.high)
+
+    def signal_fraction(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Fraction of the pixels that are brighter than the lowest 5 % of the range, per channel."""
+        return _fraction_above(pixels, self.low + _DARK * (self.high - self.low))
+
+
+def _fraction_above(pixels: npt.NDArray[Any], limits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    # Whole numbers are compared with whole numbers: converting the pixels first takes 10 times as long.
+    whole = pixels.dtype.kind == "u"
+    above = [
+        np.count_nonzero(plane > (math.floor(limit) if whole else limit))
+        for plane, limit in zip(pixels, limits, strict=True)
+    ]
+    return np.asarray(np.array(above, np.float64) / pixels[0].size)
 
 
 def fit_range(stack: npt.NDArray[Any], k_iqr: float = 3.5) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
