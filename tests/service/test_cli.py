@@ -18,7 +18,7 @@ import pytest
 
 import miniature as mini
 from senoscope.settings import Settings
-from serving import free_port
+from serving import free_port, start_server, stop_server
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -209,3 +209,13 @@ def test_doctor(miniature: Path) -> None:
     sick = run("doctor", "--json", "--model", "none-such")
     assert sick.returncode == 1
     assert {f["topic"] for f in json.loads(sick.stdout) if f["verdict"] == "fail"} == {"ensemble"}
+
+
+def test_doctor_knows_a_service_that_runs_already(miniature: Path, tmp_path: Path) -> None:
+    server = start_server(miniature, tmp_path / "log.txt")
+    try:
+        done = run("doctor", "--model", miniature, "--port", server.url.rpartition(":")[2])
+    finally:
+        stop_server(server)
+    assert "a Senoscope service listens on" in done.stdout.replace("\n", " ")
+    assert "already: ready" in done.stdout.replace("\n", " ")

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import httpx
 import onnxruntime as ort
 import typer
 import zmq
@@ -126,8 +127,21 @@ def _port(settings: Settings) -> Finding:
         # With the listener's own options: on Windows a busy port can be bound twice otherwise.
         socket.create_server((settings.host, settings.port)).close()
     except OSError as error:
+        running = _running(settings)
+        if running is not None:
+            return Finding("port", "ok", f"a Senoscope service listens on {where} already: {running}")
         return Finding("port", "note", f"{where} cannot be listened on now: {error.strerror or error}")
     return Finding("port", "ok", f"{where} is free")
+
+
+def _running(settings: Settings) -> str | None:
+    """What the service at that address says of itself, if it is one."""
+    scheme = "https" if settings.tls_cert else "http"
+    try:
+        told = httpx.get(f"{scheme}://{settings.host}:{settings.port}/readyz", timeout=2, verify=False).json()  # noqa: S501 - nothing is told to it
+        return str(told["status"]).replace("_", " ")
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _stream(settings: Settings) -> Finding:
