@@ -1,0 +1,90 @@
+/* Command lines of the form `--name value`, checked and converted; whatever is wrong ends the program with 2.
+ */
+#ifndef SENOSCOPE_OPTIONS_H
+#define SENOSCOPE_OPTIONS_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum {
+    OPTION_FLAG,     /* bool */
+    OPTION_TEXT,     /* const char * */
+    OPTION_COUNT,    /* long, at least 1 */
+    OPTION_POSITIVE, /* double, above 0 */
+    OPTION_SECONDS   /* double, at least 0 */
+} option_kind;
+
+typedef struct {
+    const char *name; /* with its dashes; NULL ends a table */
+    option_kind kind;
+    void *value;
+    const char *help;
+} option;
+
+static const char *const option_metavar[] = {"", " TEXT", " N", " NUMBER", " SECONDS"};
+
+static inline _Noreturn void options_fail(const char *program, const char *name, const char *what) {
+    fprintf(stderr, "%s: %s: %s; --help tells the options\n", program, name, what);
+    exit(2);
+}
+
+static inline _Noreturn void options_help(const char *usage, const option *table) {
+    printf("usage: %s\n\n", usage);
+    for (const option *each = table; each->name; each++) {
+        const int used = printf("  %s%s", each->name, option_metavar[each->kind]);
+        printf("%*s%s\n", used < 28 ? 28 - used : 1, "", each->help);
+    }
+    exit(0);
+}
+
+static inline void option_set(const char *program, const option *chosen, const char *text) {
+    char *rest = NULL;
+    double number = 0;
+    switch (chosen->kind) {
+    case OPTION_FLAG: *(bool *)chosen->value = true; return;
+    case OPTION_TEXT:
+        /* An empty variable in a script must not turn encryption off. */
+        if (!*text) options_fail(program, chosen->name, "needs a value");
+        *(const char **)chosen->value = text;
+        return;
+    case OPTION_COUNT:
+        *(long *)chosen->value = strtol(text, &rest, 10);
+        if (rest == text || *rest || *(long *)chosen->value < 1 || *(long *)chosen->value > 2000000000L)
+            options_fail(program, chosen->name, "needs a whole number, at least 1");
+        return;
+    default:
+        number = strtod(text, &rest);
+        if (rest == text || *rest || !isfinite(number) || number < 0 || number > 1e6 ||
+            (chosen->kind == OPTION_POSITIVE && number < 1e-3))
+            options_fail(program, chosen->name,
+                         chosen->kind == OPTION_POSITIVE ? "needs a number from 0.001 to 1000000"
+                                                         : "needs a number of seconds, at least 0");
+        *(double *)chosen->value = number;
+    }
+}
+
+/* Fill in what the table points at; what is no option moves to the front of `argv`, and its count returns. */
+static inline int options_read(const char *program, const char *usage, const option *table, int argc,
+                               char **argv) {
+    int others = 0;
+    for (int k = 1; k < argc; k++) {
+        if (strncmp(argv[k], "--", 2) != 0) {
+            argv[others++] = argv[k];
+            continue;
+        }
+        if (strcmp(argv[k], "--help") == 0) options_help(usage, table);
+        const option *chosen = table;
+        while (chosen->name && strcmp(chosen->name, argv[k]) != 0)
+            chosen++;
+        if (!chosen->name) options_fail(program, argv[k], "there is no such option");
+        const bool flag = chosen->kind == OPTION_FLAG;
+        if (!flag && k + 1 == argc) options_fail(program, argv[k], "needs a value");
+        option_set(program, chosen, flag ? NULL : argv[++k]);
+    }
+    return others;
+}
+
+#endif

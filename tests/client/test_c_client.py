@@ -1,0 +1,742 @@
+"""The C clients: their bytes, their programs, and 1,000 frames there and back; under sanitizers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import miniature as mini
+from client.c_library import RELEASE, SOURCES, Library, Series, build, frame
+from client.service_double import result
+from client.vectors.regenerate import FOLDER, messages
+from senoscope_client.curve import CurveClient, create_keypair
+from senoscope_client.wire import (
+    EndHeader,
+    HeartbeatHeader,
+    ImageHeader,
+    Index,
+    Position,
+    StartHeader,
+    decode,
+)
+from serving import free_port, start_server, stop_server
+
+DOCS = SOURCES.parents[1] / "docs"
+ANYWHERE = b"tcp://127.0.0.1:*"
+VECTORS = messages()
+UID = b"0192f0c1-7a4e-7cc3-98c4-dc0c0c07398f"
+NAME = "plate 3, well B2 (80 µm)".encode()
+PIXELS = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(3, 4, 5)
+BAD_ARGUMENT, WRONG_STATE, NETWORK, REFUSED = -1, -2, -3, -4
+NO_REPORT = ("Sanitizer", "runtime error")
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("c"), "address,undefined")
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory):
+    """Without the address sanitizer, which cannot be loaded into a running Python; see the last test."""
+    given_ = os.environ.get("SENOSCOPE_TEST_C_LIBRARIES")
+    return Path(given_) if given_ else build(tmp_path_factory.mktemp("c"), "undefined")
+
+
+@pytest.fixture(scope="module")
+def lib(libraries):
+    return Library(libraries, "publish")
+
+
+@pytest.fixture(scope="module")
+def sub(libraries):
+    return Library(libraries, "subscribe")
+
+
+@pytest.fixture
+def listener():
+    """A SUB socket that fails a test instead of hanging it."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.setsockopt(zmq.RCVTIMEO, 20_000)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.subscribe("fov/")
+        yield socket
+
+
+@pytest.fixture
+def publisher(lib, listener):
+    """A publisher in this process, with the listener subscribed."""
+    made = lib.open(ANYWHERE, b"nlo-1", None, None)
+    assert made, lib.last_error(None)
+    listener.connect(lib.endpoint(made).decode())
+    assert lib.wait_for_subscriber(made, 20_000) == 1
+    yield made
+    lib.close(made)
+
+
+def recorded(name: str) -> list[bytes]:
+    parts = json.loads((FOLDER / "expected.json").read_text("utf-8"))[name]["parts"]
+    return [(FOLDER / part).read_bytes() for part in parts]
+
+
+def test_library_sends_the_recorded_bytes(lib, publisher, listener):
+    series = Series(
+        series_id=NAME,
+        series_uid=UID,
+        planned_frames=48,
+        mosaic_rows=6,
+        mosaic_columns=8,
+        pump_wavelength_nm=798,
+        stokes_wavelength_nm=1032.5,
+        wavenumber_cm1=2850,
+        user_data=b'{"operator":"T. Est","passage":12}',
+    )
+    sent = ["start", "image", "image_uint8", "image_float32", "heartbeat", "end"]
+    assert lib.start_series_with(publisher, series) == 0
+    for number, name in enumerate(sent[1:4]):
+        more = {"seconds": 1_678_886_400, "nanoseconds": 123_456_789 + number}
+        if name == "image":
+            more |= {"exposure_ms": 1500, "user_data": b'{"pmt_volts":[650,720.5],"note":null}'}
+            more |= {"position": (94.5, -78.75, 3.25), "index": (17, 2, 1)}
+        assert lib.publish_frame_with(publisher, frame(VECTORS[name].pixels, **more)) == number
+    assert lib.heartbeat(publisher) == 0
+    assert lib.end_series(publisher, b"completed") == 3
+    series = Series(series_id=NAME, series_uid=UID)
+    assert lib.start_series_with(publisher, series) == 0
+    assert lib.heartbeat(publisher) == 0
+    for name in sent:
+        assert listener.recv_multipart() == recorded(name), name
+    assert isinstance(decode(listener.recv_multipart()).header, StartHeader)
+    assert listener.recv_multipart() == recorded("heartbeat_before_first_frame")
+
+
+def test_library_in_its_simple_form(lib, publisher, listener):
+    assert lib.start_series(publisher, b"s", 2) == 0
+    before_ns = time.time_ns()
+    assert lib.publish_frame(publisher, PIXELS.ctypes.data, 3, 4, 5, 1.5, 2.5, 0.0) == 0
+    assert lib.publish_frame(publisher, PIXELS.ctypes.data, 3, 4, 5, math.nan, math.nan, math.nan) == 1
+    after_ns = time.time_ns()
+    start, first, second = (decode(listener.recv_multipart()) for _ in range(3))
+    assert (start.header.series_id, start.header.planned_frames) == ("s", 2)
+    assert start.header.series_uid.version == 4
+    assert first.header.position_um == Position(x=1.5, y=2.5, z=0.0)
+    assert second.header.position_um is None
+    assert (first.header.frame, second.header.frame) == (0, 1)
+    assert before_ns <= first.header.timestamp.to_ns() <= second.header.timestamp.to_ns() <= after_ns
+    np.testing.assert_array_equal(second.pixels, PIXELS)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+).filter(lambda value: "Infinity" not in json.dumps(value))
+# A text in C ends at its first NUL.
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None)
+@given(
+    series_id=TEXTS,
+    reason=TEXTS,
+    position=st.tuples(NUMBERS, NUMBERS, NUMBERS),
+    index=st.tuples(*[st.integers(0, 2**53 - 1)] * 3),
+    exposure=st.floats(0, allow_infinity=False),
+    user_data=st.dictionaries(st.text(), JSON_VALUES, max_size=3),
+    spaced=st.booleans(),
+)
+def test_library_tells_what_it_was_told(lib, series_id, reason, position, index, exposure, user_data, spaced):
+    publisher, listener = _shared(lib)
+    text = json.dumps(user_data, ensure_ascii=spaced, indent=1 if spaced else None).encode()
+    assert lib.start_series(publisher, series_id.encode(), 0) == 0
+    sent = frame(PIXELS, position, index, exposure_ms=exposure, user_data=text)
+    assert lib.publish_frame_with(publisher, sent) == 0, lib.last_error(publisher)
+    assert lib.end_series(publisher, reason.encode()) == 1
+    headers = [decode(listener.recv_multipart()).header]
+    while not isinstance(headers[-1], EndHeader):
+        headers.append(decode(listener.recv_multipart()).header)
+    image = next(header for header in headers if isinstance(header, ImageHeader))
+    assert image.series_id == series_id
+    assert image.position_um == Position(x=position[0], y=position[1], z=position[2])
+    assert image.index == Index(p=index[0], t=index[1], z=index[2])
+    assert (image.exposure_ms or 0) == exposure
+    assert image.user_data == user_data
+    assert headers[-1].reason == reason
+
+
+_opened: list = []
+
+
+def _shared(lib):
+    """A publisher and its listener for all of a property's examples, which fixtures cannot serve."""
+    if not _opened:
+        made = lib.open(ANYWHERE, b"nlo-1", None, None)
+        socket = zmq.Context.instance().socket(zmq.SUB)
+        socket.setsockopt(zmq.RCVTIMEO, 20_000)
+        socket.subscribe("fov/")
+        socket.connect(lib.endpoint(made).decode())
+        assert lib.wait_for_subscriber(made, 20_000) == 1
+        _opened.extend([made, socket])
+    return _opened
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_shared():
+    yield
+    if _opened:
+        _opened.pop().close(0)
+        _opened.clear()
+
+
+def test_library_lets_pixels_go_once_and_does_not_copy_them(lib, publisher, listener):
+    released = []
+    release = RELEASE(lambda pixels, hint: released.append((pixels, hint)))
+    pixels = np.full((3, 500, 600), 7, np.uint16)
+    assert lib.publish_frame_nocopy(publisher, frame(pixels), release, 1) == WRONG_STATE
+    assert lib.start_series(publisher, b"s", 0) == 0
+    assert lib.publish_frame_nocopy(publisher, frame(pixels[:2]), release, 2) == BAD_ARGUMENT
+    assert lib.publish_frame_nocopy(publisher, frame(pixels), release, 3) == 0
+    listener.recv_multipart()
+    np.testing.assert_array_equal(decode(listener.recv_multipart()).pixels, pixels)
+    give_up = time.monotonic() + 20
+    while len(released) < 3 and time.monotonic() < give_up:
+        time.sleep(0.01)
+    assert released == [(pixels.ctypes.data, hint) for hint in (1, 2, 3)]
+
+
+def test_library_sends_a_heartbeat_with_the_first_frame_after_a_second(lib, publisher, listener):
+    assert lib.start_series(publisher, b"s", 0) == 0
+    time.sleep(1.1)
+    assert lib.publish_frame_with(publisher, frame(PIXELS)) == 0
+    seen = [decode(listener.recv_multipart()).header for _ in range(3)]
+    assert isinstance(seen[2], HeartbeatHeader)
+    assert seen[2].frame == 0
+
+
+def without(**changes):
+    return Series(**({"series_id": b"s"} | changes))
+
+
+BAD_SERIES = [
+    (Series(), "series_id is missing"),
+    (without(series_id="µ".encode("cp1252")), "not UTF-8"),
+    (without(series_id=b"s" * 1025), "1025 characters"),
+    (without(series_uid=b"7"), "not a UUID"),
+    (without(series_uid=UID + b"0"), "longer than a UUID"),
+    (without(channels=b"SRS,,TPEF"), "1 to 64 characters"),
+    (without(channels=b"SRS,TPEF,SRS"), "two channels have the name SRS"),
+    (without(pixel_size_um=-1), "must be positive"),
+    (without(wavenumber_cm1=math.nan), "must be positive"),
+    (without(planned_frames=-1), "must be positive"),
+    (without(mosaic_rows=2), "rows and columns"),
+    *(
+        (without(user_data=text), "not a JSON object")
+        for text in (
+            *(
+                b"",
+                b"[]",
+                b"{",
+                b'{"a":1,}',
+                b'{"a":01}',
+                b"{} {}",
+                b"{'a':1}",
+                b'{"a":"\xff"}',
+                b'{"a":NaN}',
+            ),
+            *(b'{"a":"\\x"}', b'{"a":"\\ud800"}', b'{"a":"\t"}', b'{"a":' + b"[" * 100 + b"]" * 100 + b"}"),
+        )
+    ),
+    (without(user_data=b'{"a":"' + b"b" * 70_000 + b'"}'), "more than 65536 bytes"),
+]
+
+
+@pytest.mark.parametrize(("series", "message"), BAD_SERIES, ids=[b[1] for b in BAD_SERIES])
+def test_library_refuses_a_series_that_cannot_be_told(lib, publisher, listener, series, message):
+    assert lib.start_series_with(publisher, series) == BAD_ARGUMENT
+    assert message in lib.last_error(publisher).decode()
+    assert lib.start_series(publisher, b"good", 0) == 0
+    assert decode(listener.recv_multipart()).header.series_id == "good"
+
+
+BAD_FRAMES = [
+    (frame(PIXELS.astype(np.int64)), "dtype"),
+    (frame(PIXELS[:2]), "2 channels, its series 3"),
+    (frame(PIXELS[:, :0]), "1 to 65536"),
+    (frame(PIXELS, (0, math.inf, 0)), "position"),
+    (frame(PIXELS, index=(0, -1, 0)), "index"),
+    (frame(PIXELS, exposure_ms=-1), "exposure"),
+    (frame(PIXELS, seconds=1, nanoseconds=10**9), "time stamp"),
+    (frame(PIXELS, user_data=b"1"), "user_data"),
+    (frame(PIXELS, user_data=b'{"a":"' + b"b" * 70_000 + b'"}'), "more than 65536 bytes"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_FRAMES, ids=[b[1] for b in BAD_FRAMES])
+def test_library_refuses_a_frame_that_cannot_be_told(lib, publisher, listener, bad, message):
+    assert lib.publish_frame_with(publisher, frame(PIXELS)) == WRONG_STATE
+    assert lib.end_series(publisher, None) == WRONG_STATE
+    assert lib.start_series(publisher, b"s", 0) == 0
+    assert lib.start_series(publisher, b"s", 0) == WRONG_STATE
+    assert lib.publish_frame_with(publisher, bad) == BAD_ARGUMENT
+    assert message in lib.last_error(publisher).decode()
+    assert lib.publish_frame_with(publisher, frame(PIXELS)) == 0
+    assert [decode(listener.recv_multipart()).header.type for _ in range(2)] == ["start", "image"]
+
+
+@pytest.mark.parametrize("name", [None, b"", b"a/b", b"a b", b"a\n", "a\u2003b".encode(), b"x" * 65, b"\xff"])
+def test_library_takes_an_instrument_that_is_one_level_of_a_topic(lib, name):
+    assert lib.open(ANYWHERE, name, None, None) is None
+    assert b"the instrument's name" in lib.last_error(None)
+
+
+def test_library_tells_what_cannot_be_bound(lib, publisher):
+    for endpoint in (b"nowhere", lib.endpoint(publisher)):
+        assert lib.open(endpoint, b"nlo-1", None, None) is None
+        assert b"cannot be bound at " + endpoint in lib.last_error(None)
+    assert lib.open(None, b"nlo-1", None, None) is None
+
+
+def test_library_ends_an_open_series_when_closed(lib, listener):
+    publisher = lib.open(ANYWHERE, b"nlo-1", None, None)
+    listener.connect(lib.endpoint(publisher).decode())
+    assert lib.wait_for_subscriber(publisher, 20_000) == 1
+    lib.start_series(publisher, b"s", 0)
+    lib.close(publisher)
+    listener.recv_multipart()
+    assert decode(listener.recv_multipart()).header.reason == "aborted"
+
+
+@contextlib.contextmanager
+def publishing(*sent: list[bytes]):
+    """A PUB socket that sends messages over and over."""
+    stop = threading.Event()
+    with zmq.Context() as context, context.socket(zmq.PUB) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+
+        def send() -> None:
+            while not stop.wait(0.01):
+                for message in sent:
+                    socket.send_multipart(message)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield f"tcp://127.0.0.1:{port}"
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_library_takes_results_apart(sub):
+    told = result(kind="stream", instrument="nlo-1", series_id='B2 "80 µm" \u2028 😀\n', frame=12)
+    with publishing([b"result/stream/nlo-1", told.model_dump_json().encode()]) as endpoint:
+        results = sub.results_open(endpoint.encode(), b"result/stream/nlo-1", None, None)
+        assert sub.results_next(results, 20_000) == 1
+        assert json.loads(sub.results_json(results)) == told.model_dump(mode="json")
+        assert sub.results_text(results, b"label") == b"senescent"
+        assert sub.results_text(results, b"source.series_id").decode() == told.source.series_id
+        assert sub.results_number(results, b"probability") == told.probability
+        assert sub.results_number(results, b"source.frame") == 12
+        assert sub.results_number(results, b"timing_ms.total") == 3.5
+        for path in (b"labe", b"label.x", b"source", b"", b".", b"source.", b"probability"):
+            assert sub.results_text(results, path) is None
+        for path in (b"probabilit", b"label", b"deadline_met", b"normalization.low"):
+            assert math.isnan(sub.results_number(results, path))
+        assert sub.results_rejected(results) == 0
+        sub.results_close(results)
+    nobody = sub.results_open(b"tcp://127.0.0.1:1", None, None, None)
+    assert sub.results_next(nobody, 50) == 0
+    assert sub.results_json(nobody) == b""
+    sub.results_close(nobody)
+    assert sub.results_open(b"nowhere", None, None, None) is None
+    assert b"nowhere" in sub.results_error(None)
+
+
+def test_library_undoes_escapes(sub):
+    text = 'é "\\/\b\f\n\r\t 😀 \x7f'
+    escaped = json.dumps({"probability": 1e-0, "label": text}).replace("/", "\\/").encode()
+    with publishing([b"result/", escaped]) as endpoint:
+        results = sub.results_open(endpoint.encode(), None, None, None)
+        assert sub.results_next(results, 20_000) == 1
+        assert sub.results_text(results, b"label").decode() == text
+        sub.results_close(results)
+
+
+NO_RESULTS = [
+    *([b"result/"], [b"result/", b""], [b"result/", b"{}"], [b"result/", b'{"label":"a"}']),
+    *([b"result/", b'{"label":"a","probability":2}'], [b"result/", b'{"label":1,"probability":0.5}']),
+    *(
+        [b"result/", b'{"label":"a","probability":0.5}', b""],
+        [b"result/", b'{"label":"\xff","probability":0.5}'],
+    ),
+    *([b"result/", b'{"label":"a","probability":"0.5"}'], [b"result/", b'{"label":"a","probability":0.5']),
+    [b"result/", b'{"label":"a","probability":0.' + b"5" * 100 + b"}"],
+]
+
+
+def test_library_skips_and_counts_what_is_no_result(sub):
+    good = [b"result/", b'{"label":"good","probability":0.5}']
+    with publishing(*NO_RESULTS, good) as endpoint:
+        results = sub.results_open(endpoint.encode(), None, None, None)
+        for _ in range(2):  # between two good ones are all of the others
+            before = sub.results_rejected(results)
+            assert sub.results_next(results, 20_000) == 1
+            assert sub.results_text(results, b"label") == b"good"
+        assert sub.results_rejected(results) - before == len(NO_RESULTS)
+        sub.results_close(results)
+
+
+class Running:
+    """A program that has to leave, when asked to, without a word of a sanitizer."""
+
+    def __init__(self, *command: object) -> None:
+        self.lines: list[str] = []
+        self.told = ""
+        self._process = subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        outputs = ((self._process.stdout, self.lines.append), (self._process.stderr, self._hear))
+        self._readers = [threading.Thread(target=self._read, args=pair) for pair in outputs]
+        for reader in self._readers:
+            reader.start()
+
+    def _hear(self, line: str) -> None:
+        self.told += line
+
+    def _read(self, output, take) -> None:
+        for line in output:
+            take(line)
+        output.close()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, kind, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM if kind is None else signal.SIGKILL)
+        for reader in self._readers:
+            reader.join()
+        assert self._process.wait() == 0 or kind is not None, self.told
+        assert not any(word in self.told for word in NO_REPORT), self.told
+
+    def until(self, condition, timeout_s: float = 60) -> None:
+        """Wait until its output is as it should be."""
+        give_up = time.monotonic() + timeout_s
+        while not condition(self.lines):
+            assert self._process.poll() is None, self.told
+            assert time.monotonic() < give_up, self.lines[-3:]
+            time.sleep(0.01)
+
+
+def finished(*command: object) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        [str(part) for part in command], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert not any(word in done.stderr for word in NO_REPORT), done.stderr
+    return done
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    parts = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        start = rng.randrange(len(parts) + 1)
+        parts[start : start + rng.randrange(9)] = rng.randbytes(rng.randrange(9))
+    return bytes(parts)
+
+
+def test_subscriber_survives_any_bytes(programs):
+    rng = random.Random(1)
+    good = result(kind="stream", series_id="\x1b[31m", frame=1).model_dump_json().encode()
+    bad = [[b"result/" + rng.randbytes(8), rng.randbytes(rng.randrange(300))] for _ in range(500)]
+    bad += [[b"result/", mutated(good, rng)] for _ in range(3000)]
+    bad += [[b"result/", good[:cut]] for cut in range(0, len(good), 3)]
+    bad += [[b"result/", *[b"x"] * rng.randrange(5)] for _ in range(100)]
+    bad += [[b"result/", b"[" * 60_000], [b"result/", b'{"a":' * 60_000], [b"result/", b"9" * 60_000]]
+    sentinel = [b"result/", b'{"label":"the end","probability":0.5}']
+    for form in ([], ["--json"]):
+        with (
+            publishing(*bad, sentinel) as endpoint,
+            Running(programs / "senoscope_subscribe", "--endpoint", endpoint, *form) as program,
+        ):
+            program.until(lambda lines: sum("the end" in line for line in lines) > 1)
+            assert not any("\x1b" in line for line in program.lines)
+        assert re.search(r"\d{3,} messages were no results", program.told)
+
+
+def test_publisher_survives_any_subscription(programs, listener):
+    rng = random.Random(1)
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    command = [programs / "senoscope_publish", "--endpoint", endpoint, "--rate", "200", "--wait-s", "60"]
+    with Running(*command, "--height", "4", "--width", "5") as program:
+        with zmq.Context() as context, context.socket(zmq.XSUB) as rude:
+            rude.setsockopt(zmq.LINGER, 0)
+            rude.connect(endpoint)
+            for _ in range(500):
+                rude.send(bytes([rng.randrange(3)]) + rng.randbytes(rng.randrange(200)))
+            rude.send(b"\x01" + bytes(5000))  # ends the connection
+        listener.connect(endpoint)
+        while not isinstance(decode(listener.recv_multipart()).header, ImageHeader):
+            pass
+    assert "frames sent" in program.lines[-1]
+
+
+def test_publisher_sends_files_and_says_where_the_stage_stood(programs, listener, tmp_path):
+    fovs = np.random.default_rng(1).random((5, 2, 6, 7)).astype(np.float32)
+    (tmp_path / "a.raw").write_bytes(fovs[:3].tobytes())
+    (tmp_path / "b.raw").write_bytes(fovs[3:].tobytes())
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    command = [
+        *(programs / "senoscope_publish", "--endpoint", endpoint, "--rate", 500, "--json"),
+        *("--instrument", "nlo-2", "--series", "plate 1", "--channels", "SRS,TPEF"),
+        *("--height", 6, "--width", 7, "--dtype", "float32", tmp_path / "a.raw", tmp_path / "b.raw"),
+    ]
+    listener.connect(endpoint)
+    done = finished(*command)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sent"] == 5
+    seen = [decode(listener.recv_multipart()) for _ in range(7)]
+    assert [message.header.type for message in seen] == ["start", *["image"] * 5, "end"]
+    assert (seen[0].header.planned_frames, seen[0].header.series_id) == (5, "plate 1")
+    assert seen[-1].header.frames_sent == 5
+    for number, message in enumerate(seen[1:-1]):
+        np.testing.assert_array_equal(message.pixels, fovs[number])
+        assert message.header.index == Index(p=number)
+        assert message.header.position_um.x == pytest.approx(number * 7 * 0.35 * 0.9)
+    looped = finished(*command, "--loop", "--frames", 12, "--wait-s", 0)
+    assert json.loads(looped.stdout)["sent"] == 12
+
+
+def test_publisher_that_is_told_to_stop_ends_its_series(programs, listener):
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    listener.connect(endpoint)
+    with Running(programs / "senoscope_publish", "--endpoint", endpoint, "--rate", "0.5"):
+        seen = [decode(listener.recv_multipart()).header for _ in range(3)]
+    assert [header.type for header in seen] == ["start", "image", "heartbeat"]
+    while not isinstance(header := decode(listener.recv_multipart()).header, EndHeader):
+        pass
+    assert header.reason == "stopped"
+
+
+MISUSED = [
+    ("publish", ["--fast"], "--fast: there is no such option"),
+    ("publish", ["--rate"], "--rate: needs a value"),
+    ("publish", ["--curve-keypair", ""], "--curve-keypair: needs a value"),
+    ("publish", ["--rate", "quick"], "--rate: needs a number"),
+    ("publish", ["--rate", "0"], "--rate: needs a number"),
+    ("publish", ["--frames", "0"], "--frames: needs a whole number"),
+    ("publish", ["--frames", "1.5"], "--frames: needs a whole number"),
+    ("publish", ["--wait-s", "-1"], "--wait-s: needs a number of seconds"),
+    ("publish", ["--dtype", "int16"], "must be uint8, uint16 or float32"),
+    ("publish", ["--dtype", "uint8"], "the test pattern is uint16"),
+    ("publish", ["--loop"], "--loop: is for files"),
+    ("publish", ["--height", "65536", "--width", "65536"], "at most 256 MiB"),
+    ("publish", ["--endpoint", "tcp://*:5555"], "--curve-keypair, or say --insecure"),
+    ("publish", ["--endpoint", "tcp://127.evil:5555"], "--curve-keypair, or say --insecure"),
+    ("subscribe", ["--count", "many"], "--count: needs a whole number"),
+    ("subscribe", ["stray"], "stray: is no option"),
+    ("subscribe", ["--server-key", "k"], "CURVE needs both"),
+]
+
+
+@pytest.mark.parametrize(("program", "arguments", "message"), MISUSED, ids=[m[2] for m in MISUSED])
+def test_wrong_usage_is_told_and_exits_with_2(programs, program, arguments, message):
+    done = finished(programs / f"senoscope_{program}", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_failures_are_told_and_exit_with_1(programs, tmp_path):
+    (tmp_path / "odd.raw").write_bytes(bytes(450_001))
+    keypair = str(create_keypair(tmp_path / "keys", "mine")[1])
+    publish = [programs / "senoscope_publish", "--endpoint", f"tcp://127.0.0.1:{free_port()}"]
+    subscribe = [programs / "senoscope_subscribe", "--endpoint", f"tcp://127.0.0.1:{free_port()}"]
+    for command, message in [
+        ([*publish, tmp_path / "none.raw"], "none.raw: cannot be read"),
+        ([*publish, tmp_path / "odd.raw"], "not a whole number of frames"),
+        ([*publish, "--wait-s", "0.1"], "nobody has subscribed"),
+        ([*publish, "--instrument", "a b"], "the instrument's name"),
+        ([*publish, "--channels", "A,A", "--wait-s", "0"], "two channels"),
+        ([*publish, "--curve-keypair", tmp_path / "none"], "neither a file"),
+        ([*publish, "--curve-keypair", tmp_path / "keys" / "mine.key"], "chmod 600"),
+        ([*publish, "--allowed-keys", tmp_path / "keys" / "mine.key"], "need a key pair"),
+        (
+            [*publish, "--curve-keypair", keypair, "--allowed-keys", tmp_path / "odd.raw"],
+            "holds no CURVE key",
+        ),
+        ([*subscribe, "--timeout-s", "0.3"], "no result came"),
+        ([*subscribe, "--server-key", "short", "--curve-keypair", keypair], "neither a file"),
+    ]:
+        done = finished(*command)
+        assert done.returncode == 1, (command, done)
+        assert message in done.stderr
+    for program in ("publish", "subscribe"):
+        assert "--curve-keypair" in finished(programs / f"senoscope_{program}", "--help").stdout
+
+
+@pytest.fixture
+def keys(tmp_path):
+    home = tmp_path / "keys"
+    for name in ("acquisition", "service", "viewer", "stranger"):
+        create_keypair(home, name)
+    for side, name in (("may-watch", "viewer"), ("may-receive", "service")):
+        (home / side).mkdir()
+        shutil.copy(home / f"{name}.key", home / side)
+    return home
+
+
+def got_something(publisher, lib, endpoint, curve, wait_ms=20_000) -> bool:
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.subscribe("fov/")
+        if curve is not None:
+            curve.secure(socket)
+        socket.connect(endpoint)
+        give_up = time.monotonic() + wait_ms / 1000
+        while time.monotonic() < give_up:
+            lib.publish_frame_with(publisher, frame(PIXELS))
+            if socket.poll(20):
+                return True
+        return False
+
+
+def test_library_lets_in_whom_it_is_told_to(lib, keys):
+    secret, server = keys / "acquisition.key_secret", str(keys / "acquisition.key")
+    allowed = keys / "allowed"
+    shutil.copy(keys / "service.key", allowed)
+    text = re.search(r'"(.{40})"', (keys / "service.key").read_text())[1]
+    client = {name: CurveClient.load(server, keys / f"{name}.key_secret") for name in ("service", "stranger")}
+    for whom in (str(allowed), text):
+        publisher = lib.open(ANYWHERE, b"nlo-1", str(secret).encode(), whom.encode())
+        assert publisher, lib.last_error(None)
+        assert lib.start_series(publisher, b"s", 0) == 0
+        endpoint = lib.endpoint(publisher).decode()
+        for curve in (client["stranger"], None):
+            assert not got_something(publisher, lib, endpoint, curve, 500)
+        assert got_something(publisher, lib, endpoint, client["service"])
+        if whom == str(allowed):  # a key that is added counts from the next handshake on
+            allowed.write_text(allowed.read_text() + (keys / "stranger.key").read_text())
+            assert got_something(publisher, lib, endpoint, client["stranger"])
+        lib.close(publisher)
+
+
+def test_library_without_a_list_lets_in_who_knows_its_key(lib, keys):
+    secret = re.findall(r'"(.{40})"', (keys / "acquisition.key_secret").read_text())[1]
+    publisher = lib.open(ANYWHERE, b"nlo-1", secret.encode(), None)
+    assert lib.start_series(publisher, b"s", 0) == 0
+    endpoint = lib.endpoint(publisher).decode()
+    knows = CurveClient.load(str(keys / "acquisition.key"))
+    mistaken = CurveClient.load(str(keys / "stranger.key"))
+    assert got_something(publisher, lib, endpoint, knows)
+    assert not got_something(publisher, lib, endpoint, mistaken, 500)
+    lib.close(publisher)
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
+def test_a_thousand_frames_there_and_back(programs, keys, miniature, tmp_path, encrypted):
+    publish, watch, serve = [], [], ["--live-queue", "1000"]  # however slow this machine is, none is dropped
+    if encrypted:
+        publish += ["--curve-keypair", keys / "acquisition.key_secret"]
+        publish += ["--allowed-keys", keys / "may-receive" / "service.key"]
+        watch += ["--server-key", keys / "service.key", "--curve-keypair", keys / "viewer.key_secret"]
+        serve += ["--curve-keypair", str(keys / "service.key_secret")]
+        serve += ["--stream-server-key", str(keys / "acquisition.key")]
+        serve += ["--results-allowed-keys", str(keys / "may-watch")]
+    server = start_server(miniature, tmp_path / "log.txt", *serve)
+    try:
+        subscribe = [programs / "senoscope_subscribe", "--endpoint", server.results, "--json", *watch]
+        with Running(*subscribe) as subscriber:
+            until_subscribed(server, subscriber)
+            scan = ["--frames", 1000, "--rate", 100, "--series", "plate 1", "--json", *publish]
+            done = finished(programs / "senoscope_publish", "--endpoint", server.frames, *scan)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["sent"] == 1000
+            subscriber.until(lambda lines: sum('"kind":"stream"' in line for line in lines) >= 1000)
+            status = server.wait(lambda status: status["receiver"]["series"][0]["state"] == "ended")
+    finally:
+        stop_server(server)
+    results = [told for told in map(json.loads, subscriber.lines) if told["source"]["kind"] == "stream"]
+    assert [told["source"]["frame"] for told in results] == list(range(1000))
+    assert {told["label"] for told in results} == {"senescent", "control"}
+    assert status["live"]["dropped"] == 0
+    (series,) = status["receiver"]["series"]
+    assert (series["received"], series["missing"], series["series_id"]) == (1000, 0, "plate 1")
+    assert status["receiver"]["rejected"] == {}
+
+
+def until_subscribed(server, subscriber: Running) -> None:
+    """Have something classified until its result has come over ZeroMQ: what was told before that is lost."""
+    np.save(stack := server.log.with_name("one.npy"), mini.bright())
+    give_up = time.monotonic() + 60
+    while not subscriber.lines:
+        assert time.monotonic() < give_up
+        posted = httpx.post(
+            f"{server.url}/v1/classify",
+            content=stack.read_bytes(),
+            headers={"Content-Type": "application/x-npy"},
+        )
+        assert posted.status_code == 200, posted.text
+        time.sleep(0.1)
+
+
+def test_results_are_refused_to_strangers(programs, keys, miniature, tmp_path):
+    keypair, watchers = str(keys / "service.key_secret"), str(keys / "may-watch")
+    server = start_server(
+        miniature, tmp_path / "log.txt", "--curve-keypair", keypair, "--results-allowed-keys", watchers
+    )
+    try:
+        watch = [programs / "senoscope_subscribe", "--endpoint", server.results, "--timeout-s", 20]
+        known = ["--server-key", keys / "service.key", "--curve-keypair"]
+        for more, message in [
+            ([*known, keys / "stranger.key_secret"], "does not know this public key"),
+            ([], "it speaks CURVE"),
+        ]:
+            done = finished(*watch, *more)
+            assert done.returncode == 1
+            assert message in done.stderr
+    finally:
+        stop_server(server)
+
+
+@pytest.mark.skipif(
+    "SENOSCOPE_TEST_C_LIBRARIES" in os.environ, reason="these are the tests that this one starts"
+)
+def test_libraries_under_the_address_sanitizer(programs):
+    """The tests of the libraries once more, in a Python into which the sanitizer is loaded first."""
+    preload = subprocess.run(
+        ["cc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "library", __file__],
+        env={
+            **os.environ,
+            "SENOSCOPE_TEST_C_LIBRARIES": str(programs),
+            "LD_PRELOAD": preload,
+            "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d\d passed", done.stdout)
