@@ -13,7 +13,7 @@ import pytest
 SOURCES = Path(__file__).parents[2] / "clients" / "c"
 DTYPES = {"uint8": 1, "uint16": 2, "float32": 4}
 RELEASE = c.CFUNCTYPE(None, c.c_void_p, c.c_void_p)
-_SANITIZE = "-O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize="
+_SANITIZE = "-Werror -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize="
 
 
 def need(program: str, *, found: bool) -> None:

@@ -129,6 +129,21 @@ def test_library_sends_the_recorded_bytes(lib, publisher, listener):
     assert listener.recv_multipart() == recorded("heartbeat_before_first_frame")
 
 
+def test_library_sends_the_manuals_example(lib, publisher, listener):
+    manual = (DOCS / "wire-format-labview.md").read_text("utf-8")
+    dumps = re.findall(r"^```hexdump\n(.*?)^```", manual, re.MULTILINE | re.DOTALL)
+    example = [bytes.fromhex("".join(row[6:53] for row in dump.splitlines())) for dump in dumps]
+    assert [f"{len(part)} bytes" in manual for part in example] == [True] * 3
+    series = Series(series_id=b"plate 3", series_uid=UID)
+    assert lib.start_series_with(publisher, series) == 0
+    pixels = np.arange(100, 1300, 100, dtype=np.uint16).reshape(3, 2, 2)
+    taken = {"position": (94.5, -78.75, 0), "seconds": 1_678_886_400, "nanoseconds": 500_000_000}
+    assert lib.publish_frame_with(publisher, frame(pixels, **taken)) == 0
+    listener.recv_multipart()
+    assert listener.recv_multipart() == example
+    np.testing.assert_array_equal(decode(example).pixels, pixels)
+
+
 def test_library_in_its_simple_form(lib, publisher, listener):
     assert lib.start_series(publisher, b"s", 2) == 0
     before_ns = time.time_ns()
@@ -181,7 +196,7 @@ def test_library_tells_what_it_was_told(lib, series_id, reason, position, index,
     assert image.index == Index(p=index[0], t=index[1], z=index[2])
     assert (image.exposure_ms or 0) == exposure
     assert image.user_data == user_data
-    assert headers[-1].reason == reason
+    assert headers[-1].reason == (reason or "completed")
 
 
 _opened: list = []
@@ -253,7 +268,7 @@ BAD_SERIES = [
         (without(user_data=text), "not a JSON object")
         for text in (
             *(
-                b"",
+                b" ",
                 b"[]",
                 b"{",
                 b'{"a":1,}',
@@ -535,6 +550,24 @@ def test_publisher_that_is_told_to_stop_ends_its_series(programs, listener):
     while not isinstance(header := decode(listener.recv_multipart()).header, EndHeader):
         pass
     assert header.reason == "stopped"
+
+
+def test_the_example_in_the_manual_publishes(programs, listener, tmp_path):
+    manual = (DOCS / "c-client.md").read_text("utf-8")
+    code = re.search(r"^```c\n(.*?)^```", manual, re.MULTILINE | re.DOTALL)[1]
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    (tmp_path / "mine.c").write_text(code.replace("tcp://127.0.0.1:5555", endpoint))
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsanitize=address,undefined"]
+    library = [f"-L{programs}", f"-Wl,-rpath,{programs}", "-lsenoscope_publish", "-lzmq"]
+    command = ["cc", *flags, "-I", SOURCES, tmp_path / "mine.c", *library, "-o", tmp_path / "mine"]
+    done = finished(*command)
+    assert done.returncode == 0, done.stderr
+    listener.connect(endpoint)
+    done = finished(tmp_path / "mine")
+    assert done.returncode == 0, done.stderr
+    seen = [decode(listener.recv_multipart()).header for _ in range(7)]
+    assert [header.type for header in seen] == ["start", *["image"] * 5, "end"]
+    assert [header.position_um.x for header in seen[1:-1]] == [94.5 * n for n in range(5)]
 
 
 MISUSED = [
