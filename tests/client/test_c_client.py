@@ -57,8 +57,8 @@ def programs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory):
     """Without the address sanitizer, which cannot be loaded into a running Python; see the last test."""
-    given_ = os.environ.get("SENOSCOPE_TEST_C_LIBRARIES")
-    return Path(given_) if given_ else build(tmp_path_factory.mktemp("c"), "undefined")
+    built = os.environ.get("SENOSCOPE_TEST_C_LIBRARIES")
+    return Path(built) if built else build(tmp_path_factory.mktemp("c"), "undefined")
 
 
 @pytest.fixture(scope="module")
@@ -685,6 +685,7 @@ def test_library_without_a_list_lets_in_who_knows_its_key(lib, keys):
     lib.close(publisher)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
 def test_a_thousand_frames_there_and_back(programs, keys, miniature, tmp_path, encrypted):
     publish, watch, serve = [], [], ["--live-queue", "1000"]  # however slow this machine is, none is dropped
@@ -751,6 +752,7 @@ def test_results_are_refused_to_strangers(programs, keys, miniature, tmp_path):
         stop_server(server)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(
     "SENOSCOPE_TEST_C_LIBRARIES" in os.environ, reason="these are the tests that this one starts"
 )
