@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from websockets.protocol import State
 from websockets.sync.client import connect
 
 from enduring import Endurance, Listener, Scan, capacity_hz, percentiles
@@ -41,27 +42,46 @@ class Watch(threading.Thread):
         self.join()
 
 
+class Stalled(threading.Thread):
+    """A WebSocket client that reads nothing; when the service hangs up on it, it comes again."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self._server = server
+        self._ended = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            # Its library reads up to this many messages, then no more; not even the service's pings.
+            with connect(self._server.ws, max_queue=1, ping_interval=None, close_timeout=0.1) as live:
+                while not self._ended.wait(1) and live.state is State.OPEN:
+                    pass
+
+    def close(self) -> None:
+        self._ended.set()
+        self.join()
+
+
 @pytest.mark.timeout(6 * 3600)
 def test_soak(start: Callable[..., Server], endurance: Endurance, tmp_path: Path) -> None:
-    server = start("--live-backlog", "1000")
+    server = start("--live-backlog", "256")
     frames = endurance.scale(1000, 200_000)
     rate_hz = 1.5 * capacity_hz(server)  # somewhat more than it can do: it is never idle
     listeners = [Listener(server), Listener(server)]
-    with connect(server.ws, max_queue=1, close_timeout=1):  # reads nothing more once its queue is full
-        server.wait(lambda status: status["live_clients"]["connected"] == 3)
-        watch = Watch(server)
-        began = time.perf_counter()
-        sent = Scan(server, frames, rate_hz, tmp_path).end()
-        server.wait(
-            lambda status: status["live"]["classified"] + status["live"]["dropped"] == sent["sent"], 60
-        )
-        watch.close()
-        seconds = time.perf_counter() - began
-        status = server.wait(
-            lambda status: all(len(one.results) == status["live"]["classified"] for one in listeners), 60
-        )
-    for listener in listeners:
-        listener.close()
+    stalled = Stalled(server)
+    server.wait(lambda status: status["live_clients"]["connected"] == 3)
+    watch = Watch(server)
+    began = time.perf_counter()
+    sent = Scan(server, frames, rate_hz, tmp_path).end()
+    server.wait(lambda status: status["live"]["classified"] + status["live"]["dropped"] == sent["sent"], 60)
+    watch.close()
+    seconds = time.perf_counter() - began
+    status = server.wait(
+        lambda status: all(len(one.results) == status["live"]["classified"] for one in listeners), 60
+    )
+    for client in (*listeners, stalled):
+        client.close()
     last = slice(len(watch.memory_mib) // 5, None)
     memory = watch.memory_mib[last]
     endurance.tell(
@@ -72,6 +92,7 @@ def test_soak(start: Callable[..., Server], endurance: Endurance, tmp_path: Path
         dropped=status["live"]["dropped"],
         stalled_client_lost=status["live_clients"]["lost"],
         memory_mib_last_80={"min": round(min(memory), 1), "max": round(max(memory), 1)},
+        memory_mib=[round(mib, 1) for mib in watch.memory_mib[:: max(1, len(watch.memory_mib) // 20)]],
         descriptors_last_80=sorted(set(watch.descriptors[last])),
         threads_last_80=sorted(set(watch.threads[last])),
         live_total_ms=percentiles([r["timing_ms"]["total"] for r in listeners[0].results]),
