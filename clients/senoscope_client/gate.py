@@ -27,6 +27,7 @@ _REFUSALS: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "failed_handshake",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "failed_handshake",
 }
+_COMINGS_AND_GOINGS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
 
 class Gate:
@@ -60,6 +61,7 @@ class Gate:
     def __init__(self, socket: zmq.Socket[Any], keypair: StrPath, allowed: StrPath | None = None) -> None:
         self.refused: Counter[str] = Counter()
         self._logged_s: dict[str, float] = {}
+        self._open: set[int] = set()
         self._allowed = allowed
         self._stop = threading.Event()
         mine = load_keypair(keypair)
@@ -74,7 +76,7 @@ class Gate:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, mine.secret)
         monitored = f"inproc://senoscope-gate-{id(self)}"
-        socket.monitor(monitored, sum(_REFUSALS))
+        socket.monitor(monitored, sum(_REFUSALS) | _COMINGS_AND_GOINGS)
         self._events = socket.context.socket(zmq.PAIR)
         self._events.setsockopt(zmq.LINGER, 0)
         self._events.connect(monitored)
@@ -87,6 +89,11 @@ class Gate:
         if self._thread.is_alive() or self._stop.is_set():
             return None
         return "the thread that lets ZeroMQ clients in has died"
+
+    @property
+    def count(self) -> int:
+        """How many are connected, those who are just being refused included."""
+        return len(self._open)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the owner of a public key, in Z85, may connect; asked by pyzmq's authenticator."""
@@ -120,7 +127,7 @@ class Gate:
                     asked = questions.recv_multipart()
                     loop.run_until_complete(self._authenticator.handle_zap_message(asked))
                 if self._events in ready:
-                    self._note(recv_monitor_message(self._events)["event"])
+                    self._note(**recv_monitor_message(self._events))
         except Exception:
             _log.exception("ZeroMQ clients can no longer connect")
         finally:
@@ -128,7 +135,12 @@ class Gate:
             self._authenticator.stop()
             self._events.close()
 
-    def _note(self, event: int) -> None:
+    def _note(self, event: int, value: int, endpoint: bytes) -> None:
+        del endpoint
+        if event == zmq.EVENT_ACCEPTED:
+            self._open.add(value)
+        elif event == zmq.EVENT_DISCONNECTED:
+            self._open.discard(value)
         reason = _REFUSALS.get(event)
         if reason is None:
             return

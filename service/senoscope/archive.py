@@ -17,6 +17,7 @@ import numpy.typing as npt
 import structlog
 import tifffile
 
+from senoscope.logs import about
 from senoscope.records import Record
 from senoscope.threads import WatchedThread
 
@@ -98,7 +99,7 @@ class Archive:
         try:
             self._queue.put_nowait(record)
         except queue.Full:
-            self._lose("the disk is too slow")
+            self._lose("the disk is too slow", record)
 
     def close(self) -> None:
         """Write what waits, and put every file away."""
@@ -131,7 +132,7 @@ class Archive:
             file = self._files.get(uid) or self._open(uid, record)
             write_fov(file.writer, record)
         except (OSError, ValueError) as error:
-            self._lose(f"{type(error).__name__}: {error}")
+            self._lose(f"{type(error).__name__}: {error}", record)
             if uid in self._files:
                 self._put_away(uid)
             return
@@ -174,10 +175,10 @@ class Archive:
             self._fault = f"{file.partial.name} could not be finished: {type(error).__name__}"
             _log.exception("an archive file could not be finished", file=str(file.partial))
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, record: Record) -> None:
         self.lost += 1
         if self._fault is None:
-            _log.error("pixels are not archived", reason=reason)
+            _log.error("pixels are not archived", reason=reason, **about(record.fov))
         self._fault = f"pixels are not archived: {reason.partition(':')[0]}"
 
 

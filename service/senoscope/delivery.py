@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import InvalidStateError
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
+from senoscope.logs import about
 from senoscope.records import RecentRecords, Record
 from senoscope.runlog.entries import Entry
 from senoscope.runlog.keeper import LogKeeper
@@ -38,6 +40,21 @@ class Sink(Protocol):
         ...
 
 
+class Moments(NamedTuple):
+    """When a result got so far, by ``time.perf_counter``.
+
+    Attributes
+    ----------
+    logged_s : float
+        It was in the run log, or was given up to be for now.
+    told_s : float
+        Every sink had been told.
+    """
+
+    logged_s: float
+    told_s: float
+
+
 class Delivery:
     """The thread between the scheduler and the world, so that telling never delays the next frame.
 
@@ -47,14 +64,23 @@ class Delivery:
     sinks : sequence of Sink
     log : LogKeeper, optional
         Holds each result before anyone hears of it; where it cannot, the result says so.
+    told : sequence of callable
+        Called for each result after every sink was told of it.
     """
 
-    def __init__(self, recent: RecentRecords, sinks: Sequence[Sink], log: LogKeeper | None = None) -> None:
+    def __init__(
+        self,
+        recent: RecentRecords,
+        sinks: Sequence[Sink],
+        log: LogKeeper | None = None,
+        told: Sequence[Callable[[Record, Moments], None]] = (),
+    ) -> None:
         self.live_late = 0
         self.failed = 0
         self._recent = recent
         self._sinks = sinks
         self._run_log = log
+        self._told = told
         self._queue: queue.SimpleQueue[Computed | None] = queue.SimpleQueue()
         self.thread = WatchedThread("delivery", self._run, restarts=True)
 
@@ -79,9 +105,12 @@ class Delivery:
         while (computed := self._queue.get()) is not None:
             waiting = [computed, *self._more(len(computed.fovs))]
             made = [(computed, record) for computed in waiting for record in self._make(computed)]
-            for (computed, _), record in zip(made, self._log_all(made), strict=True):
+            records = self._log_all(made)
+            logged_s = time.perf_counter()
+            for (computed, _), record in zip(made, records, strict=True):
                 self._tell(record, computed)
                 self._finish(computed)
+                self._look_back(record, logged_s)
 
     def _more(self, count: int) -> Iterator[Computed]:
         """What waits behind a first batch of so many FOVs, up to a bound."""
@@ -103,7 +132,7 @@ class Delivery:
                 for fov, prediction in zip(computed.fovs, computed.predictions, strict=True)
             ]
         except Exception as error:  # one batch that cannot be told must not stop the next
-            _log.exception("results could not be made", fovs=len(computed.fovs))
+            _log.exception("results could not be made", fovs=len(computed.fovs), **about(computed.fovs[0]))
             self.failed += len(computed.fovs)
             if computed.stack is not None:
                 computed.stack.fail(error)
@@ -138,7 +167,7 @@ class Delivery:
             try:
                 sink.tell(record)
             except Exception:  # one sink's fault is not the next one's
-                _log.exception("result could not be told", sink=type(sink).__name__)
+                _log.exception("result could not be told", sink=type(sink).__name__, **about(record.fov))
         if computed.stack is not None:
             computed.stack.records.append(record)
 
@@ -149,4 +178,16 @@ class Delivery:
             try:
                 stack.done.set_result(stack.records)
             except InvalidStateError:
-                _log.info("client went away before its stack was done", fovs=len(stack.fovs))
+                _log.info(
+                    "client went away before its stack was done",
+                    fovs=len(stack.fovs),
+                    **about(stack.fovs[0], of_stack=True),
+                )
+
+    def _look_back(self, record: Record, logged_s: float) -> None:
+        moments = Moments(logged_s, time.perf_counter())
+        for told in self._told:
+            try:
+                told(record, moments)
+            except Exception:
+                _log.exception("result could not be looked back on", **about(record.fov))

@@ -12,6 +12,22 @@ from senoscope_client.result import Source
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRef:
+    """The request that a field of view came with.
+
+    Attributes
+    ----------
+    id : str
+        As its log lines and its answer name it.
+    span : object or None
+        What a trace of it hangs on.
+    """
+
+    id: str
+    span: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fov:
     """A field of view that waits to be classified.
 
@@ -23,8 +39,11 @@ class Fov:
         Where it came from.
     arrived_s : float
         When it came into the service, by ``time.perf_counter``.
+    request : RequestRef or None
+        None for frames of the stream.
     """
 
     pixels: npt.NDArray[Any]
     source: Source
     arrived_s: float = field(default_factory=time.perf_counter)
+    request: RequestRef | None = None

@@ -3,10 +3,83 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
-from typing import Literal
+import threading
+import time
+from typing import Any, Final, Literal
 
 import structlog
+
+from senoscope.fov import Fov
+from senoscope_client.result import Source
+
+# What no code here puts into a line, but a library's error message might.
+_SECRETS: Final = (
+    (re.compile(r"(?i)\b(bearer)([ .]+)[^\s\"',]+"), r"\1\2***"),
+    (re.compile(r"\bsenoscope_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), "senoscope_***"),
+    (re.compile(r"(://[^/\s:@]*):[^/\s@]+@"), r"\1:***@"),
+)
+
+
+def without_secrets(text: str) -> str:
+    """A text without API keys, and without the passwords of addresses."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def about_source(source: Source) -> dict[str, Any]:
+    """Which field of view a log line concerns."""
+    facts = {
+        "series": source.series_id,
+        "series_uid": None if source.series_uid is None else str(source.series_uid),
+        "frame": source.frame,
+        "file": source.file,
+    }
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def about(fov: Fov, *, of_stack: bool = False) -> dict[str, Any]:
+    """Which field of view a log line concerns, and which request it came with.
+
+    Parameters
+    ----------
+    of_stack : bool
+        Whether the line concerns the whole stack that the field of view is part of.
+    """
+    facts = about_source(fov.source)
+    if of_stack:
+        facts.pop("frame", None)
+    if fov.request is not None:
+        facts["request_id"] = fov.request.id
+    return facts
+
+
+class Sparing:
+    """Decides which of many equal lines are written; for those that any client can cause.
+
+    Parameters
+    ----------
+    every_s : float
+        One line of a kind in this time.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._lock = threading.Lock()
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def ask(self, kind: str) -> int | None:
+        """How many of a kind were left out since the last that was written; None: leave this one out too."""
+        now_s = time.monotonic()
+        with self._lock:
+            last_s, left_out = self._kinds.get(kind, (float("-inf"), 0))
+            if now_s - last_s < self._every_s:
+                self._kinds[kind] = last_s, left_out + 1
+                return None
+            self._kinds[kind] = now_s, 0
+            return left_out
 
 
 def configure_logging(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
@@ -32,6 +105,7 @@ def configure_logging(log_format: Literal["console", "json"], level: int = loggi
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *([structlog.processors.format_exc_info] if log_format == "json" else []),
                 renderer,
+                lambda _, __, line: without_secrets(str(line)),
             ],
         )
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import zmq
 
+from senoscope.connections import Connections
 from senoscope.records import Record
 from senoscope_client.gate import MAX_SUBSCRIPTION_BYTES, Gate
 from senoscope_client.result import CamMode, Source
@@ -36,6 +37,7 @@ class ResultPublisher:
     Attributes
     ----------
     gate : Gate or None
+        Where results are encrypted.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class ResultPublisher:
         # A context of its own, because a gate is for all of one.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gate: Gate | None = None
+        self._connections: Connections | None = None
         # A socket belongs to one thread at a time: made here, before the delivery thread starts, used
         # by it alone, and closed after it has ended.
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.PUB)
@@ -65,18 +68,25 @@ class ResultPublisher:
         try:
             if allowed_keys is not None and curve_keypair is not None:
                 self.gate = Gate(self._socket, curve_keypair, allowed_keys)
+            else:
+                self._connections = Connections(self._socket)
             self._socket.bind(endpoint)
         except (OSError, ValueError):
             self._context.destroy(0)
             raise
         except zmq.ZMQError as error:
-            if self.gate is not None:
-                self.gate.close()
+            self._let_nobody_in()
             self._context.destroy(0)
             raise OSError(
                 f"results cannot be published at {endpoint}: {error}; --results takes another endpoint"
             ) from error
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    @property
+    def subscribers(self) -> int:
+        """How many are connected."""
+        watch = self.gate or self._connections
+        return 0 if watch is None else watch.count
 
     def tell(self, record: Record) -> None:
         """Publish a result; subscribers that are too slow lose it."""
@@ -86,7 +96,11 @@ class ResultPublisher:
 
     def close(self) -> None:
         """Send what is queued, then close."""
-        if self.gate is not None:
-            self.gate.close()
+        self._let_nobody_in()
         self._socket.close()
         self._context.term()
+
+    def _let_nobody_in(self) -> None:
+        for watch in (self.gate, self._connections):
+            if watch is not None:
+                watch.close()

@@ -15,6 +15,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from senoscope.fov import Fov
+from senoscope.logs import about_source
 from senoscope.series import SeriesBook
 from senoscope.threads import WatchedThread
 from senoscope_client.curve import CurveClient
@@ -209,6 +210,7 @@ class Receiver:
                 "wrong_frame_size",
                 f"{where} is {header.shape[1]}x{header.shape[2]}; the ensemble takes "
                 f"{spec.height}x{spec.width}",
+                header,
             )
             return None
         if sorted(header.channels) != sorted(spec.channels):
@@ -216,22 +218,24 @@ class Receiver:
                 "wrong_channels",
                 f"{where} has channels {', '.join(header.channels)}; the ensemble takes "
                 f"{', '.join(spec.channels)}",
+                header,
             )
             return None
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            self._reject("non_finite_pixels", f"{where} has pixels that are NaN or infinite")
+            self._reject("non_finite_pixels", f"{where} has pixels that are NaN or infinite", header)
             return None
         if header.channels != spec.channels:
             return pixels[[header.channels.index(name) for name in spec.channels]]
         return pixels
 
-    def _reject(self, reason: str, detail: str) -> None:
+    def _reject(self, reason: str, detail: str, header: ImageHeader | None = None) -> None:
         self._rejected[reason] += 1
         self._last_rejection = detail
         # A stream that is wrong is wrong many times a second: log the 1st, 2nd, 4th, 8th ...
         count = self._rejected[reason]
         if count & (count - 1) == 0:
-            _log.warning("message rejected", reason=reason, detail=detail, count=count)
+            which = {} if header is None else about_source(_source(header))
+            _log.warning("message rejected", reason=reason, detail=detail, count=count, **which)
 
 
 def _source(header: ImageHeader) -> Source:

@@ -73,12 +73,15 @@ class Record:
     prediction : Prediction
     channels : tuple of str
         Of the ensemble that made it.
+    saturated : tuple of float
+        Fraction of each channel's pixels above the intensity range.
     """
 
     result: Result
     fov: Fov
     prediction: Prediction
     channels: tuple[str, ...]
+    saturated: tuple[float, ...]
     _encoded: dict[CamMode, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def result_with(self, cam: CamMode) -> Result:
@@ -88,7 +91,7 @@ class Record:
     def flagged(self, flag: Flag) -> Record:
         """The same record with one more flag."""
         result = self.result.model_copy(update={"flags": [*self.result.flags, flag]})
-        return Record(result, self.fov, self.prediction, self.channels)
+        return Record(result, self.fov, self.prediction, self.channels, self.saturated)
 
     def json(self, cam: CamMode) -> bytes:
         """The result as JSON; encoded once however many are told."""
@@ -173,7 +176,8 @@ class ResultMaker:
         """
         manifest = self.ensemble.manifest
         entropy, information, agreement = uncertainty(prediction.probabilities, manifest.ensemble.threshold)
-        flags = self._flags(fov, bounds)
+        saturated = tuple(bounds.saturated_fraction(fov.pixels).tolist())
+        flags = self._flags(saturated, bounds)
         identifier = uuid7()
         total_ms = (time.perf_counter() - fov.arrived_s) * 1e3
         result = Result(
@@ -198,14 +202,12 @@ class ResultMaker:
             ),
             deadline_met=total_ms <= self.deadline_ms,
         )
-        return Record(result, fov, prediction, manifest.input.channel_names)
+        return Record(result, fov, prediction, manifest.input.channel_names, saturated)
 
-    def _flags(self, fov: Fov, bounds: IntensityRange) -> list[Flag]:
+    def _flags(self, saturated: tuple[float, ...], bounds: IntensityRange) -> list[Flag]:
         flags = []
         names = self.ensemble.manifest.input.channel_names
-        for name, high, fraction in zip(
-            names, bounds.high, bounds.saturated_fraction(fov.pixels), strict=True
-        ):
+        for name, high, fraction in zip(names, bounds.high, saturated, strict=True):
             if fraction >= _SATURATED_FRACTION:
                 flags.append(
                     Flag(
@@ -213,7 +215,7 @@ class ResultMaker:
                         message=f"{name} is above the {bounds.source}'s intensity range (to {high:g}) in "
                         f"{fraction:.1%} of its pixels; detail there is lost to the networks",
                         channel=name,
-                        value=round(float(fraction), 6),
+                        value=round(fraction, 6),
                     )
                 )
         for name, fraction in zip(names, bounds.signal_fraction(fov.pixels), strict=True):

@@ -16,6 +16,7 @@ from senoscope.engine import IntensityRange, Prediction
 from senoscope.fov import Fov
 from senoscope.lanes import BatchLane, LiveLane, Stack
 from senoscope.loaded import Loaded
+from senoscope.logs import about
 from senoscope.records import ResultMaker
 from senoscope.threads import WatchedThread
 from senoscope_client.errors import NotReady
@@ -261,9 +262,9 @@ class Scheduler:
         started_s = time.perf_counter()
         pixels = fovs[0].pixels[None] if len(fovs) == 1 else np.stack([fov.pixels for fov in fovs])
         try:
-            predictions = self._predict(loaded, pixels, bounds)
+            predictions = self._predict(loaded, fovs, pixels, bounds)
         except Exception as error:  # one frame that cannot be computed must not stop the next
-            _log.exception("engine failed", source=fovs[0].source.model_dump(mode="json", exclude_none=True))
+            _log.exception("engine failed", fovs=len(fovs), **about(fovs[0]))
             self._failures += 1
             self._last_failure = str(error)
             if stack is None:
@@ -282,7 +283,9 @@ class Scheduler:
             self.counts.batch_computed += len(fovs)
         self._deliver(Computed(fovs, predictions, bounds, stack, loaded.maker, started_s, compute_ms))
 
-    def _predict(self, loaded: Loaded, pixels: np.ndarray, bounds: IntensityRange) -> list[Prediction]:
+    def _predict(
+        self, loaded: Loaded, fovs: Sequence[Fov], pixels: np.ndarray, bounds: IntensityRange
+    ) -> list[Prediction]:
         try:
             return loaded.ensemble.predict(pixels, bounds)
         except ValueError:  # the pixels' fault; they would be refused again
@@ -290,5 +293,7 @@ class Scheduler:
         except Exception as error:
             # A GPU that another process filled for a moment is worth a second try.
             self.counts.retried += 1
-            _log.warning("engine failed, trying once more", reason=str(error))
+            _log.warning(
+                "engine failed, trying once more", reason=str(error), fovs=len(fovs), **about(fovs[0])
+            )
             return loaded.ensemble.predict(pixels, bounds)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from senoscope.archive import Archive
 from senoscope.calibration import SessionRange
@@ -17,6 +18,8 @@ from senoscope.engine.locations import find_ensemble
 from senoscope.fov import Fov
 from senoscope.lanes import Stack
 from senoscope.loaded import Loaded
+from senoscope.metrics.results import ResultMetrics
+from senoscope.metrics.state import ServiceState
 from senoscope.model_switch import ModelSwitch, load_ensemble
 from senoscope.publisher import ResultPublisher
 from senoscope.receiver import Receiver
@@ -28,6 +31,7 @@ from senoscope.scheduler import Scheduler
 from senoscope.settings import Settings
 from senoscope.stagemap import StageMaps
 from senoscope.threads import WatchedThread
+from senoscope.tracing import open_traces
 from senoscope_client.curve import CurveClient
 from senoscope_client.errors import NotReady
 
@@ -46,6 +50,17 @@ class Service:
     on_failure : callable, optional
         Told why, if the ensemble cannot be loaded or a socket cannot be bound: such a service never
         becomes ready.
+
+    Attributes
+    ----------
+    registry : CollectorRegistry
+        The service's own metrics; whoever is around it may add theirs.
+    traces : Traces or None
+
+    Raises
+    ------
+    NotReady
+        If traces are asked for, and what they need is not installed.
     """
 
     def __init__(self, settings: Settings, on_failure: Callable[[Exception], None] | None = None) -> None:
@@ -55,7 +70,10 @@ class Service:
         self.log = self._open_log()
         self.range = SessionRange(self.log)
         self._on_failure = on_failure
-        self._sinks: list[Sink] = [self.maps]
+        self.traces = open_traces(settings.otlp_endpoint)
+        self.registry = CollectorRegistry()
+        self._metrics = ResultMetrics(self.registry, settings.deadline_ms)
+        self._sinks: list[Sink] = [self.maps, self._metrics]
         self._loaded: Loaded | None = None
         self._models: ModelSwitch | None = None
         self._scheduler: Scheduler | None = None
@@ -69,6 +87,8 @@ class Service:
         self._failure: str | None = None
         self._falling_back = threading.Event()
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
+        self.registry.register(ServiceState(self))
+        ProcessCollector(registry=self.registry)
 
     def add_sink(self, sink: Sink) -> None:
         """Tell a further sink of results; before ``start`` only."""
@@ -116,6 +136,8 @@ class Service:
             self.log.close()
         if self._loaded is not None:
             self._loaded.ensemble.close()
+        if self.traces is not None:
+            self.traces.close()
         _log.info("stopped")
 
     def problem(self) -> str | None:
@@ -163,6 +185,16 @@ class Service:
     def loading(self) -> bool:
         """Whether the ensemble is still being loaded, even though nobody may want it any more."""
         return self._loader.is_alive()
+
+    @property
+    def publisher(self) -> ResultPublisher | None:
+        """What publishes results over ZeroMQ, where that is asked for."""
+        return self._publisher
+
+    @property
+    def assembled(self) -> bool:
+        """Whether an ensemble was loaded and all parts are there, be they well or not."""
+        return self._ready.is_set()
 
     @property
     def loaded(self) -> Loaded:
@@ -217,22 +249,33 @@ class Service:
         return {
             "receiver": self._receiver.describe() if self._receiver else None,
             "results_endpoint": self._publisher.endpoint if self._publisher else None,
+            "results_subscribers": self._publisher.subscribers if self._publisher else 0,
             "results_refused": dict(gate.refused) if gate else {},
             "live": {
                 "waiting": live,
+                "capacity": self.settings.live_queue,
                 "classified": counts.live_computed,
                 "dropped": self._scheduler.live_dropped,
                 "failed": counts.live_failed,
                 "late": self._delivery.live_late,
                 "deadline_ms": self.settings.deadline_ms,
             },
-            "batch": {"waiting": batch, "classified": counts.batch_computed},
+            "batch": {
+                "waiting": batch,
+                "capacity": self.settings.batch_queue,
+                "classified": counts.batch_computed,
+            },
             "engine": {
                 "retried": counts.retried,
+                "results_failed": self._delivery.failed,
                 "thread_deaths": {thread.name: thread.deaths for thread in self._threads()},
+                "thread_problems": {
+                    thread.name: thread.problem for thread in self._threads() if thread.problem
+                },
             },
             "archive": self._archive.describe() if self._archive else None,
             "run_log": self.log.describe() if self.log else None,
+            "traces": self.traces.describe() if self.traces else None,
         }
 
     def describe_series(self) -> list[dict[str, Any]]:
@@ -288,7 +331,8 @@ class Service:
             self._archive.start()
             self._sinks.append(self._archive)
         self.range.restore()
-        self._delivery = Delivery(self.recent, self._sinks, self.log)
+        told = [self._metrics.told, *([self.traces.told] if self.traces else [])]
+        self._delivery = Delivery(self.recent, self._sinks, self.log, told)
         self._scheduler = Scheduler(
             self._loaded,
             self.range.for_ensemble,

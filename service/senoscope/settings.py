@@ -123,6 +123,13 @@ class Settings(BaseSettings):
         "console", description="Log lines for people or for machines."
     )
 
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="OTLP/HTTP collector that traces go to, such as http://127.0.0.1:4318; empty: none. "
+        "Needs the extra `otel`.",
+    )
+
     @field_validator("stream", "results")
     @classmethod
     def _is_endpoint(cls, endpoint: str) -> str:

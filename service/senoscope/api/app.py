@@ -15,6 +15,7 @@ from senoscope.api import (
     gradcam,
     inference,
     live,
+    metrics,
     models,
     normalization,
     problems,
@@ -25,12 +26,25 @@ from senoscope.api import (
 )
 from senoscope.api.body import BodyLimit, Linger
 from senoscope.api.guard import Guard, Refusals
+from senoscope.api.observer import RequestMetrics, RouteNoter
 from senoscope.keys import KeyRing
 from senoscope.service import Service
 
 _ROUTERS = tuple(
     part.router
-    for part in (classify, gradcam, inference, live, models, normalization, results, series, stagemap, status)
+    for part in (
+        classify,
+        gradcam,
+        inference,
+        live,
+        metrics,
+        models,
+        normalization,
+        results,
+        series,
+        stagemap,
+        status,
+    )
 )
 
 
@@ -69,7 +83,10 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.hub = hub
     app.state.refusals = Refusals()
+    app.state.request_metrics = RequestMetrics(service.registry)
+    service.registry.register(metrics.DoorState(service, hub, app.state.refusals))
     # From the inside to the outside.
+    app.add_middleware(RouteNoter)
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(Guard, keys=keys, refusals=app.state.refusals, any_host=settings.insecure)
     app.add_middleware(Linger)

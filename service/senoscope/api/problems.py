@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from senoscope.logs import Sparing
 from senoscope_client.errors import (
     Busy,
     InvalidRequest,
@@ -22,6 +23,8 @@ from senoscope_client.errors import (
 
 _log = structlog.get_logger(__name__)
 _MEDIA_TYPE = "application/problem+json"
+# Any client can cause these lines.
+_sparing = Sparing(every_s=1.0)
 
 
 def problem_response(error: SenoscopeError, path: str = "") -> JSONResponse:
@@ -48,6 +51,23 @@ def _response(problem: Problem, path: str, headers: dict[str, str] | None = None
     return JSONResponse(problem.model_dump(), problem.status, headers, media_type=_MEDIA_TYPE)
 
 
+def _note(request: Request, problem: Problem) -> None:
+    left_out = _sparing.ask(problem.code)
+    if left_out is None:
+        return
+    more = {"left_out": left_out} if left_out else {}
+    write = _log.warning if problem.status >= 500 else _log.info
+    write(
+        "request answered with a problem",
+        code=problem.code,
+        status=problem.status,
+        detail=problem.detail[:300],
+        method=request.scope.get("method"),
+        path=request.url.path[:200],
+        **more,
+    )
+
+
 class ClientGone(SenoscopeError):
     """Nobody waits for the answer; the status is the one that nginx logs for this."""
 
@@ -56,18 +76,22 @@ class ClientGone(SenoscopeError):
 
 async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:
     gone = ClientGone(f"the client closed the connection while it sent: {error}")
+    _note(request, gone.problem())
     return problem_response(gone, request.url.path)
 
 
 async def _on_senoscope_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SenoscopeError)
+    _note(request, error.problem())
     return problem_response(error, request.url.path)
 
 
 async def _on_invalid_parameters(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
-    return problem_response(InvalidRequest(faults), request.url.path)
+    invalid = InvalidRequest(faults)
+    _note(request, invalid.problem())
+    return problem_response(invalid, request.url.path)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -77,6 +101,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     problem = Problem(
         type=f"urn:senoscope:problem:{code}", title=detail, status=error.status_code, detail=detail, code=code
     )
+    _note(request, problem)
     return _response(problem, request.url.path, dict(error.headers or {}))
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import h11
 import uvicorn
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from senoscope.api.observer import Observer
 from senoscope.settings import Settings
 from senoscope_client.errors import Problem
 
@@ -156,7 +158,7 @@ class GuardedProtocol(H11Protocol):
         self.transport.close()
 
 
-def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn runs the application."""
 
     class Protocol(GuardedProtocol):
@@ -166,7 +168,7 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     if settings.tls_cert is not None:
         tls = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
     return uvicorn.Config(
-        SecurityHeaders(app),
+        SecurityHeaders(Observer(app, app.state.request_metrics, app.state.service.traces)),
         http=Protocol,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         server_header=False,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.body import upload_of
+from senoscope.api.observer import seen_of
 from senoscope.api.problems import ClientGone
 from senoscope.fov import Fov
 from senoscope.records import Record
@@ -74,7 +75,9 @@ async def classify_stack(request: Request, pixels: npt.NDArray[Any], name: str |
         If the client closed the connection; FOVs that were not begun are not computed.
     """
     service: Service = request.app.state.service
-    fovs = [Fov(fov, Source(kind="upload", file=name, frame=n)) for n, fov in enumerate(pixels)]
+    seen = seen_of(request.scope)
+    ref = None if seen is None else seen.ref
+    fovs = [Fov(fov, Source(kind="upload", file=name, frame=n), request=ref) for n, fov in enumerate(pixels)]
     job = service.submit_stack(fovs)
     computing = asyncio.wrap_future(job.done)
     gone = asyncio.create_task(_until_gone(request))

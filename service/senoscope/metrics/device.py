@@ -1,0 +1,50 @@
+"""How full the GPU's memory is, where the driver's management library tells."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+import structlog
+
+_log = structlog.get_logger(__name__)
+_BUS_ID_BYTES = 32
+
+
+class GpuMemory:
+    """Asks NVML, with the package ``nvidia-ml-py`` of the extra ``gpu``; tells nothing where it is absent.
+
+    The memory of a whole GPU is told, whoever uses it: containers hide who does.
+    """
+
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        self._device: Any = None
+        self._given_up = False
+
+    def read(self) -> tuple[int | None, int | None]:
+        """Bytes in use and in all of the GPU that ONNX Runtime takes; None where that is not known."""
+        if self._given_up:
+            return None, None
+        try:
+            if self._nvml is None:
+                self._open()
+            memory = self._nvml.nvmlDeviceGetMemoryInfo(self._device)
+        except Exception as error:  # NVMLError, OSError or ImportError: a number less, nothing more
+            self._given_up = True
+            _log.warning("the GPU's memory is not measured", reason=f"{type(error).__name__}: {error}")
+            return None, None
+        return int(memory.used), int(memory.total)
+
+    def _open(self) -> None:
+        import pynvml
+
+        # CUDA numbers only the devices that this process may see; NVML numbers all.
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        bus_id = ctypes.create_string_buffer(_BUS_ID_BYTES)
+        if cuda.cuInit(0) != 0 or cuda.cuDeviceGetPCIBusId(bus_id, _BUS_ID_BYTES, 0) != 0:
+            raise OSError("the driver does not tell which GPU is the first")
+        pynvml.nvmlInit()
+        self._device = pynvml.nvmlDeviceGetHandleByPciBusId(bus_id.value)
+        self._nvml = pynvml

@@ -1,0 +1,173 @@
+"""Spans of requests and of results, made from times that are taken anyway."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import structlog
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from senoscope import __version__
+from senoscope.delivery import Moments
+from senoscope.logs import about
+from senoscope.records import Record
+
+_log = structlog.get_logger(__name__)
+# Some 8 MB; a minute of frames at 25 Hz.
+_QUEUE: Final = 8192
+_BATCH: Final = 512
+_EVERY_MS: Final = 1000
+_TIMEOUT_S: Final = 5.0
+_LAST_WORDS_S: Final = 2.0
+_NO_PARENT: Final = Context()
+_W3C: Final = TraceContextTextMapPropagator()
+
+
+class _CountingExporter(SpanExporter):
+    """Counts what the collector took; speaks up when that changes, not each second."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        # Its own lines would come again and again.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+        self._exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_TIMEOUT_S)
+        self._works = True
+        self.sent = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch; called from the processor's thread."""
+        result = self._exporter.export(spans)
+        works = result is SpanExportResult.SUCCESS
+        self.sent += works * len(spans)
+        if works and not self._works:
+            _log.info("traces are taken again", endpoint=self._endpoint)
+        elif self._works and not works:
+            _log.warning("traces are not taken, and are lost", endpoint=self._endpoint)
+        self._works = works
+        return result
+
+    def shutdown(self) -> None:
+        """Give up what is being tried."""
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+class _BoundedProcessor(BatchSpanProcessor):
+    """Hands spans to the exporter's thread; those that find its queue full push out others."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        super().__init__(
+            exporter,
+            max_queue_size=_QUEUE,
+            schedule_delay_millis=_EVERY_MS,
+            max_export_batch_size=_BATCH,
+        )
+        self.made = 0
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a span."""
+        self.made += 1
+        super().on_end(span)
+
+
+class Traces:
+    """Where spans are made; whatever the collector does, making one never waits for it.
+
+    Parameters
+    ----------
+    endpoint : str
+        Of an OTLP/HTTP collector, without ``/v1/traces``. Headers that it wants are given by the variable
+        ``OTEL_EXPORTER_OTLP_HEADERS``, which the exporter reads.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._exporter = _CountingExporter(endpoint)
+        self._processor = _BoundedProcessor(self._exporter)
+        self._provider = TracerProvider(
+            resource=Resource.create({"service.name": "senoscope", "service.version": __version__}),
+            shutdown_on_exit=False,
+        )
+        self._provider.add_span_processor(self._processor)
+        self._tracer = self._provider.get_tracer("senoscope", __version__)
+
+    def begin_request(self, headers: Iterable[tuple[bytes, bytes]]) -> Context:
+        """Begin the span of a request, under the one that its sender names (W3C Trace Context)."""
+        carrier = {
+            name.decode(): value.decode("latin-1")
+            for name, value in headers
+            if name in {b"traceparent", b"tracestate"}
+        }
+        parent = _W3C.extract(carrier, _NO_PARENT) if carrier else _NO_PARENT
+        span = self._tracer.start_span("request", parent, SpanKind.SERVER)
+        return set_span_in_context(span, _NO_PARENT)
+
+    @staticmethod
+    def end_request(
+        context: Context, method: str, route: str | None, path: str, status: int, request_id: str
+    ) -> None:
+        """End it, with what has become known."""
+        span = get_current_span(context)
+        span.update_name(f"{method} {route}" if route else method)
+        span.set_attributes(
+            {
+                "http.request.method": method,
+                "http.response.status_code": status,
+                "url.path": path,
+                "senoscope.request_id": request_id,
+                **({"http.route": route} if route else {}),
+            }
+        )
+        if status >= 500:
+            span.set_status(StatusCode.ERROR)
+        span.end()
+
+    def told(self, record: Record, moments: Moments) -> None:
+        """The spans of a result that everybody was told of."""
+        fov, result = record.fov, record.result
+        parent = fov.request.span if fov.request is not None and fov.request.span is not None else _NO_PARENT
+        started_s = fov.arrived_s + result.timing_ms.queue / 1e3
+        made_s = fov.arrived_s + result.timing_ms.total / 1e3
+        epoch_ns = time.time_ns() - time.perf_counter_ns()
+        whole = self._tracer.start_span(
+            "field of view",
+            parent,
+            attributes={
+                "senoscope.result_id": str(result.id),
+                "senoscope.label": result.label,
+                "senoscope.probability": result.probability,
+                "senoscope.deadline_met": result.deadline_met,
+                **{f"senoscope.{name}": fact for name, fact in about(fov).items()},
+            },
+            start_time=epoch_ns + int(fov.arrived_s * 1e9),
+        )
+        if whole.is_recording():
+            within = set_span_in_context(whole, _NO_PARENT)
+            for name, from_s, to_s in (
+                ("queue", fov.arrived_s, started_s),
+                ("compute", started_s, started_s + result.timing_ms.compute / 1e3),
+                ("log commit", made_s, moments.logged_s),
+                ("tell", moments.logged_s, moments.told_s),
+            ):
+                part: Span = self._tracer.start_span(name, within, start_time=epoch_ns + int(from_s * 1e9))
+                part.end(epoch_ns + int(to_s * 1e9))
+        whole.end(epoch_ns + int(moments.told_s * 1e9))
+
+    def describe(self) -> dict[str, int]:
+        """How many spans were made, and how many the collector took; the others wait or are lost."""
+        return {"made": self._processor.made, "sent": self._exporter.sent}
+
+    def close(self) -> None:
+        """Send what waits, if that is possible at once."""
+        # A collector that does not answer would hold this up for longer than anyone waits.
+        closing = threading.Thread(target=self._provider.shutdown, name="last traces", daemon=True)
+        closing.start()
+        closing.join(_LAST_WORDS_S)
