@@ -36,6 +36,8 @@ _POLL_MS = 200
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # of one part, far above any frame
 _REFUSED_EVENTS = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _REFUSED_WAIT_S = 2.0
+# Why frames that keep the format are rejected all the same.
+UNFIT = ("wrong_frame_size", "wrong_channels", "non_finite_pixels")
 # Frames that may wait inside ZeroMQ while this thread is held up; the bounded queue that drops the
 # oldest is the scheduler's.
 _HIGH_WATER_MARK = 64

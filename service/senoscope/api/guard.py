@@ -21,6 +21,7 @@ from senoscope_client.errors import Forbidden, SenoscopeError, Unauthorized
 
 _log = structlog.get_logger(__name__)
 _LOG_EVERY_S = 10.0
+REASONS = ("no_key", "wrong_key", "missing_scope", "foreign_page", "foreign_host")
 _SUBPROTOCOL = "senoscope"
 _KEY_PREFIX = "bearer."
 

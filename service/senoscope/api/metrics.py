@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from senoscope.api.guard import Refusals
+from senoscope.api.guard import REASONS, Refusals
 from senoscope.api.live import LiveHub
 from senoscope.metrics import catalogue
 from senoscope.metrics.state import Value, by_key, gathered
@@ -48,7 +48,7 @@ class DoorState:
         yield gathered(catalogue.SUBSCRIBERS, there)
         yield gathered(catalogue.SUBSCRIBERS_REFUSED, refused)
         yield gathered(catalogue.SUBSCRIBERS_LOST, [(("websocket",), hub.lost)])
-        yield gathered(catalogue.REQUESTS_REFUSED, by_key(dict(self._refusals.counts)))
+        yield gathered(catalogue.REQUESTS_REFUSED, by_key(dict.fromkeys(REASONS, 0) | self._refusals.counts))
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)

@@ -97,7 +97,7 @@ THREAD_UP = _declare("gauge", "senoscope_thread_up", "1 while the thread runs.",
 THREAD_DEATHS = _declare(
     "counter",
     "senoscope_thread_deaths_total",
-    "Deaths of the thread; most restart.",
+    "How often the thread died; most are restarted.",
     "thread",
 )
 DEADLINE = _declare(
@@ -114,7 +114,7 @@ STREAM_REFUSALS = _declare(
 SILENCE = _declare(
     "gauge",
     "senoscope_stream_silence_seconds",
-    "Since the publisher's last message, heartbeats too.",
+    "Since the frame publisher's last message, heartbeats too.",
 )
 MESSAGES = _declare("counter", "senoscope_stream_messages_total", "Messages of the stream that came.", "type")
 REJECTED = _declare(
@@ -173,7 +173,9 @@ LATENCY = _declare("histogram", "senoscope_fov_latency_seconds", "From arrival t
 COMMIT = _declare(
     "histogram", "senoscope_fov_commit_seconds", "From result until it was in the run log, or could not be."
 )
-TELL = _declare("histogram", "senoscope_fov_tell_seconds", "From there until everybody was told.")
+TELL = _declare(
+    "histogram", "senoscope_fov_tell_seconds", "From the run log's answer until everybody was told."
+)
 ENTROPY = _declare(
     "histogram",
     "senoscope_result_entropy_bits",
@@ -188,19 +190,21 @@ SATURATED = _declare(
 )
 
 LOG_WRITTEN = _declare("counter", "senoscope_run_log_written_total", "Results written to the run log.")
-LOG_WAITING = _declare("gauge", "senoscope_run_log_waiting", "Results that wait in memory to be written.")
-LOG_LOST = _declare("counter", "senoscope_run_log_lost_total", "Results that never will be: too many waited.")
-LOG_STATE = _declare("gauge", "senoscope_run_log_state", "1 for the state that it is in.", "state")
+LOG_WAITING = _declare("gauge", "senoscope_run_log_waiting", "Results that wait in memory for the run log.")
+LOG_LOST = _declare(
+    "counter", "senoscope_run_log_lost_total", "Results that the run log lost: too many waited."
+)
+LOG_STATE = _declare("gauge", "senoscope_run_log_state", "1 for the state that the run log is in.", "state")
 ARCHIVE_UP = _declare("gauge", "senoscope_archive_up", "1 while pixels are kept (--archive).")
 ARCHIVE_WRITTEN = _declare("counter", "senoscope_archive_written_total", "Fields of view in the archive.")
 ARCHIVE_LOST = _declare(
     "counter",
     "senoscope_archive_lost_total",
-    "Fields of view that its disk was too slow or full for.",
+    "Fields of view that the archive lost: its disk was too slow or full.",
 )
 
 SUBSCRIBERS = _declare(
-    "gauge", "senoscope_subscribers", "Who is told of results: connections of that kind.", "kind"
+    "gauge", "senoscope_subscribers", "Connections of that kind that are told of results.", "kind"
 )
 SUBSCRIBERS_REFUSED = _declare(
     "counter", "senoscope_subscribers_refused_total", "Subscribers that were not let in.", "kind", "reason"
@@ -224,7 +228,7 @@ DURATION = _declare(
     *(
         "histogram",
         "senoscope_http_request_duration_seconds",
-        "From its head to the end of its answer.",
+        "From a request's head to the end of its answer.",
     ),
     *("route", "method"),
 )
@@ -233,12 +237,12 @@ REQUESTS_REFUSED = _declare(
 )
 
 MEMORY_USED = _declare(
-    "gauge", "senoscope_device_memory_used_bytes", "Memory of the GPU in use, by whomever.", "device"
+    "gauge", "senoscope_device_memory_used_bytes", "Memory of the GPU that is in use, by whomever.", "device"
 )
 MEMORY_SIZE = _declare("gauge", "senoscope_device_memory_size_bytes", "Memory of the GPU.", "device")
 SPANS = _declare("counter", "senoscope_trace_spans_total", "Spans that were made (--otlp-endpoint).")
 SPANS_SENT = _declare(
     "counter",
     "senoscope_trace_spans_sent_total",
-    "Those that the collector took; the others wait or are lost.",
+    "Spans that the collector took; the others wait or are lost.",
 )

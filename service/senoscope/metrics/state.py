@@ -11,11 +11,15 @@ from senoscope import __version__
 from senoscope.metrics import catalogue
 from senoscope.metrics.catalogue import Declared
 from senoscope.metrics.device import GpuMemory
+from senoscope.receiver import UNFIT
 from senoscope.runlog.faults import LogState
+from senoscope_client.wire import WireFault
 
 if TYPE_CHECKING:
     from senoscope.service import Service
 
+# Told from the first scrape on, so that the first of a kind shows as an increase.
+_REJECTIONS: Final = (*(fault for fault in get_args(WireFault) if fault != "unknown_type"), *UNFIT)
 _LOG_STATES: Final = ("ok", "opening", "stopped", *get_args(LogState))
 Value = tuple[tuple[str, ...], float | int | None]
 """Values of the labels, and the metric's; None where it is not known now."""
@@ -97,7 +101,8 @@ class ServiceState:
         yield gathered(catalogue.STREAM_REFUSALS, single(receiver.get("refused")))
         yield gathered(catalogue.SILENCE, single(receiver.get("silent_s")))
         yield gathered(catalogue.MESSAGES, by_key(receiver.get("messages", {})))
-        yield gathered(catalogue.REJECTED, by_key(receiver.get("rejected", {})))
+        rejected = dict.fromkeys(_REJECTIONS, 0) | receiver["rejected"] if receiver else {}
+        yield gathered(catalogue.REJECTED, by_key(rejected))
         missing = sum(one["missing"] for one in series) if receiver else None
         repeated = sum(one["repeated"] for one in series) if receiver else None
         yield gathered(catalogue.MISSING, single(missing))

@@ -1,0 +1,83 @@
+"""What metrics and traces cost: for each result on the delivery thread, for each scrape.
+
+    python benchmarks/metrics_cost.py [--results N]
+
+Results are those of a miniature ensemble; spans go to a collector's address at which nobody listens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import miniature as mini
+from senoscope.api.app import create_app
+from senoscope.delivery import Moments
+from senoscope.engine import Ensemble
+from senoscope.fov import Fov
+from senoscope.metrics.results import ResultMetrics
+from senoscope.records import Record, ResultMaker
+from senoscope.service import Service
+from senoscope.settings import Settings
+from senoscope.tracing.spans import Traces
+from senoscope_client.result import Source
+
+
+def microseconds(work: Callable[[], object], times: int) -> dict[str, float]:
+    """Median and 99th percentile of one call."""
+    took = []
+    for _ in range(times):
+        began_ns = time.perf_counter_ns()
+        work()
+        took.append((time.perf_counter_ns() - began_ns) / 1e3)
+    took.sort()
+    return {"p50": round(statistics.median(took), 1), "p99": round(took[int(0.99 * times)], 1)}
+
+
+def a_record(directory: Path) -> Record:
+    """A frame's result."""
+    with Ensemble.load(mini.build(directory), device="cpu", threads=1) as ensemble:
+        fov = Fov(mini.bright(), Source(kind="stream", series_id="plate", acquired_at=datetime.now(UTC)))
+        (prediction,) = ensemble.predict(fov.pixels)
+        maker = ResultMaker(ensemble, 24.0, linked=True)
+        return maker.make(fov, prediction, ensemble.model_range, fov.arrived_s, 1.0)
+
+
+def main() -> None:
+    """Measure, and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=int, default=20_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        record = a_record(Path(folder) / "miniature")
+    metrics = ResultMetrics(CollectorRegistry(), 24.0)
+    now_s = time.perf_counter()
+    moments = Moments(now_s, now_s)
+
+    def observe() -> None:
+        metrics.tell(record)
+        metrics.told(record, moments)
+
+    service = Service(Settings(database_url="none"))
+    create_app(service)
+    found = {"metrics_us_per_result": microseconds(observe, options.results)}
+    traces = Traces("http://127.0.0.1:9")
+    found["traces_us_per_result"] = microseconds(lambda: traces.told(record, moments), options.results)
+    traces.close()
+    found["scrape_us"] = microseconds(lambda: generate_latest(service.registry), 200)
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The Grafana dashboard and the page about metrics, against what a real server tells."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import miniature as mini
+from misbehaving import Microscope
+from senoscope.metrics.reference import reference
+from serving import Server
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD: dict[str, Any] = json.loads(
+    (ROOT / "docker" / "grafana" / "senoscope.json").read_text(encoding="utf-8")
+)
+PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+# Told only where there is a GPU.
+ON_A_GPU = {"senoscope_device_memory_used_bytes", "senoscope_device_memory_size_bytes"}
+
+
+def expressions() -> list[str]:
+    return [target["expr"] for panel in PANELS for target in panel["targets"]]
+
+
+@pytest.fixture(scope="module")
+def told(server: Server) -> dict[str, set[str]]:
+    """The names of samples of a server that has classified frames and a stack, each with its labels."""
+    scope = Microscope(server.frames)
+    try:
+        scope.send(scope.frame(0), scope.frame(2, mini.dark()))
+        server.wait(lambda status: status["live"]["classified"] == 2)
+        buffer = io.BytesIO()
+        np.save(buffer, mini.bright())
+        assert httpx.post(f"{server.url}/v1/classify", content=buffer.getvalue()).status_code == 200
+        text = httpx.get(f"{server.url}/metrics").text
+    finally:
+        scope.close()
+    families = text_string_to_metric_families(text)
+    found: dict[str, set[str]] = {}
+    for family in families:
+        found.setdefault(family.name, set())
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def test_each_metric_of_the_dashboard_is_told(told: dict[str, set[str]]) -> None:
+    named = {name for text in expressions() for name in re.findall(r"\bsenoscope_\w+", text)}
+    assert len(named) > 20
+    assert named - ON_A_GPU <= told.keys()
+
+
+def test_each_label_of_the_dashboard_is_told(told: dict[str, set[str]]) -> None:
+    for text in expressions():
+        for name, selectors in re.findall(r"\b(senoscope_\w+)\{([^}]*)\}", text):
+            used = set(re.findall(r"(\w+)=~?\"", selectors)) - {"instance"}
+            assert name in ON_A_GPU or used <= told[name], text
+
+
+def test_each_expression_is_balanced() -> None:
+    for text in expressions():
+        bare = re.sub(r'"[^"]*"', "", text)
+        for left, right in ("()", "[]", "{}"):
+            assert bare.count(left) == bare.count(right), text
+
+
+def test_the_dashboard_is_one_that_grafana_takes() -> None:
+    assert DASHBOARD["schemaVersion"] >= 41
+    assert (DASHBOARD["title"], DASHBOARD["uid"]) == ("Senoscope", "senoscope")
+    variables = {one["name"]: one for one in DASHBOARD["templating"]["list"]}
+    assert (variables["datasource"]["type"], variables["datasource"]["query"]) == ("datasource", "prometheus")
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(ids)) == len(ids)
+    for panel in PANELS:
+        assert panel["title"]
+        assert panel["description"]
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert panel["targets"]
+        for target in panel["targets"]:
+            assert target["datasource"]["uid"] == "${datasource}"
+            assert 'instance=~"$instance"' in target["expr"]
+
+
+def test_no_two_panels_lie_on_each_other() -> None:
+    places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    for one, other in combinations(places, 2):
+        apart = (
+            one["x"] + one["w"] <= other["x"]
+            or other["x"] + other["w"] <= one["x"]
+            or one["y"] + one["h"] <= other["y"]
+            or other["y"] + other["h"] <= one["y"]
+        )
+        assert apart, (one, other)
+
+
+def test_the_page_is_up_to_date() -> None:
+    written = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert written == reference(), "run python docs/make/metrics.py"
