@@ -81,7 +81,9 @@ def test_encrypted_all_the_way(secured: Secured) -> None:
                 continue
         assert result is not None
         assert result.label == "senescent"
+        assert secured.server.stream()["results_subscribers"] == 1
     secured.server.wait(lambda status: not status["receiver"]["connected"])
+    secured.server.wait(lambda status: status["results_subscribers"] == 0)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,9 @@ def test_strangers_get_no_results_and_are_counted(secured: Secured, reader: str 
     with ResultSubscriber(secured.server.results, **keys) as results, pytest.raises(Unauthorized):
         results.receive(10)
     secured.server.wait(lambda status: status["results_refused"].get(reason, 0) > before)
+    secured.server.wait(lambda status: status["results_subscribers"] == 0)
+    refused = httpx.get(f"{secured.server.url}/metrics").text
+    assert f'senoscope_subscribers_refused_total{{kind="zeromq",reason="{reason}"}}' in refused
     assert "ZeroMQ client refused" in secured.server.log.read_text()
     assert httpx.get(f"{secured.server.url}/readyz").status_code == 200
 
