@@ -41,7 +41,7 @@ class _Times:
 
 
 class ResultMetrics:
-    """The sink that observes each result; some 20 microseconds each (``benchmarks/metrics_cost.py``).
+    """The sink that observes each result; some 10 microseconds each (``benchmarks/metrics_cost.py``).
 
     Parameters
     ----------
