@@ -177,7 +177,7 @@ class ResultMaker:
         manifest = self.ensemble.manifest
         entropy, information, agreement = uncertainty(prediction.probabilities, manifest.ensemble.threshold)
         saturated = tuple(bounds.saturated_fraction(fov.pixels).tolist())
-        flags = self._flags(saturated, bounds)
+        flags = self._flags(fov, saturated, bounds)
         identifier = uuid7()
         total_ms = (time.perf_counter() - fov.arrived_s) * 1e3
         result = Result(
@@ -204,7 +204,7 @@ class ResultMaker:
         )
         return Record(result, fov, prediction, manifest.input.channel_names, saturated)
 
-    def _flags(self, saturated: tuple[float, ...], bounds: IntensityRange) -> list[Flag]:
+    def _flags(self, fov: Fov, saturated: tuple[float, ...], bounds: IntensityRange) -> list[Flag]:
         flags = []
         names = self.ensemble.manifest.input.channel_names
         for name, high, fraction in zip(names, bounds.high, saturated, strict=True):
