@@ -59,14 +59,14 @@ class ModelSwitch:
         Conflict
             If another change is under way.
         """
-        directory = self._settings.models_dir / name
-        # A name, never a path: who may change the model need not see the rest of the disk.
-        if Path(name).name != name or not (directory / MANIFEST_NAME).is_file():
-            there = ", ".join(entry["name"] for entry in list_ensembles(self._settings.models_dir))
+        # A name that was found there, never a path: who may change the model need not see the rest of the
+        # disk, and not every text can be asked for as a file.
+        there = {path.name: path for path in _folders(self._settings.models_dir)}
+        if name not in there:
             raise ModelRejected(
-                f"{name[:80]!r} is no ensemble of the models folder; there are: {there or 'none'}"
+                f"{name[:80]!r} is no ensemble of the models folder; there are: {', '.join(there) or 'none'}"
             )
-        return self._change(directory, None)
+        return self._change(there[name], None)
 
     def fall_back(self, directory: Path) -> Loaded:
         """The same ensemble on the CPU, after a GPU was lost."""
@@ -109,10 +109,10 @@ def list_ensembles(models_dir: Path) -> list[dict[str, Any]]:
     Files are not verified: that takes seconds, and is done when one is loaded.
     """
     found: list[dict[str, Any]] = []
-    for path in sorted(models_dir.glob(f"[!.]*/{MANIFEST_NAME}")):
-        entry: dict[str, Any] = {"name": path.parent.name}
+    for folder in _folders(models_dir):
+        entry: dict[str, Any] = {"name": folder.name}
         try:
-            manifest, digest = read_manifest(path.parent)
+            manifest, digest = read_manifest(folder)
         except EnsembleError as error:
             entry["problem"] = error.problem
         else:
@@ -131,3 +131,7 @@ def list_ensembles(models_dir: Path) -> list[dict[str, Any]]:
             }
         found.append(entry)
     return found
+
+
+def _folders(models_dir: Path) -> list[Path]:
+    return [path.parent for path in sorted(models_dir.glob(f"[!.]*/{MANIFEST_NAME}"))]

@@ -251,6 +251,7 @@ def test_a_revoked_key_is_refused_from_the_next_request_on(miniature: Path, tmp_
     [
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://[::1"}, 403),
         ({"Host": "evil.example:8750"}, 403),
         ({"Host": "evil.example:8750", "Origin": "http://evil.example:8750"}, 403),
         ({"Host": "localhost:8750"}, 200),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -170,6 +171,40 @@ def test_a_frame_that_is_too_large_ends_the_websocket(strict: Server) -> None:
         with pytest.raises(ConnectionClosed) as closed:
             connection.recv(timeout=10)
     assert closed.value.rcvd.code == 1009
+
+
+JSON = "application/json"
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "status", "code"),
+    [
+        (b"", JSON, 422, "invalid_request"),
+        (b"{", JSON, 422, "invalid_request"),
+        (b"[" * 50_000, JSON, 422, "invalid_request"),
+        (b"9" * 50_000, JSON, 422, "invalid_request"),
+        (b"\xff\xfe", JSON, 422, "invalid_request"),
+        (b'"first"', JSON, 422, "invalid_request"),
+        (b'{"name": 5}', JSON, 422, "invalid_request"),
+        (b'{"name": ""}', JSON, 422, "invalid_request"),
+        (b'{"name": "\\ud800"}', JSON, 422, "invalid_request"),
+        (b'{"name": "first", "%s": 1}' % (b"x" * 50_000), JSON, 422, "invalid_request"),
+        (b"[" + b"[]," * 30_000_000 + b"[]]", JSON, 413, "payload_too_large"),
+        (b'{"name": "first"}', "text/plain", 415, "unsupported_media_type"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, bytes) else None,
+)
+def test_what_is_no_change_of_the_model_is_refused_in_few_words_and_with_little_memory(
+    server: Server, body: bytes, media_type: str, status: int, code: str
+) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    answer = httpx.post(
+        f"{server.url}/v1/model", content=body, headers={"Content-Type": media_type}, timeout=60
+    )
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text[:500]
+    assert len(answer.content) < 1000
+    assert process.memory_info().rss - before < 50e6
 
 
 def test_every_answer_carries_the_security_headers(server: Server) -> None:

@@ -19,8 +19,9 @@ from serving import Server, start_server, stop_server
 
 @pytest.fixture(scope="module")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three ensembles that work, one that lost a network, one whose manifest is no JSON."""
-    home = tmp_path_factory.mktemp("several")
+    """Three ensembles that work, one that lost a network, one whose manifest is no JSON; one outside."""
+    home = tmp_path_factory.mktemp("several") / "models"
+    mini.build(home.parent, name="outside")
     mini.build(home / "first", name="first")
     mini.build(home / "second", name="second", seed=50)
     mini.build(home / "small", name="small", height=125, width=150)
@@ -105,6 +106,8 @@ def test_one_of_another_input_changes_what_is_taken(server: Server) -> None:
         ("../first", "no ensemble of the models folder"),
         ("/etc", "no ensemble of the models folder"),
         ("..", "no ensemble of the models folder"),
+        ("é" * 255, "no ensemble of the models folder"),
+        ("a\0b", "no ensemble of the models folder"),
     ],
 )
 def test_on_any_failure_the_old_one_stays(server: Server, models_dir: Path, name: str, said: str) -> None:

@@ -9,20 +9,24 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from senoscope.api.problems import problem_response
-from senoscope_client.errors import InvalidRequest, PayloadTooLarge, RequestTimeout
+from senoscope.api.problems import problem_response, told_faults
+from senoscope_client.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 _MIB = 1024 * 1024
 _IN_MEMORY = 16 * _MIB
 _LINGER_S = 1.0
 _PROGRESS = 64 * 1024
+_MAX_JSON = 64 * 1024
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Linger:
@@ -137,6 +141,36 @@ def _has_body(scope: Scope) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
+async def json_of(request: Request, model: type[M]) -> M:
+    """The small JSON document that is a request's body.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is no JSON, or not of that model.
+    PayloadTooLarge
+        If it is longer than any that could be meant: parsed, it would take many times its length.
+    UnsupportedMediaType
+        If it is not declared as JSON, as no form of a foreign page can be.
+    """
+    if media_type_of(request) != "application/json":
+        raise UnsupportedMediaType("send the body as JSON, with Content-Type: application/json")
+    text = bytearray()
+    async for chunk in request.stream():
+        text += chunk
+        if len(text) > _MAX_JSON:
+            raise PayloadTooLarge(f"the body is longer than {_MAX_JSON // 1024} KiB of JSON")
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise InvalidRequest(told_faults(error.errors(), "the body")) from None
+
+
+def media_type_of(request: Request) -> str | None:
+    """What a body is declared as, without parameters; None if nothing is declared."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() or None
+
+
 @dataclass(frozen=True)
 class Upload:
     """A posted file.
@@ -167,7 +201,7 @@ async def upload_of(request: Request) -> AsyncIterator[Upload]:
     PayloadTooLarge
         If the body exceeds the limit.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower() or None
+    media_type = media_type_of(request)
     if media_type == "multipart/form-data":
         try:
             async with request.form(max_files=1, max_fields=8) as form:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.accept import wants_csv
+from senoscope.api.documented import STACK_ERRORS, TEXT_CSV, problems
 from senoscope.api.stacks import IMAGE_CONTENT, ImageParameters, classify_stack, posted_stack
 from senoscope.records import Record
 from senoscope.service import Service
@@ -29,6 +30,7 @@ class ClassifyParameters(ImageParameters):
     "/v1/classify",
     response_model=ClassifyResponse,
     summary="Classify the fields of view of a TIFF stack or NPY array",
+    responses=problems(*STACK_ERRORS) | {200: {"content": TEXT_CSV}},
     openapi_extra={
         "requestBody": {
             "required": True,

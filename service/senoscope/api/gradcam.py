@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.documented import IMAGE_PNG, problems
 from senoscope.api.logged import Found, find
 from senoscope.engine.gradcam import network_map
 from senoscope.render import Style, intensity_png, map_png, overlay_png, scale_channel
-from senoscope_client.errors import InvalidRequest, NotFound
+from senoscope_client.errors import InvalidRequest, LogUnavailable, NotFound
 
 router = APIRouter()
 
@@ -27,7 +28,11 @@ class GradcamParameters(BaseModel):
     style: Style = "map"
 
 
-@router.get("/v1/results/{identifier}/gradcam.png", response_class=Response)
+@router.get(
+    "/v1/results/{identifier}/gradcam.png",
+    response_class=Response,
+    responses=problems(LogUnavailable, NotFound) | {200: {"content": IMAGE_PNG}},
+)
 async def gradcam_png(
     request: Request, identifier: UUID, parameters: Annotated[GradcamParameters, Query()]
 ) -> Response:

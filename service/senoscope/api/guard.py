@@ -187,7 +187,7 @@ def _choosing(scope: AsgiScope, send: Send) -> Send:
 
 def _check_page(headers: Headers, any_host: bool) -> None:
     host, origin = headers.get("host", ""), headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and _host_of(origin) != host.lower():
         raise _Refused("foreign_page", Forbidden(f"a page of {origin[:100]} may not use this service"))
     if not any_host and host and not _names_this_machine(host):
         raise _Refused(
@@ -196,6 +196,13 @@ def _check_page(headers: Headers, any_host: bool) -> None:
                 f"without API keys this service answers to localhost and to addresses, not to {host[:100]}"
             ),
         )
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # a bracket that is not closed, for one
+        return None
 
 
 def _names_this_machine(host: str) -> bool:

@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from senoscope import __version__
 from senoscope.api.compression import content_coding, pack, unpack, wanted_coding
+from senoscope.api.documented import BINARY, JSON_OBJECT, PROTOCOL_ERRORS
 from senoscope.api.messages import Answer, Inference, decode, encode, json_length_of
 from senoscope.api.signature import Signature
 from senoscope.api.stacks import classify_stack
@@ -17,7 +18,7 @@ from senoscope.service import Service
 from senoscope_client.errors import NotFound, NotReady
 from senoscope_client.images import Limits
 
-router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], responses=PROTOCOL_ERRORS)
 
 _JSON_LENGTH = "Inference-Header-Content-Length"
 
@@ -108,6 +109,7 @@ async def model_config(model: Model) -> dict[str, Any]:
 @router.post(
     "/models/{name}/infer",
     response_class=Response,
+    responses={200: {"content": JSON_OBJECT | {"application/octet-stream": BINARY}}},
     openapi_extra={
         "requestBody": {
             "required": True,

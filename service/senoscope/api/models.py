@@ -8,10 +8,19 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.body import json_of
+from senoscope.api.documented import json_body, problems
 from senoscope.model_switch import list_ensembles
 from senoscope.service import Service
+from senoscope_client.errors import (
+    Conflict,
+    ModelRejected,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
-router = APIRouter()
+router = APIRouter(responses=problems())
 
 
 class ModelChange(BaseModel):
@@ -30,8 +39,12 @@ async def model(request: Request) -> dict[str, Any]:
     return service.describe_model()
 
 
-@router.post("/v1/model")
-async def change_model(request: Request, wanted: ModelChange) -> dict[str, Any]:
+@router.post(
+    "/v1/model",
+    responses=problems(Conflict, ModelRejected, PayloadTooLarge, RequestTimeout, UnsupportedMediaType),
+    openapi_extra=json_body(ModelChange),
+)
+async def change_model(request: Request) -> dict[str, Any]:
     """Load another ensemble of the models folder; it takes over between two frames.
 
     It is verified and warmed up beside the one in use. If anything is wrong with it, the one in use
@@ -39,6 +52,7 @@ async def change_model(request: Request, wanted: ModelChange) -> dict[str, Any]:
     """
     service: Service = request.app.state.service
     service.require_ready()
+    wanted = await json_of(request, ModelChange)
     await run_in_threadpool(service.models.change, wanted.name)
     return service.describe_model()
 

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.documented import STACK_ERRORS, problems
 from senoscope.api.stacks import IMAGE_CONTENT, ImageParameters, posted_stack
 from senoscope.service import Service
 from senoscope_client.errors import Conflict
 
-router = APIRouter()
+router = APIRouter(responses=problems())
 
 
 class CalibrationParameters(ImageParameters):
@@ -32,6 +33,7 @@ async def normalization(request: Request) -> dict[str, Any]:
 
 @router.post(
     "/v1/normalization/calibrate",
+    responses=problems(*STACK_ERRORS, Conflict) | {202: {"description": "Begun"}},
     openapi_extra={"requestBody": {"required": False, "content": IMAGE_CONTENT}},
 )
 async def calibrate(

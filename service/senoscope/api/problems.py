@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -68,6 +70,12 @@ def _note(request: Request, problem: Problem) -> None:
     )
 
 
+def told_faults(faults: Sequence[Any], where: str = "") -> str:
+    """What pydantic found wrong, in a bounded number of words: keys are the sender's."""
+    told = (f"{'.'.join(map(str, fault['loc']))[:80] or where}: {fault['msg'][:200]}" for fault in faults[:5])
+    return "; ".join(told)
+
+
 class ClientGone(SenoscopeError):
     """Nobody waits for the answer; the status is the one that nginx logs for this."""
 
@@ -88,8 +96,7 @@ async def _on_senoscope_error(request: Request, error: Exception) -> JSONRespons
 
 async def _on_invalid_parameters(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    faults = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
-    invalid = InvalidRequest(faults)
+    invalid = InvalidRequest(told_faults(error.errors()))
     _note(request, invalid.problem())
     return problem_response(invalid, request.url.path)
 

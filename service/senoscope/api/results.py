@@ -13,15 +13,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.accept import wants_csv
+from senoscope.api.documented import BINARY, TEXT_CSV, problems
 from senoscope.api.logged import find, require_log
 from senoscope.records import with_maps
 from senoscope.runlog.entries import Page, ResultFilter
 from senoscope.runlog.export import MEDIA_TYPES, ExportFormat, export
+from senoscope_client.errors import LogUnavailable, NotFound
 from senoscope_client.responses import ResultsPage
 from senoscope_client.result import CamMode, Result, SourceKind
 from senoscope_client.tables import results_csv
 
-router = APIRouter()
+router = APIRouter(responses=problems(LogUnavailable))
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -38,7 +40,8 @@ class FilterParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     series: UUID | None = None
-    label: str | None = None
+    # No label has a character 0, and PostgreSQL has no text with one.
+    label: str | None = Field(None, max_length=255, pattern=r"^[^\x00]*$")
     kind: SourceKind | None = None
     since: _Time | None = Field(None, alias="from")
     until: _Time | None = Field(None, alias="to")
@@ -80,7 +83,12 @@ class ResultParameters(BaseModel):
     cam: CamMode = "none"
 
 
-@router.get("/v1/results", response_model=ResultsPage, summary="Results of the run log, newest first")
+@router.get(
+    "/v1/results",
+    response_model=ResultsPage,
+    summary="Results of the run log, newest first",
+    responses={200: {"content": TEXT_CSV}},
+)
 async def results(request: Request, parameters: Annotated[PageParameters, Query()]) -> Response:
     """A page of results; ``next`` and the ``Link`` header lead to the one after it."""
     log = require_log(request)
@@ -88,7 +96,11 @@ async def results(request: Request, parameters: Annotated[PageParameters, Query(
     return await run_in_threadpool(_answer, request, page)
 
 
-@router.get("/v1/results/export", response_class=StreamingResponse)
+@router.get(
+    "/v1/results/export",
+    response_class=StreamingResponse,
+    responses={200: {"content": TEXT_CSV | {MEDIA_TYPES["parquet"]: BINARY}}},
+)
 async def export_results(
     request: Request, parameters: Annotated[ExportParameters, Query()]
 ) -> StreamingResponse:
@@ -104,7 +116,7 @@ async def export_results(
     )
 
 
-@router.get("/v1/results/{identifier}", response_model=Result)
+@router.get("/v1/results/{identifier}", response_model=Result, responses=problems(LogUnavailable, NotFound))
 async def result(
     request: Request, identifier: UUID, parameters: Annotated[ResultParameters, Query()]
 ) -> Response:

@@ -9,12 +9,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from senoscope.api.documented import problems
 from senoscope.api.logged import service_of
 from senoscope.runlog.entries import LoggedSeries
-from senoscope_client.errors import NotFound
+from senoscope_client.errors import LogUnavailable, NotFound
 from senoscope_client.responses import SeriesResponse, SeriesSummary
 
-router = APIRouter()
+router = APIRouter(responses=problems(LogUnavailable))
 
 
 class SeriesParameters(BaseModel):
@@ -38,7 +39,7 @@ def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()
     return SeriesResponse(series=tuple(found[: parameters.limit]))
 
 
-@router.get("/v1/series/{uid}")
+@router.get("/v1/series/{uid}", responses=problems(LogUnavailable, NotFound))
 def one_series(request: Request, uid: UUID) -> SeriesSummary:
     """One series."""
     service = service_of(request)

@@ -8,13 +8,14 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from senoscope.api.documented import IMAGE_PNG, problems
 from senoscope.api.logged import service_of
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
 from senoscope.stagemap import Layer, StageMaps, Tile, describe
 from senoscope_client.errors import LogUnavailable, NotFound
 
-router = APIRouter()
+router = APIRouter(responses=problems(LogUnavailable, NotFound))
 
 
 class MapParameters(BaseModel):
@@ -35,7 +36,7 @@ def map_json(request: Request, uid: UUID) -> dict[str, Any]:
     return {"series_uid": str(uid), "fovs": describe(tiles)}
 
 
-@router.get("/v1/series/{uid}/map.png", response_class=Response)
+@router.get("/v1/series/{uid}/map.png", response_class=Response, responses={200: {"content": IMAGE_PNG}})
 def map_png(request: Request, uid: UUID, parameters: Annotated[MapParameters, Query()]) -> Response:
     """The same as a picture, coloured by probability, or by uncertainty with ``?layer=uncertainty``."""
     png = _maps(request, uid).png(uid, parameters.layer)

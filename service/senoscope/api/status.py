@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from senoscope.api.documented import JSON_OBJECT, problems
 from senoscope.service import Service
 
-router = APIRouter()
+router = APIRouter(responses=problems())
 
 
 def _service(request: Request) -> Service:
@@ -25,7 +26,7 @@ async def livez() -> dict[str, str]:
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"description": "Not ready", "content": JSON_OBJECT}})
 async def readyz(request: Request) -> JSONResponse:
     """200 after warm-up and test vectors, while FOVs can be classified; otherwise 503 with the reason.
 

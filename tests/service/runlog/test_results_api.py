@@ -119,6 +119,7 @@ def test_times_without_a_zone_are_utc(server: Server, posted: list[Result]) -> N
         {"cursor": 10**30},
         {"series": "plate 1"},
         {"kind": "other"},
+        {"label": "\0"},
         {"from": "yesterday"},
         {"to": "9" * 30},
         {"min_probability": 2},
