@@ -9,10 +9,11 @@ add goes into ``user_data``.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from senoscope_client._model import StrictModel
 
@@ -28,6 +29,18 @@ Count = Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]
 Extent = Annotated[int, Field(ge=1, le=65536)]
 Wavelength = Annotated[float, Field(gt=0)]
 PixelType = Literal["uint8", "uint16", "float32"]
+
+
+def _all_finite(value: JsonValue) -> JsonValue:
+    """JSON has no NaN and no infinity, though some writers and readers have."""
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("a number is NaN or infinite")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _all_finite(inner)
+    return value
+
+
+UserData = Annotated[dict[str, JsonValue], AfterValidator(_all_finite)]
 
 
 class Position(StrictModel):
@@ -148,7 +161,7 @@ class _SeriesHeader(_Header):
     pump_wavelength_nm: Wavelength | None = None
     stokes_wavelength_nm: Wavelength | None = None
     wavenumber_cm1: Wavelength | None = None
-    user_data: dict[str, JsonValue] = Field(default_factory=dict)
+    user_data: UserData = Field(default_factory=dict)
 
 
 class StartHeader(_SeriesHeader):
@@ -213,7 +226,7 @@ class ImageHeader(_Header):
     position_um: Position | None = None
     index: Index | None = None
     exposure_ms: Annotated[float, Field(ge=0)] | None = None
-    user_data: dict[str, JsonValue] = Field(default_factory=dict)
+    user_data: UserData = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_name_per_channel(self) -> Self:

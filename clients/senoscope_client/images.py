@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_client import ifd, npy
+from senoscope_client._foreign import tellable
 from senoscope_client.axes import FovSpec, Layout, layout_of
 from senoscope_client.errors import (
     AmbiguousAxes,
@@ -257,11 +258,11 @@ def _channels(
         found = [known.index(_plain(c)) for c in spec.channels if known.count(_plain(c)) == 1]
         if len(found) == len(spec.channels):
             extra = [given for n, given in enumerate(names) if n not in found]
-            warning = (f"channels that the ensemble does not take were left out: {', '.join(extra)}",)
+            warning = (f"channels that the ensemble does not take were left out: {_told(extra)}",)
             return (None if found == list(range(len(names))) else found), warning if extra else ()
         if found or asked is not None:
             raise AmbiguousAxes(
-                f"{name} has channels named {', '.join(names)[:200]}; the ensemble takes {wanted}. Pass "
+                f"{name} has channels named {_told(names)}; the ensemble takes {wanted}. Pass "
                 "channels= with the names of the file's channels in its order"
             )
     if layout.channels != len(spec.channels):
@@ -269,8 +270,12 @@ def _channels(
             f"{name} has {layout.channels} channels, the ensemble takes {len(spec.channels)}: {wanted}"
         )
     if names is not None and any(names):
-        return None, (f"the file's channels ({', '.join(names)[:200]}) are taken as {wanted}, by position",)
+        return None, (f"the file's channels ({_told(names)}) are taken as {wanted}, by position",)
     return None, ()
+
+
+def _told(names: Sequence[str]) -> str:
+    return tellable(", ".join(names), 200)
 
 
 def _plain(name: str) -> str:

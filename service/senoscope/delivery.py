@@ -127,10 +127,13 @@ class Delivery:
 
     def _make(self, computed: Computed) -> list[Record]:
         try:
-            return [
+            records = [
                 computed.maker.make(fov, prediction, computed.bounds, computed.started_s, computed.compute_ms)
                 for fov, prediction in zip(computed.fovs, computed.predictions, strict=True)
             ]
+            for record in records:
+                record.json("none")  # kept for the log and the sinks; one that has no JSON is found here
+            return records
         except Exception as error:  # one batch that cannot be told must not stop the next
             _log.exception("results could not be made", fovs=len(computed.fovs), **about(computed.fovs[0]))
             self.failed += len(computed.fovs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import struct
 import time
 from collections.abc import Callable
@@ -389,6 +390,19 @@ def test_a_small_file_that_declares_much_is_refused_before_it_is_decoded(tracema
     with tracemalloc_peak() as peak, pytest.raises(errors.PayloadTooLarge, match="times its size"):
         read_fovs(io.BytesIO(body), spec)
     assert peak() < 50e6
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["\ud800", "b", "c"], ["a\r\nb", "b", "c"], ["x" * 5000, "b", "c"], [*NAMES, "\ud800\n" + "y" * 5000]],
+    ids=["half a character", "two lines", "endless", "one more"],
+)
+def test_channel_names_that_nobody_can_print_are_told_so_that_they_can(names: list[str]) -> None:
+    shaped = {"shape": [len(names), H, W], "axes": "CYX", "Channel": {"Name": names}}
+    body = crafted(one_page(W, H) | description(json.dumps(shaped)), pages=len(names))
+    (warning,) = read(body).warnings
+    assert warning.isprintable()
+    assert len(warning) < 400
 
 
 def test_ome_xml_with_a_document_type_is_refused() -> None:

@@ -169,6 +169,42 @@ def test_the_form_that_is_liked_best(server: Server, fovs: np.ndarray, accept: s
     assert answer.headers["content-type"] == kind
 
 
+def form(body: bytes, filename: bytes, charset: str = "utf-8") -> dict:
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n' % filename
+    media_type = f"multipart/form-data; boundary=x; charset={charset}"
+    return {"content": head + body + b"\r\n--x--\r\n", "headers": {"Content-Type": media_type}}
+
+
+@pytest.mark.parametrize(
+    ("filename", "charset", "shown"),
+    [
+        (b"folder\\stack.npy", "utf-8", "stack.npy"),
+        (b"+2AA-", "utf-7", "\N{REPLACEMENT CHARACTER}"),
+        (b"\\ud800", "unicode_escape", "\N{REPLACEMENT CHARACTER}"),
+        (b"a\tb", "utf-8", "a\N{REPLACEMENT CHARACTER}b"),
+        (b"a" * 3000, "utf-8", "a" * 254 + "…"),
+        (b"\xff", "no such charset", "ÿ"),
+    ],
+)
+def test_any_name_of_a_file_can_be_shown(server: Server, filename: bytes, charset: str, shown: str) -> None:
+    asked = form(npy(mini.bright()), filename, charset)
+    answer = httpx.post(f"{server.url}/v1/classify", **asked, timeout=30)
+    assert labels(answer) == ["senescent"]
+    assert answer.json()["results"][0]["source"]["file"] == shown
+    refused = httpx.post(f"{server.url}/v1/classify", **form(b"text", filename, charset), timeout=30)
+    assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_media_type")
+    assert server.stream()["engine"]["thread_deaths"]["delivery"] == 0
+
+
+def test_a_channels_name_of_two_lines_is_no_second_header(server: Server) -> None:
+    names = [*NAMES, "x\r\nEvil: 1"]
+    body = tiff(mini.bright(4), metadata={"axes": "CYX", "Channel": {"Name": names}})
+    answer = httpx.post(f"{server.url}/v1/classify", content=body, headers={"Accept": "text/csv"})
+    assert answer.status_code == 200, answer.text
+    assert "left out: x" in answer.headers["Senoscope-Warnings"]
+    assert "evil" not in answer.headers
+
+
 def test_three_times_three_planes_are_taken_with_a_word(server: Server) -> None:
     stack = np.stack([mini.bright(), mini.dark(), mini.dark()])
     answer = post(server, npy(stack), "application/x-npy").json()

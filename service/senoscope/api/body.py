@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from senoscope.api.problems import problem_response, told_faults
+from senoscope_client._foreign import tellable
 from senoscope_client.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 _MIB = 1024 * 1024
@@ -216,8 +217,8 @@ async def upload_of(request: Request) -> AsyncIterator[Upload]:
                         f"the form has a field {extra[0][:40]!r} beside the file: give parameters in the "
                         f"address, as in /v1/classify?{extra[0][:40]}=..."
                     )
-                name = (files[0].filename or "").replace("\\", "/").rpartition("/")[2] or None
-                yield Upload(files[0].file, name, files[0].content_type)
+                name = (files[0].filename or "").replace("\\", "/").rpartition("/")[2]
+                yield Upload(files[0].file, tellable(name, 255) or None, files[0].content_type)
         except HTTPException as error:
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
         return
