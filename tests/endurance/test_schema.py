@@ -53,7 +53,10 @@ def test_answers_are_as_the_schema_says(
     command += ["run", f"{server.url}/openapi.json", "--checks", ",".join(CHECKS), "--mode", "all"]
     command += ["--phases", "coverage,fuzzing", "--continue-on-failure", "--generation-database", "none"]
     command += ["--no-color", "--report", "json", "--report-json-path", "report.json"]
-    command += endurance.scale(["--max-examples", "5"], ["--max-examples", "200", "--max-time", "300"])
+    # The short form makes up the same requests each time: what the long one finds becomes a test of its own.
+    command += endurance.scale(
+        ["--max-examples", "5", "--seed", "2023"], ["--max-examples", "200", "--max-time", "300"]
+    )
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
