@@ -54,7 +54,9 @@ class Stalled(threading.Thread):
     def run(self) -> None:
         while not self._ended.is_set():
             # Its library reads up to this many messages, then no more; not even the service's pings.
-            with connect(self._server.ws, max_queue=1, ping_interval=None, close_timeout=0.1) as live:
+            # Pictures, because the system's buffers hold thousands of results without.
+            url = f"{self._server.ws}?cam=png"
+            with connect(url, max_queue=1, ping_interval=None, close_timeout=0.1) as live:
                 while not self._ended.wait(1) and live.state is State.OPEN:
                     pass
 
