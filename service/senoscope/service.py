@@ -73,7 +73,7 @@ class Service:
         self.traces = open_traces(settings.otlp_endpoint)
         self.registry = CollectorRegistry()
         self._metrics = ResultMetrics(self.registry, settings.deadline_ms)
-        self._sinks: list[Sink] = [self.maps, self._metrics]
+        self._sinks: list[Sink] = [self.maps]
         self._loaded: Loaded | None = None
         self._models: ModelSwitch | None = None
         self._scheduler: Scheduler | None = None
@@ -332,6 +332,7 @@ class Service:
             self._sinks.append(self._archive)
         self.range.restore()
         told = [self._metrics.told, *([self.traces.told] if self.traces else [])]
+        self._sinks.append(self._metrics)  # last: whoever waits for results comes first
         self._delivery = Delivery(self.recent, self._sinks, self.log, told)
         self._scheduler = Scheduler(
             self._loaded,

@@ -27,6 +27,8 @@ _log = structlog.get_logger(__name__)
 def serve(settings: Settings) -> None:
     """Subscribe to the microscope's frames, classify them, and answer over HTTP, WebSocket and ZeroMQ."""
     configure_logging(settings.log_format)
+    # A thread that has a result to tell must not wait for 5 ms, the default, while another one computes.
+    sys.setswitchinterval(0.0005)
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     failures: list[Exception] = []
