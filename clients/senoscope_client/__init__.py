@@ -6,19 +6,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from senoscope_client.decision import Decision, Judged
     from senoscope_client.errors import SenoscopeError
     from senoscope_client.http import Client
-    from senoscope_client.live import LiveResults
+    from senoscope_client.live import LiveDecisions, LiveResults
     from senoscope_client.publisher import FramePublisher
     from senoscope_client.result import Result
-    from senoscope_client.subscriber import ResultSubscriber
+    from senoscope_client.subscriber import DecisionSubscriber, ResultSubscriber
     from senoscope_client.unreachable import Unreachable
     from senoscope_client.wire import Index, Mosaic, Position, Timestamp, WireError
 
 __all__ = [
     "Client",
+    "Decision",
+    "DecisionSubscriber",
     "FramePublisher",
     "Index",
+    "Judged",
+    "LiveDecisions",
     "LiveResults",
     "Mosaic",
     "Position",
@@ -33,8 +38,12 @@ __all__ = [
 # Whoever needs only the wire format does not pay for sockets, and the engine must not import them.
 _HOMES = {
     "Client": "http",
+    "Decision": "decision",
+    "DecisionSubscriber": "subscriber",
     "FramePublisher": "publisher",
     "Index": "wire",
+    "Judged": "decision",
+    "LiveDecisions": "live",
     "LiveResults": "live",
     "Mosaic": "wire",
     "Position": "wire",

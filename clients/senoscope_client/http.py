@@ -20,9 +20,10 @@ from pydantic import ValidationError
 
 from senoscope_client.errors import Busy, Problem, SenoscopeError, error_of
 from senoscope_client.keys import authorization
-from senoscope_client.live import LiveResults
+from senoscope_client.live import LiveDecisions, LiveResults
 from senoscope_client.responses import (
     ClassifyResponse,
+    DecisionsPage,
     ReadyResponse,
     ResultsPage,
     SeriesResponse,
@@ -230,6 +231,15 @@ class Client:
         response = self._checked(self._request("GET", f"/v1/series/{UUID(str(series_uid))}"))
         return SeriesSummary.model_validate_json(response.content)
 
+    def decisions(
+        self, series: UUID | str | None = None, *, limit: int = 100, cursor: int | None = None
+    ) -> DecisionsPage:
+        """A page of what the rules decided, newest first; the arguments are as of `results`."""
+        wanted = {"series": series, "limit": limit, "cursor": cursor}
+        query = {name: str(value) for name, value in wanted.items() if value is not None}
+        response = self._checked(self._request("GET", "/v1/decisions", params=query))
+        return DecisionsPage.model_validate_json(response.content)
+
     def model(self) -> dict[str, Any]:
         """The ensemble that is loaded, and the device that it runs on."""
         return self._object("/v1/model")
@@ -250,6 +260,10 @@ class Client:
     def live(self, cam: CamMode = "none", timeout_s: float | None = None) -> LiveResults:
         """Every result as it is made, from this call on; see `LiveResults`."""
         return LiveResults(self.base_url, cam, timeout_s, self._api_key)
+
+    def live_decisions(self, judged: bool = False, timeout_s: float | None = None) -> LiveDecisions:
+        """Every decision as it is made, from this call on; see `LiveDecisions`."""
+        return LiveDecisions(self.base_url, judged, timeout_s, self._api_key)
 
     def _object(self, path: str) -> dict[str, Any]:
         response = self._checked(self._request("GET", path))

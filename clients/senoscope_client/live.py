@@ -1,16 +1,22 @@
-"""Results over the service's WebSocket, as they are made."""
+"""Results and decisions over the service's WebSockets, as they are made."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
-from pydantic import ValidationError
-from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidHandshake, InvalidStatus
+from pydantic import TypeAdapter, ValidationError
+from websockets.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidHandshake,
+    InvalidStatus,
+)
 from websockets.sync.client import connect
 
+from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import InvalidRequest, Problem, SenoscopeError, error_of
 from senoscope_client.keys import authorization
 from senoscope_client.result import CamMode, Result
@@ -18,11 +24,136 @@ from senoscope_client.unreachable import Unreachable
 
 # Short enough for Ctrl-C to be noticed on Windows, where a wait for a lock cannot be interrupted.
 _SLICE_S = 0.2
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _POLICY_VIOLATION = 1008
+_T = TypeVar("_T")
 
 
-class LiveResults:
+class Feed(Generic[_T]):
+    """One of the service's WebSockets: where it is, what comes from it, and what its faults mean.
+
+    Parameters
+    ----------
+    base_url : str
+        Of the service, such as ``http://127.0.0.1:8750``.
+    path : str
+        With its query.
+    kind : type
+        Of the messages.
+    """
+
+    def __init__(self, base_url: str, path: str, kind: Any) -> None:
+        # http becomes ws, and https becomes wss.
+        self.url = f"{base_url.replace('http', 'ws', 1).rstrip('/')}{path}"
+        self._kind: TypeAdapter[_T] = TypeAdapter(kind)
+
+    def read(self, message: str | bytes) -> _T:
+        """What a message says.
+
+        Raises
+        ------
+        SenoscopeError
+            If it says something else.
+        """
+        try:
+            return self._kind.validate_json(message)
+        except ValidationError as error:
+            raise SenoscopeError(f"{self.url} sent something else than it should") from error
+
+    def refusal(self, error: Exception) -> SenoscopeError:
+        """Why there is no connection."""
+        if isinstance(error, InvalidStatus):
+            try:
+                return error_of(Problem.model_validate_json(error.response.body or b""))
+            except ValidationError:
+                pass
+        if isinstance(error, InvalidHandshake):
+            return Unreachable(f"{self.url} is no live stream of results: {error}")
+        return Unreachable(f"{self.url} cannot be reached: {error}. Is the service up?")
+
+    def loss(self, error: ConnectionClosed) -> SenoscopeError | None:
+        """Why there is none any more; None if the service has stopped."""
+        if isinstance(error, ConnectionClosedOK):
+            return None
+        if error.rcvd is not None and error.rcvd.code == _POLICY_VIOLATION:
+            return InvalidRequest(error.rcvd.reason)
+        return Unreachable(f"the connection to {self.url} was lost: {error}")
+
+
+def result_feed(base_url: str, cam: CamMode) -> Feed[Result]:
+    """Every result as it is made."""
+    return Feed(base_url, f"/v1/live?cam={cam}", Result)
+
+
+def decision_feed(base_url: str, judged: bool) -> Feed[Decision | Judged]:
+    """Every decision as it is made and, where asked for, every field of view that was judged."""
+    kind = Decision | Judged if judged else Decision
+    return Feed(base_url, f"/v1/decisions?judged={str(judged).lower()}", kind)
+
+
+class _Live(Generic[_T]):
+    """An iterator over what a feed brings; it ends when the service stops."""
+
+    _what: ClassVar[str]
+
+    def __init__(self, feed: Feed[_T], timeout_s: float | None, api_key: str | None) -> None:
+        self.timeout_s = timeout_s
+        self._feed = feed
+        self._leaving = ExitStack()
+        try:
+            # Entered at once, so that messages count from here and not from the first `next`.
+            self._connection = self._leaving.enter_context(
+                connect(
+                    feed.url,
+                    compression=None,
+                    max_size=MAX_MESSAGE_BYTES,
+                    additional_headers=authorization(api_key),
+                )
+            )
+        except (InvalidHandshake, OSError, TimeoutError) as error:
+            raise feed.refusal(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> _T:
+        """The next one.
+
+        Raises
+        ------
+        TimeoutError
+            If none came for ``timeout_s``.
+        SenoscopeError
+            If the service refuses a parameter, sends something else than it should, or is lost.
+        """
+        give_up = None if self.timeout_s is None else time.monotonic() + self.timeout_s
+        while True:
+            left_s = _SLICE_S if give_up is None else max(0.0, give_up - time.monotonic())
+            try:
+                return self._feed.read(self._connection.recv(min(left_s, _SLICE_S)))
+            except TimeoutError:
+                if give_up is not None and left_s <= _SLICE_S:
+                    raise TimeoutError(f"no {self._what} for {self.timeout_s} s") from None
+            except ConnectionClosed as error:
+                lost = self._feed.loss(error)
+                if lost is None:
+                    raise StopIteration from None
+                raise lost from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._leaving.close()
+
+
+class LiveResults(_Live[Result]):
     """An iterator over results, and a context manager; it ends when the service stops.
 
     Results count from when this object is made. A client that is too slow loses some.
@@ -46,6 +177,8 @@ class LiveResults:
         If the service refuses: `Unauthorized`, `Forbidden`, or `Busy` where it has too many clients.
     """
 
+    _what = "result"
+
     def __init__(
         self,
         base_url: str,
@@ -53,71 +186,27 @@ class LiveResults:
         timeout_s: float | None = None,
         api_key: str | None = None,
     ) -> None:
-        self.timeout_s = timeout_s
-        # http becomes ws, and https becomes wss.
-        self._url = f"{base_url.replace('http', 'ws', 1).rstrip('/')}/v1/live?cam={cam}"
-        self._leaving = ExitStack()
-        try:
-            # Entered at once, so that results count from here and not from the first `next`.
-            self._connection = self._leaving.enter_context(
-                connect(
-                    self._url,
-                    compression=None,
-                    max_size=_MAX_MESSAGE_BYTES,
-                    additional_headers=authorization(api_key),
-                )
-            )
-        except InvalidStatus as error:
-            raise self._refusal(error) from error
-        except InvalidHandshake as error:
-            raise Unreachable(f"{self._url} is no live stream of results: {error}") from error
-        except (OSError, TimeoutError) as error:
-            raise Unreachable(f"{self._url} cannot be reached: {error}. Is the service up?") from error
+        super().__init__(result_feed(base_url, cam), timeout_s, api_key)
 
-    def _refusal(self, error: InvalidStatus) -> SenoscopeError:
-        try:
-            return error_of(Problem.model_validate_json(error.response.body or b""))
-        except ValidationError:
-            return Unreachable(f"{self._url} is no live stream of results: {error}")
 
-    def __enter__(self) -> Self:
-        return self
+class LiveDecisions(_Live[Decision | Judged]):
+    """An iterator over decisions, otherwise as `LiveResults`.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    Parameters
+    ----------
+    base_url, timeout_s, api_key
+        As of `LiveResults`.
+    judged : bool
+        Also tell, by a `Judged`, of each field of view that all rules have judged.
+    """
+
+    _what = "decision"
+
+    def __init__(
+        self,
+        base_url: str,
+        judged: bool = False,
+        timeout_s: float | None = None,
+        api_key: str | None = None,
     ) -> None:
-        self.close()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Result:
-        """The next result.
-
-        Raises
-        ------
-        TimeoutError
-            If none came for ``timeout_s``.
-        SenoscopeError
-            If the service refuses ``cam``, sends something else than results, or is lost.
-        """
-        give_up = None if self.timeout_s is None else time.monotonic() + self.timeout_s
-        while True:
-            left_s = _SLICE_S if give_up is None else max(0.0, give_up - time.monotonic())
-            try:
-                return Result.model_validate_json(self._connection.recv(min(left_s, _SLICE_S)))
-            except TimeoutError:
-                if give_up is not None and left_s <= _SLICE_S:
-                    raise TimeoutError(f"no result for {self.timeout_s} s") from None
-            except ConnectionClosedOK:
-                raise StopIteration from None
-            except ConnectionClosedError as error:
-                if error.rcvd is not None and error.rcvd.code == _POLICY_VIOLATION:
-                    raise InvalidRequest(error.rcvd.reason) from error
-                raise Unreachable(f"the connection to {self._url} was lost: {error}") from error
-            except ValidationError as error:
-                raise SenoscopeError(f"{self._url} sent something else than a result") from error
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._leaving.close()
+        super().__init__(decision_feed(base_url, judged), timeout_s, api_key)

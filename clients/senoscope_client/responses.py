@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from senoscope_client._model import OpenModel
+from senoscope_client.decision import Decision
 from senoscope_client.result import Result
 
 
@@ -64,6 +65,20 @@ class ResultsPage(OpenModel):
     """
 
     results: tuple[Result, ...]
+    next: int | None = None
+
+
+class DecisionsPage(OpenModel):
+    """Decisions out of the run log, newest first.
+
+    Attributes
+    ----------
+    decisions : tuple of Decision
+    next : int or None
+        ``cursor`` of the next page; None where there are no older ones.
+    """
+
+    decisions: tuple[Decision, ...]
     next: int | None = None
 
 

@@ -1,26 +1,127 @@
-"""Receiving results over ZeroMQ, for software that steers the microscope."""
+"""Receiving results and decisions over ZeroMQ, for software that steers the microscope."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import zmq
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from zmq.utils.monitor import recv_monitor_message
 
 from senoscope_client.curve import CurveClient, StrPath
+from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import Unauthorized
 from senoscope_client.result import Result
 
 # Short enough for Ctrl-C to be noticed on Windows, where a wait inside ZeroMQ cannot be interrupted.
 _SLICE_MS = 200
 _HIGH_WATER_MARK = 1000
+_T = TypeVar("_T")
 
 
-class ResultSubscriber:
+class _Subscriber(Generic[_T]):
+    """Messages of a kind whose topics begin in one of several ways; see `ResultSubscriber`."""
+
+    _what: ClassVar[str]
+
+    def __init__(
+        self,
+        endpoint: str,
+        kind: Any,
+        topics: Sequence[str],
+        timeout_s: float | None,
+        server_key: str | None,
+        curve_keypair: StrPath | None,
+    ) -> None:
+        if curve_keypair is not None and server_key is None:
+            raise ValueError("curve_keypair needs server_key, the public key of the service")
+        self.timeout_s = timeout_s
+        self.rejected = 0
+        self._kind: TypeAdapter[_T] = TypeAdapter(kind)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        for topic in topics:
+            self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        # A service whose machine went away without a word is noticed, and connected to again.
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        self._endpoint = endpoint
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        )
+        try:
+            if server_key is not None:
+                CurveClient.load(server_key, curve_keypair).secure(self._socket)
+            self._socket.connect(endpoint)
+        except (OSError, ValueError):
+            self._context.destroy(0)
+            raise
+        except zmq.ZMQError as error:
+            self._context.destroy(0)
+            raise OSError(f"{self._what}s cannot be received from {endpoint}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[_T]:
+        """Messages until `close`.
+
+        Raises
+        ------
+        TimeoutError
+            If none came for ``timeout_s``.
+        """
+        while not self._socket.closed:
+            yield self.receive(self.timeout_s)
+
+    def receive(self, timeout_s: float | None = None) -> _T:
+        """The next message.
+
+        Raises
+        ------
+        TimeoutError
+            If none came for ``timeout_s``.
+        Unauthorized
+            If the service refuses this subscriber; ZeroMQ does not try again.
+        """
+        give_up = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_ms = _SLICE_MS if give_up is None else max(0, round((give_up - time.monotonic()) * 1000))
+            if self._socket.poll(min(left_ms, _SLICE_MS)):
+                parts = self._socket.recv_multipart()
+                try:
+                    if len(parts) == 2:
+                        return self._kind.validate_json(parts[1])
+                except ValidationError:
+                    pass
+                self.rejected += 1
+            elif self._monitor.poll(0):
+                raise self._refusal(recv_monitor_message(self._monitor)["event"])
+            elif left_ms <= _SLICE_MS and give_up is not None:
+                raise TimeoutError(f"no {self._what} for {timeout_s} s")
+
+    def _refusal(self, event: int) -> Unauthorized:
+        why = "it speaks CURVE and this subscriber does not, or the other way round: see server_key"
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            why = "it does not know this public key: put the .key file into its folder of allowed keys"
+        return Unauthorized(f"the service at {self._endpoint} refuses {self._what}s: {why}")
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._context.destroy(0)
+
+
+class ResultSubscriber(_Subscriber[Result]):
     """Results as the service publishes them; for one thread.
 
     Parameters
@@ -51,6 +152,8 @@ class ResultSubscriber:
         If a key file holds no key.
     """
 
+    _what = "result"
+
     def __init__(
         self,
         endpoint: str,
@@ -60,84 +163,34 @@ class ResultSubscriber:
         server_key: str | None = None,
         curve_keypair: StrPath | None = None,
     ) -> None:
-        if curve_keypair is not None and server_key is None:
-            raise ValueError("curve_keypair needs server_key, the public key of the service")
-        self.timeout_s = timeout_s
-        self.rejected = 0
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
-        # A service whose machine went away without a word is noticed, and connected to again.
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
-        self._endpoint = endpoint
-        self._monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-        )
-        try:
-            if server_key is not None:
-                CurveClient.load(server_key, curve_keypair).secure(self._socket)
-            self._socket.connect(endpoint)
-        except (OSError, ValueError):
-            self._context.destroy(0)
-            raise
-        except zmq.ZMQError as error:
-            self._context.destroy(0)
-            raise OSError(f"results cannot be received from {endpoint}: {error}") from error
+        super().__init__(endpoint, Result, [topic], timeout_s, server_key, curve_keypair)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+class DecisionSubscriber(_Subscriber[Decision | Judged]):
+    """Decisions as the service publishes them; otherwise as `ResultSubscriber`.
+
+    Parameters
+    ----------
+    endpoint, timeout_s, server_key, curve_keypair
+        As of `ResultSubscriber`.
+    instrument : str, optional
+        Only decisions for this microscope.
+    judged : bool
+        Also tell, by a `Judged`, of each field of view that all rules have judged.
+    """
+
+    _what = "decision"
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        instrument: str | None = None,
+        judged: bool = False,
+        timeout_s: float | None = None,
+        server_key: str | None = None,
+        curve_keypair: StrPath | None = None,
     ) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Result]:
-        """Results until `close`.
-
-        Raises
-        ------
-        TimeoutError
-            If none came for ``timeout_s``.
-        """
-        while not self._socket.closed:
-            yield self.receive(self.timeout_s)
-
-    def receive(self, timeout_s: float | None = None) -> Result:
-        """The next result.
-
-        Raises
-        ------
-        TimeoutError
-            If none came for ``timeout_s``.
-        Unauthorized
-            If the service refuses this subscriber; ZeroMQ does not try again.
-        """
-        give_up = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            left_ms = _SLICE_MS if give_up is None else max(0, round((give_up - time.monotonic()) * 1000))
-            if self._socket.poll(min(left_ms, _SLICE_MS)):
-                parts = self._socket.recv_multipart()
-                try:
-                    if len(parts) == 2:
-                        return Result.model_validate_json(parts[1])
-                except ValidationError:
-                    pass
-                self.rejected += 1
-            elif self._monitor.poll(0):
-                raise self._refusal(recv_monitor_message(self._monitor)["event"])
-            elif left_ms <= _SLICE_MS and give_up is not None:
-                raise TimeoutError(f"no result for {timeout_s} s")
-
-    def _refusal(self, event: int) -> Unauthorized:
-        why = "it speaks CURVE and this subscriber does not, or the other way round: see server_key"
-        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            why = "it does not know this public key: put the .key file into its folder of allowed keys"
-        return Unauthorized(f"the service at {self._endpoint} refuses results: {why}")
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._context.destroy(0)
+        kinds = ["decision", "judged"] if judged else ["decision"]
+        topics = [f"{kind}/{instrument}/" if instrument else f"{kind}/" for kind in kinds]
+        super().__init__(endpoint, Decision | Judged, topics, timeout_s, server_key, curve_keypair)

@@ -12,6 +12,7 @@ from senoscope.commands.classify import classify
 from senoscope.commands.demo import demo
 from senoscope.commands.doctor import doctor
 from senoscope.commands.keys import keys
+from senoscope.commands.rules import rules
 from senoscope.commands.serve import serve
 from senoscope.engine import DeviceError, EnsembleError
 from senoscope.settings import ENV_PREFIX, settings_command
@@ -46,6 +47,7 @@ app.command("serve")(settings_command(serve))
 app.command("classify")(classify)
 app.command("doctor")(doctor)
 app.add_typer(keys, name="keys")
+app.add_typer(rules, name="rules")
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ class Delivery:
         self.thread.ask_to_stop()
         self._queue.put(None)
         self.thread.stop()
-        for sink in self._sinks:
+        for sink in reversed(self._sinks):  # those behind may need those before them until the end
             sink.close()
 
     def _run(self, stop: threading.Event) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
 
 from senoscope.connections import Connections
 from senoscope.records import Record
+from senoscope_client.decision import Decision, Judged
 from senoscope_client.gate import MAX_SUBSCRIPTION_BYTES, Gate
-from senoscope_client.result import CamMode, Source
+from senoscope_client.result import CamMode, Result, Source
 
 # Results are small: a subscriber may fall this far behind before ZeroMQ drops what is meant for it.
 _HIGH_WATER_MARK = 1000
@@ -22,8 +25,16 @@ def topic_of(source: Source) -> bytes:
     return "/".join(parts).encode()
 
 
+def decision_topic(kind: str, result: Result) -> bytes:
+    """``decision/<instrument>/<series_uid>``, or ``judged/...``.
+
+    Not the series' name, which is neither unique nor free of slashes, and which others may begin with.
+    """
+    return f"{kind}/{result.source.instrument}/{result.source.series_uid}".encode()
+
+
 class ResultPublisher:
-    """The sink that publishes each result as topic and JSON.
+    """The sink that publishes each result as topic and JSON, and so the decisions on it.
 
     Parameters
     ----------
@@ -59,8 +70,8 @@ class ResultPublisher:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gate: Gate | None = None
         self._connections: Connections | None = None
-        # A socket belongs to one thread at a time: made here, before the delivery thread starts, used
-        # by it alone, and closed after it has ended.
+        # A socket belongs to one thread at a time: results and decisions come from two.
+        self._lock = threading.Lock()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
@@ -90,9 +101,19 @@ class ResultPublisher:
 
     def tell(self, record: Record) -> None:
         """Publish a result; subscribers that are too slow lose it."""
-        self._socket.send_multipart(
-            [topic_of(record.result.source), record.json(self._cam)], flags=zmq.NOBLOCK
-        )
+        self._send(topic_of(record.result.source), record.json(self._cam))
+
+    def tell_judged(self, result: Result, decisions: Sequence[Decision], judged: Judged) -> None:
+        """Publish the decisions on a result, and that there are no more."""
+        for decision in decisions:
+            self._send(
+                decision_topic("decision", result), decision.model_dump_json(exclude_none=True).encode()
+            )
+        self._send(decision_topic("judged", result), judged.model_dump_json().encode())
+
+    def _send(self, topic: bytes, message: bytes) -> None:
+        with self._lock:
+            self._socket.send_multipart([topic, message], flags=zmq.NOBLOCK)
 
     def close(self) -> None:
         """Send what is queued, then close."""

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from senoscope.archive import Archive
 from senoscope.calibration import SessionRange
+from senoscope.decisions.decider import Decider, DecisionSink
+from senoscope.decisions.rules import read_rules
 from senoscope.delivery import Delivery, Sink
 from senoscope.engine import Ensemble
 from senoscope.engine.locations import find_ensemble
@@ -47,6 +49,7 @@ class Service:
     Parameters
     ----------
     settings : Settings
+        Its rule file is read at once.
     on_failure : callable, optional
         Told why, if the ensemble cannot be loaded or a socket cannot be bound: such a service never
         becomes ready.
@@ -59,6 +62,8 @@ class Service:
 
     Raises
     ------
+    OSError, RulesError
+        If there is a rule file and it cannot be used.
     NotReady
         If traces are asked for, and what they need is not installed.
     """
@@ -67,6 +72,7 @@ class Service:
         self.settings = settings
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
         self.maps = StageMaps()
+        self._rules = read_rules(settings.rules) if settings.rules is not None else None
         self.log = self._open_log()
         self.range = SessionRange(self.log)
         self._on_failure = on_failure
@@ -74,6 +80,8 @@ class Service:
         self.registry = CollectorRegistry()
         self._metrics = ResultMetrics(self.registry, settings.deadline_ms)
         self._sinks: list[Sink] = [self.maps]
+        self._decision_sinks: list[DecisionSink] = []
+        self._decider: Decider | None = None
         self._loaded: Loaded | None = None
         self._models: ModelSwitch | None = None
         self._scheduler: Scheduler | None = None
@@ -93,6 +101,10 @@ class Service:
     def add_sink(self, sink: Sink) -> None:
         """Tell a further sink of results; before ``start`` only."""
         self._sinks.append(sink)
+
+    def add_decision_sink(self, sink: DecisionSink) -> None:
+        """Tell a further sink of decisions; before ``start`` only."""
+        self._decision_sinks.append(sink)
 
     def start(self) -> None:
         """Begin to load; returns at once."""
@@ -273,6 +285,7 @@ class Service:
                     thread.name: thread.problem for thread in self._threads() if thread.problem
                 },
             },
+            "decisions": self._decider.describe() if self._decider else None,
             "archive": self._archive.describe() if self._archive else None,
             "run_log": self.log.describe() if self.log else None,
             "traces": self.traces.describe() if self.traces else None,
@@ -284,7 +297,7 @@ class Service:
 
     def _threads(self) -> list[WatchedThread]:
         parts = (self._scheduler, self._delivery, self._receiver)
-        threads = [part.thread for part in (*parts, self._archive) if part is not None]
+        threads = [part.thread for part in (*parts, self._archive, self._decider) if part]
         return [*threads, *(self.log.threads if self.log else ())]
 
     def _open_log(self) -> LogKeeper | None:
@@ -330,6 +343,12 @@ class Service:
             self._archive = Archive(settings.archive)
             self._archive.start()
             self._sinks.append(self._archive)
+        if self._rules is not None:
+            if self._publisher is not None:
+                self._decision_sinks.append(self._publisher)
+            self._decider = Decider(self._rules, self._decision_sinks, self.log)
+            self._decider.start()
+            self._sinks.append(self._decider)  # behind the others: a result is told before it is judged
         self.range.restore()
         told = [self._metrics.told, *([self.traces.told] if self.traces else [])]
         self._sinks.append(self._metrics)  # last: whoever waits for results comes first

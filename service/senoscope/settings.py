@@ -83,6 +83,11 @@ class Settings(BaseSettings):
         None,
         description="Folder that the stream's pixels are kept in, one OME-TIFF per series; default: none.",
     )
+    rules: Path | None = Field(
+        None,
+        description="File of rules (TOML) that results are judged by; `senoscope rules check` explains one. "
+        "Decisions are told and logged; nothing is moved.",
+    )
     live_backlog: int = Field(
         64, ge=1, description="Results that a WebSocket client may lag behind before it loses the oldest."
     )

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from senoscope import __version__
 from senoscope.api import (
     classify,
+    decisions,
     gradcam,
     inference,
     live,
@@ -34,6 +35,7 @@ _ROUTERS = tuple(
     part.router
     for part in (
         classify,
+        decisions,
         gradcam,
         inference,
         live,
@@ -56,6 +58,7 @@ def create_app(service: Service) -> FastAPI:
     """The HTTP side of a service; the service starts and stops with the application."""
     settings = service.settings
     hub = live.LiveHub(settings.live_backlog, settings.max_live_clients)
+    told = decisions.DecisionHub(settings.live_backlog, settings.max_live_clients)
     keyed = settings.api_keys is not None or settings.api_key is not None
     keys = KeyRing(settings.api_keys, settings.api_key) if keyed else None
 
@@ -63,11 +66,14 @@ def create_app(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         hub.attach(asyncio.get_running_loop())
         service.add_sink(hub)
+        told.attach(asyncio.get_running_loop())
+        service.add_decision_sink(told)
         service.start()
         try:
             yield
         finally:
             await asyncio.to_thread(service.close)
+            told.close()
 
     app = FastAPI(
         title="Senoscope",
@@ -82,6 +88,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.hub = hub
+    app.state.decision_hub = told
     app.state.refusals = Refusals()
     app.state.request_metrics = RequestMetrics(service.registry)
     service.registry.register(metrics.DoorState(service, hub, app.state.refusals))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Protocol
 
 import structlog
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -11,13 +12,20 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.problems import problem_response
-from senoscope.records import Record
 from senoscope_client.errors import Busy
 from senoscope_client.result import CamMode
 
 router = APIRouter()
 _log = structlog.get_logger(__name__)
 _CAM: TypeAdapter[CamMode] = TypeAdapter(CamMode)
+
+
+class Tellable(Protocol):
+    """A record, or whatever else a hub hands to its clients."""
+
+    def json(self, cam: CamMode) -> bytes:
+        """It as JSON, with as much of the Grad-CAM map as asked for."""
+        ...
 
 
 class _Client:
@@ -28,10 +36,10 @@ class _Client:
         self.lost = 0
         self.closing = False
         self._backlog = backlog
-        self._waiting: deque[Record] = deque()
+        self._waiting: deque[Tellable] = deque()
         self._changed = asyncio.Event()
 
-    def put(self, record: Record) -> bool:
+    def put(self, record: Tellable) -> bool:
         """Queue a record; False if an older one had to go for it."""
         kept = len(self._waiting) < self._backlog
         if not kept:
@@ -46,7 +54,7 @@ class _Client:
         self.closing = True
         self._changed.set()
 
-    async def get(self) -> Record | None:
+    async def get(self) -> Tellable | None:
         """The next record; None when no more will come."""
         while not self._waiting:
             if self.closing:
@@ -57,7 +65,7 @@ class _Client:
 
 
 class LiveHub:
-    """The sink that fans results out to WebSocket clients.
+    """The sink that fans results, or something else, out to WebSocket clients.
 
     Parameters
     ----------
@@ -79,7 +87,7 @@ class LiveHub:
         """Name the event loop that the WebSockets live on."""
         self._loop = loop
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: Tellable) -> None:
         """Hand a record to the event loop; called from the delivery thread."""
         if self._clients:
             self._call(self._fan_out, record)
@@ -116,7 +124,7 @@ class LiveHub:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
 
-    def _fan_out(self, record: Record) -> None:
+    def _fan_out(self, record: Tellable) -> None:
         for client in self._clients:
             if not client.put(record):
                 self.lost += 1
@@ -140,7 +148,11 @@ async def live(websocket: WebSocket) -> None:
             1008, f"bad parameter: {', '.join(sorted(unknown))[:60]}; take ?cam=none|grid|png"
         )
         return
-    hub: LiveHub = websocket.app.state.hub
+    await serve_live(websocket, websocket.app.state.hub, cam)
+
+
+async def serve_live(websocket: WebSocket, hub: LiveHub, cam: CamMode) -> None:
+    """Send a client what its hub is told, until it leaves."""
     try:
         client = hub.join(cam)  # before the first wait, so that the number of clients holds
     except Busy as error:

@@ -14,6 +14,7 @@ from senoscope.runlog.faults import LogFault, LogState, place_of
 from senoscope.runlog.housekeeping import Housekeeping
 from senoscope.runlog.store import RunLog
 from senoscope.threads import WatchedThread
+from senoscope_client.decision import Decision
 from senoscope_client.errors import LogUnavailable
 
 _log = structlog.get_logger(__name__)
@@ -57,7 +58,7 @@ class LogKeeper:
     ) -> None:
         self.log = log
         self._changed = threading.Condition()
-        self._backlog: deque[Entry] = deque()
+        self._backlog: deque[Entry | Decision] = deque()
         self._queued = 0  # entries ever handed over
         self._settled = 0  # of those, written or lost; they leave in the order in which they came
         self._lost = 0
@@ -123,8 +124,8 @@ class LogKeeper:
         for thread in self.threads:
             thread.start()
 
-    def commit(self, entries: Sequence[Entry]) -> bool:
-        """Write results to the log, in one transaction; never raises, and takes a second at most.
+    def commit(self, entries: Sequence[Entry | Decision]) -> bool:
+        """Write results or decisions to the log; never raises, and takes a second at most.
 
         Returns
         -------

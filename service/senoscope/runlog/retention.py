@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from senoscope.runlog.database import Database
-from senoscope.runlog.tables import results, series
+from senoscope.runlog.tables import decisions, results, series
 
 _MIB: Final = 1024 * 1024
 _DAY_MS: Final = 24 * 3600 * 1000
@@ -48,6 +48,8 @@ def forget_old(
         deleted += count
         if pause():
             return deleted
+    if deleted:
+        _forget_decisions(database)
     if oldest_ms is not None:
         _forget_series(database, oldest_ms)
     while database.give_back(_PAGES):
@@ -93,6 +95,13 @@ def _forget_some(database: Database, oldest_ms: int | None, keep_mib: float | No
         return connection.execute(
             sa.delete(results).where(results.c.seq.in_(oldest.scalar_subquery()))
         ).rowcount
+
+
+def _forget_decisions(database: Database) -> None:
+    """Those on results that are forgotten, which are all that are older than the oldest result left."""
+    oldest_ms = sa.select(sa.func.min(results.c.created_ms)).scalar_subquery()
+    with database.write() as connection:
+        connection.execute(sa.delete(decisions).where(decisions.c.created_ms < oldest_ms))
 
 
 def _forget_series(database: Database, oldest_ms: int) -> None:

@@ -11,9 +11,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from senoscope.runlog import decided
 from senoscope.runlog.database import Database
 from senoscope.runlog.entries import Entry, LoggedSeries, Maps, ModelLayout, Page, ResultFilter
 from senoscope.runlog.tables import kept_values, models, results, series
+from senoscope_client.decision import Decision
 from senoscope_client.result import Result, Source
 
 # Rows that a long read takes at once: SQLite cannot shorten its write-ahead log while anybody reads.
@@ -59,8 +61,12 @@ class RunLog:
         """Let go of the database; later use opens it again."""
         self.database.release()
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Add results, all or none of them; those that are in the log already are left alone."""
+    def append(self, made: Sequence[Entry | Decision]) -> None:
+        """Add results, all or none of them, then decisions; those that are there already are left alone."""
+        self._append_results([one for one in made if isinstance(one, Entry)])
+        decided.append(self.database, [one for one in made if isinstance(one, Decision)])
+
+    def _append_results(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
         new_models = {
@@ -128,6 +134,29 @@ class RunLog:
             if page.next is None:
                 return
             cursor = page.next
+
+    def oldest_first(self, wanted: ResultFilter) -> Iterator[Result]:
+        """All results, in the order in which they were made."""
+        query = sa.select(results.c.seq, results.c.document).where(*_conditions(wanted))
+        last = 0
+        while True:
+            with self.database.read() as connection:
+                page = query.where(results.c.seq > last).order_by(results.c.seq).limit(_CHUNK)
+                rows = connection.execute(page).all()
+            yield from (Result.model_validate_json(row.document) for row in rows)
+            if len(rows) < _CHUNK:
+                return
+            last = rows[-1].seq
+
+    def decisions(
+        self, series: UUID | None, limit: int, cursor: int | None = None
+    ) -> tuple[tuple[Decision, ...], int | None]:
+        """Decisions, newest first, older than the cursor; and the next page's cursor, None at the end."""
+        return decided.page(self.database, series, limit, cursor)
+
+    def decisions_of(self, series: UUID) -> list[Decision]:
+        """All decisions on a series, in the order in which they were made."""
+        return decided.of_series(self.database, series)
 
     def networks(self) -> tuple[str, ...]:
         """The names of the networks of all ensembles that the log knows."""

@@ -50,6 +50,21 @@ series: Final = sa.Table(
     sa.Index("series_by_time", "updated_ms"),
 )
 
+# No foreign key to the result, which may be waiting to be written, or be forgotten.
+decisions: Final = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("seq", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Uuid, nullable=False, unique=True),
+    sa.Column("series_uid", sa.Uuid, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Index("decisions_by_series", "series_uid", "seq"),
+    sa.Index("decisions_by_time", "created_ms"),
+    sqlite_autoincrement=True,
+)
+
 kept_values: Final = sa.Table(
     "kept_values",
     metadata,

@@ -1,0 +1,198 @@
+"""Rule files: what is read, what is refused and how that is told, and what is decided by them."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from runlogs import SERIES, result
+from senoscope.decisions.judge import Judge
+from senoscope.decisions.rules import RulesError, read_rules
+from senoscope_client.result import Flag, Result, Uncertainty
+from senoscope_client.wire import Index, Position
+
+RESCAN = '[[rules]]\nname = "rescan"\naction = "revisit"\nwhen.probability = { above = 0.8 }\n'
+STOP = (
+    '[[rules]]\nname = "enough"\naction = "stop"\nrunning = 3\n'
+    "when.probability = { above = 0.8, release = 0.6 }\n"
+)
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "rules.toml"
+    path.write_text(text)
+    return path
+
+
+def judge(folder: Path, text: str, **more) -> Judge:
+    return Judge(read_rules(written(folder, text)), **more)
+
+
+def fov(frame: int, probability: float = 0.25, *, x: float | None = None, **changes) -> Result:
+    """A result at a place of its own, unless told otherwise."""
+    entropy, codes = changes.pop("entropy", 0.5), changes.pop("flags", [])
+    place = Position(x=100.0 * frame if x is None else x, y=0, z=0)
+    made = result(frame, probability=probability, **({"position_um": place} | changes))
+    return made.model_copy(
+        update={
+            "uncertainty": Uncertainty(entropy=entropy, mutual_information=0.1, agreement=1),
+            "flags": [Flag(code=code, message="") for code in codes],
+        }
+    )
+
+
+def frames_decided(judge: Judge, fovs: list[Result]) -> list[tuple[str, int]]:
+    return [(d.action, d.frame) for one in fovs for d in judge.judge(one)]
+
+
+def series_of(probabilities: list[float], **changes) -> list[Result]:
+    return [fov(n, p, **changes) for n, p in enumerate(probabilities)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("rules = [", "not TOML"),
+        ("", "rules: is missing"),
+        ("rules = []", "rules: .*at least 1"),
+        ("dry_rum = false\n" + RESCAN, "dry_rum: no such key; dry_run"),
+        (RESCAN + "wehn.label = 'x'", r"rules\[0\] 'rescan'\.wehn: no such key; when"),
+        (RESCAN.replace("above", "over"), r"rules\[0\] 'rescan'\.when\.probability\.over: no such key"),
+        (RESCAN.replace("0.8", "80"), r"'rescan'\.when\.probability\.above: .*1 \(not 80\)"),
+        (RESCAN.replace("0.8", "nan"), r"probability\.above: .*(finite|equal)"),
+        (RESCAN.replace("above = 0.8", "above = 0.8, below = 0.9"), "either above or below"),
+        (RESCAN.replace("above = 0.8", "release = 0.8"), "either above or below"),
+        (RESCAN.replace("above = 0.8", "above = 0.8, release = 0.9"), "release must not be more"),
+        (RESCAN.replace("above = 0.8", "below = 0.8, release = 0.7"), "release must not be less"),
+        (RESCAN.replace("when.probability = { above = 0.8 }", "when = {}"), "names no condition"),
+        (RESCAN.replace("revisit", "explode"), r"\.action: .*'revisit', 'skip' or 'stop'"),
+        (RESCAN + RESCAN, "two rules are named 'rescan'"),
+        (RESCAN + "when.flags_present = ['a']\nwhen.flags_absent = ['a']", "flag a both"),
+        (RESCAN + "when.flags_absent = ['Not a code']", "flags_absent.*such as saturated"),
+        (RESCAN + "running = 0", r"\.running: .*1"),
+        ("[limits]\nmax_revisits = -1\n" + RESCAN, r"limits\.max_revisits: .*0 \(not -1\)"),
+        ("rules = 'all'", "rules: .*tuple"),
+    ],
+)
+def test_a_bad_file_is_told_by_key_and_remedy(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(RulesError, match=rf"rules\.toml.*{told}"):
+        read_rules(written(tmp_path, text))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(RulesError, match="UTF-8"):
+        read_rules(path)
+
+
+def test_nothing_is_meant_in_earnest_unless_it_says_so(tmp_path: Path) -> None:
+    (decision,) = judge(tmp_path, RESCAN).judge(fov(0, 0.9))
+    assert decision.dry_run
+    (decision,) = judge(tmp_path, "dry_run = false\n" + RESCAN).judge(fov(0, 0.9))
+    assert not decision.dry_run
+    assert (decision.action, decision.rule, decision.series_uid) == ("revisit", "rescan", SERIES)
+    assert decision.reason == "probability 0.900 is above 0.8; revisit 1 of at most 20"
+
+
+def test_a_bound_itself_is_not_beyond_it(tmp_path: Path) -> None:
+    assert frames_decided(judge(tmp_path, RESCAN), series_of([0.8, 0.81])) == [("revisit", 1)]
+
+
+def test_a_place_that_stays_over_the_lower_bound_goes_on_being_asked_for(tmp_path: Path) -> None:
+    text = RESCAN.replace("above = 0.8", "above = 0.8, release = 0.6")
+    found = frames_decided(judge(tmp_path, text), series_of([0.7, 0.9, 0.6, 0.59, 0.7, 0.85]))
+    assert [frame for _, frame in found] == [1, 2, 5]
+
+
+def test_low_values_can_be_asked_for_too(tmp_path: Path) -> None:
+    text = (
+        '[[rules]]\nname = "sure"\naction = "skip"\n[rules.when]\n'
+        "entropy = { below = 0.3, release = 0.4 }\nlabel = 'control'\n"
+    )
+    fovs = [fov(n, 0.1, entropy=e) for n, e in enumerate([0.3, 0.29, 0.4, 0.41, 0.35])]
+    assert frames_decided(judge(tmp_path, text), fovs) == [("skip", 1), ("skip", 2)]
+    assert frames_decided(judge(tmp_path, text), [fov(0, 0.9, entropy=0.1)]) == []
+
+
+def test_flags_are_asked_for(tmp_path: Path) -> None:
+    text = RESCAN + "when.flags_present = ['odd']\nwhen.flags_absent = ['saturated', 'dim']\n"
+    flags = [[], ["odd"], ["odd", "dim"], ["odd", "else"]]
+    fovs = [fov(n, 0.9, flags=codes) for n, codes in enumerate(flags)]
+    assert [frame for _, frame in frames_decided(judge(tmp_path, text), fovs)] == [1, 3]
+
+
+def test_stop_is_decided_once_each_time_that_it_begins_to_hold(tmp_path: Path) -> None:
+    fovs = series_of([0.9, 0.9, 0.7, 0.9, 0.9, 0.9, 0.7, 0.9, 0.5, 0.9, 0.9, 0.9])
+    assert frames_decided(judge(tmp_path, STOP), fovs) == [("stop", 5), ("stop", 11)]
+
+
+def test_a_missing_frame_ends_a_run(tmp_path: Path) -> None:
+    fovs = [fov(n, 0.9) for n in (0, 1, 3, 4, 5)]
+    assert frames_decided(judge(tmp_path, STOP), fovs) == [("stop", 5)]
+
+
+def test_series_are_judged_apart(tmp_path: Path) -> None:
+    one = judge(tmp_path, STOP)
+    for frame in range(2):
+        assert one.judge(fov(frame, 0.9)) == []
+        assert one.judge(fov(frame, 0.1, series_uid=uuid.UUID(int=8))) == []
+    assert [d.series_uid for d in one.judge(fov(2, 0.9))] == [SERIES]
+    assert one.judge(fov(2, 0.9, series_uid=uuid.UUID(int=8))) == []
+
+
+def test_what_is_no_frame_of_a_series_is_not_judged(tmp_path: Path) -> None:
+    posted = fov(0, 0.9, kind="upload", series_uid=None, series_id=None)
+    assert judge(tmp_path, RESCAN).judge(posted) == []
+
+
+def test_the_first_rule_that_asks_for_a_place_wins(tmp_path: Path) -> None:
+    skip = RESCAN.replace("rescan", "leave").replace("revisit", "skip").replace("0.8", "0.5")
+    one = judge(tmp_path, RESCAN + skip + STOP.replace("running = 3", "running = 1"))
+    found = [(d.action, d.rule) for d in one.judge(fov(0, 0.9))]
+    assert found == [("revisit", "rescan"), ("stop", "enough")]
+    assert [d.action for d in one.judge(fov(1, 0.7))] == ["skip"]
+
+
+def test_a_place_is_revisited_so_often_and_no_more(tmp_path: Path) -> None:
+    one = judge(tmp_path, "[limits]\nmax_revisits_per_place = 2\nplace_radius_um = 5\n" + RESCAN)
+    # The stage comes back to where it was, nearly, and the cells are as senescent as before.
+    fovs = [fov(n, 0.9, x=x) for n, x in enumerate([0, 3, -1, 1, 50])]
+    assert [frame for _, frame in frames_decided(one, fovs)] == [0, 1, 4]
+    assert one.withheld == 2
+
+
+def test_a_place_without_a_position_is_known_by_its_index(tmp_path: Path) -> None:
+    one = judge(tmp_path, RESCAN)
+    places = [Index(p=0), Index(p=0, t=1), Index(p=1), None]
+    fovs = [fov(n, 0.9, position_um=None, index=index) for n, index in enumerate(places)]
+    assert [frame for _, frame in frames_decided(one, fovs)] == [0, 2]
+    assert one.withheld == 2
+
+
+def test_a_series_never_runs_away(tmp_path: Path) -> None:
+    one = judge(tmp_path, "[limits]\nmax_revisits = 3\n" + RESCAN)
+    assert len(frames_decided(one, series_of([0.9] * 500))) == 3
+    assert one.withheld == 497
+
+
+def test_limits_outlive_the_service(tmp_path: Path) -> None:
+    text = "dry_run = false\n[limits]\nmax_revisits = 3\n" + RESCAN
+    first = judge(tmp_path, text)
+    made = [d for one in series_of([0.9, 0.9]) for d in first.judge(one)]
+    again = judge(tmp_path, text, earlier=lambda uid: [d for d in made if d.series_uid == uid])
+    fovs = [fov(2, 0.9, x=100), *(fov(n, 0.9) for n in (3, 4, 5))]
+    assert frames_decided(again, fovs) == [("revisit", 3)]
+    trial = judge(tmp_path, text.replace("false", "true"), earlier=lambda _: made)
+    assert len(frames_decided(trial, fovs)) == 3
+
+
+def test_more_series_than_are_remembered_keep_their_limits(tmp_path: Path) -> None:
+    made = []
+    one = judge(tmp_path, RESCAN, earlier=lambda uid: [d for d in made if d.series_uid == uid])
+    for _ in range(2):
+        for n in range(100):
+            made += one.judge(fov(0, 0.9, series_uid=uuid.UUID(int=n)))
+    assert len(made) == 100
