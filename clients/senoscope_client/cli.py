@@ -117,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument(
         "--cam", choices=("none", "grid", "png"), default="none", help="Grad-CAM in the JSON"
     )
+    classify.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="tell on stderr how far each file is (default: on a terminal)",
+    )
     form = classify.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON result per line")
     form.add_argument("--csv", action="store_true", help="a CSV table")
@@ -228,9 +234,12 @@ def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
     results: list[Result] = []
     failed = False
     with Client(options.url, api_key=options.api_key) as client:
-        for path in options.files:
+        for n, path in enumerate(options.files, 1):
             try:
-                answer = client.classify_stack(path, options.cam, options.axes, options.channels)
+                with _progress(options, f"{n}/{len(options.files)} {path.name}", path) as progress:
+                    answer = client.classify_stack(
+                        path, options.cam, options.axes, options.channels, progress
+                    )
             except (SenoscopeError, OSError) as error:
                 # One bad file does not keep the others from being classified.
                 print(f"{parser.prog}: {path}: {error}", file=sys.stderr)
@@ -247,6 +256,17 @@ def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
     elif not options.json and results:
         print(LINE_HEADING, *map(result_line, results), sep="\n")
     return _FAILURE if failed else 0
+
+
+def _progress(
+    options: argparse.Namespace, title: str, path: Path
+) -> contextlib.AbstractContextManager[Callable[[int, int], None] | None]:
+    from senoscope_client.progress import StackProgress
+
+    wanted = sys.stderr.isatty() if options.progress is None else options.progress
+    if not wanted:
+        return contextlib.nullcontext()
+    return StackProgress(sys.stderr, title, path.name, options.url, options.api_key)
 
 
 def _keys(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 import os
-import re
+import time
 import warnings
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 from uuid import UUID
 
 import httpx
-import numpy as np
-import numpy.typing as npt
-from pydantic import ValidationError
 
-from senoscope_client.errors import Busy, Problem, SenoscopeError, error_of
+from senoscope_client import asks
+from senoscope_client.asks import Ask, Filters, Progress, Stack
 from senoscope_client.keys import authorization
 from senoscope_client.live import LiveDecisions, LiveResults
 from senoscope_client.responses import (
@@ -26,41 +23,17 @@ from senoscope_client.responses import (
     DecisionsPage,
     ReadyResponse,
     ResultsPage,
-    SeriesResponse,
     SeriesSummary,
 )
-from senoscope_client.result import CamMode, Result, SourceKind
+from senoscope_client.result import CamMode, Result
+from senoscope_client.retries import Retries
 from senoscope_client.unreachable import Unreachable
 
-_TIFF, _NPY, _UNKNOWN = "image/tiff", "application/x-npy", "application/octet-stream"
-_SUFFIXES = {".tif": _TIFF, ".tiff": _TIFF, ".btf": _TIFF, ".npy": _NPY}
-# How files begin: NPY, then TIFF and BigTIFF in either byte order.
-_MAGIC = {b"\x93NUM": _NPY, b"II*\0": _TIFF, b"MM\0*": _TIFF, b"II+\0": _TIFF, b"MM\0+": _TIFF}
+__all__ = ["Client", "Filters", "Stack"]
 
-Stack = str | os.PathLike[str] | bytes | npt.NDArray[Any]
-
-
-class Filters(TypedDict, total=False):
-    """Which results of the run log; what is left out does not matter.
-
-    Attributes
-    ----------
-    series : UUID or str
-        Of one series.
-    label, kind : str
-    since, until : datetime
-        Made at ``since`` or later, before ``until``; without a time zone they are UTC.
-    min_probability, max_probability : float
-        Both included.
-    """
-
-    series: UUID | str
-    label: str
-    kind: SourceKind
-    since: datetime
-    until: datetime
-    min_probability: float
-    max_probability: float
+# Where nothing listens, that is known at once; only the answer may take its time.
+CONNECT_S = 10.0
+_T = TypeVar("_T")
 
 
 class Client:
@@ -74,6 +47,8 @@ class Client:
         In seconds, for each answer. A posted stack is answered when all of it is done.
     api_key : str, optional
         Sent with each request; needed where the service asks for one.
+    retries : Retries
+        How often what failed is sent again, where that is safe.
 
     Raises
     ------
@@ -81,15 +56,20 @@ class Client:
         If the address is not one of HTTP, or the key cannot be one.
     """
 
-    def __init__(self, base_url: str, timeout: float = 300.0, api_key: str | None = None) -> None:
-        if not re.match(r"https?://[^/]", base_url):
-            raise ValueError(f"{base_url!r} is not an http:// or https:// address")
-        self.base_url = base_url.rstrip("/")
-        # Where nothing listens, that is known at once; only the answer may take its time.
+    def __init__(
+        self,
+        base_url: str,
+        timeout: float = 300.0,
+        api_key: str | None = None,
+        *,
+        retries: Retries = Retries(),  # noqa: B008 - it is frozen
+    ) -> None:
+        self.base_url = asks.checked_url(base_url)
         self._api_key = api_key
+        self._retries = retries
         self._http = httpx.Client(
             base_url=self.base_url,
-            timeout=httpx.Timeout(timeout, connect=10.0),
+            timeout=httpx.Timeout(timeout, connect=CONNECT_S),
             headers=authorization(api_key),
         )
 
@@ -111,6 +91,7 @@ class Client:
         cam: CamMode = "none",
         axes: str | None = None,
         channels: Sequence[str] | None = None,
+        progress: Progress | None = None,
     ) -> list[Result]:
         """Classify fields of view; what the service assumed about the file is told as `UserWarning`.
 
@@ -125,6 +106,8 @@ class Client:
             The order of the stack's axes, such as ``PCYX``, where the file does not tell.
         channels : sequence of str, optional
             The names of its channels, in order, where the file does not tell.
+        progress : callable, optional
+            Told how many bytes of a file were sent, of how many.
 
         Raises
         ------
@@ -133,7 +116,7 @@ class Client:
         OSError
             If the file cannot be read.
         """
-        response = self.classify_stack(stack, cam, axes, channels)
+        response = self.classify_stack(stack, cam, axes, channels, progress)
         for text in response.warnings:
             warnings.warn(text, stacklevel=2)
         return list(response.results)
@@ -144,21 +127,10 @@ class Client:
         cam: CamMode = "none",
         axes: str | None = None,
         channels: Sequence[str] | None = None,
+        progress: Progress | None = None,
     ) -> ClassifyResponse:
         """As `classify`, with the service's warnings in the answer."""
-        wanted = {"cam": cam, "axes": axes, "channels": ",".join(channels) if channels else None}
-        query = {name: value for name, value in wanted.items() if value is not None}
-        if isinstance(stack, str | os.PathLike):
-            path = Path(stack)
-            with path.open("rb") as file:
-                # As a form, because a raw body has no place for the file's name.
-                form = {"file": (path.name, file, _SUFFIXES.get(path.suffix.lower(), _UNKNOWN))}
-                response = self._request("POST", "/v1/classify", params=query, files=form)
-        else:
-            body = stack if isinstance(stack, bytes) else _npy(stack)
-            kind = {"Content-Type": _MAGIC.get(body[:4], _UNKNOWN)}
-            response = self._request("POST", "/v1/classify", params=query, content=body, headers=kind)
-        return ClassifyResponse.model_validate_json(self._checked(response).content)
+        return self._do(asks.classify(stack, cam, axes, channels, progress))
 
     def results(
         self, *, limit: int = 100, cursor: int | None = None, **filters: Unpack[Filters]
@@ -174,11 +146,7 @@ class Client:
         **filters
             See `Filters`.
         """
-        query = {**_query(filters), "limit": limit}
-        if cursor is not None:
-            query["cursor"] = cursor
-        response = self._checked(self._request("GET", "/v1/results", params=query))
-        return ResultsPage.model_validate_json(response.content)
+        return self._do(asks.results(limit, cursor, filters))
 
     def all_results(self, **filters: Unpack[Filters]) -> Iterator[Result]:
         """Every result in the run log that matches, newest first."""
@@ -190,9 +158,7 @@ class Client:
 
     def result(self, identifier: UUID | str, cam: CamMode = "none") -> Result:
         """One result, with as much of its Grad-CAM map as asked for."""
-        path = f"/v1/results/{UUID(str(identifier))}"
-        response = self._checked(self._request("GET", path, params={"cam": cam}))
-        return Result.model_validate_json(response.content)
+        return self._do(asks.result(identifier, cam))
 
     def export(
         self,
@@ -209,12 +175,12 @@ class Client:
         OSError
             If the file cannot be written.
         """
-        query = {**_query(filters), "format": form}
+        query = {**asks.filter_query(filters), "format": form}
         try:
             with self._http.stream("GET", "/v1/results/export", params=query) as response:
                 if not response.is_success:
                     response.read()
-                self._checked(response)
+                asks.checked(response)
                 with Path(path).open("wb") as file:
                     for piece in response.iter_bytes():
                         file.write(piece)
@@ -223,39 +189,29 @@ class Client:
 
     def series(self, limit: int = 100) -> list[SeriesSummary]:
         """The series that the service saw last, newest first."""
-        response = self._checked(self._request("GET", "/v1/series", params={"limit": limit}))
-        return list(SeriesResponse.model_validate_json(response.content).series)
+        return self._do(asks.series(limit))
 
     def one_series(self, series_uid: UUID | str) -> SeriesSummary:
         """One series."""
-        response = self._checked(self._request("GET", f"/v1/series/{UUID(str(series_uid))}"))
-        return SeriesSummary.model_validate_json(response.content)
+        return self._do(asks.one_series(series_uid))
 
     def decisions(
         self, series: UUID | str | None = None, *, limit: int = 100, cursor: int | None = None
     ) -> DecisionsPage:
         """A page of what the rules decided, newest first; the arguments are as of `results`."""
-        wanted = {"series": series, "limit": limit, "cursor": cursor}
-        query = {name: str(value) for name, value in wanted.items() if value is not None}
-        response = self._checked(self._request("GET", "/v1/decisions", params=query))
-        return DecisionsPage.model_validate_json(response.content)
+        return self._do(asks.decisions(series, limit, cursor))
 
     def model(self) -> dict[str, Any]:
         """The ensemble that is loaded, and the device that it runs on."""
-        return self._object("/v1/model")
+        return self._do(asks.an_object("/v1/model"))
 
     def stream(self) -> dict[str, Any]:
         """The state and the counters of the service's receiver."""
-        return self._object("/v1/stream")
+        return self._do(asks.an_object("/v1/stream"))
 
     def ready(self) -> ReadyResponse:
         """Whether the service takes work, and if not, why; raises only if it cannot be asked."""
-        response = self._request("GET", "/readyz")
-        try:
-            return ReadyResponse.model_validate_json(response.content)
-        except ValidationError:
-            self._checked(response)
-            raise SenoscopeError(f"{self.base_url} is no Senoscope service") from None
+        return self._do(asks.ready())
 
     def live(self, cam: CamMode = "none", timeout_s: float | None = None) -> LiveResults:
         """Every result as it is made, from this call on; see `LiveResults`."""
@@ -265,50 +221,18 @@ class Client:
         """Every decision as it is made, from this call on; see `LiveDecisions`."""
         return LiveDecisions(self.base_url, judged, timeout_s, self._api_key)
 
-    def _object(self, path: str) -> dict[str, Any]:
-        response = self._checked(self._request("GET", path))
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise SenoscopeError(f"{self.base_url}{path} answered something else than a JSON object")
-        return answer
-
-    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        try:
-            return self._http.request(method, path, **arguments)
-        except httpx.TimeoutException as error:
-            raise Unreachable(f"{self.base_url} did not answer in time") from error
-        except httpx.TransportError as error:
-            raise Unreachable(
-                f"{self.base_url} cannot be reached: {error}. Is the service running?"
-            ) from error
-
-    def _checked(self, response: httpx.Response) -> httpx.Response:
-        if response.is_success:
-            return response
-        try:
-            error = error_of(Problem.model_validate_json(response.content))
-        except ValidationError:
-            raise SenoscopeError(
-                f"{response.url} answered {response.status_code} {response.reason_phrase}"
-            ) from None
-        if isinstance(error, Busy):
-            after = response.headers.get("Retry-After", "")
-            error.retry_after_s = float(after) if after.isascii() and after.isdigit() else error.retry_after_s
-        raise error
-
-
-def _query(filters: Filters) -> dict[str, Any]:
-    names = {"since": "from", "until": "to"}
-    return {
-        names.get(name, name): value.isoformat() if isinstance(value, datetime) else str(value)
-        for name, value in filters.items()
-    }
-
-
-def _npy(array: npt.NDArray[Any]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
+    def _do(self, ask: Ask[_T]) -> _T:
+        for sent in itertools.count(1):
+            outcome: asks.Outcome
+            with ask.body() as body:
+                try:
+                    outcome = self._http.request(ask.method, ask.path, params=ask.params, **body)
+                except httpx.TransportError as error:
+                    outcome = error
+            pause_s = self._retries.pause_s(sent, ask.method, outcome)
+            if pause_s is None:
+                break
+            time.sleep(pause_s)
+        if isinstance(outcome, httpx.TransportError):
+            raise asks.unreachable(self.base_url, outcome) from outcome
+        return ask.read(outcome)

@@ -62,7 +62,7 @@ def _cells(result: Result, networks: Sequence[str]) -> Iterator[object]:
     yield f"{result.probability:.6f}"
     yield f"{result.uncertainty.entropy:.6f}"
     yield f"{result.uncertainty.agreement:.4f}"
-    yield _flags(result.flags)
+    yield flag_codes(result.flags)
     for name in networks:
         yield f"{result.networks[name]:.6f}" if name in result.networks else ""
     yield f"{result.timing_ms.compute:.3f}"
@@ -86,12 +86,13 @@ def _origin(source: Source) -> str:
 def flag_words(flags: Iterable[Flag]) -> str:
     """Flags for people, such as ``saturated:SRS(4%)``: code, channel, and how much of it."""
     return " ".join(
-        _flags([flag]) + (f"({flag.value:.0%})" if flag.channel and flag.value is not None else "")
+        flag_codes([flag]) + (f"({flag.value:.0%})" if flag.channel and flag.value is not None else "")
         for flag in flags
     )
 
 
-def _flags(flags: Iterable[Flag]) -> str:
+def flag_codes(flags: Iterable[Flag]) -> str:
+    """Flags as one text, such as ``saturated:SRS``: code and channel of each."""
     return " ".join(f"{flag.code}:{flag.channel}" if flag.channel else flag.code for flag in flags)
 
 

@@ -20,6 +20,7 @@ from senoscope_client.errors import (
 )
 from senoscope_client.http import Client
 from senoscope_client.live import LiveResults
+from senoscope_client.retries import NO_RETRIES
 from senoscope_client.unreachable import Unreachable
 
 
@@ -31,7 +32,7 @@ def service():
 
 @pytest.fixture
 def client(service):
-    with Client(service.url, timeout=10) as client:
+    with Client(service.url, timeout=10, retries=NO_RETRIES) as client:
         yield client
 
 

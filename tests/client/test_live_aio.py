@@ -1,0 +1,70 @@
+"""The asynchronous live streams, against a service that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from websockets.asyncio.server import serve
+
+from client.service_double import http_double, live_double, result
+from senoscope_client.errors import InvalidRequest, SenoscopeError, Unauthorized
+from senoscope_client.live_aio import AsyncLiveResults
+from senoscope_client.unreachable import Unreachable
+
+
+async def collect(url: str, **options) -> list:
+    async with AsyncLiveResults(url, **options) as live:
+        return [one async for one in live]
+
+
+def test_results_come_until_the_service_stops():
+    wanted = [result(frame=n) for n in range(3)]
+    with live_double([r.model_dump_json() for r in wanted], 1001) as (url, paths):
+        assert asyncio.run(collect(url, cam="grid", reconnect=False)) == wanted
+        assert paths == ["/v1/live?cam=grid"]
+
+
+@pytest.mark.parametrize("code", [1001, 1011])
+def test_a_service_that_comes_back_is_listened_to_again(code):
+    wanted = [result(frame=n) for n in range(3)]
+
+    async def main():
+        async def handle(connection):
+            number = len(served)
+            served.append(connection)
+            await connection.send(wanted[number].model_dump_json())
+            await connection.close(code)
+
+        served = []
+        async with serve(handle, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with AsyncLiveResults(f"http://127.0.0.1:{port}") as live:
+                assert [await anext(live), await anext(live)] == wanted[:2]
+                server.close()
+                await server.wait_closed()
+                waiting = asyncio.create_task(anext(live))
+                await asyncio.sleep(0.6)
+                async with serve(handle, "127.0.0.1", port):
+                    assert await waiting == wanted[2]
+                assert live.reconnects == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "error"),
+    [([], 1008, InvalidRequest), ([], 1011, Unreachable), (["{}"], 0, SenoscopeError)],
+)
+def test_what_went_wrong_is_told(messages, code, error):
+    with live_double(messages, code, "bad parameter") as (url, _), pytest.raises(error):
+        asyncio.run(collect(url, reconnect=code in {0, 1008}))
+
+
+def test_a_refusal_is_told_and_not_tried_again():
+    with http_double() as service:
+        service.answer("/v1/live", Unauthorized("no key").problem().model_dump(), status=401)
+        with pytest.raises(Unauthorized, match="no key"):
+            asyncio.run(collect(service.url))
+    with pytest.raises(Unreachable):
+        asyncio.run(collect(service.url))

@@ -1,0 +1,185 @@
+"""What is sent again, and what is not, by both clients: against services that fail in each way."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from client.service_double import result
+from senoscope_client.aio import AsyncClient
+from senoscope_client.errors import Busy, NotReady, SenoscopeError
+from senoscope_client.http import Client
+from senoscope_client.responses import ClassifyResponse
+from senoscope_client.retries import Retries
+from senoscope_client.unreachable import Unreachable
+
+QUICK = Retries(times=3, first_s=0.001)
+HANG_UP, STALL = object(), object()
+
+
+def answer(status: int, body: bytes, **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} x", f"Content-Length: {len(body)}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def refusal(error: SenoscopeError, **headers: str) -> bytes:
+    return answer(error.status, error.problem().model_dump_json().encode(), **headers)
+
+
+STREAM = answer(200, b'{"live": {}}')
+CLASSIFIED = answer(200, ClassifyResponse(results=(result(),), count=1).model_dump_json().encode())
+BUSY = refusal(Busy("full"), Retry_After="0")
+
+
+class Scripted:
+    """A server that does one thing after the other, then what it did last again; counts requests."""
+
+    def __init__(self, script: list) -> None:
+        self.script = script
+        self.requests: list[bytes] = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self._stalled: list[socket.socket] = []
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += connection.recv(65536)
+            head, _, body = request.partition(b"\r\n\r\n")
+            length = next(
+                (
+                    int(line[15:])
+                    for line in head.split(b"\r\n")
+                    if line.lower().startswith(b"content-length:")
+                ),
+                0,
+            )
+            while len(body) < length:
+                body += connection.recv(65536)
+            self.requests.append(head)
+            act = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+            if act is STALL:
+                self._stalled.append(connection)
+                continue
+            if act is not HANG_UP:
+                connection.sendall(act)
+            connection.close()
+
+    def close(self) -> None:
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        for connection in self._stalled:
+            connection.close()
+
+
+@contextmanager
+def scripted(*script) -> Iterator[Scripted]:
+    server = Scripted(list(script))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.close()
+        thread.join()
+
+
+def synchronously(url: str, method: str, *arguments, timeout: float = 10.0, retries: Retries = QUICK):
+    with Client(url, timeout, retries=retries) as client:
+        return getattr(client, method)(*arguments)
+
+
+def asynchronously(url: str, method: str, *arguments, timeout: float = 10.0, retries: Retries = QUICK):
+    async def main():
+        async with AsyncClient(url, timeout, retries=retries) as client:
+            return await getattr(client, method)(*arguments)
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(params=[synchronously, asynchronously])
+def ask(request: pytest.FixtureRequest) -> Callable:
+    return request.param
+
+
+@pytest.mark.parametrize("fault", [HANG_UP, BUSY, answer(502, b""), answer(504, b"")])
+def test_what_only_asks_is_asked_again(ask: Callable, fault: object) -> None:
+    with scripted(fault, fault, STREAM) as server:
+        assert ask(server.url, "stream") == {"live": {}}
+        assert len(server.requests) == 3
+
+
+def test_a_stack_is_posted_again_when_the_service_was_busy(ask: Callable) -> None:
+    with scripted(BUSY, BUSY, CLASSIFIED) as server:
+        assert len(ask(server.url, "classify", b"II*\0 and so on")) == 1
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (HANG_UP, Unreachable),
+        (answer(502, b""), SenoscopeError),
+        (refusal(Busy("full")), Busy),
+        (refusal(Busy("full"), Retry_After="3600"), Busy),
+        (refusal(NotReady("stopping")), NotReady),
+    ],
+)
+def test_a_stack_that_may_have_been_classified_or_must_wait_long_is_posted_once(
+    ask: Callable, fault: object, error: type[Exception]
+) -> None:
+    with scripted(fault, CLASSIFIED) as server:
+        with pytest.raises(error):
+            ask(server.url, "classify", b"II*\0 and so on")
+        assert len(server.requests) == 1
+
+
+def test_a_stack_is_posted_when_there_is_somebody_to_post_it_to(ask: Callable) -> None:
+    with scripted(CLASSIFIED) as server:
+        url, port = server.url, int(server.url.rpartition(":")[2])
+    late: list[Scripted] = []
+
+    def come_late() -> None:
+        time.sleep(0.3)
+        late.append(Scripted([CLASSIFIED]))
+        late[0].socket.close()
+        late[0].socket = socket.create_server(("127.0.0.1", port))
+        late[0].run()
+
+    thread = threading.Thread(target=come_late)
+    thread.start()
+    patient = Retries(times=50, first_s=0.05, longest_s=0.1)
+    assert len(ask(url, "classify", b"II*\0 and so on", retries=patient)) == 1
+    late[0].close()
+    thread.join()
+    assert len(late[0].requests) == 1
+
+
+def test_an_answer_that_does_not_come_in_time_is_not_waited_for_again(ask: Callable) -> None:
+    with scripted(STALL) as server:
+        with pytest.raises(Unreachable, match="in time"):
+            ask(server.url, "stream", timeout=0.2)
+        assert len(server.requests) == 1
+
+
+def test_patience_ends(ask: Callable) -> None:
+    with scripted(HANG_UP) as server:
+        with pytest.raises(Unreachable):
+            ask(server.url, "stream")
+        assert len(server.requests) == 4
+    with scripted(BUSY) as server:
+        with pytest.raises(Busy):
+            ask(server.url, "classify", b"x", retries=Retries(times=0))
+        assert len(server.requests) == 1
