@@ -202,6 +202,7 @@ class FramePublisher:
         user_data: Mapping[str, JsonValue] | None = None,
         exposure_ms: float | None = None,
         timestamp: Timestamp | None = None,
+        pixel_size_um: float | None = None,
     ) -> int:
         """Send a frame; its pixels are copied, so the caller may use the array again at once.
 
@@ -213,6 +214,8 @@ class FramePublisher:
             As in `ImageHeader`.
         timestamp : Timestamp, optional
             When the frame was acquired; now, if left out.
+        pixel_size_um : float, optional
+            Of this frame, where it is not the publisher's.
 
         Returns
         -------
@@ -242,7 +245,7 @@ class FramePublisher:
                 dtype=cast(PixelType, pixels.dtype.name),
                 channels=self.channels,
                 timestamp=timestamp or Timestamp.from_ns(time.time_ns()),
-                pixel_size_um=self.pixel_size_um,
+                pixel_size_um=pixel_size_um or self.pixel_size_um,
                 position_um=position_um,
                 index=index,
                 exposure_ms=exposure_ms,

@@ -1,0 +1,285 @@
+"""The loop closed: pymmcore-plus' own engine and core, demo devices, and a real service in between.
+
+Real are the runner, the default engine, Micro-Manager's core, and its demo camera, stage and filter wheel
+(compiled device adapters). Only what the camera sees is put in: a sample that knows where it is bright.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from senoscope_client.closed_loop import ClosedLoop, LoopSummary
+from senoscope_client.errors import SenoscopeError
+from senoscope_client.http import Client
+from senoscope_client.micromanager import MdaFrames
+from senoscope_client.publisher import FramePublisher
+from serving import Server, free_port, start_server, stop_server
+
+pymmcore_plus = pytest.importorskip("pymmcore_plus")
+pytest.importorskip("mm_test_adapters")
+useq = pytest.importorskip("useq")
+
+CHANNELS = ("SRS", "TPEF", "Transmission")
+PITCH_UM = 100.0
+RESCAN = """
+dry_run = false
+[[rules]]
+name = "rescan"
+action = "revisit"
+when.probability = { above = 0.8 }
+"""
+
+
+class SeeingEngine(pymmcore_plus.mda.MDAEngine):
+    """The default engine, whose camera sees bright cells where the stage stands at a bright place."""
+
+    bright: frozenset[tuple[int, int]] = frozenset()
+
+    def exec_event(self, event):
+        for image, sub_event, meta in super().exec_event(event):
+            x, y = self.mmcore.getXYPosition()
+            place = round(x / PITCH_UM), round(y / PITCH_UM)
+            level = 900 if place in self.bright else 60
+            yield np.full_like(image, level), sub_event, meta
+
+
+class Scope:
+    """A microscope of demo devices, and a record of what its engine did."""
+
+    def __init__(self) -> None:
+        self.core = pymmcore_plus.CMMCorePlus()
+        self.core.loadSystemConfiguration("MMConfig_demo.cfg")
+        for gain, name in enumerate(CHANNELS):
+            self.core.defineConfig("Detector", name, "Camera", "Gain", str(gain))
+        self.core.defineConfig("Detector", "Brightfield", "Camera", "Gain", "3")
+        self.core.setROI(0, 0, 300, 250)
+        self.engine = SeeingEngine(self.core)
+        self.core.mda.set_engine(self.engine)
+        self.started: list = []
+        self.stood: list[tuple[int, int]] = []
+        self.core.mda.events.eventStarted.connect(self.started.append)
+        self.core.mda.events.frameReady.connect(self._note_stage)
+
+    def _note_stage(self, _, event) -> None:
+        if event.channel.config == CHANNELS[0]:
+            x, y = self.core.getXYPosition()
+            self.stood.append((round(x / PITCH_UM), round(y / PITCH_UM)))
+
+
+def plan(rows: int = 4, columns: int = 4, channels=CHANNELS, **more):
+    places = [(PITCH_UM * c, PITCH_UM * r, 0) for r in range(rows) for c in range(columns)]
+    return useq.MDASequence(
+        axis_order="tpc",
+        stage_positions=places,
+        channels=[useq.Channel(group="Detector", config=name, exposure=1) for name in channels],
+        **more,
+    )
+
+
+@pytest.fixture
+def scope() -> Scope:
+    return Scope()
+
+
+@pytest.fixture
+def serving(miniature: Path, tmp_path: Path) -> Iterator:
+    """Starts a server with the rules it is given."""
+    running: list[Server] = []
+
+    def start(rules: str | None, **options) -> Server:
+        path = tmp_path / "rules.toml"
+        path.write_text(rules or "")
+        arguments = ["--rules", str(path)] if rules else []
+        running.append(start_server(miniature, tmp_path / "log.txt", *arguments, **options))
+        return running[-1]
+
+    yield start
+    for server in running:
+        if server.process.poll() is None:
+            stop_server(server)
+
+
+def run(server: Server, scope: Scope, sequence, *, series_id: str = "plate 1", **options) -> LoopSummary:
+    with FramePublisher(server.frames, "nlo-7") as publisher:
+        assert publisher.wait_for_subscriber(10)
+        loop = ClosedLoop(MdaFrames(publisher, series_id), server.url, **options)
+        return loop.run(scope.core.mda, sequence)
+
+
+@pytest.mark.parametrize("when", ["end", "next"])
+def test_two_bright_places_of_sixteen_are_scanned_again(serving, scope: Scope, when: str) -> None:
+    server = serving(RESCAN)
+    scope.engine.bright = frozenset({(1, 0), (2, 3)})
+    summary = run(server, scope, plan(), revisit=when)
+    planned = [(n % 4, n // 4) for n in range(16)]
+    # What the engine was asked to do, event by event: every place in all three channels, together.
+    assert len(scope.started) == 18 * 3
+    by_place = [
+        (round(e.x_pos / PITCH_UM), round(e.y_pos / PITCH_UM), e.channel.config) for e in scope.started
+    ]
+    assert all(
+        by_place[n : n + 3] == [(*by_place[n][:2], name) for name in CHANNELS] for n in range(0, 54, 3)
+    )
+    # Where the stage was when the camera took a picture.
+    assert sorted(scope.stood) == sorted([*planned, (1, 0), (2, 3)])
+    if when == "end":
+        assert scope.stood[:16] == planned
+        assert set(scope.stood[16:]) == {(1, 0), (2, 3)}
+    assert (summary.planned, summary.revisited, summary.unanswered, summary.ignored) == (16, 2, 0, 0)
+    with Client(server.url) as client:
+        (series,) = client.series()
+        assert (series.series_id, series.state, series.received, series.missing) == (
+            "plate 1",
+            "ended",
+            18,
+            0,
+        )
+        assert series.labels == {"senescent": 4, "control": 14}
+        decisions = client.decisions(series.series_uid).decisions
+        assert {(round(d.position_um.x / 100), round(d.position_um.y / 100)) for d in decisions} == {
+            (1, 0),
+            (2, 3),
+        }
+        again = [r for r in client.all_results(series=series.series_uid) if r.label == "senescent"]
+        assert {r.source.pixel_size_um for r in again} == {1.0}  # as the core was calibrated
+        assert list(reversed(summary.decisions)) == list(decisions)
+
+
+def test_a_dry_run_is_told_and_not_acted_upon(serving, scope: Scope) -> None:
+    server = serving(RESCAN.replace("false", "true"))
+    scope.engine.bright = frozenset({(0, 0)})
+    summary = run(server, scope, plan(1, 3))
+    assert scope.stood == [(0, 0), (1, 0), (2, 0)]
+    assert (summary.revisited, summary.ignored, len(summary.decisions)) == (0, 1, 1)
+
+
+def test_this_side_has_a_limit_of_its_own(serving, scope: Scope) -> None:
+    limits = "dry_run = false\n[limits]\nmax_revisits = 100\nmax_revisits_per_place = 100\n"
+    server = serving(RESCAN.replace("dry_run = false\n", limits))
+    scope.engine.bright = frozenset({(1, 0)})
+    summary = run(server, scope, plan(1, 2), max_revisits=3)
+    assert scope.stood == [(0, 0), *[(1, 0)] * 4]
+    assert (summary.revisited, summary.ignored) == (3, 1)
+
+
+def test_a_scan_is_stopped_and_says_why(serving, scope: Scope) -> None:
+    server = serving(
+        'dry_run = false\n[[rules]]\nname = "enough"\naction = "stop"\nrunning = 2\n'
+        "when.probability = { above = 0.8, release = 0.6 }\n"
+    )
+    scope.engine.bright = frozenset({(n, 0) for n in range(200)})
+    summary = run(server, scope, plan(1, 200))
+    assert summary.stopped_by == "enough"
+    assert 2 <= len(scope.stood) < 200
+    assert len(scope.started) == 3 * len(scope.stood)
+    assert [d.frame for d in summary.decisions] == [1]
+    ended = server.wait(lambda s: s["receiver"]["series"][0]["state"] == "ended")
+    assert ended["receiver"]["series"][0]["end_reason"] == "stopped by rule enough"
+
+
+def test_what_is_left_at_a_place_is_left_out(serving, scope: Scope) -> None:
+    server = serving(
+        'dry_run = false\n[[rules]]\nname = "nothing here"\naction = "skip"\nwhen.label = "control"\n'
+    )
+    scope.engine.bright = frozenset({(1, 0)})
+    waits = useq.TIntervalLoops(interval=1.0, loops=3)
+    summary = run(server, scope, plan(1, 3, time_plan=waits))
+    assert scope.stood[:3] == [(0, 0), (1, 0), (2, 0)]
+    assert scope.stood[3:] == [(1, 0), (1, 0)]
+    assert (summary.planned, summary.skipped) == (5, 4)
+
+
+def test_channels_may_come_in_any_order_and_among_others(serving, scope: Scope) -> None:
+    server = serving(RESCAN)
+    scope.engine.bright = frozenset({(1, 0)})
+    sequence = plan(1, 3, channels=("Brightfield", "Transmission", "SRS", "TPEF"))
+    slow = sequence.replace(axis_order="tcp")
+    summary = run(server, scope, slow)
+    assert (summary.planned, summary.revisited) == (3, 1)
+    again = scope.started[-4:]
+    assert [e.channel.config for e in again] == ["Brightfield", "Transmission", "SRS", "TPEF"]
+    assert {e.x_pos for e in again} == {PITCH_UM}
+
+
+def test_a_service_without_rules_is_not_waited_for_for_ever(serving, scope: Scope) -> None:
+    server = serving(None)
+    summary = run(server, scope, plan(1, 2), patience_s=0.5)
+    assert (summary.planned, summary.unanswered) == (2, 2)
+
+
+def test_a_service_that_restarts_in_the_middle_is_listened_to_again(serving, scope: Scope) -> None:
+    first = serving(RESCAN)
+    scope.engine.bright = frozenset({(0, 0), (3, 0)})
+    with FramePublisher(first.frames, "nlo-7") as publisher, Client(first.url) as client:
+        assert publisher.wait_for_subscriber(10)
+        loop = ClosedLoop(MdaFrames(publisher), first.url, patience_s=30)
+
+        def slowly():
+            for n, event in enumerate(plan(1, 4)):
+                if n == 6:  # two places are done
+                    while len(client.results().results) < 2:
+                        time.sleep(0.02)
+                    assert stop_server(first) == 0
+                    again = serving(RESCAN, like=first)
+                    assert publisher.wait_for_subscriber(20)
+                    again.wait(lambda s: s["receiver"]["series"])
+                yield event
+
+        summary = loop.run(scope.core.mda, slowly())
+    assert (summary.planned, summary.revisited, summary.unanswered) == (4, 2, 0)
+    assert sorted(scope.stood) == [(0, 0), (0, 0), (1, 0), (2, 0), (3, 0), (3, 0)]
+
+
+def test_frames_are_published_without_any_loop(serving, scope: Scope) -> None:
+    server = serving(RESCAN)
+    with FramePublisher(server.frames, "nlo-7") as publisher:
+        assert publisher.wait_for_subscriber(10)
+        frames = MdaFrames(publisher, "plain")
+        frames.connect(scope.core.mda)
+        with Client(server.url) as client, client.live_decisions(judged=True, timeout_s=10) as live:
+            scope.core.mda.run(plan(2, 2, channels=CHANNELS))
+            assert [next(live).frame for _ in range(4)] == [0, 1, 2, 3]
+            scope.core.mda.run(plan(1, 2, channels=CHANNELS[:2]))
+            frames.disconnect()
+            scope.core.mda.run(plan(1, 2))
+            series = client.series()
+        assert [(one.received, one.end_reason) for one in series] == [(0, "completed"), (4, "completed")]
+        assert (frames.published, frames.incomplete, frames.failed) == (0, 2, 0)
+
+
+def test_an_acquisition_that_is_canceled_ends_its_series_so(serving, scope: Scope) -> None:
+    server = serving(RESCAN)
+    scope.core.mda.events.eventStarted.connect(
+        lambda event: scope.core.mda.cancel() if event.index["p"] == 2 else None
+    )
+    summary = run(server, scope, plan(1, 4))
+    assert summary.planned == 3
+    ended = server.wait(lambda s: s["receiver"]["series"][0]["state"] == "ended")
+    assert ended["receiver"]["series"][0]["end_reason"] == "canceled"
+
+
+def test_a_camera_of_another_depth_fails_its_frames_and_not_the_acquisition(serving, scope: Scope) -> None:
+    server = serving(RESCAN)
+    scope.core.setProperty("Camera", "PixelType", "32bitRGB")
+    with FramePublisher(server.frames, "nlo-7") as publisher:
+        assert publisher.wait_for_subscriber(10)
+        frames = MdaFrames(publisher)
+        frames.connect(scope.core.mda)
+        scope.core.mda.run(plan(1, 2))
+        assert (frames.published, frames.failed) == (0, 2)
+        assert len(scope.started) == 6
+
+
+def test_nobody_there_is_told_before_anything_moves(scope: Scope) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with (
+        FramePublisher("tcp://127.0.0.1:*", "nlo-7") as publisher,
+        pytest.raises(SenoscopeError, match="cannot be reached"),
+    ):
+        ClosedLoop(MdaFrames(publisher), url).run(scope.core.mda, plan(1, 1))
+    assert scope.started == []
