@@ -93,7 +93,7 @@ class FovStack:
 
 
 @dataclass(frozen=True)
-class _Image:
+class Image:
     """An image that was opened but not yet decoded."""
 
     shape: tuple[int, ...]
@@ -151,8 +151,8 @@ def read_fovs(
         if not size:
             raise UnreadableImage(f"{name} is empty; send a TIFF stack or an NPY array")
         if head.startswith(_NPY_MAGIC):
-            image = _Image(*npy.describe(stream, size, name))
-            return _decode(image, size, spec, axes, channels, limits, name)
+            image = Image(*npy.describe(stream, size, name))
+            return decode(image, size, spec, axes, channels, limits, name)
         if head.startswith(_TIFF_MAGIC):
             return _read_tiff(stream, size, spec, axes, channels, limits, name)
     declared = (media_type or "").partition(";")[0].strip().lower()
@@ -184,10 +184,10 @@ def _read_tiff(
     told = axes is not None
     try:
         with tiff.open_tiff(stream) as opened:
-            image = _Image(
+            image = Image(
                 *tiff.describe(opened, size, max_pages=max_pages, smallest=smallest, told=told, name=name)
             )
-            return _decode(image, size, spec, axes, channels, limits, name)
+            return decode(image, size, spec, axes, channels, limits, name)
     except SenoscopeError:
         raise
     except MemoryError as error:
@@ -199,8 +199,8 @@ def _read_tiff(
         ) from error
 
 
-def _decode(
-    image: _Image,
+def decode(
+    image: Image,
     size: int,
     spec: FovSpec,
     asked: str | None,
@@ -208,7 +208,7 @@ def _decode(
     limits: Limits,
     name: str,
 ) -> FovStack:
-    """Check what an image declares, then decode it."""
+    """Check what an image declares, then decode it; see `read_fovs`."""
     if image.dtype.kind not in "uif":
         raise UnreadableImage(f"{name} holds values of type {image.dtype}; pixels are integers or floats")
     if not prod(image.shape):
@@ -225,7 +225,7 @@ def _decode(
     return FovStack(as_supported(pixels, spec, name), (*layout.warnings, *warnings))
 
 
-def _check_size(image: _Image, layout: Layout, size: int, limits: Limits, name: str) -> None:
+def _check_size(image: Image, layout: Layout, size: int, limits: Limits, name: str) -> None:
     if layout.fovs > limits.max_fovs:
         raise TooManyFields(
             f"{name} holds {layout.fovs} fields of view, at most {limits.max_fovs} are taken; split it"
@@ -244,7 +244,7 @@ def _check_size(image: _Image, layout: Layout, size: int, limits: Limits, name: 
 
 
 def _channels(
-    image: _Image, layout: Layout, spec: FovSpec, asked: Sequence[str] | None, name: str
+    image: Image, layout: Layout, spec: FovSpec, asked: Sequence[str] | None, name: str
 ) -> tuple[list[int] | None, tuple[str, ...]]:
     """Which of the file's channels to take, in which order (None: all, as they are), and warnings."""
     names = image.channel_names

@@ -26,6 +26,7 @@ class Acquired:
     pixels: npt.NDArray[Any]
     position_um: Position | None
     index: Index | None
+    pixel_size_um: float | None = None
 
 
 class FrameSource(Protocol):
@@ -189,7 +190,12 @@ def run(
                     pass
                 if stop.is_set():
                     break
-                frame = publisher.publish(acquired.pixels, acquired.position_um, acquired.index)
+                frame = publisher.publish(
+                    acquired.pixels,
+                    acquired.position_um,
+                    acquired.index,
+                    pixel_size_um=acquired.pixel_size_um,
+                )
                 sent, last_s = frame + 1, time.perf_counter()
                 if frame == 0:
                     first_s = due_s = last_s

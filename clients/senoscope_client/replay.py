@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from senoscope_client.images import FovSpec, FovStack, read_fovs
+from senoscope_client.axes import FovSpec
 from senoscope_client.microscope import Acquired
+from senoscope_client.recorded import Recorded, read_recorded
 from senoscope_client.synthetic import CHANNELS, HEIGHT, WIDTH
 from senoscope_client.wire import Index, Mosaic
 
@@ -16,7 +17,7 @@ _SPEC: Final = FovSpec(height=HEIGHT, width=WIDTH, channels=CHANNELS)
 
 
 class Replay:
-    """The fields of view of files, in the order of the files; stage positions are not known.
+    """The fields of view of files, in the order of the files; OME-TIFF tells stage positions and pixel sizes.
 
     Parameters
     ----------
@@ -68,18 +69,19 @@ class Replay:
         while True:
             place = 0
             for file in self.files:
-                for pixels in self._read(file).pixels:
+                for fov in self._read(file):
                     if sent == self._frames:
                         return
-                    yield Acquired(pixels, None, Index(p=place, t=time_point))
+                    index = Index(p=place, t=time_point)
+                    yield Acquired(fov.pixels, fov.position_um, index, fov.pixel_size_um)
                     sent, place = sent + 1, place + 1
             if not self._loop or place == 0:
                 return
             time_point += 1
 
-    def _read(self, file: Path) -> FovStack:
+    def _read(self, file: Path) -> Iterator[Recorded]:
         channels = None if self._channels is None else list(self._channels)
-        return read_fovs(file, self._spec, axes=self._axes, channels=channels, name=file.name)
+        return read_recorded(file, self._spec, self._axes, channels)
 
 
 def _files(path: Path) -> list[Path]:

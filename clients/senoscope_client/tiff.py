@@ -80,9 +80,21 @@ def describe(
             f"{name} describes other pages than it holds: it was cut off, edited, or is one file of several. "
             "Write the stack into one file, or pass axes= with a letter for each axis, as in PCYX"
         )
-    _check_data(image, size, max_pages, name)
     if not xml:
         names = _channel_names(file, image)
+    return describe_image(image, names, size, max_pages=max_pages, name=name)
+
+
+def describe_image(
+    image: tifffile.TiffPageSeries,
+    names: tuple[str, ...] | None,
+    size: int,
+    *,
+    max_pages: int,
+    name: str,
+) -> Description:
+    """The same of one of several images, whose channels' names are known."""
+    _check_data(image, size, max_pages, name)
     dtype = np.dtype(image.dtype) if image.dtype is not None else np.dtype("V1")
     return tuple(image.shape), image.axes, dtype, names, lambda: np.asarray(image.asarray(maxworkers=1))
 

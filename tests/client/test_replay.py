@@ -6,10 +6,14 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import tifffile
+import zmq
 
 from senoscope_client.errors import SenoscopeError
+from senoscope_client.microscope import run
+from senoscope_client.publisher import FramePublisher
 from senoscope_client.replay import Replay
-from senoscope_client.wire import Index
+from senoscope_client.wire import Index, Position, decode
 
 
 @pytest.fixture
@@ -55,3 +59,95 @@ def test_fovs_of_another_size_are_refused(tmp_path):
     np.save(tmp_path / "small.npy", np.zeros((3, 10, 10), np.uint16))
     with pytest.raises(SenoscopeError):
         list(Replay([tmp_path]))
+
+
+def places(frames):
+    return [
+        (f.position_um and (f.position_um.x, f.position_um.y, f.position_um.z), f.pixel_size_um)
+        for f in frames
+    ]
+
+
+@pytest.mark.parametrize("axes", ["TCYX", "ZCYX"])
+def test_places_and_pixel_sizes_are_those_that_ome_tells(tmp_path, axes):
+    stack = np.stack([np.full((3, 250, 300), n, np.uint16) for n in range(4)])
+    metadata = {
+        "axes": axes,
+        "Channel": {"Name": ["TPEF", "SRS", "Transmission"]},
+        "PhysicalSizeX": 250.0,
+        "PhysicalSizeXUnit": "nm",
+        "Plane": {
+            "PositionX": [0.1 * (n // 3) for n in range(12)],
+            "PositionXUnit": ["mm"] * 12,
+            "PositionY": [2.0] * 12,
+            "PositionYUnit": ["µm"] * 12,
+        },
+    }
+    stack[:, 1] += 100  # SRS
+    tifffile.imwrite(tmp_path / "scan.ome.tif", stack, metadata=metadata, photometric="minisblack")
+    frames = list(Replay([tmp_path]))
+    assert places(frames) == [((pytest.approx(100 * n), 2, 0), 0.25) for n in range(4)]
+    assert values(frames) == [(100 + n, Index(p=n)) for n in range(4)]
+
+
+def test_images_of_one_file_are_one_series(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "plate.ome.tif", ome=True) as writer:
+        for n in range(3):
+            metadata = {
+                "axes": "CYX",
+                "Channel": {"Name": ["SRS", "TPEF", "Transmission", "Grad-CAM"]},
+                "PhysicalSizeX": 0.5,
+                "Plane": {
+                    f"Position{a}{u}": [v] * 4
+                    for a, value in (("X", 10.0 * n), ("Y", 0.0), ("Z", -3.0))
+                    for u, v in (("", value), ("Unit", "µm"))
+                },
+            }
+            pixels = np.full((4, 250, 300), n, np.uint8)
+            writer.write(pixels, photometric="minisblack", metadata=metadata)
+    frames = list(Replay([tmp_path]))
+    assert places(frames) == [((10.0 * n, 0, -3), 0.5) for n in range(3)]
+    assert [f.pixels.shape for f in frames] == [(3, 250, 300)] * 3
+    assert values(frames) == [(n, Index(p=n)) for n in range(3)]
+
+
+def test_what_is_not_told_in_lengths_is_not_known(tmp_path):
+    metadata = {
+        "axes": "CYX",
+        "Plane": {"PositionX": [1.0] * 3, "PositionY": [2.0] * 3},
+        "PhysicalSizeX": 4.0,
+        "PhysicalSizeXUnit": "pixel",
+    }
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", np.zeros((3, 250, 300), np.uint8), metadata=metadata, photometric="minisblack"
+    )
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((3, 250, 300), np.uint8), photometric="minisblack")
+    assert places(Replay([tmp_path])) == [(None, None)] * 2
+
+
+def test_a_file_that_is_cut_off_is_told(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, np.zeros((2, 3, 250, 300), np.uint8), metadata={"axes": "TCYX"})
+    path.write_bytes(path.read_bytes()[:-100_000])
+    with pytest.raises(SenoscopeError, match=r"a\.ome\.tif"):
+        list(Replay([path]))
+
+
+def test_the_frames_that_are_sent_tell_it(tmp_path):
+    metadata = {
+        "axes": "CYX",
+        "PhysicalSizeX": 0.7,
+        "Plane": {f"Position{a}{u}": [v] * 3 for a in "XY" for u, v in (("", 5.0), ("Unit", "µm"))},
+    }
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", np.zeros((3, 250, 300), np.uint8), metadata=metadata, photometric="minisblack"
+    )
+    context = zmq.Context()
+    with FramePublisher("tcp://127.0.0.1:*", "nlo-1") as publisher, context.socket(zmq.SUB) as subscriber:
+        subscriber.subscribe("fov/nlo-1/image")
+        subscriber.connect(publisher.endpoint)
+        assert publisher.wait_for_subscriber(10)
+        run(publisher, Replay([tmp_path]), 100)
+        header = decode(subscriber.recv_multipart()).header
+    context.term()
+    assert (header.pixel_size_um, header.position_um) == (0.7, Position(x=5, y=5, z=0))
