@@ -14,6 +14,7 @@ from uuid import UUID
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import SenoscopeError
 from senoscope_client.http import Client
+from senoscope_client.live import LiveDecisions
 from senoscope_client.micromanager import FOV_KEY, MdaFrames, fov_key
 from senoscope_client.retries import NO_RETRIES
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _SLICE_S: Final = 0.2
 _RECONNECT_S: Final = 0.5
+_TIMEOUT_S: Final = 10.0
 
 
 @dataclass
@@ -62,7 +64,7 @@ class ClosedLoop:
     Parameters
     ----------
     frames : MdaFrames
-        Not connected; made with the publisher that the service subscribes to.
+        Not connected; made with the publisher that the service subscribes to. Its ``on_published`` is taken.
     service_url : str
         Of the service that classifies and decides, such as ``http://127.0.0.1:8750``.
     api_key : str, optional
@@ -88,12 +90,14 @@ class ClosedLoop:
     ) -> None:
         self.summary = LoopSummary()
         self._frames = frames
-        self._client = Client(service_url, timeout=10.0, api_key=api_key, retries=NO_RETRIES)
+        self._service = (service_url, _TIMEOUT_S, api_key)
         self._when = revisit
         self._max_revisits = max_revisits
         self._patience_s = patience_s
-        frames._on_published = self._published
+        frames.on_published = self._published
         self._changed = threading.Condition(frames.lock)
+        self._runner: MDARunner | None = None
+        self._begin()
 
     def run(self, runner: MDARunner, plan: Iterable[MDAEvent]) -> LoopSummary:
         """Run a plan, and return when it and all that was decided on it is done.
@@ -112,9 +116,11 @@ class ClosedLoop:
         """
         self._begin()
         over = threading.Event()
-        live = self._client.live_decisions(judged=True, timeout_s=_SLICE_S)
+        url, _, api_key = self._service
+        live = LiveDecisions(url, True, _SLICE_S, api_key)
         listener = threading.Thread(target=self._listen, args=(live, over), name="decisions", daemon=True)
         listener.start()
+        self._runner = runner
         self._frames.connect(runner)
         try:
             # An iterator, so that the engine asks for each event when it is due and merges none.
@@ -123,7 +129,6 @@ class ClosedLoop:
             self._frames.disconnect()
             over.set()
             listener.join()
-            self._client.close()
         return self.summary
 
     def _begin(self) -> None:
@@ -154,7 +159,10 @@ class ClosedLoop:
                     self.summary.skipped = len(self._skipped)
                     continue
                 last = key
-                self._fovs.setdefault(key, []).append(event)
+                events = self._fovs.setdefault(key, [])
+                if any(event.channel == other.channel for other in events):
+                    events.clear()  # the plan comes to this place again, and does not say so
+                events.append(event)
                 self.summary.planned = len(self._fovs)
             yield event
         while self._more_to_come():
@@ -183,6 +191,8 @@ class ClosedLoop:
         with self._changed:
             self._heard_s = time.monotonic()
             while self.summary.stopped_by is None and not self._revisits and self._unanswered:
+                if self._runner is not None and not self._runner.is_running():
+                    return False  # it was canceled
                 left_s = self._heard_s + self._patience_s - time.monotonic()
                 if left_s <= 0:
                     self.summary.unanswered = len(self._unanswered)
@@ -200,7 +210,7 @@ class ClosedLoop:
             self._by_frame[frame] = fov_key(event)
             self._unanswered.add(frame)
 
-    def _listen(self, live: Iterator[Decision | Judged], over: threading.Event) -> None:
+    def _listen(self, live: LiveDecisions, over: threading.Event) -> None:
         """Take in what the service decides, for as long as the run lasts."""
         while not over.is_set():
             try:
@@ -214,16 +224,21 @@ class ClosedLoop:
                 continue
             except SenoscopeError as error:
                 _log.warning("decisions are not heard, trying again: %s", error)
-                live = self._again(over) or live
-        live.close()  # type: ignore[attr-defined]
+                live.close()
+                live = self._listen_again(over) or live
+        live.close()
 
-    def _again(self, over: threading.Event) -> Iterator[Decision | Judged] | None:
+    def _listen_again(self, over: threading.Event) -> LiveDecisions | None:
+        url, _, api_key = self._service
         while not over.wait(_RECONNECT_S):
             try:
-                live = self._client.live_decisions(judged=True, timeout_s=_SLICE_S)
-                self._catch_up()
+                live = LiveDecisions(url, True, _SLICE_S, api_key)
             except SenoscopeError:
                 continue
+            try:
+                self._catch_up()
+            except SenoscopeError as error:
+                _log.warning("what was decided meanwhile cannot be asked for: %s", error)
             return live
         return None
 
@@ -232,8 +247,10 @@ class ClosedLoop:
         uid = self._frames.series_uid
         if uid is None:
             return
-        judged = {result.source.frame for result in self._client.all_results(series=uid)}
-        for decision in reversed(self._client.decisions(uid, limit=1000).decisions):
+        with Client(*self._service, retries=NO_RETRIES) as client:
+            judged = {result.source.frame for result in client.all_results(series=uid)}
+            decisions = client.decisions(uid, limit=1000).decisions
+        for decision in reversed(decisions):
             self._take(decision)
         with self._changed:
             self._unanswered -= {frame for frame in judged if frame is not None}
@@ -268,11 +285,11 @@ class ClosedLoop:
                 return False
             self._asked_for += 1
             tag = ("revisit", self._asked_for, _original(key))
-            self._revisits.append([_again(event, tag) for event in self._fovs[_original(key)]])
+            self._revisits.append([_once_more(event, tag) for event in self._fovs[_original(key)]])
         return True
 
 
-def _again(event: MDAEvent, tag: tuple[str, int, Hashable]) -> MDAEvent:
+def _once_more(event: MDAEvent, tag: tuple[str, int, Hashable]) -> MDAEvent:
     """An event to be done once more, now, and told apart from the first time."""
     return event.model_copy(update={"metadata": {**event.metadata, FOV_KEY: tag}, "min_start_time": None})
 

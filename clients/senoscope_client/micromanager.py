@@ -30,13 +30,10 @@ def channel_name(event: MDAEvent, meta: Mapping[str, Any]) -> str:
 
 
 def fov_key(event: MDAEvent) -> Hashable:
-    """What all events of one field of view have in common: everything in their index but the channel."""
+    """What all events of one field of view have in common: place, and index but for the channel."""
     tag: Hashable = event.metadata.get(FOV_KEY)
-    return (
-        tag
-        if tag is not None
-        else tuple(sorted((str(axis), n) for axis, n in event.index.items() if axis != "c"))
-    )
+    index = tuple(sorted((str(axis), n) for axis, n in event.index.items() if axis != "c"))
+    return tag if tag is not None else (index, event.x_pos, event.y_pos)
 
 
 class MdaFrames:
@@ -88,7 +85,7 @@ class MdaFrames:
         self.lock = threading.RLock()
         self._publisher = publisher
         self._channel_of = channel_of
-        self._on_published = on_published
+        self.on_published = on_published
         self._max_incomplete = max_incomplete
         self._runner: MDARunner | None = None
         self._outstanding: OrderedDict[Hashable, dict[str, npt.NDArray[Any]]] = OrderedDict()
@@ -158,13 +155,13 @@ class MdaFrames:
                 # Zero is what Micro-Manager says where nobody has calibrated it.
                 pixel_size_um=meta.get("pixel_size_um") or None,
             )
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             self.failed += 1
             _log.error("a field of view cannot be published: %s (index %s)", error, dict(event.index))
             return
         self.published += 1
-        if self._on_published is not None and self.series_uid is not None:
-            self._on_published(self.series_uid, frame, event)
+        if self.on_published is not None and self.series_uid is not None:
+            self.on_published(self.series_uid, frame, event)
 
     def _give_up(self, key: Hashable) -> None:
         images = self._outstanding.pop(key)

@@ -6,6 +6,7 @@ Real are the runner, the default engine, Micro-Manager's core, and its demo came
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runlogs import wait_for
 from senoscope_client.closed_loop import ClosedLoop, LoopSummary
 from senoscope_client.errors import SenoscopeError
 from senoscope_client.http import Client
@@ -204,6 +206,29 @@ def test_channels_may_come_in_any_order_and_among_others(serving, scope: Scope) 
     again = scope.started[-4:]
     assert [e.channel.config for e in again] == ["Brightfield", "Transmission", "SRS", "TPEF"]
     assert {e.x_pos for e in again} == {PITCH_UM}
+
+
+def test_a_plan_of_plain_events_without_an_index_will_do(serving, scope: Scope) -> None:
+    server = serving(RESCAN)
+    scope.engine.bright = frozenset({(1, 0)})
+    events = [event.replace(index={}) for event in plan(1, 3)]
+    summary = run(server, scope, events)
+    assert scope.stood == [(0, 0), (1, 0), (2, 0), (1, 0)]
+    assert (summary.planned, summary.revisited) == (3, 1)
+
+
+def test_who_cancels_while_the_service_is_waited_for_waits_no_longer(serving, scope: Scope) -> None:
+    server = serving(None)
+
+    def cancel_when_all_is_scanned() -> None:
+        wait_for(lambda: len(scope.stood) == 2 and scope.core.mda.status.phase == "waiting", 60)
+        scope.core.mda.cancel()
+
+    canceling = threading.Thread(target=cancel_when_all_is_scanned)
+    canceling.start()
+    summary = run(server, scope, plan(1, 2, channels=CHANNELS[::-1]), patience_s=3600)
+    canceling.join()
+    assert (summary.planned, summary.unanswered) == (2, 0)
 
 
 def test_a_service_without_rules_is_not_waited_for_for_ever(serving, scope: Scope) -> None:

@@ -69,7 +69,7 @@ class Threshold(StrictModel):
             side, bound, other = ("below", self._below, "over")
         shown = "" if value is None else f"{value:.3f} is "
         if value is None:
-            end = f", until it is {other} {self.release:g}" if self.release is not None else ""
+            end = f" (until {other} {self.release:g})" if self.release is not None else ""
             return f"{side} {bound:g}{end}"
         if held and self.release is not None:
             return f"{shown}not {other} {self.release:g}"
@@ -158,7 +158,7 @@ class Rule(StrictModel):
 
     def words(self) -> str:
         """The rule in words."""
-        run = f" for {self.running} fields of view running" if self.running > 1 else ""
+        run = f", for {self.running} fields of view running" if self.running > 1 else ""
         return f"{self.name}: {self.action} when {self.when.words()}{run}"
 
 
