@@ -13,6 +13,7 @@ import tifffile
 
 import miniature as mini
 from misbehaving import NAMES, Microscope
+from senoscope_client.replay import Replay
 from serving import start_server, stop_server
 
 
@@ -55,6 +56,9 @@ def test_a_series_becomes_one_ome_tiff(miniature: Path, tmp_path: Path, dtype: s
     assert (stack[:3] == _fov(2, dtype)).all()
     # Eight bits are too dark for the miniature ensemble to see anything in them.
     assert (stack[3].max() > 0) == (dtype != "uint8")
+    again = list(Replay([path]))
+    assert [(fov.position_um.x, fov.pixel_size_um) for fov in again] == [(n * 100.0, 0.35) for n in range(3)]
+    assert all((fov.pixels == _fov(n, dtype)).all() for n, fov in enumerate(again))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGKILL")
