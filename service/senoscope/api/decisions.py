@@ -12,13 +12,15 @@ from fastapi import APIRouter, Query, Request, Response, WebSocket
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.documented import problems
 from senoscope.api.live import LiveHub, serve_live
 from senoscope.api.logged import require_log
 from senoscope_client.decision import Decision, Judged
+from senoscope_client.errors import LogUnavailable
 from senoscope_client.responses import DecisionsPage
 from senoscope_client.result import CamMode, Result
 
-router = APIRouter()
+router = APIRouter(responses=problems(LogUnavailable))
 
 
 @dataclass(frozen=True)
