@@ -8,6 +8,7 @@ import json
 import platform
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -90,12 +91,16 @@ class Poster:
     def __init__(self, server: Server, fovs: int) -> None:
         self.answers: list[dict] = []
         command = [sys.executable, str(Path(__file__).with_name("posting.py")), server.url, str(fovs)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # Not a pipe: full, it would stop the posting.
+        self._told = tempfile.TemporaryFile()  # noqa: SIM115 - `close` does
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._told)
 
     def close(self) -> None:
-        told, _ = self._process.communicate("\n", timeout=660)  # after the answer that is awaited
+        self._process.communicate(b"\n", timeout=660)  # after the answer that is awaited
         assert self._process.returncode == 0
-        self.answers = [json.loads(line) for line in told.splitlines()]
+        with self._told as told:
+            told.seek(0)
+            self.answers = [json.loads(line) for line in told]
 
 
 class Scan:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import signal
-import socket as sockets
 import subprocess
 import sys
 import threading
@@ -17,13 +16,12 @@ import zmq
 from client.service_double import http_double, live_double, result
 from senoscope_client.cli import main
 from senoscope_client.wire import EndHeader, ImageHeader, decode
+from serving import free_port
 
 
 @pytest.fixture
 def free_endpoint():
-    with sockets.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture

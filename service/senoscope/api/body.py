@@ -9,10 +9,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, TypeVar, cast
+from typing import IO, BinaryIO, TypeVar, cast
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -191,6 +192,18 @@ class Upload:
     media_type: str | None
 
 
+async def _fill(file: IO[bytes], request: Request) -> None:
+    """Write the body to a file and rewind it; off the event loop, since a disk takes its time."""
+    waiting = bytearray()
+    async for chunk in request.stream():
+        waiting += chunk
+        if len(waiting) >= _MIB:
+            await run_in_threadpool(file.write, bytes(waiting))
+            waiting.clear()
+    file.write(waiting)
+    file.seek(0)
+
+
 @asynccontextmanager
 async def upload_of(request: Request) -> AsyncIterator[Upload]:
     """The file in a request, either the raw body or the one ``file`` field of a multipart form.
@@ -223,9 +236,7 @@ async def upload_of(request: Request) -> AsyncIterator[Upload]:
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
         return
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-        async for chunk in request.stream():
-            file.write(chunk)
-        file.seek(0)
+        await _fill(file, request)
         # What curl declares where nobody told it otherwise says nothing about the file.
         declared = None if media_type == "application/x-www-form-urlencoded" else media_type
         yield Upload(cast(BinaryIO, file), None, declared)
