@@ -77,7 +77,7 @@ class Listener(threading.Thread):
 
 
 class Poster:
-    """A process that posts stacks back to back until it is closed.
+    """A process that posts stacks one after the other until it is closed.
 
     A process of its own, as other people's clients are: in the test's, it would hold up the listeners, and
     what was measured would be the test.
@@ -85,12 +85,13 @@ class Poster:
     Attributes
     ----------
     answers : list of dict
-        Status, count, seconds, and compute time of each FOV; complete after `close`.
+        What came back, how long it took, and compute time of each FOV; complete after `close`.
     """
 
-    def __init__(self, server: Server, fovs: int) -> None:
+    def __init__(self, server: Server, fovs: int, pause_s: float = 0) -> None:
         self.answers: list[dict] = []
-        command = [sys.executable, str(Path(__file__).with_name("posting.py")), server.url, str(fovs)]
+        program = Path(__file__).with_name("posting.py")
+        command = [sys.executable, str(program), server.url, str(fovs), str(pause_s)]
         # Not a pipe: full, it would stop the posting.
         self._told = tempfile.TemporaryFile()  # noqa: SIM115 - `close` does
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._told)

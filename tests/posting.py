@@ -1,4 +1,4 @@
-"""Posts stacks of so many FOVs back to back until a line comes in; a line of JSON out per answer."""
+"""Posts stacks of so many FOVs, one after the other, until a line comes in; a line of JSON out per answer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import httpx
 from enduring import stack
 
 
-def main(url: str, fovs: int) -> None:
+def main(url: str, fovs: int, pause_s: float) -> None:
     body = stack(fovs)
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()), daemon=True).start()
     with httpx.Client(timeout=600) as client:
-        while not ended.is_set():
+        while not ended.wait(pause_s):
             began = time.perf_counter()
             answer = client.post(f"{url}/v1/classify", content=body)
             seconds = time.perf_counter() - began
@@ -26,10 +26,12 @@ def main(url: str, fovs: int) -> None:
                 "status": answer.status_code,
                 "seconds": seconds,
                 "count": told.get("count"),
+                "code": told.get("code"),
+                "retry_after_s": answer.headers.get("Retry-After"),
                 "compute_ms": [result["timing_ms"]["compute"] for result in told.get("results", [])],
             }
             print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
-from enduring import Endurance, Listener, Poster, Scan, capacity_hz, percentiles, stack
+from enduring import Endurance, Listener, Poster, Scan, capacity_hz, percentiles
 from serving import Server
 
 
@@ -58,28 +59,17 @@ def test_overload_drops_the_oldest_and_recovers(
     rate_hz = 3 * capacity_hz(server)
     frames = int(rate_hz * endurance.scale(4, 60))
     listener = Listener(server)
-    refusals: list[float] = []
     server.wait(lambda status: status["live_clients"]["connected"] == 1)
-    poster = Poster(server, 200)
-    try:
+    with contextlib.ExitStack() as posting:
+        stacks = posting.enter_context(contextlib.closing(Poster(server, 200)))
         scan = Scan(server, frames, rate_hz, tmp_path)
         server.wait(lambda status: status["live"]["dropped"] > 0 and status["batch"]["waiting"] > 0, 60)
-        body = stack(1)
-        with httpx.Client(timeout=60) as client:
-            while scan.running:
-                began = time.perf_counter()
-                answer = client.post(f"{server.url}/v1/classify", content=body)
-                if answer.status_code == 503:
-                    refusals.append((time.perf_counter() - began) * 1e3)
-                    assert answer.json()["code"] == "busy"
-                    assert int(answer.headers["Retry-After"]) >= 1
-                time.sleep(0.05)
-        ended = time.perf_counter()
+        refused = posting.enter_context(contextlib.closing(Poster(server, 1, pause_s=0.05)))
         sent = scan.end()
+        ended = time.perf_counter()
         server.wait(lambda status: status["live"]["waiting"] == 0, 60)
         recovered_s = time.perf_counter() - ended
-    finally:
-        poster.close()
+    refusals = [answer for answer in refused.answers if answer["status"] == 503]
     status = server.wait(lambda status: len(listener.results) == status["live"]["classified"], 60)
     listener.close()
     received = status["receiver"]["messages"]["image"]
@@ -91,11 +81,16 @@ def test_overload_drops_the_oldest_and_recovers(
         classified=status["live"]["classified"],
         dropped=status["live"]["dropped"],
         live_total_ms=percentiles([r["timing_ms"]["total"] for r in listener.results]),
-        refused_ms=percentiles(refusals) if refusals else None,
+        refused=len(refusals),
+        refused_ms=percentiles([1e3 * answer["seconds"] for answer in refusals]),
+        stacks=dict(Counter(answer["status"] for answer in stacks.answers)),
         recovered_s=round(recovered_s, 3),
     )
     assert status["live"]["classified"] + status["live"]["dropped"] == received
     assert status["live"]["dropped"] > 0
+    assert refusals
+    assert {answer["code"] for answer in refusals} == {"busy"}
+    assert all(int(answer["retry_after_s"]) >= 1 for answer in refusals)
     seen = [r["source"]["frame"] for r in listener.results]
     assert seen == sorted(seen)
     assert seen[-1] == frames - 1, "the newest frame is never the one that is dropped"
