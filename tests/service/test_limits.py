@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -18,15 +19,46 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.server import ServerState
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import miniature as mini
+from senoscope.api.server import GuardedProtocol
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.errors import Busy
 from senoscope_client.live import LiveResults
 from serving import Server, start_server, stop_server
+
+
+def test_no_answer_waits_for_a_delayed_acknowledgement() -> None:
+    class Protocol(GuardedProtocol):
+        header_timeout_s = 5
+
+    async def no_delay() -> int:
+        config = uvicorn.Config(FastAPI())
+        config.load()
+        made: list[Protocol] = []
+
+        def protocol() -> Protocol:
+            made.append(Protocol(config, ServerState(), {}))
+            return made[-1]
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = await asyncio.get_running_loop().create_server(protocol, sock=listener)
+            async with server:
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                while not (made and made[-1].transport):
+                    await asyncio.sleep(0.01)
+                accepted = made[-1].transport.get_extra_info("socket")
+                found = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                writer.close()
+                return found
+
+    assert asyncio.run(no_delay())
 
 
 @pytest.fixture(scope="module")
