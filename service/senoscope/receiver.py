@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from senoscope.fov import Fov
 from senoscope.logs import about_source
-from senoscope.series import SeriesBook
+from senoscope.series import Series, SeriesBook
 from senoscope.threads import WatchedThread
 from senoscope_client.curve import CurveClient
 from senoscope_client.images import FovSpec
@@ -56,6 +56,8 @@ class Receiver:
         Takes each good frame; must not block.
     curve : CurveClient, optional
         Keys, where the frames are encrypted.
+    earlier : iterable of Series
+        Those that an earlier process counted, and that may go on.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Receiver:
         spec: Callable[[], FovSpec],
         hand_on: Callable[[Fov], None],
         curve: CurveClient | None = None,
+        earlier: Iterable[Series] = (),
     ) -> None:
         self.endpoint = endpoint
         self._curve = curve
@@ -71,7 +74,7 @@ class Receiver:
         self._spec = spec
         self._hand_on = hand_on
         self._lock = threading.Lock()
-        self._book = SeriesBook()
+        self._book = SeriesBook(earlier)
         self._messages: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._last_rejection: str | None = None
@@ -105,9 +108,9 @@ class Receiver:
             }
 
     def series(self) -> list[dict[str, Any]]:
-        """The series that are remembered, newest first."""
+        """The series that are remembered, newest first, with what it takes to count on from there."""
         with self._lock:
-            return self._book.describe()
+            return self._book.snapshots()
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
-from senoscope_client.wire import EndHeader, HeartbeatHeader, ImageHeader, StartHeader
+from senoscope_client.wire import EndHeader, Header, HeartbeatHeader, ImageHeader, StartHeader
 
 Verdict = Literal["new", "repeated"]
 
@@ -20,8 +22,8 @@ _MAX_HOLES = 1024
 class Series:
     """One series of frames, as far as it was seen.
 
-    Frames before the first one seen count as missing only if the series' start was seen: a service that
-    joins late has not lost them.
+    Frames before the first one seen count as missing only if the series is known to have begun while the
+    service listened: one that joins late has not lost them.
 
     Attributes
     ----------
@@ -48,15 +50,14 @@ class Series:
     _holes: list[tuple[int, int]] = field(default_factory=list)
     _refused: set[int] = field(default_factory=set)
     _joined_at: int | None = None
+    _restarted_ms: int = 0
 
     def expect(self, frame: int) -> None:
         """Note that every frame below ``frame`` was sent."""
         if self.next_frame is None:
-            self.next_frame = frame
+            self.next_frame = self._joined_at = frame
         elif frame > self.next_frame:
-            self.missing += frame - self.next_frame
-            self._holes.append((self.next_frame, frame))
-            del self._holes[:-_MAX_HOLES]
+            self._miss(self.next_frame, frame)
             self.next_frame = frame
 
     def see(self, frame: int) -> Verdict:
@@ -75,12 +76,9 @@ class Series:
         if self.next_frame is not None and frame < self.next_frame and not self._fill(frame):
             self.repeated += 1
             return "repeated"
-        if self.next_frame is None:
-            self._joined_at = frame
         self.expect(frame)
         self.next_frame = max(self.next_frame or 0, frame + 1)
-        if self.first_frame is None:
-            self.first_frame = frame
+        self.first_frame = frame if self.first_frame is None else min(frame, self.first_frame)
         self.received += 1
         return "new"
 
@@ -92,11 +90,16 @@ class Series:
     def restart(self) -> None:
         """The same series begins again at frame 0."""
         self.restarts += 1
-        self.state = "open"
+        self._restarted_ms = time.time_ns() // 1_000_000
         self.next_frame = 0
         self._joined_at = None
         self._holes.clear()
         self._refused.clear()
+
+    def _miss(self, start: int, stop: int) -> None:
+        self.missing += stop - start
+        self._holes.append((start, stop))
+        del self._holes[:-_MAX_HOLES]
 
     def _fill(self, frame: int) -> bool:
         """Whether the frame is one of the missing ones, which then no longer is."""
@@ -126,28 +129,100 @@ class Series:
             "end_reason": self.end_reason,
         }
 
+    def snapshot(self) -> dict[str, Any]:
+        """The same with all that it takes to go on counting from it, see `recalled`."""
+        return {
+            **self.describe(),
+            "counting": {
+                "next_frame": self.next_frame,
+                "joined_at": self._joined_at,
+                "holes": self._holes.copy(),
+                "refused": sorted(self._refused),
+                "restarted_ms": self._restarted_ms,
+            },
+        }
+
+    @classmethod
+    def recalled(cls, snapshot: dict[str, Any], logged: Iterable[tuple[int, int]]) -> Series:
+        """A series that goes on after the service was stopped, or killed.
+
+        The snapshot may be older than the last results and, since frames take their time, newer than those
+        that went down with the service. Frames are computed in the order of their coming: what came after the
+        last one that was logged has no result, never will, and is missing.
+
+        Parameters
+        ----------
+        snapshot : dict
+            As `snapshot` last told; or less, if the service did not come to ask.
+        logged : iterable of (int, int)
+            Frame and time of the newest results, in milliseconds since the epoch.
+        """
+        counting = snapshot.get("counting", {})
+        series = cls(
+            UUID(snapshot["series_uid"]), snapshot.get("series_id") or "", snapshot.get("instrument") or ""
+        )
+        for name in ("state", "planned_frames", "first_frame", "end_reason"):
+            setattr(series, name, snapshot.get(name))
+        for name in ("received", "missing", "repeated", "restarts"):
+            setattr(series, name, snapshot.get(name) or 0)
+        series.next_frame = counting.get("next_frame")
+        series._joined_at = counting.get("joined_at")
+        series._holes = [(start, stop) for start, stop in counting.get("holes", ())]
+        series._refused = set(counting.get("refused", ()))
+        series._restarted_ms = counting.get("restarted_ms", 0)
+        series._settle(sorted({frame for frame, made_ms in logged if made_ms >= series._restarted_ms}))
+        return series
+
+    def _settle(self, logged: Sequence[int]) -> None:
+        first_lost = max(logged[-1] + 1 if logged else 0, self._joined_at or 0)
+        if self.next_frame is not None and first_lost < self.next_frame:
+            lost = self.next_frame - first_lost
+            lost -= sum(max(0, stop - max(start, first_lost)) for start, stop in self._holes)
+            self.received -= lost
+            self.missing += lost
+            self._holes = [
+                *((start, min(stop, first_lost)) for start, stop in self._holes if start < first_lost),
+                (first_lost, self.next_frame),
+            ]
+            self._refused = {frame for frame in self._refused if frame < first_lost}
+        repeated = self.repeated
+        for frame in logged:
+            self.see(frame)
+        self.repeated = repeated
+
 
 class SeriesBook:
-    """The most recent series of all instruments; used from one thread."""
+    """The most recent series of all instruments; used from one thread.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    earlier : iterable of Series
+        Those that an earlier process counted; each goes on where it is heard of again.
+    """
+
+    def __init__(self, earlier: Iterable[Series] = ()) -> None:
         self._series: OrderedDict[UUID, Series] = OrderedDict()
+        self._earlier = {series.series_uid: series for series in earlier}
 
     def start(self, header: StartHeader) -> None:
         """A series was announced; another one that the same instrument had open was interrupted."""
-        known = self._series.get(header.series_uid)
-        if known is None:
-            series = self._open(header)
+        series = self._known(header)
+        if series is None:
+            series = self._add(header)
             series.next_frame = 0
-        else:
-            series = known
-            if series.received or series.state != "open":
-                series.restart()
+        elif series.received or series.state != "open":
+            series.restart()
+            self._reopen(series)
         series.planned_frames = header.planned_frames
 
     def image(self, header: ImageHeader) -> Verdict:
         """A frame came."""
-        return self._open(header).see(header.frame)
+        series = self._open(header)
+        ahead = series.next_frame is None or header.frame >= series.next_frame
+        verdict = series.see(header.frame)
+        if verdict == "new":
+            self._hear(series, ahead)
+        return verdict
 
     def refuse(self, header: ImageHeader) -> None:
         """A frame that came could not be used."""
@@ -156,10 +231,9 @@ class SeriesBook:
     def heartbeat(self, header: HeartbeatHeader) -> None:
         """The publisher lives; frames up to its last one were sent."""
         series = self._open(header)
-        if header.frame is not None:
-            series.expect(header.frame + 1)
-        elif series.next_frame is None:
-            series.next_frame = 0
+        sent = 0 if header.frame is None else header.frame + 1
+        self._hear(series, ahead=sent > (series.next_frame or 0))
+        series.expect(sent)
 
     def end(self, header: EndHeader) -> None:
         """A series ended; frames that never came are missing."""
@@ -170,16 +244,50 @@ class SeriesBook:
 
     def describe(self) -> list[dict[str, Any]]:
         """All series, newest first."""
-        return [series.describe() for series in reversed(list(self._series.values()))]
+        return [series.describe() for series in reversed(self._series.values())]
 
-    def _open(self, header: StartHeader | ImageHeader | HeartbeatHeader | EndHeader) -> Series:
-        series = self._series.get(header.series_uid)
+    def snapshots(self) -> list[dict[str, Any]]:
+        """The same, to be kept; see `Series.recalled`."""
+        return [series.snapshot() for series in reversed(self._series.values())]
+
+    def _open(self, header: Header) -> Series:
+        series = self._known(header)
         if series is None:
-            for other in self._series.values():
-                if other.instrument == header.instrument and other.state == "open":
-                    other.state = "interrupted"
-            series = Series(header.series_uid, header.series_id, header.instrument)
-            self._series[header.series_uid] = series
-            while len(self._series) > _MAX_SERIES:
-                self._series.popitem(last=False)
+            # A microscope has one series at a time: this one began after what was heard of the one before.
+            listened = any(other.instrument == header.instrument for other in self._series.values())
+            series = self._add(header)
+            if listened:
+                series.next_frame = 0
         return series
+
+    def _known(self, header: Header) -> Series | None:
+        series = self._series.get(header.series_uid)
+        if series is None and header.series_uid in self._earlier:
+            series = self._take_in(self._earlier.pop(header.series_uid))
+        return series
+
+    def _add(self, header: Header) -> Series:
+        return self._take_in(Series(header.series_uid, header.series_id, header.instrument))
+
+    def _take_in(self, series: Series) -> Series:
+        self._series[series.series_uid] = series
+        if series.state == "open":
+            self._interrupt_others(series)
+        if len(self._series) > _MAX_SERIES:
+            oldest_first = sorted(self._series.values(), key=lambda one: one.state == "open")
+            del self._series[oldest_first[0].series_uid]
+        return series
+
+    def _hear(self, series: Series, ahead: bool) -> None:
+        """Note that a series is under way, even if it was interrupted, or its end told of fewer frames."""
+        if series.state == "interrupted" or (series.state == "ended" and ahead):
+            self._reopen(series)
+
+    def _reopen(self, series: Series) -> None:
+        series.state, series.end_reason = "open", None
+        self._interrupt_others(series)
+
+    def _interrupt_others(self, series: Series) -> None:
+        for other in self._series.values():
+            if other is not series and other.instrument == series.instrument and other.state == "open":
+                other.state = "interrupted"

@@ -30,12 +30,13 @@ from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.places import OFF
 from senoscope.runlog.store import RunLog
 from senoscope.scheduler import Scheduler
+from senoscope.series import Series
 from senoscope.settings import Settings
 from senoscope.stagemap import StageMaps
 from senoscope.threads import WatchedThread
 from senoscope.tracing import open_traces
 from senoscope_client.curve import CurveClient
-from senoscope_client.errors import NotReady
+from senoscope_client.errors import LogUnavailable, NotReady
 
 _log = structlog.get_logger(__name__)
 
@@ -374,6 +375,7 @@ class Service:
                 lambda: self.loaded.spec,
                 self._take_live,
                 curve,
+                self._earlier_series(),
             )
             self._receiver.start()
         # What was loaded stays: the collector need not walk it again and again between two frames.
@@ -390,6 +392,16 @@ class Service:
         )
         if not ensemble.manifest.for_science:
             _log.warning("this ensemble is not for science", intended_use=ensemble.manifest.intended_use)
+
+    def _earlier_series(self) -> list[Series]:
+        """The series of an earlier process, some of which may go on."""
+        if self.log is None:
+            return []
+        try:
+            return [Series.recalled(snapshot, logged) for snapshot, logged in self.log.latest_series()]
+        except LogUnavailable as error:
+            _log.warning("series that go on are counted from now on only", reason=str(error))
+            return []
 
     def _take_live(self, fov: Fov) -> None:
         assert self._scheduler is not None

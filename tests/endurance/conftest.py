@@ -26,13 +26,10 @@ def start(miniature: Path, tmp_path: Path, request: pytest.FixtureRequest) -> It
     model = Path(request.config.getoption("--endurance-model") or miniature)
     running: list[Server] = []
 
-    def begin(*options: str, like: Server | None = None) -> Server:
+    def begin(*options: str, wait: bool = True, like: Server | None = None) -> Server:
         log = f"sqlite:///{tmp_path / 'runlog.sqlite3'}"
-        running.append(
-            start_server(
-                model, tmp_path / f"server{len(running)}.txt", "--database-url", log, *options, like=like
-            )
-        )
+        path = tmp_path / f"server{len(running)}.txt"
+        running.append(start_server(model, path, "--database-url", log, *options, wait=wait, like=like))
         return running[-1]
 
     yield begin

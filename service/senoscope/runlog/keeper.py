@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 
@@ -18,6 +18,7 @@ from senoscope_client.decision import Decision
 from senoscope_client.errors import LogUnavailable
 
 _log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
 # What a commit may take before the result is told as one that is not in the log.
 _PATIENCE_S: Final = 1.0
 _FIRST_RETRY_S: Final = 0.25
@@ -159,13 +160,17 @@ class LogKeeper:
         LogUnavailable
             If the log cannot be read, even after a moment.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._opened or self._fault is not None, timeout=_OPENING_S)
-        try:
-            return self.readable().get_value(key)
-        except LogFault as fault:
-            self._note(fault)
-            raise LogUnavailable(str(fault)) from fault
+        return self._ask(lambda log: log.get_value(key))
+
+    def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
+        """See `RunLog.latest_series`.
+
+        Raises
+        ------
+        LogUnavailable
+            As `get_value`.
+        """
+        return self._ask(RunLog.latest_series)
 
     def set_value(self, key: str, value: Any) -> bool:
         """Keep a small state under a name; False if that is not possible now."""
@@ -189,6 +194,15 @@ class LogKeeper:
         unwritten = self._queued - self._settled
         if unwritten:
             _log.error("results were never logged", count=unwritten, reason=self.problem)
+
+    def _ask(self, question: Callable[[RunLog], _T]) -> _T:
+        with self._changed:
+            self._changed.wait_for(lambda: self._opened or self._fault is not None, timeout=_OPENING_S)
+        try:
+            return question(self.readable())
+        except LogFault as fault:
+            self._note(fault)
+            raise LogUnavailable(str(fault)) from fault
 
     def _run(self, stop: threading.Event) -> None:
         del stop  # `close` says when, and wakes the thread

@@ -20,6 +20,10 @@ from senoscope_client.result import Result, Source
 
 # Rows that a long read takes at once: SQLite cannot shorten its write-ahead log while anybody reads.
 _CHUNK: Final = 500
+# Series that may go on after a restart, and results of each that may be younger than its snapshot: far more
+# than are made from one snapshot to the next.
+_LATEST_SERIES: Final = 16
+_LATEST_RESULTS: Final = 1000
 
 _INSERT: Final = str(
     sqlite.insert(results)
@@ -194,6 +198,20 @@ class RunLog:
         """A series, or None if the log knows none of that uid."""
         return next(iter(self._series(sa.select(series).where(series.c.uid == uid))), None)
 
+    def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
+        """The snapshots of the series seen last, newest first, each with its newest results.
+
+        Returns
+        -------
+        list of (snapshot, list of (frame, created_ms))
+        """
+        query = sa.select(series).order_by(series.c.updated_ms.desc()).limit(_LATEST_SERIES)
+        with self.database.read() as connection:
+            return [
+                (json.loads(row.snapshot), self._latest_results(connection, row.uid))
+                for row in connection.execute(query).all()
+            ]
+
     def get_value(self, key: str) -> Any:
         """A value that was kept; None if there is none."""
         with self.database.read() as connection:
@@ -210,6 +228,16 @@ class RunLog:
                 insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value}),
                 {"key": key, "value": json.dumps(value)},
             )
+
+    @staticmethod
+    def _latest_results(connection: sa.Connection, uid: UUID) -> list[tuple[int, int]]:
+        query = (
+            sa.select(results.c.frame, results.c.created_ms)
+            .where(results.c.series_uid == uid)
+            .order_by(results.c.seq.desc())
+            .limit(_LATEST_RESULTS)
+        )
+        return [(row.frame, row.created_ms) for row in connection.execute(query)]
 
     def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         return sqlite.insert(table) if self.database.is_sqlite else postgresql.insert(table)

@@ -1,0 +1,95 @@
+"""A network cable between a publisher and the service, for tests that cut it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+_POLL_S = 0.2
+
+
+class Cable:
+    """Forwards TCP connections to a publisher, until it is cut.
+
+    Parameters
+    ----------
+    port : int
+        Where the service connects to.
+    target : int
+        Where the publisher is; it may come and go.
+    """
+
+    def __init__(self, port: int, target: int) -> None:
+        self._target = target
+        self._whole, self._closing = threading.Event(), threading.Event()
+        self._whole.set()
+        self._hung_up = False
+        self._lock = threading.Lock()
+        self._ends: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener.settimeout(_POLL_S)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def cut(self, *, hang_up: bool) -> None:
+        """Forward nothing any more: without a word, or closing what is open and refusing what is new."""
+        self._hung_up = hang_up
+        if hang_up:
+            self._close_all()
+        else:
+            self._whole.clear()
+
+    def mend(self) -> None:
+        """Forward again; what waited in a silent cable comes first."""
+        self._hung_up = False
+        self._whole.set()
+
+    def close(self) -> None:
+        self._closing.set()
+        self.mend()
+        self._close_all()
+        self._thread.join()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            try:
+                near, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+            except OSError:
+                near.close()
+                continue
+            near.settimeout(None)
+            far.settimeout(None)
+            with self._lock:
+                self._ends |= {near, far}
+            if self._hung_up:
+                self._close_all()
+                continue
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._whole.wait()
+                sink.sendall(data)
+        self._close(source)
+        self._close(sink)
+
+    def _close_all(self) -> None:
+        with self._lock:
+            ends = list(self._ends)
+        for end in ends:
+            self._close(end)
+
+    def _close(self, end: socket.socket) -> None:
+        with self._lock:
+            self._ends.discard(end)
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)  # wakes whoever reads from it
+        end.close()

@@ -1,0 +1,143 @@
+"""``kill -9`` at random moments, while frames stream and stacks are posted."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+import miniature as mini
+from enduring import Endurance, percentiles
+from senoscope_client import Client, FramePublisher, Position
+from serving import Server, stop_server
+from witnesses import Witnesses
+
+RATE_HZ = 20
+# More than ever wait: no frame that came is dropped, so each has a result unless it died with the service.
+NO_DROPS = ("--live-queue", "100000")
+MOMENTS = ("start", "batch", "idle", "any")
+
+
+class Scan(threading.Thread):
+    """A microscope that goes on scanning, and knows nothing of the service."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(daemon=True)
+        self.sent = 0
+        self._publisher = FramePublisher(endpoint, "nlo-1")
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        assert self._publisher.wait_for_subscriber(10)
+        self.uid = self._publisher.start_series("plate 1")
+        while not self._ended.wait(1 / RATE_HZ):
+            self.sent = 1 + self._publisher.publish(mini.bright(), Position(x=self.sent, y=0, z=0))
+
+    def close(self) -> None:
+        self._ended.set()
+        self.join()
+        self._publisher.close("completed")
+
+
+def wait_for_moment(kind: str, server: Server, witnesses: Witnesses, rng: random.Random) -> None:
+    """Until it is time to kill a server that was ready a moment ago."""
+    witnesses.post(go=kind != "idle")
+    match kind:
+        case "batch":
+            server.wait(
+                lambda status: status["batch"]["waiting"] > 0 and status["live"]["classified"] > 0, 60
+            )
+            time.sleep(rng.uniform(0, 0.3))
+        case "idle":
+            server.wait(lambda status: status["live"]["classified"] > 0, 60)
+            server.wait(lambda status: status["live"]["waiting"] == status["batch"]["waiting"] == 0, 60)
+        case _:
+            time.sleep(rng.uniform(0, 4))
+
+
+def kill(server: Server) -> None:
+    server.process.kill()
+    server.process.wait()
+
+
+def check_told(witnesses: Witnesses, logged: dict[str, tuple[str, float]]) -> dict[str, int]:
+    """See that all that was told is in the log, except what said itself that it is not there yet."""
+    assert witnesses.twice == []
+    assert set(witnesses.statuses) <= {200, 503}, witnesses.statuses
+    lost: set[str] = set()
+    for way, told in witnesses.told.items():
+        assert told, f"nobody was told anything: {way}"
+        for identifier, one in told.items():
+            if identifier in logged:
+                assert logged[identifier] == (one.label, one.probability)
+            else:
+                assert not one.in_log, f"told over {way}, not in the log: {identifier}"
+                lost.add(identifier)
+    return {way: len(told) for way, told in witnesses.told.items()} | {"flagged_and_lost": len(lost)}
+
+
+@pytest.mark.timeout(7200)
+def test_whatever_was_told_before_a_kill_is_in_the_log(
+    start: Callable[..., Server], endurance: Endurance, tmp_path: Path
+) -> None:
+    rng = random.Random(7)
+    began = time.perf_counter()
+    server = start(*NO_DROPS)
+    ready_s = [time.perf_counter() - began]
+    scan, witnesses = Scan(server.frames), Witnesses(server, 40)
+    scan.start()
+    kills = endurance.scale(3, 50)
+    for n in range(kills):
+        moment = MOMENTS[n % len(MOMENTS)]
+        if moment == "start" and n:  # during the start that follows the last kill
+            server = start(*NO_DROPS, like=server, wait=False)
+            time.sleep(rng.uniform(0, ready_s[0]))
+        else:
+            wait_for_moment(moment, server, witnesses, rng)
+        kill(server)
+        if MOMENTS[(n + 1) % len(MOMENTS)] != "start" or n + 1 == kills:
+            began = time.perf_counter()
+            server = start(*NO_DROPS, like=server)
+            ready_s.append(time.perf_counter() - began)
+    witnesses.post(go=False)
+    server.wait(lambda status: status["live"]["classified"] > 0, 60)
+    scan.close()
+    with Client(server.url) as client:
+        server.wait(lambda status: status["receiver"]["series"][0]["state"] == "ended", 60)
+        server.wait(lambda status: status["run_log"]["waiting"] == status["live"]["waiting"] == 0, 60)
+        witnesses.close()
+        series = client.one_series(scan.uid)
+        asked = {str(result.id): (result.label, result.probability) for result in client.all_results()}
+        listed = client.series()
+    assert stop_server(server) == 0
+    with sqlite3.connect(tmp_path / "runlog.sqlite3") as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        rows = database.execute("SELECT id, label, probability, series_uid, frame FROM results").fetchall()
+    logged = {str(UUID(row[0])): (row[1], row[2]) for row in rows}
+    assert asked == logged
+    assert len(logged) == len(rows)
+    frames = [row[4] for row in rows if row[3] == scan.uid.hex]
+    assert len(set(frames)) == len(frames), "no frame has two results"
+    counts = check_told(witnesses, logged)
+    endurance.tell(
+        kills=kills,
+        told=counts,
+        logged=len(logged),
+        posted=dict(witnesses.statuses),
+        frames_sent=scan.sent,
+        frames_received=series.received,
+        frames_missing=series.missing,
+        ready_s=percentiles(ready_s),
+    )
+    assert [one.series_uid for one in listed] == [scan.uid], "the scan went on as one series"
+    assert (series.state, series.end_reason) == ("ended", "completed")
+    assert (series.first_frame, series.restarts, series.repeated) == (0, 0, 0)
+    assert series.received == sum(series.labels.values()) == len(frames)
+    assert series.received + series.missing == scan.sent
+    assert series.missing > 0, "what was sent while there was no service"
