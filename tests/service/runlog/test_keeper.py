@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from logfaults import Disk, write_locked
 from runlogs import SERIES, PostgresServer, entry, wait_for, wait_until_written
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog import keeper as keeper_module
@@ -29,6 +29,7 @@ from senoscope_client.errors import LogUnavailable
 def kept(log: RunLog, **options) -> Iterator[LogKeeper]:
     keeper = LogKeeper(log, **options)
     keeper.start()
+    wait_for(lambda: keeper.state != "opening")  # the first commit waits a second at most, also for that
     yield keeper
     keeper.close()
 
@@ -61,24 +62,6 @@ def test_what_waits_is_written_when_it_closes(path: Path, manifest: Manifest) ->
 def test_it_cannot_be_read_before_it_is_open(path: Path) -> None:
     with pytest.raises(LogUnavailable):
         LogKeeper(RunLog(f"sqlite:///{path}")).readable()
-
-
-@contextmanager
-def write_locked(path: Path) -> Iterator[None]:
-    """The log while another process has it locked."""
-    program = (
-        "import sqlite3, sys\n"
-        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
-        "c.execute('BEGIN EXCLUSIVE')\nprint('locked', flush=True)\nsys.stdin.read()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert other.stdout.readline().strip() == b"locked"
-    try:
-        yield
-    finally:
-        other.communicate()
 
 
 def test_a_log_that_another_process_locks(path: Path, manifest: Manifest) -> None:
@@ -151,31 +134,6 @@ def test_a_newer_log_is_refused(path: Path, manifest: Manifest) -> None:
         assert connection.execute("SELECT count(*) FROM results").fetchone() == (0,)
 
 
-class Disk:
-    """A file system of its own where root may mount one, else None of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def mount(self, *options: str) -> bool:
-        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "senoscope-test", str(self.folder)]
-        try:
-            return subprocess.run(command, check=False, capture_output=True).returncode == 0
-        except OSError:
-            return False
-
-    def umount(self) -> None:
-        subprocess.run(["umount", str(self.folder)], check=False, capture_output=True)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    disk = Disk(tmp_path / "disk")
-    disk.folder.mkdir()
-    yield disk
-    disk.umount()
-
-
 def test_a_full_disk(disk: Disk, manifest: Manifest) -> None:
     """A mounted one where that is allowed, else SQLite's own limit of pages."""
     log = RunLog(f"sqlite:///{disk.folder / 'log.sqlite3'}")
@@ -211,11 +169,7 @@ def test_a_full_disk(disk: Disk, manifest: Manifest) -> None:
 def test_a_disk_that_becomes_read_only(disk: Disk, manifest: Manifest) -> None:
     path = disk.folder / "log.sqlite3"
     if disk.mount("size=4m"):
-
-        def set_writable(writable: bool) -> None:
-            mode = "rw" if writable else "ro"
-            subprocess.run(["mount", "-o", f"remount,{mode}", str(disk.folder)], check=True)
-
+        set_writable = disk.set_writable
     elif sys.platform != "win32" and os.geteuid() == 0:
         pytest.skip("nothing is read-only for root, and it may not mount anything here")
     else:
