@@ -19,7 +19,7 @@ from senoscope_client.result import Result
 Layer = Literal["probability", "uncertainty"]
 
 _MAX_SERIES = 32
-_MAX_FOVS = 50_000
+_MAX_FOVS = 50_000  # of all series, half a kilobyte each
 _MARGIN_PX = 12
 _BAR_PX = 46
 _BACKGROUND = (32, 32, 32)
@@ -104,6 +104,7 @@ class StageMaps:
         """Put a tile on a map."""
         with self._lock:
             known = self._maps.setdefault(uid, _Map())
+            self._maps.move_to_end(uid)
             known.tiles.pop(tile.place, None)
             known.tiles[tile.place] = tile
             self._changed(known)
@@ -117,6 +118,7 @@ class StageMaps:
                 if not before:
                     return
                 known = self._maps[uid] = _Map()
+            self._maps.move_to_end(uid)
             known.tiles = before | known.tiles
             known.complete = True
             self._changed(known)
@@ -131,7 +133,8 @@ class StageMaps:
         known.version += 1
         while len(known.tiles) > _MAX_FOVS:
             known.tiles.popitem(last=False)
-        while len(self._maps) > _MAX_SERIES:
+        # Maps that are let go are made again from the run log for whoever asks for them.
+        while len(self._maps) > _MAX_SERIES or sum(len(one.tiles) for one in self._maps.values()) > _MAX_FOVS:
             self._maps.popitem(last=False)
 
     def close(self) -> None:

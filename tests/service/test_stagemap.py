@@ -11,6 +11,7 @@ import pytest
 
 import miniature as mini
 from misbehaving import Microscope
+from senoscope import stagemap
 from senoscope.stagemap import StageMaps, Tile, draw_map
 from senoscope_client.wire import Position
 from serving import Server
@@ -71,6 +72,19 @@ def test_a_place_scanned_again_shows_the_newest() -> None:
         maps.put(uid, tile(7, 7, probability))
     (only,) = maps.tiles(uid)
     assert only.probability == 0.9
+
+
+def test_all_maps_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stagemap, "_MAX_FOVS", 3)
+    maps, (one, two) = StageMaps(), (uuid.uuid4(), uuid.uuid4())
+    for n in range(2):
+        maps.put(one, tile(n, 0))
+    maps.put(two, tile(0, 0))
+    maps.put(one, tile(2, 0))
+    assert maps.tiles(two) is None, "it was put on least recently"
+    for n in range(3, 5):
+        maps.put(one, tile(n, 0))
+    assert [known.x_um for known in maps.tiles(one)] == [2, 3, 4]
 
 
 def test_the_map_fills_as_results_come(server: Server) -> None:
