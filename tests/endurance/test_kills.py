@@ -14,6 +14,7 @@ import pytest
 
 import miniature as mini
 from enduring import Endurance, percentiles
+from runlogs import wait_for
 from senoscope_client import Client, FramePublisher, Position
 from serving import Server, stop_server
 from witnesses import Witnesses
@@ -72,7 +73,6 @@ def check_told(witnesses: Witnesses, logged: dict[str, tuple[str, float]]) -> di
     assert set(witnesses.statuses) <= {200, 503}, witnesses.statuses
     lost: set[str] = set()
     for way, told in witnesses.told.items():
-        assert told, f"nobody was told anything: {way}"
         for identifier, one in told.items():
             if identifier in logged:
                 assert logged[identifier] == (one.label, one.probability)
@@ -105,12 +105,15 @@ def test_whatever_was_told_before_a_kill_is_in_the_log(
             began = time.perf_counter()
             server = start(*NO_DROPS, like=server)
             ready_s.append(time.perf_counter() - began)
+    witnesses.post(go=True)
+    wait_for(lambda: all(witnesses.told.values()), 120)
     witnesses.post(go=False)
-    server.wait(lambda status: status["live"]["classified"] > 0, 60)
     scan.close()
     with Client(server.url) as client:
         server.wait(lambda status: status["receiver"]["series"][0]["state"] == "ended", 60)
         server.wait(lambda status: status["run_log"]["waiting"] == status["live"]["waiting"] == 0, 60)
+        # The last frame may still be in the engine.
+        wait_for(lambda: (last := client.one_series(scan.uid)).received == sum(last.labels.values()), 60)
         witnesses.close()
         series = client.one_series(scan.uid)
         asked = {str(result.id): (result.label, result.probability) for result in client.all_results()}

@@ -99,8 +99,14 @@ def end(server: Server, program: Program) -> None:
     assert newest["state"] == "open"
     program.end()
     server.wait(lambda status: status["receiver"]["series"][0]["state"] == "ended", 60)
-    server.wait(lambda status: status["live"]["waiting"] == status["run_log"]["waiting"] == 0, 60)
-    server.wait(lambda status: status["live"]["classified"] == status["run_log"]["written"], 60)
+    server.wait(
+        lambda status: (
+            sum(one["received"] for one in status["receiver"]["series"])
+            == status["live"]["classified"]
+            == status["run_log"]["written"]
+        ),
+        60,
+    )
 
 
 def check(server: Server, program: Program) -> dict[str, Any]:
