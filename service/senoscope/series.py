@@ -16,6 +16,17 @@ Verdict = Literal["new", "repeated"]
 # Bounds on what a hostile or broken publisher can make us remember.
 _MAX_SERIES = 64
 _MAX_HOLES = 1024
+# What a description tells of a series as it is.
+_TOLD = [
+    "state",
+    "planned_frames",
+    "first_frame",
+    "received",
+    "missing",
+    "repeated",
+    "restarts",
+    "end_reason",
+]
 
 
 @dataclass
@@ -118,15 +129,8 @@ class Series:
             "series_uid": str(self.series_uid),
             "series_id": self.series_id,
             "instrument": self.instrument,
-            "state": self.state,
-            "planned_frames": self.planned_frames,
-            "first_frame": self.first_frame,
             "last_frame": None if not self.next_frame else self.next_frame - 1,
-            "received": self.received,
-            "missing": self.missing,
-            "repeated": self.repeated,
-            "restarts": self.restarts,
-            "end_reason": self.end_reason,
+            **{name: getattr(self, name) for name in _TOLD},
         }
 
     def snapshot(self) -> dict[str, Any]:
@@ -159,12 +163,11 @@ class Series:
         """
         counting = snapshot.get("counting", {})
         series = cls(
-            UUID(snapshot["series_uid"]), snapshot.get("series_id") or "", snapshot.get("instrument") or ""
+            UUID(snapshot["series_uid"]),
+            snapshot.get("series_id") or "",
+            snapshot.get("instrument") or "",
+            **{name: snapshot[name] for name in _TOLD if name in snapshot},
         )
-        for name in ("state", "planned_frames", "first_frame", "end_reason"):
-            setattr(series, name, snapshot.get(name))
-        for name in ("received", "missing", "repeated", "restarts"):
-            setattr(series, name, snapshot.get(name) or 0)
         series.next_frame = counting.get("next_frame")
         series._joined_at = counting.get("joined_at")
         series._holes = [(start, stop) for start, stop in counting.get("holes", ())]
@@ -274,8 +277,8 @@ class SeriesBook:
         if series.state == "open":
             self._interrupt_others(series)
         if len(self._series) > _MAX_SERIES:
-            oldest_first = sorted(self._series.values(), key=lambda one: one.state == "open")
-            del self._series[oldest_first[0].series_uid]
+            oldest = min(self._series.values(), key=lambda one: one.state == "open")
+            del self._series[oldest.series_uid]
         return series
 
     def _hear(self, series: Series, ahead: bool) -> None:

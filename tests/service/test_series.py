@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from uuid import UUID
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senoscope.series import SeriesBook
+from senoscope.series import Series, SeriesBook
 from senoscope_client.wire import EndHeader, HeartbeatHeader, ImageHeader, StartHeader, Timestamp
 
 A, B = UUID(int=1), UUID(int=2)
@@ -157,3 +158,69 @@ def test_counts_agree_with_a_set(frames: list[int]) -> None:
     (series,) = replay(start(), *(image(n) for n in frames), end(31))
     seen = set(frames)
     assert counts(series) == (len(seen), 31 - len(seen), len(frames) - len(seen))
+
+
+def test_a_series_whose_start_was_lost_while_others_were_heard_began_at_frame_0() -> None:
+    newer, older = replay(start(A), image(0, A), image(3, B), end(5, B))
+    assert older["state"] == "interrupted"
+    assert counts(newer) == (1, 4, 0)
+
+
+def test_a_series_that_is_heard_of_again_is_open_again_and_interrupts_the_other() -> None:
+    other, first = replay(start(A), image(0, A), start(B), image(0, B), image(1, A))
+    assert (first["state"], other["state"]) == ("open", "interrupted")
+    (series,) = replay(start(), image(0), end(1), image(1))
+    assert (series["state"], series["end_reason"]) == ("open", None)
+    (series,) = replay(start(), image(0), image(2), end(3), image(1), image(1))
+    assert series["state"] == "ended", "a late frame is no new one"
+
+
+def recalled(series: dict, logged: dict[int, int] | list[int]) -> SeriesBook:
+    """A book after a restart; the times of the results that were logged, or just their frames."""
+    times = logged if isinstance(logged, dict) else dict.fromkeys(logged, 2**60)
+    return SeriesBook([Series.recalled(json.loads(json.dumps(series)), times.items())])
+
+
+@given(st.sets(st.integers(0, 40), min_size=1), st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_series_goes_on_after_a_kill_as_if_there_had_been_none(sent: set[int], data: st.DataObject) -> None:
+    frames = sorted(sent)
+    came = data.draw(st.integers(1, len(frames)), "came before the kill")
+    saved = data.draw(st.integers(1, came), "of these, before the snapshot")
+    computed = data.draw(st.integers(0, came), "and had their results logged")
+    book = SeriesBook()
+    book.start(start(planned=41))
+    for frame in frames[:saved]:
+        book.image(image(frame))
+    again = recalled(book.snapshots()[0], frames[:computed])
+    for frame in frames[came:]:
+        assert again.image(image(frame)) == "new"
+    again.end(end(41))
+    (series,) = again.describe()
+    received = computed + len(frames) - came
+    assert counts(series) == (received, 41 - received, 0)
+    assert (series["state"], series["planned_frames"]) == ("ended", 41)
+    # What is sent again fills its gap if its result went down with the service, and is else not taken twice.
+    verdicts = {frame: again.image(image(frame)) for frame in frames[:came]}
+    assert [frame for frame, verdict in verdicts.items() if verdict == "new"] == frames[computed:came]
+
+
+def test_a_series_of_which_nothing_was_saved_but_results() -> None:
+    glimpse = {"series_uid": str(A), "series_id": "plate 3", "instrument": "nlo", "state": "open"}
+    book = recalled(glimpse, [0, 1, 3])
+    assert book.describe() == [], "it may never be heard of again"
+    assert [book.image(image(n)) for n in (3, 6)] == ["repeated", "new"]
+    assert counts(book.describe()[0]) == (4, 3, 1)
+
+
+def test_results_from_before_a_restart_of_the_series_are_not_those_after_it() -> None:
+    book = SeriesBook()
+    for header in (start(), image(0), image(1)):
+        book.start(header) if isinstance(header, StartHeader) else book.image(header)
+    book.start(start())
+    book.image(image(0))
+    (snapshot,) = book.snapshots()
+    again = recalled(snapshot, {0: 2**60, 1: 0})
+    assert again.image(image(1)) == "new"
+    assert counts(again.describe()[0]) == (4, 0, 0)
+    assert again.describe()[0]["restarts"] == 1

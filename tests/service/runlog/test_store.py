@@ -131,6 +131,18 @@ def test_series_are_known_by_their_first_frame_and_then_as_saved(log: RunLog, ma
     assert log.one_series(uuid.uuid4()) is None
 
 
+def test_the_newest_results_of_the_series_seen_last(log: RunLog, manifest: Manifest) -> None:
+    other = uuid.uuid4()
+    log.append([entry(manifest, 7, created_s=1000, series_uid=other)])
+    log.append([entry(manifest, n, created_s=1001 + n) for n in (0, 2)])
+    log.save_series([{"series_uid": str(other), "state": "ended"}])
+    found = {snapshot["series_uid"]: (snapshot["state"], logged) for snapshot, logged in log.latest_series()}
+    assert found == {
+        str(other): ("ended", [(7, 1000_000)]),
+        str(SERIES): ("open", [(2, 1003_000), (0, 1001_000)]),
+    }
+
+
 def test_small_values_are_kept(log: RunLog) -> None:
     assert log.get_value("range") is None
     log.set_value("range", {"low": [0.5]})
