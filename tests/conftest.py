@@ -13,7 +13,6 @@ import pytest
 import structlog
 
 import miniature as mini
-from logfaults import Disk
 from serving import Server, start_server, stop_server
 
 ROOT = Path(__file__).parents[1]
@@ -59,15 +58,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a miniature ensemble."""
     return mini.build(tmp_path_factory.mktemp("models") / "miniature")
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A folder that may become a file system of its own."""
-    disk = Disk(tmp_path / "disk")
-    disk.folder.mkdir()
-    yield disk
-    disk.umount()
 
 
 @pytest.fixture(scope="module")

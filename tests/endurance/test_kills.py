@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,10 @@ from uuid import UUID
 
 import pytest
 
-import miniature as mini
 from enduring import Endurance, percentiles
 from runlogs import wait_for
-from senoscope_client import Client, FramePublisher, Position
+from scanning import SteadyScan
+from senoscope_client import Client
 from serving import Server, stop_server
 from witnesses import Witnesses
 
@@ -23,27 +22,6 @@ RATE_HZ = 20
 # More than ever wait: no frame that came is dropped, so each has a result unless it died with the service.
 NO_DROPS = ("--live-queue", "100000")
 MOMENTS = ("start", "batch", "idle", "any")
-
-
-class Scan(threading.Thread):
-    """A microscope that goes on scanning, and knows nothing of the service."""
-
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(daemon=True)
-        self.sent = 0
-        self._publisher = FramePublisher(endpoint, "nlo-1")
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        assert self._publisher.wait_for_subscriber(10)
-        self.uid = self._publisher.start_series("plate 1")
-        while not self._ended.wait(1 / RATE_HZ):
-            self.sent = 1 + self._publisher.publish(mini.bright(), Position(x=self.sent, y=0, z=0))
-
-    def close(self) -> None:
-        self._ended.set()
-        self.join()
-        self._publisher.close("completed")
 
 
 def wait_for_moment(kind: str, server: Server, witnesses: Witnesses, rng: random.Random) -> None:
@@ -90,7 +68,7 @@ def test_whatever_was_told_before_a_kill_is_in_the_log(
     began = time.perf_counter()
     server = start(*NO_DROPS)
     ready_s = [time.perf_counter() - began]
-    scan, witnesses = Scan(server.frames), Witnesses(server, 40)
+    scan, witnesses = SteadyScan(server.frames, RATE_HZ), Witnesses(server, 40)
     scan.start()
     kills = endurance.scale(3, 50)
     for n in range(kills):

@@ -14,8 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from logfaults import Disk, write_locked
-from runlogs import SERIES, PostgresServer, entry, wait_for, wait_until_written
+from runlogs import SERIES, Disk, PostgresServer, entry, wait_for, wait_until_written, write_locked
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog import keeper as keeper_module
 from senoscope.runlog.entries import ResultFilter
@@ -132,6 +131,14 @@ def test_a_newer_log_is_refused(path: Path, manifest: Manifest) -> None:
         assert keeper.state == "newer_schema"
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM results").fetchone() == (0,)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    disk = Disk(tmp_path / "disk")
+    disk.folder.mkdir()
+    yield disk
+    disk.umount()
 
 
 def test_a_full_disk(disk: Disk, manifest: Manifest) -> None:
