@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from math import prod
 from typing import Any, BinaryIO
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from senoscope_client.errors import AmbiguousAxes, UnreadableImage
 
 _MAX_HEADER = 10_000  # as much as NumPy reads
+# Python below 3.11.8 and 3.12.2 can take a literal for damaged when another is parsed meanwhile (gh-106905).
+_ONE_AT_A_TIME = threading.Lock()
 
 Description = tuple[tuple[int, ...], str, "np.dtype[Any]", None, Callable[[], npt.NDArray[Any]]]
 
@@ -33,7 +36,8 @@ def describe(stream: BinaryIO, size: int, name: str) -> Description:
     try:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = read[version](stream)
+        with _ONE_AT_A_TIME:
+            shape, fortran, dtype = read[version](stream)
     except Exception as error:  # NumPy hands the header to Python's parser, which raises what it likes
         raise UnreadableImage(f"{name} is an NPY file with a damaged header; save it again") from error
     if any(type(length) is not int for length in shape):  # NumPy lets True pass

@@ -119,6 +119,10 @@ def _check_page(page: Any, size: int, name: str) -> None:
         raise UnreadableImage(
             f"{name} is compressed with {codec}; save it with LZW, Deflate, Zstandard, or uncompressed"
         )
+    sizes = (frame.imagewidth, frame.imagelength, frame.samplesperpixel, frame.bitspersample)
+    if not all(isinstance(number, int) for number in sizes):
+        # Bits of each sample, for one; multiplied, a tuple would take any amount of memory.
+        raise UnreadableImage(f"{name} has a page that tells several sizes of one thing; write it again")
     samples = frame.samplesperpixel if frame.planarconfig == 1 else 1
     segments = prod(frame.chunked)
     if frame.is_tiled:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import struct
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -518,6 +520,15 @@ HOSTILE = [
         "tiles of 4000x4000",
     ),
     Bad(
+        "bits told for each of ten thousand samples",
+        lambda: crafted(
+            one_page(W, H) | {277: (4, 1, 10_000), 258: (3, 5, struct.pack("<5H", 16, 8, 16, 8, 16))},
+            pages=3,
+        ),
+        errors.UnreadableImage,
+        "several sizes of one thing",
+    ),
+    Bad(
         "a strip that unpacks to 200 MB",
         lambda: crafted(one_page(W, H) | zeros_in_one_go(200_000_000), pages=3),
         errors.UnreadableImage,
@@ -580,3 +591,35 @@ def test_damaged_files_raise_nothing_but_our_own_errors(seed: int) -> None:
             del data[rng.integers(1, len(data)) :]
         with contextlib.suppress(errors.SenoscopeError):
             read(bytes(data))
+
+
+def test_headers_read_at_the_same_time_do_not_damage_each_other() -> None:
+    """Python below 3.11.8 and 3.12.2 mixes up two literals that are parsed at once (gh-106905)."""
+    body = npy(ONE)
+    ended = threading.Event()
+
+    def read_on(depth: int) -> None:
+        if depth:  # threads at the same depth would not show it
+            read_on(depth - 1)
+            return
+        while not ended.is_set():
+            with contextlib.suppress(errors.UnreadableImage):
+                read(body)
+
+    def let_the_other_run(*_: object) -> None:
+        if threading.current_thread() is not other:
+            time.sleep(0.001)
+
+    other = threading.Thread(target=read_on, args=(50,))
+    threshold = gc.get_threshold()
+    gc.callbacks.append(let_the_other_run)
+    gc.set_threshold(20)  # in the middle of parsing too
+    other.start()
+    try:
+        for _ in range(20):
+            assert read(body).pixels.shape == (1, *ONE.shape)
+    finally:
+        gc.callbacks.remove(let_the_other_run)
+        gc.set_threshold(*threshold)
+        ended.set()
+        other.join()
