@@ -126,17 +126,17 @@ def test_gradcam_pictures(server: Server, style: str, network: str | None) -> No
     assert picture[110:140, 130:170].mean() > 3 * picture[:40].mean() + 10, "bright where the cell is"
 
 
-@pytest.mark.parametrize(
-    ("path", "params", "status", "code"),
-    [
-        ("/v1/results/0197c9a0-0000-7000-8000-000000000000/gradcam.png", {}, 404, "not_found"),
-        ("/v1/results/nonsense/gradcam.png", {}, 422, "invalid_request"),
-        ("{href}", {"network": "vgg"}, 422, "invalid_request"),
-        ("{href}", {"channel": "CARS", "style": "overlay"}, 422, "invalid_request"),
-        ("{href}", {"style": "fancy"}, 422, "invalid_request"),
-        ("{href}", {"styel": "map"}, 422, "invalid_request"),
-    ],
-)
+BAD_PICTURES = [
+    ("/v1/results/0197c9a0-0000-7000-8000-000000000000/gradcam.png", {}, 404, "not_found"),
+    ("/v1/results/nonsense/gradcam.png", {}, 422, "invalid_request"),
+    ("{href}", {"network": "vgg"}, 422, "invalid_request"),
+    ("{href}", {"channel": "CARS", "style": "overlay"}, 422, "invalid_request"),
+    ("{href}", {"style": "fancy"}, 422, "invalid_request"),
+    ("{href}", {"styel": "map"}, 422, "invalid_request"),
+]
+
+
+@pytest.mark.parametrize(("path", "params", "status", "code"), BAD_PICTURES)
 def test_bad_requests_for_pictures(server: Server, path: str, params: dict, status: int, code: str) -> None:
     href = post(server, npy(mini.dark()), "application/x-npy").json()["results"][0]["gradcam"]["href"]
     answer = httpx.get(server.url + path.format(href=href), params=params)
@@ -475,14 +475,14 @@ def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> 
         stop_server(server)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
-    [
-        ("GET", "/v1/classify", 405, "method_not_allowed"),
-        ("GET", "/v1/nowhere", 404, "not_found"),
-        ("DELETE", "/v1/model", 405, "method_not_allowed"),
-    ],
-)
+WRONG_ADDRESSES = [
+    ("GET", "/v1/classify", 405, "method_not_allowed"),
+    ("GET", "/v1/nowhere", 404, "not_found"),
+    ("DELETE", "/v1/model", 405, "method_not_allowed"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status", "code"), WRONG_ADDRESSES)
 def test_wrong_methods_and_paths(server: Server, method: str, path: str, status: int, code: str) -> None:
     answer = httpx.request(method, server.url + path)
     assert (answer.status_code, answer.json()["code"]) == (status, code)

@@ -246,19 +246,19 @@ def test_a_revoked_key_is_refused_from_the_next_request_on(miniature: Path, tmp_
         stop_server(server)
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Origin": "http://[::1"}, 403),
-        ({"Host": "evil.example:8750"}, 403),
-        ({"Host": "evil.example:8750", "Origin": "http://evil.example:8750"}, 403),
-        ({"Host": "localhost:8750"}, 200),
-        ({"Host": "[::1]:8750", "Origin": "http://[::1]:8750"}, 200),
-        ({}, 200),
-    ],
-)
+PAGES = [
+    ({"Origin": "http://evil.example"}, 403),
+    ({"Origin": "null"}, 403),
+    ({"Origin": "http://[::1"}, 403),
+    ({"Host": "evil.example:8750"}, 403),
+    ({"Host": "evil.example:8750", "Origin": "http://evil.example:8750"}, 403),
+    ({"Host": "localhost:8750"}, 200),
+    ({"Host": "[::1]:8750", "Origin": "http://[::1]:8750"}, 200),
+    ({}, 200),
+]
+
+
+@pytest.mark.parametrize(("headers", "status"), PAGES)
 def test_without_keys_the_pages_of_other_sites_are_kept_out(
     server: Server, headers: dict, status: int
 ) -> None:

@@ -183,6 +183,35 @@ def test_what_is_no_http_is_refused(strict: Server) -> None:
     assert "Invalid HTTP" not in strict.log.read_text(), "strangers cannot fill the log"
 
 
+UPGRADE = b"GET /v1/live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+HANDSHAKE = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+NO_HANDSHAKES = {
+    "no key": UPGRADE + b"Sec-WebSocket-Version: 13\r\n\r\n",
+    "bad key": UPGRADE + b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    "key that is no text": UPGRADE + b"Sec-WebSocket-Key: \xff\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    "other version": UPGRADE + HANDSHAKE.replace(b"13", b"99"),
+    "POST": UPGRADE.replace(b"GET", b"POST") + HANDSHAKE,
+    "HTTP/1.0": UPGRADE.replace(b"1.1", b"1.0") + HANDSHAKE,
+    "with a body": UPGRADE + b"Content-Length: 5\r\n" + HANDSHAKE + b"abcde",
+    "long header": UPGRADE + b"X: " + b"a" * 9000 + b"\r\n" + HANDSHAKE,
+    "200 headers": UPGRADE + b"X: a\r\n" * 200 + HANDSHAKE,
+    "two origins": UPGRADE + b"Origin: http://a\r\nOrigin: http://b\r\n" + HANDSHAKE,
+}
+
+
+@pytest.mark.parametrize("sent", NO_HANDSHAKES.values(), ids=NO_HANDSHAKES)
+def test_what_is_no_handshake_is_refused_and_not_held_open(strict: Server, sent: bytes) -> None:
+    with raw(strict) as connection:
+        connection.sendall(sent)
+        assert problem(read_all(connection)) == (400, "bad_request")
+
+
+def test_a_websocket_to_nowhere_is_told_so(strict: Server) -> None:
+    with raw(strict) as connection:
+        connection.sendall(UPGRADE.replace(b"live", b"nowhere") + HANDSHAKE)
+        assert problem(read_all(connection)) == (404, "not_found")
+
+
 def test_a_live_client_too_many_gets_503(strict: Server) -> None:
     with connect(strict.ws), connect(strict.ws):
         with pytest.raises(InvalidStatus) as refused:
@@ -208,22 +237,25 @@ def test_a_frame_that_is_too_large_ends_the_websocket(strict: Server) -> None:
 JSON = "application/json"
 
 
+NO_CHANGES = [
+    (b"", JSON, 422, "invalid_request"),
+    (b"{", JSON, 422, "invalid_request"),
+    (b"[" * 50_000, JSON, 422, "invalid_request"),
+    (b"9" * 50_000, JSON, 422, "invalid_request"),
+    (b"\xff\xfe", JSON, 422, "invalid_request"),
+    (b'"first"', JSON, 422, "invalid_request"),
+    (b'{"name": 5}', JSON, 422, "invalid_request"),
+    (b'{"name": ""}', JSON, 422, "invalid_request"),
+    (b'{"name": "\\ud800"}', JSON, 422, "invalid_request"),
+    (b'{"name": "first", "%s": 1}' % (b"x" * 50_000), JSON, 422, "invalid_request"),
+    (b"[" + b"[]," * 30_000_000 + b"[]]", JSON, 413, "payload_too_large"),
+    (b'{"name": "first"}', "text/plain", 415, "unsupported_media_type"),
+]
+
+
 @pytest.mark.parametrize(
     ("body", "media_type", "status", "code"),
-    [
-        (b"", JSON, 422, "invalid_request"),
-        (b"{", JSON, 422, "invalid_request"),
-        (b"[" * 50_000, JSON, 422, "invalid_request"),
-        (b"9" * 50_000, JSON, 422, "invalid_request"),
-        (b"\xff\xfe", JSON, 422, "invalid_request"),
-        (b'"first"', JSON, 422, "invalid_request"),
-        (b'{"name": 5}', JSON, 422, "invalid_request"),
-        (b'{"name": ""}', JSON, 422, "invalid_request"),
-        (b'{"name": "\\ud800"}', JSON, 422, "invalid_request"),
-        (b'{"name": "first", "%s": 1}' % (b"x" * 50_000), JSON, 422, "invalid_request"),
-        (b"[" + b"[]," * 30_000_000 + b"[]]", JSON, 413, "payload_too_large"),
-        (b'{"name": "first"}', "text/plain", 415, "unsupported_media_type"),
-    ],
+    NO_CHANGES,
     ids=lambda value: value[:30] if isinstance(value, bytes) else None,
 )
 def test_what_is_no_change_of_the_model_is_refused_in_few_words_and_with_little_memory(

@@ -12,11 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from senoscope.logs import Sparing
 from senoscope_client.errors import (
     Busy,
     InvalidRequest,
+    NotFound,
     PayloadTooLarge,
     Problem,
     RequestTimeout,
@@ -112,6 +114,14 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     return _response(problem, request.url.path, dict(error.headers or {}))
 
 
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """No route has this path; a WebSocket is told so like any request, in place of a bare 403."""
+    if scope["type"] == "websocket":
+        await problem_response(NotFound("no WebSocket is offered here"))(scope, receive, send)
+    else:
+        raise HTTPException(404)
+
+
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
     _log.error("request failed", path=request.url.path, exc_info=error)
     failed = SenoscopeError("the service failed on this request; its log tells more")
@@ -120,6 +130,7 @@ async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     """Make an application answer every error in one of the two forms."""
+    app.router.default = _nowhere
     app.add_exception_handler(SenoscopeError, _on_senoscope_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)

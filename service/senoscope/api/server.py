@@ -13,9 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 from senoscope.api.observer import Observer
 from senoscope.settings import Settings
+from senoscope_client._foreign import tellable
 from senoscope_client.errors import Problem
 
 _MAX_HEADER_BYTES = 16 * 1024
@@ -120,6 +123,16 @@ class GuardedProtocol(H11Protocol):
         else:
             self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Become a WebSocket, or tell why not: what is no handshake uvicorn leaves open unanswered."""
+        fault = _fault_of_handshake(event)
+        if fault is None:
+            super().handle_websocket_upgrade(event)
+        else:
+            self._refuse(
+                HTTPStatus.BAD_REQUEST, "bad_request", f"this opens no WebSocket: {tellable(fault, 200)}"
+            )
+
     def _watch(self) -> None:
         if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
             self._disarm()
@@ -160,6 +173,21 @@ class GuardedProtocol(H11Protocol):
         head = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{k}: {v}" for k, v in headers.items())]
         self.transport.write("\r\n".join([*head, "", ""]).encode("ascii") + body)
         self.transport.close()
+
+
+def _fault_of_handshake(event: h11.Request) -> str | None:
+    """Why the library that uvicorn has WebSockets from would not take this request as a handshake."""
+    head = [event.method + b" " + event.target + b" HTTP/" + event.http_version]
+    head += [name + b": " + value for name, value in event.headers]
+    trial = ServerProtocol()
+    trial.receive_data(b"\r\n".join([*head, b"", b""]))
+    for request in trial.events_received():
+        assert isinstance(request, Request)
+        trial.accept(request)
+    if trial.handshake_exc is None:
+        return None
+    faults: list[BaseException | None] = [trial.handshake_exc, trial.handshake_exc.__cause__]
+    return "; ".join(str(fault) for fault in faults if fault is not None)
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
