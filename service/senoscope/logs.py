@@ -114,6 +114,12 @@ def configure_logging(log_format: Literal["console", "json"], level: int = loggi
     root.setLevel(level)
     for noisy in ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A client that left in the middle of its handshake is no error of ours.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: not record.getMessage().startswith("ASGI callable returned without completing")
+    )
+    # What is wrong with a posted file is told to whoever posted it.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
