@@ -19,6 +19,8 @@ from service.test_classify_api import BY_TURNS
 from serving import Server
 
 _CLIENTS = 16
+# Two connections of the run log's pool, a database and a write-ahead log each, may have been opened meanwhile.
+_POOLED = 4
 _WARM_UP = 300
 _SEED = 2026
 
@@ -88,7 +90,9 @@ def at_rest(server: Server, process: psutil.Process) -> tuple[int, int]:
 def test_mixed_requests(start: Callable[..., Server], endurance: Endurance) -> None:
     patience = ("--header-timeout-s", "5", "--body-timeout-s", "5")
     lanes = ("--batch-queue", "48", "--live-queue", "1000", "--live-backlog", "100000")
-    server = start(*patience, *lanes, "--log-format", "json")
+    # As little as the warm-up fills: pixels for pictures are remembered up to a bound, and stay.
+    remembered = ("--remember-mib", "32")
+    server = start(*patience, *lanes, *remembered, "--log-format", "json")
     process = psutil.Process(server.process.pid)
     rng = Random(_SEED)
     stream = Stream(Microscope(server.frames))
@@ -127,7 +131,7 @@ def test_mixed_requests(start: Callable[..., Server], endurance: Endurance) -> N
     after_mib = memory_mib(server)
     # Threads that wait for work go when others are called for, ten seconds after their last.
     deadline = time.monotonic() + 60
-    while (after[0] > descriptors or after[1] > threads) and time.monotonic() < deadline:
+    while (after[0] > descriptors + _POOLED or after[1] > threads) and time.monotonic() < deadline:
         served[0].send(Sender(server), rng)
         time.sleep(1)
         after = at_rest(server, process)
@@ -157,7 +161,7 @@ def test_mixed_requests(start: Callable[..., Server], endurance: Endurance) -> N
     }
     check_stream(status, stream, listener, first_frame)
     assert after_mib - before_mib <= 50
-    assert after[0] <= descriptors
+    assert after[0] <= descriptors + _POOLED
     assert after[1] <= threads
     with Sender(server).http as http:
         assert http.get("/readyz").json() == {"status": "ready"}
