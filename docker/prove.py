@@ -1,0 +1,303 @@
+"""Builds an image and proves what docs/deploy-with-docker.md promises of it, where Docker Hub cannot be had.
+
+Podman builds the Dockerfile and runs the image; in place of Docker Hub's Python image stands one that
+debootstrap makes of the same Debian release, with Debian's own Python. Needs root, podman with runc,
+debootstrap, curl, and the network for apt and pip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BASE = "docker.io/library/python:3.11-slim-bookworm"
+DEBIAN = "bookworm"
+PACKAGES = "python3,python3-pip-whl,ca-certificates,netbase,tzdata"
+UID = 10001
+# Podman's own are more than root may set where the host is a container too.
+LIMITS = ("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")
+KEYED = ("--env=SENOSCOPE_API_KEYS=/keys/keys.json",)
+# Of pip's configuration, what tells where packages come from.
+PIP_SETTINGS = ("cert", "index-url", "proxy", "timeout", "default-timeout", "trusted-host")
+
+
+class Proof:
+    """One image, built and tried in a working folder.
+
+    Parameters
+    ----------
+    work : Path
+        Folder for the base system and the images; what is there already is used again.
+    target : str
+        Of the Dockerfile.
+    """
+
+    def __init__(self, work: Path, target: str) -> None:
+        self.work = work
+        self.image = f"localhost/senoscope:{target}"
+        self.target = target
+        self.proved: list[str] = []
+
+    def podman(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run podman on images and containers of its own."""
+        command = ["podman", "--root", str(self.work / "storage"), "--runroot", str(self.work / "run")]
+        command += [
+            "--storage-driver",
+            "overlay",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--runtime",
+            "runc",
+            *arguments,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if check and done.returncode:
+            sys.exit(
+                f"{shlex.join(command)}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+            )
+        return done
+
+    def claim(self, what: str, holds: bool, shown: object = "") -> None:
+        """Note what was proved, or end here."""
+        if not holds:
+            sys.exit(f"NOT proved: {what}: {shown}")
+        self.proved.append(what)
+        print(f"proved: {what}", flush=True)
+
+    def make_base(self) -> None:
+        """The base image, under the name that the Dockerfile asks for."""
+        if self.podman("image", "exists", BASE, check=False).returncode == 0:
+            return
+        system = self.work / "base"
+        if not (system / "usr/bin/python3").exists():
+            subprocess.run(
+                ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", DEBIAN, str(system)], check=True
+            )
+        # Pip as in Docker Hub's image: not Debian's, and free to install.
+        for marker in system.glob("usr/lib/python3.*/EXTERNALLY-MANAGED"):
+            marker.unlink()
+        (wheel,) = system.glob("usr/share/python-wheels/pip-*.whl")
+        for unneeded in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man"):
+            shutil.rmtree(system / unneeded, ignore_errors=True)
+        tar = self.work / "base.tar"
+        subprocess.run(["tar", "-C", str(system), "-cf", str(tar), "."], check=True)
+        self.podman("import", str(tar), "localhost/debian")
+        tar.unlink()
+        install = f"PYTHONPATH=/{wheel.relative_to(system)} python3 -m pip install --no-cache-dir pip"
+        containerfile = self.work / "Containerfile"
+        containerfile.write_text(f"FROM localhost/debian\nRUN {install}\n")
+        self.podman(
+            "build", *self.build_options(), "-t", BASE, "-f", str(containerfile), str(self.work / "run")
+        )
+
+    def build_options(self) -> list[str]:
+        """The host's network and the host's way to packages, neither of which gets into the image."""
+        listed = subprocess.run(
+            [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+        ).stdout
+        config = configparser.ConfigParser(interpolation=None)
+        config["global"] = {}
+        mounted = [f"{self.work / 'pip.conf'}:/etc/pip.conf:ro"]
+        for line in listed.splitlines():
+            name, _, value = line.partition("=")
+            name = name.split(".", 1)[-1].lstrip(".")
+            if name in PIP_SETTINGS:
+                config["global"][name] = value.strip("'")
+                if name == "cert":
+                    mounted.append(f"{value.strip(chr(39))}:{value.strip(chr(39))}:ro")
+        with (self.work / "pip.conf").open("w") as file:
+            config.write(file)
+        options = ["--network=host", "--format=docker", "--layers", "--pull-never", "--isolation=chroot"]
+        return options + [f"--volume={volume}" for volume in mounted]
+
+    def build(self) -> float:
+        """Build the Dockerfile's target; the seconds that it took."""
+        begun_s = time.monotonic()
+        dockerfile = str(ROOT / "docker" / "Dockerfile")
+        self.podman(
+            *("build", *self.build_options(), "--target", self.target, "-t", self.image, "-f", dockerfile),
+            str(ROOT),
+        )
+        return time.monotonic() - begun_s
+
+    def layers(self) -> list[tuple[str, int]]:
+        """What each layer was made by, and its size in bytes; the base's first."""
+        history = json.loads(self.podman("history", "--no-trunc", "--format=json", self.image).stdout)
+        return [(layer.get("CreatedBy", ""), layer["size"]) for layer in reversed(history)]
+
+    @contextlib.contextmanager
+    def container(self, *options: str) -> Iterator[str]:
+        """A container as compose.yml starts it; removed at the end."""
+        name = f"senoscope-proof-{os.getpid()}"
+        hardened = ("--read-only", "--tmpfs=/tmp:mode=1777", "--cap-drop=ALL")
+        self.podman(
+            *("run", "--detach", f"--name={name}", "--no-healthcheck", *hardened),
+            *(f"--volume={self.work / 'models'}:/models:ro", "--volume=data:/data", "--volume=keys:/keys:ro"),
+            *("--security-opt=no-new-privileges", *LIMITS, *KEYED, *options, self.image),
+        )
+        try:
+            yield name
+        finally:
+            self.podman("rm", "--force", "--time=0", name, check=False)
+
+    def prepare_volumes(self, model: Path) -> str:
+        """Fill the volumes with the ensemble and the keys; a key with scope classify."""
+        self.podman("volume", "rm", "--force", "data", "keys", check=False)
+        models = self.work / "models"
+        shutil.rmtree(models, ignore_errors=True)
+        shutil.copytree(model, models / "proof")
+        for path in (models, *models.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        new = ("senoscope", "keys", "new", "--name=proof", "--scope=classify", "--scope=read")
+        made = self.podman(
+            *("run", "--rm", "--network=none", "--read-only", "--volume=keys:/keys"),
+            *("--no-healthcheck", *LIMITS, *KEYED, self.image, *new),
+        )
+        return made.stdout.strip()
+
+
+def curl(*arguments: str) -> tuple[int, str]:
+    """Status and body."""
+    command = ["curl", "--silent", "--max-time", "60", "--write-out", "\n%{http_code}", *arguments]
+    body, _, status = subprocess.run(command, capture_output=True, text=True, check=False).stdout.rpartition(
+        "\n"
+    )
+    return int(status), body
+
+
+def npy(path: Path) -> Path:
+    """A field of view of one grey, uint16 [3, 250, 300]."""
+    header = b"{'descr': '<u2', 'fortran_order': False, 'shape': (3, 250, 300), }"
+    header += b" " * (117 - len(header)) + b"\n"
+    pixels = struct.pack("<H", 900) * (3 * 250 * 300)
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + pixels)
+    return path
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """Of a process, as the kernel tells the host."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def missing_libraries(proof: Proof, name: str) -> tuple[bool, str]:
+    """Whether ONNX Runtime's provider would find all that it links to, given a driver; what it would not."""
+    site = "/opt/senoscope/lib/python3.11/site-packages"
+    # ONNX Runtime loads these folders' libraries before the provider.
+    ldd = f"LD_LIBRARY_PATH=$(ls -d {site}/nvidia/*/lib | tr '\\n' ':') ldd {site}/onnxruntime/capi/*cuda.so"
+    found = proof.podman("exec", name, "sh", "-c", ldd).stdout
+    missing = {line.split()[0] for line in found.splitlines() if "not found" in line}
+    return missing <= {"libcuda.so.1"} and "libcudart" in found, ", ".join(sorted(missing)) or found
+
+
+def try_it(proof: Proof, key: str, port: int) -> None:
+    """Start the service and try from outside what the page promises."""
+    url = f"http://127.0.0.1:{port}"
+    bearer = ("--header", f"Authorization: Bearer {key}")
+    image = json.loads(proof.podman("image", "inspect", proof.image).stdout)[0]
+    asked = image["Healthcheck"]["Test"]
+    proof.claim("the image names uid 10001 as its user", image["User"] == f"{UID}:{UID}", image["User"])
+    # Whoever proves the GPU's image has seldom a GPU: it is tried on the CPU, and says so.
+    settings = ("--env=SENOSCOPE_MODEL=proof", "--env=SENOSCOPE_DEVICE=cpu")
+    with proof.container(*settings, f"--publish=127.0.0.1:{port}:8750") as name:
+        begun_s = time.monotonic()
+        pid = int(proof.podman("inspect", "--format={{.State.Pid}}", name).stdout)
+        deadline_s = time.monotonic() + 300
+        unready = proof.podman("exec", name, *asked[1:], check=False)
+        while curl(f"{url}/readyz")[0] != 200:
+            state = proof.podman("inspect", "--format={{.State.Status}}", name).stdout.strip()
+            if state != "running" or time.monotonic() > deadline_s:
+                sys.exit(f"not ready, {state}: {proof.podman('logs', name, check=False)}")
+            time.sleep(0.5)
+        print(f"ready after {time.monotonic() - begun_s:.1f} s", flush=True)
+        health = proof.podman("exec", name, *asked[1:], check=False)
+        proof.claim("HEALTHCHECK fails before the service is ready", unready.returncode == 1, unready)
+        proof.claim("HEALTHCHECK's command succeeds once it is", health.returncode == 0, health)
+
+        status = status_of(pid)
+        proof.claim("the process is not root", status["Uid"].split() == [str(UID)] * 4, status["Uid"])
+        proof.claim("it has no capabilities", int(status["CapEff"], 16) == 0, status["CapEff"])
+        written = proof.podman("exec", name, "touch", "/written", check=False)
+        proof.claim("the root file system is read-only", "Read-only" in written.stderr, written)
+        if proof.target == "gpu":
+            proof.claim("of CUDA's libraries only the driver's are missing", *missing_libraries(proof, name))
+        tools = "for tool in cc gcc make pip; do ls /opt/senoscope/bin/$tool /usr/bin/$tool; done 2>/dev/null"
+        found = proof.podman("exec", name, "sh", "-c", tools, check=False).stdout
+        proof.claim("no compiler, and no pip in the environment", not found, found)
+
+        data = f"@{npy(proof.work / 'fov.npy')}"
+        refused = curl("--data-binary", data, f"{url}/v1/classify")
+        proof.claim("without a key: 401", refused[0] == 401, refused)
+        answer = curl(*bearer, "--data-binary", data, f"{url}/v1/classify?cam=grid")
+        results = json.loads(answer[1]) if answer[0] == 200 else {}
+        shown = re.findall(r'"(?:label|probability)":[^,]+', answer[1])[:2]
+        proof.claim(
+            f"a posted field of view is classified: {', '.join(shown)}", bool(results and shown), answer
+        )
+        log = proof.podman("exec", name, "stat", "--format=%u %s", "/data/runlog.sqlite3").stdout.split()
+        proof.claim("the run log is in a new volume, which is uid 10001's", log[0] == str(UID), log)
+
+        proof.podman("kill", "--signal=TERM", name)
+        code = proof.podman("wait", name).stdout.strip()
+        proof.claim("SIGTERM ends it with exit code 0", code == "0", code)
+
+
+def table(proof: Proof, seconds: float) -> str:
+    """What was found, as Markdown."""
+    layers = proof.layers()
+    lines = [f"| layer of `{proof.target}` | MB |", "|---|---:|"]
+    lines += [
+        f"| `{' '.join(made.split())[:90].replace('|', chr(92) + '|')}` | {size / 1e6:.1f} |"
+        for made, size in layers
+        if size > 50_000
+    ]
+    lines.append(f"| **sum** (unpacked) | {sum(size for _, size in layers) / 1e6:.1f} |")
+    proved = [f"- {what}" for what in proof.proved]
+    return "\n".join([*lines, "", f"Built in {seconds:.0f} s.", "", *proved, ""])
+
+
+def main() -> None:
+    """Build, try, report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--target", choices=("cpu", "gpu"), default="cpu", help="of the Dockerfile")
+    parser.add_argument(
+        "--model", type=Path, default=ROOT / "models" / "starter", help="an ensemble's folder"
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for images; 4 GB, kept")
+    parser.add_argument("--port", type=int, default=18750, help="on loopback (default: %(default)s)")
+    parser.add_argument("--report", type=Path, help="Markdown file to write")
+    options = parser.parse_args()
+    missing = [name for name in ("podman", "runc", "debootstrap", "curl") if shutil.which(name) is None]
+    if missing or os.geteuid():
+        sys.exit(f"prove.py has to be root and to find {', '.join(missing) or 'nothing more'}")
+    if not (options.model / "ensemble.json").is_file():
+        sys.exit(f"{options.model} is no ensemble; `senoscope-train starter` makes one")
+    work = options.work.resolve()
+    for folder in ("run", "storage"):
+        (work / folder).mkdir(parents=True, exist_ok=True)
+    proof = Proof(work, options.target)
+    proof.make_base()
+    seconds = proof.build()
+    key = proof.prepare_volumes(options.model)
+    try_it(proof, key, options.port)
+    report = table(proof, seconds)
+    print(report)
+    if options.report:
+        options.report.write_text(report, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
