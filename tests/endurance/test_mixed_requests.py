@@ -19,7 +19,7 @@ from service.test_classify_api import BY_TURNS
 from serving import Server
 
 _CLIENTS = 16
-# Two connections of the run log's pool, a database and a write-ahead log each, may have been opened meanwhile.
+# Two connections of the run log's pool may have been opened meanwhile, of two files each.
 _POOLED = 4
 _WARM_UP = 300
 _SEED = 2026
