@@ -22,6 +22,10 @@ from senoscope_client.result import Flag
 _log = structlog.get_logger(__name__)
 # FOVs that are logged in one transaction, where so many wait.
 _AT_ONCE = 64
+# Batches that wait here at most, and for how long: they hold their pixels. The run log asks for a second of
+# patience at most, in which a microscope at the paper's rate sends some 40 frames.
+_WAITING = 32
+_PATIENCE_S = 2.0
 
 
 class Sink(Protocol):
@@ -82,10 +86,12 @@ class Delivery:
         self._run_log = log
         self._told = told
         self._queue: queue.SimpleQueue[Computed | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_WAITING)
         self.thread = WatchedThread("delivery", self._run, restarts=True)
 
     def deliver(self, computed: Computed) -> None:
-        """Queue a computed batch; returns at once."""
+        """Queue a computed batch; waits while so many wait that it is better if frames do, in their lane."""
+        self._room.acquire(timeout=_PATIENCE_S)
         self._queue.put(computed)
 
     def start(self) -> None:
@@ -104,6 +110,7 @@ class Delivery:
         del stop  # the last message, None, comes after all that was computed
         while (computed := self._queue.get()) is not None:
             waiting = [computed, *self._more(len(computed.fovs))]
+            self._room.release(len(waiting))
             made = [(computed, record) for computed in waiting for record in self._make(computed)]
             records = self._log_all(made)
             logged_s = time.perf_counter()
