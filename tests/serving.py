@@ -78,16 +78,19 @@ def start_server(
         log=log,
     )
     deadline = time.monotonic() + 60
-    while wait:
-        assert server.process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        try:
-            if httpx.get(f"{server.url}/readyz").status_code == 200:
-                break
-        except httpx.TransportError:
-            pass
+    while wait and not is_ready(server):
+        if server.process.poll() is not None or time.monotonic() > deadline:
+            server.process.kill()
+            raise AssertionError(log.read_text())
         time.sleep(0.05)
     return server
+
+
+def is_ready(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def stop_server(server: Server) -> int:

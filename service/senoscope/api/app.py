@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from senoscope import __version__
 from senoscope.api import (
     classify,
+    dashboard,
     decisions,
     gradcam,
     inference,
@@ -36,6 +37,7 @@ _ROUTERS = tuple(
     part.router
     for part in (
         classify,
+        dashboard,
         decisions,
         gradcam,
         inference,

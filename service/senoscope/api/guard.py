@@ -38,6 +38,8 @@ _READING = frozenset({"GET", "HEAD"})
 # The first that fits counts; what none fits needs admin.
 RULES = (
     Rule(_READING, re.compile(r"/(livez|readyz|v2/health/(live|ready))"), None),
+    # The page that asks for a key; what it shows, it asks for with the key.
+    Rule(_READING, re.compile(r"/(dashboard/[^/]+)?"), None),
     Rule(_READING | {"WEBSOCKET"}, re.compile(r"/.*", re.DOTALL), "read"),
     Rule(frozenset({"POST"}), re.compile(r"/v2/repository/index"), "read"),
     Rule(frozenset({"POST"}), re.compile(r"/v1/classify"), "classify"),

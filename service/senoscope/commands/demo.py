@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,12 +55,12 @@ def demo(
     models_dir: Annotated[Path | None, typer.Option(help="Where named ensembles live.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda or cpu.")] = None,
     no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Results in this terminal only, as today in any case.")
+        bool,
+        typer.Option("--no-browser", help="Do not open the dashboard; its address is told all the same."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Everything at once: the starter ensemble, the service, and a simulated microscope that scans."""
-    del no_browser  # there is no page to open yet
     # Whoever ends it from outside wants its children ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     given = {"model": model, "models_dir": models_dir, "device": device}
@@ -83,12 +84,14 @@ def demo(
         ready_s = time.perf_counter() - began_s - making_s
         model_facts = client.model()
         engine = model_facts["engine"]
-        title = f"Senoscope live: synthetic FOVs, ensemble {model_facts['name']}"
-        title += "" if model_facts["manifest"]["for_science"] else ", not for science"
+        warning = "" if model_facts["manifest"]["for_science"] else ", not for science"
         rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / engine["compute_ms"])
         console.print(
-            f"The service answers at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second."
+            f"The dashboard is at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second.",
+            soft_wrap=True,
         )
+        if not no_browser:
+            _open_browser(url)
         publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
         publish += _size_options(model_facts["manifest"]["input"])
         publish += ["--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
@@ -97,7 +100,12 @@ def demo(
         with (
             client.live(timeout_s=0.5) as results,
             _process("microscope", [sys.executable, "-m", "senoscope_client.cli", *publish]) as microscope,
-            LiveTable(console, score, total=frames, title=title) as table,
+            LiveTable(
+                console,
+                score,
+                total=frames,
+                title=f"Senoscope live: synthetic FOVs, ensemble {model_facts['name']}{warning}",
+            ) as table,
         ):
             try:
                 _watch(results, microscope, service, score, table, frames)
@@ -123,6 +131,13 @@ def demo(
         score.print_summary(console, summary)
     if summary["lost"]:
         raise typer.Exit(1)
+
+
+def _open_browser(url: str) -> None:
+    """Show the dashboard where there is a screen; a browser within the terminal would hide the table."""
+    if sys.platform in {"win32", "darwin"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        with suppress(webbrowser.Error):
+            webbrowser.open(url)
 
 
 def _ensure_ensemble(settings: Settings, console: Console) -> None:

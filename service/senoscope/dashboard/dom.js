@@ -1,0 +1,81 @@
+// Small helpers for the page's elements.
+
+export const $ = (id) => document.getElementById(id);
+
+/** An element; properties are set as properties, text is never taken for markup. */
+export function el(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "data") Object.assign(element.dataset, value);
+    else if (name.startsWith("aria-")) element.setAttribute(name, value);
+    else element[name] = value;
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Sets text only where it changed, so that nothing is laid out anew for the same words. */
+export function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** A canvas sized for the screen's pixels; returns its context and its size in CSS pixels. */
+export function fitted(canvas) {
+  const ratio = window.devicePixelRatio || 1;
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return { context, width, height };
+}
+
+/** Calls `draw` with the next frame, and not more often than its own work allows. */
+export function throttled(draw, leastMs = 0) {
+  let waiting = false;
+  let pauseMs = leastMs;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    setTimeout(() => requestAnimationFrame(() => {
+      waiting = false;
+      const began = performance.now();
+      draw();
+      // At most a tenth of the time goes into it, however much there is to draw.
+      pauseMs = Math.max(leastMs, 9 * (performance.now() - began));
+    }), pauseMs > 16 ? pauseMs : 0);
+  };
+}
+
+/** A message that stays until it is closed, or for some seconds. */
+export function toast(text, { state = "", seconds = 8, more = null } = {}) {
+  const close = el("button", { type: "button", textContent: "Close" });
+  const box = el("div", { className: "toast", data: { state } }, el("div", {}, text, more), close);
+  close.onclick = () => box.remove();
+  if (state === "bad") box.setAttribute("role", "alert");
+  else if (seconds) setTimeout(() => box.remove(), seconds * 1000);
+  $("toasts").append(box);
+  return box;
+}
+
+/** Options of a select, rebuilt only where they differ; keeps what is chosen. */
+export function choose(select, options) {
+  const wanted = JSON.stringify(options);
+  if (select.dataset.options === wanted) return;
+  const { value } = select;
+  select.dataset.options = wanted;
+  select.replaceChildren(...options.map(([v, text]) => el("option", { value: v, textContent: text })));
+  if (options.some(([v]) => v === value)) select.value = value;
+}
+
+/** Terms and their descriptions, as [term, description, class] rows. */
+export function facts(list, rows) {
+  const wanted = JSON.stringify(rows);
+  if (list.dataset.rows === wanted) return;
+  list.dataset.rows = wanted;
+  list.replaceChildren(
+    ...rows.map(([term, text, className = ""]) =>
+      el("div", { className }, el("dt", { textContent: term }), el("dd", { textContent: text }))),
+  );
+}

@@ -1,0 +1,28 @@
+// Numbers and times in words.
+
+/** When the result of this id was made, in milliseconds since the epoch: ids are UUIDs of version 7. */
+export const madeAt = (id) => parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
+
+/** The same to 1/4096 ms: the service writes the fraction into the twelve bits after the version. */
+export const madeAtExactly = (id) => madeAt(id) + parseInt(id.slice(15, 18), 16) / 4096;
+
+export const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour12: false });
+export const date = (ms) =>
+  new Date(ms).toLocaleString([], { dateStyle: "medium", timeStyle: "short", hour12: false });
+export const percent = (fraction) => `${Math.round(fraction * 100)} %`;
+
+/** A duration: 7 s, 3 min, 2 h. */
+export function lasting(seconds) {
+  if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+}
+
+export function milliseconds(ms) {
+  if (ms >= 10_000) return `${Math.round(ms / 1000)} s`;
+  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+}
+
+export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+
+/** A detector count: four digits say enough. */
+export const count = (value) => String(Number(value.toPrecision(5)));

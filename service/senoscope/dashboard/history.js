@@ -1,0 +1,139 @@
+// The history of a series: a table to filter, and its export.
+
+import { download, save, text } from "./api.js";
+import { css, viridis } from "./colormaps.js";
+import { $, choose, el, say, throttled, toast } from "./dom.js";
+import { clock, percent, plural } from "./format.js";
+
+const ROWS = 200;
+
+export class History {
+  #store;
+  #open;
+  #page = 0;
+  #draw = throttled(() => this.#table(), 500);
+
+  /** @param {(id: string) => void} open shows a field of view */
+  constructor(store, open) {
+    this.#store = store;
+    this.#open = open;
+    for (const event of ["entries", "selected"]) store.addEventListener(event, this.#draw);
+    store.addEventListener("collections", () => {
+      this.#page = 0;
+      this.#draw();
+    });
+    $("filter").addEventListener("input", () => this.#filter());
+    $("filter").addEventListener("submit", (event) => event.preventDefault());
+    $("filter").addEventListener("reset", () => setTimeout(() => this.#filter()));
+    $("newer").onclick = () => this.#turn(-1);
+    $("older").onclick = () => this.#turn(1);
+    $("rows").addEventListener("click", (event) => {
+      const row = event.target.closest("tr[data-id]");
+      if (row) this.#open(row.dataset.id);
+    });
+    for (const button of document.querySelectorAll("[data-export]")) {
+      button.addEventListener("click", () => this.#export(button));
+    }
+  }
+
+  set model({ manifest }) {
+    choose($("byLabel"), [["", "all"], ...manifest.ensemble.classes.map((name) => [name, name])]);
+  }
+
+  refresh() {
+    this.#table();
+  }
+
+  #turn(by) {
+    this.#page += by;
+    this.#table();
+  }
+
+  #filter() {
+    this.#page = 0;
+    this.#table();
+  }
+
+  /** What is asked for, in the terms of `/v1/results`. */
+  #wanted() {
+    const time = (id) => ($(id).value ? new Date($(id).value) : null);
+    const number = (id) => ($(id).value === "" ? null : Number($(id).value));
+    return { label: $("byLabel").value, least: number("byMin"), most: number("byMax"), since: time("bySince"), until: time("byUntil") };
+  }
+
+  #matching() {
+    const { label, least, most, since, until } = this.#wanted();
+    return (this.#store.shown?.entries ?? []).filter((entry) =>
+      (!label || entry.label === label) &&
+      (least === null || entry.probability >= least) && (most === null || entry.probability <= most) &&
+      (since === null || entry.madeAt >= since) && (until === null || entry.madeAt < until));
+  }
+
+  #table() {
+    if ($("history").hidden) return;
+    const all = this.#store.shown?.entries.length ?? 0;
+    const matching = this.#matching().reverse();
+    const pages = Math.max(1, Math.ceil(matching.length / ROWS));
+    this.#page = Math.min(Math.max(0, this.#page), pages - 1);
+    say($("matches"), all ? `${matching.length.toLocaleString("en")} of ${plural(all, "field of view", "fields of view")}, newest first` : "Nothing was classified in this series yet.");
+    say($("page"), pages > 1 ? `Page ${this.#page + 1} of ${pages}` : "");
+    $("newer").disabled = this.#page === 0;
+    $("older").disabled = this.#page >= pages - 1;
+    $("rows").replaceChildren(...matching.slice(this.#page * ROWS, (this.#page + 1) * ROWS).map((entry) => this.#row(entry)));
+  }
+
+  #row(entry) {
+    const cell = (content) => el("td", {}, content);
+    const swatch = el("span", { className: "swatch" });
+    swatch.style.background = css(viridis, entry.probability);
+    const name = entry.frame === undefined ? (entry.file ?? "–") : String(entry.frame);
+    const chosen = entry.id === this.#store.selected;
+    const row = el("tr", { data: { id: entry.id } },
+      cell(el("button", { type: "button", textContent: name, "aria-label": `Show field of view ${name}` })), cell(clock(entry.madeAt)), cell(entry.label),
+      el("td", {}, swatch, entry.probability.toFixed(3)), cell(percent(entry.agreement)), cell(entry.entropy.toFixed(2)),
+      cell(entry.place ? `${entry.place.x.toFixed(1)}, ${entry.place.y.toFixed(1)}` : ""),
+      cell(`${entry.totalMs.toFixed(1)}${entry.late ? " late" : ""}`), cell(entry.flags.join(" ")));
+    row.setAttribute("aria-selected", chosen);
+    return row;
+  }
+
+  async #export(button) {
+    const { shown } = this.#store;
+    if (!shown) return toast("There is nothing to export yet.", { state: "warn" });
+    const format = button.dataset.export;
+    button.disabled = true;
+    try {
+      const name = `senoscope-${shown.title.replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 80)}.${format}`;
+      const path = `v1/results/export?${this.#query(shown)}&format=`;
+      if (shown.kind !== "stack") await download(path + format, name);
+      else if (format === "csv") save(new Blob([ofStack(await text(`${path}csv`), shown)], { type: "text/csv" }), name);
+      else toast("A dropped stack is exported as CSV.", { state: "warn" });
+    } catch (error) {
+      toast(`Nothing was exported: ${error.message}`, { state: "bad" });
+    } finally {
+      button.disabled = false;
+    }
+    return undefined;
+  }
+
+  /** Exactly what the table shows; only there is a filter in force that can be seen. */
+  #query(shown) {
+    const query = new URLSearchParams(shown.uid ? { series: shown.uid } : { kind: "upload" });
+    const { label, least, most, since, until } = $("history").hidden ? {} : this.#wanted();
+    if (label) query.set("label", label);
+    if (least != null) query.set("min_probability", least);
+    if (most != null) query.set("max_probability", most);
+    const [first, last] = shown.kind === "stack" ? [shown.entries[0], shown.entries.at(-1)] : [];
+    const from = since ?? (first && new Date(first.madeAt));
+    const to = until ?? (last && new Date(last.madeAt + 1));
+    if (from) query.set("from", from.toISOString());
+    if (to) query.set("to", to.toISOString());
+    return query;
+  }
+}
+
+/** The lines of a stack's own results: others may have been posted in between. */
+function ofStack(csv, stack) {
+  const [heading, ...lines] = csv.split("\n");
+  return [heading, ...lines.filter((line) => stack.known.has(line.slice(0, 36))), ""].join("\n");
+}

@@ -1,0 +1,192 @@
+// The dashboard: what is on the page, and who hears of what.
+//
+//   live socket --results--> store --selected--> picture --shown--> verdict
+//   run log ------(sync)------^  |--entries--> stage map, timeline, history
+
+import { onUnauthorized, Problem, Unreachable } from "./api.js";
+import { inferno, ramp } from "./colormaps.js";
+import { $, choose, say, toast } from "./dom.js";
+import { Drop } from "./drop.js";
+import { date, plural } from "./format.js";
+import { Health } from "./health.js";
+import { History } from "./history.js";
+import { listen } from "./keyboard.js";
+import { Live } from "./live.js";
+import { ask } from "./login.js";
+import { Model } from "./model.js";
+import { Picture } from "./picture.js";
+import { StageMap } from "./stagemap.js";
+import { Store } from "./store.js";
+import { Sync } from "./sync.js";
+import { Timeline } from "./timeline.js";
+import { inTwoDigits, Verdict } from "./verdict.js";
+
+const REFRESH_MS = 3000;
+
+const store = new Store();
+const live = new Live();
+const model = new Model();
+const sync = new Sync(store);
+const health = new Health(live);
+const picture = new Picture(store);
+const verdict = new Verdict();
+const parts = [picture, verdict, new StageMap(store), new Timeline(store)];
+const history = new History(store, (id) => {
+  store.pick(id);
+  location.hash = "#live";
+});
+new Drop(store, live, () => (location.hash = "#live"));
+
+// Results as they come.
+live.addEventListener("result", ({ detail: result }) => {
+  if (result.source.kind === "stream") health.latency(result);
+  model.notice(result);
+  store.take(result);
+});
+live.addEventListener("opened", () => attempt(() => sync.catchUp()));
+
+// The service is there: for the first time, or again.
+health.addEventListener("back", () => attempt(async () => {
+  await model.refresh();
+  if (live.open) await sync.catchUp();
+  else live.renew();
+  if (!store.shown) await begin();
+  picture.retry();
+}));
+
+model.addEventListener("changed", ({ detail }) => {
+  for (const part of [...parts, history]) part.model = detail;
+});
+
+picture.addEventListener("shown", ({ detail: result }) => {
+  verdict.show(result);
+  document.title = result ? `${inTwoDigits(result.probability)} ${result.label} – Senoscope` : "Senoscope";
+});
+picture.addEventListener("failed", ({ detail: error }) => {
+  if (error instanceof Problem && error.status !== 401) toast(`This field of view cannot be shown: ${error.message}`, { state: "warn" });
+});
+// For whoever measures: a field of view is on the screen.
+picture.addEventListener("painted", ({ detail }) => document.dispatchEvent(new CustomEvent("senoscope:painted", { detail })));
+
+store.addEventListener("collections", () => {
+  const all = [...store.collections.values()].reverse();
+  choose($("series"), all.length ? all.map((one) => [one.key, titleOf(one)]) : [["", "No series yet"]]);
+  if (store.shown) $("series").value = store.shown.key;
+});
+store.addEventListener("entries", () => {
+  const { shown } = store;
+  say($("progress"), shown ? progressOf(shown) : "–");
+  if (shown && !shown.complete) attempt(() => sync.fill(shown));
+});
+store.addEventListener("follow", () => {
+  $("follow").setAttribute("aria-pressed", store.follow);
+  say($("follow"), store.follow ? "Pause" : "Follow");
+});
+
+$("series").addEventListener("change", () => {
+  store.setFollow(false);
+  const chosen = store.collections.get($("series").value);
+  if (chosen) attempt(() => open(chosen));
+});
+$("follow").addEventListener("click", toggleFollow);
+$("help").addEventListener("click", () => $("keys").showModal());
+for (const button of document.querySelectorAll("dialog [data-close]")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
+addEventListener("hashchange", view);
+
+listen({
+  " ": toggleFollow,
+  ArrowLeft: () => store.step(-1),
+  ArrowRight: () => store.step(1),
+  0: () => picture.channel("all"),
+  ...Object.fromEntries(Array.from({ length: 9 }, (_, c) => [String(c + 1), () => picture.channel(String(c))])),
+  g: () => picture.toggleMap(),
+  n: () => picture.nextNetwork(),
+  "+": () => picture.fade(10),
+  "-": () => picture.fade(-10),
+  l: () => (location.hash = "#live"),
+  h: () => (location.hash = "#history"),
+  m: () => (location.hash = "#model"),
+  "?": () => $("keys").showModal(),
+});
+
+onUnauthorized((why) => {
+  health.waitsForKey = true;
+  ask(why, () => {
+    health.waitsForKey = false;
+    live.renew();
+    health.start();
+  });
+});
+
+ramp($("camramp"), inferno);
+view();
+health.start();
+setInterval(() => attempt(() => sync.refresh()), REFRESH_MS);
+
+/** The newest series, at its last field of view; the scan takes over when it goes on. */
+async function begin() {
+  const [newest] = await sync.refresh();
+  const collection = newest && store.collections.get(`series:${newest.series_uid}`);
+  const uploads = store.collection("uploads", "uploads", "Posted stacks");
+  await open(collection ?? uploads);
+}
+
+async function open(collection) {
+  store.show(collection);
+  await sync.fill(collection);
+  const last = collection.entries.at(-1);
+  if (last && store.shown === collection && store.selected === null) store.select(last.id);
+}
+
+function toggleFollow() {
+  store.setFollow(!store.follow);
+  if (!store.follow) return;
+  const all = [...store.collections.values()].filter(({ kind }) => kind === "series");
+  const live = all.findLast(({ summary }) => summary?.live && summary.state === "open") ?? all.at(-1);
+  if (live) attempt(async () => {
+    await open(live);
+    const last = live.entries.at(-1);
+    if (last && store.follow) store.select(last.id);
+  });
+}
+
+function view() {
+  const wanted = location.hash.slice(1);
+  const chosen = ["live", "history", "model"].includes(wanted) ? wanted : "live";
+  for (const id of ["live", "history", "model"]) $(id).hidden = id !== chosen;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.dataset.view === chosen) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (chosen === "history") history.refresh();
+  if (chosen === "model" && model.current) attempt(() => model.refresh());
+}
+
+/** What the service's absence undoes is done again when it is back; everything else is a fault to be seen. */
+async function attempt(act) {
+  try {
+    await act();
+  } catch (error) {
+    if (error instanceof Unreachable) return;
+    if (error instanceof Problem && (error.status === 401 || error.code === "not_ready" || error.code === "log_unavailable")) return;
+    if (!(error instanceof Problem)) throw error;
+    toast(error.message, { state: "bad" });
+  }
+}
+
+function titleOf({ kind, title, summary }) {
+  if (kind !== "series") return title;
+  const state = summary?.live && summary.state === "open" ? "scanning" : summary?.updated_at ? date(Date.parse(summary.updated_at)) : (summary?.state ?? "");
+  return state ? `${title} (${state})` : title;
+}
+
+function progressOf({ entries, summary, kind }) {
+  const of = summary?.planned_frames ? ` of ${summary.planned_frames}` : "";
+  const words = [`${entries.length}${of} ${entries.length === 1 && !of ? "field of view" : "fields of view"}`];
+  const positive = model.current?.manifest.ensemble.classes[1];
+  if (positive) words.push(`${entries.filter(({ label }) => label === positive).length} ${positive}`);
+  if (kind === "series" && summary?.missing) words.push(`${plural(summary.missing, "frame")} missing`);
+  return words.join(" · ");
+}

@@ -1,0 +1,243 @@
+// The picture of the selected field of view: its channels, the Grad-CAM over them, scale bar and readout.
+
+import { json, Problem, Unreachable } from "./api.js";
+import { $, choose, el, say } from "./dom.js";
+import { count } from "./format.js";
+import { ensembleMap, networkMap } from "./gradcam.js";
+import { pixelsOf } from "./pixels.js";
+import { composite, contrast, grey, paint, scaled } from "./render.js";
+
+const BARS_UM = [1, 2, 5, 10, 20, 50, 100, 200];
+const ALL = "all";
+const MAP = "gradcam";
+
+export class Picture extends EventTarget {
+  #store;
+  #model = null;
+  #wanted = null;
+  #working = false;
+  #shown = null; // { result, pixels, stretch }
+  #drawing = false;
+  #channel = "0";
+
+  constructor(store) {
+    super();
+    this.#store = store;
+    store.addEventListener("selected", () => this.#want(store.selected));
+    for (const id of ["network", "style", "contrast"]) $(id).addEventListener("change", () => this.#draw());
+    $("opacity").addEventListener("input", () => this.#draw());
+    $("channels").addEventListener("change", (event) => this.channel(event.target.value));
+    $("main").addEventListener("pointermove", (event) => this.#read(event));
+    $("main").addEventListener("pointerleave", () => say($("readout"), ""));
+    window.addEventListener("resize", () => this.#draw());
+  }
+
+  /** Channels and networks are those of the model in force. */
+  set model(model) {
+    this.#model = model;
+    this.#controls();
+  }
+
+  /** What is on the screen; null before the first. */
+  get result() {
+    return this.#shown?.result ?? null;
+  }
+
+  /** Shows a channel by its place, or all of them in colour. */
+  channel(value) {
+    if (value !== ALL && value !== MAP && Number(value) >= this.#names().length) return;
+    this.#channel = value;
+    for (const input of $("channels").querySelectorAll("input")) input.checked = input.value === value;
+    this.#draw();
+  }
+
+  toggleMap() {
+    $("style").value = $("style").value === "off" ? "overlay" : "off";
+    this.#draw();
+  }
+
+  nextNetwork() {
+    const select = $("network");
+    select.selectedIndex = (select.selectedIndex + 1) % select.options.length;
+    this.#draw();
+  }
+
+  fade(by) {
+    $("opacity").value = Number($("opacity").value) + by;
+    this.#draw();
+  }
+
+  /** Tries again what could not be had while the service was away. */
+  retry() {
+    if (this.#wanted !== null && this.#wanted !== this.result?.id) this.#work();
+  }
+
+  #want(id) {
+    this.#wanted = id;
+    if (id === null) return this.#clear();
+    return this.#work();
+  }
+
+  /** Fetches the newest that is wanted; what was wanted meanwhile and no longer is, is left out. */
+  async #work() {
+    if (this.#working) return;
+    this.#working = true;
+    try {
+      while (this.#wanted !== null && this.#wanted !== this.#shown?.result.id) {
+        const id = this.#wanted;
+        const [result, pixels] = await Promise.all([this.#result(id), pixelsOf(id)]);
+        // A scan that is faster than the pictures come goes on from picture to picture all the same.
+        if (id !== this.#wanted && !this.#store.follow) continue;
+        this.#shown = { result, pixels, stretch: pixels && contrast(pixels) };
+        this.#controls();
+        this.dispatchEvent(new CustomEvent("shown", { detail: result }));
+        this.#draw();
+        if (id !== this.#wanted) await new Promise((done) => setTimeout(done));
+      }
+    } catch (error) {
+      if (!(error instanceof Problem || error instanceof Unreachable)) throw error;
+      this.dispatchEvent(new CustomEvent("failed", { detail: error }));
+    } finally {
+      this.#working = false;
+    }
+  }
+
+  async #result(id) {
+    const known = this.#store.result(id);
+    if (known) return known;
+    const result = await json(`v1/results/${id}?cam=grid`);
+    this.#store.remember(result);
+    return result;
+  }
+
+  #clear() {
+    this.#shown = null;
+    $("main").getContext("2d").clearRect(0, 0, $("main").width, $("main").height);
+    $("thumbs").replaceChildren();
+    $("scale").hidden = $("nopixels").hidden = true;
+    $("empty").hidden = false;
+    this.dispatchEvent(new CustomEvent("shown", { detail: null }));
+  }
+
+  #names() {
+    const names = this.#model?.manifest.input.channels.map(({ name }) => name) ?? [];
+    const there = this.#shown?.pixels?.channels.length ?? names.length;
+    return names.length === there ? names : Array.from({ length: there }, (_, c) => `Channel ${c + 1}`);
+  }
+
+  #controls() {
+    const names = this.#names();
+    const options = [...names.map((name, c) => [String(c), name]), ...(names.length > 1 ? [[ALL, "Colour"]] : [])];
+    const box = $("channels");
+    if (box.dataset.options !== JSON.stringify(options)) {
+      box.dataset.options = JSON.stringify(options);
+      box.replaceChildren(box.firstElementChild, ...options.map(([value, name]) =>
+        el("label", {},
+          el("input", { type: "radio", name: "channel", value, checked: value === this.#channel }), el("span", { textContent: name }))));
+    }
+    const networks = Object.keys(this.#shown?.result.networks ?? {});
+    const known = networks.length ? networks : (this.#model?.manifest.networks.map(({ name }) => name) ?? []);
+    choose($("network"), [["", "ensemble"], ...known.map((name) => [name, name])]);
+  }
+
+  #draw() {
+    if (this.#drawing || !this.#shown) return;
+    this.#drawing = true;
+    requestAnimationFrame(() => {
+      this.#drawing = false;
+      if (!this.#shown) return;
+      this.#paint(this.#shown);
+      const { id } = this.#shown.result;
+      // The next frame begins when this one is on the screen.
+      requestAnimationFrame(() => this.dispatchEvent(new CustomEvent("painted", { detail: id })));
+    });
+  }
+
+  #paint({ result, pixels, stretch }) {
+    const { height, width } = pixels ?? this.#size();
+    const range = result.normalization;
+    const bounds = $("contrast").value === "auto" ? stretch : range.low.map((low, c) => [low, range.high[c]]);
+    const channels = pixels?.channels.map((channel, c) => scaled(channel, bounds[c])) ?? [];
+    const network = $("network").value;
+    const grids = result.gradcam.grids;
+    const map = network && grids[network] ? networkMap(grids[network], height, width) : ensembleMap(result, height, width);
+    const black = () => grey(new Uint8ClampedArray(height * width));
+    const chosen = channels[Number(this.#channel)] ?? channels[0];
+    let rgba = pixels ? (this.#channel === ALL ? composite(channels) : grey(chosen)) : black();
+    const style = pixels ? $("style").value : "map";
+    if (style !== "off") rgba = paint(rgba, map, style, Number($("opacity").value) / 100);
+    put($("main"), rgba, width, height);
+    this.#thumbs(channels, paint(black(), map, "map", 1), width, height);
+    $("empty").hidden = true;
+    $("nopixels").hidden = pixels !== null;
+    say($("nopixels"), "The service no longer remembers this field of view's pixels (--remember-mib). The map alone is out of the run log.");
+    $("main").setAttribute("aria-label", describe(result, this.#names()[Number(this.#channel)] ?? "all channels", style, network));
+    this.#scaleBar(result, width, height);
+  }
+
+  #size() {
+    const { height, width } = this.#model?.manifest.input ?? { height: 250, width: 300 };
+    return { height, width };
+  }
+
+  #thumbs(channels, map, width, height) {
+    const names = this.#names();
+    const wanted = [...channels.map((_, c) => [String(c), names[c]]), [MAP, "Grad-CAM"]];
+    const box = $("thumbs");
+    if (box.dataset.options !== JSON.stringify(wanted)) {
+      box.dataset.options = JSON.stringify(wanted);
+      box.replaceChildren(...wanted.map(([value, name]) => {
+        const button = el("button", { type: "button", data: { value } }, el("canvas"), name);
+        button.onclick = () => {
+          if (value === MAP) $("style").value = $("style").value === "map" ? "overlay" : "map";
+          else if ($("style").value === "map") $("style").value = "overlay";
+          if (value === MAP) this.#draw();
+          else this.channel(value);
+        };
+        return button;
+      }));
+    }
+    [...box.children].forEach((button, k) => {
+      put(button.querySelector("canvas"), channels[k] ? grey(channels[k]) : map, width, height);
+      const { value } = button.dataset;
+      const pressed = value === MAP ? $("style").value === "map" : value === this.#channel && $("style").value !== "map";
+      button.setAttribute("aria-pressed", pressed);
+    });
+  }
+
+  #scaleBar(result, width, height) {
+    const pixelUm = result.source.pixel_size_um;
+    $("scale").hidden = !pixelUm;
+    if (!pixelUm) return;
+    const canvas = $("main");
+    const perPixel = Math.min(canvas.clientWidth / width, canvas.clientHeight / height);
+    const um = BARS_UM.findLast((length) => length / pixelUm < width / 4) ?? BARS_UM[0];
+    $("scale").style.width = `${(um / pixelUm) * perPixel}px`;
+    $("scale").style.left = `${(canvas.clientWidth - width * perPixel) / 2 + 12}px`;
+    $("scale").style.bottom = `${(canvas.clientHeight - height * perPixel) / 2 + 10}px`;
+    say($("scale").firstElementChild, `${um} µm`);
+  }
+
+  /** Raw counts under the pointer. */
+  #read(event) {
+    const pixels = this.#shown?.pixels;
+    if (!pixels) return;
+    const canvas = $("main");
+    const scale = Math.min(canvas.clientWidth / pixels.width, canvas.clientHeight / pixels.height);
+    const x = Math.floor((event.offsetX - (canvas.clientWidth - pixels.width * scale) / 2) / scale);
+    const y = Math.floor((event.offsetY - (canvas.clientHeight - pixels.height * scale) / 2) / scale);
+    const inside = x >= 0 && y >= 0 && x < pixels.width && y < pixels.height;
+    const values = inside ? this.#names().map((name, c) => `${name} ${count(pixels.channels[c][y * pixels.width + x])}`) : [];
+    say($("readout"), inside ? `row ${y}, column ${x}: ${values.join(", ")}` : "");
+  }
+}
+
+function put(canvas, rgba, width, height) {
+  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+  canvas.getContext("2d").putImageData(new ImageData(rgba, width, height), 0, 0);
+}
+
+function describe(result, channel, style, network) {
+  const map = style === "off" ? "without Grad-CAM" : `Grad-CAM of ${network || "the ensemble"}`;
+  return `${result.label}, probability ${result.probability.toFixed(2)}; ${channel}, ${map}`;
+}

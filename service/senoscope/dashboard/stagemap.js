@@ -1,0 +1,159 @@
+// The stage map: each field of view of a series at its place, filled as the scan goes.
+
+import { $, fitted, say, throttled } from "./dom.js";
+import { css, grey, ramp, viridis } from "./colormaps.js";
+
+const MARGIN = 12;
+const COLUMNS = 8; // of fields of view without a place
+
+export class StageMap {
+  #store;
+  #model = null;
+  #tiles = []; // { entry, x, y, w, h } in micrometres, or in tiles where the stream tells no place
+  #scale = null;
+
+  constructor(store) {
+    this.#store = store;
+    const draw = throttled(() => this.#draw(), 60);
+    store.addEventListener("entries", draw);
+    store.addEventListener("selected", draw);
+    new ResizeObserver(draw).observe($("map"));
+    $("layer").addEventListener("change", draw);
+    $("map").addEventListener("click", (event) => {
+      const tile = this.#at(event.offsetX, event.offsetY);
+      if (tile) store.pick(tile.entry.id);
+    });
+    $("map").addEventListener("pointermove", (event) => this.#hover(event));
+    $("map").addEventListener("keydown", (event) => this.#step(event));
+  }
+
+  set model(model) {
+    this.#model = model;
+    $("layer").dispatchEvent(new Event("change"));
+  }
+
+  #draw() {
+    if (!$("map").clientWidth) return;
+    const byUncertainty = $("layer").value === "uncertainty";
+    const colours = byUncertainty ? grey : viridis;
+    ramp($("mapramp"), colours);
+    const { context, width, height } = fitted($("map"));
+    this.#tiles = place(this.#store.shown?.entries ?? [], this.#model?.manifest.input);
+    if (!this.#tiles.length) return;
+    const bounds = boundsOf(this.#tiles);
+    const scale = Math.min((width - 2 * MARGIN) / bounds.w, (height - 2 * MARGIN) / bounds.h);
+    // In the middle; a scan that has only begun is not blown up to the whole pane.
+    const left = (width - bounds.w * scale) / 2 - bounds.x * scale;
+    const top = (height - bounds.h * scale) / 2 - bounds.y * scale;
+    this.#scale = { scale, left, top };
+    let chosen = null;
+    context.strokeStyle = "#0a0e12";
+    for (const tile of this.#tiles) {
+      const value = byUncertainty ? tile.entry.entropy : tile.entry.probability;
+      context.fillStyle = css(colours, value);
+      const [x, y, w, h] = this.#box(tile);
+      context.fillRect(x, y, w, h);
+      if (w > 6) context.strokeRect(x, y, w, h); // neighbours overlap, and may be alike
+      if (tile.entry.id === this.#store.selected) chosen = tile;
+    }
+    if (chosen) {
+      const [x, y, w, h] = this.#box(chosen);
+      context.lineWidth = 5;
+      context.strokeStyle = "#000";
+      context.strokeRect(x - 1, y - 1, w + 1, h + 1);
+      context.lineWidth = 2.5;
+      context.strokeStyle = "#fff";
+      context.strokeRect(x - 1, y - 1, w + 1, h + 1);
+    }
+  }
+
+  #box({ x, y, w, h }) {
+    const { scale, left, top } = this.#scale;
+    return [x * scale + left, y * scale + top, w * scale, h * scale];
+  }
+
+  /** The tile there that was scanned last. */
+  #at(px, py) {
+    return this.#scale && this.#tiles.findLast((tile) => {
+      const [x, y, w, h] = this.#box(tile);
+      return px >= x && px <= x + w && py >= y && py <= y + h;
+    });
+  }
+
+  #hover(event) {
+    const tile = this.#at(event.offsetX, event.offsetY);
+    $("map").title = tile ? `FOV ${tile.entry.frame ?? ""}: ${tile.entry.label} ${tile.entry.probability.toFixed(3)}` : "";
+  }
+
+  /** Arrow keys go to the nearest field of view in that direction. */
+  #step(event) {
+    const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!by || !this.#tiles.length) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const from = this.#tiles.find(({ entry }) => entry.id === this.#store.selected) ?? this.#tiles[0];
+    let [best, least] = [null, Infinity];
+    for (const tile of this.#tiles) {
+      const [dx, dy] = [tile.x - from.x, tile.y - from.y];
+      const ahead = dx * by[0] + dy * by[1];
+      const aside = Math.abs(dx * by[1]) + Math.abs(dy * by[0]);
+      const distance = ahead + 2 * aside;
+      if (ahead > 1e-9 && aside <= ahead && distance < least) [best, least] = [tile, distance];
+    }
+    if (best) this.#store.pick(best.entry.id);
+    say($("progress"), best ? `FOV ${best.entry.frame ?? ""}: ${best.entry.label} ${best.entry.probability.toFixed(2)}` : $("progress").textContent);
+  }
+}
+
+/** A tile for each place, the newest that was scanned there. */
+function place(entries, input) {
+  const size = input ?? { height: 250, width: 300 };
+  const places = new Map();
+  const nowhere = [];
+  for (const entry of entries) {
+    if (entry.place) {
+      const key = `${entry.place.x},${entry.place.y}`;
+      places.delete(key); // so that it is drawn, and found, over its neighbours
+      places.set(key, entry);
+    } else nowhere.push(entry);
+  }
+  const pitch = pitchOf([...places.values()].map((entry) => entry.place));
+  const tiles = [...places.values()].map((entry) => {
+    const w = entry.pixelUm ? size.width * entry.pixelUm : pitch.x;
+    const h = entry.pixelUm ? size.height * entry.pixelUm : pitch.y;
+    return { entry, x: entry.place.x - w / 2, y: entry.place.y - h / 2, w, h };
+  });
+  const [w, h] = tiles.length ? [tiles[0].w, tiles[0].h] : [size.width / size.height, 1];
+  const { x, y } = tiles.length ? below(tiles, h) : { x: 0, y: 0 };
+  nowhere.forEach((entry, k) =>
+    tiles.push({ entry, x: x + (k % COLUMNS) * w, y: y + Math.floor(k / COLUMNS) * h, w, h }));
+  return tiles;
+}
+
+function below(tiles, h) {
+  const bounds = boundsOf(tiles);
+  return { x: bounds.x, y: bounds.y + bounds.h + h / 2 };
+}
+
+/** The smallest step of the stage in each direction. */
+function pitchOf(places) {
+  const step = (axis) => {
+    const sorted = [...new Set(places.map((one) => one[axis]))].sort((a, b) => a - b);
+    return Math.min(...sorted.slice(1).map((value, k) => value - sorted[k]));
+  };
+  const [x, y] = places.length ? [step("x"), step("y")] : [1, 1];
+  const known = [x, y].filter(Number.isFinite);
+  const other = known.length ? known[0] : 1;
+  return { x: Number.isFinite(x) ? x : other, y: Number.isFinite(y) ? y : other };
+}
+
+function boundsOf(tiles) {
+  let [x, y, right, bottom] = [Infinity, Infinity, -Infinity, -Infinity];
+  for (const tile of tiles) {
+    x = Math.min(x, tile.x);
+    y = Math.min(y, tile.y);
+    right = Math.max(right, tile.x + tile.w);
+    bottom = Math.max(bottom, tile.y + tile.h);
+  }
+  return { x, y, w: right - x, h: bottom - y };
+}

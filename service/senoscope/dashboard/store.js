@@ -1,0 +1,181 @@
+// What the page knows: series and stacks with their fields of view, which is shown, which is selected.
+
+import { madeAt } from "./format.js";
+
+// Of one collection; the oldest go. The run log holds all of them.
+const MOST_ENTRIES = 50_000;
+// Full results with their Grad-CAM grids, 10 kB each.
+const MOST_RESULTS = 96;
+const MOST_COLLECTIONS = 12;
+
+/** The key of the collection that a result belongs to. */
+export const keyOf = ({ source }) => (source.series_uid ? `series:${source.series_uid}` : "uploads");
+
+/** What lists, the timeline and the map need of a result. */
+function entryOf(result) {
+  const { source, timing_ms: timing, flags } = result;
+  return {
+    id: result.id,
+    frame: source.frame,
+    file: source.file,
+    label: result.label,
+    probability: result.probability,
+    entropy: result.uncertainty.entropy,
+    agreement: result.uncertainty.agreement,
+    place: source.position_um ? { x: source.position_um.x, y: source.position_um.y } : null,
+    pixelUm: source.pixel_size_um ?? null,
+    totalMs: timing.total,
+    late: !result.deadline_met,
+    // The starter's flag is on every result and told once for all of them.
+    flags: flags.filter(({ code }) => code !== "not_for_science").map(({ code, channel }) => (channel ? `${code}:${channel}` : code)),
+    madeAt: madeAt(result.id),
+  };
+}
+
+/** Fields of view that belong together, in the order in which they were classified. */
+export class Collection {
+  /** @param {"series" | "uploads" | "stack"} kind */
+  constructor(key, kind, title) {
+    Object.assign(this, { key, kind, title, entries: [], complete: false, summary: null });
+    this.known = new Map();
+  }
+
+  get uid() {
+    return this.kind === "series" ? this.key.slice("series:".length) : null;
+  }
+
+  /** False if it was known already. */
+  add(result) {
+    if (this.known.has(result.id)) return false;
+    const entry = entryOf(result);
+    let at = this.entries.length;
+    while (at > 0 && this.entries[at - 1].id > entry.id) at -= 1;
+    this.entries.splice(at, 0, entry);
+    this.known.set(entry.id, entry);
+    if (this.entries.length > MOST_ENTRIES) this.known.delete(this.entries.shift().id);
+    return true;
+  }
+
+  /** As `add`, for many: the oldest of a long series come last. */
+  addAll(results) {
+    const fresh = results.filter(({ id }) => !this.known.has(id)).map(entryOf);
+    for (const entry of fresh) this.known.set(entry.id, entry);
+    if (!fresh.length) return 0;
+    this.entries = this.entries.concat(fresh).sort((a, b) => (a.id < b.id ? -1 : 1));
+    for (const gone of this.entries.splice(0, this.entries.length - MOST_ENTRIES)) this.known.delete(gone.id);
+    return fresh.length;
+  }
+
+  indexOf(id) {
+    let [low, high] = [0, this.entries.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.entries[middle].id < id) low = middle + 1;
+      else high = middle;
+    }
+    return this.entries[low]?.id === id ? low : -1;
+  }
+}
+
+/** Tells of changes by the events `collections`, `entries`, `selected` and `follow`. */
+export class Store extends EventTarget {
+  collections = new Map();
+  shown = null;
+  selected = null;
+  follow = true;
+  #results = new Map();
+
+  collection(key, kind, title) {
+    let found = this.collections.get(key);
+    if (!found) {
+      found = new Collection(key, kind, title);
+      this.collections.set(key, found);
+      this.#letGo();
+      this.#tell("collections");
+    } else if (title && found.title !== title) {
+      found.title = title;
+      this.#tell("collections");
+    }
+    return found;
+  }
+
+  /** A result as it comes live, or out of a stack that was dropped here. */
+  take(result, into = null) {
+    const { source } = result;
+    const collection = into ?? this.collection(
+      keyOf(result), source.series_uid ? "series" : "uploads", source.series_uid ? source.series_id : "Posted stacks",
+    );
+    this.#remember(result);
+    if (!collection.add(result)) return;
+    if (this.follow && source.kind === "stream") {
+      if (this.shown !== collection) this.show(collection);
+      this.select(result.id);
+    }
+    if (collection === this.shown) this.#tell("entries");
+  }
+
+  /** Earlier results, out of the run log. */
+  fill(collection, results) {
+    if (collection.addAll(results) && collection === this.shown) this.#tell("entries");
+  }
+
+  /** A result with its grids, if it is remembered. */
+  result(id) {
+    return this.#results.get(id);
+  }
+
+  remember(result) {
+    this.#remember(result);
+  }
+
+  show(collection) {
+    if (this.shown === collection) return;
+    this.shown = collection;
+    this.selected = null;
+    this.#tell("collections");
+    this.#tell("entries");
+  }
+
+  select(id) {
+    if (this.selected === id) return;
+    this.selected = id;
+    this.#tell("selected");
+  }
+
+  /** Selects a field of view that somebody chose: what comes next must not take it away. */
+  pick(id) {
+    this.setFollow(false);
+    this.select(id);
+  }
+
+  step(by) {
+    const { entries } = this.shown ?? { entries: [] };
+    if (!entries.length) return;
+    const at = this.selected === null ? entries.length : this.shown.indexOf(this.selected);
+    this.pick(entries[Math.min(entries.length - 1, Math.max(0, at + by))].id);
+  }
+
+  setFollow(follow) {
+    if (this.follow === follow) return;
+    this.follow = follow;
+    this.#tell("follow");
+  }
+
+  #remember(result) {
+    if (!result.gradcam?.grids) return;
+    this.#results.delete(result.id);
+    this.#results.set(result.id, result);
+    if (this.#results.size > MOST_RESULTS) this.#results.delete(this.#results.keys().next().value);
+  }
+
+  #letGo() {
+    for (const [key, collection] of this.collections) {
+      if (this.collections.size <= MOST_COLLECTIONS) return;
+      if (collection !== this.shown && collection.kind === "series") this.collections.delete(key);
+    }
+  }
+
+  #tell(what) {
+    this.dispatchEvent(new Event(what));
+  }
+}

@@ -1,0 +1,85 @@
+// Keeping what the page shows complete: series and their results out of the run log, whatever was missed.
+
+import { json, Problem } from "./api.js";
+
+const PAGE = 1000;
+const MOST_PAGES = 50;
+const MOST_SERIES = 50;
+
+const logged = (summary) => Object.values(summary.labels).reduce((sum, n) => sum + n, 0);
+
+export class Sync {
+  #store;
+  #filling = new Map();
+  #short = new Map();
+  /** Why nothing comes out of the run log, if that is so. */
+  problem = null;
+
+  constructor(store) {
+    this.#store = store;
+  }
+
+  /** The series that the service knows; the shown one is completed if results of it are missing here. */
+  async refresh() {
+    let summaries;
+    try {
+      ({ series: summaries } = await json(`v1/series?limit=${MOST_SERIES}`));
+      this.problem = null;
+    } catch (error) {
+      if (error instanceof Problem && error.code === "log_unavailable") this.problem = error.message;
+      throw error;
+    }
+    for (const summary of [...summaries].reverse()) {
+      const collection = this.#store.collection(`series:${summary.series_uid}`, "series", summary.series_id ?? "series without a name");
+      const changed = JSON.stringify(collection.summary) !== JSON.stringify(summary);
+      collection.summary = summary;
+      if (changed && collection === this.#store.shown) this.#store.dispatchEvent(new Event("entries"));
+    }
+    const { shown } = this.#store;
+    if (shown?.kind === "series" && shown.summary && shown.complete) {
+      const missing = logged(shown.summary) > shown.entries.length;
+      // What was logged a moment ago is still on its way here: missing twice is missing.
+      if (missing && this.#short.get(shown.key) !== undefined) await this.fill(shown, { again: true });
+      if (missing) this.#short.set(shown.key, true);
+      else this.#short.delete(shown.key);
+    }
+    return summaries;
+  }
+
+  /** Every result of a series or of the posted stacks, newest first; once, unless asked for again. */
+  fill(collection, { again = false } = {}) {
+    if (collection.kind === "stack" || (collection.complete && !again)) return Promise.resolve();
+    let filling = this.#filling.get(collection.key);
+    if (!filling) {
+      filling = this.#fetch(collection).finally(() => this.#filling.delete(collection.key));
+      this.#filling.set(collection.key, filling);
+    }
+    return filling;
+  }
+
+  /** After the connection was lost. */
+  async catchUp() {
+    await this.refresh();
+    const { shown } = this.#store;
+    if (shown) await this.fill(shown, { again: true });
+    // Those that are not shown are completed when they are.
+    for (const collection of this.#store.collections.values()) if (collection !== shown) collection.complete = false;
+  }
+
+  async #fetch(collection) {
+    const which = collection.uid ? `series=${collection.uid}` : "kind=upload";
+    let cursor = "";
+    const before = collection.complete;
+    for (let page = 0; page < MOST_PAGES; page += 1) {
+      const { results, next } = await json(`v1/results?${which}&limit=${PAGE}${cursor}`, { timeoutMs: 60_000 });
+      const news = results.some(({ id }) => !collection.known.has(id));
+      this.#store.fill(collection, results);
+      // What was complete before misses only what is newer than the last page of old acquaintances, unless
+      // the log's own count says otherwise.
+      const enough = collection.summary && collection.entries.length >= logged(collection.summary);
+      if (next === undefined || (before && !news && enough)) break;
+      cursor = `&cursor=${next}`;
+    }
+    collection.complete = true;
+  }
+}

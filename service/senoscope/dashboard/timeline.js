@@ -1,0 +1,96 @@
+// The timeline: the probability of every field of view of a series, in the order of the scan.
+
+import { $, fitted, say, throttled } from "./dom.js";
+import { css, viridis } from "./colormaps.js";
+import { plural } from "./format.js";
+
+const PAD = { left: 26, right: 8, top: 10, bottom: 10 };
+const LEAST = 24; // so that the first few do not fill the whole width
+const [DIM, WARN, BAD] = ["#a9b7c3", "#ffc857", "#ff8f80"];
+
+export class Timeline {
+  #store;
+  #threshold = 0.5;
+  #slot = 1;
+
+  constructor(store) {
+    this.#store = store;
+    const draw = throttled(() => this.#draw(), 60);
+    for (const event of ["entries", "selected"]) store.addEventListener(event, draw);
+    new ResizeObserver(draw).observe($("timeline"));
+    $("timeline").addEventListener("click", ({ offsetX }) => {
+      const entry = this.#store.shown?.entries[Math.floor((offsetX - PAD.left) / this.#slot)];
+      if (entry) store.pick(entry.id);
+    });
+    $("previous").onclick = () => store.step(-1);
+    $("next").onclick = () => store.step(1);
+  }
+
+  set model({ manifest }) {
+    this.#threshold = manifest.ensemble.threshold;
+  }
+
+  #draw() {
+    const canvas = $("timeline");
+    if (!canvas.clientWidth) return;
+    const { context, width, height } = fitted(canvas);
+    const collection = this.#store.shown;
+    const entries = collection?.entries ?? [];
+    const slots = Math.max(entries.length, collection?.summary?.planned_frames ?? 0, LEAST);
+    this.#slot = (width - PAD.left - PAD.right) / slots;
+    const y = (p) => PAD.top + (1 - p) * (height - PAD.top - PAD.bottom);
+    context.font = "11px system-ui, sans-serif";
+    context.fillStyle = DIM;
+    context.fillText("1", 12, y(1) + 4);
+    context.fillText("0", 12, y(0) + 4);
+    context.setLineDash([4, 4]);
+    context.strokeStyle = DIM;
+    context.beginPath();
+    context.moveTo(PAD.left, y(this.#threshold));
+    context.lineTo(width - PAD.right, y(this.#threshold));
+    context.stroke();
+    context.setLineDash([]);
+    const radius = Math.min(5, Math.max(1.2, this.#slot / 2.6));
+    const x = (k) => PAD.left + (k + 0.5) * this.#slot;
+    let [late, flagged] = [0, 0];
+    entries.forEach((entry, k) => {
+      if (k && entry.frame > entries[k - 1].frame + 1 && collection.kind === "series") {
+        context.fillStyle = BAD;
+        context.fillRect(x(k) - this.#slot / 2 - 0.75, PAD.top - 6, 1.5, height - PAD.top);
+      }
+      context.fillStyle = css(viridis, entry.probability);
+      if (radius > 2) {
+        context.beginPath();
+        context.arc(x(k), y(entry.probability), radius, 0, 7);
+        context.fill();
+      } else context.fillRect(x(k) - radius, y(entry.probability) - radius, 2 * radius, 2 * radius);
+      if (entry.flags.length) {
+        flagged += 1;
+        context.fillStyle = WARN;
+        context.fillRect(x(k) - radius / 2, 1, Math.max(1, radius), 5);
+      }
+      if (entry.late) late += 1;
+    });
+    const at = collection && this.#store.selected ? collection.indexOf(this.#store.selected) : -1;
+    if (at >= 0) {
+      context.strokeStyle = "#fff";
+      context.lineWidth = 2;
+      context.beginPath();
+      context.arc(x(at), y(entries[at].probability), radius + 3, 0, 7);
+      context.stroke();
+    }
+    this.#tell(entries, at, late, flagged);
+  }
+
+  #tell(entries, at, late, flagged) {
+    const canvas = $("timeline");
+    canvas.setAttribute("aria-valuemax", Math.max(0, entries.length - 1));
+    canvas.setAttribute("aria-valuenow", Math.max(0, at));
+    const entry = entries[at];
+    canvas.setAttribute("aria-valuetext", entry ? `field of view ${entry.frame ?? at}, ${entry.label}, probability ${entry.probability.toFixed(2)}` : "none");
+    const words = [plural(entries.length, "field of view", "fields of view")];
+    if (flagged) words.push(`${flagged} flagged (mark above)`);
+    if (late) words.push(`${late} late`);
+    say($("timelinewords"), words.join(" · "));
+  }
+}

@@ -1,0 +1,84 @@
+"""A person at the dashboard: real Chromium, driven by Playwright, on a real service."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
+# Chromium's own errands to the outside would be refused here, many at a time.
+_OPTIONS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The system's browser; Playwright brings none."""
+    program = shutil.which("chromium")
+    assert program is not None, "needs the program chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=[*_OPTIONS])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Seat:
+    """A page, with what it complained of.
+
+    Attributes
+    ----------
+    errors : list of str
+        Exceptions, and what the page's security policy forbade.
+    """
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 10, what: str = "") -> None:
+        """Wait for something that a person would see sooner or later."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, what or self.text("body")
+            self.page.wait_for_timeout(50)
+
+    def shoot(self, name: str) -> Path:
+        """A screenshot that is kept."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        path = SCREENSHOTS / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    def seen(self) -> int:
+        """How many fields of view the shown series has on the page."""
+        words = self.text("#progress")
+        return int(words.split()[0].replace(",", "")) if words[:1].isdigit() else 0
+
+
+def sit_down(browser: Browser, url: str, *, width: int = 1280, height: int = 720) -> Seat:
+    """Open the dashboard; the caller closes the page's context."""
+    page = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True).new_page()
+    page.set_default_timeout(10_000)
+    seat = Seat(page)
+    page.on("pageerror", lambda error: seat.errors.append(f"{error}\n{error.stack or ''}"))
+    page.on(
+        "console",
+        lambda said: (
+            seat.errors.append(said.text)
+            if said.type == "error" and not said.text.startswith(("Failed to load", "WebSocket connection"))
+            else None
+        ),
+    )
+    page.goto(url)
+    return seat

@@ -1,0 +1,32 @@
+"""Fixtures of the dashboard's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from browsing import Seat, chromium, sit_down
+
+
+# Not for the whole session: Playwright's loop would be in the way of tests that run loops of their own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def seat(browser: Browser) -> Iterator[Callable[..., Seat]]:
+    """Opens pages that must not have complained by the end of the test."""
+    seats: list[Seat] = []
+
+    def sit(url: str, **size: int) -> Seat:
+        seats.append(sit_down(browser, url, **size))
+        return seats[-1]
+
+    yield sit
+    for one in seats:
+        one.page.context.close()
+    assert [error for one in seats for error in one.errors] == []

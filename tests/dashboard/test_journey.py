@@ -1,0 +1,127 @@
+"""A person's whole way through the dashboard, on the real service with the real seven networks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import tifffile
+
+from browsing import Seat
+from senoscope_client.synthetic import synthesize
+from serving import start_server, stop_server
+
+pytestmark = [pytest.mark.system("chromium"), pytest.mark.networks, pytest.mark.timeout(300)]
+
+
+def brightest(at: Seat) -> tuple[float, float]:
+    """Where on the page the stage map is brightest, as an eye finds it."""
+    box = at.page.locator("#map").bounding_box()
+    assert box is not None
+    picture = cv2.imdecode(
+        np.frombuffer(at.page.locator("#map").screenshot(), np.uint8), cv2.IMREAD_GRAYSCALE
+    )
+    # The frame around what is selected is white, but thin.
+    smooth = cv2.erode(picture, np.ones((9, 9), np.uint8))
+    y, x = np.unravel_index(int(smooth.argmax()), smooth.shape)
+    return box["x"] + float(x), box["y"] + float(y)
+
+
+def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path: Path, seat) -> None:
+    server = start_server(starter_ensemble, tmp_path / "log.txt", "--live-queue", "64")
+    # Half of what this machine can do: live frames come before a dropped stack.
+    compute_ms = httpx.get(f"{server.url}/v1/model").json()["engine"]["compute_ms"]
+    rate_hz = min(2.0, 500 / compute_ms)
+    command = [sys.executable, "-m", "senoscope_client.cli", "publish", "--synthetic", "--json"]
+    command += [
+        "--endpoint",
+        server.frames,
+        "--rate",
+        f"{rate_hz:.3f}",
+        "--seed",
+        "2023",
+        "--series",
+        "plate 3",
+    ]
+    microscope = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        # Open, and watch 20 fields of view.
+        at = seat(server.url)
+        at.until(lambda: at.seen() >= 20, 90)
+        assert "starter ensemble" in at.text("#starter")
+        assert re.match(r"FOV|plate 3 · FOV \d+", at.text("#where"))
+        at.page.wait_for_timeout(700)
+        at.shoot("dashboard")
+
+        # Pause, and click the brightest on the stage map.
+        at.page.get_by_role("button", name="Pause").click()
+        at.page.wait_for_timeout(300)
+        at.page.mouse.click(*brightest(at))
+        page = httpx.get(f"{server.url}/v1/results?limit=1000").json()["results"]
+        most = max(result["probability"] for result in page)
+        at.until(lambda: at.text("#label") == "senescent")
+        shown = next(r for r in page if f"FOV {r['source']['frame']} ·" in at.text("#where"))
+        assert shown["probability"] >= most - 0.02, "viridis tells no finer"
+        where = at.text("#where")
+
+        # Switch channel and network.
+        main = at.page.locator("#main")
+        at.until(lambda: "SRS, Grad-CAM of the ensemble" in (main.get_attribute("aria-label") or ""))
+        pictures = [main.screenshot()]
+        at.page.get_by_label("TPEF", exact=True).check(force=True)
+        at.until(lambda: "TPEF" in (main.get_attribute("aria-label") or ""))
+        pictures.append(main.screenshot())
+        at.page.get_by_label("Network of the Grad-CAM").select_option("resnet50")
+        at.until(lambda: "Grad-CAM of resnet50" in (main.get_attribute("aria-label") or ""))
+        pictures.append(main.screenshot())
+        assert len(set(pictures)) == 3
+        assert at.text("#where") == where, "the scan goes on, and the page stays"
+
+        # Export CSV.
+        with at.page.expect_download() as download:
+            at.page.locator("#live").get_by_role("button", name="Export CSV").click()
+        rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+        assert len(rows) >= 20
+        by_id = {result["id"]: result["probability"] for result in page}
+        told = {row["id"]: float(row["probability"]) for row in rows if row["id"] in by_id}
+        assert told == pytest.approx(by_id, abs=1e-6)
+
+        # Drop a stack: the same view.
+        stack = np.stack([synthesize(77, n).pixels for n in range(3)])
+        path = tmp_path / "yesterday.tif"
+        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"})
+        at.page.locator("#file").set_input_files(path)
+        at.until(lambda: "yesterday.tif · FOV 0" in at.text("#where"), 60)
+        assert at.seen() == 3
+        truth = ["senescent" if synthesize(77, n).senescent else "control" for n in range(3)]
+        labels = []
+        for n in range(3):
+            at.until(lambda n=n: f"FOV {n}" in at.text("#where"))
+            labels.append(at.text("#label"))
+            at.page.keyboard.press("ArrowRight")
+        assert labels == truth
+
+        # Calibrate on what is scanned now.
+        at.page.get_by_role("link", name="Model and range").click()
+        at.page.get_by_role("spinbutton", name="Fields of view").fill("5")
+        at.page.get_by_role("button", name="Calibrate from the stream").click()
+        at.until(lambda: "Calibrated on 5 fields of view" in at.text("#calibration"), 60)
+        assert httpx.get(f"{server.url}/v1/normalization").json()["source"] == "session"
+        at.page.get_by_role("link", name="Live").click()
+        at.page.get_by_role("button", name="Follow").click()
+        at.until(lambda: "plate 3" in at.text("#where"), 20)
+        at.page.wait_for_timeout(1500)
+        newest = httpx.get(f"{server.url}/v1/results?kind=stream&limit=1").json()["results"][0]
+        assert newest["normalization"]["source"] == "session"
+    finally:
+        microscope.terminate()
+        microscope.communicate(timeout=20)
+        stop_server(server)

@@ -1,0 +1,66 @@
+"""The page stays open while the stream is cut and the service restarted: it says so, and misses nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cutting import Cable
+from serving import free_port, start_server, stop_server
+
+pytestmark = pytest.mark.system("chromium")
+
+RATE_HZ, CUT_S = 5.0, 10.0
+
+
+@pytest.mark.timeout(180)
+def test_cut_for_ten_seconds_then_restarted(miniature: Path, tmp_path: Path, seat) -> None:
+    near, far = free_port(), free_port()
+    server = start_server(miniature, tmp_path / "log.txt", "--stream", f"tcp://127.0.0.1:{near}")
+    cable = Cable(near, far)
+    command = [sys.executable, "-m", "senoscope_client.cli", "publish", "--synthetic", "--json"]
+    command += ["--endpoint", f"tcp://127.0.0.1:{far}", "--rate", str(RATE_HZ), "--frames", "150"]
+    microscope = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        at = seat(server.url)
+        at.until(lambda: at.seen() >= 10, 30)
+
+        cable.cut(hang_up=False)
+        at.until(lambda: "The stream is silent" in at.text("#banner"), 8)
+        assert at.page.locator("#banner").is_visible()
+        assert "Silent" in at.text("#stream")
+        assert at.text("#connection").endswith("Connected"), "the service is well"
+        at.page.wait_for_timeout(CUT_S * 1000)
+        at.shoot("silent")
+        before = at.seen()
+        cable.mend()
+        at.until(lambda: at.seen() > before and at.text("#stream").endswith("Scanning"), 20)
+
+        stop_server(server)
+        at.until(lambda: "connection to the service is lost" in at.text("#banner"), 8)
+        at.shoot("lost")
+        server = start_server(miniature, server.log, "--stream", f"tcp://127.0.0.1:{near}", like=server)
+        at.until(lambda: at.text("#connection").endswith("Connected"), 10)
+        before = at.seen()
+        at.until(lambda: at.seen() > before, 10)
+        assert at.page.locator("#banner").is_hidden()
+
+        assert json.loads(microscope.communicate(timeout=60)[0])["sent"] == 150
+        server.wait(lambda told: told["receiver"]["series"][0]["state"] == "ended")
+        time.sleep(0.5)  # what came last is on its way into the log
+        results = httpx.get(f"{server.url}/v1/results?limit=1000").json()["results"]
+        at.until(lambda: at.seen() == len(results), 10)
+        at.page.get_by_role("link", name="History").click()
+        rows = at.page.locator("#rows tr").evaluate_all("rows => rows.map((row) => row.dataset.id)")
+        assert set(rows) == {result["id"] for result in results}
+        assert len(results) > 60
+    finally:
+        microscope.kill()
+        cable.close()
+        stop_server(server)
