@@ -19,7 +19,7 @@ from browsing import Seat
 from senoscope_client.synthetic import synthesize
 from serving import start_server, stop_server
 
-pytestmark = [pytest.mark.system("chromium"), pytest.mark.networks, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system("chromium"), pytest.mark.networks, pytest.mark.timeout(500)]
 
 
 def brightest(at: Seat) -> tuple[float, float]:
@@ -55,7 +55,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
     try:
         # Open, and watch 20 fields of view.
         at = seat(server.url)
-        at.until(lambda: at.seen() >= 20, 90)
+        at.until(lambda: at.seen() >= 20, 300)
         assert "starter ensemble" in at.text("#starter")
         assert re.match(r"FOV|plate 3 · FOV \d+", at.text("#where"))
         at.page.wait_for_timeout(700)
@@ -99,7 +99,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         path = tmp_path / "yesterday.tif"
         tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"})
         at.page.locator("#file").set_input_files(path)
-        at.until(lambda: "yesterday.tif · FOV 0" in at.text("#where"), 60)
+        at.until(lambda: "yesterday.tif · FOV 0" in at.text("#where"), 90)
         assert at.seen() == 3
         truth = ["senescent" if synthesize(77, n).senescent else "control" for n in range(3)]
         labels = []
@@ -113,7 +113,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         at.page.get_by_role("link", name="Model and range").click()
         at.page.get_by_role("spinbutton", name="Fields of view").fill("5")
         at.page.get_by_role("button", name="Calibrate from the stream").click()
-        at.until(lambda: "Calibrated on 5 fields of view" in at.text("#calibration"), 60)
+        at.until(lambda: "Calibrated on 5 fields of view" in at.text("#calibration"), 120)
         assert httpx.get(f"{server.url}/v1/normalization").json()["source"] == "session"
         at.page.get_by_role("link", name="Live").click()
         at.page.get_by_role("button", name="Follow").click()

@@ -19,10 +19,25 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** A canvas sized for the screen's pixels; returns its context and its size in CSS pixels. */
+const sizes = new WeakMap();
+const observer = new ResizeObserver((changes) => {
+  for (const { target, contentRect } of changes) {
+    sizes.get(target).size = contentRect;
+    sizes.get(target).draw();
+  }
+});
+
+/** Calls `draw` whenever a canvas has another size, which is then known without asking for the layout. */
+export function sized(canvas, draw) {
+  sizes.set(canvas, { size: canvas.getBoundingClientRect(), draw });
+  observer.observe(canvas);
+}
+
+/** A `sized` canvas, empty, for the screen's pixels: its context and size in CSS pixels; null while hidden. */
 export function fitted(canvas) {
   const ratio = window.devicePixelRatio || 1;
-  const { clientWidth: width, clientHeight: height } = canvas;
+  const { width, height } = sizes.get(canvas).size;
+  if (!width || !height) return null;
   const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
   if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
   const context = canvas.getContext("2d");

@@ -14,22 +14,29 @@ function weights(cells, size) {
   return { low, high, share };
 }
 
-/** One network's map: its grid [h][w] upsampled bilinearly, divided by its own maximum; zero stays zero. */
-export function networkMap(grid, height, width) {
+/** A grid [h][w] upsampled bilinearly, and its maximum. */
+function upsampled(grid, height, width) {
   const map = new Float32Array(height * width);
   const [rows, columns] = [weights(grid.length, height), weights(grid[0].length, width)];
+  const line = new Float32Array(grid[0].length);
   let peak = 0;
-  for (let y = 0; y < height; y += 1) {
+  for (let y = 0, at = 0; y < height; y += 1) {
     const [upper, lower, down] = [grid[rows.low[y]], grid[rows.high[y]], rows.share[y]];
-    const line = upper.map((value, c) => value + (lower[c] - value) * down);
-    for (let x = 0, at = y * width; x < width; x += 1, at += 1) {
+    for (let c = 0; c < line.length; c += 1) line[c] = upper[c] + (lower[c] - upper[c]) * down;
+    for (let x = 0; x < width; x += 1, at += 1) {
       const left = line[columns.low[x]];
       const value = left + (line[columns.high[x]] - left) * columns.share[x];
       map[at] = value;
       if (value > peak) peak = value;
     }
   }
-  if (peak > 0) for (let at = 0; at < map.length; at += 1) map[at] /= peak;
+  return { map, peak };
+}
+
+/** One network's map: its grid upsampled and divided by its own maximum; zero stays zero. */
+export function networkMap(grid, height, width) {
+  const { map, peak } = upsampled(grid, height, width);
+  if (peak > 0) for (let at = 0; at < map.length; at += 1) map[at] = Math.min(1, map[at] / peak);
   return map;
 }
 
@@ -38,9 +45,11 @@ export function ensembleMap(result, height, width) {
   const total = new Float32Array(height * width);
   const grids = Object.entries(result.gradcam.grids);
   for (const [name, grid] of grids) {
-    const weight = result.networks[name] / grids.length;
-    const map = networkMap(grid, height, width);
+    const { map, peak } = upsampled(grid, height, width);
+    if (peak === 0) continue;
+    const weight = result.networks[name] / grids.length / peak;
     for (let at = 0; at < total.length; at += 1) total[at] += weight * map[at];
   }
+  for (let at = 0; at < total.length; at += 1) if (total[at] > 1) total[at] = 1; // by rounding
   return total;
 }

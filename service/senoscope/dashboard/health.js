@@ -1,7 +1,7 @@
 // Whether all is well: the connection to the service, the service itself, the stream behind it.
 
 import { askForKey, json, Problem, readiness, Unreachable } from "./api.js";
-import { $, facts, fitted, say, throttled } from "./dom.js";
+import { $, facts, fitted, say, sized, throttled } from "./dom.js";
 import { clock, lasting, milliseconds, plural } from "./format.js";
 
 const EVERY_MS = 1000;
@@ -30,7 +30,7 @@ export class Health extends EventTarget {
     this.#live = live;
     live.addEventListener("closed", () => this.#tell());
     live.addEventListener("opened", () => this.#tell());
-    new ResizeObserver(this.#draw).observe($("spark"));
+    sized($("spark"), this.#draw);
   }
 
   start() {
@@ -155,8 +155,9 @@ export class Health extends EventTarget {
   /** Latency of the latest results, with the deadline as a line. */
   #spark() {
     const canvas = $("spark");
-    if (!canvas.clientWidth) return;
-    const { context, width, height } = fitted(canvas);
+    const surface = fitted(canvas);
+    if (!surface) return;
+    const { context, width, height } = surface;
     const most = Math.max(this.#deadlineMs * 1.25, ...this.#latencies);
     const y = (ms) => height - 2 - (ms / most) * (height - 4);
     const step = width / LATENCIES;

@@ -5,9 +5,10 @@ import { $, choose, el, say } from "./dom.js";
 import { count } from "./format.js";
 import { ensembleMap, networkMap } from "./gradcam.js";
 import { pixelsOf } from "./pixels.js";
-import { composite, contrast, grey, paint, scaled } from "./render.js";
+import { composite, contrast, grey, paint, scaled, thinned } from "./render.js";
 
 const BARS_UM = [1, 2, 5, 10, 20, 50, 100, 200];
+const THUMB_STEP = 3; // a thumb is a third as large
 const ALL = "all";
 const MAP = "gradcam";
 
@@ -19,6 +20,7 @@ export class Picture extends EventTarget {
   #shown = null; // { result, pixels, stretch }
   #drawing = false;
   #channel = "0";
+  #box = { width: 0, height: 0 };
 
   constructor(store) {
     super();
@@ -29,7 +31,11 @@ export class Picture extends EventTarget {
     $("channels").addEventListener("change", (event) => this.channel(event.target.value));
     $("main").addEventListener("pointermove", (event) => this.#read(event));
     $("main").addEventListener("pointerleave", () => say($("readout"), ""));
-    window.addEventListener("resize", () => this.#draw());
+    // Asked for once, for asking lays the page out.
+    new ResizeObserver(([{ contentRect }]) => {
+      this.#box = contentRect;
+      this.#draw();
+    }).observe($("main"));
   }
 
   /** Channels and networks are those of the model in force. */
@@ -161,13 +167,12 @@ export class Picture extends EventTarget {
     const network = $("network").value;
     const grids = result.gradcam.grids;
     const map = network && grids[network] ? networkMap(grids[network], height, width) : ensembleMap(result, height, width);
-    const black = () => grey(new Uint8ClampedArray(height * width));
     const chosen = channels[Number(this.#channel)] ?? channels[0];
-    let rgba = pixels ? (this.#channel === ALL ? composite(channels) : grey(chosen)) : black();
+    let rgba = pixels ? (this.#channel === ALL ? composite(channels) : grey(chosen)) : new Uint8ClampedArray(4 * map.length).fill(255);
     const style = pixels ? $("style").value : "map";
     if (style !== "off") rgba = paint(rgba, map, style, Number($("opacity").value) / 100);
     put($("main"), rgba, width, height);
-    this.#thumbs(channels, paint(black(), map, "map", 1), width, height);
+    this.#thumbs(channels, map, width, height);
     $("empty").hidden = true;
     $("nopixels").hidden = pixels !== null;
     say($("nopixels"), "The service no longer remembers this field of view's pixels (--remember-mib). The map alone is out of the run log.");
@@ -198,7 +203,9 @@ export class Picture extends EventTarget {
       }));
     }
     [...box.children].forEach((button, k) => {
-      put(button.querySelector("canvas"), channels[k] ? grey(channels[k]) : map, width, height);
+      const thin = thinned(channels[k] ?? map, height, width, THUMB_STEP);
+      const rgba = channels[k] ? grey(thin.values) : paint(new Uint8ClampedArray(4 * thin.values.length).fill(255), thin.values, "map", 1);
+      put(button.querySelector("canvas"), rgba, thin.width, thin.height);
       const { value } = button.dataset;
       const pressed = value === MAP ? $("style").value === "map" : value === this.#channel && $("style").value !== "map";
       button.setAttribute("aria-pressed", pressed);
@@ -209,12 +216,12 @@ export class Picture extends EventTarget {
     const pixelUm = result.source.pixel_size_um;
     $("scale").hidden = !pixelUm;
     if (!pixelUm) return;
-    const canvas = $("main");
-    const perPixel = Math.min(canvas.clientWidth / width, canvas.clientHeight / height);
+    const box = this.#box;
+    const perPixel = Math.min(box.width / width, box.height / height);
     const um = BARS_UM.findLast((length) => length / pixelUm < width / 4) ?? BARS_UM[0];
     $("scale").style.width = `${(um / pixelUm) * perPixel}px`;
-    $("scale").style.left = `${(canvas.clientWidth - width * perPixel) / 2 + 12}px`;
-    $("scale").style.bottom = `${(canvas.clientHeight - height * perPixel) / 2 + 10}px`;
+    $("scale").style.left = `${(box.width - width * perPixel) / 2 + 12}px`;
+    $("scale").style.bottom = `${(box.height - height * perPixel) / 2 + 10}px`;
     say($("scale").firstElementChild, `${um} µm`);
   }
 
@@ -222,10 +229,10 @@ export class Picture extends EventTarget {
   #read(event) {
     const pixels = this.#shown?.pixels;
     if (!pixels) return;
-    const canvas = $("main");
-    const scale = Math.min(canvas.clientWidth / pixels.width, canvas.clientHeight / pixels.height);
-    const x = Math.floor((event.offsetX - (canvas.clientWidth - pixels.width * scale) / 2) / scale);
-    const y = Math.floor((event.offsetY - (canvas.clientHeight - pixels.height * scale) / 2) / scale);
+    const box = this.#box;
+    const scale = Math.min(box.width / pixels.width, box.height / pixels.height);
+    const x = Math.floor((event.offsetX - (box.width - pixels.width * scale) / 2) / scale);
+    const y = Math.floor((event.offsetY - (box.height - pixels.height * scale) / 2) / scale);
     const inside = x >= 0 && y >= 0 && x < pixels.width && y < pixels.height;
     const values = inside ? this.#names().map((name, c) => `${name} ${count(pixels.channels[c][y * pixels.width + x])}`) : [];
     say($("readout"), inside ? `row ${y}, column ${x}: ${values.join(", ")}` : "");

@@ -1,14 +1,17 @@
 // From pixels and maps to pictures: no elements, only arrays.
 
-import { inferno, level } from "./colormaps.js";
+import { inferno } from "./colormaps.js";
 
 // Colour-blind people tell orange from blue; transmission, behind both, is grey.
 const COMPOSITE = [[255, 140, 20], [40, 150, 255], [85, 85, 85]];
 
-/** Each channel's 0.5th and 99.8th percentile, which the eye likes, from every 7th pixel. */
+const SAMPLED = 2048;
+
+/** Each channel's 0.5th and 99.8th percentile, which the eye likes, from a sample of its pixels. */
 export function contrast(pixels) {
   return pixels.channels.map((channel) => {
-    const sample = channel.filter((_, k) => k % 7 === 0).sort();
+    const step = Math.max(1, Math.floor(channel.length / SAMPLED));
+    const sample = Float32Array.from({ length: Math.floor(channel.length / step) }, (_, k) => channel[k * step]).sort();
     const at = (share) => sample[Math.min(sample.length - 1, Math.floor(share * sample.length))];
     return [at(0.005), at(0.998)];
   });
@@ -24,15 +27,19 @@ export function scaled(channel, [low, high]) {
 
 /** [r, g, b, 255] of a grey picture. */
 export function grey(values) {
-  const rgba = new Uint8ClampedArray(4 * values.length);
-  for (let k = 0, at = 0; k < values.length; k += 1) {
-    const value = values[k];
-    rgba[at++] = value;
-    rgba[at++] = value;
-    rgba[at++] = value;
-    rgba[at++] = 255;
+  const rgba = new Uint32Array(values.length);
+  for (let k = 0; k < values.length; k += 1) rgba[k] = 0xff000000 | (values[k] * 0x010101);
+  return new Uint8ClampedArray(rgba.buffer);
+}
+
+/** Every so many-th pixel of a picture or map. */
+export function thinned(values, height, width, step) {
+  const [rows, columns] = [Math.ceil(height / step), Math.ceil(width / step)];
+  const out = new values.constructor(rows * columns);
+  for (let y = 0, at = 0; y < rows; y += 1) {
+    for (let x = 0; x < columns; x += 1, at += 1) out[at] = values[y * step * width + x * step];
   }
-  return rgba;
+  return { values: out, height: rows, width: columns };
 }
 
 /** All channels at once, each in a colour of its own. */
@@ -59,13 +66,16 @@ export function composite(channels) {
  * @param {"overlay" | "intensity" | "map"} style as of gradcam.png
  */
 export function paint(rgba, map, style, opacity) {
-  for (let k = 0; k < map.length; k += 1) {
-    const at = 4 * k;
-    // The same luminance for grey and for colour: that of a grey picture is its grey.
-    const intensity = style === "intensity" ? (rgba[at] + rgba[at + 1] + rgba[at + 2]) / 765 : 1;
-    const from = level(map[k] * intensity);
-    const alpha = style === "overlay" ? opacity * map[k] : 1;
-    for (let c = 0; c < 3; c += 1) rgba[at + c] = rgba[at + c] * (1 - alpha) + inferno[from + c] * alpha;
+  const [weighted, overlaid] = [style === "intensity", style === "overlay"];
+  for (let k = 0, at = 0; k < map.length; k += 1, at += 4) {
+    const value = map[k];
+    const intensity = weighted ? (rgba[at] + rgba[at + 1] + rgba[at + 2]) / 765 : 1;
+    const from = 3 * ((value * intensity * 255 + 0.5) | 0); // a map is in 0..1 as it comes
+    const alpha = overlaid ? opacity * value : 1;
+    const rest = 1 - alpha;
+    rgba[at] = rgba[at] * rest + inferno[from] * alpha;
+    rgba[at + 1] = rgba[at + 1] * rest + inferno[from + 1] * alpha;
+    rgba[at + 2] = rgba[at + 2] * rest + inferno[from + 2] * alpha;
   }
   return rgba;
 }

@@ -1,6 +1,6 @@
 // The stage map: each field of view of a series at its place, filled as the scan goes.
 
-import { $, fitted, say, throttled } from "./dom.js";
+import { $, fitted, say, sized, throttled } from "./dom.js";
 import { css, grey, ramp, viridis } from "./colormaps.js";
 
 const MARGIN = 12;
@@ -17,7 +17,7 @@ export class StageMap {
     const draw = throttled(() => this.#draw(), 60);
     store.addEventListener("entries", draw);
     store.addEventListener("selected", draw);
-    new ResizeObserver(draw).observe($("map"));
+    sized($("map"), draw);
     $("layer").addEventListener("change", draw);
     $("map").addEventListener("click", (event) => {
       const tile = this.#at(event.offsetX, event.offsetY);
@@ -33,11 +33,12 @@ export class StageMap {
   }
 
   #draw() {
-    if (!$("map").clientWidth) return;
     const byUncertainty = $("layer").value === "uncertainty";
     const colours = byUncertainty ? grey : viridis;
     ramp($("mapramp"), colours);
-    const { context, width, height } = fitted($("map"));
+    const surface = fitted($("map"));
+    if (!surface) return;
+    const { context, width, height } = surface;
     this.#tiles = place(this.#store.shown?.entries ?? [], this.#model?.manifest.input);
     if (!this.#tiles.length) return;
     const bounds = boundsOf(this.#tiles);

@@ -7,6 +7,8 @@ const MOST_ENTRIES = 50_000;
 // Full results with their Grad-CAM grids, 10 kB each.
 const MOST_RESULTS = 96;
 const MOST_COLLECTIONS = 12;
+// Series that keep their fields of view here; others fetch them again when they are shown again.
+const MOST_KEPT = 3;
 
 /** The key of the collection that a result belongs to. */
 export const keyOf = ({ source }) => (source.series_uid ? `series:${source.series_uid}` : "uploads");
@@ -66,6 +68,13 @@ export class Collection {
     return fresh.length;
   }
 
+  /** Lets the fields of view go, to be fetched again. */
+  forget() {
+    this.entries = [];
+    this.known.clear();
+    this.complete = false;
+  }
+
   indexOf(id) {
     let [low, high] = [0, this.entries.length];
     while (low < high) {
@@ -84,6 +93,7 @@ export class Store extends EventTarget {
   selected = null;
   follow = true;
   #results = new Map();
+  #recent = [];
 
   collection(key, kind, title) {
     let found = this.collections.get(key);
@@ -131,6 +141,8 @@ export class Store extends EventTarget {
   show(collection) {
     if (this.shown === collection) return;
     this.shown = collection;
+    this.#recent = [collection, ...this.#recent.filter((other) => other !== collection)];
+    for (const old of this.#recent.splice(MOST_KEPT)) if (old.kind === "series") old.forget();
     this.selected = null;
     this.#tell("collections");
     this.#tell("entries");

@@ -1,6 +1,6 @@
 // The timeline: the probability of every field of view of a series, in the order of the scan.
 
-import { $, fitted, say, throttled } from "./dom.js";
+import { $, fitted, say, sized, throttled } from "./dom.js";
 import { css, viridis } from "./colormaps.js";
 import { plural } from "./format.js";
 
@@ -17,7 +17,7 @@ export class Timeline {
     this.#store = store;
     const draw = throttled(() => this.#draw(), 60);
     for (const event of ["entries", "selected"]) store.addEventListener(event, draw);
-    new ResizeObserver(draw).observe($("timeline"));
+    sized($("timeline"), draw);
     $("timeline").addEventListener("click", ({ offsetX }) => {
       const entry = this.#store.shown?.entries[Math.floor((offsetX - PAD.left) / this.#slot)];
       if (entry) store.pick(entry.id);
@@ -32,8 +32,9 @@ export class Timeline {
 
   #draw() {
     const canvas = $("timeline");
-    if (!canvas.clientWidth) return;
-    const { context, width, height } = fitted(canvas);
+    const surface = fitted(canvas);
+    if (!surface) return;
+    const { context, width, height } = surface;
     const collection = this.#store.shown;
     const entries = collection?.entries ?? [];
     const slots = Math.max(entries.length, collection?.summary?.planned_frames ?? 0, LEAST);

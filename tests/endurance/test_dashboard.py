@@ -1,0 +1,77 @@
+"""A dashboard that is left open beside a fast microscope: it keeps up, and does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from playwright.sync_api import CDPSession
+
+import miniature as mini
+from browsing import chromium, sit_down
+from enduring import Endurance, percentiles
+from senoscope_client import FramePublisher, Position
+from serving import Server
+
+pytestmark = pytest.mark.system("chromium")
+
+RATE_HZ = 20.0
+
+# When each field of view was on the screen, by the clock that its result's id was made with.
+NOTE_PICTURES = """async () => {
+    const { madeAtExactly } = await import("./dashboard/format.js");
+    window.lags = [];
+    document.addEventListener("senoscope:painted", ({ detail }) =>
+        window.lags.push(performance.timeOrigin + performance.now() - madeAtExactly(detail)));
+}"""
+
+
+def state(cdp: CDPSession) -> tuple[float, float]:
+    """Memory of the page's objects in MiB after its garbage was collected, and its DOM nodes."""
+    cdp.send("HeapProfiler.collectGarbage")
+    told = {one["name"]: one["value"] for one in cdp.send("Performance.getMetrics")["metrics"]}
+    return told["JSHeapUsedSize"] / 2**20, told["Nodes"]
+
+
+@pytest.mark.timeout(3 * 3600)
+def test_a_page_that_is_left_open(start: Callable[..., Server], endurance: Endurance) -> None:
+    server = start()
+    series, frames = endurance.scale((6, 60), (24, 1000))
+    pixels = [mini.bright(level=level) for level in np.linspace(60, 900, 16).astype(int)]
+    with chromium() as browser, FramePublisher(server.frames, "nlo-1") as publisher:
+        seat = sit_down(browser, server.url)
+        cdp = seat.page.context.new_cdp_session(seat.page)
+        cdp.send("Performance.enable")
+        seat.page.evaluate(NOTE_PICTURES)
+        assert publisher.wait_for_subscriber(10)
+        states, lags = [], []
+        for n in range(series):
+            publisher.start_series(f"plate {n}", planned_frames=frames)
+            for k in range(frames):
+                row, column = divmod(k, 40)
+                position = Position(x=100.0 * column, y=90.0 * row, z=0.0)
+                publisher.publish(pixels[k % len(pixels)], position_um=position)
+                seat.page.wait_for_timeout(1000 / RATE_HZ - 2)
+            publisher.end_series()
+            seat.until(lambda n=n: f"plate {n} · FOV {frames - 1} " in seat.text("#where"))
+            seat.until(lambda: seat.seen() == frames)
+            states.append(state(cdp))
+            lags.append(seat.page.evaluate("window.lags.splice(0)"))
+        assert seat.errors == []
+        dropped = server.stream()["live"]["dropped"]
+    steady = [
+        memory for memory, _ in states[len(states) // 3 :]
+    ]  # three series are kept, then one goes for one
+    endurance.tell(
+        results=series * frames,
+        dropped=dropped,
+        heap_mib=[round(memory, 2) for memory, _ in states],
+        nodes=[nodes for _, nodes in states],
+        painted=sum(map(len, lags)),
+        lag_ms_first=percentiles(lags[0]),
+        lag_ms_last=percentiles(lags[-1]),
+    )
+    assert max(steady) - min(steady) < 3
+    assert states[-1][1] < states[len(states) // 3][1] + 100
+    assert np.median(lags[-1]) < 500 + np.median(lags[0])
