@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack
 from uuid import UUID
 
 import httpx
+import numpy.typing as npt
 
 from senoscope_client import asks
 from senoscope_client.asks import Ask, Filters, Progress, Stack
@@ -119,6 +120,10 @@ class AsyncClient:
     async def result(self, identifier: UUID | str, cam: CamMode = "none") -> Result:
         """As `Client.result`."""
         return await self._do(asks.result(identifier, cam))
+
+    async def pixels(self, identifier: UUID | str) -> npt.NDArray[Any]:
+        """As `Client.pixels`."""
+        return await self._do(asks.pixels(identifier))
 
     async def export(
         self,

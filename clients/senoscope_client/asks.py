@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from senoscope_client import npy
 from senoscope_client.errors import Busy, Problem, SenoscopeError, error_of
 from senoscope_client.responses import (
     ClassifyResponse,
@@ -133,6 +134,18 @@ def result(identifier: UUID | str, cam: CamMode) -> Ask[Result]:
     """One result."""
     path = f"/v1/results/{UUID(str(identifier))}"
     return Ask("GET", path, lambda r: Result.model_validate_json(checked(r).content), {"cam": cam})
+
+
+def pixels(identifier: UUID | str) -> Ask[npt.NDArray[Any]]:
+    """What one result was made from."""
+    path = f"/v1/results/{UUID(str(identifier))}/pixels.npy"
+
+    def read(response: httpx.Response) -> npt.NDArray[Any]:
+        content = checked(response).content
+        *_, decode = npy.describe(io.BytesIO(content), len(content), str(response.url))
+        return decode().copy()
+
+    return Ask("GET", path, read)
 
 
 def series(limit: int) -> Ask[list[SeriesSummary]]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack
 from uuid import UUID
 
 import httpx
+import numpy.typing as npt
 
 from senoscope_client import asks
 from senoscope_client.asks import Ask, Filters, Progress, Stack
@@ -159,6 +160,21 @@ class Client:
     def result(self, identifier: UUID | str, cam: CamMode = "none") -> Result:
         """One result, with as much of its Grad-CAM map as asked for."""
         return self._do(asks.result(identifier, cam))
+
+    def pixels(self, identifier: UUID | str) -> npt.NDArray[Any]:
+        """The field of view that a result was made from.
+
+        Returns
+        -------
+        ndarray, shape (C, H, W)
+            In raw detector units.
+
+        Raises
+        ------
+        SenoscopeError
+            As the service answers: `NotFound` once it no longer remembers the pixels.
+        """
+        return self._do(asks.pixels(identifier))
 
     def export(
         self,

@@ -36,6 +36,7 @@ def test_many_things_at_once(server: Server, tmp_path: Path) -> None:
             assert {r.id async for r in client.all_results(kind="upload")} >= told
             one = stacks[0][0]
             assert (await client.result(one.id)).probability == one.probability
+            np.testing.assert_array_equal(await client.pixels(one.id), mini.bright())
             assert (await client.ready()).ready
             assert (await client.model())["name"] == "miniature"
             assert (await client.stream())["live"]["dropped"] == 0

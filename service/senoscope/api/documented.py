@@ -45,6 +45,7 @@ STACK_ERRORS: Final[tuple[type[SenoscopeError], ...]] = (
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
 IMAGE_PNG: Final = {"image/png": BINARY}
+APPLICATION_NPY: Final = {"application/x-npy": BINARY}
 TEXT_CSV: Final[dict[str, Any]] = {"text/csv": {"schema": {"type": "string"}}}
 JSON_OBJECT: Final[dict[str, Any]] = {"application/json": {"schema": {"type": "object"}}}
 

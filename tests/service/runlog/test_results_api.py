@@ -202,6 +202,24 @@ def test_maps_out_of_the_log_are_those_of_the_answer(
             assert "style=map" in again.json()["detail"]
 
 
+def test_pixels_while_they_are_remembered(server: Server, client: Client) -> None:
+    fov = np.random.default_rng(4).integers(0, 4096, (3, 250, 300), np.uint16)
+    (one,) = client.classify(fov)
+    pixels = client.pixels(one.id)
+    assert pixels.dtype == np.uint16
+    np.testing.assert_array_equal(pixels, fov)
+    answer = get(server, f"/v1/results/{one.id}/pixels.npy")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-npy")
+    assert "immutable" in answer.headers["cache-control"]
+    client.classify(np.stack([mini.dark()] * 4))
+    with pytest.raises(NotFound, match="--remember-mib"):
+        client.pixels(one.id)
+    with pytest.raises(NotFound, match="the id is wrong"):
+        client.pixels(uuid.uuid4())
+    answer = get(server, f"/v1/results/{one.id}/pixels.npy")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
 def test_series_and_results_outlive_the_service(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt")
     with FramePublisher(server.frames, "nlo-7") as publisher, Client(server.url) as client:
