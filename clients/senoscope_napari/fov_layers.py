@@ -11,6 +11,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from senoscope_client.result import Result
+from senoscope_napari.camera import centre_on, fit, size_of
 from senoscope_napari.gradcam import Map
 
 # Light that went through swamps what the others show, so it begins hidden.
@@ -115,14 +116,11 @@ class FovLayers:
         """Move the camera along with the field of view; it comes nearer only where the size changes."""
         if self._gradcam is None or self._gradcam not in self._viewer.layers:
             return
-        low, high = self._gradcam.extent.world
-        size = tuple(np.round(high - low, 3))
-        if size == self._size_in_view:
-            camera = self._viewer.camera
-            camera.center = (*camera.center[:-2], *((low + high) / 2))
+        if size_of(self._gradcam) == self._size_in_view:
+            centre_on(self._viewer, self._gradcam)
         else:
-            self._viewer.fit_to_view(layers=[self._gradcam], margin=0.02)
-            self._size_in_view = size
+            fit(self._viewer, self._gradcam)
+            self._size_in_view = size_of(self._gradcam)
 
     def _add_channel(
         self, c: int, name: str, plane: npt.NDArray[Any], limits: tuple[float, float], placement: Placement

@@ -14,6 +14,7 @@ from napari.layers import Shapes
 from napari.utils.colormaps import ensure_colormap
 
 from senoscope_client.result import Result
+from senoscope_napari.camera import fit
 
 NAME: Final = "Stage map"
 _COLUMNS: Final = ("probability", "label", "entropy", "frame", "id")
@@ -132,7 +133,7 @@ class StageMap:
     def fit_view(self) -> None:
         """Bring the whole map into view."""
         if self.layer is not None:
-            self._viewer.fit_to_view(layers=[self.layer])
+            fit(self._viewer, self.layer)
 
     def close(self) -> None:
         """Listen to the viewer no longer; the layer stays."""

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
-
-from pumping import pump
 
 # Qt's offscreen platform has no OpenGL, which napari draws with.
 os.environ["QT_QPA_PLATFORM"] = "xcb"
@@ -34,13 +31,29 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     server.wait()
 
 
-@pytest.fixture
-def viewer(screen: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """A napari viewer whose settings are nobody's."""
-    monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
+@pytest.fixture(scope="module")
+def new_viewer(screen: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], object]]:
+    """Makes napari viewers whose settings are nobody's; small ones, which take less time to draw."""
+    os.environ["NAPARI_CONFIG"] = str(tmp_path_factory.mktemp("napari") / "settings.yaml")
     import napari
 
-    viewer = napari.Viewer(show=True)
-    yield viewer
-    viewer.close()
-    pump(lambda: True)
+    def make() -> napari.Viewer:
+        viewer = napari.Viewer(show=True)
+        viewer.window.resize(800, 600)
+        return viewer
+
+    yield make
+    napari.Viewer.close_all()
+
+
+@pytest.fixture(scope="module")
+def shared_viewer(new_viewer: Callable[[], object]) -> object:
+    """One for all tests of a module, because making one takes seconds."""
+    return new_viewer()
+
+
+@pytest.fixture
+def viewer(shared_viewer: object) -> object:
+    """The shared one, without layers."""
+    shared_viewer.layers.clear()
+    return shared_viewer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,10 +12,12 @@ import numpy as np
 import pytest
 
 import miniature as mini
+from client.service_double import http_double
 from pumping import pump
 from senoscope.engine.gradcam import ensemble_map, network_map
 from senoscope.records import uuid7
 from senoscope_client import Client, FramePublisher, Position, Result
+from senoscope_client.errors import Unauthorized
 from senoscope_client.result import Gradcam, ModelRef, Normalization, Source, Timing, Uncertainty
 from senoscope_napari.gradcam import result_map
 from serving import Server, start_server, stop_server
@@ -83,7 +84,8 @@ def scope(server: Server) -> Iterator[Scope]:
 @pytest.fixture
 def widget(viewer):
     _, widget = viewer.window.add_plugin_dock_widget("senoscope", "Senoscope live")
-    return widget
+    yield widget
+    viewer.window.remove_dock_widget(widget)
 
 
 def shown_frame(widget) -> int | None:
@@ -187,7 +189,7 @@ def test_a_scan_is_followed(viewer, widget, server: Server, scope: Scope) -> Non
     pump(lambda: shown_frame(widget) == 6)
     assert list(viewer.layers["Stage map"].features["frame"]) == list(range(7))
     picture = viewer.screenshot(canvas_only=True, flash=False)
-    assert np.unique(picture.reshape(-1, 4), axis=0).shape[0] > 50, "it is really drawn"
+    assert np.unique(picture.reshape(-1, 4), axis=0).shape[0] > 20, "it is really drawn"
 
 
 def click(viewer, where: tuple[float, float]) -> None:
@@ -245,42 +247,38 @@ def test_layers_are_classified(viewer, widget, server: Server) -> None:
     assert stack in viewer.layers
 
 
-def test_what_is_wrong_with_the_service_is_told(viewer, widget, miniature: Path, tmp_path: Path) -> None:
-    panel = widget.panel
+def test_what_is_wrong_with_the_service_is_told(widget, miniature: Path, tmp_path: Path) -> None:
+    key, state = "senoscope_" + 40 * "k", widget.panel.state
     widget.connect_to("microscope-pc:8750")
-    assert "not an http:// or https:// address" in panel.state.text()
+    assert "not an http:// or https:// address" in state.text()
+    with http_double() as double:
+        double.answer("/readyz", {"status": "not_ready", "reason": "warming up"}, 503)
+        widget.connect_to(double.url)
+        pump(lambda: "is not ready: warming up" in state.text())
 
-    server = start_server(miniature, tmp_path / "log.txt", "--api-key", "senoscope_" + 40 * "k")
+    server = start_server(miniature, tmp_path / "log.txt", "--api-key", key, wait=False)
     try:
-        widget.connect_to(server.url)
-        pump(lambda: "refuses: this service wants an API key" in panel.state.text())
-        widget.connect_to(server.url, "senoscope_" + 40 * "k")
-        pump(lambda: "Connected to" in panel.state.text())
-    finally:
-        stop_server(server)
-    pump(lambda: "has stopped" in panel.state.text() or "lost" in panel.state.text())
-    pump(lambda: "Not reachable" in panel.state.text())
-    assert "Trying again by itself" in panel.state.text()
-    assert not panel.classify.isEnabled()
-    again = start_server(
-        miniature, tmp_path / "log2.txt", "--api-key", "senoscope_" + 40 * "k", like=server, wait=False
-    )
-    try:
-        pump(lambda: "Connected to" in panel.state.text(), 30)
-        scope = Scope(again)
+        widget.connect_to(server.url, key)
+        pump(lambda: "Not reachable" in state.text())
+        assert "Trying again by itself" in state.text()
+        assert not widget.panel.classify.isEnabled()
+        pump(lambda: "Connected to" in state.text(), 60)
+        scope = Scope(server)
         scope.publish(0)
         pump(lambda: shown_frame(widget) == 0)
         scope.close()
-
-        # Closing the dock ends the thread, and with it every connection.
-        link = widget.link
-        assert link.alive
-        viewer.window.remove_dock_widget(widget)
-        assert not link.alive
-        assert not [one for one in threading.enumerate() if one.name == "senoscope-napari"]
-        assert connections_to(again.url) == 0
     finally:
-        stop_server(again)
+        stop_server(server)
+    pump(lambda: "has stopped" in state.text() or "Connection lost" in state.text())
+    assert not widget.panel.classify.isEnabled()
+
+
+def test_a_key_is_asked_for(widget) -> None:
+    with http_double() as double:
+        double.answer("/readyz", {"status": "ready"})
+        double.answer("/v1/model", Unauthorized("this service wants an API key").problem().model_dump(), 401)
+        widget.connect_to(double.url)
+        pump(lambda: "refuses: this service wants an API key" in widget.panel.state.text())
 
 
 def connections_to(url: str) -> int:
@@ -294,18 +292,21 @@ def connections_to(url: str) -> int:
     )
 
 
-def test_closing_napari_ends_the_thread(screen: None, server: Server, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
-    import napari
-
-    viewer = napari.Viewer(show=False)
+@pytest.mark.parametrize("way", ["dock", "napari"])
+def test_closing_ends_the_thread_and_the_connections(new_viewer, server: Server, way: str) -> None:
+    viewer = new_viewer()
     _, widget = viewer.window.add_plugin_dock_widget("senoscope", "Senoscope live")
     widget.connect_to(server.url)
     link, state = widget.link, widget.panel.state
-    del widget
     pump(lambda: "Connected to" in state.text())
-    viewer.close()
+    assert connections_to(server.url) > 0
+    if way == "dock":
+        viewer.window.remove_dock_widget(widget)
+    else:
+        del widget
+        viewer.close()
     pump(lambda: not link.alive)
+    assert connections_to(server.url) == 0
 
 
 def test_a_thousand_fields_of_view(viewer, widget) -> None:
