@@ -27,9 +27,12 @@ class ResultTable(QTableWidget):
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.verticalHeader().hide()
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.horizontalHeader().setStretchLastSection(True)
+        numbers, headings = self.verticalHeader(), self.horizontalHeader()
+        assert numbers is not None
+        assert headings is not None
+        numbers.hide()
+        headings.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        headings.setStretchLastSection(True)
         self.itemSelectionChanged.connect(self._choose)
         self._on_chosen = on_chosen
 

@@ -121,15 +121,15 @@ class SenoscopeWidget(QWidget):
                 self._take(event)
         self._put_on_map(told)
 
-    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802 - Qt's name
+    def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802 - Qt's name
         """Qt: the widget is closed by itself."""
         self.shut_down()
         super().closeEvent(event)
 
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Qt: when its dock is closed, napari takes the widget out of it, and tells in no other way."""
         super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange:
+        if event is not None and event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._docked = True
             elif self._docked:

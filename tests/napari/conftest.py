@@ -11,7 +11,7 @@ import pytest
 
 # Qt's offscreen platform has no OpenGL, which napari draws with.
 os.environ["QT_QPA_PLATFORM"] = "xcb"
-os.environ["QT_API"] = "pyside6"
+os.environ["QT_API"] = "pyqt6"
 
 
 @pytest.fixture(scope="session")

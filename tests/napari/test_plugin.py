@@ -267,10 +267,11 @@ def test_what_is_wrong_with_the_service_is_told(widget, miniature: Path, tmp_pat
         scope.publish(0)
         pump(lambda: shown_frame(widget) == 0)
         scope.close()
+        server.process.terminate()
+        pump(lambda: "has stopped" in state.text() or "Connection lost" in state.text(), 30)
+        assert not widget.panel.classify.isEnabled()
     finally:
         stop_server(server)
-    pump(lambda: "has stopped" in state.text() or "Connection lost" in state.text())
-    assert not widget.panel.classify.isEnabled()
 
 
 def test_a_key_is_asked_for(widget) -> None:
