@@ -61,6 +61,7 @@ class FovLayers:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._channels: dict[str, Image] = {}
+        self._limits: dict[str, tuple[float, float]] = {}
         self._gradcam: Image | None = None
         self._size_in_view: tuple[float, ...] = ()
 
@@ -77,17 +78,24 @@ class FovLayers:
     def show_channels(
         self, names: tuple[str, ...], pixels: npt.NDArray[Any], placement: Placement, result: Result
     ) -> None:
-        """Show the channels [C, H, W] of a field of view; None keeps what the user set of a layer."""
+        """Show the channels [C, H, W] of a field of view."""
         if tuple(self._channels) != names:
             self._forget_channels()
         for c, name in enumerate(names):
             layer = self._channels.get(name)
+            limits = _contrast(pixels[c], result.normalization.low[c], result.normalization.high[c])
             if layer is None or layer not in self._viewer.layers:
-                range_of = result.normalization
-                limits = _contrast(pixels[c], (range_of.low[c], range_of.high[c]))
-                self._channels[name] = self._add_channel(c, name, pixels[c], limits, placement)
+                layer = self._channels[name] = self._add_channel(c, name, pixels[c], limits, placement)
             else:
                 _put(layer, pixels[c], placement)
+                if tuple(layer.contrast_limits) != self._limits[name]:
+                    continue  # the user's
+                # Only ever wider, so that the brightness of one field of view compares with that of others.
+                known = self._limits[name]
+                limits = min(known[0], limits[0]), max(known[1], limits[1])
+            self._limits[name] = limits
+            layer.contrast_limits_range = (0, max(2 * limits[1], 1.0))
+            layer.contrast_limits = limits
 
     def show_gradcam(self, gradcam: Map, placement: Placement) -> None:
         """Show a map [H, W] in 0..1."""
@@ -137,7 +145,6 @@ class FovLayers:
             translate=placement.translate,
             units=placement.units,
         )
-        layer.contrast_limits_range = (0, max(2 * limits[1], 1.0))
         if above:
             self._viewer.layers.move(len(self._viewer.layers) - 1, self._viewer.layers.index(self._gradcam))
         return layer
@@ -159,7 +166,7 @@ def _put(layer: Image, data: npt.NDArray[Any], placement: Placement) -> None:
         layer.units = placement.units
 
 
-def _contrast(plane: npt.NDArray[Any], trained: tuple[float, float]) -> tuple[float, float]:
-    """Of the first field of view, and kept, so that the brightness of later ones can be compared with it."""
-    low, high = (float(limit) for limit in np.percentile(plane, (0.5, 99.8)))
-    return (low, high) if high > low else trained
+def _contrast(plane: npt.NDArray[Any], trained_low: float, trained_high: float) -> tuple[float, float]:
+    """The range of a channel, without its hot pixels; that of the training where it shows nothing."""
+    low, high = (round(float(limit), 3) for limit in np.percentile(plane, (0.5, 99.8)))
+    return (low, high) if high > low else (trained_low, trained_high)

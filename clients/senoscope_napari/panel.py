@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 from senoscope_client.result import Result
 from senoscope_napari.events import Link, LinkState
 from senoscope_napari.table import ResultTable
-from senoscope_napari.words import certainty, origin, other_flags, warning_of
+from senoscope_napari.words import certainty, flags_in_full, origin, other_flags, warning_of
 
 DEFAULT_URL: Final = "http://127.0.0.1:8750"
 ENSEMBLE: Final = "the ensemble"
@@ -115,6 +115,7 @@ class Panel(QWidget):
             (self.flags, other_flags(result.flags)),
         ):
             field.setText(words)
+            field.setToolTip(flags_in_full(result.flags))
             field.setVisible(bool(words))
 
     def set_note(self, words: str) -> None:
@@ -136,6 +137,7 @@ class Panel(QWidget):
         choices = QFormLayout()
         choices.addRow("Grad-CAM of", self.network)
         choices.addRow("Keep in view", self.camera)
+        self.setMinimumWidth(300)
         column = QVBoxLayout(self)
         column.addLayout(service)
         for part in (
@@ -150,7 +152,7 @@ class Panel(QWidget):
         column.addWidget(self.table, 1)
         for hidden in (self.warning, self.flags, self.note):
             hidden.hide()
-        for centred in (self.origin, self.certainty):
+        for centred in (self.warning, self.origin, self.certainty, self.flags):
             centred.setAlignment(Qt.AlignmentFlag.AlignCenter)
 
 

@@ -87,9 +87,13 @@ class StageMap:
             n = self._tiles.setdefault(_key(result), len(self))
             if n == len(self):
                 self._results.append(result)
+                for name, value in zip(_COLUMNS, _features(result), strict=True):
+                    self._features[name].append(value)
                 self._corners.append(_corners(self.centre(result, size_um(result)), size_um(result)))
             elif self._results[n].id < result.id:  # ids sort by time
                 self._results[n] = result
+                for name, value in zip(_COLUMNS, _features(result), strict=True):
+                    self._features[name][n] = value
                 changed = True
         if self.layer is None:
             before = 0
@@ -112,11 +116,12 @@ class StageMap:
                     face_color=colours,
                     z_index=0,
                 )
-        layer.features = pd.DataFrame(map(_features, self._results), columns=_COLUMNS)
+        layer.features = pd.DataFrame(self._features)
 
     def _empty(self) -> None:
         self._tiles: dict[Centre | UUID, int] = {}
         self._results: list[Result] = []
+        self._features: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self._corners: list[npt.NDArray[np.float64]] = []
         self._unplaced: dict[UUID, Centre] = {}
 
@@ -148,7 +153,7 @@ class StageMap:
 
     def _new_layer(self) -> Shapes:
         active = self._viewer.layers.selection.active
-        self._layer = self._viewer.add_shapes(None, ndim=2, name=NAME, units=("um", "um"))
+        self._layer = self._viewer.add_shapes(None, ndim=2, name=NAME, units=("um", "um"), opacity=1)
         self._layer.selected_data.events.items_changed.connect(self._selected)
         self._viewer.layers.move(len(self._viewer.layers) - 1, 0)  # under the field of view
         if active is not None:

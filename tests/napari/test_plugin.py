@@ -151,7 +151,7 @@ def test_a_scan_is_followed(viewer, widget, server: Server, scope: Scope) -> Non
     # The words.
     assert widget.panel.probability.text() == f"{result.probability:.2f}"
     assert widget.panel.label.text() == "senescent"
-    assert "NOT FOR SCIENCE" in widget.panel.warning.text()
+    assert widget.panel.warning.text() == "miniature ensemble, not for science"
     assert widget.panel.warning.isVisible()
     pump(lambda: "5 of 12 FOVs, none lost" in widget.panel.stream.text())
 
@@ -311,7 +311,7 @@ def test_closing_ends_the_thread_and_the_connections(new_viewer, server: Server,
 
 
 def test_a_thousand_fields_of_view(viewer, widget) -> None:
-    """Adding one takes the same time at the end as at the beginning."""
+    """Adding one takes no longer at the end than at the beginning, but for what napari does with each."""
     from senoscope_napari.events import Earlier, EnsembleFacts
 
     uid = uuid.uuid4()
@@ -327,14 +327,14 @@ def test_a_thousand_fields_of_view(viewer, widget) -> None:
     def per_fov_s(numbers: range) -> float:
         took = []
         for n in numbers:
-            begun = time.perf_counter()
+            begun = time.thread_time()
             widget.stage.add([at(n)], widget._size_um)
-            took.append(time.perf_counter() - begun)
+            took.append(time.thread_time() - begun)
         return float(np.median(took))
 
     few = per_fov_s(range(20, 35))
     widget._on_series(Earlier(uid, tuple(at(n) for n in range(35, 985))))
     many = per_fov_s(range(985, 1000))
-    print(f"adding a field of view: {few * 1e3:.1f} ms to 20, {many * 1e3:.1f} ms to 1,000")
+    print(f"adding a field of view: {few * 1e3:.1f} ms of CPU to 20, {many * 1e3:.1f} ms to 1,000")
     assert len(viewer.layers["Stage map"].data) == 1000
-    assert many < 3 * few + 0.05
+    assert many < 3 * few + 0.05, "rebuilding the layer takes a second"
