@@ -294,8 +294,8 @@ def connections_to(url: str) -> int:
 
 
 @pytest.mark.parametrize("way", ["dock", "napari"])
-def test_closing_ends_the_thread_and_the_connections(new_viewer, server: Server, way: str) -> None:
-    viewer = new_viewer()
+def test_closing_ends_the_thread_and_the_connections(viewer, new_viewer, server: Server, way: str) -> None:
+    viewer = viewer if way == "dock" else new_viewer()
     _, widget = viewer.window.add_plugin_dock_widget("senoscope", "Senoscope live")
     widget.connect_to(server.url)
     link, state = widget.link, widget.panel.state
