@@ -1,0 +1,1 @@
+"""A napari plugin that shows, while a microscope scans, what a Senoscope service sees."""
