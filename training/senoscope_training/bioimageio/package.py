@@ -55,7 +55,7 @@ def check_target(target: Path, force: bool) -> None:
 
 
 def write_package(directory: Path, target: Path, *, force: bool = False, report: Report = silent) -> Path:
-    """Write an ensemble as a package of bioimage.io; nothing is looked up in the network.
+    """Write an ensemble as a package of bioimage.io; nothing in it needs to be looked up in the network.
 
     Parameters
     ----------
