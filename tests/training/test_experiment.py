@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -161,14 +162,20 @@ def test_the_same_report_twice_is_the_same_bytes(trained: Path, tmp_path: Path) 
 
 
 def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: Path) -> None:
-    models = tmp_path / "models"
+    models, package = tmp_path / "models", tmp_path / "small.zip"
     made = subprocess.run(
-        command("export", trained, "--models-dir", models, "--run", 2, "--author", "A lab"),
+        command(
+            *("export", trained, "--models-dir", models, "--run", 2, "--author", "A lab"),
+            *("--bioimageio", package),
+        ),
         capture_output=True,
         text=True,
         check=False,
     )
     assert made.returncode == 0, made.stderr
+    assert made.stdout.split() == [str(models / "small"), str(package)]
+    with zipfile.ZipFile(package) as archive:
+        assert "20 for training, 10 held out for test" in archive.read("README.md").decode()
     unit = json.loads((trained / "split" / "run_02" / "fully_trained.mobilenet.json").read_text())
     stack = np.stack([np.load(home / "data" / file) for file in unit["files"]])
     np.save(tmp_path / "stack.npy", stack)

@@ -9,7 +9,7 @@ from pathlib import Path
 import senoscope_client
 
 _SOFTWARE = ("keras", "numpy", "onnx", "tensorflow", "tf2onnx")
-_NOT_EXPORT = {"cli.py", "experiment.py", "systems.py"}
+_NOT_EXPORT = {"cli.py", "evaluate_commands.py", "experiment.py", "export_commands.py", "systems.py"}
 _LEARNING = ("fitting.py", "images.py", "seeds.py")  # what trains a starter's heads
 _SYNTHETIC = ("synthetic.py", "_cells.py", "_raster.py")
 

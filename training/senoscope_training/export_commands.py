@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def export(
-    experiment: Annotated[Path, typer.Argument(file_okay=False, help="Folder of a trained experiment.")],
+    experiment: Annotated[
+        Path | None, typer.Argument(file_okay=False, help="Folder of a trained experiment.")
+    ] = None,
+    ensemble: Annotated[
+        str | None,
+        typer.Option(help="Instead of an experiment: an ensemble to package as it is, by name or folder."),
+    ] = None,
+    bioimageio: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.zip", help="Write the ensemble as a package of bioimage.io, too."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the ensemble.  [default: the experiment's]")] = None,
     models_dir: Annotated[
         Path | None,
@@ -25,18 +35,20 @@ def export(
         typer.Option(min=1, help="Which run.  [default: that with the lowest validation loss]"),
     ] = None,
     author: Annotated[list[str] | None, typer.Option(help="For the model card; repeat for more.")] = None,
-    licence: Annotated[str, typer.Option(help="For the model card.")] = "not stated",
+    licence: Annotated[str | None, typer.Option(help="For the model card.  [default: not stated]")] = None,
     intended_use: Annotated[str | None, typer.Option(help="For the model card.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Networks at a time.  [default: as cores allow]")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace an ensemble of that name.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace an ensemble, or a package, of that name.")] = False,
     json_progress: Annotated[
         bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
     ] = False,
 ) -> None:
-    """Make an ensemble that the service loads from a run of an experiment."""
-    from senoscope.engine.locations import default_models_dir
+    """Make an ensemble that the service loads from a run of an experiment, or a package of an ensemble."""
+    from senoscope.engine.errors import EnsembleError
+    from senoscope.engine.locations import default_models_dir, find_ensemble
+    from senoscope_training.bioimageio.package import PackageError, check_target, write_package
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.experiment import ExperimentError
     from senoscope_training.export_experiment import ExportOptions, export_experiment
@@ -45,25 +57,55 @@ def export(
     from senoscope_training.progress import JsonReporter, TextReporter
     from senoscope_training.systems import NETWORKS
 
-    chosen = {} if intended_use is None else {"intended_use": intended_use}
+    told: dict[str, Any] = {
+        "intended_use": intended_use,
+        "licence": licence,
+        "name": name,
+        "fold": fold,
+        "run": run,
+    }
+    told |= {"author": author, "jobs": jobs}
+    given = {option: value for option, value in told.items() if value is not None}
+    _one_source(experiment, ensemble, bioimageio, given)
     options = ExportOptions(
-        name=name,
-        fold=fold,
-        run=run,
-        authors=tuple(author or ()),
-        licence=licence,
-        jobs=jobs,
+        authors=tuple(given.pop("author", ())),
         force=force,
-        **chosen,
+        **given,
     )
+    models = models_dir or default_models_dir()
+    made: list[Path] = []
     try:
-        with JsonReporter() if json_progress else TextReporter(NETWORKS) as report:
-            made = export_experiment(experiment, models_dir or default_models_dir(), options, report)
-    except (ExperimentError, DataSetError, ParityError, WorkerDied) as error:
-        print(f"senoscope-train: {error}", file=sys.stderr)
+        if bioimageio is not None:
+            check_target(bioimageio, force)
+        with JsonReporter() if json_progress else TextReporter(NETWORKS if experiment else ()) as report:
+            if experiment is not None:
+                made.append(export_experiment(experiment, models, options, report))
+            if bioimageio is not None:
+                folder = made[0] if made else find_ensemble(str(ensemble), models)
+                made.append(write_package(folder, bioimageio, force=force, report=report))
+    except (
+        *(ExperimentError, DataSetError, ParityError, WorkerDied),
+        *(EnsembleError, PackageError, OSError),
+    ) as error:
+        words = str(error).replace("--model takes", "--ensemble takes")
+        finished = f" ({made[0]} is complete)" if made else ""
+        print(f"senoscope-train: {words}{finished}", file=sys.stderr)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        print("senoscope-train: interrupted; nothing was left behind", file=sys.stderr)
+        left = f"{made[0]} is complete, the package is not there" if made else "nothing was left behind"
+        print(f"senoscope-train: interrupted; {left}", file=sys.stderr)
         raise typer.Exit(130) from None
     if not json_progress:
-        print(made)
+        print(*made, sep="\n")
+
+
+def _one_source(
+    experiment: Path | None, ensemble: str | None, bioimageio: Path | None, given: dict[str, Any]
+) -> None:
+    if (experiment is None) == (ensemble is None):
+        raise typer.BadParameter("give the folder of an experiment, or --ensemble, and not both")
+    if ensemble is not None and bioimageio is None:
+        raise typer.BadParameter("--ensemble alone has nothing to export; add --bioimageio FILE.zip")
+    if ensemble is not None and given:
+        options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+        raise typer.BadParameter(f"{options}: not with --ensemble, which is packaged as it is")

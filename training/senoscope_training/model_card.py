@@ -5,20 +5,30 @@ from __future__ import annotations
 from senoscope.engine.manifest import Manifest
 
 
+def range_table(manifest: Manifest) -> str:
+    """The raw values that are mapped to 0 and 255, as a Markdown table."""
+    rows = [
+        f"| {channel.name} | {bounds.low:g} | {bounds.high:g} |"
+        for channel, bounds in zip(manifest.input.channels, manifest.normalization.channels, strict=True)
+    ]
+    return "\n".join(["| channel | low | high |", "|---|---|---|", *rows])
+
+
+def metric_table(manifest: Manifest) -> str:
+    """The ensemble's metrics, as a Markdown table."""
+    rows = [f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items()]
+    return "\n".join(["| metric | value |", "|---|---|", *rows])
+
+
 def model_card(manifest: Manifest) -> str:
     """The card as Markdown, from the manifest alone."""
     spec, training = manifest.input, manifest.training
     negative, positive = manifest.ensemble.classes
-    ranges = "\n".join(
-        f"| {channel.name} | {bounds.low:g} | {bounds.high:g} |"
-        for channel, bounds in zip(spec.channels, manifest.normalization.channels, strict=True)
-    )
     networks = "\n".join(
         f"| {network.name} | {network.metrics.get('test_accuracy', float('nan')):.1%} | "
         f"{network.variants[0].parity.max_abs_logit:.1e} | {network.variants[0].parity.max_abs_gradcam:.1e} |"
         for network in manifest.networks
     )
-    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
     train, test = len(training.split.get("train", ())), len(training.split.get("test", ()))
     return f"""# {manifest.name} {manifest.version}
 
@@ -33,9 +43,7 @@ An ensemble of {len(manifest.networks)} networks that tells {positive} from {neg
 {spec.height} x {spec.width} pixels of {spec.pixel_size_um:g} um; channels and the raw values that are mapped
 to 0 and 255 (fitted on {manifest.normalization.fitted_on}):
 
-| channel | low | high |
-|---|---|---|
-{ranges}
+{range_table(manifest)}
 
 Images from another microscope, or with other laser powers or gains, lie on another scale: calibrate the
 range before trusting an answer.
@@ -48,9 +56,7 @@ range before trusting an answer.
 
 On the test FOVs (probability greater than {manifest.ensemble.threshold:g} means {positive}):
 
-| metric | value |
-|---|---|
-{metrics}
+{metric_table(manifest)}
 
 Each network alone, and how far its file deviates from the network in Keras:
 

@@ -1,0 +1,1 @@
+"""An ensemble as a package of bioimage.io."""

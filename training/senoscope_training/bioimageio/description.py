@@ -1,0 +1,213 @@
+"""The description of an ensemble in the words of bioimage.io, ``rdf.yaml``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from bioimageio.spec.dataset.v0_3 import DatasetDescr
+from bioimageio.spec.model.v0_5 import (
+    Author,
+    AxisId,
+    BatchAxis,
+    BiasRisksLimitations,
+    BioimageioConfig,
+    ChannelAxis,
+    CiteEntry,
+    Config,
+    Datetime,
+    Doi,
+    FileDescr,
+    InputTensorDescr,
+    IntervalOrRatioDataDescr,
+    LicenseId,
+    ModelDescr,
+    OnnxWeightsDescr,
+    OutputTensorDescr,
+    SpaceInputAxis,
+    SpaceOutputAxis,
+    TensorId,
+    TrainingDetails,
+    Version,
+    WeightsDescr,
+)
+
+from senoscope.engine.manifest import Manifest
+from senoscope_training.bioimageio import words
+from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY
+from senoscope_training.convert import OPSET
+
+_DOI = re.compile(r"10\.\d{4,9}/[^\s,;]+[^\s,;.]")
+_TAGS = ("2d", "cells", "ensemble", "grad-cam", "image-classification", "label-free", "nonlinear-optical")
+_FAMILIES = ("densenet", "inception", "resnet")  # bioimage.io's own tags of networks
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of a package; the tensors by the names of the graph's inputs and outputs."""
+
+    weights: Path
+    documentation: Path
+    cover: Path
+    tensors: dict[str, Path]
+
+
+def describe(manifest: Manifest, digest: str, files: Files) -> ModelDescr:
+    """Describe the merged network of an ensemble.
+
+    Nothing in it is an address that bioimageio.spec would look up.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If bioimage.io's format does not take it.
+    """
+    spec = manifest.input
+    return ModelDescr(
+        name=_plain(f"Senoscope {manifest.name}"),
+        description=words.description(manifest),
+        authors=[Author(name=re.sub(r"[/\\]", " ", name)) for name in _stated(manifest.authors)],
+        cite=[
+            CiteEntry(text=text, doi=Doi(found[0])) for text in manifest.cite if (found := _DOI.search(text))
+        ],
+        license=_licence(manifest.licence),
+        documentation=FileDescr(source=files.documentation),
+        covers=[FileDescr(source=files.cover)],
+        tags=_tags(manifest),
+        version=_version(manifest.version),
+        timestamp=Datetime(manifest.created),
+        inputs=[
+            InputTensorDescr(
+                id=TensorId(IMAGE),
+                description="a field of view in raw detector counts",
+                axes=[
+                    BatchAxis(),
+                    ChannelAxis(channel_names=list(spec.channel_names)),
+                    *(
+                        SpaceInputAxis(
+                            id=AxisId(axis), size=size, unit="micrometer", scale=spec.pixel_size_um
+                        )
+                        for axis, size in (("y", spec.height), ("x", spec.width))
+                    ),
+                ],
+                test_tensor=FileDescr(source=files.tensors[IMAGE]),
+                data=IntervalOrRatioDataDescr(type="float32"),
+            )
+        ],
+        outputs=_outputs(manifest, files),
+        weights=WeightsDescr(onnx=OnnxWeightsDescr(source=files.weights, opset_version=OPSET)),
+        training_data=DatasetDescr(
+            name=_plain(f"Training data of Senoscope {manifest.name}"),
+            description=words.training_data(manifest),
+        ),
+        config=_config(manifest, digest),
+    )
+
+
+def _outputs(manifest: Manifest, files: Files) -> list[OutputTensorDescr]:
+    spec, unit_interval = manifest.input, IntervalOrRatioDataDescr(type="float32", range=(0.0, 1.0))
+    channels = {
+        PROBABILITY: [manifest.ensemble.classes[1]],
+        NETWORKS: [network.name for network in manifest.networks],
+    }
+    plane = [
+        SpaceOutputAxis(id=AxisId(axis), size=size, unit="micrometer", scale=spec.pixel_size_um)
+        for axis, size in (("y", spec.height), ("x", spec.width))
+    ]
+    told = {
+        PROBABILITY: "of the class that the channel names: the mean over the networks",
+        NETWORKS: "of each network alone",
+        GRADCAM: "the networks' Grad-CAM maps, weighted with their probabilities",
+    }
+    return [
+        OutputTensorDescr(
+            id=TensorId(name),
+            description=text,
+            axes=[
+                BatchAxis(),
+                *([ChannelAxis(channel_names=channels[name])] if name in channels else plane),
+            ],
+            test_tensor=FileDescr(source=files.tensors[name]),
+            data=unit_interval,
+        )
+        for name, text in told.items()
+    ]
+
+
+def _config(manifest: Manifest, digest: str) -> Config:
+    spec, training = manifest.input, manifest.training
+    return Config(
+        bioimageio=BioimageioConfig(
+            architecture_type="ensemble of CNNs",
+            architecture_description="; ".join(
+                f"{network.name}: {network.architecture}" for network in manifest.networks
+            ),
+            modality=f"nonlinear optical microscopy ({', '.join(spec.channel_names)})",
+            target_structure=["cells"],
+            task="classification",
+            out_of_scope_use=words.limits(manifest),
+            bias_risks_limitations=BiasRisksLimitations(limitations=words.limits(manifest)),
+            training=TrainingDetails(
+                training_preprocessing="each channel from its intensity range "
+                f"({manifest.normalization.method}, fitted on {manifest.normalization.fitted_on}) to 0..255; "
+                "part of the network",
+            ),
+        ),
+        senoscope={
+            "name": manifest.name,
+            "version": manifest.version,
+            "ensemble_json_sha256": digest,
+            "for_science": manifest.for_science,
+            "intended_use": manifest.intended_use,
+            "threshold": manifest.ensemble.threshold,
+            "classes": list(manifest.ensemble.classes),
+            "intensity_range": {
+                channel.name: [bounds.low, bounds.high]
+                for channel, bounds in zip(spec.channels, manifest.normalization.channels, strict=True)
+            },
+            "networks": {network.name: network.variants[0].sha256 for network in manifest.networks},
+            "training": {"runs": training.runs, "data_sha256": training.data_sha256},
+        },
+    )
+
+
+def _plain(text: str) -> str:
+    """With nothing but the characters that bioimage.io allows in a name, 128 at most."""
+    return re.sub(r"[^A-Za-z0-9_+\- ()]", "_", text)[:128]
+
+
+def _stated(authors: tuple[str, ...]) -> list[str]:
+    return [name for name in authors if name != "not stated"]
+
+
+def _licence(text: str) -> LicenseId | None:
+    """None where it is no SPDX identifier; the documentation tells it in words."""
+    try:
+        return LicenseId(text)
+    except ValueError:
+        return None
+
+
+def _version(text: str) -> Version | None:
+    """None where it is no version as Python has them; the configuration tells it as it is."""
+    try:
+        return Version(text)
+    except ValueError:
+        return None
+
+
+def _tags(manifest: Manifest) -> list[str]:
+    families = {tag for tag in _FAMILIES for network in manifest.networks if tag in network.name}
+    warnings = () if manifest.for_science else ("not-for-science", "synthetic")
+    return [*_TAGS, *sorted(families), *manifest.ensemble.classes, *warnings]
+
+
+def tensor_files(folder: Path, tensors: dict[str, npt.NDArray[np.float32]]) -> dict[str, Path]:
+    """Write tensors as NPY files; the path of each."""
+    paths = {name: folder / f"test_{name}.npy" for name in tensors}
+    for name, path in paths.items():
+        np.save(path, tensors[name])
+    return paths
