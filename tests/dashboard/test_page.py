@@ -115,7 +115,8 @@ def test_a_scan_is_watched_as_it_goes(server: Server, seat) -> None:
         assert re.search(r"of 500 ms: in time", at.text("#latency"))
         assert at.text("#stream").endswith("Scanning")
         at.until(lambda: at.text("#progress").startswith("10 of 20 fields of view"))
-        assert at.page.title().startswith(f"{newest['probability']:.2f} {newest['label']}")
+        title = f"{newest['probability']:.2f} {newest['label']}"
+        at.until(lambda: at.page.title().startswith(title))
         # A field of view beyond the range is told in words.
         scan.go((2000,))
         at.until(lambda: "SRS saturated in 100 % of pixels" in at.text("#flags"))

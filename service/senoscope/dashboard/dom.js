@@ -49,17 +49,19 @@ export function fitted(canvas) {
 /** Calls `draw` with the next frame, and not more often than its own work allows. */
 export function throttled(draw, leastMs = 0) {
   let waiting = false;
-  let pauseMs = leastMs;
+  let nextAt = 0;
+  const act = () => {
+    waiting = false;
+    const began = performance.now();
+    draw();
+    const done = performance.now();
+    // At most a tenth of the time goes into it, however much there is to draw.
+    nextAt = done + Math.max(leastMs, 9 * (done - began));
+  };
   return () => {
     if (waiting) return;
     waiting = true;
-    setTimeout(() => requestAnimationFrame(() => {
-      waiting = false;
-      const began = performance.now();
-      draw();
-      // At most a tenth of the time goes into it, however much there is to draw.
-      pauseMs = Math.max(leastMs, 9 * (performance.now() - began));
-    }), pauseMs > 16 ? pauseMs : 0);
+    setTimeout(() => requestAnimationFrame(act), Math.max(0, nextAt - performance.now()));
   };
 }
 

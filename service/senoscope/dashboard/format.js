@@ -6,9 +6,11 @@ export const madeAt = (id) => parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
 /** The same to 1/4096 ms: the service writes the fraction into the twelve bits after the version. */
 export const madeAtExactly = (id) => madeAt(id) + parseInt(id.slice(15, 18), 16) / 4096;
 
-export const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour12: false });
-export const date = (ms) =>
-  new Date(ms).toLocaleString([], { dateStyle: "medium", timeStyle: "short", hour12: false });
+const TIME = new Intl.DateTimeFormat([], { timeStyle: "medium", hourCycle: "h23" });
+const DATE = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
+
+export const clock = (ms) => TIME.format(ms);
+export const date = (ms) => DATE.format(ms);
 export const percent = (fraction) => `${Math.round(fraction * 100)} %`;
 
 /** A duration: 7 s, 3 min, 2 h. */

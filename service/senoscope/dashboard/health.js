@@ -22,7 +22,7 @@ export class Health extends EventTarget {
   #rates = [];
   #latencies = [];
   #deadlineMs = 24;
-  #draw = throttled(() => this.#spark(), 100);
+  #draw = throttled(() => this.#spark(), 250);
   #waitsForKey = false;
 
   constructor(live) {

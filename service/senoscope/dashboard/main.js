@@ -5,7 +5,7 @@
 
 import { onUnauthorized, Problem, Unreachable } from "./api.js";
 import { inferno, ramp } from "./colormaps.js";
-import { $, choose, say, toast } from "./dom.js";
+import { $, choose, say, throttled, toast } from "./dom.js";
 import { Drop } from "./drop.js";
 import { date, plural } from "./format.js";
 import { Health } from "./health.js";
@@ -31,6 +31,10 @@ const health = new Health(live);
 const picture = new Picture(store);
 const verdict = new Verdict();
 const parts = [picture, verdict, new StageMap(store), new Timeline(store)];
+const retitle = throttled(() => {
+  const { result } = picture;
+  document.title = result ? `${inTwoDigits(result.probability)} ${result.label} – Senoscope` : "Senoscope";
+}, 1000);
 const history = new History(store, (id) => {
   store.pick(id);
   location.hash = "#live";
@@ -60,7 +64,7 @@ model.addEventListener("changed", ({ detail }) => {
 
 picture.addEventListener("shown", ({ detail: result }) => {
   verdict.show(result);
-  document.title = result ? `${inTwoDigits(result.probability)} ${result.label} – Senoscope` : "Senoscope";
+  retitle();
 });
 picture.addEventListener("failed", ({ detail: error }) => {
   if (error instanceof Problem && error.status !== 401) toast(`This field of view cannot be shown: ${error.message}`, { state: "warn" });

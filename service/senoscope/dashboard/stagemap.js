@@ -14,7 +14,7 @@ export class StageMap {
 
   constructor(store) {
     this.#store = store;
-    const draw = throttled(() => this.#draw(), 60);
+    const draw = throttled(() => this.#draw(), 120);
     store.addEventListener("entries", draw);
     store.addEventListener("selected", draw);
     sized($("map"), draw);

@@ -15,7 +15,7 @@ export class Timeline {
 
   constructor(store) {
     this.#store = store;
-    const draw = throttled(() => this.#draw(), 60);
+    const draw = throttled(() => this.#draw(), 120);
     for (const event of ["entries", "selected"]) store.addEventListener(event, draw);
     sized($("timeline"), draw);
     $("timeline").addEventListener("click", ({ offsetX }) => {

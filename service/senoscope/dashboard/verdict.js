@@ -24,7 +24,7 @@ export class Verdict {
     // What holds for the ensemble in force stands over the whole page already.
     const flags = blank ? [] : result.flags.filter(({ code }) => code !== "not_for_science" || $("starter").hidden);
     const lines = flags.length ? flags.map((flag) => el("li", { textContent: inWords(flag), title: flag.message })) : [el("li", { className: "none", textContent: "none" })];
-    $("flags").replaceChildren(...lines);
+    if ($("flags").textContent !== lines.map((line) => line.textContent).join("")) $("flags").replaceChildren(...lines);
   }
 
   #votes(networks) {
@@ -45,7 +45,7 @@ export class Verdict {
       const row = list.children[k];
       const p = networks[name];
       row.dataset.positive = p > this.#threshold;
-      row.querySelector(".fill").style.width = `${p * 100}%`;
+      row.querySelector(".fill").style.transform = `scaleX(${p})`;
       say(row.querySelector(".value"), inTwoDigits(p));
     });
   }
