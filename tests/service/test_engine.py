@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +206,10 @@ def test_saturation_counts_the_pixels_above_the_range(dtype: type[np.generic]) -
     high = np.array([1.5, -1.0, 70000.0], np.float32)
     bounds = IntensityRange(high - 1, high, "model")
     assert bounds.saturated_fraction(pixels).tolist() == [0.5, 1.0, 0.0]
+
+
+def test_onnx_runtime_does_not_call_home() -> None:
+    told = "import os; os.environ.pop('ORT_DISABLE_TELEMETRY', None); import senoscope.engine; "
+    told += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, check=True, text=True)
+    assert done.stdout == "1\n"
