@@ -11,7 +11,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
+ROOT = Path(__file__).parents[1]
+SCREENSHOTS = ROOT / "build" / "screenshots"
 # Chromium's own errands to the outside would be refused here, many at a time.
 _OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -36,11 +37,14 @@ class Seat:
 
     Attributes
     ----------
+    pictures : Path or None
+        Where screenshots go besides.
     errors : list of str
         Exceptions, and what the page's security policy forbade.
     """
 
     page: Page
+    pictures: Path | None = None
     errors: list[str] = field(default_factory=list)
 
     def text(self, selector: str) -> str:
@@ -58,6 +62,8 @@ class Seat:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
         self.page.screenshot(path=path)
+        if self.pictures is not None:
+            shutil.copy(path, self.pictures / path.name)
         return path
 
     def seen(self) -> int:

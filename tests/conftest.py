@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--endurance-report", help="file that endurance runs append their figures to")
     parser.addoption("--endurance-model", help="ensemble of the endurance runs; default: the miniature one")
+    parser.addoption("--pictures", action="store_true", help="renew the documentation's pictures of the page")
 
 
 def pytest_configure() -> None:

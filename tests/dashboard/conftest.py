@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from browsing import Seat, chromium, sit_down
+from browsing import ROOT, Seat, chromium, sit_down
 
 
 # Not for the whole session: Playwright's loop would be in the way of tests that run loops of their own.
@@ -18,12 +18,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def seat(browser: Browser) -> Iterator[Callable[..., Seat]]:
+def seat(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Seat]]:
     """Opens pages that must not have complained by the end of the test."""
     seats: list[Seat] = []
+    renew = request.config.getoption("--pictures") and request.node.get_closest_marker("networks")
 
     def sit(url: str, **size: int) -> Seat:
         seats.append(sit_down(browser, url, **size))
+        seats[-1].pictures = ROOT / "docs" / "images" if renew else None
         return seats[-1]
 
     yield sit

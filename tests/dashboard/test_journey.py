@@ -59,7 +59,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         assert "starter ensemble" in at.text("#starter")
         assert re.match(r"FOV|plate 3 · FOV \d+", at.text("#where"))
         at.page.wait_for_timeout(700)
-        at.shoot("dashboard")
+        at.shoot("dashboard")  # the README's, with --pictures
 
         # Pause, and click the brightest on the stage map.
         at.page.get_by_role("button", name="Pause").click()
