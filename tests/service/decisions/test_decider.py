@@ -14,7 +14,7 @@ from senoscope.decisions.decider import Decider
 from senoscope.decisions.rules import RuleSet, read_rules
 from senoscope_client.wire import Position
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[3] / "docs" / "how-to"
 RULES = RuleSet.model_validate(
     {"rules": [{"name": "rescan", "action": "revisit", "when": {"probability": {"above": 0.8}}}]}
 )
@@ -87,7 +87,7 @@ def test_a_judge_that_fails_on_one_result_is_there_for_the_next(monkeypatch: pyt
 
 
 def test_the_rules_in_the_documentation_are_rules(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", (DOCS / "how-to" / "closed-loop.md").read_text("utf-8"), re.DOTALL)
+    (text,) = re.findall(r"```toml\n(.*?)```", (DOCS / "closed-loop.md").read_text("utf-8"), re.DOTALL)
     path = tmp_path / "rules.toml"
     path.write_text(text, "utf-8")
     rules = read_rules(path)

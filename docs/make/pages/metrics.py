@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.metrics_core import Metric
 
+from pages.markdown import code, codes, table
 from senoscope.api.app import create_app
 from senoscope.metrics import catalogue
 from senoscope.service import Service
@@ -44,23 +45,19 @@ found or the guard refused. No label has a value that a client chooses. On Linux
 processor time and files are told as well (`process_...`), and on a GPU its memory, if `nvidia-ml-py` is
 installed (extra `gpu`). What ZeroMQ drops for a slow subscriber is not known, because it does not tell.
 
-Made from `senoscope.metrics.catalogue` by `python docs/make/metrics.py`.
+Made from `senoscope.metrics.catalogue` by `python docs/make/reference.py`.
 
-| metric | type | labels | unit | |
-|---|---|---|---|---|
 """
 
 
-def reference() -> str:
+def page() -> str:
     """The reference as Markdown."""
     service = Service(Settings(database_url="none", stream="", results="", otlp_endpoint=""))
     create_app(service)
     there = {family.name: family for family in service.registry.collect()}
     rows = [_row(declared, there[declared.family]) for declared in catalogue.ALL]
-    return _HEAD + "".join(rows)
+    return _HEAD + table(("metric", "type", "labels", "unit", ""), rows)
 
 
-def _row(declared: catalogue.Declared, family: Metric) -> str:
-    labels = ", ".join(f"`{label}`" for label in declared.labels)
-    cells = (f"`{declared.name}`", family.type, labels, family.unit, family.documentation)
-    return f"| {' | '.join(cells)} |\n"
+def _row(declared: catalogue.Declared, family: Metric) -> tuple[str, ...]:
+    return code(declared.name), family.type, codes(declared.labels), family.unit, family.documentation
