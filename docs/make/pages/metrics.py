@@ -13,11 +13,13 @@ from senoscope.settings import Settings
 _HEAD = """# Metrics
 
 `GET /metrics` is for [Prometheus](https://prometheus.io): its text format, or OpenMetrics for those who ask
-for that. It answers before the service is ready, too. With API keys it needs scope `read`:
+for that. It answers before the service is ready, too. With API keys it needs one of scope `read`:
 
 ```sh
-senoscope keys new --api-keys keys.json --name prometheus --scope read > /etc/prometheus/senoscope.key
+senoscope keys new --api-keys keys.json --name prometheus --scope read > senoscope.key
 ```
+
+The key goes to where Prometheus can read it:
 
 ```yaml
 # prometheus.yml
@@ -35,7 +37,7 @@ scrape_configs:
 `docker/grafana/senoscope.json` is a dashboard for Grafana: import it and choose the data source. Whether
 the deadline is kept, for one, is
 
-```
+```promql
 histogram_quantile(0.99, sum by (le) (rate(senoscope_fov_latency_seconds_bucket{source="live"}[5m])))
 ```
 
