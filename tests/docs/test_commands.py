@@ -34,6 +34,11 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     ("docs/tutorials/first-classification.md", "python3 -m venv .venv && . .venv/bin/activate"): _INSTALLS,
     ("docs/tutorials/first-classification.md", 'pip install -c constraints.txt -e ".[demo]"'): _INSTALLS,
     ("docs/how-to/c-client.md", "apt-get install gcc make libzmq3-dev"): _INSTALLS,
+    ("docs/how-to/bioimageio.md", 'pip install -c constraints.txt -e ".[bioimageio]"'): _INSTALLS,
+    (
+        "docs/how-to/bioimageio.md",
+        "senoscope-train export runs/plates --bioimageio plates.zip",
+    ): "needs a trained experiment; train-on-your-data.md exports one, tests/training packages one",
     ("models/README.md", "senoscope-train starter"): "takes minutes; the fixture starter_ensemble does it",
     (
         "docs/how-to/train-on-your-data.md",
@@ -209,6 +214,7 @@ DESKS = {
     "docs/how-to/train-on-your-data.md": Desk(files=_train),
     "README.md": Desk(real=True, files=_readme),
     "docs/tutorials/first-classification.md": Desk(real=True),
+    "docs/how-to/bioimageio.md": Desk(files=stack),
     "docs/how-to/calibrate.md": Desk(files=stack, before=(SERVE, PUBLISH)),
     "docs/how-to/inference-protocol.md": Desk(files=stack, before=(SERVE,)),
     "docs/how-to/operation.md": Desk(files=stack, before=(SERVE,)),
@@ -230,6 +236,32 @@ def _name(page: Path) -> str:
 
 def _uncommented(command: str) -> str:
     return re.sub(r"\s+#.*", "", command)
+
+
+def _shown() -> set[tuple[str, str]]:
+    return {(_name(page), _uncommented(step.command)) for page in PAGES for step in steps(page)}
+
+
+def test_what_is_not_executed_is_still_shown() -> None:
+    assert set(NOT_EXECUTED) - _shown() == set()
+
+
+def test_docker_commands_name_what_is_there() -> None:
+    commands = [command for (_, command), why in NOT_EXECUTED.items() if why == _DOCKER]
+    stages = re.findall(r"(?m)^FROM .* AS (\S+)$", (ROOT / "docker" / "Dockerfile").read_text())
+    for command in commands:
+        files = re.findall(r"-f (\S+)", command)
+        assert all((ROOT / file).is_file() for file in files), command
+        assert set(re.findall(r"--target (\S+)", command)) <= set(stages), command
+        services = {name for file in files if file.endswith(".yml") for name in _services(ROOT / file)}
+        assert set(re.findall(r"run --rm (\w+) ", command)) <= services, command
+        variables = re.findall(r"(SENOSCOPE_\w+)=", command)
+        assert all(f"${{{name}" in (ROOT / files[0]).read_text() for name in variables), command
+    assert len(commands) > 8
+
+
+def _services(compose: Path) -> dict[str, Any]:
+    return yaml.safe_load(compose.read_text(encoding="utf-8"))["services"]
 
 
 WITH_COMMANDS = [page for page in PAGES if any(True for _ in steps(page))]
