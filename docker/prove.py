@@ -1,4 +1,4 @@
-"""Builds an image and proves what docs/deploy-with-docker.md promises of it, where Docker Hub cannot be had.
+"""Builds an image and proves what docs/how-to/deploy-with-docker.md promises, where Docker Hub cannot be had.
 
 Podman builds the Dockerfile and runs the image; in place of Docker Hub's Python image stands one that
 debootstrap makes of the same Debian release, with Debian's own Python. Needs root, podman with runc,

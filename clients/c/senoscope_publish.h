@@ -1,4 +1,4 @@
-/* Sending the frames of a microscope to Senoscope: format nlo-fov 1.0, see docs/wire-format.md.
+/* Sending the frames of a microscope to Senoscope: format nlo-fov 1.0, see docs/reference/wire-format.md.
  *
  * All text is UTF-8. Where NULL is allowed, an empty text is the same. A publisher may be used by any thread,
  * but by one at a time. Where a function returns a negative number, senoscope_last_error tells in words what

@@ -31,7 +31,7 @@ _FAILURE = 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 is success, 1 failure, and wrong usage exits with 2."""
-    parser = _parser()
+    parser = command_parser()
     options = parser.parse_args(arguments)
     commands = {"publish": _publish, "watch": _watch, "classify": _classify, "keys": _keys}
     try:
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The whole command line, as `docs/make` reads it too."""
     parser = argparse.ArgumentParser(
         prog="senoscope-client", description="The microscope's side of Senoscope."
     )

@@ -165,7 +165,7 @@ class _SeriesHeader(_Header):
 
 
 class StartHeader(_SeriesHeader):
-    """A series begins; see `_SeriesHeader` for its fields."""
+    """A series begins; its fields are true of all of it."""
 
     htype: Literal["nlo-fov-start-1.0"] = "nlo-fov-start-1.0"
     type: Literal["start"] = "start"

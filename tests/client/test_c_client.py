@@ -39,7 +39,7 @@ from senoscope_client.wire import (
 )
 from serving import free_port, start_server, stop_server
 
-DOCS = SOURCES.parents[1] / "docs"
+DOCS = SOURCES.parents[1] / "docs" / "how-to"
 ANYWHERE = b"tcp://127.0.0.1:*"
 VECTORS = messages()
 UID = b"0192f0c1-7a4e-7cc3-98c4-dc0c0c07398f"
@@ -130,7 +130,7 @@ def test_library_sends_the_recorded_bytes(lib, publisher, listener):
 
 
 def test_library_sends_the_manuals_example(lib, publisher, listener):
-    manual = (DOCS / "wire-format-labview.md").read_text("utf-8")
+    manual = (DOCS / "labview-and-matlab.md").read_text("utf-8")
     dumps = re.findall(r"^```hexdump\n(.*?)^```", manual, re.MULTILINE | re.DOTALL)
     example = [bytes.fromhex("".join(row[6:53] for row in dump.splitlines())) for dump in dumps]
     assert [f"{len(part)} bytes" in manual for part in example] == [True] * 3

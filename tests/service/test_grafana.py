@@ -16,7 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import miniature as mini
 from misbehaving import Microscope
-from senoscope.metrics.reference import reference
 from serving import Server
 
 ROOT = Path(__file__).parents[2]
@@ -102,8 +101,3 @@ def test_no_two_panels_lie_on_each_other() -> None:
             or other["y"] + other["h"] <= one["y"]
         )
         assert apart, (one, other)
-
-
-def test_the_page_is_up_to_date() -> None:
-    written = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert written == reference(), "run python docs/make/metrics.py"

@@ -49,7 +49,7 @@ MODEL = "miniature"
 INFER = f"/v2/models/{MODEL}/infer"
 DATATYPES = {"UINT8": np.uint8, "UINT16": np.uint16, "FP32": np.float32}
 SMALL = {"probability", "label", "network_probabilities", *(f"gradcam_{name}" for name in mini.NAMES)}
-DOCS = Path(__file__).parents[2] / "docs" / "inference-protocol.md"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "inference-protocol.md"
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,8 @@ import pytest
 import yaml
 
 from senoscope_training.config import Config, ConfigError, load_config
-from senoscope_training.config_reference import reference
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_reference_is_that_of_the_model() -> None:
-    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert written == reference(), "run python docs/make/configuration.py"
 
 
 def test_defaults_are_the_papers() -> None:

@@ -6,6 +6,7 @@ import json
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.accept import wants_csv
@@ -23,7 +24,7 @@ router = APIRouter()
 class ClassifyParameters(ImageParameters):
     """Query parameters of ``POST /v1/classify``."""
 
-    cam: CamMode = "none"
+    cam: CamMode = Field("none", description="Grad-CAM that the results carry inline.")
 
 
 @router.post(

@@ -75,9 +75,9 @@ class DecisionParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    series: UUID | None = None
-    limit: int = Field(100, ge=1, le=1000)
-    cursor: int | None = Field(None, ge=1, le=2**63 - 1)
+    series: UUID | None = Field(None, description="Of this series alone, by its uid.")
+    limit: int = Field(100, ge=1, le=1000, description="Most decisions of one page.")
+    cursor: int | None = Field(None, ge=1, le=2**63 - 1, description="``next`` of the page before.")
 
 
 @router.get("/v1/decisions", response_model=DecisionsPage)

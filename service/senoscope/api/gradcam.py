@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.documented import IMAGE_PNG, problems
@@ -23,9 +23,9 @@ class GradcamParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    network: str | None = None
-    channel: str | None = None
-    style: Style = "map"
+    network: str | None = Field(None, description="This network's map in place of the ensemble's.")
+    channel: str | None = Field(None, description="The channel that is shown; the first by default.")
+    style: Style = Field("map", description="The map alone, over a channel, or weighted with its intensity.")
 
 
 @router.get(

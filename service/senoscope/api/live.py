@@ -136,7 +136,10 @@ class LiveHub:
 
 @router.websocket("/v1/live")
 async def live(websocket: WebSocket) -> None:
-    """Send every result as one JSON text message until the client leaves."""
+    """Send every result as one JSON text message until the client leaves.
+
+    ``?cam=grid`` and ``?cam=png`` bring the Grad-CAM maps along. A client that lags behind loses the oldest.
+    """
     unknown = set(websocket.query_params) - {"cam"}
     try:
         cam = _CAM.validate_python(websocket.query_params.get("cam", "none"))

@@ -20,7 +20,9 @@ class CalibrationParameters(ImageParameters):
     """Query parameters of ``POST /v1/normalization/calibrate``."""
 
     # Half a GiB of pixels wait for the fit at most, at the size of the paper's FOVs.
-    fovs: int | None = Field(None, ge=1, le=500)
+    fovs: int | None = Field(
+        None, ge=1, le=500, description="Without a body: frames of the stream to fit to."
+    )
 
 
 @router.get("/v1/normalization")

@@ -39,14 +39,16 @@ class FilterParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    series: UUID | None = None
+    series: UUID | None = Field(None, description="Of this series alone, by its uid.")
     # No label has a character 0, and PostgreSQL has no text with one.
-    label: str | None = Field(None, max_length=255, pattern=r"^[^\x00]*$")
-    kind: SourceKind | None = None
-    since: _Time | None = Field(None, alias="from")
-    until: _Time | None = Field(None, alias="to")
-    min_probability: _Probability | None = None
-    max_probability: _Probability | None = None
+    label: str | None = Field(
+        None, max_length=255, pattern=r"^[^\x00]*$", description="One of the ensemble's classes."
+    )
+    kind: SourceKind | None = Field(None, description="Where the field of view came from.")
+    since: _Time | None = Field(None, alias="from", description="Made at this time or later.")
+    until: _Time | None = Field(None, alias="to", description="Made before this time.")
+    min_probability: _Probability | None = Field(None, description="At least this.")
+    max_probability: _Probability | None = Field(None, description="At most this.")
 
     @property
     def wanted(self) -> ResultFilter:
@@ -65,14 +67,14 @@ class FilterParameters(BaseModel):
 class PageParameters(FilterParameters):
     """Which results, how many, and after which page."""
 
-    limit: int = Field(100, ge=1, le=1000)
-    cursor: int | None = Field(None, ge=1, le=2**63 - 1)
+    limit: int = Field(100, ge=1, le=1000, description="Most results of one page.")
+    cursor: int | None = Field(None, ge=1, le=2**63 - 1, description="``next`` of the page before.")
 
 
 class ExportParameters(FilterParameters):
     """Which results, and as what."""
 
-    format: ExportFormat = "csv"
+    format: ExportFormat = Field("csv", description="Parquet needs the extra `parquet`.")
 
 
 class ResultParameters(BaseModel):
@@ -80,7 +82,7 @@ class ResultParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    cam: CamMode = "none"
+    cam: CamMode = Field("none", description="Grad-CAM that the result carries inline.")
 
 
 @router.get(

@@ -23,7 +23,7 @@ class SeriesParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(100, ge=1, le=1000)
+    limit: int = Field(100, ge=1, le=1000, description="Most series that are told.")
 
 
 # Plain functions: FastAPI runs them in its thread pool, because the log's database may take its time.

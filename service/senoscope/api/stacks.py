@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.body import upload_of
@@ -31,8 +31,10 @@ class ImageParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    axes: str | None = None
-    channels: str | None = None
+    axes: str | None = Field(None, description="Axes of the file, such as PCYX, where it does not tell.")
+    channels: str | None = Field(
+        None, description="Channels of the file in their order, such as TPEF,SRS,Transmission."
+    )
 
 
 async def posted_stack(request: Request, parameters: ImageParameters) -> tuple[FovStack, str | None]:

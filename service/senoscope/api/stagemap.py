@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from senoscope.api.documented import IMAGE_PNG, problems
 from senoscope.api.logged import service_of
@@ -23,7 +23,7 @@ class MapParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    layer: Layer = "probability"
+    layer: Layer = Field("probability", description="What the colours tell.")
 
 
 # Plain functions: FastAPI runs them in its thread pool, because the log's database may take its time.

@@ -14,7 +14,7 @@ from senoscope.decisions.decider import Decider
 from senoscope.decisions.rules import RuleSet, read_rules
 from senoscope_client.wire import Position
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[3] / "docs" / "how-to"
 RULES = RuleSet.model_validate(
     {"rules": [{"name": "rescan", "action": "revisit", "when": {"probability": {"above": 0.8}}}]}
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.metrics_core import Metric
 
+from pages.markdown import code, codes, table
 from senoscope.api.app import create_app
 from senoscope.metrics import catalogue
 from senoscope.service import Service
@@ -12,11 +13,13 @@ from senoscope.settings import Settings
 _HEAD = """# Metrics
 
 `GET /metrics` is for [Prometheus](https://prometheus.io): its text format, or OpenMetrics for those who ask
-for that. It answers before the service is ready, too. With API keys it needs scope `read`:
+for that. It answers before the service is ready, too. With API keys it needs one of scope `read`:
 
 ```sh
-senoscope keys new --api-keys keys.json --name prometheus --scope read > /etc/prometheus/senoscope.key
+senoscope keys new --api-keys keys.json --name prometheus --scope read > senoscope.key
 ```
+
+The key goes to where Prometheus can read it:
 
 ```yaml
 # prometheus.yml
@@ -34,7 +37,7 @@ scrape_configs:
 `docker/grafana/senoscope.json` is a dashboard for Grafana: import it and choose the data source. Whether
 the deadline is kept, for one, is
 
-```
+```promql
 histogram_quantile(0.99, sum by (le) (rate(senoscope_fov_latency_seconds_bucket{source="live"}[5m])))
 ```
 
@@ -44,23 +47,19 @@ found or the guard refused. No label has a value that a client chooses. On Linux
 processor time and files are told as well (`process_...`), and on a GPU its memory, if `nvidia-ml-py` is
 installed (extra `gpu`). What ZeroMQ drops for a slow subscriber is not known, because it does not tell.
 
-Made from `senoscope.metrics.catalogue` by `python docs/make/metrics.py`.
+Made from `senoscope.metrics.catalogue` by `python docs/make/reference.py`.
 
-| metric | type | labels | unit | |
-|---|---|---|---|---|
 """
 
 
-def reference() -> str:
+def page() -> str:
     """The reference as Markdown."""
     service = Service(Settings(database_url="none", stream="", results="", otlp_endpoint=""))
     create_app(service)
     there = {family.name: family for family in service.registry.collect()}
     rows = [_row(declared, there[declared.family]) for declared in catalogue.ALL]
-    return _HEAD + "".join(rows)
+    return _HEAD + table(("metric", "type", "labels", "unit", ""), rows)
 
 
-def _row(declared: catalogue.Declared, family: Metric) -> str:
-    labels = ", ".join(f"`{label}`" for label in declared.labels)
-    cells = (f"`{declared.name}`", family.type, labels, family.unit, family.documentation)
-    return f"| {' | '.join(cells)} |\n"
+def _row(declared: catalogue.Declared, family: Metric) -> tuple[str, ...]:
+    return code(declared.name), family.type, codes(declared.labels), family.unit, family.documentation

@@ -1,0 +1,27 @@
+"""The manifest of an ensemble, ``ensemble.json``."""
+
+from __future__ import annotations
+
+from pages.markdown import prose
+from pages.schema import properties
+from senoscope.engine.manifest import Manifest
+
+_HEAD = """# The manifest, `ensemble.json`
+
+What an ensemble's folder holds, and what it must answer. `models/ensemble.schema.json` is the same as JSON
+Schema; unknown keys are refused. Loading checks the SHA-256 of every file, and runs the test vectors.
+
+Made from `senoscope.engine.manifest` by `python docs/make/reference.py`.
+"""
+
+
+def page() -> str:
+    """The reference as Markdown."""
+    schema = Manifest.model_json_schema()
+    models = {"Manifest": schema, **schema["$defs"]}
+    parts = [
+        f"\n## {name}\n\n{prose(model['description'])}\n\n{properties(model)}"
+        for name, model in models.items()
+        if "properties" in model
+    ]
+    return _HEAD + "".join(parts)

@@ -1,0 +1,73 @@
+"""Markdown that MkDocs and GitHub read alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
+    """A table; columns in ``numbers`` are set flush right.
+
+    Raises
+    ------
+    ValueError
+        If a cell has a bar in a code span, which the two readers understand differently.
+    """
+    right = set(numbers)
+    rule = ["---:" if n in right else "---" for n in range(len(headings))]
+    lines = [_line(headings), f"|{'|'.join(rule)}|", *map(_line, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def code(text: object) -> str:
+    """Text as code."""
+    return f"`{text}`"
+
+
+def codes(texts: Iterable[object], between: str = ", ") -> str:
+    """Several pieces of code."""
+    return between.join(map(code, texts))
+
+
+def prose(docstring: str | None) -> str:
+    """A docstring, or help text, as Markdown: one paragraph per paragraph, single backticks for code.
+
+    Sections such as ``Attributes`` are left out; `attributes` reads them.
+    """
+    text = re.split(r"(?m)^ *\w+\n *-+$", docstring or "")[0]
+    paragraphs = re.split(r"\n\s*\n", text.strip())
+    return "\n\n".join(line(paragraph) for paragraph in paragraphs)
+
+
+def line(text: str) -> str:
+    """Text of a docstring on one line."""
+    return re.sub(r"\bNone\b", "null", " ".join(text.replace("``", "`").split()))
+
+
+def attributes(docstring: str | None) -> dict[str, str]:
+    """The meanings in a numpy docstring's section ``Attributes``, by name."""
+    _, heading, section = (docstring or "").partition("Attributes\n")
+    found: dict[str, str] = {}
+    if not heading:
+        return found
+    indent = re.search(r"(?m)^( *)-+$", section)
+    margin = indent[1] if indent else ""
+    for entry in re.split(rf"(?m)^{margin}(?=\w)", section)[1:]:
+        names, _, meaning = entry.partition("\n")
+        text = line(meaning.partition("\n\n")[0])
+        found |= {name.strip(): text for name in names.partition(" : ")[0].split(",")}
+    return found
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(text: str) -> str:
+    text = " ".join(text.split())
+    parts = text.split("`")
+    if any("|" in span for span in parts[1::2]):
+        raise ValueError(f"a bar in code would end the cell: {text}")
+    parts[::2] = [part.replace("|", "&#124;").replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)
