@@ -60,6 +60,10 @@ def attributes(docstring: str | None) -> dict[str, str]:
     return found
 
 
+def _escaped(text: str) -> str:
+    return re.sub(r"<(?!br>)", "&lt;", text.replace("|", "&#124;"))
+
+
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(map(_cell, cells))} |"
 
@@ -69,5 +73,5 @@ def _cell(text: str) -> str:
     parts = text.split("`")
     if any("|" in span for span in parts[1::2]):
         raise ValueError(f"a bar in code would end the cell: {text}")
-    parts[::2] = [part.replace("|", "&#124;").replace("<", "&lt;") for part in parts[::2]]
+    parts[::2] = [_escaped(part) for part in parts[::2]]
     return "`".join(parts)

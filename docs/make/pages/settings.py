@@ -24,11 +24,13 @@ _IN_WORDS = {
 
 def page() -> str:
     """The reference as Markdown."""
-    rows = [
-        (code(f"--{name.replace('_', '-')}"), code(f"{ENV_PREFIX}{name.upper()}"), *_told(name, field))
-        for name, field in Settings.model_fields.items()
-    ]
-    return _HEAD + table(("option", "variable", "default", ""), rows)
+    rows = [(_names(name), *_told(name, field)) for name, field in Settings.model_fields.items()]
+    return _HEAD + table(("option, variable", "default", ""), rows)
+
+
+def _names(name: str) -> str:
+    """Below each other, for side by side they leave the meaning no room."""
+    return "<br>".join(map(code, (f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}")))
 
 
 def _told(name: str, field: FieldInfo) -> tuple[str, str]:
