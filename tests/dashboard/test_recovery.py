@@ -59,7 +59,7 @@ def test_cut_for_ten_seconds_then_restarted(miniature: Path, tmp_path: Path, sea
         at.page.get_by_role("link", name="History").click()
         rows = at.page.locator("#rows tr").evaluate_all("rows => rows.map((row) => row.dataset.id)")
         assert set(rows) == {result["id"] for result in results}
-        assert len(results) > 60
+        assert len(results) > 40
     finally:
         microscope.kill()
         cable.close()

@@ -46,7 +46,7 @@ export class Model extends EventTarget {
     if (!changed) return;
     const { manifest, engine } = model;
     $("starter").hidden = manifest.for_science;
-    say($("starter").querySelector("span"), `${model.name === "starter" ? "This is the starter ensemble, trained on synthetic pictures. " : ""}${manifest.intended_use}`);
+    say($("starter").querySelector("span"), `The ${model.name} ensemble is in force: ${manifest.intended_use}`);
     say($("kiqr"), String(manifest.normalization.k_iqr));
     facts($("ensemble"), [
       ["name", `${model.name} ${model.version}`],

@@ -66,7 +66,7 @@ export function inTwoDigits(p) {
 
 function inWords({ code, channel, value, message }) {
   if (code !== "saturated" || value === undefined) return message;
-  return `${channel} saturated in ${value < 0.1 ? (value * 100).toFixed(1) : Math.round(value * 100)} % of pixels: detail there is lost`;
+  return `${channel} saturated in ${value < 0.1 ? (value * 100).toFixed(1) : Math.round(value * 100)} % of pixels`;
 }
 
 function whereabouts({ source, id, timing_ms: timing }) {
