@@ -66,6 +66,8 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
         ("docs/how-to/deploy-with-docker.md", command): _DOCKER
         for command in (
             "docker compose -f docker/compose.demo.yml build && docker compose -f docker/compose.demo.yml up",
+            "docker compose -f docker/compose.demo.yml run --rm keys "
+            "senoscope keys new --name me --scope admin",
             "docker build -f docker/Dockerfile --target cpu -t senoscope:cpu .",
             "docker build -f docker/Dockerfile --target gpu -t senoscope:gpu .",
             "docker build -f docker/Dockerfile --target trainer -t senoscope:trainer .",
