@@ -110,15 +110,15 @@ class Terminal:
         )
         self._type("set -m")
 
-    def run(self, command: str, timeout_s: float) -> str:
-        """What a command prints; it has to succeed."""
+    def run(self, command: str, timeout_s: float, expected: int = 0) -> str:
+        """What a command prints; it has to end with the exit code that is expected."""
         note = self._note(command)
         self._type(f". {note} > {note}.out 2>&1 < /dev/null; echo $? > {note}.new; mv {note}.new {note}.code")
         code = self._code(note, timeout_s)
         output = Path(f"{note}.out").read_text(encoding="utf-8", errors="replace")
         if code is None:
             raise Failed(f"not done after {timeout_s:g} s: {command}\n{output[-3000:]}")
-        if code != 0:
+        if code != expected:
             raise Failed(f"exit code {code}: {command}\n{output[-3000:]}")
         return output
 

@@ -387,6 +387,12 @@ def test_without_a_run_log_and_a_stream_the_page_says_so(miniature: Path, seat, 
         assert "turned off" in at.text("#health")
         at.page.locator("#live").get_by_role("button", name="Export CSV").click()
         at.until(lambda: "the run log is turned off" in at.text("#toasts"))
+        # What this page saw is there all the same, and is gone back to.
+        stack = at.page.locator("#series").input_value()
+        at.page.get_by_label("Series", exact=True).select_option("uploads")
+        at.until(lambda: at.seen() == 2 and "FOV" in at.text("#where"))
+        at.page.get_by_label("Series", exact=True).select_option(stack)
+        at.until(lambda: at.seen() == 2 and "stack.tif" in at.text("#where"))
     finally:
         stop_server(server)
 

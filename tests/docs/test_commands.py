@@ -88,6 +88,9 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     ): "builds images for many minutes, with programs that are not here",
 }
 
+# What does not end with 0, as the page says.
+EXITS = {("docs/how-to/train-on-your-data.md", "senoscope-train check broken"): 1}
+
 # What goes on until it is stopped, by the place that it takes: a later one comes instead of an earlier one.
 GOES_ON = {
     "service": re.compile(r"senoscope (serve|demo)\b"),
@@ -157,7 +160,7 @@ class Desk:
 
 def _readme(folder: Path) -> None:
     stack(folder)
-    labelled(folder / "plates", 48)
+    labelled(folder / "plates", 48, height=250, width=300)
 
 
 def _train(folder: Path) -> None:
@@ -302,7 +305,7 @@ def test_what_a_page_shows_works(
                 _write(written.pop(line), folder)
             began_s = time.monotonic()
             try:
-                _do(terminal, step, folder)
+                _do(terminal, step, folder, EXITS.get((_name(page), step.command), 0))
             except Failed as error:
                 pytest.fail(f"{_name(page)}:{step.line}: {error}", pytrace=False)
             print(f"{time.monotonic() - began_s:6.1f} s, line {step.line}: {step.command.splitlines()[0]}")
@@ -340,7 +343,7 @@ def _make_small(path: Path) -> None:
     path.write_text(yaml.safe_dump(told), encoding="utf-8")
 
 
-def _do(terminal: Terminal, step: Step, folder: Path) -> None:
+def _do(terminal: Terminal, step: Step, folder: Path, code: int = 0) -> None:
     command = step.command
     if step.language == "python":
         program = folder / f"program_{step.line}.py"
@@ -358,7 +361,7 @@ def _do(terminal: Terminal, step: Step, folder: Path) -> None:
         if kinds[0] in READY:
             terminal.wait_for(kinds[0], READY[kinds[0]])
         return
-    output = terminal.run(command, TIMEOUT_S)
+    output = terminal.run(command, TIMEOUT_S, code)
     _compare(step.shown, output.replace(str(folder), "/home/me"))
 
 

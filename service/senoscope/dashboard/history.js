@@ -18,7 +18,10 @@ export class History {
     this.#store = store;
     this.#open = open;
     for (const event of ["entries", "selected"]) store.addEventListener(event, this.#draw);
+    let shown = null;
     store.addEventListener("collections", () => {
+      if (store.shown === shown) return;
+      ({ shown } = store);
       this.#page = 0;
       this.#draw();
     });

@@ -139,21 +139,25 @@ async function begin() {
 
 async function open(collection) {
   store.show(collection);
-  await sync.fill(collection);
-  const last = collection.entries.at(-1);
-  if (last && store.shown === collection && store.selected === null) store.select(last.id);
+  try {
+    await sync.fill(collection);
+  } finally { // without a run log there is what this page saw
+    const last = collection.entries.at(-1);
+    if (last && store.shown === collection && (store.follow || store.selected === null)) store.select(last.id);
+  }
 }
 
 function toggleFollow() {
   store.setFollow(!store.follow);
   if (!store.follow) return;
   const all = [...store.collections.values()].filter(({ kind }) => kind === "series");
-  const live = all.findLast(({ summary }) => summary?.live && summary.state === "open") ?? all.at(-1);
-  if (live) attempt(async () => {
-    await open(live);
-    const last = live.entries.at(-1);
-    if (last && store.follow) store.select(last.id);
-  });
+  const scanning = all.filter(({ summary }) => summary?.live && summary.state === "open");
+  const newest = (scanning.length ? scanning : all).reduce((a, b) => (lastMade(b) >= lastMade(a) ? b : a), all[0]);
+  if (newest) attempt(() => open(newest));
+}
+
+function lastMade({ entries }) {
+  return entries.at(-1)?.madeAt ?? 0;
 }
 
 function view() {

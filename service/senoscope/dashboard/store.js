@@ -6,7 +6,8 @@ import { madeAt } from "./format.js";
 const MOST_ENTRIES = 50_000;
 // Full results with their Grad-CAM grids, 10 kB each.
 const MOST_RESULTS = 96;
-const MOST_COLLECTIONS = 12;
+// More than are asked for at once (sync.js), or those that are let go would come back again and again.
+const MOST_COLLECTIONS = 80;
 // Series that keep their fields of view here; others fetch them again when they are shown again.
 const MOST_KEPT = 3;
 

@@ -35,6 +35,11 @@ export class Sync {
       collection.summary = summary;
       if (changed && collection === this.#store.shown) this.#store.dispatchEvent(new Event("entries"));
     }
+    const told = new Set(summaries.map(({ series_uid: uid }) => `series:${uid}`));
+    for (const collection of this.#store.collections.values()) {
+      // Of another service at this address, or of a run log that is gone.
+      if (collection.summary?.live && !told.has(collection.key)) collection.summary = { ...collection.summary, live: false };
+    }
     const { shown } = this.#store;
     if (shown?.kind === "series" && shown.summary && shown.complete) {
       const missing = logged(shown.summary) > shown.entries.length;
