@@ -66,12 +66,12 @@ export function throttled(draw, leastMs = 0) {
 }
 
 /** A message that stays until it is closed, or for some seconds. */
-export function toast(text, { state = "", seconds = 8, more = null } = {}) {
+export function toast(text, { state = "", seconds = state === "bad" ? 20 : 8, more = null } = {}) {
   const close = el("button", { type: "button", textContent: "Close" });
   const box = el("div", { className: "toast", data: { state } }, el("div", {}, text, more), close);
   close.onclick = () => box.remove();
   if (state === "bad") box.setAttribute("role", "alert");
-  else if (seconds) setTimeout(() => box.remove(), seconds * 1000);
+  if (seconds) setTimeout(() => box.remove(), seconds * 1000);
   $("toasts").append(box);
   return box;
 }

@@ -9,15 +9,12 @@ const TYPES = { tif: "image/tiff", tiff: "image/tiff", npy: "application/x-npy" 
 export class Drop {
   #store;
   #live;
-  #opened;
   #stacks = 0;
   #queue = Promise.resolve();
 
-  /** @param {() => void} opened brings the view of fields of view to the front */
-  constructor(store, live, opened) {
+  constructor(store, live) {
     this.#store = store;
     this.#live = live;
-    this.#opened = opened;
     let depth = 0;
     const files = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
     const show = (by) => {
@@ -50,6 +47,7 @@ export class Drop {
     const words = el("p", { textContent: `Sending ${file.name}…` });
     const progress = el("progress", { max: 1, value: 0, "aria-label": `Progress of ${file.name}` });
     const box = toast(words, { seconds: 0, more: progress });
+    const where = location.hash;
     let made = 0;
     // The service answers when all is done; on the way the live socket tells how far it is.
     const count = ({ detail: { source } }) => {
@@ -64,7 +62,7 @@ export class Drop {
         progress.value = share;
         say(words, share < 1 ? `Sending ${file.name}: ${percent(share)}` : `Classifying ${file.name}…`);
       });
-      this.#take(file, answer);
+      this.#take(file, answer, where);
     } catch (error) {
       if (error.code === "ambiguous_axes") this.#ask(file, error);
       else toast(`${file.name} was not classified: ${error.message}`, { state: "bad" });
@@ -74,7 +72,7 @@ export class Drop {
     }
   }
 
-  #take(file, { results, warnings, count }) {
+  #take(file, { results, warnings, count }, where) {
     this.#stacks += 1;
     const stack = this.#store.collection(`stack:${this.#stacks}`, "stack", `${file.name} (${plural(count, "FOV")})`);
     this.#store.setFollow(false);
@@ -82,7 +80,9 @@ export class Drop {
     for (const result of results) this.#store.take(result, stack);
     stack.complete = true;
     this.#store.pick(results[0].id);
-    this.#opened();
+    // Whoever went on to another page of it meanwhile is told, and not taken away.
+    if (location.hash === where) location.hash = "#live";
+    else toast(`${file.name} is classified: ${plural(count, "field of view", "fields of view")}, under Live.`);
     for (const warning of warnings) toast(`${file.name}: ${warning}`, { state: "warn", seconds: 20 });
   }
 

@@ -11,7 +11,7 @@ export class History {
   #store;
   #open;
   #page = 0;
-  #draw = throttled(() => this.#table(), 500);
+  #draw = throttled(() => this.#table(false), 500);
 
   /** @param {(id: string) => void} open shows a field of view */
   constructor(store, open) {
@@ -28,6 +28,7 @@ export class History {
     $("filter").addEventListener("input", () => this.#filter());
     $("filter").addEventListener("submit", (event) => event.preventDefault());
     $("filter").addEventListener("reset", () => setTimeout(() => this.#filter()));
+    for (const left of ["pointerleave", "focusout"]) $("rows").addEventListener(left, this.#draw);
     $("newer").onclick = () => this.#turn(-1);
     $("older").onclick = () => this.#turn(1);
     $("rows").addEventListener("click", (event) => {
@@ -72,8 +73,13 @@ export class History {
       (since === null || entry.madeAt >= since) && (until === null || entry.madeAt < until));
   }
 
-  #table() {
+  #table(now = true) {
     if ($("history").hidden) return;
+    // Rows that came in between would take the click, or the focus, of whoever is about to choose one.
+    if (!now && $("rows").matches(":hover, :focus-within")) {
+      say($("page"), "Newer results wait until you leave the list.");
+      return;
+    }
     const all = this.#store.shown?.entries.length ?? 0;
     const matching = this.#matching().reverse();
     const pages = Math.max(1, Math.ceil(matching.length / ROWS));

@@ -2,6 +2,7 @@
 
 import { $ } from "./dom.js";
 
+const CHOOSING = new Set(["checkbox", "radio", "range"]);
 const OFF = "senoscope-no-shortcuts";
 
 /** @param {Record<string, () => void>} actions by `KeyboardEvent.key` */
@@ -15,9 +16,9 @@ export function listen(actions) {
     if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || !$("shortcuts").checked) return;
     if (document.querySelector("dialog[open]")) return;
     const at = event.target;
-    const types = at instanceof HTMLSelectElement || (at instanceof HTMLInputElement && at.type !== "checkbox");
-    // A radio button and a button have their own use for arrows and for Space.
-    const presses = event.key === " " && at instanceof HTMLButtonElement;
+    const types = at instanceof HTMLSelectElement || (at instanceof HTMLInputElement && !CHOOSING.has(at.type));
+    // Radio buttons and sliders have their own use for arrows, buttons for Space.
+    const presses = at instanceof HTMLInputElement ? event.key.startsWith("Arrow") : event.key === " " && at instanceof HTMLButtonElement;
     const scrolls = at instanceof Element && at.matches(".scroll") && event.key.startsWith("Arrow");
     const act = actions[event.key];
     if (!act || types || presses || scrolls) return;

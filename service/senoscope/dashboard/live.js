@@ -14,6 +14,11 @@ export class Live extends EventTarget {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
+  /** Whether it is open, or may be in a moment. */
+  get alive() {
+    return this.open || this.#socket?.readyState === WebSocket.CONNECTING;
+  }
+
   start() {
     this.#wanted = true;
     this.#connect();

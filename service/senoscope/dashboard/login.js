@@ -13,7 +13,12 @@ export function ask(why, again) {
   dialog.oncancel = (event) => event.preventDefault(); // without a key there is nothing to see
   dialog.querySelector("form").onsubmit = (event) => {
     event.preventDefault();
-    setKey($("key").value.trim(), $("remember").checked);
+    const key = $("key").value.trim();
+    if (!/^[\x21-\x7e]+$/.test(key)) { // no header could carry it
+      say($("loginwhy"), "This cannot be a key: keys are letters, digits and . _ ~ - without blanks.");
+      return;
+    }
+    setKey(key, $("remember").checked);
     dialog.close();
     again();
   };

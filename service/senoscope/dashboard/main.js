@@ -39,7 +39,7 @@ const history = new History(store, (id) => {
   store.pick(id);
   location.hash = "#live";
 });
-new Drop(store, live, () => (location.hash = "#live"));
+new Drop(store, live);
 
 // Results as they come.
 live.addEventListener("result", ({ detail: result }) => {
@@ -50,13 +50,7 @@ live.addEventListener("result", ({ detail: result }) => {
 live.addEventListener("opened", () => attempt(() => sync.catchUp()));
 
 // The service is there: for the first time, or again.
-health.addEventListener("back", () => attempt(async () => {
-  await model.refresh();
-  if (live.open) await sync.catchUp();
-  else live.renew();
-  if (!store.shown) await begin();
-  picture.retry();
-}));
+health.addEventListener("back", () => attempt(arrive));
 
 model.addEventListener("changed", ({ detail }) => {
   for (const part of [...parts, history]) part.model = detail;
@@ -117,6 +111,7 @@ listen({
 
 onUnauthorized((why) => {
   health.waitsForKey = true;
+  live.stop();
   ask(why, () => {
     health.waitsForKey = false;
     live.renew();
@@ -127,7 +122,18 @@ onUnauthorized((why) => {
 ramp($("camramp"), inferno);
 view();
 health.start();
-setInterval(() => attempt(() => sync.refresh()), REFRESH_MS);
+// What failed on arrival is tried again until it is there.
+setInterval(() => {
+  if (!$("login").open) attempt(() => (model.current && store.shown ? sync.refresh() : arrive()));
+}, REFRESH_MS);
+
+async function arrive() {
+  if (live.open) attempt(() => sync.catchUp());
+  else if (!live.alive) live.renew();
+  await model.refresh();
+  if (!store.shown) await begin();
+  picture.retry();
+}
 
 /** The newest series, at its last field of view; the scan takes over when it goes on. */
 async function begin() {

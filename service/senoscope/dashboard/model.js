@@ -52,7 +52,7 @@ export class Model extends EventTarget {
       ["name", `${model.name} ${model.version}`],
       ["digest", model.digest.slice(0, 16)],
       ["made", date(Date.parse(manifest.created))],
-      ["for", manifest.intended_use],
+      ["intended use", manifest.intended_use],
       ["classes", `${manifest.ensemble.classes.join(", ")}; ${manifest.ensemble.classes[1]} above ${manifest.ensemble.threshold}`],
       ["field of view", `${manifest.input.height} × ${manifest.input.width} pixels of ${manifest.input.pixel_size_um ?? "?"} µm: ${manifest.input.channels.map(({ name }) => name).join(", ")}`],
       ["metrics", metrics(manifest.metrics)],
@@ -152,5 +152,5 @@ export class Model extends EventTarget {
 
 function metrics(found) {
   const rows = Object.entries(found ?? {}).filter(([, value]) => typeof value === "number");
-  return rows.map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(3)}`).join(", ") || "none were recorded";
+  return rows.map(([name, value]) => `${name.replaceAll("_", " ")} ${Number.isInteger(value) ? value : value.toFixed(3)}`).join(", ") || "none were recorded";
 }

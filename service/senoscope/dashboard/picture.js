@@ -93,7 +93,7 @@ export class Picture extends EventTarget {
         const id = this.#wanted;
         const [result, pixels] = await Promise.all([this.#result(id), pixelsOf(id)]);
         // A scan that is faster than the pictures come goes on from picture to picture all the same.
-        if (id !== this.#wanted && !this.#store.follow) continue;
+        if (id !== this.#wanted && (this.#wanted === null || !this.#store.follow)) continue;
         this.#shown = { result, pixels, stretch: pixels && contrast(pixels) };
         this.#controls();
         this.dispatchEvent(new CustomEvent("shown", { detail: result }));
@@ -162,7 +162,9 @@ export class Picture extends EventTarget {
   #paint({ result, pixels, stretch }) {
     const { height, width } = pixels ?? this.#size();
     const range = result.normalization;
-    const bounds = $("contrast").value === "auto" ? stretch : range.low.map((low, c) => [low, range.high[c]]);
+    const own = range.low.map((low, c) => [low, range.high[c]]);
+    // What is the same everywhere has no contrast to be stretched.
+    const bounds = $("contrast").value === "auto" && stretch ? stretch.map(([low, high], c) => (high > low ? [low, high] : own[c])) : own;
     const channels = pixels?.channels.map((channel, c) => scaled(channel, bounds[c])) ?? [];
     const network = $("network").value;
     const grids = result.gradcam.grids;
@@ -219,6 +221,7 @@ export class Picture extends EventTarget {
     const box = this.#box;
     const perPixel = Math.min(box.width / width, box.height / height);
     const um = BARS_UM.findLast((length) => length / pixelUm < width / 4) ?? BARS_UM[0];
+    $("scale").hidden = um / pixelUm > width || um / pixelUm < 1; // no microscope's pixels
     $("scale").style.width = `${(um / pixelUm) * perPixel}px`;
     $("scale").style.left = `${(box.width - width * perPixel) / 2 + 12}px`;
     $("scale").style.bottom = `${(box.height - height * perPixel) / 2 + 10}px`;

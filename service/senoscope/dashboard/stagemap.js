@@ -4,6 +4,7 @@ import { $, fitted, say, sized, throttled } from "./dom.js";
 import { css, grey, ramp, viridis } from "./colormaps.js";
 
 const MARGIN = 12;
+const LEAST_PX = 5;
 const COLUMNS = 8; // of fields of view without a place
 
 export class StageMap {
@@ -70,7 +71,9 @@ export class StageMap {
 
   #box({ x, y, w, h }) {
     const { scale, left, top } = this.#scale;
-    return [x * scale + left, y * scale + top, w * scale, h * scale];
+    // Few fields of view far from each other are to be seen and hit all the same.
+    const [width, height] = [Math.max(LEAST_PX, w * scale), Math.max(LEAST_PX, h * scale)];
+    return [(x + w / 2) * scale + left - width / 2, (y + h / 2) * scale + top - height / 2, width, height];
   }
 
   /** The tile there that was scanned last. */

@@ -10,6 +10,8 @@ const MOST_RESULTS = 96;
 const MOST_COLLECTIONS = 80;
 // Series that keep their fields of view here; others fetch them again when they are shown again.
 const MOST_KEPT = 3;
+// So long nothing must have come of one microscope before the page follows another.
+const OTHER_MICROSCOPE_MS = 10_000;
 
 /** The key of the collection that a result belongs to. */
 export const keyOf = ({ source }) => (source.series_uid ? `series:${source.series_uid}` : "uploads");
@@ -28,7 +30,7 @@ function entryOf(result) {
     place: source.position_um ? { x: source.position_um.x, y: source.position_um.y } : null,
     pixelUm: source.pixel_size_um ?? null,
     totalMs: timing.total,
-    late: !result.deadline_met,
+    late: source.kind === "stream" && !result.deadline_met, // nobody waits for a posted stack by the frame
     // The starter's flag is on every result and told once for all of them.
     flags: flags.filter(({ code }) => code !== "not_for_science").map(({ code, channel }) => (channel ? `${code}:${channel}` : code)),
     madeAt: madeAt(result.id),
@@ -101,7 +103,7 @@ export class Store extends EventTarget {
     if (!found) {
       found = new Collection(key, kind, title);
       this.collections.set(key, found);
-      this.#letGo();
+      this.#letGo(found);
       this.#tell("collections");
     } else if (title && found.title !== title) {
       found.title = title;
@@ -118,7 +120,9 @@ export class Store extends EventTarget {
     );
     this.#remember(result);
     if (!collection.add(result)) return;
-    if (this.follow && source.kind === "stream") {
+    collection.instrument = source.instrument;
+    collection.heardAt = Date.now();
+    if (this.follow && source.kind === "stream" && !this.#keeps(collection)) {
       if (this.shown !== collection) this.show(collection);
       this.select(result.id);
     }
@@ -147,6 +151,7 @@ export class Store extends EventTarget {
     this.selected = null;
     this.#tell("collections");
     this.#tell("entries");
+    this.#tell("selected");
   }
 
   select(id) {
@@ -174,6 +179,12 @@ export class Store extends EventTarget {
     this.#tell("follow");
   }
 
+  /** Whether the series of one microscope goes on while another microscope scans too. */
+  #keeps({ instrument }) {
+    const { shown } = this;
+    return shown?.heardAt && shown.instrument !== instrument && Date.now() - shown.heardAt < OTHER_MICROSCOPE_MS;
+  }
+
   #remember(result) {
     if (!result.gradcam?.grids) return;
     this.#results.delete(result.id);
@@ -181,10 +192,11 @@ export class Store extends EventTarget {
     if (this.#results.size > MOST_RESULTS) this.#results.delete(this.#results.keys().next().value);
   }
 
-  #letGo() {
+  #letGo(fresh) {
     for (const [key, collection] of this.collections) {
       if (this.collections.size <= MOST_COLLECTIONS) return;
-      if (collection !== this.shown && collection.kind === "series") this.collections.delete(key);
+      const stays = collection === this.shown || collection === fresh || collection.kind === "uploads";
+      if (!stays) this.collections.delete(key);
     }
   }
 

@@ -29,10 +29,12 @@ export class Sync {
       if (error instanceof Problem && error.code === "log_unavailable") this.problem = error.message;
       throw error;
     }
+    let renamed = false;
     for (const summary of [...summaries].reverse()) {
-      const collection = this.#store.collection(`series:${summary.series_uid}`, "series", summary.series_id ?? "series without a name");
+      const collection = this.#store.collection(`series:${summary.series_uid}`, "series", summary.series_id || "series without a name");
       const changed = JSON.stringify(collection.summary) !== JSON.stringify(summary);
       collection.summary = summary;
+      renamed ||= changed;
       if (changed && collection === this.#store.shown) this.#store.dispatchEvent(new Event("entries"));
     }
     const told = new Set(summaries.map(({ series_uid: uid }) => `series:${uid}`));
@@ -40,6 +42,7 @@ export class Sync {
       // Of another service at this address, or of a run log that is gone.
       if (collection.summary?.live && !told.has(collection.key)) collection.summary = { ...collection.summary, live: false };
     }
+    if (renamed) this.#store.dispatchEvent(new Event("collections"));
     const { shown } = this.#store;
     if (shown?.kind === "series" && shown.summary && shown.complete) {
       const missing = logged(shown.summary) > shown.entries.length;
