@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 FENCE = re.compile(r"^(?P<margin> *)```(?P<language>\S*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LOOPBACK_UP = """
 import fcntl, os, socket, struct, sys
@@ -100,6 +102,7 @@ class Terminal:
         self._notes = folder.with_name(f"{folder.name}-terminal")
         self._notes.mkdir()
         self._count = 0
+        self._stuck = False  # in a command that takes too long
         self._background: dict[str, Path] = {}
         shell = ["bash", "--noprofile", "--norc"]
         alone = ["unshare", "--net", "--map-root-user", sys.executable, "-c", _LOOPBACK_UP]
@@ -117,6 +120,7 @@ class Terminal:
         code = self._code(note, timeout_s)
         output = Path(f"{note}.out").read_text(encoding="utf-8", errors="replace")
         if code is None:
+            self._stuck = True
             raise Failed(f"not done after {timeout_s:g} s: {command}\n{output[-3000:]}")
         if code != expected:
             raise Failed(f"exit code {code}: {command}\n{output[-3000:]}")
@@ -162,15 +166,15 @@ class Terminal:
 
     def close(self) -> None:
         """End everything that was started."""
-        for kind in list(self._background):
-            with contextlib.suppress(Failed):
-                self.stop(kind)
-        self._type("exit")
-        try:
-            self._shell.wait(5)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._shell.pid, signal.SIGKILL)
-            self._shell.wait()
+        if not self._stuck:
+            for kind in list(self._background):
+                with contextlib.suppress(Failed):
+                    self.stop(kind)
+        left = [self._shell.pid, *(child.pid for child in psutil.Process(self._shell.pid).children(True))]
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self._shell.wait()
         assert self._shell.stdin
         with contextlib.suppress(BrokenPipeError):
             self._shell.stdin.close()

@@ -17,7 +17,7 @@ import tifffile
 
 from browsing import Seat
 from senoscope_client.synthetic import synthesize
-from serving import start_server, stop_server
+from serving import Server, start_server, stop_server
 
 pytestmark = [pytest.mark.system("chromium"), pytest.mark.networks, pytest.mark.timeout(500)]
 
@@ -35,23 +35,23 @@ def brightest(at: Seat) -> tuple[float, float]:
     return box["x"] + float(x), box["y"] + float(y)
 
 
+def scan(server: Server, series: str) -> subprocess.Popen[bytes]:
+    """A simulated microscope, slow enough for this machine to follow."""
+    compute_ms = httpx.get(f"{server.url}/v1/model").json()["engine"]["compute_ms"]
+    rate_hz = min(max(0.5, 600 / compute_ms), 2.0)
+    command = [sys.executable, "-m", "senoscope_client.cli", "publish", "--synthetic", "--json"]
+    command += ["--endpoint", server.frames, "--rate", f"{rate_hz:.3f}", "--seed", "2023", "--series", series]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def end(microscope: subprocess.Popen[bytes]) -> None:
+    microscope.terminate()
+    microscope.communicate(timeout=20)
+
+
 def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path: Path, seat) -> None:
     server = start_server(starter_ensemble, tmp_path / "log.txt", "--live-queue", "64")
-    # About half of what this machine can do: live frames come before a dropped stack.
-    compute_ms = httpx.get(f"{server.url}/v1/model").json()["engine"]["compute_ms"]
-    rate_hz = min(max(0.5, 500 / compute_ms), 2.0)
-    command = [sys.executable, "-m", "senoscope_client.cli", "publish", "--synthetic", "--json"]
-    command += [
-        "--endpoint",
-        server.frames,
-        "--rate",
-        f"{rate_hz:.3f}",
-        "--seed",
-        "2023",
-        "--series",
-        "plate 3",
-    ]
-    microscope = subprocess.Popen(command, stdout=subprocess.PIPE)
+    microscope = scan(server, "plate 3")
     try:
         # Open, and watch 20 fields of view.
         at = seat(server.url)
@@ -94,7 +94,8 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         told = {row["id"]: float(row["probability"]) for row in rows if row["id"] in by_id}
         assert told == pytest.approx(by_id, abs=1e-6)
 
-        # Drop a stack: the same view.
+        # The scan is over. Drop a stack: the same view.
+        end(microscope)
         stack = np.stack([synthesize(77, n).pixels for n in range(3)])
         path = tmp_path / "yesterday.tif"
         tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"})
@@ -109,7 +110,8 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
             at.page.keyboard.press("ArrowRight")
         assert labels == truth
 
-        # Calibrate on what is scanned now.
+        # The next plate: calibrate on what is scanned now.
+        microscope = scan(server, "plate 4")
         at.page.get_by_role("link", name="Model and range").click()
         at.page.get_by_role("spinbutton", name="Fields of view").fill("5")
         at.page.get_by_role("button", name="Calibrate from the stream").click()
@@ -117,11 +119,9 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         assert httpx.get(f"{server.url}/v1/normalization").json()["source"] == "session"
         at.page.get_by_role("link", name="Live").click()
         at.page.get_by_role("button", name="Follow").click()
-        at.until(lambda: "plate 3" in at.text("#where"), 20)
-        at.page.wait_for_timeout(1500)
-        newest = httpx.get(f"{server.url}/v1/results?kind=stream&limit=1").json()["results"][0]
-        assert newest["normalization"]["source"] == "session"
+        at.until(lambda: "plate 4" in at.text("#where"), 20)
+        newest = f"{server.url}/v1/results?kind=stream&limit=1"
+        at.until(lambda: httpx.get(newest).json()["results"][0]["normalization"]["source"] == "session", 60)
     finally:
-        microscope.terminate()
-        microscope.communicate(timeout=20)
+        end(microscope)
         stop_server(server)
