@@ -134,7 +134,7 @@ class Terminal:
         self._type(f"{{ . {note}; echo $? > {note}.code; }} > {note}.out 2>&1 < /dev/null &")
         self._type(f"echo $! > {note}.new; mv {note}.new {note}.pid")
 
-    def wait_for(self, kind: str, probe: str, timeout_s: float = 60) -> None:
+    def wait_for(self, kind: str, probe: str, timeout_s: float = 200) -> None:
         """Until a command succeeds which tells that what was started is ready."""
         deadline = time.monotonic() + timeout_s
         while True:

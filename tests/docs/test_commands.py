@@ -355,7 +355,8 @@ def _do(terminal: Terminal, step: Step, folder: Path, code: int = 0) -> None:
     training = re.search(r"senoscope-train run (\S+)", command)
     if training:
         _make_small(folder / training[1])
-        for kind in terminal.running():  # training takes the whole processor, so a reader ends them first
+        # Training takes the whole processor, so a reader ends them first: what was begun last, first.
+        for kind in reversed([*terminal.running()]):
             terminal.stop(kind)
     kinds = [kind for kind, pattern in GOES_ON.items() if pattern.search(_uncommented(step.command))]
     for kind in kinds:
