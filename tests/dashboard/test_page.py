@@ -146,7 +146,7 @@ def test_paused_one_looks_at_what_one_likes(server: Server, seat) -> None:
         timeline = at.page.locator("#timeline")
         timeline.click(position={"x": 30, "y": 20})
         at.until(lambda: "FOV 0" in at.text("#where"))
-        assert "field of view 0" in (timeline.get_attribute("aria-valuetext") or "")
+        at.until(lambda: "field of view 0" in (timeline.get_attribute("aria-valuetext") or ""))
         at.page.get_by_role("button", name="Follow").click()
         at.until(lambda: "FOV 11" in at.text("#where"))
 
