@@ -112,7 +112,7 @@ def test_open_pages_stay_open_and_tell_nothing(keyed: Keyed) -> None:
     assert httpx.get(f"{keyed.url}/readyz").json() == {"status": "ready"}
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/model", "/v1/stream", "/v1/nowhere", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/v1/results", "/v1/model", "/v1/stream", "/v1/nowhere", "/openapi.json"])
 @pytest.mark.parametrize(
     "headers",
     [
