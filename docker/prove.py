@@ -241,6 +241,8 @@ def try_it(proof: Proof, key: str, port: int) -> None:
         data = f"@{npy(proof.work / 'fov.npy')}"
         refused = curl("--data-binary", data, f"{url}/v1/classify")
         proof.claim("without a key: 401", refused[0] == 401, refused)
+        page = curl(f"{url}/")
+        proof.claim("the dashboard is served", page[0] == 200 and "<title>Senoscope</title>" in page[1], page)
         answer = curl(*bearer, "--data-binary", data, f"{url}/v1/classify?cam=grid")
         results = json.loads(answer[1]) if answer[0] == 200 else {}
         shown = re.findall(r'"(?:label|probability)":[^,]+', answer[1])[:2]

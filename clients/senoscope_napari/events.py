@@ -39,6 +39,8 @@ class EnsembleFacts:
     ----------
     channels, networks : tuple of str
         Names.
+    positive : str
+        The class that probabilities are of.
     height, width : int
         Of a field of view, in pixels.
     pixel_size_um : float
@@ -50,6 +52,7 @@ class EnsembleFacts:
     digest: str
     channels: tuple[str, ...]
     networks: tuple[str, ...]
+    positive: str
     height: int
     width: int
     pixel_size_um: float
@@ -65,6 +68,7 @@ class EnsembleFacts:
             digest=model["digest"],
             channels=tuple(channel["name"] for channel in wanted["channels"]),
             networks=tuple(network["name"] for network in manifest["networks"]),
+            positive=manifest["ensemble"]["classes"][1],
             height=wanted["height"],
             width=wanted["width"],
             pixel_size_um=wanted["pixel_size_um"],

@@ -102,10 +102,10 @@ class Panel(QWidget):
         """None: the ensemble."""
         return self.network.currentText() if self.network.currentIndex() > 0 else None
 
-    def show_result(self, result: Result) -> None:
-        """What the ensemble says of the field of view that is shown."""
+    def show_result(self, result: Result, positive: str) -> None:
+        """What the ensemble, which looks for the class ``positive``, says of what is shown."""
         # The two ends of viridis, which the stage map is drawn in.
-        colour = "#fde725" if result.label == "senescent" else "#8f7ee8"
+        colour = "#fde725" if result.label == positive else "#8f7ee8"
         self._show_probability(f"{result.probability:.2f}", colour)
         self.label.setText(result.label)
         self.origin.setText(origin(result))

@@ -209,7 +209,8 @@ class SenoscopeWidget(QWidget):
 
     def _show(self, result: Result, placement: Placement, shape: tuple[int, int]) -> None:
         self.shown = result, placement, shape
-        self.panel.show_result(result)
+        assert self.facts is not None
+        self.panel.show_result(result, self.facts.positive)
         self._show_gradcam()
         self._aim()
 

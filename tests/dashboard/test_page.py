@@ -6,6 +6,8 @@ import base64
 import csv
 import io
 import re
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +16,14 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
+import zmq
+from playwright.sync_api import Browser, Route
 
 import miniature as mini
 from browsing import Seat
-from senoscope.keys import add_key
+from senoscope.keys import add_key, revoke_key
 from senoscope_client import FramePublisher, Position
+from senoscope_client.wire import ImageHeader, Timestamp, encode
 from serving import Server, start_server, stop_server
 
 pytestmark = pytest.mark.system("chromium")
@@ -69,6 +74,10 @@ class Scan:
         while len(results := logged(self._server, self.uid)) < self.sent:
             pass
         return results
+
+
+def live_clients(server: Server, headers: dict[str, str]) -> int:
+    return httpx.get(f"{server.url}/v1/stream", headers=headers).json()["live_clients"]["connected"]
 
 
 def logged(server: Server, uid: object) -> list[dict]:
@@ -241,6 +250,99 @@ def test_an_earlier_series_is_opened_again(server: Server, seat) -> None:
         at.until(lambda: "today · FOV 2" in at.text("#where") and at.seen() == 3)
 
 
+def test_one_of_two_microscopes_is_followed(server: Server, seat) -> None:
+    """Both on one stream, as through a proxy: what the other scans is recorded, and takes nothing away."""
+    at = seat(server.url)
+    with zmq.Context.instance().socket(zmq.XPUB) as socket:
+        socket.bind(server.frames)
+        assert socket.poll(10_000)
+        uids = {"nlo-1": uuid.uuid4(), "nlo-2": uuid.uuid4()}
+        pixels = mini.bright()
+        for frame in range(3):
+            for instrument, uid in uids.items():
+                header = ImageHeader(
+                    instrument=instrument,
+                    series_id=f"series of {instrument}",
+                    series_uid=uid,
+                    frame=frame,
+                    shape=pixels.shape,
+                    dtype="uint16",
+                    channels=("SRS", "TPEF", "Transmission"),
+                    timestamp=Timestamp.from_ns(time.time_ns()),
+                    pixel_size_um=0.35,
+                )
+                socket.send_multipart(encode(header, pixels))
+                at.until(lambda: f"series of nlo-1 · FOV {frame}" in at.text("#where"))  # noqa: B023
+        while len(logged(server, uids["nlo-2"])) < 3:
+            at.page.wait_for_timeout(50)
+        at.page.wait_for_timeout(300)
+        assert "series of nlo-1 · FOV 2" in at.text("#where")
+
+
+def test_an_empty_list_shows_no_verdict(server: Server, seat) -> None:
+    with Scan(server) as scan:
+        scan.go((900,))
+        at = seat(server.url)
+        at.until(lambda: at.text("#label") == "senescent")
+        publisher = scan.publisher
+        publisher.end_series()
+        empty = publisher.start_series("nothing in it")
+        at.until(lambda: at.page.locator(f"#series option[value='series:{empty}']").count() == 1)
+        at.page.get_by_label("Series", exact=True).select_option(f"series:{empty}")
+        at.until(lambda: at.text("#label") == "\N{EN DASH}" and at.page.locator("#empty").is_visible())
+
+
+def test_what_fails_when_the_page_opens_is_tried_again(server: Server, seat, browser: Browser) -> None:
+    lost = []
+
+    def lose_once(route: Route) -> None:
+        if route.request.url in lost:
+            route.fallback()
+        else:
+            lost.append(route.request.url)
+            route.abort()
+
+    with Scan(server) as scan:
+        scan.go((900,))
+        context = browser.new_context()
+        page = context.new_page()
+        for path in ("v1/model", "v1/models", "v1/normalization", "v1/series?limit=50"):
+            page.route(f"{server.url}/{path}", lose_once)
+        page.goto(server.url)
+        at = Seat(page)
+        at.until(lambda: at.text("#label") == "senescent" and "Connected" in at.text("#connection"), 20)
+        assert len(lost) == 4
+        scan.go((60,))
+        at.until(lambda: at.text("#label") == "control")
+        context.close()
+
+
+def test_a_list_that_is_pointed_at_stands_still(server: Server, seat) -> None:
+    with Scan(server) as scan:
+        scan.go((900, 60))
+        at = seat(f"{server.url}/#history")
+        rows = at.page.locator("#rows tr")
+        at.until(lambda: rows.count() == 2)
+        rows.first.hover()
+        scan.go((900, 900))
+        at.until(lambda: "wait until you leave" in at.text("#page"))
+        assert rows.count() == 2
+        at.page.mouse.move(5, 5)
+        at.until(lambda: rows.count() == 4)
+
+
+def test_fields_of_view_far_from_each_other_are_seen_and_hit(server: Server, seat) -> None:
+    at = seat(server.url)
+    with Scan(server) as scan:
+        for n, (x, y) in enumerate(((0, 0), (99_000, 0), (0, 63_000), (99_000, 63_000))):
+            scan.publisher.publish(mini.bright(level=900 - n), position_um=Position(x=x, y=y, z=0.0))
+            at.until(lambda n=n: at.seen() == n + 1)
+        at.until(lambda: "FOV 3" in at.text("#where"))
+        at.page.wait_for_timeout(300)
+        at.page.mouse.click(*centre_of(at, 0, 0, 60, 60))
+        at.until(lambda: "FOV 0" in at.text("#where"))
+
+
 def test_a_stack_is_dropped_on_the_page(server: Server, seat, tmp_path: Path) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
@@ -272,6 +374,17 @@ def test_a_stack_is_dropped_on_the_page(server: Server, seat, tmp_path: Path) ->
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     assert [row["file"] for row in rows] == ["stack.tif"] * 4
     assert sorted(row["frame"] for row in rows) == ["0", "1", "2", "3"]
+
+
+def test_whoever_goes_on_to_another_view_is_not_taken_away(server: Server, seat, tmp_path: Path) -> None:
+    at = seat(server.url)
+    at.until(lambda: at.text("#connection").endswith("Connected"))
+    at.page.locator("#file").set_input_files(tiff(tmp_path, (900, 60) * 20))
+    at.page.get_by_role("link", name="Model and range").click()
+    at.until(lambda: "is classified: 40 fields of view, under Live" in at.text("#toasts"))
+    assert at.page.locator("#model").is_visible()
+    at.page.get_by_role("link", name="Live").click()
+    at.until(lambda: at.seen() == 40)
 
 
 def test_a_stack_that_nobody_can_read_is_refused_in_words(server: Server, seat, tmp_path: Path) -> None:
@@ -360,6 +473,11 @@ def test_a_key_is_asked_for(miniature: Path, seat, tmp_path: Path) -> None:
         at.until(lambda: at.text("#connection").endswith("Connected"))
         at.page.locator("#file").set_input_files(tiff(tmp_path, (900,)))
         at.until(lambda: "needs classify" in at.text("#toasts"))
+        # Revoked under the open page, which then listens no longer.
+        revoke_key(file, "read")
+        at.until(lambda: login.is_visible() and "not known here" in at.text("#loginwhy"))
+        everything = {"Authorization": f"Bearer {add_key(file, 'all', ('admin',))}"}
+        at.until(lambda: live_clients(server, everything) == 0)
     finally:
         stop_server(server)
 

@@ -110,6 +110,9 @@ def test_the_table(method: str, path: str, scope: str | None) -> None:
 def test_open_pages_stay_open_and_tell_nothing(keyed: Keyed) -> None:
     assert httpx.get(f"{keyed.url}/livez").json() == {"status": "alive"}
     assert httpx.get(f"{keyed.url}/readyz").json() == {"status": "ready"}
+    page = httpx.get(f"{keyed.url}/")
+    assert page.status_code == 200
+    assert page.text == httpx.get(f"{keyed.url}/", headers=bearer(keyed.admin)).text
 
 
 @pytest.mark.parametrize("path", ["/v1/results", "/v1/model", "/v1/stream", "/v1/nowhere", "/openapi.json"])

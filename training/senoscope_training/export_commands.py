@@ -58,13 +58,14 @@ def export(
     from senoscope_training.systems import NETWORKS
 
     told: dict[str, Any] = {
+        "author": author,
+        "fold": fold,
         "intended_use": intended_use,
+        "jobs": jobs,
         "licence": licence,
         "name": name,
-        "fold": fold,
         "run": run,
     }
-    told |= {"author": author, "jobs": jobs}
     given = {option: value for option, value in told.items() if value is not None}
     _one_source(experiment, ensemble, bioimageio, given)
     options = ExportOptions(
@@ -87,9 +88,8 @@ def export(
         *(ExperimentError, DataSetError, ParityError, WorkerDied),
         *(EnsembleError, PackageError, OSError),
     ) as error:
-        words = str(error).replace("--model takes", "--ensemble takes")
         finished = f" ({made[0]} is complete)" if made else ""
-        print(f"senoscope-train: {words}{finished}", file=sys.stderr)
+        print(f"senoscope-train: {error}{finished}", file=sys.stderr)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         left = f"{made[0]} is complete, the package is not there" if made else "nothing was left behind"

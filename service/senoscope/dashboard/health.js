@@ -44,11 +44,6 @@ export class Health extends EventTarget {
     this.#tell();
   }
 
-  /** The latest state of `/v1/stream`. */
-  get stream() {
-    return this.#stream;
-  }
-
   latency({ timing_ms: timing, deadline_met: met }) {
     this.#latencies.push(timing.total);
     if (this.#latencies.length > LATENCIES) this.#latencies.shift();
@@ -89,7 +84,7 @@ export class Health extends EventTarget {
   }
 
   #count({ receiver, live }) {
-    const received = receiver ? sum({ image: receiver.messages.image ?? 0 }) : 0;
+    const received = receiver?.messages.image ?? 0;
     if (received !== this.#received.count) this.#received = { count: received, at: Date.now() };
     this.#rates.push([performance.now(), live.classified]);
     if (this.#rates.length > 11) this.#rates.shift();

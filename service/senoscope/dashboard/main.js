@@ -71,10 +71,9 @@ store.addEventListener("collections", () => {
   choose($("series"), all.length ? all.map((one) => [one.key, titleOf(one)]) : [["", "No series yet"]]);
   if (store.shown) $("series").value = store.shown.key;
 });
+store.addEventListener("entries", throttled(() => say($("progress"), store.shown ? progressOf(store.shown) : "–"), 100));
 store.addEventListener("entries", () => {
-  const { shown } = store;
-  say($("progress"), shown ? progressOf(shown) : "–");
-  if (shown && !shown.complete) attempt(() => sync.fill(shown));
+  if (store.shown && !store.shown.complete) attempt(() => sync.fill(store.shown));
 });
 store.addEventListener("follow", () => {
   $("follow").setAttribute("aria-pressed", store.follow);

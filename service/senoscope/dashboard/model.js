@@ -1,6 +1,6 @@
 // The ensemble and the intensity range in force; changing the one, calibrating the other.
 
-import { headers, json, send } from "./api.js";
+import { json, send } from "./api.js";
 import { $, choose, el, facts, say } from "./dom.js";
 import { count, date } from "./format.js";
 
@@ -18,7 +18,7 @@ export class Model extends EventTarget {
     $("calibrate").addEventListener("submit", (event) => this.#calibrate(event));
     $("calibratefile").onclick = () => $("calibrationfile").click();
     $("calibrationfile").addEventListener("change", () => this.#calibrateWith($("calibrationfile").files[0]));
-    $("uncalibrate").onclick = () => this.#act("Taken back: the model's own range is in force.", () => send("v1/normalization", "DELETE"));
+    $("uncalibrate").onclick = () => this.#act("Going back…", "The model's own range is in force.", () => send("v1/normalization", "DELETE"));
   }
 
   get current() {
@@ -106,7 +106,8 @@ export class Model extends EventTarget {
   async #calibrate(event) {
     event.preventDefault();
     const before = this.#range?.session?.calibrated_at;
-    const begun = await this.#act("Waiting for the next fields of view…", () =>
+    const waiting = "Waiting for the next fields of view…";
+    const begun = await this.#act(waiting, waiting, () =>
       json(`v1/normalization/calibrate?fovs=${$("fovs").value}`, { method: "POST" }));
     if (begun && !this.#polling) await this.#await(before);
   }
@@ -114,9 +115,8 @@ export class Model extends EventTarget {
   async #calibrateWith(file) {
     if (!file) return;
     $("calibrationfile").value = "";
-    say($("calibration"), `Sending ${file.name}…`);
-    await this.#act(`Calibrated with ${file.name}.`, () =>
-      json("v1/normalization/calibrate", { method: "POST", body: file, timeoutMs: 300_000, headers: { ...headers(), "Content-Type": file.type || "application/octet-stream" } }));
+    await this.#act(`Sending ${file.name}…`, `Calibrated with ${file.name}.`, () =>
+      json("v1/normalization/calibrate", { method: "POST", body: file, timeoutMs: 300_000, headers: { "Content-Type": file.type || "application/octet-stream" } }));
   }
 
   /** Until the calibration that was begun is done, or is no longer. */
@@ -138,10 +138,12 @@ export class Model extends EventTarget {
     }
   }
 
-  async #act(done, act) {
+  async #act(doing, done, act) {
     try {
+      say($("calibration"), doing);
+      const range = await act();
       say($("calibration"), done);
-      this.#show(await act());
+      this.#show(range); // which may tell more
       return true;
     } catch (error) {
       say($("calibration"), `Nothing was changed: ${error.message}`);

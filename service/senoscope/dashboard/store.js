@@ -14,7 +14,7 @@ const MOST_KEPT = 3;
 const OTHER_MICROSCOPE_MS = 10_000;
 
 /** The key of the collection that a result belongs to. */
-export const keyOf = ({ source }) => (source.series_uid ? `series:${source.series_uid}` : "uploads");
+const keyOf = ({ source }) => (source.series_uid ? `series:${source.series_uid}` : "uploads");
 
 /** What lists, the timeline and the map need of a result. */
 function entryOf(result) {
@@ -38,11 +38,16 @@ function entryOf(result) {
 }
 
 /** Fields of view that belong together, in the order in which they were classified. */
-export class Collection {
+class Collection {
   /** @param {"series" | "uploads" | "stack"} kind */
   constructor(key, kind, title) {
     Object.assign(this, { key, kind, title, entries: [], complete: false, summary: null });
     this.known = new Map();
+  }
+
+  /** Whether what the log has more than this page cannot be held here. */
+  get full() {
+    return this.entries.length >= MOST_ENTRIES;
   }
 
   get uid() {
@@ -127,6 +132,27 @@ export class Store extends EventTarget {
       this.select(result.id);
     }
     if (collection === this.shown) this.#tell("entries");
+  }
+
+  /** What the service says of its series, newest first; those that it knows no longer scan no longer. */
+  describe(summaries) {
+    const told = new Set(summaries.map(({ series_uid: uid }) => `series:${uid}`));
+    let [changed, shown] = [false, false];
+    const note = (collection, summary) => {
+      if (JSON.stringify(collection.summary) === JSON.stringify(summary)) return;
+      collection.summary = summary;
+      changed = true;
+      shown ||= collection === this.shown;
+    };
+    for (const summary of [...summaries].reverse()) {
+      note(this.collection(`series:${summary.series_uid}`, "series", summary.series_id || "series without a name"), summary);
+    }
+    for (const collection of this.collections.values()) {
+      // Of another service at this address, or of a run log that is gone.
+      if (collection.summary?.live && !told.has(collection.key)) note(collection, { ...collection.summary, live: false });
+    }
+    if (changed) this.#tell("collections");
+    if (shown) this.#tell("entries");
   }
 
   /** Earlier results, out of the run log. */

@@ -1,6 +1,6 @@
 // Keeping what the page shows complete: series and their results out of the run log, whatever was missed.
 
-import { json, Problem } from "./api.js";
+import { json } from "./api.js";
 
 const PAGE = 1000;
 const MOST_PAGES = 50;
@@ -11,9 +11,7 @@ const logged = (summary) => Object.values(summary.labels).reduce((sum, n) => sum
 export class Sync {
   #store;
   #filling = new Map();
-  #short = new Map();
-  /** Why nothing comes out of the run log, if that is so. */
-  problem = null;
+  #short = new Set();
 
   constructor(store) {
     this.#store = store;
@@ -21,34 +19,14 @@ export class Sync {
 
   /** The series that the service knows; the shown one is completed if results of it are missing here. */
   async refresh() {
-    let summaries;
-    try {
-      ({ series: summaries } = await json(`v1/series?limit=${MOST_SERIES}`));
-      this.problem = null;
-    } catch (error) {
-      if (error instanceof Problem && error.code === "log_unavailable") this.problem = error.message;
-      throw error;
-    }
-    let renamed = false;
-    for (const summary of [...summaries].reverse()) {
-      const collection = this.#store.collection(`series:${summary.series_uid}`, "series", summary.series_id || "series without a name");
-      const changed = JSON.stringify(collection.summary) !== JSON.stringify(summary);
-      collection.summary = summary;
-      renamed ||= changed;
-      if (changed && collection === this.#store.shown) this.#store.dispatchEvent(new Event("entries"));
-    }
-    const told = new Set(summaries.map(({ series_uid: uid }) => `series:${uid}`));
-    for (const collection of this.#store.collections.values()) {
-      // Of another service at this address, or of a run log that is gone.
-      if (collection.summary?.live && !told.has(collection.key)) collection.summary = { ...collection.summary, live: false };
-    }
-    if (renamed) this.#store.dispatchEvent(new Event("collections"));
+    const { series: summaries } = await json(`v1/series?limit=${MOST_SERIES}`);
+    this.#store.describe(summaries);
     const { shown } = this.#store;
     if (shown?.kind === "series" && shown.summary && shown.complete) {
-      const missing = logged(shown.summary) > shown.entries.length;
+      const missing = logged(shown.summary) > shown.entries.length && !shown.full;
       // What was logged a moment ago is still on its way here: missing twice is missing.
-      if (missing && this.#short.get(shown.key) !== undefined) await this.fill(shown, { again: true });
-      if (missing) this.#short.set(shown.key, true);
+      if (missing && this.#short.has(shown.key)) await this.fill(shown, { again: true });
+      if (missing) this.#short.add(shown.key);
       else this.#short.delete(shown.key);
     }
     return summaries;

@@ -43,5 +43,5 @@ def find_ensemble(model: str, models_dir: Path) -> Path:
     raise EnsembleError(
         Path(model) if Path(model).is_dir() else named,
         f"no ensemble here; {there}. `senoscope-train starter` makes the starter ensemble; "
-        "--model takes a name in --models-dir, or the path of a folder",
+        "an ensemble is told by its name in --models-dir, or by the path of its folder",
     )
