@@ -367,13 +367,23 @@ def test_a_stack_is_dropped_on_the_page(server: Server, seat, tmp_path: Path) ->
     at.until(lambda: "stack.tif · FOV 1" in at.text("#where"))
     assert at.text("#label") == "control"
     at.shoot("stack")
-    # Somebody else's stack in between is not in the export of this one.
-    httpx.post(f"{server.url}/v1/classify", content=path.read_bytes()).raise_for_status()
     with at.page.expect_download() as download:
         at.page.locator("#live").get_by_role("button", name="Export CSV").click()
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     assert [row["file"] for row in rows] == ["stack.tif"] * 4
     assert sorted(row["frame"] for row in rows) == ["0", "1", "2", "3"]
+
+
+def test_what_others_posted_in_the_same_moment_is_not_in_the_export_of_a_stack(server: Server, seat) -> None:
+    mine, other = (str(uuid.uuid4()) for _ in range(2))
+    kept = seat(server.url).page.evaluate(
+        """async ([csv, mine]) => {
+            const { ofStack } = await import("./dashboard/history.js");
+            return ofStack(csv, { known: new Map([[mine, {}]]) });
+        }""",
+        [f"id,file\n{other},a.tif\n{mine},stack.tif\n{other},a.tif\n", mine],
+    )
+    assert kept == f"id,file\n{mine},stack.tif\n"
 
 
 def test_whoever_goes_on_to_another_view_is_not_taken_away(server: Server, seat, tmp_path: Path) -> None:

@@ -11,12 +11,58 @@ from pathlib import Path
 import httpx
 import pytest
 
+import miniature as mini
+from browsing import Seat
 from cutting import Cable
-from serving import free_port, start_server, stop_server
+from senoscope_client import FramePublisher
+from serving import Server, free_port, start_server, stop_server
 
 pytestmark = pytest.mark.system("chromium")
 
 RATE_HZ, CUT_S = 5.0, 10.0
+
+
+def in_the_history(at: Seat) -> set[str]:
+    at.page.get_by_role("link", name="History").click()
+    return set(at.page.locator("#rows tr").evaluate_all("rows => rows.map((row) => row.dataset.id)"))
+
+
+def in_the_log(server: Server) -> set[str]:
+    return {one["id"] for one in httpx.get(f"{server.url}/v1/results?limit=1000").json()["results"]}
+
+
+@pytest.mark.parametrize("hang_up", [True, False])
+def test_what_was_classified_while_the_page_was_cut_off_is_fetched(
+    miniature: Path, tmp_path: Path, seat, hang_up: bool
+) -> None:
+    server = start_server(miniature, tmp_path / "log.txt")
+    near = free_port()
+    cable = Cable(near, int(server.url.rpartition(":")[2]))
+    with FramePublisher(server.frames, "nlo-1") as publisher:
+        try:
+            assert publisher.wait_for_subscriber(10)
+            publisher.start_series("plate 1")
+
+            def scan(frames: int) -> None:
+                for _ in range(frames):
+                    publisher.publish(mini.bright())
+                    time.sleep(0.05)
+
+            at = seat(f"http://127.0.0.1:{near}")
+            scan(5)
+            at.until(lambda: at.seen() == 5)
+            cable.cut(hang_up=hang_up)
+            scan(20)
+            at.until(lambda: "connection to the service is lost" in at.text("#banner"), 15)
+            assert at.seen() == 5
+            cable.mend()
+            at.until(lambda: at.text("#connection").endswith("Connected") and at.seen() == 25, 20)
+            scan(5)
+            at.until(lambda: at.seen() == 30)
+            assert in_the_history(at) == in_the_log(server)
+        finally:
+            cable.close()
+            stop_server(server)
 
 
 @pytest.mark.timeout(180)
@@ -54,12 +100,10 @@ def test_cut_for_ten_seconds_then_restarted(miniature: Path, tmp_path: Path, sea
         assert json.loads(microscope.communicate(timeout=60)[0])["sent"] == 150
         server.wait(lambda told: told["receiver"]["series"][0]["state"] == "ended")
         time.sleep(0.5)  # what came last is on its way into the log
-        results = httpx.get(f"{server.url}/v1/results?limit=1000").json()["results"]
-        at.until(lambda: at.seen() == len(results), 10)
-        at.page.get_by_role("link", name="History").click()
-        rows = at.page.locator("#rows tr").evaluate_all("rows => rows.map((row) => row.dataset.id)")
-        assert set(rows) == {result["id"] for result in results}
-        assert len(results) > 40
+        logged = in_the_log(server)
+        at.until(lambda: at.seen() == len(logged), 10)
+        assert in_the_history(at) == logged
+        assert len(logged) > 40
     finally:
         microscope.kill()
         cable.close()

@@ -142,7 +142,7 @@ export class History {
 }
 
 /** The lines of a stack's own results: others may have been posted in between. */
-function ofStack(csv, stack) {
+export function ofStack(csv, stack) {
   const [heading, ...lines] = csv.split("\n");
   return [heading, ...lines.filter((line) => stack.known.has(line.slice(0, 36))), ""].join("\n");
 }
