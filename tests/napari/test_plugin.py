@@ -150,6 +150,8 @@ def test_a_scan_is_followed(viewer, widget, server: Server, scope: Scope) -> Non
 
     # The words.
     assert widget.panel.probability.text() == f"{result.probability:.2f}"
+    bright = "#fde725" in widget.panel.probability.styleSheet()
+    assert bright == (result.label == "senescent")
     assert widget.panel.label.text() == "senescent"
     assert widget.panel.warning.text() == "miniature ensemble, not for science"
     assert widget.panel.warning.isVisible()
@@ -315,7 +317,7 @@ def test_a_thousand_fields_of_view(viewer, widget) -> None:
     from senoscope_napari.events import Earlier, EnsembleFacts
 
     uid = uuid.uuid4()
-    widget._on_ensemble(EnsembleFacts("m", "1", "0", ("SRS",), (), 250, 300, 0.35))
+    widget._on_ensemble(EnsembleFacts("m", "1", "0", ("SRS",), (), "senescent", 250, 300, 0.35))
 
     def at(n: int) -> Result:
         place = Position(x=n % 40 * 100, y=n // 40 * 80, z=0)
