@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as c
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
+import zmq
 
 SOURCES = Path(__file__).parents[2] / "clients" / "c"
 DTYPES = {"uint8": 1, "uint16": 2, "float32": 4}
@@ -123,3 +126,25 @@ class Library:
             found = getattr(library, f"senoscope_{function}")
             found.restype, found.argtypes = result, arguments
             setattr(self, function, found)
+
+
+@contextlib.contextmanager
+def publishing(*sent: list[bytes]):
+    """A PUB socket that sends messages over and over."""
+    stop = threading.Event()
+    with zmq.Context() as context, context.socket(zmq.PUB) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+
+        def send() -> None:
+            while not stop.wait(0.01):
+                for message in sent:
+                    socket.send_multipart(message)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield f"tcp://127.0.0.1:{port}"
+        finally:
+            stop.set()
+            thread.join()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+import zmq
+
+from client.c_library import build
+from senoscope_client.curve import create_keypair
 
 
 @pytest.fixture
@@ -23,3 +28,30 @@ def tracemalloc_peak() -> Callable:
             tracemalloc.stop()
 
     return measured
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("c"), "address,undefined")
+
+
+@pytest.fixture
+def listener():
+    """A SUB socket that fails a test instead of hanging it."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.setsockopt(zmq.RCVTIMEO, 20_000)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.subscribe("fov/")
+        yield socket
+
+
+@pytest.fixture
+def keys(tmp_path):
+    home = tmp_path / "keys"
+    for name in ("acquisition", "service", "viewer", "stranger"):
+        create_keypair(home, name)
+    for side, name in (("may-watch", "viewer"), ("may-receive", "service")):
+        (home / side).mkdir()
+        shutil.copy(home / f"{name}.key", home / side)
+    return home

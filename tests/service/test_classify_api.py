@@ -6,12 +6,9 @@ import base64
 import csv
 import io
 import json
-import os
-import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -486,52 +483,3 @@ WRONG_ADDRESSES = [
 def test_wrong_methods_and_paths(server: Server, method: str, path: str, status: int, code: str) -> None:
     answer = httpx.request(method, server.url + path)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
-
-
-def test_status_pages(server: Server) -> None:
-    assert httpx.get(f"{server.url}/livez").json() == {"status": "alive"}
-    assert httpx.head(f"{server.url}/readyz").status_code == 200
-    assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
-    model = httpx.get(f"{server.url}/v1/model").json()
-    assert model["name"] == "miniature"
-    assert model["engine"]["device"] == "cpu"
-    assert [network["name"] for network in model["manifest"]["networks"]] == list(mini.NAMES)
-
-
-def test_alive_but_not_ready_while_loading_then_gone_if_that_fails(miniature: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from serving import start_server
-
-    damaged = Path(shutil.copytree(miniature, tmp_path / "damaged"))
-    (damaged / "xception.onnx").write_bytes(b"x")
-    server = start_server(damaged, tmp_path / "log.txt", wait=False)
-    assert server.process.wait(30) == 1
-    assert "xception.onnx" in server.log.read_text()
-    assert "Traceback" not in server.log.read_text()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
-    from serving import start_server, stop_server
-
-    server = start_server(miniature, tmp_path / "log.txt")
-    time.sleep(0.2)
-    assert stop_server(server) == 0
-    assert "stopped" in server.log.read_text()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_while_loading_it_does_not_first_become_ready(
-    miniature: Path, tmp_path: Path, kind: signal.Signals
-) -> None:
-    from serving import start_server
-
-    server = start_server(miniature, tmp_path / "log.txt", wait=False)
-    while "loading ensemble" not in server.log.read_text():
-        assert server.process.poll() is None
-        time.sleep(0.005)
-    server.process.send_signal(kind)
-    assert server.process.wait(20) == 0
-    assert "Traceback" not in server.log.read_text()

@@ -1,9 +1,10 @@
-"""Stopping a real server: nothing that was taken is lost."""
+"""Starting and stopping a real server: it says how far it is, and nothing that was taken is lost."""
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from websockets.sync.client import connect
 
 import miniature as mini
 from misbehaving import Microscope
-from serving import Server, start_server
+from serving import Server, start_server, stop_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
 
@@ -113,3 +114,42 @@ def test_a_second_signal_stops_at_once(miniature: Path, tmp_path: Path) -> None:
     assert server.process.wait(10) == 0
     posting.kill()
     posting.wait()
+
+
+def test_status_pages(server: Server) -> None:
+    assert httpx.get(f"{server.url}/livez").json() == {"status": "alive"}
+    assert httpx.head(f"{server.url}/readyz").status_code == 200
+    assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
+    model = httpx.get(f"{server.url}/v1/model").json()
+    assert model["name"] == "miniature"
+    assert model["engine"]["device"] == "cpu"
+    assert [network["name"] for network in model["manifest"]["networks"]] == list(mini.NAMES)
+
+
+def test_alive_but_not_ready_while_loading_then_gone_if_that_fails(miniature: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(miniature, tmp_path / "damaged"))
+    (damaged / "xception.onnx").write_bytes(b"x")
+    server = start_server(damaged, tmp_path / "log.txt", wait=False)
+    assert server.process.wait(30) == 1
+    assert "xception.onnx" in server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
+    server = start_server(miniature, tmp_path / "log.txt")
+    time.sleep(0.2)
+    assert stop_server(server) == 0
+    assert "stopped" in server.log.read_text()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_loading_it_does_not_first_become_ready(
+    miniature: Path, tmp_path: Path, kind: signal.Signals
+) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", wait=False)
+    while "loading ensemble" not in server.log.read_text():
+        assert server.process.poll() is None
+        time.sleep(0.005)
+    server.process.send_signal(kind)
+    assert server.process.wait(20) == 0
+    assert "Traceback" not in server.log.read_text()

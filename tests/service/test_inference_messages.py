@@ -1,0 +1,147 @@
+"""Requests and answers of the Open Inference Protocol as bytes: its decoder with anything."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import miniature as mini
+from senoscope.api.compression import unpack
+from senoscope.api.messages import Inference, decode, encode, json_length_of
+from senoscope.api.signature import Signature
+from senoscope.api.tensors import padding
+from senoscope.engine import Ensemble
+from senoscope.fov import Fov
+from senoscope.loaded import Loaded
+from senoscope_client.errors import NotReady, PayloadTooLarge, SenoscopeError
+from senoscope_client.images import Limits
+from senoscope_client.result import Source
+from service.test_inference_protocol import COUNT, PIXELS, as_json, request
+
+
+@pytest.fixture(scope="module")
+def loaded(miniature: Path) -> Iterator[Loaded]:
+    with Ensemble.load(miniature, device="cpu", threads=1) as ensemble:
+        yield Loaded.of(ensemble, deadline_ms=24)
+
+
+@pytest.fixture(scope="module")
+def signature(loaded: Loaded) -> Signature:
+    return Signature(loaded, max_fovs=512)
+
+
+@pytest.mark.parametrize("length_of_id", range(0, 20, 3))
+@pytest.mark.parametrize("packed", [False, True])
+def test_binary_pixels_are_not_copied_and_lie_aligned(
+    signature: Signature, length_of_id: int, packed: bool
+) -> None:
+    pixels = np.random.default_rng(1).random((2, 3, 250, 300), np.float32)
+    whole, headers = request(pixels, _id="x" * length_of_id)
+    length = json_length_of(headers["Inference-Header-Content-Length"])
+    pad = padding(length)
+    if packed:
+        body = unpack(memoryview(zlib.compress(whole)), "deflate", len(whole), pad)
+    else:
+        body = memoryview(bytearray(pad) + whole)[pad:]
+    asked = decode(body, length, signature, Limits())
+    np.testing.assert_array_equal(asked.pixels, pixels)
+    assert np.shares_memory(asked.pixels, np.frombuffer(body, np.uint8))
+    assert asked.pixels.flags.aligned
+
+
+def test_an_answer_of_another_ensemble_is_not_given(
+    loaded: Loaded, signature: Signature, tmp_path: Path
+) -> None:
+    fov = Fov(mini.bright(), Source(kind="upload"))
+    (prediction,) = loaded.ensemble.predict(fov.pixels)
+    record = loaded.maker.make(fov, prediction, loaded.ensemble.model_range, 0, 0)
+    signature.require_same([record])
+    answer = encode(signature, None, [(signature.outputs["label"], False)], [record])
+    assert json.loads(answer.parts[0])["outputs"][0]["data"] == ["senescent"]
+    with Ensemble.load(mini.build(tmp_path / "other", seed=50), device="cpu", threads=1) as other:
+        loaded_since = Signature(Loaded.of(other, deadline_ms=24), max_fovs=512)
+    with pytest.raises(NotReady, match="another ensemble"):
+        loaded_since.require_same([record])
+
+
+def test_no_more_is_decoded_than_the_limits_say(signature: Signature) -> None:
+    limits = Limits(max_decoded_bytes=1 << 20)
+    for body, headers in (request(np.zeros((2, 3, 250, 300), np.float32)), as_json([0] * COUNT)):
+        header = headers.get("Inference-Header-Content-Length")
+        with pytest.raises(PayloadTooLarge, match="at most"):
+            decode(memoryview(body), json_length_of(header), signature, limits)
+
+
+def check(body: bytes, header: str | None, signature: Signature) -> None:
+    """Decoding gives a request that can be computed, or an error that its sender is told."""
+    try:
+        asked: Inference | SenoscopeError = decode(
+            memoryview(bytearray(body)), json_length_of(header), signature, Limits()
+        )
+    except SenoscopeError as refused:
+        asked = refused
+    if isinstance(asked, SenoscopeError):
+        assert 400 <= asked.status < 500
+        assert asked.detail.isprintable()
+    else:
+        assert asked.pixels.shape[1:] == (3, 250, 300)
+        assert asked.pixels.dtype in (np.uint8, np.uint16, np.float32)
+        assert asked.outputs
+
+
+HEADERS = st.none() | st.integers(-5, 600_000).map(str) | st.text(max_size=20)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=st.binary(max_size=300), header=HEADERS)
+def test_any_bytes_decode_or_are_refused(signature: Signature, body: bytes, header: str | None) -> None:
+    check(body, header, signature)
+
+
+@st.composite
+def nearly_right(draw: st.DrawFn) -> tuple[bytes, str | None]:
+    """A request that is right, but for what was drawn to be anything."""
+
+    def value(*right: object) -> object:
+        return draw(st.sampled_from(right) | ANYTHING) if draw(st.integers(0, 4)) == 0 else right[0]
+
+    tensor = draw(st.sampled_from([PIXELS, PIXELS[:-1], PIXELS * 2, b""]))
+    given_input = {
+        "name": value("image", "label"),
+        "shape": [value(1, 2, 0, -1, 10**40), value(3, 1), value(250), value(300)],
+        "datatype": value("UINT8", "UINT16", "FP32", "BYTES"),
+        "parameters": value({"binary_data_size": value(len(tensor), COUNT)}, None, {}),
+        "data": value(None, [0] * COUNT, [[0]]),
+    }
+    output = {
+        "name": value("label", "gradcam", "gradcam_xception"),
+        "parameters": value(None, {"binary_data": 1}),
+    }
+    whole = {
+        "id": value("1"),
+        "inputs": value([given_input], [given_input] * 2),
+        "outputs": value(None, [output], [output, {"name": "probability"}]),
+        "parameters": value(None, {"binary_data_output": True}, {"binary_data_output": None}),
+    }
+    text = json.dumps(value(whole)).encode()
+    return text + tensor, draw(st.just(str(len(text))) | HEADERS) if draw(st.booleans()) else str(len(text))
+
+
+@settings(max_examples=300, deadline=None)
+@given(nearly=nearly_right())
+def test_anything_in_place_of_what_is_right_decodes_or_is_refused(
+    signature: Signature, nearly: tuple[bytes, str | None]
+) -> None:
+    check(*nearly, signature)
