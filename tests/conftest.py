@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Plain tracebacks: structlog's default draws pretty ones, which takes longer than some tests wait."""
+    """What tests take for granted of this process, and of those that they start."""
+    # A shell starts what runs in the background deaf to Ctrl-C, and that is passed on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Plain tracebacks: the pretty ones of structlog's default take longer to draw than some tests wait.
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,

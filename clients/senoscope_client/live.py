@@ -17,7 +17,14 @@ from websockets.exceptions import (
 from websockets.sync.client import connect
 
 from senoscope_client.decision import Decision, Judged
-from senoscope_client.errors import InvalidRequest, Problem, SenoscopeError, error_of
+from senoscope_client.errors import (
+    Forbidden,
+    InvalidRequest,
+    Problem,
+    SenoscopeError,
+    Unauthorized,
+    error_of,
+)
 from senoscope_client.keys import authorization
 from senoscope_client.result import CamMode, Result
 from senoscope_client.unreachable import Unreachable
@@ -25,7 +32,11 @@ from senoscope_client.unreachable import Unreachable
 # Short enough for Ctrl-C to be noticed on Windows, where a wait for a lock cannot be interrupted.
 _SLICE_S = 0.2
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+# What the service hangs up with: a bad parameter, or a key that has been revoked or narrowed since.
 _POLICY_VIOLATION = 1008
+UNAUTHORIZED: Final = 4401
+FORBIDDEN: Final = 4403
+_LOSSES: Final = {_POLICY_VIOLATION: InvalidRequest, UNAUTHORIZED: Unauthorized, FORBIDDEN: Forbidden}
 _T = TypeVar("_T")
 
 
@@ -75,8 +86,8 @@ class Feed(Generic[_T]):
         """Why there is none any more; None if the service has stopped."""
         if isinstance(error, ConnectionClosedOK):
             return None
-        if error.rcvd is not None and error.rcvd.code == _POLICY_VIOLATION:
-            return InvalidRequest(error.rcvd.reason)
+        if error.rcvd is not None and error.rcvd.code in _LOSSES:
+            return _LOSSES[error.rcvd.code](error.rcvd.reason)
         return Unreachable(f"the connection to {self.url} was lost: {error}")
 
 
@@ -132,7 +143,8 @@ class _Live(Generic[_T]):
         TimeoutError
             If none came for ``timeout_s``.
         SenoscopeError
-            If the service refuses a parameter, sends something else than it should, or is lost.
+            If the service refuses a parameter, sends something else than it should, or is lost;
+            `Unauthorized` or `Forbidden` if the key was revoked or narrowed meanwhile.
         """
         give_up = None if self.timeout_s is None else time.monotonic() + self.timeout_s
         while True:

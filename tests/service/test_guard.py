@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 import miniature as mini
 from senoscope.api.guard import scope_needed
-from senoscope.keys import add_key
+from senoscope.keys import Scope, add_key, revoke_key
 from senoscope_client.errors import Forbidden, Unauthorized
 from senoscope_client.http import Client
 from senoscope_client.live import LiveResults
@@ -238,6 +238,42 @@ def test_the_command_line_client_takes_its_key_from_option_or_variable(keyed: Ke
         assert refused.returncode == 1
         assert "wants an API key" in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("left", [(), ("classify",)], ids=["revoked", "narrowed"])
+def test_an_open_websocket_tells_a_revoked_key_nothing_more(
+    miniature: Path, tmp_path: Path, left: tuple[Scope, ...]
+) -> None:
+    file = tmp_path / "keys.json"
+    read, other = add_key(file, "gone", ("read",)), add_key(file, "other", ("classify", "read"))
+    server = start_server(miniature, tmp_path / "log.txt", "--api-keys", str(file))
+    try:
+        with (
+            LiveResults(server.url, api_key=read, timeout_s=30) as gone,
+            LiveResults(server.url, api_key=other, timeout_s=30) as stays,
+        ):
+
+            def classify() -> str:
+                answer = httpx.post(f"{server.url}/v1/classify", content=npy(), headers=bearer(other))
+                return answer.json()["results"][0]["id"]
+
+            first = classify()
+            assert (str(next(gone).id), str(next(stays).id)) == (first, first)
+            if left:
+                keys = json.loads(file.read_text())
+                keys["keys"][0]["scopes"] = left
+                file.write_text(json.dumps(keys))
+            else:
+                revoke_key(file, "gone")
+            second = classify()
+            assert str(next(stays).id) == second
+            with pytest.raises(Forbidden if left else Unauthorized, match="read" if left else "no longer"):
+                next(gone)
+        facts = httpx.get(f"{server.url}/v1/stream", headers=bearer(other)).json()
+        assert facts["requests_refused"]["missing_scope" if left else "wrong_key"] == 1
+        assert "Traceback" not in server.log.read_text()
+    finally:
+        stop_server(server)
 
 
 def test_a_revoked_key_is_refused_from_the_next_request_on(miniature: Path, tmp_path: Path) -> None:

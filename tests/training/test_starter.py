@@ -44,7 +44,11 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, number):
             if json.loads(line)["network"]:  # the workers are at it
                 break
         os.killpg(process.pid, number)
-        process.communicate(timeout=60)
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         assert process.returncode != 0
         assert list(tmp_path.iterdir()) == []
         deadline = time.monotonic() + 20

@@ -18,6 +18,7 @@ from starlette.types import Scope as AsgiScope
 from senoscope.api.problems import problem_response
 from senoscope.keys import KeyRing, Scope
 from senoscope_client.errors import Forbidden, SenoscopeError, Unauthorized
+from senoscope_client.live import FORBIDDEN, UNAUTHORIZED
 
 _log = structlog.get_logger(__name__)
 _LOG_EVERY_S = 10.0
@@ -109,23 +110,49 @@ class Guard:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
         try:
-            if self._keys is None:
-                _check_page(Headers(scope=scope), self._any_host)
-            else:
-                self._check_key(self._keys, scope, scope_needed(method, scope["path"]))
+            self._check(scope)
         except _Refused as refused:
-            client = scope.get("client")
-            self._refusals.count(
-                refused.reason, method=method, path=scope["path"][:200], client=client[0] if client else None
-            )
+            self._count(refused, scope)
             answer = problem_response(refused.error, scope["path"])
             if isinstance(refused.error, Unauthorized):
                 answer.headers["WWW-Authenticate"] = 'Bearer realm="senoscope"'
             await answer(scope, receive, send)
             return
-        await self._app(_without_key(scope), receive, _choosing(scope, send))
+        if scope["type"] == "websocket":
+            send = self._while_allowed(scope, _choosing(scope, send))
+        await self._app(_without_key(scope), receive, send)
+
+    def _check(self, scope: AsgiScope) -> None:
+        if self._keys is None:
+            _check_page(Headers(scope=scope), self._any_host)
+        else:
+            self._check_key(self._keys, scope, scope_needed(_method(scope), scope["path"]))
+
+    def _count(self, refused: _Refused, scope: AsgiScope) -> None:
+        client = scope.get("client")
+        self._refusals.count(
+            refused.reason,
+            method=_method(scope),
+            path=scope["path"][:200],
+            client=client[0] if client else None,
+        )
+
+    def _while_allowed(self, scope: AsgiScope, send: Send) -> Send:
+        """Hangs up instead of sending a message for which the key is no longer good."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "websocket.send":
+                try:
+                    self._check(scope)
+                except _Refused as refused:
+                    self._count(refused, scope)
+                    code = UNAUTHORIZED if isinstance(refused.error, Unauthorized) else FORBIDDEN
+                    await send({"type": "websocket.close", "code": code, "reason": str(refused.error)[:120]})
+                    raise OSError("the key was revoked") from None  # as when the client has left
+            await send(message)
+
+        return sending
 
     @staticmethod
     def _check_key(keys: KeyRing, scope: AsgiScope, needed: Scope | None) -> None:
@@ -148,6 +175,10 @@ class Guard:
                 "missing_scope",
                 Forbidden(f"this API key has scope {', '.join(key.scopes)}; the request needs {needed}"),
             )
+
+
+def _method(scope: AsgiScope) -> str:
+    return scope["method"] if scope["type"] == "http" else "WEBSOCKET"
 
 
 def _keys_of(scope: AsgiScope) -> list[str]:

@@ -78,10 +78,10 @@ def confusion(truth: npt.ArrayLike, score: npt.ArrayLike, threshold: float = THR
     t, s = _checked(truth, score)
     answer = s > threshold
     return Confusion(
-        tp=int((answer & t).sum()),
-        fp=int((answer & ~t).sum()),
-        tn=int((~answer & ~t).sum()),
-        fn=int((~answer & t).sum()),
+        tp=np.count_nonzero(answer & t),
+        fp=np.count_nonzero(answer & ~t),
+        tn=np.count_nonzero(~answer & ~t),
+        fn=np.count_nonzero(~answer & t),
     )
 
 
@@ -196,7 +196,7 @@ def bootstrap(
     members = [np.flatnonzero(t == value) for value in (False, True) if (t == value).any()]
     found = np.empty(resamples)
     for k in range(resamples):
-        drawn = np.concatenate([rng.choice(group, len(group)) for group in members])
+        drawn = np.concatenate([group[rng.integers(len(group), size=len(group))] for group in members])
         found[k] = np.mean([metric(t[drawn], run[drawn]) for run in runs])
     tail = (1 - level) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
@@ -245,8 +245,8 @@ def _checked(truth: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Bools, Floats]
     s: Floats = np.asarray(score, np.float64)
     if t.ndim != 1 or t.shape != s.shape or not len(t):
         raise ValueError(f"truth and score must be two lists of one length, not {t.shape} and {s.shape}")
-    if not np.isin(t, (0, 1)).all():
+    if t.dtype != np.bool_ and not np.isin(t, (0, 1)).all():
         raise ValueError("truth must be False or True for each FOV")
     if not np.isfinite(s).all():
         raise ValueError(f"{int((~np.isfinite(s)).sum())} scores are not finite")
-    return t.astype(np.bool_), s
+    return t.astype(np.bool_, copy=False), s
