@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -83,8 +84,13 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         begun, command = 0, ""
 
 
-def _works(command: list[str]) -> bool:
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+@cache
+def network_of_its_own() -> tuple[str, ...]:
+    """How a program is started in a network of its own; empty where that cannot be had."""
+    alone = ("unshare", "--net", "--map-root-user", sys.executable, "-c", _LOOPBACK_UP)
+    if shutil.which("unshare") is None:
+        return ()
+    return alone if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0 else ()
 
 
 class Failed(AssertionError):
@@ -104,10 +110,7 @@ class Terminal:
         self._count = 0
         self._stuck = False  # in a command that takes too long
         self._background: dict[str, Path] = {}
-        shell = ["bash", "--noprofile", "--norc"]
-        alone = ["unshare", "--net", "--map-root-user", sys.executable, "-c", _LOOPBACK_UP]
-        if shutil.which("unshare") and _works([*alone, "true"]):
-            shell = [*alone, *shell]
+        shell = [*network_of_its_own(), "bash", "--noprofile", "--norc"]
         self._shell = subprocess.Popen(
             shell, cwd=folder, env=environment, stdin=subprocess.PIPE, text=True, start_new_session=True
         )

@@ -7,7 +7,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import tifffile
 import yaml
 
 import miniature as mini
-from reader import Block, Failed, Step, Terminal, blocks, steps
+from reader import Block, Failed, Step, Terminal, blocks, network_of_its_own, steps
 from senoscope_client.synthetic import synthesize
 
 ROOT = Path(__file__).parents[2]
@@ -275,30 +276,58 @@ def _services(compose: Path) -> dict[str, Any]:
 WITH_COMMANDS = [page for page in PAGES if any(True for _ in steps(page))]
 
 
+@pytest.fixture(scope="module")
+def readings(
+    request: pytest.FixtureRequest,
+    small_models: Path,
+    starter_ensemble: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[Path, Future[str]]]:
+    """What comes of each page that is asked for; two are read at a time, for readers wait a lot."""
+    wanted = [
+        item.callspec.params["page"]
+        for item in request.session.items
+        if getattr(item, "originalname", None) == test_what_a_page_shows_works.__name__
+    ]
+    with ThreadPoolExecutor(2 if network_of_its_own() else 1) as readers:
+        yield {
+            page: readers.submit(_read, page, small_models, starter_ensemble, tmp_path_factory.mktemp("page"))
+            for page in wanted
+        }
+        readers.shutdown(cancel_futures=True)
+
+
 @pytest.mark.networks
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=_name)
-def test_what_a_page_shows_works(
-    page: Path, request: pytest.FixtureRequest, small_models: Path, tmp_path: Path
-) -> None:
+def test_what_a_page_shows_works(page: Path, readings: dict[Path, Future[str]]) -> None:
+    try:
+        print(readings[page].result())
+    except Failed as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _read(page: Path, small_models: Path, starter: Path, home: Path) -> str:
+    """Do what a page shows; how long each step took."""
     todo = [step for step in steps(page) if (_name(page), _uncommented(step.command)) not in NOT_EXECUTED]
     if not todo:
-        return
+        return "nothing to do"
     desk = DESKS.get(_name(page), Desk())
-    folder = tmp_path / "desk"
+    folder = home / "desk"
     models = folder / "models"  # as in a clone
     models.mkdir(parents=True)
-    (tmp_path / "home").mkdir()
+    (home / "home").mkdir()
     # So that what the service refuses fails here.
-    (tmp_path / "home" / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")
+    (home / "home" / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")
     for name in desk.ensembles:
         shutil.copytree(small_models / name, models / name)
     if desk.real:
         shutil.rmtree(models / "starter")
-        (models / "starter").symlink_to(request.getfixturevalue("starter_ensemble"))
+        (models / "starter").symlink_to(starter)
     for part in desk.clone:
         shutil.copytree(ROOT / part, folder / part)
     desk.files(folder)
-    terminal = Terminal(folder, _environment(tmp_path, models))
+    terminal = Terminal(folder, _environment(home, models))
+    took = []
     try:
         for command in desk.before:
             _do(terminal, Step(0, "sh", command), folder)
@@ -310,12 +339,14 @@ def test_what_a_page_shows_works(
             try:
                 _do(terminal, step, folder, EXITS.get((_name(page), step.command), 0))
             except Failed as error:
-                pytest.fail(f"{_name(page)}:{step.line}: {error}", pytrace=False)
-            print(f"{time.monotonic() - began_s:6.1f} s, line {step.line}: {step.command.splitlines()[0]}")
+                raise Failed(f"{_name(page)}:{step.line}: {error}") from None
+            first = step.command.splitlines()[0]
+            took.append(f"{time.monotonic() - began_s:6.1f} s, line {step.line}: {first}")
         for kind in terminal.running():
             terminal.check(kind)
     finally:
         terminal.close()
+    return "\n".join(took)
 
 
 def _environment(home: Path, models: Path) -> dict[str, str]:

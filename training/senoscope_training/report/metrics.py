@@ -78,10 +78,10 @@ def confusion(truth: npt.ArrayLike, score: npt.ArrayLike, threshold: float = THR
     t, s = _checked(truth, score)
     answer = s > threshold
     return Confusion(
-        tp=np.count_nonzero(answer & t),
-        fp=np.count_nonzero(answer & ~t),
-        tn=np.count_nonzero(~answer & ~t),
-        fn=np.count_nonzero(~answer & t),
+        tp=int(np.count_nonzero(answer & t)),
+        fp=int(np.count_nonzero(answer & ~t)),
+        tn=int(np.count_nonzero(~answer & ~t)),
+        fn=int(np.count_nonzero(~answer & t)),
     )
 
 
