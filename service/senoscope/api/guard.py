@@ -119,8 +119,9 @@ class Guard:
                 answer.headers["WWW-Authenticate"] = 'Bearer realm="senoscope"'
             await answer(scope, receive, send)
             return
-        if scope["type"] == "websocket":
-            send = self._while_allowed(scope, _choosing(scope, send))
+        send = _choosing(scope, send)
+        if scope["type"] == "websocket" and self._keys is not None:
+            send = self._while_allowed(scope, send)
         await self._app(_without_key(scope), receive, send)
 
     def _check(self, scope: AsgiScope) -> None:

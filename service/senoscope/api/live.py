@@ -139,6 +139,8 @@ async def live(websocket: WebSocket) -> None:
     """Send every result as one JSON text message until the client leaves.
 
     ``?cam=grid`` and ``?cam=png`` bring the Grad-CAM maps along. A client that lags behind loses the oldest.
+    The service hangs up with 1001 when it stops, 1008 at a bad parameter, and, instead of telling more, 4401
+    when the key was revoked and 4403 when it lost its scope.
     """
     unknown = set(websocket.query_params) - {"cam"}
     try:
