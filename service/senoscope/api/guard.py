@@ -86,8 +86,9 @@ class _Refused(Exception):
 class Guard:
     """ASGI middleware in front of every route, WebSockets included.
 
-    With keys, each request needs one with the right scope. Without, the service is for this machine alone,
-    which includes every page that a browser on it shows: requests from other sites' pages are refused.
+    With keys, each request needs one with the right scope, and so does each message that a WebSocket is sent.
+    Without, the service is for this machine alone, which includes every page that a browser on it shows:
+    requests from other sites' pages are refused.
 
     Parameters
     ----------
