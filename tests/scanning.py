@@ -1,12 +1,19 @@
-"""A microscope that goes on scanning whatever becomes of the service."""
+"""Microscopes: one that goes on scanning whatever becomes of the service, and one in a test's own hands."""
 
 from __future__ import annotations
 
 import threading
 from uuid import UUID
 
+import httpx
+import numpy as np
+
 import miniature as mini
 from senoscope_client import FramePublisher, Position
+from serving import Server
+
+COLUMNS, PITCH_UM = 5, 100.0
+LEVELS = (100, 200, 300, 350, 400, 450, 500, 600, 900, 150)
 
 
 class SteadyScan(threading.Thread):
@@ -38,3 +45,38 @@ class SteadyScan(threading.Thread):
         self._ended.set()
         self.join()
         self._publisher.close("completed")
+
+
+class Scan:
+    """A microscope under the test's own hands."""
+
+    def __init__(self, server: Server, name: str = "plate 3, well B2", planned: int | None = None) -> None:
+        self._server = server
+        self.publisher = FramePublisher(server.frames, "nlo-1", heartbeat_s=0.3)
+        assert self.publisher.wait_for_subscriber(10)
+        self.uid = self.publisher.start_series(name, planned_frames=planned)
+        self.sent = 0
+
+    def __enter__(self) -> Scan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.publisher.close("completed")
+
+    def go(self, levels: tuple[int, ...] = LEVELS) -> list[dict]:
+        """Scan one FOV for each level; returns when all of the series are logged, oldest first."""
+        for level in levels:
+            row, column = divmod(self.sent, COLUMNS)
+            place = Position(x=column * PITCH_UM, y=row * PITCH_UM, z=0.0)
+            noise = np.random.default_rng(self.sent).integers(0, 40, (3, 250, 300))
+            self.publisher.publish((noise + level).astype(np.uint16), position_um=place)
+            self.sent += 1
+            self._server.wait(lambda told: told["live"]["waiting"] == 0)
+        while len(results := logged(self._server, self.uid)) < self.sent:
+            pass
+        return results
+
+
+def logged(server: Server, uid: object) -> list[dict]:
+    page = httpx.get(f"{server.url}/v1/results", params={"series": str(uid), "limit": 1000}).json()
+    return page["results"][::-1]

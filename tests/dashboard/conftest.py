@@ -7,7 +7,23 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser
 
+import miniature as mini
 from browsing import ROOT, Seat, chromium, sit_down
+from serving import Server, start_server, stop_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One with other ensembles to change to, of which one is damaged; each test scans a series of its own."""
+    models = tmp_path_factory.mktemp("models")
+    mini.build(models / "miniature")
+    mini.build(models / "other", name="other", seed=50)
+    (mini.build(models / "damaged", name="damaged") / "resnet50.onnx").write_bytes(b"no network")
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    options = ["--models-dir", str(models), "--deadline-ms", "500"]
+    running = start_server(models / "miniature", log, *options)
+    yield running
+    stop_server(running)
 
 
 # Not for the whole session: Playwright's loop would be in the way of tests that run loops of their own.

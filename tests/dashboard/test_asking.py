@@ -1,0 +1,218 @@
+"""What a person asks of the service from the page: stacks, a model and its range, entry, the page itself."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import uuid
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tifffile
+
+import miniature as mini
+from scanning import Scan
+from senoscope.keys import add_key, revoke_key
+from serving import Server, start_server, stop_server
+
+pytestmark = pytest.mark.system("chromium")
+
+
+def live_clients(server: Server, headers: dict[str, str]) -> int:
+    return httpx.get(f"{server.url}/v1/stream", headers=headers).json()["live_clients"]["connected"]
+
+
+def tiff(tmp_path: Path, levels: tuple[int, ...], **options: object) -> Path:
+    path = tmp_path / "stack.tif"
+    stack = np.stack([mini.bright(level=level) for level in levels])
+    tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"}, **options)
+    return path
+
+
+def test_a_stack_is_dropped_on_the_page(server: Server, seat, tmp_path: Path) -> None:
+    at = seat(server.url)
+    at.until(lambda: at.text("#connection").endswith("Connected"))
+    path = tiff(tmp_path, (900, 60, 900, 400))
+    # A drop as the browser makes it, file and all.
+    transfer = at.page.evaluate_handle(
+        """([name, bytes]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], name));
+            return transfer;
+        }""",
+        [path.name, base64.b64encode(path.read_bytes()).decode()],
+    )
+    at.page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+    assert at.page.get_by_text("Drop a TIFF or NPY stack").is_visible()
+    at.page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    at.until(lambda: at.seen() == 4)
+    assert at.page.locator("#drop").is_hidden()
+    at.until(lambda: "stack.tif · FOV 0" in at.text("#where"))
+    assert at.text("#label") == "senescent"
+    at.page.get_by_role("button", name="Next field of view").click()
+    at.until(lambda: "stack.tif · FOV 1" in at.text("#where"))
+    assert at.text("#label") == "control"
+    at.shoot("stack")
+    with at.page.expect_download() as download:
+        at.page.locator("#live").get_by_role("button", name="Export CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert [row["file"] for row in rows] == ["stack.tif"] * 4
+    assert sorted(row["frame"] for row in rows) == ["0", "1", "2", "3"]
+
+
+def test_what_others_posted_in_the_same_moment_is_not_in_the_export_of_a_stack(server: Server, seat) -> None:
+    mine, other = (str(uuid.uuid4()) for _ in range(2))
+    kept = seat(server.url).page.evaluate(
+        """async ([csv, mine]) => {
+            const { ofStack } = await import("./dashboard/history.js");
+            return ofStack(csv, { known: new Map([[mine, {}]]) });
+        }""",
+        [f"id,file\n{other},a.tif\n{mine},stack.tif\n{other},a.tif\n", mine],
+    )
+    assert kept == f"id,file\n{mine},stack.tif\n"
+
+
+def test_whoever_goes_on_to_another_view_is_not_taken_away(server: Server, seat, tmp_path: Path) -> None:
+    at = seat(server.url)
+    at.until(lambda: at.text("#connection").endswith("Connected"))
+    at.page.locator("#file").set_input_files(tiff(tmp_path, (900, 60) * 20))
+    at.page.get_by_role("link", name="Model and range").click()
+    at.until(lambda: "is classified: 40 fields of view, under Live" in at.text("#toasts"))
+    assert at.page.locator("#model").is_visible()
+    at.page.get_by_role("link", name="Live").click()
+    at.until(lambda: at.seen() == 40)
+
+
+def test_a_stack_that_nobody_can_read_is_refused_in_words(server: Server, seat, tmp_path: Path) -> None:
+    at = seat(server.url)
+    at.until(lambda: at.text("#connection").endswith("Connected"))
+    picture = tmp_path / "notes.tif"
+    picture.write_text("no picture")
+    at.page.locator("#file").set_input_files(picture)
+    at.until(lambda: "notes.tif was not classified" in at.text("#toasts"))
+    # Six bare pages may be two fields of view or one of six channels: the page asks.
+    bare = tmp_path / "bare.tif"
+    with tifffile.TiffWriter(bare) as writer:
+        for page in np.concatenate([mini.bright(), mini.dark()]):
+            writer.write(page, metadata=None)
+    at.page.locator("#file").set_input_files(bare)
+    at.until(lambda: at.page.locator("#axes").is_visible())
+    assert "axes" in at.text("#axeswhy")
+    at.page.get_by_label("Axes").fill("PCYX")
+    at.page.get_by_role("button", name="Try again").click()
+    at.until(lambda: at.seen() == 2)
+
+
+def test_model_and_range_are_shown_and_changed(server: Server, seat, tmp_path: Path) -> None:
+    at = seat(f"{server.url}/#model")
+    at.until(lambda: "miniature 1" in at.text("#ensemble"))
+    at.until(lambda: "The model's own" in at.text("#rangesource"))
+    assert at.page.locator("#networks tr").count() == 7
+    with Scan(server) as scan:
+        at.page.get_by_role("spinbutton", name="Fields of view").fill("5")
+        at.page.get_by_role("button", name="Calibrate from the stream").click()
+        at.until(lambda: "Waiting" in at.text("#calibration") or "collected" in at.text("#calibration"))
+        scan.go((300, 310, 320))
+        at.until(lambda: "3 of 5 fields of view collected" in at.text("#calibration"))
+        scan.go((330, 340))
+        at.until(lambda: "Calibrated on 5 fields of view" in at.text("#calibration"))
+    assert "Calibrated for this session on 5 fields of view" in at.text("#rangesource")
+    told = httpx.get(f"{server.url}/v1/normalization").json()
+    assert told["source"] == "session"
+    assert f"{told['high'][0]:.5g}" in at.text("#ranges")
+    at.shoot("model")
+    at.page.get_by_role("button", name="Back to the model's range").click()
+    at.until(lambda: "The model's own" in at.text("#rangesource"))
+    at.page.locator("#calibrationfile").set_input_files(tiff(tmp_path, (300, 900)))
+    at.until(lambda: "a posted stack" in at.text("#rangesource"))
+    at.page.get_by_label("Change to").select_option("other")
+    at.page.get_by_role("button", name="Load and verify").click()
+    at.until(lambda: "other 1" in at.text("#ensemble"))
+    assert at.text("#changed") == "other is in force."
+    at.page.get_by_label("Change to").select_option("miniature")
+    at.page.get_by_role("button", name="Load and verify").click()
+    at.until(lambda: "miniature 1" in at.text("#ensemble"))
+    at.page.get_by_role("button", name="Back to the model's range").click()
+    at.until(lambda: "The model's own" in at.text("#rangesource"))
+
+
+def test_what_the_service_refuses_is_told_where_it_was_asked(server: Server, seat, tmp_path: Path) -> None:
+    at = seat(f"{server.url}/#model")
+    at.until(lambda: "miniature 1" in at.text("#ensemble"))
+    at.page.locator("#calibrationfile").set_input_files(tiff(tmp_path, (300,)))
+    at.until(lambda: "Nothing was changed: SRS is 300 wherever it is no outlier" in at.text("#calibration"))
+    at.page.get_by_label("Change to").select_option("damaged")
+    at.page.get_by_role("button", name="Load and verify").click()
+    at.until(lambda: "Nothing was changed: resnet50.onnx" in at.text("#changed"))
+
+
+def test_a_key_is_asked_for(miniature: Path, seat, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    read, classify = (add_key(file, name, (name,)) for name in ("read", "classify"))
+    server = start_server(miniature, tmp_path / "log.txt", "--api-keys", str(file))
+    try:
+        at = seat(server.url)
+        login = at.page.locator("#login")
+        at.until(login.is_visible)
+        refusals = {"schlüssel €": "cannot be a key", "x" * 40: "not known here", classify: "needs read"}
+        for wrong, why in refusals.items():
+            at.page.get_by_role("textbox", name="API key").fill(wrong)
+            at.page.get_by_role("button", name="Log in").click()
+            at.until(lambda why=why: login.is_visible() and why in at.text("#loginwhy"))
+        at.page.get_by_role("textbox", name="API key").fill(read)
+        at.page.get_by_role("button", name="Log in").click()
+        at.until(lambda: at.text("#connection").endswith("Connected"))
+        with Scan(server) as scan:
+            scan.publisher.publish(mini.bright())
+            at.until(lambda: at.text("#label") == "senescent")
+        at.page.reload()
+        at.until(lambda: at.text("#connection").endswith("Connected"))
+        at.page.locator("#file").set_input_files(tiff(tmp_path, (900,)))
+        at.until(lambda: "needs classify" in at.text("#toasts"))
+        # Revoked under the open page, which then listens no longer.
+        revoke_key(file, "read")
+        at.until(lambda: login.is_visible() and "not known here" in at.text("#loginwhy"))
+        everything = {"Authorization": f"Bearer {add_key(file, 'all', ('admin',))}"}
+        at.until(lambda: live_clients(server, everything) == 0)
+    finally:
+        stop_server(server)
+
+
+def test_the_page_comes_whole_from_this_server_and_is_never_stale(server: Server, seat) -> None:
+    at = seat(server.url)
+    at.until(lambda: at.text("#connection").endswith("Connected"))
+    hosts = at.page.evaluate(
+        "performance.getEntriesByType('resource').map((entry) => new URL(entry.name).host)"
+    )
+    assert set(hosts) == {server.url.removeprefix("http://")}
+    script = httpx.get(f"{server.url}/dashboard/main.js")
+    assert script.headers["Cache-Control"] == "no-cache"
+    again = httpx.get(f"{server.url}/dashboard/main.js", headers={"If-None-Match": script.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert httpx.head(server.url).status_code == 200
+    missing = httpx.get(f"{server.url}/dashboard/other.js")
+    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+    assert httpx.get(f"{server.url}/dashboard/..%2fcli.py").status_code == 404
+
+
+def test_without_a_run_log_and_a_stream_the_page_says_so(miniature: Path, seat, tmp_path: Path) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", "--database-url", "none", "--stream", "")
+    try:
+        at = seat(server.url)
+        at.until(lambda: at.text("#stream") == "No stream")
+        at.page.locator("#file").set_input_files(tiff(tmp_path, (900, 60)))
+        at.until(lambda: at.seen() == 2 and at.text("#label") == "senescent")
+        assert "turned off" in at.text("#health")
+        at.page.locator("#live").get_by_role("button", name="Export CSV").click()
+        at.until(lambda: "the run log is turned off" in at.text("#toasts"))
+        # What this page saw is there all the same, and is gone back to.
+        stack = at.page.locator("#series").input_value()
+        at.page.get_by_label("Series", exact=True).select_option("uploads")
+        at.until(lambda: at.seen() == 2 and "FOV" in at.text("#where"))
+        at.page.get_by_label("Series", exact=True).select_option(stack)
+        at.until(lambda: at.seen() == 2 and "stack.tif" in at.text("#where"))
+    finally:
+        stop_server(server)
