@@ -1,26 +1,30 @@
 """Measure the CUDA profile of the engine from a bundle small enough to carry to a GPU machine.
 
-Timing does not depend on the weights' values, so the bundle holds the graphs without weights; they are
-filled with seeded random numbers where they are measured::
+Timing does not depend on the weights' values, so the bundle holds the graphs without their large weights;
+those are drawn again, seeded, where they are measured, and the test vectors' answers are computed anew by
+the CPU provider there: what comes out is an ensemble like any other, whose loading checks CUDA against it::
 
     python benchmarks/gpu_engine.py bundle models/starter bundle/         # where the ensemble is
-    python benchmarks/gpu_engine.py measure bundle/ result.json           # where the GPU is
-    python benchmarks/gpu_engine.py measure bundle/ result.json --device cpu --repeats 3    # a rehearsal
+    python benchmarks/gpu_engine.py fill bundle/ models/drawn             # where the GPU is
+    python benchmarks/gpu_engine.py measure models/drawn result.json
+    python benchmarks/gpu_engine.py measure models/drawn result.json --device cpu --repeats 3   # a rehearsal
 
-The second command needs numpy, onnx, opencv, pydantic, platformdirs and onnxruntime-gpu. If PyTorch is
-there, it is imported first so that its CUDA libraries are found.
+The last two need numpy, onnx, opencv, pydantic, platformdirs and onnxruntime-gpu. If PyTorch is there, it is
+imported first so that its CUDA libraries are found.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import platform
+import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,44 +32,92 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-_KEPT_BYTES = 2048  # shapes, constants and biases of the head matter to the graph; weights do not
+_KEPT_BYTES = 8192  # the head and all vectors matter to the graph and are small; kernels are neither
 _BAR_MS, _AIM_MS = 24.0, 4.0
+_BATCHES = (4, 16)
+_IDLE_S = (0.02, 0.5, 3.0)
 
 
 def bundle(model: Path, target: Path) -> None:
-    """Write each network's graph with its large weights emptied."""
+    """Copy an ensemble with each network's large weights emptied; their spread is noted beside them."""
     target.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((model / "ensemble.json").read_text())
     for network in manifest["networks"]:
         graph = onnx.load(model / network["variants"][0]["file"])
         for tensor in graph.graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT and len(tensor.raw_data) > _KEPT_BYTES:
+            large = len(tensor.dims) > 1 and len(tensor.raw_data) > _KEPT_BYTES
+            if tensor.data_type == TensorProto.FLOAT and large:
+                values = np.frombuffer(tensor.raw_data, np.float32)
+                tensor.doc_string = json.dumps([float(values.mean()), float(values.std())])
                 tensor.raw_data = b""
-        onnx.save(graph, target / f"{network['name']}.onnx")
-    (target / "input.json").write_text(
-        json.dumps(
-            {
-                "input": manifest["input"],
-                "networks": [
-                    {k: n[k] for k in ("name", "gradcam_grid", "feature_size")} for n in manifest["networks"]
-                ],
-            }
-        )
-    )
+        onnx.save(graph, target / network["variants"][0]["file"])
+    for vector in manifest["test_vectors"]:
+        shutil.copy(model / vector["file"], target)
+    shutil.copy(model / "ensemble.json", target)
     size = sum(path.stat().st_size for path in target.iterdir())
     print(f"{target}: {size / 1e6:.1f} MB")
 
 
-def _fill(source: Path, target: Path, seed: int) -> None:
-    model = onnx.load(source)
-    rng = np.random.default_rng(seed)
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and not tensor.raw_data and not tensor.float_data:
-            shape = tuple(tensor.dims)
-            fan_in = max(1, int(np.prod(shape[1:])))
-            values = rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(2 / fan_in))
-            tensor.raw_data = values.tobytes()
-    onnx.save(model, target)
+def fill(source: Path, target: Path) -> None:
+    """Draw the weights of a bundle, let the CPU provider answer its test vectors, and write the ensemble."""
+    _find_cuda()
+    from senoscope.engine.cpu import CpuExecutor
+
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    manifest = json.loads((target / "ensemble.json").read_text())
+    for k, network in enumerate(manifest["networks"]):
+        variant = network["variants"][0]
+        path = target / variant["file"]
+        model = onnx.load(path)
+        rng = np.random.default_rng(k)
+        for tensor in model.graph.initializer:
+            if tensor.doc_string:
+                mean, spread = json.loads(tensor.doc_string)
+                values = rng.standard_normal(tuple(tensor.dims), np.float32) * np.float32(spread)
+                tensor.raw_data = (values + np.float32(mean)).tobytes()
+        _draw_head({tensor.name: tensor for tensor in model.graph.initializer}, rng)
+        onnx.save(model, path)
+        content = path.read_bytes()
+        variant |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    channels = manifest["normalization"]["channels"]
+    low, high = (np.array([channel[end] for channel in channels], np.float32) for end in ("low", "high"))
+    executor = CpuExecutor(_files(target, manifest))
+    try:
+        for vector in manifest["test_vectors"]:
+            image = np.load(target / vector["file"])[None].astype(np.float32)
+            answers = [float(output.probability[0]) for output in executor.run(image, low, high)]
+            names = [network["name"] for network in manifest["networks"]]
+            vector["expected"]["networks"] = dict(zip(names, answers, strict=True))
+            vector["expected"]["probability"] = float(np.mean(answers))
+            print(vector["file"], *(f"{answer:.4f}" for answer in answers))
+    finally:
+        executor.close()
+    (target / "ensemble.json").write_text(json.dumps(manifest))
+
+
+def _draw_head(tensors: dict[str, Any], rng: np.random.Generator) -> None:
+    """A head that is on for any input, with logits around 0: a saturated or dead one would hide errors."""
+    inputs, units = tensors["head/w1"].dims
+    kernel = rng.standard_normal((inputs, units), np.float32) * np.float32(0.05 / np.sqrt(inputs))
+    values = {"w1": kernel, "b1": np.ones(units), "w2": np.full(units, 0.5), "b2": np.full(1, -0.5 * units)}
+    for name, array in values.items():
+        tensors[f"head/{name}"].raw_data = array.astype(np.float32).tobytes()
+
+
+def _find_cuda() -> None:
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.zeros(1)
+
+
+def _files(model: Path, manifest: dict[str, Any]) -> list[Any]:
+    from senoscope.engine.executor import NetworkFile
+
+    return [
+        NetworkFile(n["name"], model / n["variants"][0]["file"], tuple(n["gradcam_grid"]), n["feature_size"])
+        for n in manifest["networks"]
+    ]
 
 
 def _percentiles(call: Callable[[], Any], repeats: int) -> dict[str, float]:
@@ -93,25 +145,156 @@ def _gpu() -> dict[str, str]:
     return {"name": "none"}
 
 
-def measure(source: Path, result: Path, device: str, repeats: int) -> None:
-    """Fill the graphs, run them every way that the engine can, and write the figures."""
-    with contextlib.suppress(ImportError):
-        import torch
+@dataclass
+class _Subject:
+    """What every way of running is measured on."""
 
-        torch.zeros(1)
+    files: list[Any]
+    image: Any
+    low: Any
+    high: Any
+    expected: list[Any]
+    device: str
+    repeats: int
+    height: int
+    width: int
+
+    def one_fov(self, executor: Any) -> None:
+        """What a live frame costs: the networks and the ensemble's map."""
+        self.map(executor.run(self.image, self.low, self.high))
+
+    def map(self, outputs: list[Any]) -> None:
+        from senoscope.engine.gradcam import ensemble_map
+
+        probabilities = np.array([output.probability[0] for output in outputs])
+        ensemble_map([output.gradcam[0] for output in outputs], probabilities, self.height, self.width)
+
+    def errors(self, outputs: list[Any]) -> dict[str, float]:
+        """Against the CPU provider; of logits relative, of maps relative to their largest value."""
+
+        def worst(of: str) -> float:
+            return max(
+                float(np.abs(getattr(a, of) - getattr(b, of)).max() / max(np.abs(getattr(b, of)).max(), 1e-6))
+                for a, b in zip(outputs, self.expected, strict=True)
+            )
+
+        return {f"max_relative_{of}_error": worst(of) for of in ("logit", "gradcam", "features")}
+
+
+def _measure_way(subject: _Subject, options: dict[str, Any], *, full: bool) -> dict[str, Any]:
+    from senoscope.engine.bound import BoundExecutor
+
+    start = time.perf_counter()
+    executor = BoundExecutor(subject.files, device=subject.device, **options)  # type: ignore[arg-type]
+    opened = time.perf_counter()
+    try:
+        executor.warm_up(subject.image, subject.low, subject.high)
+        report: dict[str, Any] = {
+            "open_s": round(opened - start, 2),
+            "warm_up_s": round(time.perf_counter() - opened, 2),
+            "chosen_schedule": executor.schedule,
+            **subject.errors(executor.run(subject.image, subject.low, subject.high)),
+        }
+        for schedule in ("sequential", "streams"):
+            executor.schedule = schedule  # type: ignore[assignment]
+            report[schedule] = _percentiles(lambda: subject.one_fov(executor), subject.repeats)
+        executor.schedule = report["chosen_schedule"]
+        if full:
+            report["networks_p50_ms"] = _each_network(executor, subject)
+            report["stages_p50_ms"] = _stages(executor, subject)
+            report["after_idle_ms"] = _after_idle(executor, subject)
+            report["batches"] = {str(n): _batch(executor, subject, n) for n in _BATCHES}
+        return report
+    finally:
+        executor.close()
+
+
+def _each_network(executor: Any, subject: _Subject) -> dict[str, float]:
+    return {
+        file.name: round(
+            1e3 * float(np.median([executor.run_one(k) for _ in range(max(3, subject.repeats // 5))])), 4
+        )
+        for k, file in enumerate(subject.files)
+    }
+
+
+def _stages(executor: Any, subject: _Subject) -> dict[str, float]:
+    """Where the time of a run goes, each part on its own."""
+    buffers, _ = executor._bound(subject.image.shape)
+    outputs = executor.run(subject.image, subject.low, subject.high)
+
+    def download() -> None:
+        for values in buffers.outputs:
+            for value in values:
+                np.array(value.numpy())
+
+    repeats = max(3, subject.repeats // 2)
+    calls: dict[str, Callable[[], Any]] = {
+        "upload": lambda: buffers.image.update_inplace(subject.image),
+        "download": download,
+        "map": lambda: subject.map(outputs),
+    }
+    return {name: _percentiles(call, repeats)["p50_ms"] for name, call in calls.items()}
+
+
+def _after_idle(executor: Any, subject: _Subject) -> dict[str, dict[str, float]]:
+    """A field of view after a pause, with the device left alone and with it kept warm every 20 ms."""
+    report = {}
+    for warm in (False, True):
+        for pause_s in _IDLE_S[warm:]:  # the shortest is no longer than between two rounds of warmth
+            took = []
+            for _ in range(10 if pause_s < 1 else 3):
+                end = time.perf_counter() + pause_s
+                while warm and time.perf_counter() < end - 0.02:
+                    time.sleep(0.02)
+                    executor.keep_warm()
+                time.sleep(max(0.0, end - time.perf_counter()))
+                start = time.perf_counter()
+                subject.one_fov(executor)
+                took.append((time.perf_counter() - start) * 1e3)
+            name = f"{pause_s:g} s, {'kept warm' if warm else 'left alone'}"
+            report[name] = {"p50": round(float(np.median(took)), 3), "max": round(max(took), 3)}
+    return report
+
+
+def _batch(executor: Any, subject: _Subject, size: int) -> dict[str, float]:
+    images = np.repeat(subject.image, size, axis=0)
+    start = time.perf_counter()
+    executor.run(images, subject.low, subject.high)
+    first_s = time.perf_counter() - start
+    figures = _percentiles(
+        lambda: executor.run(images, subject.low, subject.high), max(3, subject.repeats // 10)
+    )
+    return {"first_s": round(first_s, 3), **figures, "fovs_per_s": round(1e3 * size / figures["p50_ms"], 1)}
+
+
+_WAYS: dict[str, dict[str, Any]] = {
+    "cuda_graph": {},
+    "cuda_graph, tf32": {"tf32": True},
+    "plain": {"cuda_graphs": False},
+    "cuda_graph, heuristic search": {"provider_options": {"cudnn_conv_algo_search": "HEURISTIC"}},
+    "cuda_graph, nhwc": {"provider_options": {"prefer_nhwc": "1"}},
+    "cuda_graph, tf32, nhwc": {"tf32": True, "provider_options": {"prefer_nhwc": "1"}},
+}
+
+
+def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str]) -> None:
+    """Run an ensemble every way that the engine can; the result is written after each."""
+    _find_cuda()
     import onnxruntime as ort
 
-    from senoscope.engine.bound import BoundExecutor
     from senoscope.engine.cpu import CpuExecutor
-    from senoscope.engine.executor import NetworkFile
-    from senoscope.engine.gradcam import ensemble_map
 
-    facts = json.loads((source / "input.json").read_text())
-    height, width = facts["input"]["height"], facts["input"]["width"]
-    channels = len(facts["input"]["channels"])
-    rng = np.random.default_rng(0)
-    image = rng.uniform(0, 4000, (1, channels, height, width)).astype(np.float32)
-    low, high = np.zeros(channels, np.float32), np.full(channels, 4000, np.float32)
+    manifest = json.loads((model / "ensemble.json").read_text())
+    channels = manifest["normalization"]["channels"]
+    low, high = (np.array([channel[end] for channel in channels], np.float32) for end in ("low", "high"))
+    image = np.load(model / manifest["test_vectors"][0]["file"])[None].astype(np.float32)
+    files = _files(model, manifest)
+    reference = CpuExecutor(files)
+    expected = reference.run(image, low, high)
+    reference.close()
+    height, width = manifest["input"]["height"], manifest["input"]["width"]
+    subject = _Subject(files, image, low, high, expected, device, repeats, height, width)
     report: dict[str, Any] = {
         "device": device,
         "gpu": _gpu(),
@@ -120,63 +303,32 @@ def measure(source: Path, result: Path, device: str, repeats: int) -> None:
         "repeats": repeats,
         "bar_p99_ms": _BAR_MS,
         "aim_ms": _AIM_MS,
-        "networks": {},
-        "ensemble": {},
+        "ways": {},
     }
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for k, network in enumerate(facts["networks"]):
-            path = Path(folder) / f"{network['name']}.onnx"
-            _fill(source / path.name, path, seed=k)
-            files.append(
-                NetworkFile(network["name"], path, tuple(network["gradcam_grid"]), network["feature_size"])
-            )
-        reference = CpuExecutor(files)
-        expected = reference.run(image, low, high)
-        reference.close()
-
-        def timed(nets: list[NetworkFile], **options: Any) -> tuple[dict[str, Any], list[Any]]:
-            executor = BoundExecutor(nets, device=device, **options)  # type: ignore[arg-type]
-            try:
-                executor.warm_up(image, low, high)
-
-                def one_fov() -> None:
-                    outputs = executor.run(image, low, high)
-                    grids = [output.gradcam[0] for output in outputs]
-                    ensemble_map(
-                        grids, np.array([output.probability[0] for output in outputs]), height, width
-                    )
-
-                return _percentiles(one_fov, repeats) | executor.describe(), executor.run(image, low, high)
-            finally:
-                executor.close()
-
-        for file in files:
-            for graphs in (True, False):
-                label = "cuda_graph" if graphs else "plain"
-                figures, _ = timed([file], cuda_graphs=graphs, schedule="sequential")
-                report["networks"].setdefault(file.name, {})[label] = figures
-        for graphs in (True, False):
-            for schedule in ("sequential", "streams"):
-                for tf32 in (False, True):
-                    label = f"{'cuda_graph' if graphs else 'plain'}, {schedule}{', tf32' if tf32 else ''}"
-                    figures, got = timed(files, cuda_graphs=graphs, schedule=schedule, tf32=tf32)
-                    # Of the logit, because probabilities of random networks sit at 0 or 1.
-                    figures["max_relative_logit_error"] = max(
-                        float((abs(a.logit - b.logit) / abs(b.logit)).max())
-                        for a, b in zip(got, expected, strict=True)
-                    )
-                    report["ensemble"][label] = figures
     result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"{report['gpu']['name']}, onnxruntime {ort.__version__}")
-    for name, ways in report["networks"].items():
-        print(f"{name:20s}", *(f"{way} {f['p50_ms']:.2f}/{f['p99_ms']:.2f}" for way, f in ways.items()))
-    for way, figures in report["ensemble"].items():
+    print(f"{report['gpu']['name']}, onnxruntime {ort.__version__}", flush=True)
+    for way in ways:
+        try:
+            figures = _measure_way(subject, _WAYS[way], full=way == "cuda_graph")
+        except Exception as error:  # one way that this device cannot go must not hide the others
+            figures = {"error": f"{type(error).__name__}: {error}"}
+        report["ways"][way] = figures
+        result.write_text(json.dumps(report, indent=2) + "\n")
+        _print(way, figures)
+
+
+def _print(way: str, figures: dict[str, Any]) -> None:
+    if "error" in figures:
+        print(f"{way:30s} {figures['error'][:400]}", flush=True)
+        return
+    for schedule in ("sequential", "streams"):
         print(
-            f"ensemble {way:28s} p50 {figures['p50_ms']:.2f} p99 {figures['p99_ms']:.2f} ms, "
-            f"logit off by {figures['max_relative_logit_error']:.1e}"
+            f"{way:30s} {schedule:10s} p50 {figures[schedule]['p50_ms']:.2f} "
+            f"p99 {figures[schedule]['p99_ms']:.2f} ms",
+            flush=True,
         )
+    rest = {k: v for k, v in figures.items() if k not in ("sequential", "streams")}
+    print(" " * 30, json.dumps(rest), flush=True)
 
 
 def main() -> None:
@@ -186,16 +338,22 @@ def main() -> None:
     making = commands.add_parser("bundle")
     making.add_argument("model", type=Path)
     making.add_argument("target", type=Path)
+    filling = commands.add_parser("fill")
+    filling.add_argument("source", type=Path)
+    filling.add_argument("target", type=Path)
     measuring = commands.add_parser("measure")
-    measuring.add_argument("source", type=Path)
+    measuring.add_argument("model", type=Path)
     measuring.add_argument("result", type=Path)
     measuring.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    measuring.add_argument("--repeats", type=int, default=300)
+    measuring.add_argument("--repeats", type=int, default=500)
+    measuring.add_argument("--ways", nargs="*", choices=[*_WAYS], default=[*_WAYS])
     arguments = parser.parse_args()
     if arguments.command == "bundle":
         bundle(arguments.model, arguments.target)
+    elif arguments.command == "fill":
+        fill(arguments.source, arguments.target)
     else:
-        measure(arguments.source, arguments.result, arguments.device, arguments.repeats)
+        measure(arguments.model, arguments.result, arguments.device, arguments.repeats, arguments.ways)
 
 
 if __name__ == "__main__":

@@ -36,12 +36,14 @@ from senoscope_client.synthetic import synthesize
 from senoscope_client.wire import Header, ImageHeader, encode
 
 
-def _start(model: str, port: int, endpoint: str, log: str) -> tuple[subprocess.Popen[bytes], float]:
+def _start(
+    model: str, device: str, port: int, endpoint: str, log: str
+) -> tuple[subprocess.Popen[bytes], float]:
     began = time.perf_counter()
     service = subprocess.Popen(
         [
             *(sys.executable, "-m", "senoscope.cli", "serve", "--model", model, "--port", str(port)),
-            *("--stream", endpoint, "--results", "", "--device", "cpu", "--database-url", log),
+            *("--stream", endpoint, "--results", "", "--device", device, "--database-url", log),
         ],
         stderr=subprocess.DEVNULL,
     )
@@ -110,10 +112,16 @@ class _Listener:
         self._socket.close()
 
 
+def _spread(milliseconds: list[float]) -> dict[str, float]:
+    points = zip((50, 95, 99, 100), np.percentile(milliseconds, [50, 95, 99, 100]), strict=True)
+    return {f"p{point}": round(float(value), 3) for point, value in points}
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="starter")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument(
         "--rate", type=float, default=1.5, help="FOVs per second, below the engine's capacity"
@@ -129,8 +137,8 @@ def main() -> None:
 
 def _measure(arguments: argparse.Namespace, log: str) -> None:
     fovs = [synthesize(1, n).pixels for n in range(16)]
-    service, cold_start_s = _start(arguments.model, arguments.port, arguments.endpoint, log)
-    overhead, compute, preparing = [], [], []
+    service, cold_start_s = _start(arguments.model, arguments.device, arguments.port, arguments.endpoint, log)
+    overhead, compute, preparing, whole = [], [], [], []
     stages: dict[str, list[float]] = {"queue": [], "making the result": [], "transport both ways": []}
     try:
         with (
@@ -161,20 +169,30 @@ def _measure(arguments: argparse.Namespace, log: str) -> None:
                 stages["making the result"].append(timing["total"] - timing["queue"] - timing["compute"])
                 stages["transport both ways"].append(took - timing["total"])
                 overhead.append(took - compute[-1])
+                whole.append(took)
             scanning.join()
+            base = f"http://127.0.0.1:{arguments.port}"
+            engine = httpx.get(f"{base}/v1/model").json()["engine"]
+            memory = [
+                float(line.split()[-1])
+                for line in httpx.get(f"{base}/metrics").text.splitlines()
+                if line.startswith("senoscope_device_memory_used_bytes ")
+            ]
     finally:
         service.terminate()
         service.wait()
-    p50, p95, p99 = np.percentile(overhead, [50, 95, 99])
     report = {
         "frames": arguments.frames,
         "rate_hz": arguments.rate,
         "run_log": log.partition(":")[0],
-        "overhead_ms": {"p50": round(p50, 3), "p95": round(p95, 3), "p99": round(p99, 3)},
+        "send_to_result_ms": _spread(whole),
+        "overhead_ms": _spread(overhead),
+        "compute_ms": _spread(compute),
         "of_that_p50_ms": {name: round(float(np.median(values)), 3) for name, values in stages.items()},
         "publisher_before_send_ms_p50": round(float(np.median(preparing)), 3),
-        "compute_ms_p50": round(float(np.median(compute)), 2),
         "cold_start_s": round(cold_start_s, 2),
+        "engine": engine,
+        "device_memory_mib": round(memory[0] / 2**20) if memory else None,
         "python": platform.python_version(),
     }
     print(json.dumps(report, indent=2))

@@ -8,7 +8,7 @@ allocated once; other batch sizes run uncaptured.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -71,6 +71,8 @@ class BoundExecutor:
     schedule : {"sequential", "streams"}, optional
         One network after another, or all at once in a stream each; default: what measures faster
         at warm-up.
+    provider_options : mapping of str to str, optional
+        Further options of ONNX Runtime's CUDA provider, over those that are set here.
     device : {"cuda", "cpu"}
         ``cpu`` runs the same bindings on the CPU provider, so that all but CUDA itself can be rehearsed
         on a machine without a GPU.
@@ -83,12 +85,13 @@ class BoundExecutor:
         cuda_graphs: bool = True,
         tf32: bool = False,
         schedule: Schedule | None = None,
+        provider_options: Mapping[str, str] | None = None,
         device: Literal["cuda", "cpu"] = "cuda",
     ) -> None:
         self.device = device
         self._networks = list(networks)
         self._cuda_graphs = cuda_graphs and device == "cuda"
-        self._schedule: Schedule = schedule or "sequential"
+        self.schedule: Schedule = schedule or "sequential"
         self._choose_schedule = schedule is None
         provider: Any = CPU
         if device == "cuda":
@@ -102,6 +105,7 @@ class BoundExecutor:
                     "cudnn_conv_use_max_workspace": "1",
                     "enable_cuda_graph": "1" if self._cuda_graphs else "0",
                     "use_tf32": "1" if tf32 else "0",
+                    **(provider_options or {}),
                 },
             )
         self._sessions = [
@@ -116,19 +120,19 @@ class BoundExecutor:
         for _ in range(_WARM_UP_RUNS):
             self.run(image, low, high)
         self._single = image.shape
-        took_each = [self._timed_one(k) for k in range(len(self._sessions))]
+        took_each = [self.run_one(k) for k in range(len(self._sessions))]
         self._cheapest = took_each.index(min(took_each))
         if self._choose_schedule:
             took = {}
             candidates: tuple[Schedule, ...] = ("sequential", "streams")
             for candidate in candidates:
-                self._schedule = candidate
+                self.schedule = candidate
                 self.run(image, low, high)
                 start = time.perf_counter()
                 for _ in range(_TRIAL_RUNS):
                     self.run(image, low, high)
                 took[candidate] = time.perf_counter() - start
-            self._schedule = min(candidates, key=took.__getitem__)
+            self.schedule = min(candidates, key=took.__getitem__)
 
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
         """Outputs of all networks, in their order."""
@@ -137,10 +141,10 @@ class BoundExecutor:
         buffers.low.update_inplace(low)
         buffers.high.update_inplace(high)
         captured = self._cuda_graphs and image.shape[0] == 1
-        options = _run_options(graph_id=1 if captured else -1, wait=self._schedule == "sequential")
+        options = _run_options(graph_id=1 if captured else -1, wait=self.schedule == "sequential")
         for session, binding in zip(self._sessions, bindings, strict=True):
             session.run_with_iobinding(binding, options)
-        if self._schedule == "streams":
+        if self.schedule == "streams":
             for binding in bindings:
                 binding.synchronize_outputs()
         # Copied, because the next run writes into the same buffers.
@@ -153,9 +157,10 @@ class BoundExecutor:
 
     def keep_warm(self) -> None:
         """Run the cheapest network once more on what it saw last."""
-        self._timed_one(self._cheapest)
+        self.run_one(self._cheapest)
 
-    def _timed_one(self, k: int) -> float:
+    def run_one(self, k: int) -> float:
+        """Run network ``k`` alone on the single field of view that came last; returns seconds."""
         _, bindings = self._bound(self._single)
         options = _run_options(graph_id=1 if self._cuda_graphs else -1, wait=True)
         start = time.perf_counter()
@@ -174,7 +179,7 @@ class BoundExecutor:
         """Provider, schedule, graphs."""
         return {
             "provider": self._sessions[0].get_providers()[0],
-            "schedule": self._schedule,
+            "schedule": self.schedule,
             "cuda_graphs": self._cuda_graphs,
         }
 
