@@ -273,8 +273,13 @@ _WAYS: dict[str, dict[str, Any]] = {
     "cuda_graph, tf32": {"tf32": True},
     "plain": {"cuda_graphs": False},
     "cuda_graph, heuristic search": {"provider_options": {"cudnn_conv_algo_search": "HEURISTIC"}},
+    "cuda_graph, fused bias": {"provider_options": {"fuse_conv_bias": "1"}},
     "cuda_graph, nhwc": {"provider_options": {"prefer_nhwc": "1"}},
     "cuda_graph, tf32, nhwc": {"tf32": True, "provider_options": {"prefer_nhwc": "1"}},
+    "cuda_graph, tf32, nhwc, heuristic search": {
+        "tf32": True,
+        "provider_options": {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"},
+    },
 }
 
 
@@ -309,7 +314,9 @@ def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str
     print(f"{report['gpu']['name']}, onnxruntime {ort.__version__}", flush=True)
     for way in ways:
         try:
-            figures = _measure_way(subject, _WAYS[way], full=way == "cuda_graph")
+            figures = _measure_way(
+                subject, _WAYS[way], full=way in ("cuda_graph", "cuda_graph, heuristic search")
+            )
         except Exception as error:  # one way that this device cannot go must not hide the others
             figures = {"error": f"{type(error).__name__}: {error}"}
         report["ways"][way] = figures

@@ -6,9 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,6 +99,47 @@ def test_bound_buffers_answer_as_plain_sessions_do(miniature: Path) -> None:
         for one, other in zip(expected, got, strict=True):
             for a, b in zip(one, other, strict=True):
                 np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+class _Session:
+    """A session that notes which thread runs it."""
+
+    def __init__(self, session: ort.InferenceSession, seen: set[str]) -> None:
+        self._session, self._seen = session, seen
+
+    def run_with_iobinding(self, *arguments: object) -> None:
+        self._seen.add(threading.current_thread().name)
+        self._session.run_with_iobinding(*arguments)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+
+def test_one_thread_runs_the_cuda_profile_whoever_asks(miniature: Path) -> None:
+    """ONNX Runtime keeps a captured graph for the thread that captured it."""
+    networks = [
+        NetworkFile(name, miniature / f"{name}.onnx", grid, mini.FEATURES)
+        for name, grid in zip(mini.NAMES, mini.GRIDS, strict=True)
+    ]
+    low, high = np.full(3, mini.LOW, np.float32), np.full(3, mini.HIGH, np.float32)
+    image = mini.bright()[None].astype(np.float32)
+    seen: set[str] = set()
+    bound = BoundExecutor(networks, device="cpu")
+    try:
+        bound._sessions = [_Session(session, seen) for session in bound._sessions]
+        bound.warm_up(image, low, high)
+        with ThreadPoolExecutor(2) as others:
+            expected, got = others.map(lambda _: bound.run(image, low, high), range(2))
+            others.submit(bound.keep_warm).result()
+        with pytest.raises(Exception, match=r"shape|dimension"):
+            bound.run(image[..., :17], low, high)
+        again = bound.run(image, low, high)  # what fails there fails here, and nothing else does
+    finally:
+        bound.close()
+    assert len(seen) == 1
+    assert threading.current_thread().name not in seen
+    assert [o.logit for o in expected] == [o.logit for o in got] == [o.logit for o in again]
+    assert not [thread for thread in threading.enumerate() if thread.name in seen]
 
 
 @pytest.mark.parametrize(

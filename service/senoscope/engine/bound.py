@@ -3,13 +3,17 @@
 At batch 1 a GPU spends more time on being told what to do (some 800 kernel launches) than on doing it.
 A captured graph is told once. Captured runs need fixed addresses, so every buffer of batch 1 is
 allocated once; other batch sizes run uncaptured.
+
+ONNX Runtime keeps captured graphs, and the handles of CUDA's libraries, per thread: a thread that did not
+warm up would capture again, in the middle of a scan. So one thread of the executor's own does it all.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +22,8 @@ from senoscope.engine.executor import OUTPUT_NAMES, Float32, NetworkFile, Networ
 from senoscope.engine.sessions import CPU, CUDA, create_session, preload_cuda
 
 Schedule = Literal["sequential", "streams"]
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _WARM_UP_RUNS = 3
 _TRIAL_RUNS = 10
 _SIZES_KEPT = 7
@@ -108,12 +114,23 @@ class BoundExecutor:
                     **(provider_options or {}),
                 },
             )
-        self._sessions = [
-            create_session(network.path, threads=1, providers=[provider]) for network in networks
-        ]
         self._buffers: dict[tuple[int, ...], tuple[_Buffers, list[ort.IOBinding]]] = {}
         self._single: tuple[int, ...] = ()
-        self._cheapest = 0
+        # Of the networks, by falling cost: among streams, the longest must not be the last to start.
+        self._order = list(range(len(networks)))
+        self._sessions: list[ort.InferenceSession] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bound")
+        try:
+            for network in networks:
+                self._sessions.append(
+                    self._here(create_session, network.path, threads=1, providers=[provider])
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def _here(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return self._thread.submit(function, *args, **kwargs).result()
 
     def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:
         """Search algorithms, capture graphs, and choose the schedule."""
@@ -121,7 +138,7 @@ class BoundExecutor:
             self.run(image, low, high)
         self._single = image.shape
         took_each = [self.run_one(k) for k in range(len(self._sessions))]
-        self._cheapest = took_each.index(min(took_each))
+        self._order.sort(key=lambda k: -took_each[k])
         if self._choose_schedule:
             took = {}
             candidates: tuple[Schedule, ...] = ("sequential", "streams")
@@ -136,14 +153,17 @@ class BoundExecutor:
 
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
         """Outputs of all networks, in their order."""
+        return self._here(self._run, image, low, high)
+
+    def _run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
         buffers, bindings = self._bound(image.shape)
         buffers.image.update_inplace(image)
         buffers.low.update_inplace(low)
         buffers.high.update_inplace(high)
         captured = self._cuda_graphs and image.shape[0] == 1
         options = _run_options(graph_id=1 if captured else -1, wait=self.schedule == "sequential")
-        for session, binding in zip(self._sessions, bindings, strict=True):
-            session.run_with_iobinding(binding, options)
+        for k in self._order:
+            self._sessions[k].run_with_iobinding(bindings[k], options)
         if self.schedule == "streams":
             for binding in bindings:
                 binding.synchronize_outputs()
@@ -157,10 +177,13 @@ class BoundExecutor:
 
     def keep_warm(self) -> None:
         """Run the cheapest network once more on what it saw last."""
-        self.run_one(self._cheapest)
+        self.run_one(self._order[-1])
 
     def run_one(self, k: int) -> float:
         """Run network ``k`` alone on the single field of view that came last; returns seconds."""
+        return self._here(self._run_one, k)
+
+    def _run_one(self, k: int) -> float:
         _, bindings = self._bound(self._single)
         options = _run_options(graph_id=1 if self._cuda_graphs else -1, wait=True)
         start = time.perf_counter()
@@ -184,6 +207,7 @@ class BoundExecutor:
         }
 
     def close(self) -> None:
-        """Let go of device memory."""
-        self._buffers.clear()
-        self._sessions.clear()
+        """Let go of device memory and of the thread."""
+        self._here(self._buffers.clear)
+        self._here(self._sessions.clear)
+        self._thread.shutdown()

@@ -27,6 +27,8 @@ def usable_cores() -> int:
 
 def preload_cuda() -> None:
     """Let ONNX Runtime find CUDA's libraries where pip put them; harmless where there are none."""
+    # Else each session warns that CUDA is no plug-in, which it need not be.
+    ort.set_default_logger_severity(_ERROR)
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
 
