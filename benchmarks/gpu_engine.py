@@ -272,6 +272,7 @@ _WAYS: dict[str, dict[str, Any]] = {
     "cuda_graph": {},
     "cuda_graph, tf32": {"tf32": True},
     "plain": {"cuda_graphs": False},
+    "cuda_graph, exhaustive search": {"provider_options": {"cudnn_conv_algo_search": "EXHAUSTIVE"}},
     "cuda_graph, heuristic search": {"provider_options": {"cudnn_conv_algo_search": "HEURISTIC"}},
     "cuda_graph, fused bias": {"provider_options": {"fuse_conv_bias": "1"}},
     "cuda_graph, nhwc": {"provider_options": {"prefer_nhwc": "1"}},
@@ -283,7 +284,7 @@ _WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str]) -> None:
+def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str], *, brief: bool) -> None:
     """Run an ensemble every way that the engine can; the result is written after each."""
     _find_cuda()
     import onnxruntime as ort
@@ -353,6 +354,7 @@ def main() -> None:
     measuring.add_argument("result", type=Path)
     measuring.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     measuring.add_argument("--repeats", type=int, default=500)
+    measuring.add_argument("--brief", action="store_true", help="times only, no details of the first way")
     measuring.add_argument("--ways", nargs="*", choices=[*_WAYS], default=[*_WAYS])
     arguments = parser.parse_args()
     if arguments.command == "bundle":
@@ -360,7 +362,14 @@ def main() -> None:
     elif arguments.command == "fill":
         fill(arguments.source, arguments.target)
     else:
-        measure(arguments.model, arguments.result, arguments.device, arguments.repeats, arguments.ways)
+        measure(
+            arguments.model,
+            arguments.result,
+            arguments.device,
+            arguments.repeats,
+            arguments.ways,
+            brief=arguments.brief,
+        )
 
 
 if __name__ == "__main__":
