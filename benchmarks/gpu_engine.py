@@ -273,14 +273,9 @@ _WAYS: dict[str, dict[str, Any]] = {
     "cuda_graph, tf32": {"tf32": True},
     "plain": {"cuda_graphs": False},
     "cuda_graph, exhaustive search": {"provider_options": {"cudnn_conv_algo_search": "EXHAUSTIVE"}},
-    "cuda_graph, heuristic search": {"provider_options": {"cudnn_conv_algo_search": "HEURISTIC"}},
     "cuda_graph, fused bias": {"provider_options": {"fuse_conv_bias": "1"}},
     "cuda_graph, nhwc": {"provider_options": {"prefer_nhwc": "1"}},
     "cuda_graph, tf32, nhwc": {"tf32": True, "provider_options": {"prefer_nhwc": "1"}},
-    "cuda_graph, tf32, nhwc, heuristic search": {
-        "tf32": True,
-        "provider_options": {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"},
-    },
 }
 
 

@@ -85,23 +85,31 @@ class Poster:
     Attributes
     ----------
     answers : list of dict
-        What came back, how long it took, and compute time of each FOV; complete after `close`.
+        What came back so far, how long it took, and compute time of each FOV; complete after `close`.
     """
 
     def __init__(self, server: Server, fovs: int, pause_s: float = 0) -> None:
-        self.answers: list[dict] = []
         program = Path(__file__).with_name("posting.py")
         command = [sys.executable, str(program), server.url, str(fovs), str(pause_s)]
         # Not a pipe: full, it would stop the posting.
-        self._told = tempfile.TemporaryFile()  # noqa: SIM115 - `close` does
+        self._told = tempfile.NamedTemporaryFile()  # noqa: SIM115 - goes with the process
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._told)
+
+    @property
+    def answers(self) -> list[dict]:
+        lines = Path(self._told.name).read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def wait_for(self, status: int, timeout_s: float = 60) -> None:
+        """Until an answer with this status has come."""
+        end = time.monotonic() + timeout_s
+        while not any(answer["status"] == status for answer in self.answers):
+            assert time.monotonic() < end, f"no answer {status} in {timeout_s} s"
+            time.sleep(0.1)
 
     def close(self) -> None:
         self._process.communicate(b"\n", timeout=660)  # after the answer that is awaited
         assert self._process.returncode == 0
-        with self._told as told:
-            told.seek(0)
-            self.answers = [json.loads(line) for line in told]
 
 
 class Scan:
