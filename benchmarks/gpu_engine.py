@@ -310,9 +310,7 @@ def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str
     print(f"{report['gpu']['name']}, onnxruntime {ort.__version__}", flush=True)
     for way in ways:
         try:
-            figures = _measure_way(
-                subject, _WAYS[way], full=way in ("cuda_graph", "cuda_graph, heuristic search")
-            )
+            figures = _measure_way(subject, _WAYS[way], full=way == "cuda_graph" and not brief)
         except Exception as error:  # one way that this device cannot go must not hide the others
             figures = {"error": f"{type(error).__name__}: {error}"}
         report["ways"][way] = figures
