@@ -136,6 +136,7 @@ def test_one_thread_runs_the_cuda_profile_whoever_asks(miniature: Path) -> None:
         again = bound.run(image, low, high)  # what fails there fails here, and nothing else does
     finally:
         bound.close()
+        bound.close()
     assert len(seen) == 1
     assert threading.current_thread().name not in seen
     assert [o.logit for o in expected] == [o.logit for o in got] == [o.logit for o in again]

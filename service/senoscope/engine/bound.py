@@ -10,6 +10,7 @@ warm up would capture again, in the middle of a scan. So one thread of the execu
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -208,7 +209,8 @@ class BoundExecutor:
         }
 
     def close(self) -> None:
-        """Let go of device memory and of the thread."""
-        self._here(self._buffers.clear)
-        self._here(self._sessions.clear)
+        """Let go of device memory and of the thread; again, nothing."""
+        with contextlib.suppress(RuntimeError):  # the thread has gone, and all else with it
+            self._here(self._buffers.clear)
+            self._here(self._sessions.clear)
         self._thread.shutdown()
