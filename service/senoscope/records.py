@@ -207,13 +207,16 @@ class ResultMaker:
     def _flags(self, fov: Fov, saturated: tuple[float, ...], bounds: IntensityRange) -> list[Flag]:
         flags = []
         names = self.ensemble.manifest.input.channel_names
-        for name, high, fraction in zip(names, bounds.high, saturated, strict=True):
-            if fraction >= _SATURATED_FRACTION:
+        trained = self.ensemble.manifest.normalization.channels
+        for name, high, fraction, channel in zip(names, bounds.high, saturated, trained, strict=True):
+            usual = channel.saturated_p99
+            if fraction >= _SATURATED_FRACTION and fraction > (usual or 0):
+                more = "" if usual is None else f", more than 99 in 100 training images ({usual:.1%})"
                 flags.append(
                     Flag(
                         code="saturated",
                         message=f"{name} is above the {bounds.source}'s intensity range (to {high:g}) in "
-                        f"{fraction:.1%} of its pixels; detail there is lost to the networks",
+                        f"{fraction:.1%} of its pixels{more}; detail there is lost to the networks",
                         channel=name,
                         value=round(fraction, 6),
                     )

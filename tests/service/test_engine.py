@@ -23,6 +23,7 @@ from senoscope.engine.cpu import CpuExecutor
 from senoscope.engine.devices import gpu_problem
 from senoscope.engine.executor import NetworkFile
 from senoscope.engine.gradcam import ensemble_map, network_map
+from senoscope.engine.intensity import usual_saturation
 from senoscope.engine.locations import find_ensemble
 from senoscope.engine.uncertainty import uncertainty
 
@@ -251,6 +252,13 @@ def test_saturation_counts_the_pixels_above_the_range(dtype: type[np.generic]) -
     high = np.array([1.5, -1.0, 70000.0], np.float32)
     bounds = IntensityRange(high - 1, high, "model")
     assert bounds.saturated_fraction(pixels).tolist() == [0.5, 1.0, 0.0]
+
+
+def test_usual_saturation_is_what_one_in_a_hundred_exceeds() -> None:
+    stack = np.zeros((101, 2, 10, 100), np.uint16)
+    for n in range(101):
+        stack[n, 0].flat[: 5 * n] = 9  # from none to half of the pixels
+    assert usual_saturation(stack, np.array([8, 8], np.float32)).tolist() == [0.495, 0.0]
 
 
 def test_onnx_runtime_does_not_call_home() -> None:

@@ -1,13 +1,20 @@
-"""Identifiers of results."""
+"""Identifiers of results, and their flags."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from senoscope.records import uuid7
+import miniature as mini
+from senoscope.engine import Ensemble
+from senoscope.fov import Fov
+from senoscope.records import ResultMaker, uuid7
+from senoscope_client.result import Source
 
 
 def test_identifiers_sort_in_the_order_of_their_making(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +38,34 @@ def test_identifiers_are_of_version_7_and_tell_the_time() -> None:
     identifier = uuid7()
     assert (identifier.version, identifier.variant) == (7, "specified in RFC 4122")
     assert before <= identifier.int >> 80 <= before + 60_000
+
+
+@pytest.mark.parametrize(
+    ("usual", "rows", "words"),
+    [
+        (None, 2, None),
+        (None, 50, "in 20.0% of its pixels; detail"),
+        (0.0, 50, "in 20.0% of its pixels, more than 99 in 100 training images (0.0%); detail"),
+        (0.15, 50, "in 20.0% of its pixels, more than 99 in 100 training images (15.0%); detail"),
+        (0.25, 50, None),
+        (0.0, 2, None),  # less than one in a hundred pixels is never worth a flag
+    ],
+)
+def test_saturation_is_flagged_where_training_had_less(
+    miniature: Path, tmp_path: Path, usual: float | None, rows: int, words: str | None
+) -> None:
+    """Of a range without outliers, some of the bright structures are outside by design."""
+    folder = Path(shutil.copytree(miniature, tmp_path / "ensemble"))
+    manifest = json.loads((folder / "ensemble.json").read_text())
+    manifest["normalization"]["channels"][1]["saturated_p99"] = usual
+    (folder / "ensemble.json").write_text(json.dumps(manifest))
+    pixels = mini.dark()
+    pixels[1, :rows] = mini.HIGH + 1
+    with Ensemble.load(folder, device="cpu") as ensemble:
+        (prediction,) = ensemble.predict(pixels)
+        maker = ResultMaker(ensemble, 24.0, linked=False)
+        record = maker.make(Fov(pixels, Source(kind="upload")), prediction, ensemble.model_range, 0.0, 1.0)
+    flags = [flag for flag in record.result.flags if flag.code == "saturated"]
+    assert [flag.channel for flag in flags] == (["TPEF"] if words else [])
+    assert all(words in flag.message for flag in flags)
+    assert record.saturated[1] == pytest.approx(rows / 250), "what metrics count is told whatever is flagged"

@@ -208,6 +208,11 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     assert [told[file] for file in unit["files"]] == pytest.approx(unit["score"], abs=1e-4)
     manifest = json.loads((models / "small" / "ensemble.json").read_text())
     assert (manifest["for_science"], "not for science" in manifest["intended_use"]) == (False, True)
+    folds = json.loads((trained / "provenance.json").read_text())["folds"]
+    learned = np.stack([np.load(home / "data" / entry["file"]) for entry in folds["split"]["train"]])
+    for c, channel in enumerate(manifest["normalization"]["channels"]):
+        above = (learned[:, c] > channel["high"]).mean(axis=(1, 2))
+        assert channel["saturated_p99"] == pytest.approx(np.quantile(above, 0.99))
     on_training = subprocess.run(
         command("evaluate", models / "small", home / "data", "--json", "--split", "all"),
         capture_output=True,

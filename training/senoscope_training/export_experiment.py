@@ -228,8 +228,13 @@ def _manifest(
         normalization=NormalizationSpec(
             k_iqr=config.normalization.k_iqr,
             channels=tuple(
-                ChannelRange(low=low, high=high)
-                for low, high in zip(bounds["low"], bounds["high"], strict=True)
+                ChannelRange(low=low, high=high, saturated_p99=usual)
+                for low, high, usual in zip(
+                    bounds["low"],
+                    bounds["high"],
+                    bounds.get("saturated_p99", [None] * len(bounds["low"])),  # trained before it was kept
+                    strict=True,
+                )
             ),
             fitted_on=f"{len(provenance['folds'][fold]['train'])} training FOVs of {config.data.path.name}",
         ),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from senoscope.engine.intensity import fit_range
+from senoscope.engine.intensity import fit_range, usual_saturation
 from senoscope.engine.manifest import (
     MANIFEST_NAME,
     Channel,
@@ -213,7 +213,10 @@ def _manifest(
             pixel_size_um=PIXEL_SIZE_UM,
         ),
         normalization=NormalizationSpec(
-            channels=tuple(ChannelRange(low=float(a), high=float(b)) for a, b in zip(low, high, strict=True)),
+            channels=tuple(
+                ChannelRange(low=float(a), high=float(b), saturated_p99=float(usual))
+                for a, b, usual in zip(low, high, usual_saturation(train.pixels, high), strict=True)
+            ),
             fitted_on=f"{options.train_fovs} synthetic training FOVs",
         ),
         networks=tuple(results[name].network for name in ARCHITECTURES),

@@ -52,6 +52,11 @@ def _fraction_above(pixels: npt.NDArray[Any], limits: npt.NDArray[np.float32]) -
     return np.asarray(np.array(above, np.float64) / pixels[0].size)
 
 
+def usual_saturation(stack: npt.NDArray[Any], high: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Fraction of pixels above ``high`` that one in a hundred FOVs [N, C, H, W] exceeds, per channel."""
+    return np.asarray(np.quantile([_fraction_above(pixels, high) for pixels in stack], 0.99, axis=0))
+
+
 def fit_range(stack: npt.NDArray[Any], k_iqr: float = 3.5) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Smallest and largest pixel of each channel within median +- ``k_iqr`` interquartile ranges.
 

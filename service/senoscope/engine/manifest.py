@@ -62,10 +62,18 @@ class Input(_Model):
 
 
 class ChannelRange(_Model):
-    """Raw values that are mapped to 0 and to 255."""
+    """Raw values that are mapped to 0 and to 255.
+
+    Attributes
+    ----------
+    saturated_p99 : float, optional
+        Fraction of a field of view's pixels above ``high`` that one in a hundred training FOVs exceeds: a
+        range without outliers cuts bright structures. Not known of older ensembles.
+    """
 
     low: float
     high: float
+    saturated_p99: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> ChannelRange:

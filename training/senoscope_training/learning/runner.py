@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
+from senoscope.engine.intensity import usual_saturation
 from senoscope.engine.sessions import usable_cores
 from senoscope_training.architectures import ARCHITECTURES
 from senoscope_training.config import Config
@@ -167,12 +168,15 @@ def _prepare(
     prepared = []
     ranges = {}
     for fold in folds:
-        low, high = measured_range(
-            np.asarray(pixels[fold.train]), config.normalization.k_iqr, padded=config.data.fit == "pad"
-        )
+        train = np.asarray(pixels[fold.train])
+        low, high = measured_range(train, config.normalization.k_iqr, padded=config.data.fit == "pad")
         require_range(low, high, config.data.channels, f"training FOVs of {fold.name}")
         prepared.append(FoldData(fold.name, fold.train, fold.test, low, high))
-        ranges[fold.name] = {"low": low.tolist(), "high": high.tolist()}
+        ranges[fold.name] = {
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "saturated_p99": usual_saturation(train, high).tolist(),
+        }
     labels = data_set.labels
     provenance = {
         "data": {
