@@ -50,7 +50,7 @@ class Seat:
     def text(self, selector: str) -> str:
         return self.page.locator(selector).inner_text()
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 10, what: str = "") -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = 30, what: str = "") -> None:
         """Wait for something that a person would see sooner or later."""
         deadline = time.monotonic() + timeout_s
         while not condition():

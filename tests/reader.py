@@ -161,7 +161,7 @@ class Terminal:
             return
         self.check(kind)
         note = self._background.pop(kind)
-        self._wait(lambda: Path(f"{note}.pid").is_file(), 5)
+        self._wait(lambda: Path(f"{note}.pid").is_file(), 30)
         group = Path(f"{note}.pid").read_text().strip()
         gone = f"! kill -0 -- -{group} 2>/dev/null"
         waiting = f"for n in $(seq 100); do {gone} && break; sleep 0.1; done"

@@ -44,7 +44,7 @@ class Server:
     def stream(self) -> dict:
         return httpx.get(f"{self.url}/v1/stream").json()
 
-    def wait(self, condition: Callable[[dict], bool], timeout_s: float = 10) -> dict:
+    def wait(self, condition: Callable[[dict], bool], timeout_s: float = 30) -> dict:
         """The stream's status as soon as it meets a condition."""
         deadline = time.monotonic() + timeout_s
         while not condition(status := self.stream()):

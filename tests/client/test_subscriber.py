@@ -26,7 +26,7 @@ def results_socket():
 
 def test_results_come_in_order_and_rubbish_is_counted():
     wanted = [result(kind="stream", instrument="nlo-1", frame=n) for n in range(3)]
-    with results_socket() as (socket, endpoint), ResultSubscriber(endpoint, timeout_s=10) as subscriber:
+    with results_socket() as (socket, endpoint), ResultSubscriber(endpoint, timeout_s=30) as subscriber:
         socket.recv()
         for r in wanted:
             socket.send_multipart([b"result/stream/nlo-1", b"{}"])

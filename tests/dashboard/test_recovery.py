@@ -53,7 +53,7 @@ def test_what_was_classified_while_the_page_was_cut_off_is_fetched(
             at.until(lambda: at.seen() == 5)
             cable.cut(hang_up=hang_up)
             scan(20)
-            at.until(lambda: "connection to the service is lost" in at.text("#banner"), 15)
+            at.until(lambda: "connection to the service is lost" in at.text("#banner"))
             assert at.seen() == 5
             cable.mend()
             at.until(lambda: at.text("#connection").endswith("Connected") and at.seen() == 25, 20)
@@ -78,7 +78,7 @@ def test_cut_for_ten_seconds_then_restarted(miniature: Path, tmp_path: Path, sea
         at.until(lambda: at.seen() >= 10, 30)
 
         cable.cut(hang_up=False)
-        at.until(lambda: "The stream is silent" in at.text("#banner"), 8)
+        at.until(lambda: "The stream is silent" in at.text("#banner"))
         assert at.page.locator("#banner").is_visible()
         assert "Silent" in at.text("#stream")
         assert at.text("#connection").endswith("Connected"), "the service is well"
@@ -89,19 +89,19 @@ def test_cut_for_ten_seconds_then_restarted(miniature: Path, tmp_path: Path, sea
         at.until(lambda: at.seen() > before and at.text("#stream").endswith("Scanning"), 20)
 
         stop_server(server)
-        at.until(lambda: "connection to the service is lost" in at.text("#banner"), 8)
+        at.until(lambda: "connection to the service is lost" in at.text("#banner"))
         at.shoot("lost")
         server = start_server(miniature, server.log, "--stream", f"tcp://127.0.0.1:{near}", like=server)
-        at.until(lambda: at.text("#connection").endswith("Connected"), 10)
+        at.until(lambda: at.text("#connection").endswith("Connected"))
         before = at.seen()
-        at.until(lambda: at.seen() > before, 10)
+        at.until(lambda: at.seen() > before)
         assert at.page.locator("#banner").is_hidden()
 
         assert json.loads(microscope.communicate(timeout=60)[0])["sent"] == 150
         server.wait(lambda told: told["receiver"]["series"][0]["state"] == "ended")
         time.sleep(0.5)  # what came last is on its way into the log
         logged = in_the_log(server)
-        at.until(lambda: at.seen() == len(logged), 10)
+        at.until(lambda: at.seen() == len(logged))
         assert in_the_history(at) == logged
         assert len(logged) > 40
     finally:

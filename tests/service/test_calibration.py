@@ -78,16 +78,16 @@ def test_the_next_frames_of_the_stream_set_the_range(server: Server, fovs: np.nd
             assert begun.json()["calibrating"] == {"fovs": 0, "of": 3}
             scope.send(scope.frame(0, fovs[0]), scope.frame(1, fovs[1]))
             for _ in range(2):
-                assert json.loads(live.recv(timeout=10))["normalization"]["source"] == "model"
+                assert json.loads(live.recv(timeout=30))["normalization"]["source"] == "model"
             assert ask(server)["calibrating"] == {"fovs": 2, "of": 3}
             scope.send(scope.frame(2, fovs[2]))
             until = time.monotonic() + 20
             while ask(server)["source"] != "session":
                 assert time.monotonic() < until
                 time.sleep(0.05)
-            json.loads(live.recv(timeout=10))
+            json.loads(live.recv(timeout=30))
             scope.send(scope.frame(3, fovs[3]))
-            result = json.loads(live.recv(timeout=10))
+            result = json.loads(live.recv(timeout=30))
         answer = ask(server)
         low, high = fit_range(fovs[:3])
         assert answer["low"] == pytest.approx(low.tolist())

@@ -179,7 +179,7 @@ def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path) -> None
     summary = json.loads(out)
     assert summary["classified"] >= 3
     assert (process.returncode, summary["lost"]) == (0, 0), "frames on their way are waited for"
-    assert not psutil.wait_procs(children, timeout=5)[1]
+    assert not psutil.wait_procs(children, timeout=30)[1]
 
 
 def test_demo_that_is_terminated_leaves_nothing_running(miniature: Path) -> None:
@@ -197,7 +197,7 @@ def test_demo_that_is_terminated_leaves_nothing_running(miniature: Path) -> None
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 143
-    assert not psutil.wait_procs(children, timeout=5)[1]
+    assert not psutil.wait_procs(children, timeout=30)[1]
 
 
 def test_doctor(miniature: Path) -> None:

@@ -55,7 +55,7 @@ def test_state(client: Client) -> None:
 def test_publish_and_watch_both_ways(server: Server, client: Client) -> None:
     with (
         FramePublisher(server.frames, "nlo-7") as publisher,
-        client.live(timeout_s=10) as live,
+        client.live(timeout_s=30) as live,
         ResultSubscriber(server.results) as subscriber,
     ):
         assert publisher.wait_for_subscriber(10)

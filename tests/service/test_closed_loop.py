@@ -266,7 +266,7 @@ def test_frames_are_published_without_any_loop(serving, scope: Scope) -> None:
         assert publisher.wait_for_subscriber(10)
         frames = MdaFrames(publisher, "plain")
         frames.connect(scope.core.mda)
-        with Client(server.url) as client, client.live_decisions(judged=True, timeout_s=10) as live:
+        with Client(server.url) as client, client.live_decisions(judged=True, timeout_s=30) as live:
             scope.core.mda.run(plan(2, 2, channels=CHANNELS))
             assert [next(live).frame for _ in range(4)] == [0, 1, 2, 3]
             scope.core.mda.run(plan(1, 2, channels=CHANNELS[:2]))

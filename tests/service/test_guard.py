@@ -183,7 +183,7 @@ def test_a_websocket_opens_with_a_header_or_as_a_browser_can(keyed: Keyed) -> No
         with connect(keyed.server.ws, **way) as connection:
             assert connection.subprotocol == ("senoscope" if "subprotocols" in way else None)
             httpx.post(f"{keyed.url}/v1/classify", content=npy(), headers=bearer(keyed.classify))
-            assert json.loads(connection.recv(timeout=10))["label"] == "senescent"
+            assert json.loads(connection.recv(timeout=30))["label"] == "senescent"
     with pytest.raises(InvalidStatus) as refused:
         connect(keyed.server.ws, subprotocols=["senoscope", "bearer.wrong-key"])
     assert refused.value.response.status_code == 401
@@ -205,7 +205,7 @@ def test_refusals_are_counted_by_reason(keyed: Keyed) -> None:
 
 
 def test_the_python_client_sends_its_key_and_understands_refusals(keyed: Keyed) -> None:
-    with Client(keyed.url, api_key=keyed.admin) as client, client.live(timeout_s=10) as live:
+    with Client(keyed.url, api_key=keyed.admin) as client, client.live(timeout_s=30) as live:
         (result,) = client.classify(mini.bright())
         assert next(live).id == result.id
     with Client(keyed.url) as client:

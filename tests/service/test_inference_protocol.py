@@ -222,7 +222,7 @@ def test_its_results_are_told_to_subscribers(
 ) -> None:
     with connect(server.ws) as live:
         answer = client.infer(MODEL, [image(fovs)])
-        told = [json.loads(live.recv(timeout=10)) for _ in fovs]
+        told = [json.loads(live.recv(timeout=30)) for _ in fovs]
     assert [(result["source"]["kind"], result["source"]["frame"]) for result in told] == [
         ("upload", n) for n in range(4)
     ]

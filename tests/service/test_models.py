@@ -64,7 +64,7 @@ def test_the_new_one_takes_over_between_two_frames_and_none_is_lost(server: Serv
             def scan() -> None:
                 for n in range(frames):
                     scope.send(scope.frame(n))
-                    results.append(json.loads(live.recv(timeout=10)))
+                    results.append(json.loads(live.recv(timeout=30)))
 
             scanning = threading.Thread(target=scan)
             scanning.start()

@@ -32,7 +32,7 @@ class HeldEngine:
     def predict(self, pixels: np.ndarray, bounds: object) -> list[object]:
         self.batches.append([int(p.flat[0]) for p in pixels])
         self.entered.release()
-        assert self.may_go.acquire(timeout=10)
+        assert self.may_go.acquire(timeout=30)
         if pixels.flat[0] == 99:
             raise RuntimeError("the engine broke on this one")
         return [SimpleNamespace() for _ in pixels]
@@ -42,7 +42,7 @@ class HeldEngine:
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
-            assert self.entered.acquire(timeout=10)
+            assert self.entered.acquire(timeout=30)
             self.may_go.release()
 
 
@@ -85,7 +85,7 @@ def rig():
 
 def test_live_frames_overtake_stacks_between_batches(rig) -> None:
     rig.scheduler.submit_stack([fov(n) for n in (1, 2, 3, 4, 5)])
-    assert rig.engine.entered.acquire(timeout=10)
+    assert rig.engine.entered.acquire(timeout=30)
     rig.scheduler.submit_live(fov(50))
     rig.scheduler.submit_live(fov(51))
     rig.engine.may_go.release()
@@ -95,7 +95,7 @@ def test_live_frames_overtake_stacks_between_batches(rig) -> None:
 
 def test_the_oldest_live_frame_is_dropped_for_a_newer_one(rig) -> None:
     rig.scheduler.submit_live(fov(0))
-    assert rig.engine.entered.acquire(timeout=10)
+    assert rig.engine.entered.acquire(timeout=30)
     for n in (1, 2, 3, 4):
         rig.scheduler.submit_live(fov(n))
     rig.engine.may_go.release()
@@ -106,7 +106,7 @@ def test_the_oldest_live_frame_is_dropped_for_a_newer_one(rig) -> None:
 
 def test_a_full_batch_lane_is_busy_but_a_large_stack_alone_is_let_in(rig) -> None:
     rig.scheduler.submit_stack([fov(n) for n in range(40)])
-    assert rig.engine.entered.acquire(timeout=10)
+    assert rig.engine.entered.acquire(timeout=30)
     with pytest.raises(Busy) as refused:
         rig.scheduler.submit_stack([fov(1)])
     assert refused.value.retry_after_s == pytest.approx(19)
@@ -116,7 +116,7 @@ def test_a_full_batch_lane_is_busy_but_a_large_stack_alone_is_let_in(rig) -> Non
 def test_a_cancelled_stack_is_not_computed_further(rig) -> None:
     first = rig.scheduler.submit_stack([fov(n) for n in (1, 2, 3, 4)])
     second = rig.scheduler.submit_stack([fov(7)])
-    assert rig.engine.entered.acquire(timeout=10)
+    assert rig.engine.entered.acquire(timeout=30)
     assert first.done.cancel()
     rig.engine.may_go.release()
     rig.engine.step()
@@ -134,7 +134,7 @@ def test_an_engine_error_fails_its_own_stack_only_and_after_a_second_try(rig) ->
         broken.done.result(10)
     rig.scheduler.submit_live(fov(5))
     rig.engine.step()
-    assert rig.done.acquire(timeout=10)
+    assert rig.done.acquire(timeout=30)
     assert rig.scheduler.counts.live_failed == 1
     assert rig.scheduler.counts.retried == 2
     assert rig.scheduler.thread.problem is None
@@ -149,7 +149,7 @@ def test_an_engine_that_keeps_failing_is_a_problem_until_it_succeeds(rig) -> Non
         wait_until(lambda n=n: rig.scheduler.counts.live_failed == n + 1)
     assert "last 3 batches: the engine broke" in rig.scheduler.problem
     rig.scheduler.submit_live(fov(1))
-    assert rig.done.acquire(timeout=10)
+    assert rig.done.acquire(timeout=30)
     assert rig.scheduler.problem is None
     assert rig.device_errors == []
 
@@ -164,7 +164,7 @@ def test_a_gpu_that_fails_twice_on_the_same_frame_is_told_of(rig) -> None:
 
 def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
     stack = rig.scheduler.submit_stack([fov(n) for n in (1, 2, 3)])
-    assert rig.engine.entered.acquire(timeout=10)
+    assert rig.engine.entered.acquire(timeout=30)
     other = HeldEngine()
     swapped = rig.scheduler.swap(SimpleNamespace(ensemble=other, maker="other", spec="a spec"))
     with pytest.raises(NotReady):
@@ -173,7 +173,7 @@ def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
     assert swapped.result(10).ensemble is rig.engine
     other.step()
     for _ in range(2):
-        assert rig.done.acquire(timeout=10)
+        assert rig.done.acquire(timeout=30)
     assert (rig.engine.batches, other.batches) == ([[1, 2]], [[3]])
     assert [computed.maker for computed in rig.delivered] == [None, "other"]
     assert not stack.done.done()
@@ -181,7 +181,7 @@ def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
 
 def test_what_waits_for_an_ensemble_of_another_input_is_let_go(rig) -> None:
     rig.scheduler.submit_live(fov(0))
-    assert rig.engine.entered.acquire(timeout=10)
+    assert rig.engine.entered.acquire(timeout=30)
     stack = rig.scheduler.submit_stack([fov(1)])
     rig.scheduler.submit_live(fov(2))
     swapped = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker=None, spec="another spec"))
@@ -218,7 +218,7 @@ def test_a_gpu_is_kept_warm_while_frames_come(rig) -> None:
 def test_closing_tells_those_who_wait(rig) -> None:
     rig.scheduler.submit_stack([fov(1)])
     waiting = rig.scheduler.submit_stack([fov(2)])
-    assert rig.engine.entered.acquire(timeout=10)
+    assert rig.engine.entered.acquire(timeout=30)
     threading.Timer(0.1, rig.engine.may_go.release).start()
     rig.scheduler.close()
     with pytest.raises(NotReady):

@@ -43,7 +43,7 @@ def live(server: Server) -> Iterator[ClientConnection]:
 
 
 def receive(live: ClientConnection, count: int) -> list[dict]:
-    return [json.loads(live.recv(timeout=10)) for _ in range(count)]
+    return [json.loads(live.recv(timeout=30)) for _ in range(count)]
 
 
 def series(status: dict, scope: Microscope) -> dict:
@@ -252,7 +252,7 @@ def test_live_refuses_unknown_parameters(server: Server) -> None:
     from websockets.exceptions import ConnectionClosed
 
     with connect(f"{server.ws}?cam=gif") as connection, pytest.raises(ConnectionClosed) as closed:
-        connection.recv(timeout=5)
+        connection.recv(timeout=30)
     assert closed.value.rcvd.code == 1008
 
 

@@ -80,8 +80,8 @@ def database(server: Server) -> str:
 
 def test_decisions_are_logged_listed_and_told_both_ways(deciding: Server) -> None:
     with (
-        LiveDecisions(deciding.url, timeout_s=10) as live,
-        LiveDecisions(deciding.url, judged=True, timeout_s=10) as all_judged,
+        LiveDecisions(deciding.url, timeout_s=30) as live,
+        LiveDecisions(deciding.url, judged=True, timeout_s=30) as all_judged,
         DecisionSubscriber(deciding.results, instrument="nlo-7", judged=True) as subscriber,
         Client(deciding.url) as client,
     ):
@@ -123,9 +123,9 @@ def test_decisions_are_logged_listed_and_told_both_ways(deciding: Server) -> Non
 
 def test_who_asks_for_results_gets_nothing_else(deciding: Server) -> None:
     with (
-        LiveResults(deciding.url, timeout_s=10) as live,
-        ResultSubscriber(deciding.results, timeout_s=10) as subscriber,
-        LiveDecisions(deciding.url, timeout_s=10) as decisions,
+        LiveResults(deciding.url, timeout_s=30) as live,
+        ResultSubscriber(deciding.results, timeout_s=30) as subscriber,
+        LiveDecisions(deciding.url, timeout_s=30) as decisions,
     ):
         frames = []
         scan(deciding, "two", [True, True], per_frame=lambda _: frames.append(subscriber.receive(10)))
@@ -180,13 +180,13 @@ def test_limits_hold_across_a_restart_and_a_fault_of_the_log_is_told(miniature: 
     first = start_server(miniature, tmp_path / "log.txt", "--rules", str(path))
     with FramePublisher(first.frames, "nlo-7") as publisher:
         assert publisher.wait_for_subscriber(10)
-        with LiveDecisions(first.url, judged=True, timeout_s=10) as live:
+        with LiveDecisions(first.url, judged=True, timeout_s=30) as live:
             publisher.start_series("plate 1")
             publisher.publish(mini.bright(), Position(x=0, y=0, z=0))
             assert next(live).dry_run
         assert stop_server(first) == 0
         second = start_server(miniature, tmp_path / "log.txt", "--rules", str(path), like=first)
-        with LiveDecisions(second.url, judged=True, timeout_s=10) as live:
+        with LiveDecisions(second.url, judged=True, timeout_s=30) as live:
             assert publisher.wait_for_subscriber(10)
             second.wait(lambda s: s["receiver"]["series"])  # the heartbeat came: it is subscribed
             decided = 0

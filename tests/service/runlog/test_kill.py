@@ -38,7 +38,7 @@ def stream_until_killed(server: Server, told_before: int) -> list[str]:
         publishing.start()
         try:
             while True:
-                told.append(json.loads(live.recv(timeout=10))["id"])
+                told.append(json.loads(live.recv(timeout=30))["id"])
                 if len(told) == told_before:
                     server.process.kill()
         except ConnectionClosed:
