@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from uuid import UUID
 
-import httpx
 import numpy as np
 
 import miniature as mini
@@ -78,5 +77,4 @@ class Scan:
 
 
 def logged(server: Server, uid: object) -> list[dict]:
-    page = httpx.get(f"{server.url}/v1/results", params={"series": str(uid), "limit": 1000}).json()
-    return page["results"][::-1]
+    return server.logged(series=str(uid))[::-1]

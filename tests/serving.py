@@ -44,6 +44,15 @@ class Server:
     def stream(self) -> dict:
         return httpx.get(f"{self.url}/v1/stream").json()
 
+    def logged(self, **query: object) -> list[dict]:
+        """What the run log holds, newest first; asked again while a slow disk keeps it from answering."""
+        deadline = time.monotonic() + 30
+        while True:
+            answer = httpx.get(f"{self.url}/v1/results", params={"limit": 1000, **query})
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                return answer.raise_for_status().json()["results"]
+            time.sleep(0.1)
+
     def wait(self, condition: Callable[[dict], bool], timeout_s: float = 30) -> dict:
         """The stream's status as soon as it meets a condition."""
         deadline = time.monotonic() + timeout_s

@@ -65,7 +65,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         at.page.get_by_role("button", name="Pause").click()
         at.page.wait_for_timeout(300)
         at.page.mouse.click(*brightest(at))
-        page = httpx.get(f"{server.url}/v1/results?limit=1000").json()["results"]
+        page = server.logged()
         most = max(result["probability"] for result in page)
         at.until(lambda: at.text("#label") == "senescent")
         shown = next(r for r in page if f"FOV {r['source']['frame']} ·" in at.text("#where"))
@@ -120,8 +120,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         at.page.get_by_role("link", name="Live").click()
         at.page.get_by_role("button", name="Follow").click()
         at.until(lambda: "plate 4" in at.text("#where"), 20)
-        newest = f"{server.url}/v1/results?kind=stream&limit=1"
-        at.until(lambda: httpx.get(newest).json()["results"][0]["normalization"]["source"] == "session", 60)
+        at.until(lambda: server.logged(kind="stream", limit=1)[0]["normalization"]["source"] == "session", 60)
     finally:
         end(microscope)
         stop_server(server)

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 import miniature as mini
@@ -28,7 +27,7 @@ def in_the_history(at: Seat) -> set[str]:
 
 
 def in_the_log(server: Server) -> set[str]:
-    return {one["id"] for one in httpx.get(f"{server.url}/v1/results?limit=1000").json()["results"]}
+    return {one["id"] for one in server.logged()}
 
 
 @pytest.mark.parametrize("hang_up", [True, False])
