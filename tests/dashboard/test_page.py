@@ -54,7 +54,7 @@ def test_a_scan_is_watched_as_it_goes(server: Server, seat) -> None:
         assert shown == [f"{p:.2f}" for p in newest["networks"].values()]
         assert "of 7 networks agree" in at.text("#uncertainty")
         assert re.search(r"of 500 ms: in time", at.text("#latency"))
-        assert at.text("#stream").endswith("Scanning")
+        at.until(lambda: at.text("#stream").endswith("Scanning"))  # asked every few seconds
         at.until(lambda: at.text("#progress").startswith("10 of 20 fields of view"))
         title = f"{newest['probability']:.2f} {newest['label']}"
         at.until(lambda: at.page.title().startswith(title))
