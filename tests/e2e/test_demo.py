@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from senoscope import Ensemble
+from senoscope.engine import IntensityRange
+from senoscope.engine.manifest import read_manifest
 from senoscope_client.synthetic import synthesize
 from serving import free_port, start_server, stop_server
 
@@ -79,3 +81,14 @@ def test_the_starter_ensemble_is_right_on_fovs_it_has_never_seen(starter_ensembl
     truth = [fov.senescent for fov in fovs]
     assert 4 < sum(truth) < 16
     assert np.mean(np.array(labels) == truth) >= 0.9
+
+
+def test_the_starter_ensemble_knows_how_much_saturation_is_usual(starter_ensemble: Path) -> None:
+    manifest, _ = read_manifest(starter_ensemble)
+    channels = manifest.normalization.channels
+    high = np.array([channel.high for channel in channels], np.float32)
+    usual = np.array([channel.saturated_p99 for channel in channels])
+    bounds = IntensityRange(high - 1, high, "model")
+    unseen = np.array([bounds.saturated_fraction(synthesize(987_654, n).pixels) for n in range(20)])
+    assert (unseen > usual).mean() < 0.2
+    assert usual[0] < 2 * unseen[:, 0].max(), "nor is it a bound that nothing reaches"
