@@ -26,13 +26,6 @@ from serving import Server
 NAMES = ["SRS", "TPEF", "Transmission"]
 
 
-@pytest.fixture(scope="module")
-def fovs() -> np.ndarray:
-    """Four FOVs, senescent and control by turns, with some texture."""
-    texture = np.random.default_rng(5).integers(0, 50, (4, 3, 250, 300), dtype=np.uint16)
-    return np.stack([mini.bright(), mini.dark()] * 2) + texture
-
-
 def tiff(array: np.ndarray, **options) -> bytes:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, array, photometric="minisblack", **options)

@@ -1,0 +1,15 @@
+"""What several tests of the service post."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import miniature as mini
+
+
+@pytest.fixture(scope="module")
+def fovs() -> np.ndarray:
+    """Four FOVs, uint16, senescent and control by turns, with some texture."""
+    texture = np.random.default_rng(5).integers(0, 50, (4, 3, 250, 300), dtype=np.uint16)
+    return np.stack([mini.bright(), mini.dark()] * 2) + texture
