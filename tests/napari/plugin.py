@@ -274,8 +274,9 @@ def test_what_is_wrong_with_the_service_is_told(
         told, show = [], widget.panel.set_link
         monkeypatch.setattr(widget.panel, "set_link", lambda one: (told.append(one.words), show(one)))
         server.process.terminate()
-        # What is told stands for a second only, until it has tried again: less than some redraws take.
-        pump(lambda: any("has stopped" in words or "Connection lost" in words for words in told))
+        # It is as the plugin asks: hung up on, told of the stop, or too late for either.
+        gone = ("has stopped", "Connection lost", "is not ready: the service is stopping", "Not reachable")
+        pump(lambda: any(words in one for one in told for words in gone))
         assert not widget.panel.classify.isEnabled()
     finally:
         stop_server(server)
