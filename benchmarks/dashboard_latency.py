@@ -25,12 +25,12 @@ import zmq
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import miniature
-from browsing import chromium, sit_down
 from senoscope_client.publisher import FramePublisher
 from senoscope_client.synthetic import synthesize
 from senoscope_client.wire import Position
-from serving import start_server, stop_server
+from support import miniature
+from support.dashboard_page import chromium, sit_down
+from support.servers import start_server, stop_server
 
 # Told as they come, not gathered in the page.
 _TELL = """() => document.addEventListener("senoscope:painted", ({ detail }) =>

@@ -21,7 +21,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import miniature as mini
 from senoscope.api.app import create_app
 from senoscope.delivery import Moments
 from senoscope.engine import Ensemble
@@ -32,6 +31,7 @@ from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope.tracing.spans import Traces
 from senoscope_client.result import Source
+from support import miniature as mini
 
 
 def microseconds(work: Callable[[], object], times: int) -> dict[str, float]:

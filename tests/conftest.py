@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-import miniature as mini
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.servers import Server, start_server, stop_server
 
 ROOT = Path(__file__).parents[1]
 # Whatever a test starts without naming a run log must not write to that of whoever runs the tests.

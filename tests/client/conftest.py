@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 import zmq
 
-from client.c_library import build
 from senoscope_client.curve import create_keypair
+from support.c_programs import build
 
 
 @pytest.fixture

@@ -18,8 +18,6 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.c_library import RELEASE, SOURCES, Library, Series, build, frame, publishing
-from client.service_double import result
 from client.vectors.regenerate import FOLDER, messages
 from senoscope_client.curve import CurveClient
 from senoscope_client.wire import (
@@ -31,6 +29,8 @@ from senoscope_client.wire import (
     StartHeader,
     decode,
 )
+from support.c_programs import RELEASE, SOURCES, Library, Series, build, frame, publishing
+from support.service_double import result
 
 DOCS = SOURCES.parents[1] / "docs" / "how-to"
 ANYWHERE = b"tcp://127.0.0.1:*"

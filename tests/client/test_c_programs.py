@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import zmq
 
-import miniature as mini
-from client.c_library import SOURCES, publishing
-from client.service_double import result
 from senoscope_client.curve import create_keypair
 from senoscope_client.wire import EndHeader, ImageHeader, Index, decode
-from serving import free_port, start_server, stop_server
+from support import miniature as mini
+from support.c_programs import SOURCES, publishing
+from support.servers import free_port, start_server, stop_server
+from support.service_double import result
 
 DOCS = SOURCES.parents[1] / "docs" / "how-to"
 NO_REPORT = ("Sanitizer", "runtime error")

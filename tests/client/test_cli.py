@@ -13,10 +13,10 @@ import threading
 import pytest
 import zmq
 
-from client.service_double import http_double, live_double, result
 from senoscope_client.cli import main
 from senoscope_client.wire import EndHeader, ImageHeader, decode
-from serving import free_port
+from support.servers import free_port
+from support.service_double import http_double, live_double, result
 
 
 @pytest.fixture

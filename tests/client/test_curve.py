@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import zmq
 
-from client.service_double import result
 from senoscope_client.cli import main
 from senoscope_client.curve import CurveClient, create_keypair, load_keypair, load_public_key
 from senoscope_client.errors import Unauthorized
@@ -24,6 +23,7 @@ from senoscope_client.exposure import is_local_endpoint, is_loopback
 from senoscope_client.gate import Gate
 from senoscope_client.publisher import FramePublisher
 from senoscope_client.subscriber import ResultSubscriber
+from support.service_double import result
 
 PIXELS = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(3, 4, 5)
 ANYWHERE = "tcp://127.0.0.1:*"

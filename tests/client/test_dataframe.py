@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from client.service_double import result
 from senoscope_client import to_dataframe
 from senoscope_client.wire import Position
+from support.service_double import result
 
 
 def test_a_row_per_result_typed_and_in_order():

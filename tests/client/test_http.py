@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 
-from client.service_double import form_file, http_double, live_double, result
 from senoscope_client.errors import (
     Busy,
     Forbidden,
@@ -22,6 +21,7 @@ from senoscope_client.http import Client
 from senoscope_client.live import LiveResults
 from senoscope_client.retries import NO_RETRIES
 from senoscope_client.unreachable import Unreachable
+from support.service_double import form_file, http_double, live_double, result
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from client.crafted_tiff import crafted, description, ome_xml, one_page, zeros_in_one_go
 from senoscope_client import errors
 from senoscope_client.images import FovSpec, FovStack, Limits, read_fovs
+from support.crafted_tiff import crafted, description, ome_xml, one_page, zeros_in_one_go
 
 H, W = 20, 24
 NAMES = ("SRS", "TPEF", "Transmission")

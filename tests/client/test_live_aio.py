@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from websockets.asyncio.server import serve
 
-from client.service_double import http_double, live_double, result
 from senoscope_client.errors import InvalidRequest, SenoscopeError, Unauthorized
 from senoscope_client.live_aio import AsyncLiveResults
 from senoscope_client.unreachable import Unreachable
+from support.service_double import http_double, live_double, result
 
 
 async def collect(url: str, **options) -> list:

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from client.service_double import result
 from senoscope_client.aio import AsyncClient
 from senoscope_client.errors import Busy, NotReady, SenoscopeError
 from senoscope_client.http import Client
 from senoscope_client.responses import ClassifyResponse
 from senoscope_client.retries import Retries
 from senoscope_client.unreachable import Unreachable
+from support.service_double import result
 
 QUICK = Retries(times=3, first_s=0.001)
 HANG_UP, STALL = object(), object()

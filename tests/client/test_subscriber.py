@@ -8,8 +8,8 @@ from itertools import islice
 import pytest
 import zmq
 
-from client.service_double import result
 from senoscope_client.subscriber import ResultSubscriber
+from support.service_double import result
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser
 
-import miniature as mini
-from browsing import ROOT, Seat, chromium, sit_down
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.dashboard_page import ROOT, Seat, chromium, sit_down
+from support.servers import Server, start_server, stop_server
 
 
 @pytest.fixture(scope="module")

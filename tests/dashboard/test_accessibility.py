@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import miniature as mini
-from browsing import Seat
 from senoscope_client import FramePublisher, Position
-from serving import Server
+from support import miniature as mini
+from support.dashboard_page import Seat
+from support.servers import Server
 
 pytestmark = [pytest.mark.system("chromium"), pytest.mark.system("npm")]
 

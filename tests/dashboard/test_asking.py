@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tifffile
 
-import miniature as mini
-from scanning import Scan
 from senoscope.keys import add_key, revoke_key
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.microscopes import Scan
+from support.servers import Server, start_server, stop_server
 
 pytestmark = pytest.mark.system("chromium")
 

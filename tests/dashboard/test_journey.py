@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from browsing import Seat
 from senoscope_client.synthetic import synthesize
-from serving import Server, start_server, stop_server
+from support.dashboard_page import Seat
+from support.servers import Server, start_server, stop_server
 
 pytestmark = [pytest.mark.system("chromium"), pytest.mark.networks, pytest.mark.timeout(500)]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from senoscope.engine.gradcam import ensemble_map, network_map
-from serving import Server
+from support.servers import Server
 
 pytestmark = pytest.mark.system("chromium")
 

@@ -14,12 +14,12 @@ import pytest
 import zmq
 from playwright.sync_api import Browser, Route
 
-import miniature as mini
-from browsing import Seat
-from scanning import COLUMNS, LEVELS, Scan, logged
 from senoscope_client import Position
 from senoscope_client.wire import ImageHeader, Timestamp, encode
-from serving import Server
+from support import miniature as mini
+from support.dashboard_page import Seat
+from support.microscopes import COLUMNS, LEVELS, Scan, logged
+from support.servers import Server
 
 pytestmark = pytest.mark.system("chromium")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import miniature as mini
-from browsing import Seat
-from cutting import Cable
 from senoscope_client import FramePublisher
-from serving import Server, free_port, start_server, stop_server
+from support import miniature as mini
+from support.dashboard_page import Seat
+from support.network_cable import Cable
+from support.servers import Server, free_port, start_server, stop_server
 
 pytestmark = pytest.mark.system("chromium")
 

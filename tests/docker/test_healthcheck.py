@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import Server, free_port, start_server, stop_server
+from support.servers import Server, free_port, start_server, stop_server
 
 PROGRAM = Path(__file__).parents[2] / "docker" / "healthcheck.py"
 

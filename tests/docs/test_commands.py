@@ -18,9 +18,9 @@ import pytest
 import tifffile
 import yaml
 
-import miniature as mini
-from reader import Block, Failed, Step, Terminal, blocks, network_of_its_own, steps
 from senoscope_client.synthetic import synthesize
+from support import miniature as mini
+from support.docs_reader import Block, Failed, Step, Terminal, blocks, network_of_its_own, steps
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "models" / "README.md", *ROOT.glob("docs/**/*.md")])

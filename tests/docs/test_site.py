@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reader import blocks
+from support.docs_reader import blocks
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "models" / "README.md", *ROOT.glob("docs/**/*.md")]

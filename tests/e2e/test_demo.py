@@ -16,7 +16,7 @@ from senoscope import Ensemble
 from senoscope.engine import IntensityRange
 from senoscope.engine.manifest import read_manifest
 from senoscope_client.synthetic import synthesize
-from serving import free_port, start_server, stop_server
+from support.servers import free_port, start_server, stop_server
 
 pytestmark = pytest.mark.networks
 

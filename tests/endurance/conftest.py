@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from enduring import Endurance
-from serving import Server, start_server
+from support.load import Endurance
+from support.servers import Server, start_server
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import CDPSession
 
-import miniature as mini
-from browsing import chromium, sit_down
-from enduring import Endurance, percentiles
 from senoscope_client import FramePublisher, Position
-from serving import Server
+from support import miniature as mini
+from support.dashboard_page import chromium, sit_down
+from support.load import Endurance, percentiles
+from support.servers import Server
 
 pytestmark = pytest.mark.system("chromium")
 

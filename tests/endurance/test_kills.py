@@ -11,12 +11,12 @@ from uuid import UUID
 
 import pytest
 
-from enduring import Endurance, percentiles
-from runlogs import wait_for
-from scanning import SteadyScan
 from senoscope_client import Client
-from serving import Server, stop_server
-from witnesses import Witnesses
+from support.load import Endurance, percentiles
+from support.microscopes import SteadyScan
+from support.recorders import Witnesses
+from support.run_logs import wait_for
+from support.servers import Server, stop_server
 
 RATE_HZ = 20
 # More than ever wait: no frame that came is dropped, so each has a result unless it died with the service.

@@ -16,15 +16,15 @@ import httpx
 import numpy as np
 import pytest
 
-import miniature as mini
-from enduring import Endurance
-from runlogs import Disk, wait_for, write_locked
-from scanning import SteadyScan
 from senoscope_client import Client
 from senoscope_client.errors import LogUnavailable
 from senoscope_client.responses import SeriesSummary
-from serving import Server
-from witnesses import Witnesses
+from support import miniature as mini
+from support.load import Endurance
+from support.microscopes import SteadyScan
+from support.recorders import Witnesses
+from support.run_logs import Disk, wait_for, write_locked
+from support.servers import Server
 
 RATE_HZ = 20
 # More than ever wait: each frame has a result.

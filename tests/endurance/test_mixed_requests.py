@@ -12,11 +12,11 @@ from random import Random
 import psutil
 import pytest
 
-from enduring import Endurance, Listener, memory_mib
-from misbehaving import Microscope
-from mixture import Kind, Sender, Stream, bad, deck, good, mixed, usual
 from service.test_classify_api import BY_TURNS
-from serving import Server
+from support.load import Endurance, Listener, memory_mib
+from support.mixed_requests import Kind, Sender, Stream, bad, deck, good, mixed, usual
+from support.raw_microscope import Microscope
+from support.servers import Server
 
 _CLIENTS = 16
 # Two connections of the run log's pool may have been opened meanwhile, of two files each.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from enduring import Endurance, Listener, Poster, Scan, capacity_hz, percentiles
-from serving import Server
+from support.load import Endurance, Listener, Poster, Scan, capacity_hz, percentiles
+from support.servers import Server
 
 
 @pytest.mark.timeout(3600)

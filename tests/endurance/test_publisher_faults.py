@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from cutting import Cable
-from enduring import Endurance
-from runlogs import wait_for
 from senoscope_client import Client
-from serving import Server, free_port
+from support.load import Endurance
+from support.network_cable import Cable
+from support.run_logs import wait_for
+from support.servers import Server, free_port
 
 RATE_HZ = 25
 # More than ever wait: no frame that came is dropped, so each has a result.
@@ -35,7 +35,11 @@ class Program:
         arguments = [self._endpoint, str(RATE_HZ), str(wait_s), str(uid), str(frame)]
         with self._journal.open("a") as journal:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).parents[1] / "recovering.py"), *arguments],
+                [
+                    sys.executable,
+                    str(Path(__file__).parents[1] / "support" / "resuming_publisher.py"),
+                    *arguments,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=journal,
                 text=True,

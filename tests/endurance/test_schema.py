@@ -12,11 +12,11 @@ import httpx
 import numpy as np
 import pytest
 
-import miniature as mini
-from enduring import Endurance, memory_mib
-from misbehaving import Microscope
 from senoscope_client import Client
-from serving import Server
+from support import miniature as mini
+from support.load import Endurance, memory_mib
+from support.raw_microscope import Microscope
+from support.servers import Server
 
 CHECKS = (
     "not_a_server_error",

@@ -12,8 +12,8 @@ import pytest
 from websockets.protocol import State
 from websockets.sync.client import connect
 
-from enduring import Endurance, Listener, Scan, capacity_hz, percentiles
-from serving import Server
+from support.load import Endurance, Listener, Scan, capacity_hz, percentiles
+from support.servers import Server
 
 _EVERY_S = 0.5
 

@@ -15,9 +15,9 @@ import tifffile
 FOLDER = Path(__file__).parent / "corpus"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from client.crafted_tiff import crafted, description, ome_xml, one_page  # noqa: E402
 from client.vectors.regenerate import files, messages  # noqa: E402
 from fuzz.targets import SPEC, TOLD, joined  # noqa: E402
+from support.crafted_tiff import crafted, description, ome_xml, one_page  # noqa: E402
 
 _NAMES = list(SPEC.channels)
 

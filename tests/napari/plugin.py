@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import miniature as mini
-from client.service_double import http_double
-from pumping import pump
 from senoscope.engine.gradcam import ensemble_map, network_map
 from senoscope.records import uuid7
 from senoscope_client import Client, FramePublisher, Position, Result
 from senoscope_client.errors import Unauthorized
 from senoscope_client.result import Gradcam, ModelRef, Normalization, Source, Timing, Uncertainty
 from senoscope_napari.gradcam import result_map
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.qt_events import pump
+from support.servers import Server, start_server, stop_server
+from support.service_double import http_double
 
 pytestmark = [
     pytest.mark.system("Xvfb"),

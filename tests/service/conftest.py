@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import miniature as mini
+from support import miniature as mini
 
 
 @pytest.fixture(scope="module")

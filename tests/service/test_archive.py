@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 
-import miniature as mini
-from misbehaving import NAMES, Microscope
 from senoscope_client.replay import Replay
-from serving import start_server, stop_server
+from support import miniature as mini
+from support.raw_microscope import NAMES, Microscope
+from support.servers import start_server, stop_server
 
 
 def _fov(n: int, dtype: str) -> np.ndarray:

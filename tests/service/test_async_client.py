@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import miniature as mini
 from senoscope_client import errors
 from senoscope_client.aio import AsyncClient
 from senoscope_client.cli import main as senoscope_client
 from senoscope_client.http import Client
-from serving import Server
+from support import miniature as mini
+from support.servers import Server
 
 
 def test_many_things_at_once(server: Server, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-import miniature as mini
-from misbehaving import Microscope
 from senoscope.engine import fit_range
-from serving import Server
+from support import miniature as mini
+from support.raw_microscope import Microscope
+from support.servers import Server
 
 
 @pytest.fixture(autouse=True)

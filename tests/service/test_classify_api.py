@@ -20,8 +20,8 @@ import psutil
 import pytest
 import tifffile
 
-import miniature as mini
-from serving import Server
+from support import miniature as mini
+from support.servers import Server
 
 NAMES = ["SRS", "TPEF", "Transmission"]
 
@@ -442,7 +442,7 @@ def test_stacks_at_the_same_time_get_their_own_results(server: Server, fovs: np.
 
 
 def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> None:
-    from serving import start_server, stop_server
+    from support.servers import start_server, stop_server
 
     server = start_server(miniature, tmp_path / "log.txt", "--batch-queue", "50")
     try:

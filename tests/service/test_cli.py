@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
-import miniature as mini
 from senoscope.settings import Settings
-from serving import free_port, start_server, stop_server
+from support import miniature as mini
+from support.servers import free_port, start_server, stop_server
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

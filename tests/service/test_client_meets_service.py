@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import miniature as mini
 from senoscope_client import errors
 from senoscope_client.http import Client
 from senoscope_client.publisher import FramePublisher
 from senoscope_client.subscriber import ResultSubscriber
 from senoscope_client.wire import Position
-from serving import Server
+from support import miniature as mini
+from support.servers import Server
 
 
 @pytest.fixture

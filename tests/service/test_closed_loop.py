@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runlogs import wait_for
 from senoscope_client.closed_loop import ClosedLoop, LoopSummary
 from senoscope_client.errors import SenoscopeError
 from senoscope_client.http import Client
 from senoscope_client.micromanager import MdaFrames
 from senoscope_client.publisher import FramePublisher
-from serving import Server, free_port, start_server, stop_server
+from support.run_logs import wait_for
+from support.servers import Server, free_port, start_server, stop_server
 
 pymmcore_plus = pytest.importorskip("pymmcore_plus")
 pytest.importorskip("mm_test_adapters")

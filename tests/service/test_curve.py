@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-import miniature as mini
 from senoscope_client.curve import create_keypair
 from senoscope_client.errors import Unauthorized
 from senoscope_client.publisher import FramePublisher
 from senoscope_client.subscriber import ResultSubscriber
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.servers import Server, start_server, stop_server
 
 
 @dataclass

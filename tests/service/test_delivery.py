@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticSerializationError
 
-import miniature as mini
-from runlogs import wait_for
 from senoscope.delivery import Delivery
 from senoscope.fov import Fov
 from senoscope.records import RecentRecords
@@ -24,6 +22,8 @@ from senoscope.scheduler import Computed
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.result import Source
+from support import miniature as mini
+from support.run_logs import wait_for
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import miniature as mini
 from senoscope.engine import DeviceError, Ensemble, EnsembleError, IntensityRange, fit_range
 from senoscope.engine.bound import BoundExecutor
 from senoscope.engine.cpu import CpuExecutor
@@ -26,6 +25,7 @@ from senoscope.engine.gradcam import ensemble_map, network_map
 from senoscope.engine.intensity import usual_saturation
 from senoscope.engine.locations import find_ensemble
 from senoscope.engine.uncertainty import uncertainty
+from support import miniature as mini
 
 
 @pytest.fixture

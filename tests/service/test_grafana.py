@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-import miniature as mini
-from misbehaving import Microscope
-from serving import Server
+from support import miniature as mini
+from support.raw_microscope import Microscope
+from support.servers import Server
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD: dict[str, Any] = json.loads(

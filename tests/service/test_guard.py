@@ -17,13 +17,13 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-import miniature as mini
 from senoscope.api.guard import scope_needed
 from senoscope.keys import Scope, add_key, revoke_key
 from senoscope_client.errors import Forbidden, Unauthorized
 from senoscope_client.http import Client
 from senoscope_client.live import LiveResults
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.servers import Server, start_server, stop_server
 
 MASTER = "master-key-of-more-than-32-characters"
 

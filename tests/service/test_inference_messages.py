@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import miniature as mini
 from senoscope.api.compression import unpack
 from senoscope.api.messages import Inference, decode, encode, json_length_of
 from senoscope.api.signature import Signature
@@ -24,6 +23,7 @@ from senoscope_client.errors import NotReady, PayloadTooLarge, SenoscopeError
 from senoscope_client.images import Limits
 from senoscope_client.result import Source
 from service.test_inference_protocol import COUNT, PIXELS, as_json, request
+from support import miniature as mini
 
 
 @pytest.fixture(scope="module")

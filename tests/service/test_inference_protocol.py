@@ -21,11 +21,11 @@ import psutil
 import pytest
 import tifffile
 
-import miniature as mini
 from senoscope.api.app import create_app
 from senoscope.service import Service
 from senoscope.settings import Settings
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.servers import Server, start_server, stop_server
 
 MODEL = "miniature"
 INFER = f"/v2/models/{MODEL}/infer"

@@ -19,9 +19,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-import miniature as mini
-from misbehaving import Microscope
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.raw_microscope import Microscope
+from support.servers import Server, start_server, stop_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
 

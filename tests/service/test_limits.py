@@ -25,13 +25,13 @@ from uvicorn.server import ServerState
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-import miniature as mini
 from senoscope.api.server import GuardedProtocol
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.errors import Busy
 from senoscope_client.live import LiveResults
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.servers import Server, start_server, stop_server
 
 
 def test_no_answer_waits_for_a_delayed_acknowledgement() -> None:

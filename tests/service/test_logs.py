@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-import miniature as mini
-from misbehaving import Microscope
 from senoscope.keys import add_key
 from senoscope.logs import Sparing, without_secrets
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.raw_microscope import Microscope
+from support.servers import Server, start_server, stop_server
 
 MASTER = "master-key-of-more-than-32-characters"
 BANNER = "Senoscope listens on"

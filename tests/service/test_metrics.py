@@ -17,8 +17,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-import miniature as mini
-from misbehaving import Microscope
 from senoscope.api.app import create_app
 from senoscope.engine.devices import gpu_problem
 from senoscope.keys import add_key
@@ -28,7 +26,9 @@ from senoscope.metrics.results import latency_buckets
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.wire import Timestamp
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.raw_microscope import Microscope
+from support.servers import Server, start_server, stop_server
 
 
 class Scrape:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-import miniature as mini
-from misbehaving import Microscope
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.raw_microscope import Microscope
+from support.servers import Server, start_server, stop_server
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import miniature as mini
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov
 from senoscope.records import ResultMaker, uuid7
 from senoscope_client.result import Source
+from support import miniature as mini
 
 
 def test_identifiers_sort_in_the_order_of_their_making(monkeypatch: pytest.MonkeyPatch) -> None:

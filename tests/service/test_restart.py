@@ -9,9 +9,9 @@ import httpx
 import numpy as np
 import pytest
 
-from misbehaving import Microscope
 from senoscope_client.wire import Position
-from serving import Server, start_server
+from support.raw_microscope import Microscope
+from support.servers import Server, start_server
 
 
 @pytest.fixture

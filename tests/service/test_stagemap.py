@@ -9,12 +9,12 @@ import httpx
 import numpy as np
 import pytest
 
-import miniature as mini
-from misbehaving import Microscope
 from senoscope import stagemap
 from senoscope.stagemap import StageMaps, Tile, draw_map
 from senoscope_client.wire import Position
-from serving import Server
+from support import miniature as mini
+from support.raw_microscope import Microscope
+from support.servers import Server
 
 VIRIDIS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0]
 

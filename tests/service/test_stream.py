@@ -15,15 +15,15 @@ import pytest
 import zmq
 from websockets.sync.client import ClientConnection, connect
 
-import miniature as mini
-from misbehaving import NAMES, Microscope
 from senoscope_client.wire import (
     EndHeader,
     HeartbeatHeader,
     StartHeader,
     encode,
 )
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.raw_microscope import NAMES, Microscope
+from support.servers import Server, start_server, stop_server
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-import miniature as mini
-from collector import Collector, collector
-from misbehaving import Microscope
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.otlp_collector import Collector, collector
+from support.raw_microscope import Microscope
+from support.servers import Server, start_server, stop_server
 
 PARTS = {"queue", "compute", "log commit", "tell"}
 

@@ -15,10 +15,10 @@ import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 from websockets.sync.client import connect
 
-import miniature as mini
 from senoscope.engine.gradcam import ensemble_map
 from service.test_inference_protocol import DATATYPES, MODEL, post, request
-from serving import Server
+from support import miniature as mini
+from support.servers import Server
 
 SMALL = {"probability", "label", "network_probabilities", *(f"gradcam_{name}" for name in mini.NAMES)}
 

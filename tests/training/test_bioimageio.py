@@ -17,11 +17,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-import miniature as mini
 from senoscope.engine import Ensemble
 from senoscope.engine.manifest import read_manifest
 from senoscope_training.bioimageio.words import description
 from senoscope_training.cli import app
+from support import miniature as mini
 
 pytestmark = pytest.mark.timeout(600)
 

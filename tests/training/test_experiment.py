@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from senoscope_client.synthetic import synthesize
-from serving import start_server, stop_server
+from support.servers import start_server, stop_server
 
 pytestmark = pytest.mark.timeout(600)
 SIZE = 64

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from runlogs import result, wait_for
 from senoscope.decisions.decider import Decider
 from senoscope.decisions.rules import RuleSet, read_rules
 from senoscope_client.wire import Position
+from support.run_logs import result, wait_for
 
 DOCS = Path(__file__).parents[3] / "docs" / "how-to"
 RULES = RuleSet.model_validate(

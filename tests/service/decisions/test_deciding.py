@@ -13,14 +13,14 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
-import miniature as mini
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.http import Client
 from senoscope_client.live import LiveDecisions, LiveResults
 from senoscope_client.publisher import FramePublisher
 from senoscope_client.subscriber import DecisionSubscriber, ResultSubscriber
 from senoscope_client.wire import Position
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.servers import Server, start_server, stop_server
 
 RULES = """
 dry_run = false

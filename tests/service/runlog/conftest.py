@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runlogs import PostgresServer, postgres_server
 from senoscope.engine.manifest import Manifest, read_manifest
 from senoscope.runlog.store import RunLog
+from support.run_logs import PostgresServer, postgres_server
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ import time
 import uuid
 from uuid import UUID
 
-from runlogs import SERIES, entry, result
 from senoscope.engine.manifest import Manifest
 from senoscope.records import uuid7
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.retention import forget_old
 from senoscope.runlog.store import RunLog
 from senoscope_client.decision import Decision
+from support.run_logs import SERIES, entry, result
 
 
 def decision(frame: int, *, created_s: float | None = None, series: UUID = SERIES) -> Decision:

@@ -8,12 +8,12 @@ import io
 import pyarrow.parquet as pq
 import pytest
 
-import miniature as mini
-from runlogs import SERIES, entry
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.export import export
 from senoscope.runlog.store import RunLog
+from support import miniature as mini
+from support.run_logs import SERIES, entry
 
 COUNT = 6001  # more than one row group
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runlogs import SERIES, Disk, PostgresServer, entry, wait_for, wait_until_written, write_locked
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog import keeper as keeper_module
 from senoscope.runlog.entries import ResultFilter
@@ -22,6 +21,7 @@ from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.schema import VERSION_TABLE
 from senoscope.runlog.store import RunLog
 from senoscope_client.errors import LogUnavailable
+from support.run_logs import SERIES, Disk, PostgresServer, entry, wait_for, wait_until_written, write_locked
 
 
 @contextmanager

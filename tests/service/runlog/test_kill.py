@@ -11,12 +11,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-import miniature as mini
-from runlogs import PostgresServer
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
 from senoscope_client import Client, FramePublisher, Position
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.run_logs import PostgresServer
+from support.servers import Server, start_server, stop_server
 
 
 def stream_until_killed(server: Server, told_before: int) -> list[str]:

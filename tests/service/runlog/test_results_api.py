@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import miniature as mini
-from runlogs import wait_for
 from senoscope_client import Client, FramePublisher, Position
 from senoscope_client.errors import InvalidRequest, LogUnavailable, NotFound
 from senoscope_client.result import Result
-from serving import Server, start_server, stop_server
+from support import miniature as mini
+from support.run_logs import wait_for
+from support.servers import Server, start_server, stop_server
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 import uuid
 
-from runlogs import SERIES, entry
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.retention import forget_old, used_bytes
 from senoscope.runlog.store import RunLog
+from support.run_logs import SERIES, entry
 
 MIB = 1024 * 1024
 

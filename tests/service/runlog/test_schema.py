@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from runlogs import entry
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog.database import Database
 from senoscope.runlog.entries import ResultFilter
@@ -17,6 +16,7 @@ from senoscope.runlog.faults import LogFault
 from senoscope.runlog.schema import VERSION_TABLE, migrate
 from senoscope.runlog.store import RunLog
 from senoscope.runlog.tables import metadata, models, results
+from support.run_logs import entry
 
 
 def test_the_migrations_lead_to_the_tables_that_the_code_uses(log: RunLog) -> None:

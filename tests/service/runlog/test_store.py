@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-import miniature as mini
-from runlogs import SERIES, entry, grids
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog.entries import Entry, ResultFilter
 from senoscope.runlog.faults import LogFault
 from senoscope.runlog.store import RunLog
+from support import miniature as mini
+from support.run_logs import SERIES, entry, grids
 
 ALL = ResultFilter()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from senoscope_training.config import SplitConfig
 from senoscope_training.dataset.model import DataSet, DataSetError, Entry
 from senoscope_training.dataset.splits import make_folds, split_record, validation_split
-from training.dataset.folders import NAMES, SIZE, config, good, write
+from support.labelled_folders import NAMES, SIZE, config, good, write
 
 
 def data_set(labels, groups=None, splits=None) -> DataSet:

@@ -15,7 +15,7 @@ from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.pickles import HostilePickle
 from senoscope_training.dataset.reading import load_pixels, read_data_set
 from senoscope_training.dataset.zenodo import import_pickles
-from training.dataset.folders import NAMES, SIZE, H, W, config, fov
+from support.labelled_folders import NAMES, SIZE, H, W, config, fov
 
 TRAIN, TEST = np.stack([fov(n) for n in range(6)]), np.stack([fov(n) for n in range(10, 14)])
 TRUTH, TEST_TRUTH = [0, 1, 1, 0, 1, 0], [1, 0, 1, 0]

@@ -9,7 +9,7 @@ import time
 
 import httpx
 
-from enduring import stack
+from support.load import stack
 
 
 def main(url: str, fovs: int, pause_s: float) -> None:

@@ -1,6 +1,6 @@
 """An acquisition program in a process of its own, which prints each frame's number before it sends it.
 
-    python recovering.py ENDPOINT RATE_HZ WAIT_S SERIES_UID FIRST_FRAME
+    python resuming_publisher.py ENDPOINT RATE_HZ WAIT_S SERIES_UID FIRST_FRAME
 
 It waits so long for a subscriber, then begins anyway. A series that does not begin at frame 0 goes on, and
 is not announced. Each line of standard input ends the series and begins the one of that UID; the end of the

@@ -21,8 +21,8 @@ import psutil
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-import miniature as mini
-from serving import Server
+from support import miniature as mini
+from support.servers import Server
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Poster:
     """
 
     def __init__(self, server: Server, fovs: int, pause_s: float = 0) -> None:
-        program = Path(__file__).with_name("posting.py")
+        program = Path(__file__).with_name("post_stacks.py")
         command = [sys.executable, str(program), server.url, str(fovs), str(pause_s)]
         # Not a pipe: full, it would stop the posting.
         self._told = tempfile.NamedTemporaryFile()  # noqa: SIM115 - goes with the process

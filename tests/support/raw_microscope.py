@@ -7,8 +7,8 @@ import uuid
 import numpy as np
 import zmq
 
-import miniature as mini
 from senoscope_client.wire import ImageHeader, Position, Timestamp, encode
+from support import miniature as mini
 
 NAMES = ("SRS", "TPEF", "Transmission")
 

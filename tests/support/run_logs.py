@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import psycopg
 
-import miniature as mini
 from senoscope.engine.manifest import Manifest
 from senoscope.records import uuid7
 from senoscope.runlog.entries import Entry
 from senoscope.runlog.keeper import LogKeeper
 from senoscope_client.result import Flag, ModelRef, Normalization, Result, Source, Timing, Uncertainty
-from serving import free_port
+from support import miniature as mini
+from support.servers import free_port
 
 SERIES = uuid.UUID(int=7)
 

@@ -25,8 +25,6 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-import miniature as mini
-from misbehaving import Microscope
 from service import test_classify_api as classify
 from service import test_inference_protocol as inference
 from service.test_guard import PAGES
@@ -41,7 +39,9 @@ from service.test_limits import (
     trickle,
 )
 from service.test_stream import BAD_MESSAGES
-from serving import Server
+from support import miniature as mini
+from support.raw_microscope import Microscope
+from support.servers import Server
 
 UNKNOWN = "0197c9a0-0000-7000-8000-000000000000"
 Verdicts = list[tuple[str, float]]

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import numpy as np
 
-import miniature as mini
 from senoscope_client import FramePublisher, Position
-from serving import Server
+from support import miniature as mini
+from support.servers import Server
 
 COLUMNS, PITCH_UM = 5, 100.0
 LEVELS = (100, 200, 300, 350, 400, 450, 500, 600, 900, 150)

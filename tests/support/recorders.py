@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from enduring import stack
 from senoscope_client import LiveResults, Result, ResultSubscriber
 from senoscope_client.errors import SenoscopeError
-from serving import Server
+from support.load import stack
+from support.servers import Server
 
 _PATIENCE_S = 0.5
 
