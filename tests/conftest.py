@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -75,19 +76,20 @@ def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="session")
-def starter_ensemble(request: pytest.FixtureRequest) -> Path:
-    """Folder of the starter ensemble with the seven real networks; Keras' weights lie in ``../keras``.
+def starter_ensemble() -> Path:
+    """Folder of the starter ensemble with the seven real networks; built once, also where several ask."""
+    from senoscope.starter import build_starter
+    from senoscope.starter.build import recipe_folder
 
-    Made once for each state of the code that makes it, then cached.
-    """
-    from senoscope_training import export_code_digest
+    digest = hashlib.sha256((recipe_folder() / "ensemble.json").read_bytes()).hexdigest()
+    return build_starter(ROOT / ".cache" / f"starter-{digest[:16]}")
 
-    home = ROOT / ".cache" / "networks" / export_code_digest()[:16]
-    if not (home / "starter" / "ensemble.json").is_file():
-        command = [sys.executable, "-m", "senoscope_training.cli", "starter", "--weights", "random"]
-        command += ["--models-dir", str(home), "--keep-keras", str(home / "keras")]
-        capture = request.config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled():
-            print("\nmaking the seven networks for the tests, once; this takes some minutes", flush=True)
-            subprocess.run(command, check=True)
-    return home / "starter"
+
+@pytest.fixture(scope="session")
+def starter_made_anew(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Folder with ``recipe``, made anew by way of Keras, and ``keras``, the weights that Keras had; takes minutes."""
+    home = tmp_path_factory.mktemp("anew")
+    command = [sys.executable, "-m", "senoscope_training.cli", "starter", "--recipe", str(home / "recipe")]
+    command += ["--keep-keras", str(home / "keras")]
+    subprocess.run(command, check=True)
+    return home

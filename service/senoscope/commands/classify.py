@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from senoscope.commands.ensembles import ensemble_folder
 from senoscope.engine import Ensemble
-from senoscope.engine.locations import find_ensemble
 from senoscope.engine.sessions import Device
 from senoscope.fov import Fov
 from senoscope.live_table import bar
@@ -50,9 +50,8 @@ def classify(
     messages = Console(stderr=True)
     failed = 0
     records: list[Record] = []
-    with Ensemble.load(
-        find_ensemble(settings.model, settings.models_dir), device=settings.device, threads=settings.threads
-    ) as ensemble:
+    directory = ensemble_folder(settings, messages)
+    with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
         spec = fov_spec_of(ensemble)
         maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
         with Progress(console=messages, disable=not messages.is_terminal) as progress:

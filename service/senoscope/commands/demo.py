@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -20,8 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from senoscope.engine import EnsembleError
-from senoscope.engine.locations import find_ensemble
+from senoscope.commands.ensembles import ensemble_folder
 from senoscope.live_table import DemoScore, LiveTable
 from senoscope.runlog.places import default_database_url
 from senoscope.settings import Settings
@@ -68,7 +66,7 @@ def demo(
     console = Console(stderr=True)
     began_s = time.perf_counter()
     http_port = _port(port)
-    _ensure_ensemble(settings, console)
+    ensemble_folder(settings, console)
     making_s = time.perf_counter() - began_s
     frames_at, results_at = (f"tcp://127.0.0.1:{_port(0)}" for _ in range(2))
     url = f"http://127.0.0.1:{http_port}"
@@ -138,34 +136,6 @@ def _open_browser(url: str) -> None:
     if sys.platform in {"win32", "darwin"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         with suppress(webbrowser.Error):
             webbrowser.open(url)
-
-
-def _ensure_ensemble(settings: Settings, console: Console) -> None:
-    try:
-        find_ensemble(settings.model, settings.models_dir)
-        return
-    except EnsembleError:
-        if settings.model != "starter":
-            raise
-    if importlib.util.find_spec("tensorflow") is None:
-        raise NotReady(
-            'there is no starter ensemble yet, and making it needs `pip install "senoscope[demo]"`'
-        )
-    console.print(
-        f"Making the starter ensemble in {settings.models_dir} (once, some minutes): seven networks, "
-        "trained on synthetic fields of view. Not for science."
-    )
-    # A process of its own: the service never imports the training stack.
-    making = [
-        sys.executable,
-        "-m",
-        "senoscope_training.cli",
-        "starter",
-        "--models-dir",
-        str(settings.models_dir),
-    ]
-    if subprocess.run(making, check=False).returncode != 0:
-        raise NotReady("the starter ensemble could not be made; the lines above tell why")
 
 
 def _port(wanted: int) -> int:

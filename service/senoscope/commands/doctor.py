@@ -20,9 +20,9 @@ from rich.console import Console
 from senoscope import __version__
 from senoscope.engine import Ensemble
 from senoscope.engine.devices import gpu_problem
-from senoscope.engine.locations import find_ensemble
 from senoscope.engine.sessions import Device, usable_cores
 from senoscope.settings import Settings
+from senoscope.starter import require_ensemble
 from senoscope_client.curve import CurveClient
 
 Verdict = Literal["ok", "note", "fail"]
@@ -107,7 +107,14 @@ def _gpu(settings: Settings) -> Finding:
 
 def _ensemble(settings: Settings) -> Finding:
     try:
-        directory = find_ensemble(settings.model, settings.models_dir)
+        directory = require_ensemble(settings.model, settings.models_dir)
+        if directory is None:
+            return Finding(
+                "ensemble",
+                "note",
+                f"the starter ensemble is not in {settings.models_dir} yet; "
+                "`demo`, `serve` and `classify` build it",
+            )
         with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
             facts: dict[str, Any] = ensemble.describe()
             name = f"{ensemble.manifest.name} {ensemble.manifest.version}"

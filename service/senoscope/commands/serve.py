@@ -17,11 +17,11 @@ import uvicorn
 
 from senoscope.api.app import create_app
 from senoscope.api.server import server_config
-from senoscope.engine.locations import find_ensemble
 from senoscope.exposure import check_exposure
 from senoscope.logs import configure_logging
 from senoscope.service import Service
 from senoscope.settings import Settings
+from senoscope.starter import require_ensemble
 
 _log = structlog.get_logger(__name__)
 _M_MMAP_THRESHOLD = -3  # of malloc.h
@@ -45,7 +45,7 @@ def serve(settings: Settings) -> None:
     check_exposure(settings, host)
     service = Service(settings, on_failure=stop)
     config = _loaded(server_config(create_app(service), settings))
-    find_ensemble(settings.model, settings.models_dir)  # a name that is not there is one clear line too
+    require_ensemble(settings.model, settings.models_dir)  # a name that is not there is one clear line too
     server = _Server(config, service)
     scheme = "https" if settings.tls_cert else "http"
     typer.echo(f"Senoscope listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", err=True)
