@@ -87,7 +87,7 @@ def starter_ensemble() -> Path:
 
 @pytest.fixture(scope="session")
 def starter_made_anew(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """Folder with ``recipe``, made anew by way of Keras, and ``keras``, the weights that Keras had; takes minutes."""
+    """Folder with ``recipe``, made anew by way of Keras, and ``keras``, Keras' weights; takes minutes."""
     home = tmp_path_factory.mktemp("anew")
     command = [sys.executable, "-m", "senoscope_training.cli", "starter", "--recipe", str(home / "recipe")]
     command += ["--keep-keras", str(home / "keras")]

@@ -80,7 +80,7 @@ def test_the_shipped_recipe_is_small() -> None:
 @pytest.mark.networks
 @pytest.mark.timeout(1800)
 def test_the_recipe_made_anew_is_the_one_that_is_shipped(starter_made_anew: Path) -> None:
-    """Another processor may round otherwise, so numbers are compared within tolerances, and all else exactly."""
+    """Another processor may round otherwise: numbers are compared within tolerances, all else exactly."""
     anew = starter_made_anew / "recipe"
     manifests = [
         json.loads((recipe / "ensemble.json").read_text(encoding="utf-8"))

@@ -91,8 +91,9 @@ def demo(
         if not no_browser:
             _open_browser(url)
         publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
-        publish += _size_options(model_facts["manifest"]["input"])
-        publish += ["--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
+        publish += _scan_options(model_facts["manifest"]["input"], seed, frames)
+        # What was measured while the machine was idle may not hold.
+        publish += [] if rate else ["--keep-up", url]
         score = DemoScore(seed)
         interrupted = False
         with (
@@ -221,8 +222,9 @@ def _watch(
             quiet_since_s = None
 
 
-def _size_options(model_input: dict[str, Any]) -> list[str]:
-    return ["--height", str(model_input["height"]), "--width", str(model_input["width"])]
+def _scan_options(model_input: dict[str, Any], seed: int, frames: int | None) -> list[str]:
+    size = ["--height", str(model_input["height"]), "--width", str(model_input["width"])]
+    return [*size, "--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
 
 
 def _frames_sent(stream: dict[str, object]) -> int:
