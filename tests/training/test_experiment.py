@@ -244,8 +244,8 @@ def test_a_back_end_that_is_not_there_is_named(home: Path, monkeypatch: pytest.M
     [
         ({"rnus": 3}, "rnus: Extra inputs are not permitted"),
         ({"runs": 0}, "runs: Input should be greater than or equal to 1"),
-        ({"networks": ["vgg"]}, "networks.0: Input should be"),
-        ({"input": {"height": 64}, "networks": ["xception"]}, "xception need 75"),
+        ({"networks": ["vgg"]}, "networks.0: Value error, 'vgg' is none of inception_v3"),
+        ({"input": {"height": 64}, "networks": ["xception"]}, "xception needs 75"),
         ({"data": {"path": "data", "channels": ["A", "B", "C"]}}, "two-channel systems"),
         ({"data": {"path": "data", "channels": ["A"]}, "systems": ["frozen"]}, "take 3 channels"),
         ({"phase1": {"max_epochs": 0}, "runs": 0}, "phase1.max_epochs"),

@@ -103,13 +103,13 @@ def starter(
     It is for demonstrations and tests, not for science. It takes a few minutes and no network.
     """
     from senoscope.engine.locations import default_models_dir
-    from senoscope_training.architectures import ARCHITECTURES
     from senoscope_training.head import DeadHeadError
     from senoscope_training.parity import ParityError
     from senoscope_training.pool import WorkerDied
     from senoscope_training.progress import JsonReporter, TextReporter
     from senoscope_training.starter import StarterError, StarterOptions, make_recipe, make_starter
     from senoscope_training.starter_recipe import RecipeError
+    from senoscope_training.systems import NETWORKS
     from senoscope_training.weights import WeightsError
 
     options = StarterOptions(
@@ -121,7 +121,7 @@ def starter(
         keras_dir=keep_keras,
         force=force,
     )
-    reporter = JsonReporter() if json_progress else TextReporter(tuple(ARCHITECTURES))
+    reporter = JsonReporter() if json_progress else TextReporter(NETWORKS)
     try:
         with reporter as tell:
             if recipe is not None:

@@ -85,7 +85,7 @@ def publish(
     report.require(name)
     network = Network(
         name=name,
-        architecture=f"keras.applications.{ARCHITECTURES[name].keras_name}",
+        architecture=ARCHITECTURES[name].dotted,
         opset=OPSET,
         gradcam_grid=exported.gradcam_grid,
         feature_size=exported.feature_size,

@@ -35,6 +35,7 @@ from senoscope_training.pool import run_jobs
 from senoscope_training.progress import Progress, Report, silent
 from senoscope_training.publish import put_in_place, write_test_vector
 from senoscope_training.runtime import start_tensorflow
+from senoscope_training.systems import NETWORKS
 from senoscope_training.versions import software_versions
 from senoscope_training.weights import WeightsOption, WeightsPlan, plan_weights
 
@@ -134,7 +135,7 @@ def _write_recipe(build: Path) -> Path:
 def _make(target: Path, options: StarterOptions, report: Report, finish: Callable[[Path], Path]) -> Path:
     """Make an ensemble in a temporary folder, and what ``finish`` makes of it at ``target``."""
     with_recipe = finish is _write_recipe
-    plan = plan_weights(options.weights, options.weights_dir, tuple(ARCHITECTURES))
+    plan = plan_weights(options.weights, options.weights_dir, NETWORKS)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -185,7 +186,7 @@ def _plan_jobs(
 ) -> list[NetworkJob]:
     cores = usable_cores()
     side_by_side = _side_by_side(options)
-    names = list(ARCHITECTURES)
+    names = list(NETWORKS)
     seeds = np.random.SeedSequence(options.seed).generate_state(len(names))
     return [
         NetworkJob(
@@ -211,7 +212,7 @@ def _plan_jobs(
 
 
 def _side_by_side(options: StarterOptions) -> int:
-    return options.jobs or min(_MAX_JOBS, usable_cores(), len(ARCHITECTURES))
+    return options.jobs or min(_MAX_JOBS, usable_cores(), len(NETWORKS))
 
 
 def _vectors() -> tuple[int, ...]:
@@ -228,14 +229,14 @@ def _manifest(
     options: StarterOptions,
     results: dict[str, NetworkResult],
 ) -> Manifest:
-    probability = np.mean([results[name].held_out for name in ARCHITECTURES], axis=0, dtype=np.float64)
+    probability = np.mean([results[name].held_out for name in NETWORKS], axis=0, dtype=np.float64)
     answers = np.asarray(probability > 0.5)
     vectors = [
         write_test_vector(
             build,
             k,
             held_out.pixels[index],
-            {name: results[name].expected[k] for name in ARCHITECTURES},
+            {name: results[name].expected[k] for name in NETWORKS},
         )
         for k, index in enumerate(_vectors())
     ]
@@ -262,7 +263,7 @@ def _manifest(
             ),
             fitted_on=f"{options.train_fovs} synthetic training FOVs",
         ),
-        networks=tuple(results[name].network for name in ARCHITECTURES),
+        networks=tuple(results[name].network for name in NETWORKS),
         training=Training(
             config={
                 "procedure": "frozen backbones, heads trained on pooled features",
@@ -277,7 +278,7 @@ def _manifest(
             split={
                 "train_fovs": options.train_fovs,
                 "held_out_fovs": options.held_out_fovs,
-                "validation": {name: results[name].validation for name in ARCHITECTURES},
+                "validation": {name: results[name].validation for name in NETWORKS},
             },
             runs=1,
             software=software_versions(),

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.architectures import ARCHITECTURES, backbone_of, preprocess
+from senoscope_training.architectures import backbone_of, preprocess
 from senoscope_training.config import HeadConfig, PhaseConfig
 from senoscope_training.graph import Head
 from senoscope_training.head import (
@@ -219,11 +219,6 @@ def untrained_head(size: int, config: HeadConfig, seed: int) -> TrainedHead:
     keras.utils.set_random_seed(seed)
     head = build_head(size, config)
     return TrainedHead(head.get_weights(), Standardization.identity(size), seed, 0, Progressed())
-
-
-def architecture_name(name: str) -> str:
-    """What the manifest calls an architecture."""
-    return f"keras.applications.{ARCHITECTURES[name].keras_name}"
 
 
 def _parts(count: int, size: int) -> list[npt.NDArray[np.int64]]:
