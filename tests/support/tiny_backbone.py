@@ -1,8 +1,10 @@
-"""A small Keras network with every construct that the seven have."""
+"""Small Keras networks: one with every construct that the seven have, and one to train in a moment."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from senoscope_training.architectures import Architecture
 
 HEIGHT, WIDTH = 45, 61
 
@@ -50,3 +52,23 @@ def tiny_backbone(seed: int = 0, padding: str = "same"):
     branch = norm(layers.SeparableConv2D(16, 3, padding="same", use_bias=False)(x))
     x = layers.Activation("relu")(layers.Add()([x, branch]))
     return keras.Model(image, layers.AveragePooling2D(3, strides=1, padding="same")(x), name="tiny")
+
+
+def build(*, include_top: bool, weights: str | None, input_shape: tuple[int, int, int]):
+    """A backbone as the builders in ``keras.applications`` make them: three blocks as MobileNet has them."""
+    import keras
+    from keras import layers
+
+    if include_top or weights is not None:
+        raise ValueError("there are neither weights nor a classifier")
+    image = layers.Input(input_shape)
+    x = image
+    for block, channels in enumerate((8, 16, 24)):
+        x = layers.Conv2D(channels, 3, strides=2, padding="same", use_bias=False, name=f"conv_{block}")(x)
+        x = layers.ReLU(6.0)(layers.BatchNormalization(name=f"conv_{block}_bn")(x))
+        x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"conv_dw_{block}")(x)
+        x = layers.ReLU(6.0)(layers.BatchNormalization(name=f"conv_dw_{block}_bn")(x))
+    return keras.Model(image, x, name="tiny")
+
+
+TINY = Architecture("tiny", "Tiny", "support.tiny_backbone:build", "tf", cost=1)
