@@ -21,7 +21,7 @@ import pytest
 import tifffile
 
 from support import miniature as mini
-from support.servers import Server
+from support.servers import Server, ServerProcess, start_server, stop_server
 
 NAMES = ["SRS", "TPEF", "Transmission"]
 
@@ -338,11 +338,13 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_bad_input_gets_its_code_and_the_next_request_is_served(server: Server, bad: Bad) -> None:
+def test_bad_input_gets_its_code_and_the_next_request_is_served(
+    server_process: ServerProcess, bad: Bad
+) -> None:
     body = bad.make()
-    process = psutil.Process(server.process.pid)
+    process = psutil.Process(server_process.process.pid)
     before = process.memory_info().rss
-    answer = post(server, body, bad.media_type, **dict(bad.params))
+    answer = post(server_process, body, bad.media_type, **dict(bad.params))
     grown = process.memory_info().rss - before
     assert (answer.status_code, answer.json().get("code")) == (bad.status, bad.code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -354,7 +356,7 @@ def test_bad_input_gets_its_code_and_the_next_request_is_served(server: Server, 
     assert "/work" not in answer.text
     assert "/tmp" not in answer.text
     assert grown < 100e6
-    assert labels(post(server, npy(mini.bright()), "application/x-npy")) == ["senescent"]
+    assert labels(post(server_process, npy(mini.bright()), "application/x-npy")) == ["senescent"]
 
 
 def test_clients_that_hang_up_while_sending_leave_no_trace(server: Server) -> None:
@@ -389,8 +391,8 @@ def test_curl_is_told_that_two_gigabytes_are_too_much(
     assert json.loads(done.stdout)["code"] == "payload_too_large", done.stderr
 
 
-def test_two_gigabytes_are_refused_without_keeping_them(server: Server) -> None:
-    process = psutil.Process(server.process.pid)
+def test_two_gigabytes_are_refused_without_keeping_them(server_process: ServerProcess) -> None:
+    process = psutil.Process(server_process.process.pid)
     before = process.memory_info().rss
     sent = 0
 
@@ -401,14 +403,17 @@ def test_two_gigabytes_are_refused_without_keeping_them(server: Server) -> None:
             yield bytes(1 << 20)
 
     declared = httpx.post(
-        f"{server.url}/v1/classify", content=endless(), headers={"Content-Length": str(2 << 30)}, timeout=30
+        f"{server_process.url}/v1/classify",
+        content=endless(),
+        headers={"Content-Length": str(2 << 30)},
+        timeout=30,
     )
     assert (declared.status_code, declared.json()["code"]) == (413, "payload_too_large")
     sent = 0
-    undeclared = httpx.post(f"{server.url}/v1/classify", content=endless(), timeout=60)
+    undeclared = httpx.post(f"{server_process.url}/v1/classify", content=endless(), timeout=60)
     assert (undeclared.status_code, undeclared.json()["code"]) == (413, "payload_too_large")
     assert process.memory_info().rss - before < 100e6
-    assert labels(post(server, npy(mini.bright()), "application/x-npy")) == ["senescent"]
+    assert labels(post(server_process, npy(mini.bright()), "application/x-npy")) == ["senescent"]
 
 
 def test_what_a_client_that_left_would_have_got_is_not_computed(server: Server) -> None:
@@ -442,8 +447,6 @@ def test_stacks_at_the_same_time_get_their_own_results(server: Server, fovs: np.
 
 
 def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> None:
-    from support.servers import start_server, stop_server
-
     server = start_server(miniature, tmp_path / "log.txt", "--batch-queue", "50")
     try:
         stack = npy(np.zeros((256, 3, 250, 300), np.uint8))

@@ -25,7 +25,7 @@ from senoscope.api.app import create_app
 from senoscope.service import Service
 from senoscope.settings import Settings
 from support import miniature as mini
-from support.servers import Server, start_server, stop_server
+from support.servers import Server, ServerProcess, start_server, stop_server
 
 MODEL = "miniature"
 INFER = f"/v2/models/{MODEL}/infer"
@@ -193,11 +193,13 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_bad_requests_are_told_what_is_wrong_and_the_next_is_served(server: Server, bad: Bad) -> None:
+def test_bad_requests_are_told_what_is_wrong_and_the_next_is_served(
+    server_process: ServerProcess, bad: Bad
+) -> None:
     body, headers = bad.make()
-    process = psutil.Process(server.process.pid)
+    process = psutil.Process(server_process.process.pid)
     before = process.memory_info().rss
-    answer = post(server, body, headers, bad.path)
+    answer = post(server_process, body, headers, bad.path)
     grown = process.memory_info().rss - before
     assert answer.status_code == bad.status, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -205,8 +207,8 @@ def test_bad_requests_are_told_what_is_wrong_and_the_next_is_served(server: Serv
     assert bad.says in answer.json()["error"]
     assert len(answer.json()["error"]) < 600
     assert grown < 150e6
-    assert post(server, *request(FOV)).json()["outputs"][1]["data"] == ["control"]
-    assert "Traceback" not in server.log.read_text()
+    assert post(server_process, *request(FOV)).json()["outputs"][1]["data"] == ["control"]
+    assert "Traceback" not in server_process.log.read_text()
 
 
 def test_two_gigabytes_are_refused_in_the_protocols_form(server: Server) -> None:

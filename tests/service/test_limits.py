@@ -31,7 +31,7 @@ from senoscope.settings import Settings
 from senoscope_client.errors import Busy
 from senoscope_client.live import LiveResults
 from support import miniature as mini
-from support.servers import Server, start_server, stop_server
+from support.servers import Server, ServerProcess, start_server, start_server_process, stop_server
 
 
 def test_no_answer_waits_for_a_delayed_acknowledgement() -> None:
@@ -259,12 +259,12 @@ NO_CHANGES = [
     ids=lambda value: value[:30] if isinstance(value, bytes) else None,
 )
 def test_what_is_no_change_of_the_model_is_refused_in_few_words_and_with_little_memory(
-    server: Server, body: bytes, media_type: str, status: int, code: str
+    server_process: ServerProcess, body: bytes, media_type: str, status: int, code: str
 ) -> None:
-    process = psutil.Process(server.process.pid)
+    process = psutil.Process(server_process.process.pid)
     before = process.memory_info().rss
     answer = httpx.post(
-        f"{server.url}/v1/model", content=body, headers={"Content-Type": media_type}, timeout=60
+        f"{server_process.url}/v1/model", content=body, headers={"Content-Type": media_type}, timeout=60
     )
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text[:500]
     assert len(answer.content) < 1000
@@ -385,11 +385,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_tls(miniature: Path, tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     cert, key = certificate
     tls = ("--tls-cert", str(cert), "--tls-key", str(key))
-    server = start_server(miniature, tmp_path / "log.txt", *tls, "--api-key", "k" * 32, wait=False)
+    server = start_server_process(miniature, tmp_path / "log.txt", *tls, "--api-key", "k" * 32, wait=False)
     try:
-        while "ready" not in server.log.read_text():
-            assert server.process.poll() is None, server.log.read_text()
-            time.sleep(0.05)
+        server.wait_for_log("ready")
         assert "listens on https://127.0.0.1" in server.log.read_text()
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{server.url}/livez")

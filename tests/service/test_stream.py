@@ -93,18 +93,13 @@ def test_results_over_zeromq(server: Server, microscope: Microscope) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_every_pixel_type_of_the_format(
-    server: Server, microscope: Microscope, live: ClientConnection, dtype: str
+    miniature: Path, microscope: Microscope, live: ClientConnection, dtype: str
 ) -> None:
     microscope.send(microscope.frame(0, mini.bright(level=250).astype(dtype)))
     (result,) = receive(live, 1)
     fov = mini.bright(level=250)
-    expected = [mini.reference_probability(_miniature_dir(server) / f"{n}.onnx", fov) for n in mini.NAMES]
+    expected = [mini.reference_probability(miniature / f"{name}.onnx", fov) for name in mini.NAMES]
     assert result["probability"] == pytest.approx(np.mean(expected), abs=1e-5)
-
-
-def _miniature_dir(server: Server) -> Path:
-    arguments = server.process.args
-    return Path(arguments[arguments.index("--model") + 1])
 
 
 def test_channels_are_put_into_the_ensembles_order(
