@@ -18,22 +18,12 @@ import pytest
 
 from support import system
 from support.locks import file_lock
+from support.scheduling import start_order
 
 if TYPE_CHECKING:
     from support.servers import Server, ServerProcess
 
 ROOT = Path(__file__).parents[1]
-# Tests that must not run side by side, by folder or file; the mark `xdist_group` of a test takes precedence.
-# The tests of any other module share a worker, and so its fixtures.
-GROUPS = {
-    "tests/dashboard": "chromium",
-    "tests/endurance/test_dashboard.py": "chromium",
-    "tests/napari": "napari",
-    "tests/service/runlog": "postgres",
-    "tests/training": "tensorflow",
-}
-# Groups and modules that take longest, which start first, so that no worker is left with one at the end.
-FIRST = ("tensorflow", "chromium", "napari", "postgres")
 
 # Whatever a test starts without naming a run log must not write to that of whoever runs the tests.
 os.environ.setdefault("SENOSCOPE_DATABASE_URL", "none")
@@ -68,33 +58,22 @@ def pytest_configure(config: pytest.Config) -> None:
         configure_test_logging()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tier that was not asked for, and group the tests; the longest groups come first."""
+    """Deselect the tier that was not asked for, and let the longest groups of tests come first."""
     if not config.getoption("--full"):
         left_out = [item for item in items if item.get_closest_marker("full")]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker("full")]
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-    order = {name: place for place, name in enumerate(FIRST)}
-
-    def place(item: pytest.Item) -> int:
-        mark = item.get_closest_marker("xdist_group")
-        assert mark is not None
-        return order.get(mark.args[0], len(order))
-
-    items.sort(key=place)
+    items.sort(key=lambda item: start_order(item.nodeid))
 
 
-def _group(item: pytest.Item) -> str:
-    path = item.path.relative_to(ROOT)
-    for folder in (path, *path.parents):
-        if (name := GROUPS.get(folder.as_posix())) is not None:
-            return name
-    return path.as_posix()
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Distribute groups of tests among the workers."""
+    from support.scheduling import GroupScheduling
+
+    return GroupScheduling(config, log)
 
 
 _DESELECTED = pytest.StashKey[int]()
