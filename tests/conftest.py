@@ -1,23 +1,30 @@
-"""Fixtures shared by all tests: a miniature ensemble, a real server on it, and the seven real networks."""
+"""Fixtures and options of all tests, their two tiers, and which tests share a worker.
+
+``pytest`` runs the default tier, with two workers; ``pytest --full`` runs all tests, and
+``pytest --full -m full`` those that the default tier leaves out.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 
-from support import miniature as mini
-from support.servers import Server, start_server, stop_server
+from support import system
+from support.scheduling import start_order
+
+if TYPE_CHECKING:
+    from support.servers import Server, ServerProcess
 
 ROOT = Path(__file__).parents[1]
+
 # Whatever a test starts without naming a run log must not write to that of whoever runs the tests.
 os.environ.setdefault("SENOSCOPE_DATABASE_URL", "none")
 # Debian keeps the PostgreSQL server off the path.
@@ -27,52 +34,122 @@ os.environ["PATH"] = os.pathsep.join(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the long runs in ``endurance/``."""
+    """Add the options of the tiers, and of the long runs in ``endurance/``."""
+    parser.addoption("--full", action="store_true", help="run the tests marked full as well")
     parser.addoption(
-        "--long", action="store_true", help="long form of the endurance runs: hours, not seconds"
+        "--long",
+        action="store_true",
+        help="long form of the endurance runs: hours, not seconds; implies --full",
     )
     parser.addoption("--endurance-report", help="file that endurance runs append their figures to")
     parser.addoption("--endurance-model", help="ensemble of the endurance runs; default: the miniature one")
     parser.addoption("--pictures", action="store_true", help="renew the documentation's pictures of the page")
 
 
-def pytest_configure() -> None:
-    """What tests take for granted of this process, and of those that they start."""
-    # A shell starts what runs in the background deaf to Ctrl-C, and that is passed on.
+def pytest_configure(config: pytest.Config) -> None:
+    """Set what tests rely on in this process, and in those that they start."""
+    if config.getoption("--long"):
+        config.option.full = True
+    # A shell starts what runs in the background with Ctrl-C ignored, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Plain tracebacks: the pretty ones of structlog's default take longer to draw than some tests wait.
-    structlog.configure(
-        processors=[
-            structlog.stdlib.add_log_level,
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(),
-        ]
-    )
+    if config.getoption("numprocesses", None) is None or not config.option.numprocesses:  # tests run here
+        from support.server_logs import configure_test_logging
+
+        configure_test_logging()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tier that was not asked for, and let the longest groups of tests come first."""
+    if not config.getoption("--full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker("full")]
+    items.sort(key=lambda item: start_order(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Distribute groups of tests among the workers."""
+    from support.scheduling import GroupScheduling
+
+    return GroupScheduling(config, log)
+
+
+_DESELECTED = pytest.StashKey[int]()
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count, for the process that reports."""
+    if items:
+        stash = items[0].config.stash
+        stash[_DESELECTED] = stash.get(_DESELECTED, 0) + len(items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the count of a worker to the process that reports, which collects nothing itself."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["deselected"] = session.config.stash.get(_DESELECTED, 0)
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_testnodedown(node: object) -> None:
+    """Take the count from the first worker that ends; each of them collects all tests."""
+    config: pytest.Config = node.config  # type: ignore[attr-defined]
+    count = getattr(node, "workeroutput", {}).get("deselected", 0)
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None and count and "deselected" not in reporter.stats:
+        reporter.stats["deselected"] = [None] * count
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests whose system program is absent, or fail them where all tests must run."""
     for mark in item.iter_markers("system"):
-        (program,) = mark.args
-        if shutil.which(program) is None:
-            if os.environ.get("SENOSCOPE_TEST_ALL") == "1":
-                pytest.fail(f"needs the program {program}, and SENOSCOPE_TEST_ALL=1 forbids to skip")
-            pytest.skip(f"needs the program {program}")
+        system.require(mark.args[0])
 
 
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a miniature ensemble."""
+    from support import miniature as mini
+
     return mini.build(tmp_path_factory.mktemp("models") / "miniature")
 
 
 @pytest.fixture(scope="module")
 def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on the miniature ensemble, shared by the tests of one module."""
+    """A service on the miniature ensemble in this process, shared by the tests of one module."""
+    from support.servers import start_server
+
     running = start_server(miniature, tmp_path_factory.mktemp("server") / "log.txt")
     yield running
-    if running.process.poll() is None:
-        stop_server(running)
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def server_process(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The same as a process of its own, for tests of its memory or of what it writes."""
+    from support.servers import start_server_process
+
+    running = start_server_process(miniature, tmp_path_factory.mktemp("server") / "log.txt")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start(miniature: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start services in this process that are stopped after the test."""
+    from support.servers import start_server
+
+    running: list[Server] = []
+
+    def begin(*options: str, model: Path = miniature, log: Path | None = None, **more: object) -> Server:
+        running.append(start_server(model, log or tmp_path / "log.txt", *options, **more))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.stop()
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +163,7 @@ def starter_ensemble() -> Path:
 
 
 @pytest.fixture(scope="session")
-def starter_made_anew(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def starter_made_anew(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with ``recipe``, made anew by way of Keras, and ``keras``, Keras' weights; takes minutes."""
     home = tmp_path_factory.mktemp("anew")
     command = [sys.executable, "-m", "senoscope_training.cli", "starter", "--recipe", str(home / "recipe")]

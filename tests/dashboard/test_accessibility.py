@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from senoscope_client import FramePublisher, Position
 from support import miniature as mini
 from support.dashboard_page import Seat
 from support.servers import Server
+from support.system import axe_core
 
-pytestmark = [pytest.mark.system("chromium"), pytest.mark.system("npm")]
+pytestmark = pytest.mark.system("chromium")
 
-ROOT = Path(__file__).parents[2]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """axe-core's source, from the npm registry once for each version."""
-    wanted = Path(__file__).with_name("package.json")
-    home = ROOT / ".cache" / "npm" / json.loads(wanted.read_text())["devDependencies"]["axe-core"]
-    script = home / "node_modules" / "axe-core" / "axe.min.js"
-    if not script.is_file():
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copy(wanted, home)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
-        subprocess.run(command, cwd=home, check=True, capture_output=True)
-    return script.read_text()
+    """axe-core's source."""
+    return axe_core().read_text()
 
 
 def faults(at: Seat, axe: str) -> list[str]:
@@ -46,6 +33,7 @@ def faults(at: Seat, axe: str) -> list[str]:
     ]
 
 
+@pytest.mark.system("axe-core")
 def test_no_view_has_a_serious_fault(server: Server, seat, axe: str) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))

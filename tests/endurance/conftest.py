@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.load import Endurance
-from support.servers import Server, start_server
+from support.servers import ServerProcess, start_server_process
 
 
 @pytest.fixture
@@ -21,18 +21,21 @@ def endurance(request: pytest.FixtureRequest) -> Endurance:
 
 
 @pytest.fixture
-def start(miniature: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+def start(
+    miniature: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers on one run log and the same ports; those that still run at the end are killed."""
     model = Path(request.config.getoption("--endurance-model") or miniature)
-    running: list[Server] = []
+    running: list[ServerProcess] = []
 
-    def begin(*options: str, wait: bool = True, like: Server | None = None) -> Server:
+    def begin(*options: str, wait: bool = True, like: ServerProcess | None = None) -> ServerProcess:
         log = f"sqlite:///{tmp_path / 'runlog.sqlite3'}"
         path = tmp_path / f"server{len(running)}.txt"
-        running.append(start_server(model, path, "--database-url", log, *options, wait=wait, like=like))
+        running.append(
+            start_server_process(model, path, "--database-url", log, *options, wait=wait, like=like)
+        )
         return running[-1]
 
     yield begin
     for server in running:
-        server.process.kill()
-        server.process.wait()
+        server.kill()

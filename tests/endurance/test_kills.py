@@ -41,8 +41,7 @@ def wait_for_moment(kind: str, server: Server, witnesses: Witnesses, rng: random
 
 
 def kill(server: Server) -> None:
-    server.process.kill()
-    server.process.wait()
+    server.kill()
 
 
 def check_told(witnesses: Witnesses, logged: dict[str, tuple[str, float]]) -> dict[str, int]:

@@ -189,8 +189,7 @@ def test_a_log_on_a_disk_that_became_read_only(
     options = (*NO_DROPS, "--database-url", f"sqlite:///{path}")
     scene = Scene(start(*options), path, endurance)
     for _ in range(endurance.scale(1, 10)):
-        scene.server.process.kill()
-        scene.server.process.wait()
+        scene.server.kill()
         disk.set_writable(False)
         scene.restart(start(*options, like=scene.server))
         scene.see_fault("read_only", "the right to write it")

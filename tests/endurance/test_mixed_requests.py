@@ -12,7 +12,7 @@ from random import Random
 import psutil
 import pytest
 
-from service.test_classify_api import BY_TURNS
+from support.classify_requests import BY_TURNS
 from support.load import Endurance, Listener, memory_mib
 from support.mixed_requests import Kind, Sender, Stream, bad, deck, good, mixed, usual
 from support.raw_microscope import Microscope

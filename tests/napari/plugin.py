@@ -19,7 +19,7 @@ from senoscope_client.result import Gradcam, ModelRef, Normalization, Source, Ti
 from senoscope_napari.gradcam import result_map
 from support import miniature as mini
 from support.qt_events import pump
-from support.servers import Server, start_server, stop_server
+from support.servers import Server, start_server_process, stop_server
 from support.service_double import http_double
 
 pytestmark = [
@@ -260,7 +260,7 @@ def test_what_is_wrong_with_the_service_is_told(
         widget.connect_to(double.url)
         pump(lambda: "is not ready: warming up" in state.text())
 
-    server = start_server(miniature, tmp_path / "log.txt", "--api-key", key, wait=False)
+    server = start_server_process(miniature, tmp_path / "log.txt", "--api-key", key, wait=False)
     try:
         widget.connect_to(server.url, key)
         pump(lambda: "Not reachable" in state.text())

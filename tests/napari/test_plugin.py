@@ -18,7 +18,7 @@ TESTS = Path(__file__).with_name("plugin.py")
 @pytest.mark.system("Xvfb")
 @pytest.mark.timeout(400)
 def test_the_plugin_in_napari(request: pytest.FixtureRequest):
-    command = [sys.executable, "-m", "pytest", "--color=no", str(TESTS)]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "--color=no", str(TESTS)]
     done = subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr)
     assert done.returncode == 0, "tests failed or did not start: see what they printed, below"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import tifffile
 from senoscope_client.replay import Replay
 from support import miniature as mini
 from support.raw_microscope import NAMES, Microscope
-from support.servers import start_server, stop_server
+from support.servers import start_server, start_server_process, stop_server
 
 
 def _fov(n: int, dtype: str) -> np.ndarray:
@@ -22,7 +21,8 @@ def _fov(n: int, dtype: str) -> np.ndarray:
 
 
 def scan(miniature: Path, folder: Path, frames: int, dtype: str = "uint16", stop=stop_server) -> Microscope:
-    server = start_server(miniature, folder / "log.txt", "--archive", str(folder / "archive"))
+    begin = start_server if stop is stop_server else start_server_process
+    server = begin(miniature, folder / "log.txt", "--archive", str(folder / "archive"))
     scope = Microscope(server.frames)
     try:
         for n in range(frames):
@@ -32,8 +32,7 @@ def scan(miniature: Path, folder: Path, frames: int, dtype: str = "uint16", stop
         stop(server)
     finally:
         scope.close()
-        server.process.kill()
-        server.process.wait()
+        server.stop()
     return scope
 
 
@@ -64,8 +63,7 @@ def test_a_series_becomes_one_ome_tiff(miniature: Path, tmp_path: Path, dtype: s
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGKILL")
 def test_a_killed_service_leaves_pages_that_can_be_read(miniature: Path, tmp_path: Path) -> None:
     def kill(server) -> None:
-        server.process.send_signal(signal.SIGKILL)
-        server.process.wait()
+        server.kill()
 
     scope = scan(miniature, tmp_path, 3, stop=kill)
     (path,) = (tmp_path / "archive").iterdir()

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,24 +17,21 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-import tifffile
 
 from support import miniature as mini
-from support.servers import Server
-
-NAMES = ["SRS", "TPEF", "Transmission"]
-
-
-def tiff(array: np.ndarray, **options) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, photometric="minisblack", **options)
-    return buffer.getvalue()
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
+from support.classify_requests import (
+    BAD,
+    BAD_PICTURES,
+    BY_TURNS,
+    NAMES,
+    WRONG_ADDRESSES,
+    Bad,
+    containers,
+    form,
+    npy,
+    tiff,
+)
+from support.servers import Server, ServerProcess, start_server, stop_server
 
 
 def post(server: Server, body: bytes, media_type: str = "image/tiff", **params) -> httpx.Response:
@@ -51,9 +47,6 @@ def post(server: Server, body: bytes, media_type: str = "image/tiff", **params) 
 def labels(answer: httpx.Response) -> list[str]:
     assert answer.status_code == 200, answer.text
     return [result["label"] for result in answer.json()["results"]]
-
-
-BY_TURNS = ["senescent", "control"] * 2
 
 
 def test_a_stack_gives_its_results_in_order(server: Server, fovs: np.ndarray) -> None:
@@ -116,16 +109,6 @@ def test_gradcam_pictures(server: Server, style: str, network: str | None) -> No
     assert picture[110:140, 130:170].mean() > 3 * picture[:40].mean() + 10, "bright where the cell is"
 
 
-BAD_PICTURES = [
-    ("/v1/results/0197c9a0-0000-7000-8000-000000000000/gradcam.png", {}, 404, "not_found"),
-    ("/v1/results/nonsense/gradcam.png", {}, 422, "invalid_request"),
-    ("{href}", {"network": "vgg"}, 422, "invalid_request"),
-    ("{href}", {"channel": "CARS", "style": "overlay"}, 422, "invalid_request"),
-    ("{href}", {"style": "fancy"}, 422, "invalid_request"),
-    ("{href}", {"styel": "map"}, 422, "invalid_request"),
-]
-
-
 @pytest.mark.parametrize(("path", "params", "status", "code"), BAD_PICTURES)
 def test_bad_requests_for_pictures(server: Server, path: str, params: dict, status: int, code: str) -> None:
     href = post(server, npy(mini.dark()), "application/x-npy").json()["results"][0]["gradcam"]["href"]
@@ -157,12 +140,6 @@ def test_csv_on_request(server: Server, fovs: np.ndarray) -> None:
 def test_the_form_that_is_liked_best(server: Server, fovs: np.ndarray, accept: str, kind: str) -> None:
     answer = httpx.post(f"{server.url}/v1/classify", content=npy(fovs[:1]), headers={"Accept": accept})
     assert answer.headers["content-type"] == kind
-
-
-def form(body: bytes, filename: bytes, charset: str = "utf-8") -> dict:
-    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n' % filename
-    media_type = f"multipart/form-data; boundary=x; charset={charset}"
-    return {"content": head + body + b"\r\n--x--\r\n", "headers": {"Content-Type": media_type}}
 
 
 @pytest.mark.parametrize(
@@ -224,32 +201,9 @@ def test_curl(server: Server, fovs: np.ndarray, tmp_path: Path, arguments: list[
     assert [result["label"] for result in json.loads(done.stdout)["results"]] == BY_TURNS
 
 
-def _containers(fovs: np.ndarray) -> dict[str, bytes]:
-    one = fovs[0]
-    ome = {"axes": "TCYX", "Channel": {"Name": NAMES}}
-    swapped = np.ascontiguousarray(fovs[:, [2, 0, 1]])
-    return {
-        "plain": tiff(fovs, metadata={"axes": "TCYX"}),
-        "lzw": tiff(fovs, metadata={"axes": "TCYX"}, compression="lzw"),
-        "deflate": tiff(fovs, metadata={"axes": "TCYX"}, compression="zlib", predictor=True),
-        "bigtiff": tiff(fovs, metadata={"axes": "TCYX"}, bigtiff=True),
-        "tiled": tiff(fovs, metadata={"axes": "TCYX"}, tile=(64, 64)),
-        "big-endian": tiff(fovs.astype(">u2"), metadata={"axes": "TCYX"}, byteorder=">"),
-        "ome": tiff(fovs, ome=True, metadata=ome),
-        "ome, channels in another order": tiff(
-            swapped, ome=True, metadata={"axes": "TCYX", "Channel": {"Name": ["Transmission", "SRS", "TPEF"]}}
-        ),
-        "imagej": tiff(fovs, imagej=True, metadata={"axes": "TCYX"}),
-        "planar": tiff(one, planarconfig="separate", metadata={"axes": "CYX"}),
-        "npy": npy(fovs),
-        "npy, Fortran order": npy(np.asfortranarray(fovs)),
-        "npy, float32": npy(fovs.astype(np.float32)),
-    }
-
-
 def test_containers_do_not_change_probabilities(server: Server, fovs: np.ndarray) -> None:
     expected = None
-    for name, body in _containers(fovs).items():
+    for name, body in containers(fovs).items():
         answer = post(server, body, "application/octet-stream")
         assert answer.status_code == 200, (name, answer.text)
         got = [result["probability"] for result in answer.json()["results"]]
@@ -257,92 +211,14 @@ def test_containers_do_not_change_probabilities(server: Server, fovs: np.ndarray
         assert got == pytest.approx(expected[: len(got)], abs=1e-6), name
 
 
-def _object_npy() -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
-    return buffer.getvalue()
-
-
-def _with_nan() -> np.ndarray:
-    fov = mini.dark().astype(np.float32)
-    fov[1, 5, 5] = np.nan
-    return fov
-
-
-def _bool_shape() -> bytes:
-    header = b"{'descr': '<u2', 'fortran_order': False, 'shape': (True, 3, 250, 300), }\n"
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(450_000)
-
-
-def _bomb() -> bytes:
-    zeros = np.zeros((445, 3, 250, 300), np.float32)
-    return tiff(zeros, compression="zlib", metadata={"axes": "TCYX"})
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A body that must be refused: how it is made, and how it must be answered."""
-
-    name: str
-    make: object
-    status: int
-    code: str
-    media_type: str = "image/tiff"
-    params: tuple[tuple[str, str], ...] = ()
-
-
-BAD = [
-    Bad("text that says it is TIFF", lambda: b"hello, microscope", 422, "unreadable_image"),
-    Bad("text", lambda: b"hello, microscope", 415, "unsupported_media_type", "text/plain"),
-    Bad(
-        "PNG",
-        cv2.imencode(".png", mini.dark()[0].astype(np.uint8))[1].tobytes,
-        415,
-        "unsupported_media_type",
-        "image/png",
-    ),
-    Bad("empty body", lambda: b"", 422, "unreadable_image"),
-    Bad("truncated TIFF", lambda: tiff(mini.dark())[:200_000], 422, "unreadable_image"),
-    Bad("truncated NPY", lambda: npy(mini.dark())[:200_000], 422, "unreadable_image", "application/x-npy"),
-    Bad("2 channels", lambda: tiff(mini.dark(2), metadata={"axes": "CYX"}), 422, "wrong_channel_count"),
-    Bad("4 channels", lambda: tiff(mini.dark(4), metadata={"axes": "CYX"}), 422, "wrong_channel_count"),
-    Bad("512x512", lambda: tiff(mini.dark(3, 512, 512), metadata={"axes": "CYX"}), 422, "wrong_frame_size"),
-    Bad("NaN", lambda: tiff(_with_nan(), metadata={"axes": "CYX"}), 422, "non_finite_pixels"),
-    Bad("object dtype", _object_npy, 422, "unreadable_image", "application/x-npy"),
-    Bad("True in a shape", _bool_shape, 422, "unreadable_image", "application/x-npy"),
-    Bad(
-        "form with a field",
-        lambda: (
-            b'--x\r\nContent-Disposition: form-data; name="channels"\r\n\r\nTPEF\r\n'
-            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nb\r\n--x--\r\n'
-        ),
-        422,
-        "invalid_request",
-        "multipart/form-data; boundary=x",
-    ),
-    Bad("bare pages", lambda: tiff(mini.dark(6)), 422, "ambiguous_axes"),
-    Bad("400 kB that declare 400 MB", _bomb, 413, "payload_too_large"),
-    Bad(
-        "600 FOVs",
-        lambda: tiff(np.zeros((600, 3, 250, 300), np.uint8), compression="zlib", metadata={"axes": "TCYX"}),
-        413,
-        "too_many_fields",
-    ),
-    Bad("unknown parameter", lambda: npy(mini.dark()), 422, "invalid_request", params=(("cams", "png"),)),
-    Bad("bad parameter", lambda: npy(mini.dark()), 422, "invalid_request", params=(("cam", "gif"),)),
-    Bad("bad axes", lambda: npy(mini.dark()), 422, "invalid_request", params=(("axes", "XXQ"),)),
-    Bad("form without file", lambda: b"--x--\r\n", 422, "invalid_request", "multipart/form-data; boundary=x"),
-    Bad("broken form", lambda: b"nonsense", 422, "invalid_request", "multipart/form-data; boundary=x"),
-    Bad("form without boundary", lambda: b"nonsense", 422, "invalid_request", "multipart/form-data"),
-]
-
-
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_bad_input_gets_its_code_and_the_next_request_is_served(server: Server, bad: Bad) -> None:
+def test_bad_input_gets_its_code_and_the_next_request_is_served(
+    server_process: ServerProcess, bad: Bad
+) -> None:
     body = bad.make()
-    process = psutil.Process(server.process.pid)
+    process = psutil.Process(server_process.process.pid)
     before = process.memory_info().rss
-    answer = post(server, body, bad.media_type, **dict(bad.params))
+    answer = post(server_process, body, bad.media_type, **dict(bad.params))
     grown = process.memory_info().rss - before
     assert (answer.status_code, answer.json().get("code")) == (bad.status, bad.code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -354,7 +230,7 @@ def test_bad_input_gets_its_code_and_the_next_request_is_served(server: Server, 
     assert "/work" not in answer.text
     assert "/tmp" not in answer.text
     assert grown < 100e6
-    assert labels(post(server, npy(mini.bright()), "application/x-npy")) == ["senescent"]
+    assert labels(post(server_process, npy(mini.bright()), "application/x-npy")) == ["senescent"]
 
 
 def test_clients_that_hang_up_while_sending_leave_no_trace(server: Server) -> None:
@@ -389,8 +265,8 @@ def test_curl_is_told_that_two_gigabytes_are_too_much(
     assert json.loads(done.stdout)["code"] == "payload_too_large", done.stderr
 
 
-def test_two_gigabytes_are_refused_without_keeping_them(server: Server) -> None:
-    process = psutil.Process(server.process.pid)
+def test_two_gigabytes_are_refused_without_keeping_them(server_process: ServerProcess) -> None:
+    process = psutil.Process(server_process.process.pid)
     before = process.memory_info().rss
     sent = 0
 
@@ -401,14 +277,17 @@ def test_two_gigabytes_are_refused_without_keeping_them(server: Server) -> None:
             yield bytes(1 << 20)
 
     declared = httpx.post(
-        f"{server.url}/v1/classify", content=endless(), headers={"Content-Length": str(2 << 30)}, timeout=30
+        f"{server_process.url}/v1/classify",
+        content=endless(),
+        headers={"Content-Length": str(2 << 30)},
+        timeout=30,
     )
     assert (declared.status_code, declared.json()["code"]) == (413, "payload_too_large")
     sent = 0
-    undeclared = httpx.post(f"{server.url}/v1/classify", content=endless(), timeout=60)
+    undeclared = httpx.post(f"{server_process.url}/v1/classify", content=endless(), timeout=60)
     assert (undeclared.status_code, undeclared.json()["code"]) == (413, "payload_too_large")
     assert process.memory_info().rss - before < 100e6
-    assert labels(post(server, npy(mini.bright()), "application/x-npy")) == ["senescent"]
+    assert labels(post(server_process, npy(mini.bright()), "application/x-npy")) == ["senescent"]
 
 
 def test_what_a_client_that_left_would_have_got_is_not_computed(server: Server) -> None:
@@ -442,8 +321,6 @@ def test_stacks_at_the_same_time_get_their_own_results(server: Server, fovs: np.
 
 
 def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> None:
-    from support.servers import start_server, stop_server
-
     server = start_server(miniature, tmp_path / "log.txt", "--batch-queue", "50")
     try:
         stack = npy(np.zeros((256, 3, 250, 300), np.uint8))
@@ -463,13 +340,6 @@ def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> 
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     finally:
         stop_server(server)
-
-
-WRONG_ADDRESSES = [
-    ("GET", "/v1/classify", 405, "method_not_allowed"),
-    ("GET", "/v1/nowhere", 404, "not_found"),
-    ("DELETE", "/v1/model", 405, "method_not_allowed"),
-]
 
 
 @pytest.mark.parametrize(("method", "path", "status", "code"), WRONG_ADDRESSES)

@@ -102,8 +102,7 @@ def serving(miniature: Path, tmp_path: Path) -> Iterator:
 
     yield start
     for server in running:
-        if server.process.poll() is None:
-            stop_server(server)
+        stop_server(server)
 
 
 def run(server: Server, scope: Scope, sequence, *, series_id: str = "plate 1", **options) -> LoopSummary:

@@ -17,7 +17,7 @@ from senoscope_client.errors import Unauthorized
 from senoscope_client.publisher import FramePublisher
 from senoscope_client.subscriber import ResultSubscriber
 from support import miniature as mini
-from support.servers import Server, start_server, stop_server
+from support.servers import Server, start_server, start_server_process, stop_server
 
 
 @dataclass
@@ -140,12 +140,12 @@ def test_a_secret_file_that_others_can_read_stops_the_service(
 ) -> None:
     _, secret = create_keypair(tmp_path / "keys", "service")
     secret.chmod(mode)
-    server = start_server(
+    server = start_server_process(
         miniature,
         tmp_path / "log.txt",
         *("--curve-keypair", str(secret), "--results-allowed-keys", str(tmp_path / "keys")),
         wait=False,
     )
-    assert server.process.wait(30) == 1
+    assert server.process.wait(60) == 1
     assert f"chmod 600 {secret}" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()

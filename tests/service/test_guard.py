@@ -24,6 +24,7 @@ from senoscope_client.http import Client
 from senoscope_client.live import LiveResults
 from support import miniature as mini
 from support.servers import Server, start_server, stop_server
+from support.web_pages import PAGES
 
 MASTER = "master-key-of-more-than-32-characters"
 
@@ -287,18 +288,6 @@ def test_a_revoked_key_is_refused_from_the_next_request_on(miniature: Path, tmp_
         assert httpx.get(f"{server.url}/v1/model", headers=bearer(key)).status_code == 401
     finally:
         stop_server(server)
-
-
-PAGES = [
-    ({"Origin": "http://evil.example"}, 403),
-    ({"Origin": "null"}, 403),
-    ({"Origin": "http://[::1"}, 403),
-    ({"Host": "evil.example:8750"}, 403),
-    ({"Host": "evil.example:8750", "Origin": "http://evil.example:8750"}, 403),
-    ({"Host": "localhost:8750"}, 200),
-    ({"Host": "[::1]:8750", "Origin": "http://[::1]:8750"}, 200),
-    ({}, 200),
-]
 
 
 @pytest.mark.parametrize(("headers", "status"), PAGES)

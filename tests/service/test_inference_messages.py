@@ -22,8 +22,8 @@ from senoscope.loaded import Loaded
 from senoscope_client.errors import NotReady, PayloadTooLarge, SenoscopeError
 from senoscope_client.images import Limits
 from senoscope_client.result import Source
-from service.test_inference_protocol import COUNT, PIXELS, as_json, request
 from support import miniature as mini
+from support.inference_requests import COUNT, PIXELS, as_json, request
 
 
 @pytest.fixture(scope="module")

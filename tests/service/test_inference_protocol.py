@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import re
 import socket
 import subprocess
 import sys
 import threading
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -25,179 +22,28 @@ from senoscope.api.app import create_app
 from senoscope.service import Service
 from senoscope.settings import Settings
 from support import miniature as mini
-from support.servers import Server, start_server, stop_server
+from support.inference_requests import (
+    BAD,
+    FOV,
+    INFER,
+    MODEL,
+    Bad,
+    post,
+    request,
+)
+from support.servers import Server, ServerProcess, start_server, stop_server
 
-MODEL = "miniature"
-INFER = f"/v2/models/{MODEL}/infer"
-DATATYPES = {"UINT8": np.uint8, "UINT16": np.uint16, "FP32": np.float32}
 DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "inference-protocol.md"
 
 
-def request(
-    pixels: np.ndarray | bytes = b"", header_length: int | str | None = None, **changes: object
-) -> tuple[bytes, dict[str, str]]:
-    """A binary request; ``changes`` are to its one input, or with a leading underscore to the whole."""
-    if isinstance(pixels, np.ndarray):
-        datatype = next(name for name, dtype in DATATYPES.items() if dtype == pixels.dtype)
-        tensor = pixels.tobytes()
-        described: dict[str, object] = {"shape": list(pixels.shape), "datatype": datatype}
-    else:
-        tensor = pixels
-        described = {"shape": [1, 3, 250, 300], "datatype": "UINT8"}
-    described |= {"name": "image", "parameters": {"binary_data_size": len(tensor)}}
-    described |= {key: value for key, value in changes.items() if not key.startswith("_")}
-    whole = {"inputs": [{key: value for key, value in described.items() if value is not None}]}
-    whole |= {key[1:]: value for key, value in changes.items() if key.startswith("_")}
-    text = json.dumps(whole).encode()
-    length = len(text) if header_length is None else header_length
-    return text + tensor, {"Inference-Header-Content-Length": str(length)}
-
-
-def post(
-    server: Server, body: bytes, headers: dict[str, str] | None = None, path: str = INFER
-) -> httpx.Response:
-    return httpx.post(server.url + path, content=body, headers=headers, timeout=60)
-
-
-def as_json(data: object, **changes: object) -> tuple[bytes, dict[str, str]]:
-    """A request whose pixels are JSON."""
-    given = {"name": "image", "shape": [1, 3, 250, 300], "datatype": "FP32", "data": data, **changes}
-    return json.dumps({"inputs": [given]}).encode(), {}
-
-
-FOV = np.zeros((1, 3, 250, 300), np.uint8)
-PIXELS = FOV.tobytes()
-COUNT = FOV.size
-
-
-def _with_nan() -> np.ndarray:
-    pixels = FOV.astype(np.float32)
-    pixels[0, 1, 2, 3] = np.nan
-    return pixels
-
-
-def _packed(coding: str, pack: Callable[[bytes], bytes], body: bytes) -> tuple[bytes, dict[str, str]]:
-    return pack(body), {"Content-Encoding": coding}
-
-
-@dataclass(frozen=True)
-class Bad:
-    name: str
-    make: Callable[[], tuple[bytes, dict[str, str]]]
-    says: str
-    status: int = 400
-    path: str = INFER
-
-
-BAD = [
-    Bad("empty body", lambda: (b"", {}), "not JSON"),
-    Bad("no JSON", lambda: (b"nonsense", {}), "not JSON"),
-    Bad("no UTF-8", lambda: (b"\xff\xfe", {}), "not JSON"),
-    Bad("deep JSON", lambda: (b"[" * 100_000, {}), "nested too deeply"),
-    Bad("endless integer", lambda: (b"1" * 10_000, {}), "not JSON"),
-    Bad("JSON of another kind", lambda: (b"[]", {}), "no inference request"),
-    Bad("no inputs", lambda: (b"{}", {}), "inputs"),
-    Bad("empty inputs", lambda: (b'{"inputs": []}', {}), "given 0 times"),
-    Bad("a million wrong outputs", lambda: request(PIXELS, _outputs=[0] * 1_000_000), "outputs"),
-    Bad("binary without its header", lambda: (request(PIXELS)[0], {}), "not JSON"),
-    Bad("header no number", lambda: request(PIXELS, header_length="ten"), "number of bytes"),
-    Bad("header negative", lambda: request(PIXELS, header_length=-1), "number of bytes"),
-    Bad("header endless", lambda: request(PIXELS, header_length="9" * 5000), "number of bytes"),
-    Bad("header beyond the body", lambda: request(PIXELS, header_length=10**9), "only"),
-    Bad("header too short", lambda: request(PIXELS, header_length=20), "not JSON"),
-    Bad("unknown input", lambda: request(PIXELS, name="picture"), "input 'picture' is unknown"),
-    Bad("surrogate as input", lambda: request(PIXELS, name="\ud800"), "is unknown"),
-    Bad(
-        "input twice", lambda: request(b"", _inputs=[json.loads(as_json([])[0])["inputs"][0]] * 2), "2 times"
-    ),
-    Bad("unknown output", lambda: request(PIXELS, _outputs=[{"name": "mask"}]), "output 'mask' is unknown"),
-    Bad("output twice", lambda: request(PIXELS, _outputs=[{"name": "label"}] * 2), "asked for twice"),
-    Bad("unknown datatype", lambda: request(PIXELS, datatype="INT16"), "UINT8"),
-    Bad("datatype missing", lambda: request(PIXELS, datatype=None), "datatype"),
-    Bad("wrong datatype for the bytes", lambda: request(PIXELS, datatype="FP32"), "900000 bytes"),
-    Bad("shape without batch", lambda: request(PIXELS, shape=[3, 250, 300]), "[N, 3, 250, 300]"),
-    Bad("four channels", lambda: request(PIXELS, shape=[1, 4, 250, 300]), "SRS, TPEF, Transmission"),
-    Bad("other size", lambda: request(PIXELS, shape=[1, 3, 300, 250]), "[N, 3, 250, 300]"),
-    Bad("batch of zero", lambda: request(b"", shape=[0, 3, 250, 300]), "at least 1"),
-    Bad("negative batch", lambda: request(PIXELS, shape=[-1, 3, 250, 300]), "[-1, 3, 250, 300]"),
-    Bad("fractional batch", lambda: request(PIXELS, shape=[1.5, 3, 250, 300]), "shape.0"),
-    Bad("text as batch", lambda: request(PIXELS, shape=["1", 3, 250, 300]), "shape.0"),
-    Bad("too many FOVs", lambda: request(PIXELS, shape=[513, 3, 250, 300]), "at most 512", 413),
-    Bad("huge batch", lambda: request(PIXELS, shape=[10**30, 3, 250, 300]), "at most 512", 413),
-    Bad("huge frame", lambda: request(PIXELS, shape=[1, 3, 10**18, 10**18]), "[N, 3, 250, 300]"),
-    Bad("a million dimensions", lambda: request(PIXELS, shape=[1] * 1_000_000), "shape"),
-    Bad(
-        "too few bytes", lambda: request(PIXELS[:-1], parameters={"binary_data_size": COUNT}), "224999 bytes"
-    ),
-    Bad("too many bytes", lambda: request(PIXELS + b"0", parameters={"binary_data_size": COUNT}), "225001"),
-    Bad("wrong byte count", lambda: request(PIXELS, parameters={"binary_data_size": 5}), "binary_data_size"),
-    Bad("text byte count", lambda: request(PIXELS, parameters={"binary_data_size": "225000"}), "binary_data"),
-    Bad("bytes that nobody declares", lambda: request(PIXELS, parameters=None), "follow the JSON"),
-    Bad("data twice", lambda: request(PIXELS, data=[0] * COUNT), "both"),
-    Bad("shared memory", lambda: request(b"", parameters={"shared_memory_region": "a"}), "not offered"),
-    Bad("NaN", lambda: request(_with_nan()), "field of view 0, channel TPEF"),
-    Bad("NaN in JSON", lambda: as_json([float("nan")] * COUNT), "NaN"),
-    Bad("more than float32 holds", lambda: as_json([1e300] * COUNT), "infinite"),
-    Bad("more than float64 holds", lambda: as_json([10**400] + [0] * (COUNT - 1)), "no datatype can hold"),
-    Bad("no data", lambda: as_json(None), "neither data"),
-    Bad("text as data", lambda: as_json("0" * COUNT), "neither data"),
-    Bad("too few values", lambda: as_json([0]), "1 values"),
-    Bad("texts", lambda: as_json(["0"] * COUNT), "not a number"),
-    Bad("nothings", lambda: as_json([None] * COUNT), "not a number"),
-    Bad("booleans", lambda: as_json([True] * COUNT), "not a number"),
-    Bad("list among numbers", lambda: as_json([0] * (COUNT - 1) + [[0]]), "not a number"),
-    Bad("ragged", lambda: as_json([[[[0] * 300] * 250] * 2]), "nested"),
-    Bad("half nested", lambda: as_json([[0] * COUNT]), "nested"),
-    Bad("256 as UINT8", lambda: as_json([256] * COUNT, datatype="UINT8"), "no uint8"),
-    Bad("-1 as UINT16", lambda: as_json([-1] * COUNT, datatype="UINT16"), "no uint16"),
-    Bad("0.5 as UINT16", lambda: as_json([0.5] * COUNT, datatype="UINT16"), "no uint16"),
-    Bad("infinity as UINT8", lambda: as_json([float("inf")] * COUNT, datatype="UINT8"), "no uint8"),
-    Bad("20 MiB of JSON", lambda: (b'{"inputs": [' + b"[]," * 7_000_000, {}), "binary data", 413),
-    Bad(
-        "raw bytes, no whole FOV", lambda: (PIXELS, {"Inference-Header-Content-Length": "0"}), "900000 bytes"
-    ),
-    Bad(
-        "flag no boolean", lambda: request(PIXELS, _parameters={"binary_data_output": "yes"}), "true or false"
-    ),
-    Bad("parameters no object", lambda: request(PIXELS, _parameters=[1]), "parameters"),
-    Bad("id no text", lambda: request(PIXELS, _id=5), "id"),
-    Bad("unknown coding", lambda: _packed("br", bytes, b"{}"), "Content-Encoding 'br'"),
-    Bad("two codings", lambda: _packed("gzip, deflate", bytes, b"{}"), "Content-Encoding"),
-    Bad("no gzip", lambda: _packed("gzip", bytes, b"{}"), "cannot be unpacked"),
-    Bad(
-        "cut off gzip",
-        lambda: _packed("gzip", lambda body: gzip.compress(body)[:-9], PIXELS),
-        "single, whole",
-    ),
-    Bad("gzip and more", lambda: _packed("gzip", lambda body: gzip.compress(body) + b"x", b"{}"), "single"),
-    Bad("gzip as deflate", lambda: _packed("deflate", gzip.compress, b"{}"), "cannot be unpacked"),
-    Bad(
-        "300 kB that unpack to 300 MB",
-        lambda: _packed("gzip", gzip.compress, bytes(300 << 20)),
-        "64 MiB",
-        413,
-    ),
-    Bad("the same as deflate", lambda: _packed("deflate", zlib.compress, bytes(300 << 20)), "64 MiB", 413),
-    Bad("unknown model", lambda: request(PIXELS), "'other' is not loaded", 404, "/v2/models/other/infer"),
-    Bad("odd model", lambda: request(PIXELS), "not loaded", 404, "/v2/models/%ED%A0%80%0A/infer"),
-    Bad(
-        "unknown version",
-        lambda: request(PIXELS),
-        "no version '2'",
-        404,
-        f"/v2/models/{MODEL}/versions/2/infer",
-    ),
-    Bad("unknown path", lambda: request(PIXELS), "Not Found", 404, f"/v2/models/{MODEL}/explain"),
-    Bad("no POST", lambda: request(PIXELS), "Method Not Allowed", 405, f"/v2/models/{MODEL}/config"),
-]
-
-
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_bad_requests_are_told_what_is_wrong_and_the_next_is_served(server: Server, bad: Bad) -> None:
+def test_bad_requests_are_told_what_is_wrong_and_the_next_is_served(
+    server_process: ServerProcess, bad: Bad
+) -> None:
     body, headers = bad.make()
-    process = psutil.Process(server.process.pid)
+    process = psutil.Process(server_process.process.pid)
     before = process.memory_info().rss
-    answer = post(server, body, headers, bad.path)
+    answer = post(server_process, body, headers, bad.path)
     grown = process.memory_info().rss - before
     assert answer.status_code == bad.status, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -205,8 +51,8 @@ def test_bad_requests_are_told_what_is_wrong_and_the_next_is_served(server: Serv
     assert bad.says in answer.json()["error"]
     assert len(answer.json()["error"]) < 600
     assert grown < 150e6
-    assert post(server, *request(FOV)).json()["outputs"][1]["data"] == ["control"]
-    assert "Traceback" not in server.log.read_text()
+    assert post(server_process, *request(FOV)).json()["outputs"][1]["data"] == ["control"]
+    assert "Traceback" not in server_process.log.read_text()
 
 
 def test_two_gigabytes_are_refused_in_the_protocols_form(server: Server) -> None:

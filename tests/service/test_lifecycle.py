@@ -21,21 +21,20 @@ from websockets.sync.client import connect
 
 from support import miniature as mini
 from support.raw_microscope import Microscope
-from support.servers import Server, start_server, stop_server
+from support.servers import ServerProcess, start_server_process, stop_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
 
 
 @pytest.fixture
-def server(miniature: Path, tmp_path: Path) -> Iterator[Server]:
-    running = start_server(
+def server(miniature: Path, tmp_path: Path) -> Iterator[ServerProcess]:
+    running = start_server_process(
         miniature,
         tmp_path / "log.txt",
         *("--live-queue", "200", "--batch-size", "1", "--live-backlog", "500", "--drain-s", "60"),
     )
     yield running
-    running.process.kill()
-    running.process.wait()
+    running.kill()
 
 
 def stack(fovs: int) -> bytes:
@@ -44,7 +43,7 @@ def stack(fovs: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_frames_and_stacks_that_wait_are_computed_before_the_end(server: Server) -> None:
+def test_frames_and_stacks_that_wait_are_computed_before_the_end(server: ServerProcess) -> None:
     answers: list[httpx.Response] = []
     posting = threading.Thread(
         target=lambda: answers.append(httpx.post(f"{server.url}/v1/classify", content=stack(200), timeout=60))
@@ -76,7 +75,7 @@ def test_frames_and_stacks_that_wait_are_computed_before_the_end(server: Server)
     assert "Traceback" not in server.log.read_text()
 
 
-def test_it_says_that_it_is_stopping_while_it_drains(server: Server) -> None:
+def test_it_says_that_it_is_stopping_while_it_drains(server: ServerProcess) -> None:
     posting = threading.Thread(
         target=lambda: httpx.post(f"{server.url}/v1/classify", content=stack(400), timeout=60)
     )
@@ -94,7 +93,7 @@ def test_it_says_that_it_is_stopping_while_it_drains(server: Server) -> None:
 
 
 def test_a_second_signal_stops_at_once(miniature: Path, tmp_path: Path) -> None:
-    server = start_server(miniature, tmp_path / "log.txt", "--drain-s", "600", "--batch-size", "1")
+    server = start_server_process(miniature, tmp_path / "log.txt", "--drain-s", "600", "--batch-size", "1")
     posting = subprocess.Popen(
         [
             *(sys.executable, "-c"),
@@ -116,7 +115,7 @@ def test_a_second_signal_stops_at_once(miniature: Path, tmp_path: Path) -> None:
     posting.wait()
 
 
-def test_status_pages(server: Server) -> None:
+def test_status_pages(server: ServerProcess) -> None:
     assert httpx.get(f"{server.url}/livez").json() == {"status": "alive"}
     assert httpx.head(f"{server.url}/readyz").status_code == 200
     assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
@@ -129,14 +128,14 @@ def test_status_pages(server: Server) -> None:
 def test_alive_but_not_ready_while_loading_then_gone_if_that_fails(miniature: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(miniature, tmp_path / "damaged"))
     (damaged / "xception.onnx").write_bytes(b"x")
-    server = start_server(damaged, tmp_path / "log.txt", wait=False)
+    server = start_server_process(damaged, tmp_path / "log.txt", wait=False)
     assert server.process.wait(30) == 1
     assert "xception.onnx" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
 
 
 def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
-    server = start_server(miniature, tmp_path / "log.txt")
+    server = start_server_process(miniature, tmp_path / "log.txt")
     time.sleep(0.2)
     assert stop_server(server) == 0
     assert "stopped" in server.log.read_text()
@@ -146,7 +145,7 @@ def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
 def test_stopped_while_loading_it_does_not_first_become_ready(
     miniature: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:
-    server = start_server(miniature, tmp_path / "log.txt", wait=False)
+    server = start_server_process(miniature, tmp_path / "log.txt", wait=False)
     while "loading ensemble" not in server.log.read_text():
         assert server.process.poll() is None
         time.sleep(0.005)

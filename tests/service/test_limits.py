@@ -31,7 +31,17 @@ from senoscope.settings import Settings
 from senoscope_client.errors import Busy
 from senoscope_client.live import LiveResults
 from support import miniature as mini
-from support.servers import Server, start_server, stop_server
+from support.raw_http import (
+    HANDSHAKE,
+    NO_CHANGES,
+    NO_HANDSHAKES,
+    UPGRADE,
+    problem,
+    raw,
+    read_all,
+    trickle,
+)
+from support.servers import Server, ServerProcess, start_server, start_server_process, stop_server
 
 
 def test_no_answer_waits_for_a_delayed_acknowledgement() -> None:
@@ -68,37 +78,6 @@ def strict(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     server = start_server(miniature, tmp_path_factory.mktemp("strict") / "log.txt", *options)
     yield server
     stop_server(server)
-
-
-def raw(server: Server) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20)
-    connection.settimeout(20)
-    return connection
-
-
-def read_all(connection: socket.socket) -> bytes:
-    answer = b""
-    with contextlib.suppress(ConnectionResetError):
-        while chunk := connection.recv(65536):
-            answer += chunk
-    return answer
-
-
-def problem(answer: bytes) -> tuple[int, str]:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"nosniff" in head
-    document = json.loads(body)
-    assert int(head.split()[1]) == document["status"]
-    return document["status"], document["code"]
-
-
-def trickle(connection: socket.socket, chunk: bytes, pause_s: float = 0.05) -> None:
-    """Send until the server hangs up."""
-    with contextlib.suppress(OSError):
-        for _ in range(int(20 / pause_s)):
-            connection.sendall(chunk)
-            time.sleep(pause_s)
-        pytest.fail("the server let itself be held")
 
 
 def test_who_says_nothing_is_hung_up_on(strict: Server) -> None:
@@ -183,22 +162,6 @@ def test_what_is_no_http_is_refused(strict: Server) -> None:
     assert "Invalid HTTP" not in strict.log.read_text(), "strangers cannot fill the log"
 
 
-UPGRADE = b"GET /v1/live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-HANDSHAKE = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-NO_HANDSHAKES = {
-    "no key": UPGRADE + b"Sec-WebSocket-Version: 13\r\n\r\n",
-    "bad key": UPGRADE + b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    "key that is no text": UPGRADE + b"Sec-WebSocket-Key: \xff\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    "other version": UPGRADE + HANDSHAKE.replace(b"13", b"99"),
-    "POST": UPGRADE.replace(b"GET", b"POST") + HANDSHAKE,
-    "HTTP/1.0": UPGRADE.replace(b"1.1", b"1.0") + HANDSHAKE,
-    "with a body": UPGRADE + b"Content-Length: 5\r\n" + HANDSHAKE + b"abcde",
-    "long header": UPGRADE + b"X: " + b"a" * 9000 + b"\r\n" + HANDSHAKE,
-    "200 headers": UPGRADE + b"X: a\r\n" * 200 + HANDSHAKE,
-    "two origins": UPGRADE + b"Origin: http://a\r\nOrigin: http://b\r\n" + HANDSHAKE,
-}
-
-
 @pytest.mark.parametrize("sent", NO_HANDSHAKES.values(), ids=NO_HANDSHAKES)
 def test_what_is_no_handshake_is_refused_and_not_held_open(strict: Server, sent: bytes) -> None:
     with raw(strict) as connection:
@@ -234,37 +197,18 @@ def test_a_frame_that_is_too_large_ends_the_websocket(strict: Server) -> None:
     assert closed.value.rcvd.code == 1009
 
 
-JSON = "application/json"
-
-
-NO_CHANGES = [
-    (b"", JSON, 422, "invalid_request"),
-    (b"{", JSON, 422, "invalid_request"),
-    (b"[" * 50_000, JSON, 422, "invalid_request"),
-    (b"9" * 50_000, JSON, 422, "invalid_request"),
-    (b"\xff\xfe", JSON, 422, "invalid_request"),
-    (b'"first"', JSON, 422, "invalid_request"),
-    (b'{"name": 5}', JSON, 422, "invalid_request"),
-    (b'{"name": ""}', JSON, 422, "invalid_request"),
-    (b'{"name": "\\ud800"}', JSON, 422, "invalid_request"),
-    (b'{"name": "first", "%s": 1}' % (b"x" * 50_000), JSON, 422, "invalid_request"),
-    (b"[" + b"[]," * 30_000_000 + b"[]]", JSON, 413, "payload_too_large"),
-    (b'{"name": "first"}', "text/plain", 415, "unsupported_media_type"),
-]
-
-
 @pytest.mark.parametrize(
     ("body", "media_type", "status", "code"),
     NO_CHANGES,
     ids=lambda value: value[:30] if isinstance(value, bytes) else None,
 )
 def test_what_is_no_change_of_the_model_is_refused_in_few_words_and_with_little_memory(
-    server: Server, body: bytes, media_type: str, status: int, code: str
+    server_process: ServerProcess, body: bytes, media_type: str, status: int, code: str
 ) -> None:
-    process = psutil.Process(server.process.pid)
+    process = psutil.Process(server_process.process.pid)
     before = process.memory_info().rss
     answer = httpx.post(
-        f"{server.url}/v1/model", content=body, headers={"Content-Type": media_type}, timeout=60
+        f"{server_process.url}/v1/model", content=body, headers={"Content-Type": media_type}, timeout=60
     )
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text[:500]
     assert len(answer.content) < 1000
@@ -385,11 +329,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_tls(miniature: Path, tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     cert, key = certificate
     tls = ("--tls-cert", str(cert), "--tls-key", str(key))
-    server = start_server(miniature, tmp_path / "log.txt", *tls, "--api-key", "k" * 32, wait=False)
+    server = start_server_process(miniature, tmp_path / "log.txt", *tls, "--api-key", "k" * 32, wait=False)
     try:
-        while "ready" not in server.log.read_text():
-            assert server.process.poll() is None, server.log.read_text()
-            time.sleep(0.05)
+        server.wait_for_log("ready")
         assert "listens on https://127.0.0.1" in server.log.read_text()
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{server.url}/livez")

@@ -19,26 +19,28 @@ from senoscope.keys import add_key
 from senoscope.logs import Sparing, without_secrets
 from support import miniature as mini
 from support.raw_microscope import Microscope
-from support.servers import Server, start_server, stop_server
+from support.servers import ServerProcess, start_server_process, stop_server
 
 MASTER = "master-key-of-more-than-32-characters"
 BANNER = "Senoscope listens on"
 
 
 @pytest.fixture(scope="module")
-def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = start_server(miniature, tmp_path_factory.mktemp("logs") / "log.txt", "--log-format", "json")
+def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    running = start_server_process(
+        miniature, tmp_path_factory.mktemp("logs") / "log.txt", "--log-format", "json"
+    )
     yield running
     stop_server(running)
     lines(running)  # to the very last: each is one JSON document
 
 
-def lines(server: Server) -> list[dict]:
+def lines(server: ServerProcess) -> list[dict]:
     text = server.log.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in text if not line.startswith(BANNER)]
 
 
-def line(server: Server, fits: Callable[[dict], bool]) -> dict:
+def line(server: ServerProcess, fits: Callable[[dict], bool]) -> dict:
     """The first line that fits, as soon as it is there."""
     deadline = time.monotonic() + 10
     while not (found := [one for one in lines(server) if fits(one)]):
@@ -53,13 +55,13 @@ def npy(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def test_each_line_has_an_event_a_level_and_a_time(server: Server) -> None:
+def test_each_line_has_an_event_a_level_and_a_time(server: ServerProcess) -> None:
     found = lines(server)
     assert {"loading ensemble", "ready"} <= {one["event"] for one in found}
     assert all({"event", "level", "timestamp"} <= one.keys() for one in found)
 
 
-def test_a_line_about_a_frame_names_series_and_frame(server: Server) -> None:
+def test_a_line_about_a_frame_names_series_and_frame(server: ServerProcess) -> None:
     scope = Microscope(server.frames)
     try:
         scope.send(scope.frame(7, np.zeros((3, 20, 20), np.uint16)))
@@ -71,18 +73,18 @@ def test_a_line_about_a_frame_names_series_and_frame(server: Server) -> None:
 
 
 @pytest.mark.parametrize("given", ["abc-123", "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "A.b_c-" + "9" * 58])
-def test_a_sane_request_id_is_kept(server: Server, given: str) -> None:
+def test_a_sane_request_id_is_kept(server: ServerProcess, given: str) -> None:
     answer = httpx.get(f"{server.url}/livez", headers={"X-Request-ID": given})
     assert answer.headers["x-request-id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "-a", "a b", "a\tb", "é", "a" * 65, 'a"b', "<a>", "a;b", "a\\n"])
-def test_any_other_is_replaced(server: Server, given: str) -> None:
+def test_any_other_is_replaced(server: ServerProcess, given: str) -> None:
     answer = httpx.get(f"{server.url}/livez", headers={"X-Request-ID": given.encode()})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
-def test_each_answer_has_an_id_of_its_own(server: Server) -> None:
+def test_each_answer_has_an_id_of_its_own(server: ServerProcess) -> None:
     with httpx.Client() as client:
         paths = ("/livez", "/livez", "/v1/nowhere", "/v1/model", "/metrics")
         ids = [client.get(server.url + path).headers["x-request-id"] for path in paths]
@@ -107,7 +109,7 @@ def test_each_answer_has_an_id_of_its_own(server: Server) -> None:
     ],
 )
 def test_the_line_about_a_problem_names_its_request(
-    server: Server, code: str, request_id: str, ask: Callable[[str, dict], httpx.Response]
+    server: ServerProcess, code: str, request_id: str, ask: Callable[[str, dict], httpx.Response]
 ) -> None:
     deadline = time.monotonic() + 10
     while True:  # another of its kind may just have been written
@@ -122,7 +124,7 @@ def test_the_line_about_a_problem_names_its_request(
     assert found["detail"] == answer.json()["detail"]
 
 
-def test_a_flood_of_problems_is_no_flood_of_lines(server: Server) -> None:
+def test_a_flood_of_problems_is_no_flood_of_lines(server: ServerProcess) -> None:
     with httpx.Client() as client:
         for n in range(100):
             client.get(f"{server.url}/v1/flood/{n}")
@@ -143,7 +145,9 @@ def test_lines_that_are_left_out_are_counted() -> None:
 
 def test_a_client_that_leaves_is_named_by_its_request(miniature: Path, tmp_path: Path) -> None:
     """A line of another thread than the request's."""
-    server = start_server(miniature, tmp_path / "log.txt", "--log-format", "json", "--batch-size", "1")
+    server = start_server_process(
+        miniature, tmp_path / "log.txt", "--log-format", "json", "--batch-size", "1"
+    )
     try:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(
@@ -164,7 +168,7 @@ def test_no_line_tells_a_key(miniature: Path, tmp_path: Path) -> None:
     os.environ["SENOSCOPE_API_KEY"] = MASTER
     try:
         options = ("--api-keys", str(file), "--log-format", "json", "--otlp-endpoint", "")
-        server = start_server(miniature, tmp_path / "log.txt", *options)
+        server = start_server_process(miniature, tmp_path / "log.txt", *options)
     finally:
         del os.environ["SENOSCOPE_API_KEY"]
     wrong = "senoscope_" + "w" * 43

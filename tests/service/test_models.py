@@ -37,8 +37,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(models_dir: Path, tmp_path: Path) -> Iterator[Server]:
     running = start_server(Path("first"), tmp_path / "log.txt", "--models-dir", str(models_dir))
     yield running
-    if running.process.poll() is None:
-        stop_server(running)
+    stop_server(running)
 
 
 def change(server: Server, name: str) -> httpx.Response:

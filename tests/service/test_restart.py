@@ -11,23 +11,24 @@ import pytest
 
 from senoscope_client.wire import Position
 from support.raw_microscope import Microscope
-from support.servers import Server, start_server
+from support.servers import ServerProcess, start_server_process
 
 
 @pytest.fixture
 def start(miniature: Path, tmp_path: Path):
     """Starts servers on the same run log; those that still run at the end are killed."""
-    running: list[Server] = []
+    running: list[ServerProcess] = []
 
-    def begin() -> Server:
+    def begin() -> ServerProcess:
         log = f"sqlite:///{tmp_path / 'runlog.sqlite3'}"
-        running.append(start_server(miniature, tmp_path / f"{len(running)}.txt", "--database-url", log))
+        running.append(
+            start_server_process(miniature, tmp_path / f"{len(running)}.txt", "--database-url", log)
+        )
         return running[-1]
 
     yield begin
     for server in running:
-        server.process.kill()
-        server.process.wait()
+        server.kill()
 
 
 def test_the_session_range(start) -> None:
@@ -37,15 +38,13 @@ def test_the_session_range(start) -> None:
     np.save(buffer, stack)
     answer = httpx.post(f"{server.url}/v1/normalization/calibrate", content=buffer.getvalue(), timeout=60)
     assert answer.json()["survives_restart"]
-    server.process.kill()
-    server.process.wait()
+    server.kill()
     again = start()
     assert httpx.get(f"{again.url}/v1/normalization").json() == answer.json()
     answer = httpx.post(f"{again.url}/v1/classify", content=buffer.getvalue(), timeout=60)
     assert answer.json()["results"][0]["normalization"]["source"] == "session"
     httpx.delete(f"{again.url}/v1/normalization")
-    again.process.kill()
-    again.process.wait()
+    again.kill()
     assert httpx.get(f"{start().url}/v1/normalization").json()["source"] == "model"
 
 
@@ -60,8 +59,7 @@ def test_the_stage_map(start) -> None:
         before = httpx.get(f"{server.url}/v1/series/{uid}/map.json").json()
     finally:
         scope.close()
-    server.process.kill()
-    server.process.wait()
+    server.kill()
     again = start()
     assert httpx.get(f"{again.url}/v1/series/{uid}/map.json").json() == before
     scope = Microscope(again.frames)

@@ -22,7 +22,8 @@ from senoscope_client.wire import (
     encode,
 )
 from support import miniature as mini
-from support.raw_microscope import NAMES, Microscope
+from support.bad_messages import BAD_MESSAGES
+from support.raw_microscope import Microscope
 from support.servers import Server, start_server, stop_server
 
 
@@ -93,18 +94,13 @@ def test_results_over_zeromq(server: Server, microscope: Microscope) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_every_pixel_type_of_the_format(
-    server: Server, microscope: Microscope, live: ClientConnection, dtype: str
+    miniature: Path, microscope: Microscope, live: ClientConnection, dtype: str
 ) -> None:
     microscope.send(microscope.frame(0, mini.bright(level=250).astype(dtype)))
     (result,) = receive(live, 1)
     fov = mini.bright(level=250)
-    expected = [mini.reference_probability(_miniature_dir(server) / f"{n}.onnx", fov) for n in mini.NAMES]
+    expected = [mini.reference_probability(miniature / f"{name}.onnx", fov) for name in mini.NAMES]
     assert result["probability"] == pytest.approx(np.mean(expected), abs=1e-5)
-
-
-def _miniature_dir(server: Server) -> Path:
-    arguments = server.process.args
-    return Path(arguments[arguments.index("--model") + 1])
 
 
 def test_channels_are_put_into_the_ensembles_order(
@@ -117,41 +113,6 @@ def test_channels_are_put_into_the_ensembles_order(
     microscope.send(microscope.frame(1, swapped, channels=("TPEF", "Transmission", "SRS")))
     first, second = receive(live, 2)
     assert first["probability"] == second["probability"] > 0.5
-
-
-def _json(message: list, change: Callable[[dict], object]) -> list:
-    header = json.loads(bytes(message[1]))
-    change(header)
-    return [message[0], json.dumps(header).encode(), *message[2:]]
-
-
-def _nan() -> np.ndarray:
-    fov = mini.dark().astype(np.float32)
-    fov[0, 0, 0] = np.nan
-    return fov
-
-
-BAD_MESSAGES: list[tuple[str, Callable[[Microscope], list]]] = [
-    ("part_count", lambda m: m.frame(1)[:2]),
-    ("part_count", lambda m: [*m.frame(1), b"more"]),
-    ("part_count", lambda m: m.frame(1)[:1]),
-    ("bad_topic", lambda m: [b"fov/x", *m.frame(1)[1:]]),
-    ("topic_mismatch", lambda m: [b"fov/other/image", *m.frame(1)[1:]]),
-    ("bad_json", lambda m: [m.frame(1)[0], b"{not json", m.frame(1)[2]]),
-    ("bad_json", lambda m: [m.frame(1)[0], b"\xff\xfe", m.frame(1)[2]]),
-    ("bad_header", lambda m: _json(m.frame(1), lambda h: h.pop("frame"))),
-    ("bad_header", lambda m: _json(m.frame(1), lambda h: h.update(fraem=1))),
-    ("bad_header", lambda m: _json(m.frame(1), lambda h: h.update(frame=-1))),
-    ("unknown_version", lambda m: _json(m.frame(1), lambda h: h.update(version="2.0"))),
-    ("unknown_format", lambda m: _json(m.frame(1), lambda h: h.update(format="tiff"))),
-    ("byte_count", lambda m: [*m.frame(1)[:2], bytes(10)]),
-    ("byte_count", lambda m: _json(m.frame(1), lambda h: h.update(shape=[3, 251, 300]))),
-    ("dtype_not_allowed", lambda m: _json(m.frame(1), lambda h: h.update(dtype="complex64"))),
-    ("wrong_frame_size", lambda m: m.frame(1, mini.bright(3, 300, 250))),
-    ("wrong_channels", lambda m: m.frame(1, channels=("SRS", "CARS", "Transmission"))),
-    ("wrong_channels", lambda m: m.frame(1, mini.bright(2), channels=NAMES[:2])),
-    ("non_finite_pixels", lambda m: m.frame(1, _nan())),
-]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from tritonclient.utils import InferenceServerException
 from websockets.sync.client import connect
 
 from senoscope.engine.gradcam import ensemble_map
-from service.test_inference_protocol import DATATYPES, MODEL, post, request
 from support import miniature as mini
+from support.inference_requests import DATATYPES, MODEL, post, request
 from support.servers import Server
 
 SMALL = {"probability", "label", "network_probabilities", *(f"gradcam_{name}" for name in mini.NAMES)}

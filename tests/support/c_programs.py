@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes as c
-import os
-import shutil
 import subprocess
 import threading
 from pathlib import Path
 
-import pytest
 import zmq
+
+from support import system
 
 SOURCES = Path(__file__).parents[2] / "clients" / "c"
 DTYPES = {"uint8": 1, "uint16": 2, "float32": 4}
@@ -19,20 +18,9 @@ RELEASE = c.CFUNCTYPE(None, c.c_void_p, c.c_void_p)
 _SANITIZE = "-Werror -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize="
 
 
-def need(program: str, *, found: bool) -> None:
-    """As the mark ``system`` does, for what is no program of its own."""
-    if not found:
-        if os.environ.get("SENOSCOPE_TEST_ALL") == "1":
-            pytest.fail(f"needs {program}, and SENOSCOPE_TEST_ALL=1 forbids to skip")
-        pytest.skip(f"needs {program}")
-
-
 def build(folder: Path, sanitizers: str) -> Path:
     """Both programs and both libraries."""
-    for program in ("cc", "make"):
-        need(f"the program {program}", found=shutil.which(program) is not None)
-    probe = ["cc", "-xc", "-fsyntax-only", "-include", "zmq.h", os.devnull]
-    need("libzmq's header", found=subprocess.run(probe, check=False, capture_output=True).returncode == 0)
+    system.require("libzmq")
     command = ["make", "-C", SOURCES, f"BUILD={folder}", f"CFLAGS={_SANITIZE}{sanitizers}"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

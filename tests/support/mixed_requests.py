@@ -25,10 +25,11 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from service import test_classify_api as classify
-from service import test_inference_protocol as inference
-from service.test_guard import PAGES
-from service.test_limits import (
+from support import classify_requests as classify
+from support import inference_requests as inference
+from support import miniature as mini
+from support.bad_messages import BAD_MESSAGES
+from support.raw_http import (
     HANDSHAKE,
     NO_CHANGES,
     NO_HANDSHAKES,
@@ -38,10 +39,9 @@ from service.test_limits import (
     read_all,
     trickle,
 )
-from service.test_stream import BAD_MESSAGES
-from support import miniature as mini
 from support.raw_microscope import Microscope
 from support.servers import Server
+from support.web_pages import PAGES
 
 UNKNOWN = "0197c9a0-0000-7000-8000-000000000000"
 Verdicts = list[tuple[str, float]]
@@ -152,7 +152,7 @@ def good() -> list[Good]:
     turns = classify.BY_TURNS
     made = [
         Good(f"classify, {name}", functools.partial(_post, body), turns[: 1 if name == "planar" else 4])
-        for name, body in classify._containers(FOVS).items()
+        for name, body in classify.containers(FOVS).items()
     ]
     body = classify.npy(FOVS)
     stack = classify.npy(np.concatenate([FOVS] * 6))
@@ -317,7 +317,7 @@ def _undeclared_noise(sender: Sender, rng: Random) -> str:
 
 @functools.cache
 def _containers() -> list[bytes]:
-    return list(classify._containers(FOVS).values())
+    return list(classify.containers(FOVS).values())
 
 
 def _cut_image(sender: Sender, rng: Random) -> str:

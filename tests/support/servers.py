@@ -1,21 +1,51 @@
-"""A real ``senoscope serve`` in a process of its own, for tests that talk to it."""
+"""Real services for tests that talk to them: in the test's process, or as ``senoscope serve``.
+
+`start_server` runs the service in a thread of the test's process, with real sockets; it is ready some tenths
+of a second later. Tests of processes, signals, memory, or of the command's output use `start_server_process`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import typer
+import typer.main
+import uvicorn
+
+from senoscope.api.app import create_app
+from senoscope.api.server import server_config
+from senoscope.exposure import check_exposure
+from senoscope.service import Service
+from senoscope.settings import Settings, settings_command
+from support.server_logs import ServerLog
 
 # Below those that systems hand out by themselves, so that no connection takes one before its server does.
-_PORTS = iter(random.SystemRandom().sample(range(15000, 32000), 17000))
+_FIRST_PORT, _LAST_PORT = 15000, 32000
+_TIMEOUT_S = 120
+
+
+def _ports() -> Iterator[int]:
+    """Ports in random order, from a range that no other worker of this test run uses."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = (_LAST_PORT - _FIRST_PORT) // workers
+    first = _FIRST_PORT + worker % workers * share
+    return iter(random.SystemRandom().sample(range(first, first + share), share))
+
+
+_PORTS = _ports()
 
 
 def free_port() -> int:
@@ -28,10 +58,21 @@ def free_port() -> int:
 
 
 @dataclass
-class Server:
-    """A running ``senoscope serve``."""
+class Server(ABC):
+    """A running service.
 
-    process: subprocess.Popen
+    Attributes
+    ----------
+    url : str
+        Of HTTP, without a slash at the end.
+    frames : str
+        ZeroMQ endpoint that the service subscribes to.
+    results : str
+        ZeroMQ endpoint that it publishes results at.
+    log : Path
+        File of its log lines.
+    """
+
     url: str
     frames: str
     results: str
@@ -53,46 +94,180 @@ class Server:
                 return answer.raise_for_status().json()["results"]
             time.sleep(0.1)
 
-    def wait(self, condition: Callable[[dict], bool], timeout_s: float = 30) -> dict:
+    def wait(self, condition: Callable[[dict], bool], timeout_s: float = 60) -> dict:
         """The stream's status as soon as it meets a condition."""
         deadline = time.monotonic() + timeout_s
         while not condition(status := self.stream()):
             assert time.monotonic() < deadline, status
-            time.sleep(0.02)
+            time.sleep(0.01)
         return status
 
+    def wait_for_log(self, text: str, timeout_s: float = 60) -> str:
+        """The whole log as soon as it contains a text."""
+        deadline = time.monotonic() + timeout_s
+        while text not in (log := self.log.read_text(encoding="utf-8")):
+            assert time.monotonic() < deadline, log
+            time.sleep(0.01)
+        return log
 
-def start_server(
-    model: Path, log: Path, *options: str, wait: bool = True, like: Server | None = None
-) -> Server:
-    """A server; ``like`` an earlier one, it takes that one's addresses."""
+    @property
+    @abstractmethod
+    def running(self) -> bool:
+        """Whether it still runs."""
+
+    @abstractmethod
+    def stop(self) -> int:
+        """Stop as SIGTERM makes it stop, and return the exit status of the command."""
+
+
+@dataclass
+class ServerProcess(Server):
+    """A running ``senoscope serve``."""
+
+    process: subprocess.Popen
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self) -> int:
+        self.process.terminate()
+        try:
+            return self.process.wait(_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """Kill the process as the system does when memory runs out; returns when it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class ServerThread(Server):
+    """A service in this process: all of what ``senoscope serve`` runs, except for its process.
+
+    Attributes
+    ----------
+    service : Service
+        For tests that must get at its inside.
+    failures : list of Exception
+        Why it could not start.
+    """
+
+    settings: Settings
+    failures: list[Exception] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lines = ServerLog(self.log, self.settings.log_format)
+        try:
+            self.service = Service(self.settings, on_failure=self._fail)
+            host, port = self.settings.host, self.settings.port
+            check_exposure(self.settings, host)
+            self._listener = socket.create_server((host, port), backlog=2048)
+            self._http = uvicorn.Server(server_config(create_app(self.service), self.settings))
+        except BaseException:
+            self._lines.close()
+            raise
+        self._thread = threading.Thread(
+            target=self._http.run, kwargs={"sockets": [self._listener]}, name=f"server at {port}", daemon=True
+        )
+        self._thread.start()
+
+    def _fail(self, error: Exception) -> None:
+        self.failures.append(error)
+        self._http.should_exit = True
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> int:
+        if self.running:
+            if not self.service.loading:
+                self.service.drain(self.settings.drain_s)
+            self._http.should_exit = True
+            self._thread.join(_TIMEOUT_S)
+            assert not self.running, "the server's thread did not end"
+        deadline = time.monotonic() + _TIMEOUT_S
+        while self.service.loading:  # an ensemble that nobody needs any more is closed when it is loaded
+            assert time.monotonic() < deadline, "the service still loads its ensemble"
+            time.sleep(0.01)
+        self._lines.close()
+        return 1 if self.failures else 0
+
+
+def _arguments(
+    model: Path, log: Path, options: tuple[str, ...], like: Server | None
+) -> tuple[list[str], dict]:
+    """Options of ``senoscope serve``, and the addresses that they lead to."""
     if like is None:
         port, frames, results = free_port(), free_port(), free_port()
     else:
         port, frames, results = (int(url.rpartition(":")[2]) for url in (like.url, like.frames, like.results))
-    server = Server(
-        process=subprocess.Popen(
-            [
-                *(sys.executable, "-m", "senoscope.cli", "serve", "--model", str(model)),
-                *("--device", "cpu", "--port", str(port), "--stream", f"tcp://127.0.0.1:{frames}"),
-                *("--results", f"tcp://127.0.0.1:{results}"),
-                *("--database-url", f"sqlite:///{log.with_suffix('.sqlite3')}", *options),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=log.open("wb"),
-        ),
-        url=f"http://127.0.0.1:{port}",
-        frames=f"tcp://127.0.0.1:{frames}",
-        results=f"tcp://127.0.0.1:{results}",
-        log=log,
-    )
-    deadline = time.monotonic() + 60
-    while wait and not is_ready(server):
-        if server.process.poll() is not None or time.monotonic() > deadline:
-            server.process.kill()
-            raise AssertionError(log.read_text())
-        time.sleep(0.05)
+    addresses = {
+        "url": f"http://127.0.0.1:{port}",
+        "frames": f"tcp://127.0.0.1:{frames}",
+        "results": f"tcp://127.0.0.1:{results}",
+    }
+    arguments = ["--model", str(model), "--device", "cpu", "--port", str(port)]
+    arguments += ["--stream", addresses["frames"], "--results", addresses["results"]]
+    arguments += ["--database-url", f"sqlite:///{log.with_suffix('.sqlite3')}", *options]
+    return arguments, addresses
+
+
+def parse_settings(arguments: list[str]) -> Settings:
+    """Settings as ``senoscope serve`` reads them from its arguments and from the environment."""
+    found: list[Settings] = []
+
+    def serve(settings: Settings) -> None:
+        """Keep what was parsed."""
+        found.append(settings)
+
+    command = typer.Typer(add_completion=False)
+    command.command()(settings_command(serve))
+    typer.main.get_command(command).main(arguments, standalone_mode=False)
+    return found[0]
+
+
+def start_server(
+    model: Path, log: Path, *options: str, wait: bool = True, like: Server | None = None
+) -> ServerThread:
+    """A service in this process; ``like`` an earlier one, it takes that one's addresses."""
+    arguments, addresses = _arguments(model, log, options, like)
+    server = ServerThread(log=log, settings=parse_settings(arguments), **addresses)
+    if wait:
+        wait_until_ready(server)
     return server
+
+
+def start_server_process(
+    model: Path, log: Path, *options: str, wait: bool = True, like: Server | None = None
+) -> ServerProcess:
+    """A service as a process of its own."""
+    arguments, addresses = _arguments(model, log, options, like)
+    with log.open("wb") as lines:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "senoscope.cli", "serve", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=lines,
+        )
+    server = ServerProcess(log=log, process=process, **addresses)
+    if wait:
+        wait_until_ready(server)
+    return server
+
+
+def wait_until_ready(server: Server) -> None:
+    """Wait for a server to be ready; one that never becomes so is stopped."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not is_ready(server):
+        if not server.running or time.monotonic() > deadline:
+            with contextlib.suppress(Exception):
+                server.stop()
+            raise AssertionError(server.log.read_text())
+        time.sleep(0.01)
 
 
 def is_ready(server: Server) -> bool:
@@ -103,10 +278,5 @@ def is_ready(server: Server) -> bool:
 
 
 def stop_server(server: Server) -> int:
-    server.process.terminate()
-    try:
-        return server.process.wait(20)
-    except subprocess.TimeoutExpired:
-        server.process.kill()
-        server.process.wait()
-        raise
+    """Stop a server, and return the exit status of the command."""
+    return server.stop()

@@ -1,6 +1,6 @@
 """The command ``senoscope-train``, with the tests' small architecture registered.
 
-    python -m support.train_command ARGUMENT...
+python -m support.train_command ARGUMENT...
 """
 
 from __future__ import annotations

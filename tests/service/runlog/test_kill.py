@@ -16,10 +16,10 @@ from senoscope.runlog.store import RunLog
 from senoscope_client import Client, FramePublisher, Position
 from support import miniature as mini
 from support.run_logs import PostgresServer
-from support.servers import Server, start_server, stop_server
+from support.servers import ServerProcess, start_server, start_server_process
 
 
-def stream_until_killed(server: Server, told_before: int) -> list[str]:
+def stream_until_killed(server: ServerProcess, told_before: int) -> list[str]:
     """Ids of all results that a subscriber was told of, when the service was killed amid the frames."""
     told: list[str] = []
     ended = threading.Event()
@@ -46,7 +46,7 @@ def stream_until_killed(server: Server, told_before: int) -> list[str]:
         finally:
             ended.set()
             publishing.join()
-    server.process.wait(10)
+    server.process.wait(60)
     return told
 
 
@@ -63,7 +63,7 @@ def test_kill_while_frames_stream(miniature: Path, tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite3"
     told = []
     for told_before in (1, 17, 60):
-        server = start_server(miniature, tmp_path / "log.txt", "--live-queue", "1000")
+        server = start_server_process(miniature, tmp_path / "log.txt", "--live-queue", "1000")
         told += stream_until_killed(server, told_before)
         check(f"sqlite:///{path}", told)
         with sqlite3.connect(path) as connection:
@@ -75,11 +75,13 @@ def test_kill_while_frames_stream(miniature: Path, tmp_path: Path) -> None:
             assert {one.state for one in client.series()} == {"interrupted"}
             assert sum(sum(one.labels.values()) for one in client.series()) >= len(told)
     finally:
-        stop_server(server)
+        server.stop()
 
 
 @pytest.mark.system("postgres")
 def test_kill_with_postgresql(miniature: Path, tmp_path: Path, postgres: PostgresServer) -> None:
     url = postgres.new_database()
-    server = start_server(miniature, tmp_path / "log.txt", "--database-url", url, "--live-queue", "1000")
+    server = start_server_process(
+        miniature, tmp_path / "log.txt", "--database-url", url, "--live-queue", "1000"
+    )
     check(url, stream_until_killed(server, 20))

@@ -21,7 +21,7 @@ from senoscope_client.errors import InvalidRequest, LogUnavailable, NotFound
 from senoscope_client.result import Result
 from support import miniature as mini
 from support.run_logs import wait_for
-from support.servers import Server, start_server, stop_server
+from support.servers import Server, start_server, start_server_process, stop_server
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +292,6 @@ def test_a_log_that_fails_is_told_with_every_result_and_stops_none(miniature: Pa
 
 @pytest.mark.parametrize("address", ["mysql://host/log", "runlog.sqlite3"])
 def test_an_address_that_is_none_is_named_at_the_start(miniature: Path, tmp_path: Path, address: str) -> None:
-    server = start_server(miniature, tmp_path / "log.txt", "--database-url", address, wait=False)
-    assert server.process.wait(30) == 2
+    server = start_server_process(miniature, tmp_path / "log.txt", "--database-url", address, wait=False)
+    assert server.process.wait(60) == 2
     assert "--database-url" in server.log.read_text()

@@ -1,0 +1,46 @@
+"""Which tests share a worker, and which start first.
+
+Each group runs on one worker, one test after the other. pytest-xdist's own groups (``--dist loadgroup``)
+depend on an attribute that pytest 9.2 no longer has.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from xdist.scheduler import LoadScopeScheduling
+
+# Tests that must not run side by side, by folder or file.
+GROUPS = {
+    "tests/dashboard": "chromium",
+    "tests/endurance/test_dashboard.py": "chromium",
+    "tests/napari": "napari",
+    "tests/service/runlog": "postgres",
+    "tests/training": "tensorflow",
+}
+# Modules whose tests share nothing that takes long to make, and take long themselves: each is a group.
+INDEPENDENT = ("tests/docs/test_commands.py",)
+# Groups that take longest, which start first, so that no worker is left with one at the end.
+FIRST = ("tensorflow", "chromium", "napari", "postgres")
+
+
+def group_of(nodeid: str) -> str:
+    """The group of a test: one of those above, or its module."""
+    module = nodeid.partition("::")[0]
+    if module in INDEPENDENT:
+        return nodeid
+    path = PurePosixPath(module)
+    return next((GROUPS[str(part)] for part in (path, *path.parents) if str(part) in GROUPS), module)
+
+
+def start_order(nodeid: str) -> int:
+    """The place of a test's group among those that start first; all others come after them."""
+    group = group_of(nodeid)
+    return next((place for place, prefix in enumerate(FIRST) if group.startswith(prefix)), len(FIRST))
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Sends groups of tests to workers in the order in which they were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
