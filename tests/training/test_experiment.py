@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,8 +18,12 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from click.testing import Result
+from typer.testing import CliRunner
 
 from senoscope_client.synthetic import synthesize
+from senoscope_training.architectures import ARCHITECTURES
+from senoscope_training.cli import app
 from support.servers import start_server, stop_server
 
 pytestmark = pytest.mark.timeout(600)
@@ -34,22 +39,39 @@ CONFIG = {
     "scratch": {"max_epochs": 5},
     "hybrid": {"c": [1], "gamma": [1], "degree": [2, 3]},
     "systems": ["fully_trained", "frozen", "hybrid", "scratch", "two_channels_srs_tpef"],
-    "networks": ["mobilenet"],
     "runs": 2,
     "weights": "random",
 }
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "senoscope_training.cli", *map(str, arguments)]
+def run(*arguments: object) -> Result:
+    """The command in this process; its workers are processes of their own."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def train(config: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command("run", config), capture_output=True, text=True, timeout=500, check=False)
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """The command as a process that can be killed."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "support.train_command", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+
+@pytest.fixture(scope="module", params=["tiny", pytest.param("mobilenet", marks=pytest.mark.full)])
+def network(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(network: str) -> dict:
+    return CONFIG | {"networks": [network]}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, config: dict) -> Path:
     """A folder with a data set and a configuration."""
     home = tmp_path_factory.mktemp("experiment")
     (home / "data").mkdir()
@@ -61,15 +83,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"fov_{n:02d}.npy,{label},plate {n // 5},{split}")
     (home / "data" / "dataset.csv").write_text("\n".join(rows) + "\n")
     (home / "data" / "SYNTHETIC.txt").write_text("as senoscope-train synthesize marks its data sets")
-    (home / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    (home / "small.yaml").write_text(yaml.safe_dump(config))
     return home
 
 
 @pytest.fixture(scope="module")
 def trained(home: Path) -> Path:
     """The experiment, trained without a break."""
-    done = train(home / "small.yaml")
-    assert done.returncode == 0, done.stderr
+    done = run("run", home / "small.yaml")
+    assert done.exit_code == 0, done.stderr
     return home / "runs" / "small"
 
 
@@ -77,19 +99,20 @@ def numbers(experiment: Path) -> str:
     return (experiment / "report" / "metrics_per_run.csv").read_text()
 
 
-def test_every_system_and_network_has_its_row(trained: Path) -> None:
+def test_every_system_and_network_has_its_row(trained: Path, network: str) -> None:
     rows = list(csv.DictReader((trained / "report" / "table2.csv").open()))
     assert [row["system"] for row in rows] == [
-        *("Fully trained EL", "Frozen EL", "Hybrid TL/ML", "CNN from scratch", "MobileNet"),
+        *("Fully trained EL", "Frozen EL", "Hybrid TL/ML", "CNN from scratch"),
+        ARCHITECTURES[network].title,
         "Fully trained EL, SRS + TPEF",
     ]
     assert {row["runs"] for row in rows} == {"2"}
     assert float(next(row for row in rows if row["system"] == "Frozen EL")["auc_mean"]) >= 80
 
 
-def test_runs_differ_in_split_copies_and_weights(trained: Path) -> None:
+def test_runs_differ_in_split_copies_and_weights(trained: Path, network: str) -> None:
     first, second = (
-        json.loads((trained / "split" / f"run_0{run}" / "frozen.mobilenet.json").read_text())
+        json.loads((trained / "split" / f"run_0{run}" / f"frozen.{network}.json").read_text())
         for run in (1, 2)
     )
     assert first["files"] == second["files"]
@@ -97,33 +120,35 @@ def test_runs_differ_in_split_copies_and_weights(trained: Path) -> None:
     assert first["details"]["head_seed"] != second["details"]["head_seed"]
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_numbers(home: Path, trained: Path) -> None:
-    config = home / "again.yaml"
-    config.write_text(yaml.safe_dump(CONFIG | {"name": "again"}))
-    units = home / "runs" / "again" / "split"
-    for wanted in (0, 3, 7):  # units that are finished when the blow falls
-        process = subprocess.Popen(
-            command("run", config), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 200
-        while len(list(units.glob("*/*.json"))) < wanted or not list(units.glob("*/*.features.npz")):
+@pytest.mark.parametrize("kills", [(3,), pytest.param((0, 3, 7), marks=pytest.mark.full)])
+def test_killed_at_any_moment_it_ends_with_the_same_numbers(
+    home: Path, trained: Path, config: dict, kills: tuple[int, ...]
+) -> None:
+    name = f"killed_{len(kills)}"
+    path = home / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config | {"name": name}))
+    units = home / "runs" / name / "split"
+    for finished in kills:
+        process = start("run", path)
+        deadline = time.monotonic() + 300
+        while len(list(units.glob("*/*.json"))) < finished or not list(units.glob("*/*.features.npz")):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = train(config)
-    assert done.returncode == 0, done.stderr
-    assert numbers(home / "runs" / "again") == numbers(trained)
-    assert not list((home / "runs" / "again").rglob("*checkpoint*")), "what only resumption needs is gone"
-    assert not list((home / "runs" / "again").rglob("*.features.npz"))
+        process.communicate()
+    done = run("run", path)
+    assert done.exit_code == 0, done.stderr
+    assert numbers(home / "runs" / name) == numbers(trained)
+    assert not list((home / "runs" / name).rglob("*checkpoint*")), "what only resumption needs is gone"
+    assert not list((home / "runs" / name).rglob("*.features.npz"))
 
 
-def test_another_configuration_or_data_set_is_not_mixed_in(home: Path, trained: Path) -> None:
-    config = home / "changed.yaml"
-    config.write_text(yaml.safe_dump(CONFIG | {"phase1": {"max_epochs": 11}}))
-    done = train(config)
-    assert done.returncode == 1
+def test_another_configuration_or_data_set_is_not_mixed_in(home: Path, trained: Path, config: dict) -> None:
+    path = home / "changed.yaml"
+    path.write_text(yaml.safe_dump(config | {"phase1": {"max_epochs": 11}}))
+    done = run("run", path)
+    assert done.exit_code == 1
     assert "another configuration: phase1 differ" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -161,22 +186,17 @@ def test_the_same_report_twice_is_the_same_bytes(trained: Path, tmp_path: Path) 
             assert path.read_bytes() == (second.parent / path.relative_to(first.parent)).read_bytes(), path
 
 
-def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: Path) -> None:
+def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: Path, network: str) -> None:
     models, package = tmp_path / "models", tmp_path / "small.zip"
-    made = subprocess.run(
-        command(
-            *("export", trained, "--models-dir", models, "--run", 2, "--author", "A lab"),
-            *("--bioimageio", package),
-        ),
-        capture_output=True,
-        text=True,
-        check=False,
+    made = run(
+        *("export", trained, "--models-dir", models, "--run", 2, "--author", "A lab"),
+        *("--bioimageio", package),
     )
-    assert made.returncode == 0, made.stderr
+    assert made.exit_code == 0, made.stderr
     assert made.stdout.split() == [str(models / "small"), str(package)]
     with zipfile.ZipFile(package) as archive:
         assert "20 for training, 10 held out for test" in archive.read("README.md").decode()
-    unit = json.loads((trained / "split" / "run_02" / "fully_trained.mobilenet.json").read_text())
+    unit = json.loads((trained / "split" / "run_02" / f"fully_trained.{network}.json").read_text())
     stack = np.stack([np.load(home / "data" / file) for file in unit["files"]])
     np.save(tmp_path / "stack.npy", stack)
     server = start_server(models / "small", tmp_path / "log.txt")
@@ -193,13 +213,8 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     assert "A lab" in card
     assert "20 FOVs for training and 10 for test" in card
     out = tmp_path / "answers.csv"
-    evaluated = subprocess.run(
-        command("evaluate", models / "small", home / "data", "--json", "--out", out),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert evaluated.returncode == 0, evaluated.stderr
+    evaluated = run("evaluate", models / "small", home / "data", "--json", "--out", out)
+    assert evaluated.exit_code == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["trained_on"] == 0
     metrics = json.loads(evaluated.stdout)["metrics"]
     right = np.mean((np.array(unit["score"]) > 0.5) == np.array(unit["truth"]))
@@ -213,29 +228,22 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     for c, channel in enumerate(manifest["normalization"]["channels"]):
         above = (learned[:, c] > channel["high"]).mean(axis=(1, 2))
         assert channel["saturated_p99"] == pytest.approx(np.quantile(above, 0.99))
-    on_training = subprocess.run(
-        command("evaluate", models / "small", home / "data", "--json", "--split", "all"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    on_training = run("evaluate", models / "small", home / "data", "--json", "--split", "all")
     assert json.loads(on_training.stdout)["trained_on"] == 20
     assert "trained on 20 of these 30 FOVs" in on_training.stderr
 
 
 def test_evaluate_tells_its_own_remedies(home: Path, miniature: Path) -> None:
-    done = subprocess.run(
-        command("evaluate", miniature, home / "data"), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
+    done = run("evaluate", miniature, home / "data")
+    assert done.exit_code == 1
     assert "--fit pad" in done.stderr
     assert "data.fit" not in done.stderr
 
 
 def test_a_back_end_that_is_not_there_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "theano")
-    done = train(home / "small.yaml")
-    assert done.returncode == 1
+    done = run("run", home / "small.yaml")
+    assert done.exit_code == 1
     assert "KERAS_BACKEND=theano: use tensorflow, jax, torch" in done.stderr
 
 
@@ -251,10 +259,12 @@ def test_a_back_end_that_is_not_there_is_named(home: Path, monkeypatch: pytest.M
         ({"phase1": {"max_epochs": 0}, "runs": 0}, "phase1.max_epochs"),
     ],
 )
-def test_a_bad_configuration_is_told_by_its_keys(home: Path, change: dict, words: str) -> None:
+def test_a_bad_configuration_is_reported_by_its_keys(
+    home: Path, config: dict, change: dict, words: str
+) -> None:
     path = home / "bad.yaml"
-    path.write_text(yaml.safe_dump(CONFIG | change))
-    done = train(path)
-    assert done.returncode == 1
+    path.write_text(yaml.safe_dump(config | change))
+    done = run("run", path)
+    assert done.exit_code == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr

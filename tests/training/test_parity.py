@@ -86,6 +86,8 @@ def bounds(ensemble: Path) -> dict[str, np.ndarray]:
     return {key: np.array([channel[key] for channel in channels], np.float32) for key in ("low", "high")}
 
 
+@pytest.mark.full
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", NAMES)
 def test_answers_as_keras_and_a_gradient_tape(
     name, starter_ensemble, starter_made_anew, tensorflow, monkeypatch

@@ -77,7 +77,7 @@ def test_the_shipped_recipe_is_small() -> None:
     assert sum(sizes.values()) <= 4 * 1024 * 1024
 
 
-@pytest.mark.networks
+@pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_the_recipe_made_anew_is_the_one_that_is_shipped(starter_made_anew: Path) -> None:
     """Another processor may round otherwise: numbers are compared within tolerances, all else exactly."""
