@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``senoscope`` and return its exit status; 1 and a line that names it where a package is missing."""
+    """Run ``senoscope`` and return its exit status; a package that is missing is named in one line."""
     try:
         from senoscope.cli import main as run
 
