@@ -20,14 +20,27 @@ def serve(settings: Settings) -> None:
         host, port = listener.getsockname()[:2]
         warnings = check_exposure(settings, host)
         find_ensemble(settings.model, settings.models_dir)
+        _check_files(settings)
 
-        from senoscope.serving import prepare_server, run_server
+        from senoscope.serving import ServiceServer, run_server
 
-        server = prepare_server(settings)
         scheme = "https" if settings.tls_cert else "http"
-        typer.echo(f"Senoscope listens on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", err=True)
+        address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        server = ServiceServer(settings, lambda: typer.echo(f"Senoscope listens on {address}", err=True))
         if not run_server(server, listener, warnings):
             raise typer.Exit(1)
+
+
+def _check_files(settings: Settings) -> None:
+    """Read the files that the service will read, so that one that it cannot use is reported at once."""
+    if settings.api_keys is not None:
+        from senoscope.keys import read_keys
+
+        read_keys(settings.api_keys)
+    if settings.rules is not None:
+        from senoscope.decisions.rules import read_rules
+
+        read_rules(settings.rules)
 
 
 def _listen(host: str, port: int) -> socket.socket:
