@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import ProcessCollector
 
 from senoscope.archive import Archive
 from senoscope.calibration import SessionRange
@@ -19,6 +18,7 @@ from senoscope.engine import Ensemble
 from senoscope.fov import Fov
 from senoscope.lanes import Stack
 from senoscope.loaded import Loaded
+from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
 from senoscope.metrics.state import ServiceState
 from senoscope.model_switch import ModelSwitch, load_ensemble
@@ -53,12 +53,14 @@ class Service:
     settings : Settings
         Its rule file is read at once.
     on_failure : callable, optional
-        Told why, if the ensemble cannot be loaded or a socket cannot be bound: such a service never
-        becomes ready.
+        Called with the reason if the ensemble cannot be loaded or a socket cannot be bound: such a service
+        never becomes ready.
+    on_loaded : callable, optional
+        Called when all parts were made, before the service becomes ready.
 
     Attributes
     ----------
-    registry : CollectorRegistry
+    registry : ServiceRegistry
         The service's own metrics; whoever is around it may add theirs.
     traces : Traces or None
 
@@ -70,7 +72,12 @@ class Service:
         If traces are asked for, and what they need is not installed.
     """
 
-    def __init__(self, settings: Settings, on_failure: Callable[[Exception], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_failure: Callable[[Exception], None] | None = None,
+        on_loaded: Callable[[], None] | None = None,
+    ) -> None:
         self.settings = settings
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
         self.maps = StageMaps()
@@ -78,8 +85,9 @@ class Service:
         self.log = self._open_log()
         self.range = SessionRange(self.log)
         self._on_failure = on_failure
+        self._on_loaded = on_loaded
         self.traces = open_traces(settings.otlp_endpoint)
-        self.registry = CollectorRegistry()
+        self.registry = ServiceRegistry()
         self._metrics = ResultMetrics(self.registry, settings.deadline_ms)
         self._sinks: list[Sink] = [self.maps]
         self._decision_sinks: list[DecisionSink] = []
@@ -200,6 +208,11 @@ class Service:
     def loading(self) -> bool:
         """Whether the ensemble is still being loaded, even though nobody may want it any more."""
         return self._loader.is_alive()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the service could not start, and never becomes ready."""
+        return self._failure is not None
 
     @property
     def publisher(self) -> ResultPublisher | None:
@@ -385,9 +398,8 @@ class Service:
                 self._earlier_series(),
             )
             self._receiver.start()
-        # What was loaded stays: the collector need not walk it again and again between two frames.
-        gc.collect()
-        gc.freeze()
+        if self._on_loaded is not None:
+            self._on_loaded()
         self._ready.set()
         _log.info(
             "ready",

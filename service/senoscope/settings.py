@@ -6,20 +6,22 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from senoscope.command_line import ENV_PREFIX
 from senoscope.engine.locations import default_models_dir
-from senoscope.engine.sessions import Device
+from senoscope.engine.options import Device
 from senoscope.runlog.places import checked_database_url, default_database_url
-from senoscope_client.images import Limits
-from senoscope_client.result import CamMode
+from senoscope_client.choices import CamMode
+
+if TYPE_CHECKING:
+    from senoscope_client.images import Limits
 
 _MIB = 1024 * 1024
-ENV_PREFIX = "SENOSCOPE_"
 _ENDPOINT = re.compile(r"tcp://(\[[^\]\s]+\]|[^:/\s]+):(\d{1,5}|\*)|ipc://\S+")
 
 
@@ -165,6 +167,8 @@ class Settings(BaseSettings):
     @property
     def image_limits(self) -> Limits:
         """What the image reader may unpack."""
+        from senoscope_client.images import Limits
+
         return Limits(max_fovs=self.max_fovs, max_decoded_bytes=self.max_decoded_mib * _MIB)
 
 

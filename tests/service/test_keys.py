@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from senoscope.keys import KeyRing, add_key, find_key, read_keys
+from senoscope.key_ring import KeyRing
+from senoscope.keys import add_key, find_key, read_keys
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")
 

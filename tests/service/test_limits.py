@@ -49,7 +49,7 @@ def test_no_answer_waits_for_a_delayed_acknowledgement() -> None:
         header_timeout_s = 5
 
     async def no_delay() -> int:
-        config = uvicorn.Config(FastAPI())
+        config = uvicorn.Config(FastAPI(), log_config=None)
         config.load()
         made: list[Protocol] = []
 
@@ -354,9 +354,9 @@ def test_tls(miniature: Path, tmp_path: Path, certificate: tuple[Path, Path]) ->
 
 
 @pytest.mark.system("openssl")
-def test_a_bad_certificate_is_one_line(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_bad_certificate_is_one_line(miniature: Path, certificate: tuple[Path, Path]) -> None:
     cert, _ = certificate
-    done = serve("--tls-cert", str(cert), "--tls-key", str(cert), "--results", "")
+    done = serve("--model", str(miniature), "--tls-cert", str(cert), "--tls-key", str(cert), "--results", "")
     assert done.returncode == 1
     assert done.stderr.startswith("senoscope: TLS cannot be used with")
     assert "Traceback" not in done.stderr

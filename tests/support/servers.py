@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -16,24 +17,24 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import structlog
 import typer
 import typer.main
-import uvicorn
 
-from senoscope.api.app import create_app
-from senoscope.api.server import server_config
 from senoscope.exposure import check_exposure
 from senoscope.service import Service
+from senoscope.serving import ServiceServer
 from senoscope.settings import Settings, settings_command
 from support.server_logs import ServerLog
 
 # Below those that systems hand out by themselves, so that no connection takes one before its server does.
 _FIRST_PORT, _LAST_PORT = 15000, 32000
 _TIMEOUT_S = 120
+_log = structlog.get_logger(__name__)
 
 
 def _ports() -> Iterator[int]:
@@ -146,38 +147,36 @@ class ServerProcess(Server):
 
 @dataclass
 class ServerThread(Server):
-    """A service in this process: all of what ``senoscope serve`` runs, except for its process.
+    """A service in this process: all that ``senoscope serve`` runs, without what it does to its process.
 
     Attributes
     ----------
-    service : Service
-        For tests that must get at its inside.
-    failures : list of Exception
-        Why it could not start.
+    settings : Settings
     """
 
     settings: Settings
-    failures: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        warnings = check_exposure(self.settings, self.settings.host)
         self._lines = ServerLog(self.log, self.settings.log_format)
         try:
-            self.service = Service(self.settings, on_failure=self._fail)
-            host, port = self.settings.host, self.settings.port
-            check_exposure(self.settings, host)
-            self._listener = socket.create_server((host, port), backlog=2048)
-            self._http = uvicorn.Server(server_config(create_app(self.service), self.settings))
+            self._listener = socket.create_server((self.settings.host, self.settings.port), backlog=2048)
+            self._server = ServiceServer(self.settings, lambda: None)
         except BaseException:
             self._lines.close()
             raise
+        for warning in warnings:
+            _log.warning(warning.event, **warning.facts)
         self._thread = threading.Thread(
-            target=self._http.run, kwargs={"sockets": [self._listener]}, name=f"server at {port}", daemon=True
+            target=self._server.run, args=([self._listener],), name=f"server at {self.url}", daemon=True
         )
         self._thread.start()
 
-    def _fail(self, error: Exception) -> None:
-        self.failures.append(error)
-        self._http.should_exit = True
+    @property
+    def service(self) -> Service:
+        """For tests that must get at its inside; only once it is ready."""
+        assert self._server.service is not None
+        return self._server.service
 
     @property
     def running(self) -> bool:
@@ -185,17 +184,17 @@ class ServerThread(Server):
 
     def stop(self) -> int:
         if self.running:
-            if not self.service.loading:
-                self.service.drain(self.settings.drain_s)
-            self._http.should_exit = True
+            self._server.handle_exit(signal.SIGTERM, None)
             self._thread.join(_TIMEOUT_S)
             assert not self.running, "the server's thread did not end"
+        self._listener.close()
+        service = self._server.service
         deadline = time.monotonic() + _TIMEOUT_S
-        while self.service.loading:  # an ensemble that nobody needs any more is closed when it is loaded
+        while service is not None and service.loading:  # a process would exit at once
             assert time.monotonic() < deadline, "the service still loads its ensemble"
             time.sleep(0.01)
         self._lines.close()
-        return 1 if self.failures else 0
+        return 1 if self._server.failure is not None or (service is not None and service.failed) else 0
 
 
 def _arguments(

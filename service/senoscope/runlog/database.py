@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from senoscope.runlog.faults import told_as_faults
 from senoscope.runlog.places import checked_database_url
-from senoscope.runlog.schema import migrate
+from senoscope.runlog.schema import prepare_schema
 from senoscope_client.errors import LogUnavailable
 
 # How long SQLite waits for another program's lock.
@@ -91,7 +91,7 @@ class Database:
             if self.is_sqlite:
                 Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
             with self.write() as connection:
-                migrate(connection)
+                prepare_schema(connection)
             self._file = self._file_now()
 
     @contextmanager
