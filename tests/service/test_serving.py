@@ -142,7 +142,7 @@ def test_what_is_found_only_when_the_service_is_made_ends_the_process_with_one_l
         *("senoscope", "serve", "--model", miniature, "--port", 0, "--stream", "", "--results", ""),
         *("--database-url", "postgresql://localhost:none/log"),
     )
-    assert done.code == 1
+    assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("senoscope: --database-url: ")
 

@@ -21,9 +21,9 @@ _WIDTH = {"COLUMNS": "200"}
 
 
 class CompletedCommand(NamedTuple):
-    """What a command left behind: its exit status, and what it printed."""
+    """What a command left behind, under the names of `subprocess.CompletedProcess`."""
 
-    code: int
+    returncode: int
     stdout: str
     stderr: str
 
