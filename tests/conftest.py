@@ -24,7 +24,7 @@ from support.locks import file_lock
 from support.scheduling import start_order
 
 if TYPE_CHECKING:
-    from support.servers import Server, ServerProcess
+    from support.servers import ServerProcess, ServerThread
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,7 +134,7 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
     """A service on the miniature ensemble in this process, shared by the tests of one module."""
     from support.servers import start_server
 
@@ -154,13 +154,13 @@ def server_process(miniature: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def start(miniature: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def start(miniature: Path, tmp_path: Path) -> Iterator[Callable[..., ServerThread]]:
     """Start services in this process that are stopped after the test."""
     from support.servers import start_server
 
-    running: list[Server] = []
+    running: list[ServerThread] = []
 
-    def begin(*options: str, model: Path = miniature, log: Path | None = None, **more: object) -> Server:
+    def begin(*options: str, model: Path = miniature, log: Path | None = None, **more: Any) -> ServerThread:
         running.append(start_server(model, log or tmp_path / "log.txt", *options, **more))
         return running[-1]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import ProcessCollector
 
-from senoscope.archive import Archive
 from senoscope.calibration import SessionRange
 from senoscope.decisions.decider import Decider, DecisionSink
 from senoscope.decisions.rules import read_rules
@@ -36,7 +35,10 @@ from senoscope.stagemap import StageMaps
 from senoscope.threads import WatchedThread
 from senoscope.tracing import open_traces
 from senoscope_client.curve import CurveClient
-from senoscope_client.errors import LogUnavailable, NotReady
+from senoscope_client.errors import InvalidRequest, LogUnavailable, NotReady
+
+if TYPE_CHECKING:
+    from senoscope.archive import Archive
 
 _log = structlog.get_logger(__name__)
 
@@ -67,8 +69,10 @@ class Service:
     ------
     OSError, RulesError
         If there is a rule file and it cannot be used.
-    NotReady
-        If traces are asked for, and what they need is not installed.
+    InvalidRequest
+        If the address of the run log cannot be read.
+    LogUnavailable, NotReady
+        If what the run log, or traces that are asked for, need is not installed.
     """
 
     def __init__(
@@ -318,8 +322,12 @@ class Service:
         settings = self.settings
         if settings.database_url == OFF:
             return None
+        try:
+            log = RunLog(settings.database_url)
+        except ValueError as error:
+            raise InvalidRequest(f"--database-url: {error}") from None
         return LogKeeper(
-            RunLog(settings.database_url),
+            log,
             keep_days=settings.keep_days,
             keep_mib=settings.keep_mib,
             series=self.describe_series,
@@ -354,6 +362,8 @@ class Service:
             )
             self._sinks.append(self._publisher)
         if settings.archive is not None:
+            from senoscope.archive import Archive  # and with it tifffile
+
             self._archive = Archive(settings.archive)
             self._archive.start()
             self._sinks.append(self._archive)

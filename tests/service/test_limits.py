@@ -31,6 +31,7 @@ from senoscope.settings import Settings
 from senoscope_client.errors import Busy
 from senoscope_client.live import LiveResults
 from support import miniature as mini
+from support.commands import CompletedCommand, run_command
 from support.raw_http import (
     HANDSHAKE,
     NO_CHANGES,
@@ -233,15 +234,8 @@ def test_every_answer_carries_the_security_headers(server: Server) -> None:
         assert "server" not in answer.headers
 
 
-def serve(*options: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "senoscope.cli", "serve", "--port", "0", "--stream", "", *options],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-        env=os.environ | environment,
-    )
+def serve(*options: str, **environment: str) -> CompletedCommand:
+    return run_command("senoscope", "serve", "--port", 0, "--stream", "", *options, **environment)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from html.parser import HTMLParser
@@ -19,6 +18,7 @@ import pytest
 import yaml
 
 from senoscope_client.synthetic import synthesize
+from support.commands import CompletedCommand, command_line, run_command, run_process
 from support.servers import start_server, stop_server
 
 pytestmark = pytest.mark.timeout(600)
@@ -41,11 +41,12 @@ CONFIG = {
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "senoscope_training.cli", *map(str, arguments)]
+    return command_line("senoscope-train", *arguments)
 
 
-def train(config: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command("run", config), capture_output=True, text=True, timeout=500, check=False)
+def train(config: Path) -> CompletedCommand:
+    """In a process of its own, which has all the memory of the training back."""
+    return run_process("senoscope-train", "run", config, timeout_s=500)
 
 
 @pytest.fixture(scope="module")
@@ -163,14 +164,9 @@ def test_the_same_report_twice_is_the_same_bytes(trained: Path, tmp_path: Path) 
 
 def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: Path) -> None:
     models, package = tmp_path / "models", tmp_path / "small.zip"
-    made = subprocess.run(
-        command(
-            *("export", trained, "--models-dir", models, "--run", 2, "--author", "A lab"),
-            *("--bioimageio", package),
-        ),
-        capture_output=True,
-        text=True,
-        check=False,
+    made = run_process(
+        *("senoscope-train", "export", trained, "--models-dir", models, "--run", 2, "--author", "A lab"),
+        *("--bioimageio", package),
     )
     assert made.returncode == 0, made.stderr
     assert made.stdout.split() == [str(models / "small"), str(package)]
@@ -193,11 +189,8 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     assert "A lab" in card
     assert "20 FOVs for training and 10 for test" in card
     out = tmp_path / "answers.csv"
-    evaluated = subprocess.run(
-        command("evaluate", models / "small", home / "data", "--json", "--out", out),
-        capture_output=True,
-        text=True,
-        check=False,
+    evaluated = run_command(
+        "senoscope-train", "evaluate", models / "small", home / "data", "--json", "--out", out
     )
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["trained_on"] == 0
@@ -213,28 +206,22 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     for c, channel in enumerate(manifest["normalization"]["channels"]):
         above = (learned[:, c] > channel["high"]).mean(axis=(1, 2))
         assert channel["saturated_p99"] == pytest.approx(np.quantile(above, 0.99))
-    on_training = subprocess.run(
-        command("evaluate", models / "small", home / "data", "--json", "--split", "all"),
-        capture_output=True,
-        text=True,
-        check=False,
+    on_training = run_command(
+        "senoscope-train", "evaluate", models / "small", home / "data", "--json", "--split", "all"
     )
     assert json.loads(on_training.stdout)["trained_on"] == 20
     assert "trained on 20 of these 30 FOVs" in on_training.stderr
 
 
 def test_evaluate_tells_its_own_remedies(home: Path, miniature: Path) -> None:
-    done = subprocess.run(
-        command("evaluate", miniature, home / "data"), capture_output=True, text=True, check=False
-    )
+    done = run_command("senoscope-train", "evaluate", miniature, home / "data")
     assert done.returncode == 1
     assert "--fit pad" in done.stderr
     assert "data.fit" not in done.stderr
 
 
-def test_a_back_end_that_is_not_there_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", "theano")
-    done = train(home / "small.yaml")
+def test_a_back_end_that_is_not_there_is_named(home: Path) -> None:
+    done = run_command("senoscope-train", "run", home / "small.yaml", KERAS_BACKEND="theano")
     assert done.returncode == 1
     assert "KERAS_BACKEND=theano: use tensorflow, jax, torch" in done.stderr
 
@@ -254,7 +241,7 @@ def test_a_back_end_that_is_not_there_is_named(home: Path, monkeypatch: pytest.M
 def test_a_bad_configuration_is_told_by_its_keys(home: Path, change: dict, words: str) -> None:
     path = home / "bad.yaml"
     path.write_text(yaml.safe_dump(CONFIG | change))
-    done = train(path)
+    done = run_command("senoscope-train", "run", path)
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -15,11 +15,10 @@ def serve(settings: Settings) -> None:
     from senoscope.engine.locations import find_ensemble
     from senoscope.exposure import check_exposure
 
-    # What can be refused is refused before anything large is imported.
+    # What can be refused is refused before the service is imported.
     with _listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         warnings = check_exposure(settings, host)
-        find_ensemble(settings.model, settings.models_dir)
         _check_files(settings)
 
         from senoscope.serving import ServiceServer, run_server
@@ -27,6 +26,7 @@ def serve(settings: Settings) -> None:
         scheme = "https" if settings.tls_cert else "http"
         address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         server = ServiceServer(settings, lambda: typer.echo(f"Senoscope listens on {address}", err=True))
+        find_ensemble(settings.model, settings.models_dir)
         if not run_server(server, listener, warnings):
             raise typer.Exit(1)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from senoscope_client.publisher import FramePublisher
 from senoscope_client.subscriber import DecisionSubscriber, ResultSubscriber
 from senoscope_client.wire import Position
 from support import miniature as mini
+from support.commands import CompletedCommand, run_command
 from support.servers import Server, start_server, stop_server
 
 RULES = """
@@ -64,14 +63,8 @@ def scan(server: Server, name: str, bright: list[bool], *, per_frame=lambda _: N
     return str(uid)
 
 
-def senoscope(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "senoscope.cli", *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def senoscope(*arguments: str) -> CompletedCommand:
+    return run_command("senoscope", *arguments)
 
 
 def database(server: Server) -> str:
