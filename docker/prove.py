@@ -286,7 +286,7 @@ def main() -> None:
     if missing or os.geteuid():
         sys.exit(f"prove.py has to be root and to find {', '.join(missing) or 'nothing more'}")
     if not (options.model / "ensemble.json").is_file():
-        sys.exit(f"{options.model} is no ensemble; `senoscope-train starter` makes one")
+        sys.exit(f"{options.model} is no ensemble; `senoscope classify` builds the starter")
     work = options.work.resolve()
     for folder in ("run", "storage"):
         (work / folder).mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import ssl
@@ -20,7 +21,6 @@ import certifi
 import pytest
 
 from support import system
-from support.locks import file_lock
 from support.scheduling import start_order
 
 if TYPE_CHECKING:
@@ -170,24 +170,20 @@ def start(miniature: Path, tmp_path: Path) -> Iterator[Callable[..., ServerThrea
 
 
 @pytest.fixture(scope="session")
-def starter_ensemble(request: pytest.FixtureRequest) -> Path:
-    """Folder of the starter ensemble with the seven real networks; Keras' weights lie in ``../keras``.
+def starter_ensemble() -> Path:
+    """Folder of the starter ensemble with the seven real networks; built once, also where several ask."""
+    from senoscope.starter import build_starter
+    from senoscope.starter.build import recipe_folder
 
-    Made once for each state of the code that makes it, then cached.
-    """
-    from senoscope_training import export_code_digest
-
-    home = ROOT / ".cache" / "networks" / export_code_digest()[:16]
-    with file_lock(home.with_suffix(".lock")):
-        if not (home / "starter" / "ensemble.json").is_file():
-            _make_starter(home, request.config)
-    return home / "starter"
+    digest = hashlib.sha256((recipe_folder() / "ensemble.json").read_bytes()).hexdigest()
+    return build_starter(ROOT / ".cache" / f"starter-{digest[:16]}")
 
 
-def _make_starter(home: Path, config: pytest.Config) -> None:
-    command = [sys.executable, "-m", "senoscope_training.cli", "starter", "--weights", "random"]
-    command += ["--models-dir", str(home), "--keep-keras", str(home / "keras")]
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        print("\nmaking the seven networks for the tests, once; this takes some minutes", flush=True)
-        subprocess.run(command, check=True)
+@pytest.fixture(scope="session")
+def starter_made_anew(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with ``recipe``, made anew by way of Keras, and ``keras``, Keras' weights; takes minutes."""
+    home = tmp_path_factory.mktemp("anew")
+    command = [sys.executable, "-m", "senoscope_training.cli", "starter", "--recipe", str(home / "recipe")]
+    command += ["--keep-keras", str(home / "keras")]
+    subprocess.run(command, check=True)
+    return home

@@ -27,6 +27,7 @@ DEFAULT_STREAM: Final = "tcp://127.0.0.1:5555"
 DEFAULT_RESULTS: Final = "tcp://127.0.0.1:5556"
 
 _FAILURE = 1
+_FRAMES_WAITING: Final = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +100,13 @@ def command_parser() -> argparse.ArgumentParser:
     publish.add_argument("--instrument", default="simulator", help="name (default: %(default)s)")
     publish.add_argument("--series", default="simulated", help="name of the series (default: %(default)s)")
     publish.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="default: %(default)s")
+    publish.add_argument(
+        "--keep-up",
+        metavar="URL",
+        help="of the service: wait before a frame while others wait there, so that none is dropped; "
+        "--rate is a maximum then",
+    )
+    _add_api_key(publish)
     publish.add_argument(
         "--frames", type=_count, metavar="N", help="stop after N; synthetic: never, if absent"
     )
@@ -217,12 +225,21 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
                 file=sys.stderr,
             )
             return _FAILURE
-        summary = run(publisher, source, options.rate, series_id=options.series, stop=stop)
+        may_send = _keeping_up(options.keep_up, options.api_key) if options.keep_up else None
+        summary = run(publisher, source, options.rate, series_id=options.series, stop=stop, may_send=may_send)
     if options.json:
         print(json.dumps({**asdict(summary), "series_uid": str(summary.series_uid)}))
     else:
         print(f"{summary.sent} frames sent in {summary.seconds:.1f} s, {summary.late} of them late")
     return 0
+
+
+def _keeping_up(url: str, api_key: str | None) -> Callable[[], bool]:
+    """Whether so few frames wait at a service that one more delays none by much."""
+    from senoscope_client.http import Client
+
+    client = Client(url, api_key=api_key)
+    return lambda: int(client.stream()["live"]["waiting"]) <= _FRAMES_WAITING
 
 
 def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

@@ -17,6 +17,7 @@ from senoscope_client.synthetic import HEIGHT, PIXEL_SIZE_UM, WIDTH, synthesize
 from senoscope_client.wire import Index, Mosaic, Position
 
 _SLICE_S: Final = 0.1
+_ASK_AGAIN_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +145,7 @@ def run(
     stop: threading.Event | None = None,
     ahead: int = 16,
     on_frame: Callable[[int], None] | None = None,
+    may_send: Callable[[], bool] | None = None,
 ) -> ScanSummary:
     """Send a source's fields of view as one series, and return when it is over.
 
@@ -165,7 +167,9 @@ def run(
     ahead : int
         How many fields of view may wait to be sent; half of them are there before the first one is.
     on_frame : callable, optional
-        Told each frame's number when it is out.
+        Called with each frame's number when it is sent.
+    may_send : callable, optional
+        Called before each frame, again and again until it returns True; the rate is a maximum then.
 
     Raises
     ------
@@ -188,6 +192,8 @@ def run(
                 # In slices, because Windows delivers no Ctrl-C during a wait.
                 while (wait_s := due_s - time.perf_counter()) > 0 and not stop.wait(min(wait_s, _SLICE_S)):
                     pass
+                while may_send is not None and not stop.is_set() and not may_send():
+                    stop.wait(_ASK_AGAIN_S)
                 if stop.is_set():
                     break
                 frame = publisher.publish(

@@ -14,7 +14,6 @@ from senoscope.decisions.decider import Decider, DecisionSink
 from senoscope.decisions.rules import read_rules
 from senoscope.delivery import Delivery, Sink
 from senoscope.engine import Ensemble
-from senoscope.engine.locations import find_ensemble
 from senoscope.fov import Fov
 from senoscope.lanes import Stack
 from senoscope.loaded import Loaded
@@ -32,6 +31,7 @@ from senoscope.scheduler import Scheduler
 from senoscope.series import Series
 from senoscope.settings import Settings
 from senoscope.stagemap import StageMaps
+from senoscope.starter import locate_ensemble
 from senoscope.threads import WatchedThread
 from senoscope.tracing import open_traces
 from senoscope_client.curve import CurveClient
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from senoscope.archive import Archive
 
 _log = structlog.get_logger(__name__)
+_LOADING = "the ensemble is being loaded, verified and warmed up"
 
 
 class Service:
@@ -106,6 +107,7 @@ class Service:
         self._closing = False
         self._assembling = threading.Lock()
         self._failure: str | None = None
+        self._loading = _LOADING
         self._falling_back = threading.Event()
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self.registry.register(ServiceState(self))
@@ -192,7 +194,7 @@ class Service:
         if self._closing:
             return "the service is stopping"
         if not self._ready.is_set():
-            return "the ensemble is being loaded, verified and warmed up"
+            return self._loading
         parts = (self._scheduler, self._delivery, self._receiver)
         watched = [
             *(part.thread for part in parts if part),
@@ -344,7 +346,8 @@ class Service:
                 self._on_failure(error)
 
     def _open(self) -> None:
-        directory = find_ensemble(self.settings.model, self.settings.models_dir)
+        directory = locate_ensemble(self.settings.model, self.settings.models_dir, self._building)
+        self._loading = _LOADING
         _log.info("loading ensemble", path=str(directory))
         ensemble = load_ensemble(directory, self.settings)
         with self._assembling:
@@ -352,6 +355,10 @@ class Service:
                 ensemble.close()
             else:
                 self._assemble(ensemble)
+
+    def _building(self, notice: str) -> None:
+        _log.warning(notice)
+        self._loading = "the starter ensemble is being built"
 
     def _assemble(self, ensemble: Ensemble) -> None:
         settings = self.settings

@@ -125,6 +125,31 @@ def test_frames_are_due_at_the_rate():
     assert summary.seconds >= 0.199  # never faster; how much slower is up to the machine
 
 
+def test_a_frame_waits_until_it_may_be_sent():
+    asked: list[int] = []
+
+    def may_send() -> bool:
+        asked.append(len(sent))
+        return len(asked) % 3 == 0
+
+    sent: list[int] = []
+    with FramePublisher(ANYWHERE, "nlo-1") as publisher:
+        summary = run(publisher, Frames(4), 1000, on_frame=sent.append, may_send=may_send)
+    assert summary.completed
+    assert asked == [frame for frame in range(4) for _ in range(3)]
+
+
+def test_a_scan_that_waits_to_send_can_be_stopped():
+    stop = threading.Event()
+
+    def may_send() -> bool:
+        stop.set()
+        return False
+
+    with FramePublisher(ANYWHERE, "nlo-1") as publisher:
+        assert run(publisher, Frames(None), 1000, stop=stop, may_send=may_send).sent == 0
+
+
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
 def test_a_rate_must_be_positive(rate):
     with FramePublisher(ANYWHERE, "sim") as publisher, pytest.raises(ValueError, match="rate"):

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from senoscope_training.architectures import register
+from support.tiny_backbone import TINY
+
+register(TINY)
+
 
 @pytest.fixture(scope="session")
 def tensorflow():

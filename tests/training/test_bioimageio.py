@@ -185,6 +185,7 @@ def test_what_is_not_installed_is_named(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 @pytest.mark.networks
 @pytest.mark.timeout(1200)
 def test_bioimage_io_accepts_the_seven_networks(starter_ensemble, tmp_path):

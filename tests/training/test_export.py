@@ -12,55 +12,10 @@ from senoscope_training.export import export_network
 from senoscope_training.graph import Head, read_head, replace_head
 from senoscope_training.parity import scale_to_bytes
 from senoscope_training.simplify import histogram
+from support.tiny_backbone import HEIGHT, WIDTH, tiny_backbone
 
-HEIGHT, WIDTH = 45, 61
 LOW = np.array([10, 0, 100.5], np.float32)
 HIGH = np.array([900, 37, 2047], np.float32)
-
-
-def tiny_backbone(seed: int = 0, padding: str = "same"):
-    """A small convolutional network with every construct that the seven have."""
-    import keras
-    from keras import layers
-
-    keras.utils.set_random_seed(seed)
-    rng = np.random.default_rng(seed)
-
-    def norm(x):
-        layer = layers.BatchNormalization()
-        x = layer(x)
-        channels = x.shape[-1]
-        layer.set_weights(
-            [
-                rng.uniform(0.5, 1.5, channels),
-                rng.normal(0, 0.2, channels),
-                rng.normal(0, 0.2, channels),
-                rng.uniform(0.5, 1.5, channels),
-            ]
-        )
-        return x
-
-    image = layers.Input((HEIGHT, WIDTH, 3))
-    x = layers.Conv2D(8, 3, strides=2, padding=padding, use_bias=False)(image)
-    x = layers.ReLU(6.0)(norm(x))
-    # Padding of its own, then a depthwise convolution and its batch norm, as in MobileNet.
-    x = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)
-    x = layers.DepthwiseConv2D(3, strides=2, padding="valid", use_bias=False)(x)
-    x = layers.ReLU(6.0)(norm(x))
-    # Concatenation, then a batch norm that no convolution precedes, as in DenseNet.
-    x = layers.Concatenate()([x, layers.Conv2D(8, 1)(x)])
-    x = layers.Activation("relu")(norm(x))
-    # Squeeze and excite with swish, as in EfficientNet.
-    squeezed = layers.GlobalAveragePooling2D()(x)
-    squeezed = layers.Reshape((1, 1, 16))(squeezed)
-    squeezed = layers.Conv2D(4, 1, activation="swish")(squeezed)
-    x = layers.Multiply()([x, layers.Conv2D(16, 1, activation="sigmoid")(squeezed)])
-    # Zero padding before a max pooling, as in ResNet and DenseNet.
-    x = layers.Activation("relu")(norm(layers.Conv2D(16, 1, use_bias=False)(x)))
-    x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
-    branch = norm(layers.SeparableConv2D(16, 3, padding="same", use_bias=False)(x))
-    x = layers.Activation("relu")(layers.Add()([x, branch]))
-    return keras.Model(image, layers.AveragePooling2D(3, strides=1, padding="same")(x), name="tiny")
 
 
 def run(model: onnx.ModelProto, image: np.ndarray, *outputs: str) -> list[np.ndarray]:

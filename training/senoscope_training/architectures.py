@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -35,85 +36,133 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One of the seven networks.
+    """A backbone: everything about it that training, export and reports need.
 
     Attributes
     ----------
     name : str
-        As in the manifest and in file names.
-    keras_name : str
-        Of the builder in ``keras.applications``.
+        As in configurations, in the manifest and in file names.
+    title : str
+        In tables and figures.
+    builder : str
+        ``module:function`` that takes the keyword arguments of the builders in ``keras.applications``
+        (``include_top``, ``weights``, ``input_shape``) and returns a Keras model without classifier.
     preprocess : {"tf", "torch", "caffe"}
         The mode of Keras' ``preprocess_input``, or, for EfficientNet, what its own first layers amount to.
+    cost : float
+        Relative time to convert it, measured; the longest go first where several run side by side.
+    smallest_edge : int
+        Rows and columns that it takes at least.
     notop_file, notop_md5 : str
         Keras' published weight file without the classifier, and the MD5 that Keras publishes with it
         (empty where it publishes none).
-    cost : float
-        Relative time to convert it, measured; the longest go first where several run side by side.
     """
 
     name: str
-    keras_name: str
+    title: str
+    builder: str
     preprocess: PreprocessMode
-    notop_file: str
-    notop_md5: str
     cost: float
+    smallest_edge: int = 32
+    notop_file: str = ""
+    notop_md5: str = ""
+
+    @property
+    def dotted(self) -> str:
+        """The builder as Python would name it."""
+        return self.builder.replace(":", ".")
+
+    def build(self, height: int, width: int, weights: str | None = None) -> Any:
+        """Call the builder."""
+        module, _, function = self.builder.partition(":")
+        builder: Callable[..., Any] = getattr(import_module(module), function)
+        return builder(include_top=False, weights=weights, input_shape=(height, width, 3))
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    architecture.name: architecture
-    for architecture in (
-        Architecture(
-            "inception_v3",
-            "InceptionV3",
-            "tf",
-            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            "bcbd6486424b2319ff4ef7d526e38f63",
-            11,
-        ),
-        Architecture(
-            "efficientnet_b4",
-            "EfficientNetB4",
-            "torch",
-            "efficientnetb4_notop.h5",
-            "ebc24e6d6c33eaebbd558eafbeedf1ba",
-            24,
-        ),
-        Architecture(
-            "densenet121",
-            "DenseNet121",
-            "torch",
-            "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            "30ee3e1110167f948a6b9946edeeb738",
-            13,
-        ),
-        Architecture(
-            "resnet50",
-            "ResNet50",
-            "caffe",
-            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            "4d473c1dd8becc155b73f8504c6f6626",
-            11,
-        ),
-        Architecture("mobilenet", "MobileNet", "tf", "mobilenet_1_0_224_tf_no_top.h5", "", 4),
-        Architecture(
-            "xception",
-            "Xception",
-            "tf",
-            "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            "b0042744bf5b25fce3cb969f33bebb97",
-            11,
-        ),
-        Architecture(
-            "inception_resnet_v2",
-            "InceptionResNetV2",
-            "tf",
-            "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            "d19885ff4a710c122648d3b5c3b684e4",
-            38,
-        ),
-    )
-}
+PAPER_ARCHITECTURES: tuple[Architecture, ...] = (
+    Architecture(
+        "inception_v3",
+        "InceptionV3",
+        "keras.applications:InceptionV3",
+        "tf",
+        cost=11,
+        smallest_edge=75,
+        notop_file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        notop_md5="bcbd6486424b2319ff4ef7d526e38f63",
+    ),
+    Architecture(
+        "efficientnet_b4",
+        "EfficientNetB4",
+        "keras.applications:EfficientNetB4",
+        "torch",
+        cost=24,
+        notop_file="efficientnetb4_notop.h5",
+        notop_md5="ebc24e6d6c33eaebbd558eafbeedf1ba",
+    ),
+    Architecture(
+        "densenet121",
+        "DenseNet121",
+        "keras.applications:DenseNet121",
+        "torch",
+        cost=13,
+        notop_file="densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        notop_md5="30ee3e1110167f948a6b9946edeeb738",
+    ),
+    Architecture(
+        "resnet50",
+        "ResNet50",
+        "keras.applications:ResNet50",
+        "caffe",
+        cost=11,
+        notop_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        notop_md5="4d473c1dd8becc155b73f8504c6f6626",
+    ),
+    Architecture(
+        "mobilenet",
+        "MobileNet",
+        "keras.applications:MobileNet",
+        "tf",
+        cost=4,
+        notop_file="mobilenet_1_0_224_tf_no_top.h5",
+    ),
+    Architecture(
+        "xception",
+        "Xception",
+        "keras.applications:Xception",
+        "tf",
+        cost=11,
+        smallest_edge=75,
+        notop_file="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        notop_md5="b0042744bf5b25fce3cb969f33bebb97",
+    ),
+    Architecture(
+        "inception_resnet_v2",
+        "InceptionResNetV2",
+        "keras.applications:InceptionResNetV2",
+        "tf",
+        cost=38,
+        smallest_edge=75,
+        notop_file="inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        notop_md5="d19885ff4a710c122648d3b5c3b684e4",
+    ),
+)
+"""The seven of the paper, in the order in which an ensemble lists them."""
+
+ARCHITECTURES: dict[str, Architecture] = {one.name: one for one in PAPER_ARCHITECTURES}
+"""All that a configuration may name; see :func:`register`."""
+
+
+def register(architecture: Architecture) -> None:
+    """Make an architecture known to this process, and to the worker processes that it starts.
+
+    Raises
+    ------
+    ValueError
+        If another one has its name.
+    """
+    known = ARCHITECTURES.setdefault(architecture.name, architecture)
+    if known != architecture:
+        raise ValueError(f"there is another architecture called {architecture.name}: {known.builder}")
 
 
 def preprocessing(mode: PreprocessMode) -> Preprocessing:
@@ -133,10 +182,7 @@ def build_application(name: str, height: int = 250, width: int = 300) -> Any:
     Its weights are those of Keras' ``notop`` files, so it is what is loaded and saved. EfficientNet's
     first layers are in it; :func:`backbone_of` takes them off.
     """
-    import keras
-
-    builder: Callable[..., Any] = getattr(keras.applications, ARCHITECTURES[name].keras_name)
-    model = builder(include_top=False, weights=None, input_shape=(height, width, 3))
+    model = ARCHITECTURES[name].build(height, width)
     if name == "efficientnet_b4":
         # What Keras' file holds, so that files of random and of trained weights mean the same. The file
         # calls the standard deviation a variance; see the comment in Keras' efficientnet module.

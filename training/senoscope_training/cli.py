@@ -86,7 +86,16 @@ def starter(
     keep_keras: Annotated[
         Path | None, typer.Option(file_okay=False, help="Keep Keras' weights and heads in this folder.")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace an ensemble of that name.")] = False,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            help="Make the recipe that `senoscope` builds its starter ensemble from in this folder, and no "
+            "ensemble.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
     json_progress: Annotated[
         bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
     ] = False,
@@ -96,12 +105,13 @@ def starter(
     It is for demonstrations and tests, not for science. It takes a few minutes and no network.
     """
     from senoscope.engine.locations import default_models_dir
-    from senoscope_training.architectures import ARCHITECTURES
     from senoscope_training.head import DeadHeadError
     from senoscope_training.parity import ParityError
     from senoscope_training.pool import WorkerDied
     from senoscope_training.progress import JsonReporter, TextReporter
-    from senoscope_training.starter import StarterError, StarterOptions, make_starter
+    from senoscope_training.starter import StarterError, StarterOptions, make_recipe, make_starter
+    from senoscope_training.starter_recipe import RecipeError
+    from senoscope_training.systems import NETWORKS
     from senoscope_training.weights import WeightsError
 
     options = StarterOptions(
@@ -113,11 +123,14 @@ def starter(
         keras_dir=keep_keras,
         force=force,
     )
-    reporter = JsonReporter() if json_progress else TextReporter(tuple(ARCHITECTURES))
+    reporter = JsonReporter() if json_progress else TextReporter(NETWORKS)
     try:
         with reporter as tell:
-            made = make_starter(models_dir or default_models_dir(), options, tell)
-    except (StarterError, WorkerDied, WeightsError, ParityError, DeadHeadError) as error:
+            if recipe is not None:
+                made = make_recipe(recipe, options, tell)
+            else:
+                made = make_starter(models_dir or default_models_dir(), options, tell)
+    except (StarterError, RecipeError, WorkerDied, WeightsError, ParityError, DeadHeadError) as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted; nothing was left behind", 130)

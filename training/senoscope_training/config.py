@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from senoscope_training.architectures import ARCHITECTURES
 from senoscope_training.systems import NETWORKS, SYSTEMS, NetworkName, SystemName
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -239,9 +240,10 @@ class Config(_Model):
         if self.split.groups and self.split.by != "leave-one-group-out":
             raise ValueError("split.groups is for split.by: leave-one-group-out")
         smallest = min(self.input.height, self.input.width)
-        needs_75 = {"inception_v3", "inception_resnet_v2", "xception"} & set(self.networks)
-        if smallest < 75 and needs_75 and set(self.systems) != {"scratch"}:
-            raise ValueError(f"{self.input.height}x{self.input.width}: {', '.join(sorted(needs_75))} need 75")
+        needs = {name: ARCHITECTURES[name].smallest_edge for name in self.networks}
+        larger = [f"{name} needs {edge}" for name, edge in sorted(needs.items()) if edge > smallest]
+        if larger and set(self.systems) != {"scratch"}:
+            raise ValueError(f"{self.input.height}x{self.input.width}: {', '.join(larger)}")
         return self
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,8 @@ def evaluate(
     from rich.table import Table
 
     from senoscope.engine import DeviceError, EnsembleError
-    from senoscope.engine.locations import default_models_dir, find_ensemble
+    from senoscope.engine.locations import default_models_dir
+    from senoscope.starter import locate_ensemble
     from senoscope_training.config import DataConfig
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.dataset.pixels import SIZE_REMEDY
@@ -56,7 +58,7 @@ def evaluate(
     from senoscope_training.progress import TextReporter
 
     try:
-        folder = find_ensemble(model, models_dir or default_models_dir())
+        folder = locate_ensemble(model, models_dir or default_models_dir(), partial(print, file=sys.stderr))
         config = DataConfig(path=data, fit=fit.value, grey="repeat" if grey else "refuse")
         console = Console(stderr=True)
         with TextReporter((folder.name,), console) as report:

@@ -28,7 +28,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from senoscope_training.config import Config
-from senoscope_training.systems import TITLES
+from senoscope_training.systems import in_table_order
 
 CONFIG_NAME = "config.yaml"
 PROVENANCE_NAME = "provenance.json"
@@ -81,7 +81,7 @@ class Prediction:
     Attributes
     ----------
     system : str
-        A key of `systems.TITLES`: a system, or a single network.
+        A key of `systems.titles()`: a system, or a single network.
     files : tuple of str
     truth : bool array [N]
     score : float64 array [N]
@@ -235,7 +235,7 @@ def _combine(config: Config, fold: str, run: int, done: dict[str, UnitResult]) -
                 _prediction(fold, run, member.network, member, np.array(member.score, np.float64))
                 for member in members
             ]
-    order = list(TITLES)
+    order = in_table_order({prediction.system for prediction in combined})
     return sorted(combined, key=lambda prediction: order.index(prediction.system))
 
 

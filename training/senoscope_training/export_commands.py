@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,8 @@ def export(
 ) -> None:
     """Make an ensemble that the service loads from a run of an experiment, or a package of an ensemble."""
     from senoscope.engine.errors import EnsembleError
-    from senoscope.engine.locations import default_models_dir, find_ensemble
+    from senoscope.engine.locations import default_models_dir
+    from senoscope.starter import locate_ensemble
     from senoscope_training.bioimageio.package import PackageError, check_target, write_package
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.experiment import ExperimentError
@@ -74,6 +76,7 @@ def export(
         **given,
     )
     models = models_dir or default_models_dir()
+    announce = partial(print, file=sys.stderr)
     made: list[Path] = []
     try:
         if bioimageio is not None:
@@ -82,7 +85,7 @@ def export(
             if experiment is not None:
                 made.append(export_experiment(experiment, models, options, report))
             if bioimageio is not None:
-                folder = made[0] if made else find_ensemble(str(ensemble), models)
+                folder = made[0] if made else locate_ensemble(str(ensemble), models, announce)
                 made.append(write_package(folder, bioimageio, force=force, report=report))
     except (
         *(ExperimentError, DataSetError, ParityError, WorkerDied),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from senoscope.engine.manifest import Network
 from senoscope_training.pool import tell
@@ -37,6 +40,8 @@ class NetworkJob:
         exported network is compared on.
     vectors : tuple of int
         Which held-out FOVs become test vectors; they are among the first ``parity_fovs``.
+    recipe_dir : Path, optional
+        Where to write the network's recipe; its file is then what the recipe rebuilds.
     """
 
     name: str
@@ -54,6 +59,7 @@ class NetworkJob:
     vectors: tuple[int, ...]
     threads: int
     keras_dir: Path | None
+    recipe_dir: Path | None
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,12 @@ def run_job(job: NetworkJob) -> NetworkResult:
     from senoscope_training import parity
     from senoscope_training.architectures import ARCHITECTURES, backbone_of, preprocessing
     from senoscope_training.export import export_network
+    from senoscope_training.graph import save
     from senoscope_training.head import VALIDATION_FRACTION, stratified_split, train_head
     from senoscope_training.learning.images import FeatureExamples
     from senoscope_training.publish import publish
-    from senoscope_training.random_weights import estimate_batch_norm, smooth_random_kernels
+    from senoscope_training.random_weights import draw_kernels, estimate_batch_norm, kernel_slots
+    from senoscope_training.starter_recipe import Distillation, Source
     from senoscope_training.weights import describe_weights, load_application
 
     keras.backend.clear_session()
@@ -105,7 +113,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
     _tell("weights", job.name, job.plan.words)
     application = load_application(job.name, job.plan, job.seed, height, width)
     if job.plan.random:
-        smooth_random_kernels(job.name, application)
+        draw_kernels(job.name, application, job.seed)
         sample = train[: job.batch_norm_fovs]
         estimate_batch_norm(job.name, application, parity.keras_input(job.name, sample, job.low, job.high))
     weights = describe_weights(job.name, application, job.plan)
@@ -113,6 +121,13 @@ def run_job(job: NetworkJob) -> NetworkResult:
 
     _tell("export", job.name)
     exported = export_network(backbone, preprocessing(ARCHITECTURES[job.name].preprocess))
+    write: Callable[[onnx.ModelProto, Path], None] = save
+    if job.recipe_dir is not None:
+        sources = [
+            Source(slot.index, slot.shape, slot.smooth) for slot in kernel_slots(job.name, application)
+        ]
+        distilled = Distillation(exported.model, job.name, job.seed, sources)
+        write = partial(distilled.save, recipe=job.recipe_dir / f"{job.name}.zip")
 
     _tell("features", job.name, f"{len(train)} FOVs")
     features = _run_all(exported.model.SerializeToString(), "features", train, job)
@@ -146,6 +161,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
             "head_attempts": float(trained.attempts),
         },
         threads=job.threads,
+        write=write,
     )
     if job.keras_dir is not None:
         _keep_keras(job, application, trained.head)

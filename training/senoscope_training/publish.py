@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from senoscope.engine.manifest import (
     BackboneWeights,
@@ -59,6 +61,7 @@ def publish(
     seed: int,
     metrics: dict[str, float],
     threads: int,
+    write: Callable[[onnx.ModelProto, Path], None] = save,
 ) -> Published:
     """Put the head into an exported backbone, save it as ``<name>.onnx``, and compare it with Keras.
 
@@ -66,6 +69,8 @@ def publish(
     ----------
     sample : array [N, C, H, W]
         FOVs to compare on, raw counts.
+    write : callable
+        Writes the network's file.
 
     Raises
     ------
@@ -74,13 +79,13 @@ def publish(
     """
     replace_head(exported.model, head)
     path = directory / f"{name}.onnx"
-    save(exported.model, path)
+    write(exported.model, path)
     reference = parity.keras_answers(name, backbone, head, sample, low, high)
     report = parity.compare(parity.onnx_answers(path, sample, low, high, threads), reference)
     report.require(name)
     network = Network(
         name=name,
-        architecture=f"keras.applications.{ARCHITECTURES[name].keras_name}",
+        architecture=ARCHITECTURES[name].dotted,
         opset=OPSET,
         gradcam_grid=exported.gradcam_grid,
         feature_size=exported.feature_size,

@@ -3,46 +3,102 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from senoscope.starter.kernels import Shape, random_kernel
 from senoscope_training.architectures import backbone_of
 
 _BETA = 2.0
 _BRANCH_GAMMA = 0.2
 
 
-def smooth_random_kernels(name: str, application: Any) -> None:
-    """Make the random kernels of a network smooth in space, keeping the random mixing of their channels.
+@dataclass(frozen=True)
+class KernelSlot:
+    """A convolution kernel of a Keras model, and how a random one is drawn.
+
+    Attributes
+    ----------
+    index : int
+        Of the kernel among those of its model, in Keras' order of layers.
+    weight : keras.Variable
+    shape : tuple of int
+        Output channels, input channels, rows, columns, as in ONNX.
+    depthwise : bool
+        One input channel for each output channel.
+    smooth : bool
+        See :func:`senoscope.starter.kernels.random_kernel`.
+    amplitude : float
+        Of the uniform distribution that the taps are drawn from.
+    """
+
+    index: int
+    weight: Any
+    shape: Shape
+    depthwise: bool
+    smooth: bool
+    amplitude: float
+
+    def assign(self, kernel: npt.NDArray[np.float32]) -> None:
+        """Set the weight to a kernel of ONNX's layout."""
+        self.weight.assign(kernel.transpose((2, 3, 0, 1) if self.depthwise else (2, 3, 1, 0)))
+
+
+def kernel_slots(name: str, application: Any) -> list[KernelSlot]:
+    """The convolution kernels of a ``keras.applications`` model.
 
     Independent random taps pass noise as well as structure, and every stride folds the noise into what is
     left, so that a deep random network hardly sees how bright or how large a cell is. Trained networks
     prefer low frequencies; a binomial window gives random ones the same preference.
 
     In EfficientNet only kernels with a stride are smoothed: its 32 depthwise convolutions, many of them
-    5x5, would otherwise leave little but the edges of the image, with few digits (measured: three times
-    the rounding error).
+    5x5, would otherwise leave little but the edges of the image, with few digits (measured: three times the
+    rounding error).
     """
+    slots: list[KernelSlot] = []
     for layer in application._flatten_layers():
-        if hasattr(layer, "layers") or (name == "efficientnet_b4" and _stride(layer) == 1):
+        if hasattr(layer, "layers"):
             continue
         for weight in layer.weights:
-            if len(weight.shape) != 4 or max(weight.shape[:2]) == 1:
+            if len(weight.shape) != 4:
                 continue
-            window = np.outer(*(_binomial(size) for size in weight.shape[:2]))
-            taps = np.asarray(weight.numpy().sum(axis=(0, 1), keepdims=True))
-            weight.assign((window[:, :, None, None] * taps).astype(np.float32))
+            rows, columns, first, second = (int(size) for size in weight.shape)
+            depthwise = "depthwise" in weight.path.rpartition("/")[2] or _is_depthwise(layer)
+            smooth = max(rows, columns) > 1 and not (name == "efficientnet_b4" and _stride(layer) == 1)
+            # The variance of what Keras would draw, of the sum over the window where that is drawn.
+            variance = 2 / (rows * columns * (second if name == "efficientnet_b4" else first + second))
+            taps = rows * columns if smooth else 1
+            slots.append(
+                KernelSlot(
+                    index=len(slots),
+                    weight=weight,
+                    shape=(first, 1, rows, columns) if depthwise else (second, first, rows, columns),
+                    depthwise=depthwise,
+                    smooth=smooth,
+                    amplitude=math.sqrt(3 * taps * variance),
+                )
+            )
+    return slots
+
+
+def draw_kernels(name: str, application: Any, seed: int) -> None:
+    """Draw every convolution kernel of a model, by the function that the starter's recipe is rebuilt with."""
+    for slot in kernel_slots(name, application):
+        scale = np.full(slot.shape[0], slot.amplitude, np.float32)
+        slot.assign(random_kernel(seed, name, slot.index, slot.shape, scale, smooth=slot.smooth))
+
+
+def _is_depthwise(layer: Any) -> bool:
+    import keras
+
+    return isinstance(layer, keras.layers.DepthwiseConv2D)
 
 
 def _stride(layer: Any) -> int:
     return int(max(getattr(layer, "strides", (1,))))
-
-
-def _binomial(size: int) -> npt.NDArray[np.float64]:
-    taps = np.array([math.comb(size - 1, k) for k in range(size)], np.float64)
-    return np.asarray(taps / taps.sum())
 
 
 def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[np.float32]) -> None:

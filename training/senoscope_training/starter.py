@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from senoscope.engine.manifest import (
     Training,
 )
 from senoscope.engine.sessions import usable_cores
+from senoscope.starter.recipe import VECTORS_NAME, write_zip
 from senoscope_client.synthetic import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
 from senoscope_training.architectures import ARCHITECTURES
 from senoscope_training.config import FrozenPhase, HeadConfig
@@ -33,6 +35,7 @@ from senoscope_training.pool import run_jobs
 from senoscope_training.progress import Progress, Report, silent
 from senoscope_training.publish import put_in_place, write_test_vector
 from senoscope_training.runtime import start_tensorflow
+from senoscope_training.systems import NETWORKS
 from senoscope_training.versions import software_versions
 from senoscope_training.weights import WeightsOption, WeightsPlan, plan_weights
 
@@ -95,13 +98,52 @@ def make_starter(models_dir: Path, options: StarterOptions, report: Report = sil
     target = models_dir / options.name
     if target.exists() and not options.force:
         raise StarterError(f"{target} exists; --force replaces it")
-    plan = plan_weights(options.weights, options.weights_dir, tuple(ARCHITECTURES))
-    models_dir.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{options.name}-", dir=models_dir))
+    return _make(target, options, report, lambda build: build)
+
+
+def make_recipe(target: Path, options: StarterOptions, report: Report = silent) -> Path:
+    """Make the recipe of a starter ensemble with random backbones, and return its folder, ``target``.
+
+    The networks are converted from Keras, taken apart, rebuilt from the recipe, and compared with Keras as
+    rebuilt.
+
+    Raises
+    ------
+    StarterError
+        If ``target`` exists (without ``force``), or the options ask for other weights than random ones.
+    RecipeError
+        If a network cannot be rebuilt from drawn kernels.
+    WorkerDied, ParityError, DeadHeadError
+        As for :func:`make_starter`.
+    """
+    if target.exists() and not options.force:
+        raise StarterError(f"{target} exists; --force replaces it")
+    if options.weights == "imagenet" or options.weights_dir is not None:
+        raise StarterError("a recipe is for random weights: leave --weights and --weights-dir away")
+    return _make(target, replace(options, weights="random"), report, _write_recipe)
+
+
+def _write_recipe(build: Path) -> Path:
+    """Complete the recipe of a finished ensemble with what is copied from it, and return its folder."""
+    recipe = build.parent / "recipe"
+    shutil.copyfile(build / MANIFEST_NAME, recipe / MANIFEST_NAME)
+    vectors = sorted(build.glob("*.npy"))
+    write_zip(recipe / VECTORS_NAME, {path.name: path.read_bytes() for path in vectors})
+    return recipe
+
+
+def _make(target: Path, options: StarterOptions, report: Report, finish: Callable[[Path], Path]) -> Path:
+    """Make an ensemble in a temporary folder, and what ``finish`` makes of it at ``target``."""
+    with_recipe = finish is _write_recipe
+    plan = plan_weights(options.weights, options.weights_dir, NETWORKS)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         build, data = temporary / "ensemble", temporary / "data"
-        build.mkdir()
-        data.mkdir()
+        recipe = temporary / "recipe" if with_recipe else None
+        for folder in (build, data, recipe):
+            if folder is not None:
+                folder.mkdir()
         report(Progress("synthetic FOVs", detail=f"{options.train_fovs} + {options.held_out_fovs} held out"))
         train = synthetic_fovs(options.seed, 0, options.train_fovs, HEIGHT, WIDTH)
         held_out = synthetic_fovs(options.seed, options.train_fovs, options.held_out_fovs, HEIGHT, WIDTH)
@@ -109,14 +151,14 @@ def make_starter(models_dir: Path, options: StarterOptions, report: Report = sil
         np.save(data / "train.npy", train.pixels)
         np.save(data / "held_out.npy", held_out.pixels)
         report(Progress("networks", detail=plan.words))
-        jobs = _plan_jobs(build, data, train, held_out, low, high, plan, options)
+        jobs = _plan_jobs(build, data, train, held_out, low, high, plan, options, recipe)
         start = partial(start_tensorflow, jobs[0].threads)
         made = run_jobs(run_job, jobs, _side_by_side(options), start, report)
         results = {job.name: result for job, result in zip(jobs, made, strict=True)}
         report(Progress("manifest"))
         manifest = _manifest(build, train, held_out, low, high, plan, options, results)
         (build / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
-        put_in_place(build, target, temporary / "old", options.force)
+        put_in_place(finish(build), target, temporary / "old", options.force)
     except FileExistsError as error:
         raise StarterError(str(error)) from error
     finally:
@@ -140,10 +182,11 @@ def _plan_jobs(
     high: npt.NDArray[np.float32],
     plan: WeightsPlan,
     options: StarterOptions,
+    recipe_dir: Path | None,
 ) -> list[NetworkJob]:
     cores = usable_cores()
     side_by_side = _side_by_side(options)
-    names = list(ARCHITECTURES)
+    names = list(NETWORKS)
     seeds = np.random.SeedSequence(options.seed).generate_state(len(names))
     return [
         NetworkJob(
@@ -162,13 +205,14 @@ def _plan_jobs(
             vectors=_vectors(),
             threads=max(1, cores // side_by_side),
             keras_dir=options.keras_dir,
+            recipe_dir=recipe_dir,
         )
         for name in sorted(names, key=lambda name: -ARCHITECTURES[name].cost)
     ]
 
 
 def _side_by_side(options: StarterOptions) -> int:
-    return options.jobs or min(_MAX_JOBS, usable_cores(), len(ARCHITECTURES))
+    return options.jobs or min(_MAX_JOBS, usable_cores(), len(NETWORKS))
 
 
 def _vectors() -> tuple[int, ...]:
@@ -185,14 +229,14 @@ def _manifest(
     options: StarterOptions,
     results: dict[str, NetworkResult],
 ) -> Manifest:
-    probability = np.mean([results[name].held_out for name in ARCHITECTURES], axis=0, dtype=np.float64)
+    probability = np.mean([results[name].held_out for name in NETWORKS], axis=0, dtype=np.float64)
     answers = np.asarray(probability > 0.5)
     vectors = [
         write_test_vector(
             build,
             k,
             held_out.pixels[index],
-            {name: results[name].expected[k] for name in ARCHITECTURES},
+            {name: results[name].expected[k] for name in NETWORKS},
         )
         for k, index in enumerate(_vectors())
     ]
@@ -219,7 +263,7 @@ def _manifest(
             ),
             fitted_on=f"{options.train_fovs} synthetic training FOVs",
         ),
-        networks=tuple(results[name].network for name in ARCHITECTURES),
+        networks=tuple(results[name].network for name in NETWORKS),
         training=Training(
             config={
                 "procedure": "frozen backbones, heads trained on pooled features",
@@ -234,7 +278,7 @@ def _manifest(
             split={
                 "train_fovs": options.train_fovs,
                 "held_out_fovs": options.held_out_fovs,
-                "validation": {name: results[name].validation for name in ARCHITECTURES},
+                "validation": {name: results[name].validation for name in NETWORKS},
             },
             runs=1,
             software=software_versions(),

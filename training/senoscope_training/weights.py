@@ -167,13 +167,11 @@ def load_application(name: str, plan: WeightsPlan, seed: int, height: int, width
 
 
 def _download(name: str, height: int, width: int) -> Path:
-    import keras
 
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_S)  # Keras sets none, and a dead connection would hang for ever
     try:
-        builder = getattr(keras.applications, ARCHITECTURES[name].keras_name)
-        builder(include_top=False, weights="imagenet", input_shape=(height, width, 3))
+        ARCHITECTURES[name].build(height, width, weights="imagenet")
     except Exception as error:  # Keras wraps what urllib raises in a bare Exception
         raise WeightsError(f"{name}: the download of ImageNet weights failed: {error}") from error
     finally:

@@ -41,13 +41,14 @@ def classify(
     from rich.console import Console
     from rich.progress import Progress
 
-    from senoscope.engine.locations import find_ensemble
+    from senoscope.commands.ensembles import ensemble_folder
     from senoscope.settings import Settings
     from senoscope_client.errors import SenoscopeError
 
     given = {"model": model, "models_dir": models_dir, "device": device}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    directory = find_ensemble(settings.model, settings.models_dir)
+    messages = Console(stderr=True)
+    directory = ensemble_folder(settings, messages)
 
     from senoscope.engine import Ensemble
     from senoscope.loaded import fov_spec_of
@@ -55,7 +56,6 @@ def classify(
     from senoscope_client.images import read_fovs
     from senoscope_client.tables import results_csv
 
-    messages = Console(stderr=True)
     failed = 0
     records: list[Record] = []
     with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:

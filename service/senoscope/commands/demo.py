@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -19,15 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from senoscope.command_line import exiting_on_sigterm
-from senoscope.engine.errors import EnsembleError
-from senoscope.engine.locations import find_ensemble
 from senoscope.runlog.places import default_database_url
 from senoscope_client.errors import NotReady
 
 # NumPy and the HTTP client are imported once the arguments are known to be right.
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from senoscope.live_table import DemoScore, LiveTable
     from senoscope.settings import Settings
     from senoscope_client.http import Client
@@ -75,10 +70,11 @@ def demo(
     began_s = time.perf_counter()
     http_port = _port(port)
 
+    from senoscope.commands.ensembles import ensemble_folder
     from senoscope.live_table import DemoScore, LiveTable
     from senoscope_client.http import Client
 
-    _ensure_ensemble(settings, console)
+    ensemble_folder(settings, console)
     making_s = time.perf_counter() - began_s
     frames_at, results_at = (f"tcp://127.0.0.1:{_port(0)}" for _ in range(2))
     url = f"http://127.0.0.1:{http_port}"
@@ -100,8 +96,7 @@ def demo(
         if not no_browser:
             _open_browser(url)
         publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
-        publish += _size_options(model_facts["manifest"]["input"])
-        publish += ["--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
+        publish += [*_scan_options(model_facts["manifest"]["input"], seed, frames), *_pace_options(rate, url)]
         score = DemoScore(seed)
         interrupted = False
         with (
@@ -145,34 +140,6 @@ def _open_browser(url: str) -> None:
     if sys.platform in {"win32", "darwin"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         with suppress(webbrowser.Error):
             webbrowser.open(url)
-
-
-def _ensure_ensemble(settings: Settings, console: Console) -> None:
-    try:
-        find_ensemble(settings.model, settings.models_dir)
-        return
-    except EnsembleError:
-        if settings.model != "starter":
-            raise
-    if importlib.util.find_spec("tensorflow") is None:
-        raise NotReady(
-            'there is no starter ensemble yet, and making it needs `pip install "senoscope[demo]"`'
-        )
-    console.print(
-        f"Making the starter ensemble in {settings.models_dir} (once, some minutes): seven networks, "
-        "trained on synthetic fields of view. Not for science."
-    )
-    # A process of its own: the service never imports the training stack.
-    making = [
-        sys.executable,
-        "-m",
-        "senoscope_training.cli",
-        "starter",
-        "--models-dir",
-        str(settings.models_dir),
-    ]
-    if subprocess.run(making, check=False).returncode != 0:
-        raise NotReady("the starter ensemble could not be made; the lines above tell why")
 
 
 def _port(wanted: int) -> int:
@@ -267,8 +234,14 @@ def _settings_options(settings: Settings) -> list[str]:
     return options
 
 
-def _size_options(model_input: dict[str, Any]) -> list[str]:
-    return ["--height", str(model_input["height"]), "--width", str(model_input["width"])]
+def _scan_options(model_input: dict[str, Any], seed: int, frames: int | None) -> list[str]:
+    size = ["--height", str(model_input["height"]), "--width", str(model_input["width"])]
+    return [*size, "--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
+
+
+def _pace_options(rate: float | None, url: str) -> list[str]:
+    """Without a rate that was asked for: wait for the service, for it may slow down after it was measured."""
+    return [] if rate else ["--keep-up", url]
 
 
 def _frames_sent(stream: dict[str, object]) -> int:

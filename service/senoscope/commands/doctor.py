@@ -113,10 +113,17 @@ def _gpu(settings: Settings) -> Finding:
 
 def _ensemble(settings: Settings) -> Finding:
     from senoscope.engine import Ensemble
-    from senoscope.engine.locations import find_ensemble
+    from senoscope.starter import require_ensemble
 
     try:
-        directory = find_ensemble(settings.model, settings.models_dir)
+        directory = require_ensemble(settings.model, settings.models_dir)
+        if directory is None:
+            return Finding(
+                "ensemble",
+                "note",
+                f"the starter ensemble is not in {settings.models_dir} yet; "
+                "`demo`, `serve` and `classify` build it",
+            )
         with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
             facts: dict[str, Any] = ensemble.describe()
             name = f"{ensemble.manifest.name} {ensemble.manifest.version}"

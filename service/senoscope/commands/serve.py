@@ -12,8 +12,8 @@ from senoscope.settings import Settings, settings_command
 @settings_command
 def serve(settings: Settings) -> None:
     """Subscribe to the microscope's frames, classify them, and answer over HTTP, WebSocket and ZeroMQ."""
-    from senoscope.engine.locations import find_ensemble
     from senoscope.exposure import check_exposure
+    from senoscope.starter import require_ensemble
 
     # What can be refused is refused before the service is imported.
     with _listen(settings.host, settings.port) as listener:
@@ -26,7 +26,7 @@ def serve(settings: Settings) -> None:
         scheme = "https" if settings.tls_cert else "http"
         address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         server = ServiceServer(settings, lambda: typer.echo(f"Senoscope listens on {address}", err=True))
-        find_ensemble(settings.model, settings.models_dir)
+        require_ensemble(settings.model, settings.models_dir)
         if not run_server(server, listener, warnings):
             raise typer.Exit(1)
 

@@ -43,6 +43,6 @@ def find_ensemble(model: str, models_dir: Path) -> Path:
     there = f"there are: {', '.join(present)}" if present else "there is none in that folder yet"
     raise EnsembleError(
         Path(model) if Path(model).is_dir() else named,
-        f"no ensemble here; {there}. `senoscope-train starter` makes the starter ensemble; "
-        "an ensemble is told by its name in --models-dir, or by the path of its folder",
+        f"no ensemble here; {there}. --model takes the name of an ensemble in --models-dir, or the path of "
+        "its folder; without it, the starter ensemble is built",
     )

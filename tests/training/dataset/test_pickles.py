@@ -26,9 +26,17 @@ from senoscope_training.dataset.pickles import HostilePickle, read_pickle
 MARKER = "executed"
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "i8", "f4", ">f8", "?", "U9", "S4", "f2"])
-@pytest.mark.parametrize("layout", ["C", "F", "strided", "empty", "read-only"])
+DTYPES = ("u1", "<u2", ">u2", "i8", "f4", ">f8", "?", "U9", "S4", "f2")
+LAYOUTS = ("C", "F", "strided", "empty", "read-only")
+# Each protocol with each type, the layouts by turns: every two of the three meet.
+PAIRS = [
+    (protocol, dtype, LAYOUTS[(protocol + number) % len(LAYOUTS)])
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    for number, dtype in enumerate(DTYPES)
+]
+
+
+@pytest.mark.parametrize(("protocol", "dtype", "layout"), PAIRS)
 def test_arrays_come_as_pickle_reads_them(tmp_path, protocol, dtype, layout):
     array = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5).astype(dtype)
     if layout == "F":

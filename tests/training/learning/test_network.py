@@ -1,4 +1,4 @@
-"""One network as Keras trains it, on the smallest of the seven."""
+"""One network as Keras trains it: a small one, and the smallest of the seven."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def fovs():
     return base.astype(np.uint8), labels
 
 
-@pytest.fixture(scope="module")
-def network(tensorflow, fovs):
+@pytest.fixture(scope="module", params=["tiny", pytest.param("mobilenet", marks=pytest.mark.full)])
+def network(request, tensorflow, fovs):
     from senoscope_training.learning.network import TrainableNetwork
 
-    return TrainableNetwork("mobilenet", RANDOM, 5, fovs[0][:8], HeadConfig())
+    return TrainableNetwork(request.param, RANDOM, 5, fovs[0][:8], HeadConfig())
 
 
 def augmented(network, fovs, copies=1):
@@ -102,7 +102,7 @@ def test_what_is_seen_is_what_keras_and_a_gradient_tape_say(network, fovs):
     seen = network.see(fovs[0], trained.head)
     raw = fovs[0].transpose(0, 3, 1, 2).astype(np.float32) + 0.5
     low, high = np.zeros(3, np.float32), np.full(3, 255, np.float32)
-    reference = keras_answers("mobilenet", network.backbone, trained.head, raw, low, high)
+    reference = keras_answers(network.name, network.backbone, trained.head, raw, low, high)
     np.testing.assert_allclose(seen.probability, reference.probability, atol=1e-5)
     np.testing.assert_allclose(seen.gradcam, reference.gradcam, atol=1e-4 * reference.gradcam.max())
     assert seen.gradcam.max() > 0
@@ -113,6 +113,6 @@ def test_exported_features_are_those_of_keras(network, fovs):
 
     network.reset()
     expected = network.features(fovs[0][:4])
-    extract = FrozenFeatures("mobilenet", network.backbone, threads=1)
+    extract = FrozenFeatures(network.name, network.backbone, threads=1)
     ours = np.stack([extract(image) for image in fovs[0][:4]])
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4 * expected.max())

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.architectures import ARCHITECTURES, backbone_of, preprocess
+from senoscope_training.architectures import backbone_of, preprocess
 from senoscope_training.config import HeadConfig, PhaseConfig
 from senoscope_training.graph import Head
 from senoscope_training.head import (
@@ -22,7 +22,7 @@ from senoscope_training.head import (
 )
 from senoscope_training.learning.fitting import Checkpoint, Progressed, Watch, fit, reset_optimizer
 from senoscope_training.learning.images import ImageExamples
-from senoscope_training.random_weights import estimate_batch_norm, smooth_random_kernels
+from senoscope_training.random_weights import draw_kernels, estimate_batch_norm
 from senoscope_training.weights import WeightsPlan, describe_weights, load_application
 
 Float32 = npt.NDArray[np.float32]
@@ -112,7 +112,7 @@ class TrainableNetwork:
         height, width = sample.shape[1:3]
         application = load_application(name, plan, seed, height, width)
         if plan.random:
-            smooth_random_kernels(name, application)
+            draw_kernels(name, application, seed)
             estimate_batch_norm(name, application, self.preprocess(sample.astype(np.float32)))
         self.weights = describe_weights(name, application, plan)
         self.backbone = backbone_of(name, application)
@@ -219,11 +219,6 @@ def untrained_head(size: int, config: HeadConfig, seed: int) -> TrainedHead:
     keras.utils.set_random_seed(seed)
     head = build_head(size, config)
     return TrainedHead(head.get_weights(), Standardization.identity(size), seed, 0, Progressed())
-
-
-def architecture_name(name: str) -> str:
-    """What the manifest calls an architecture."""
-    return f"keras.applications.{ARCHITECTURES[name].keras_name}"
 
 
 def _parts(count: int, size: int) -> list[npt.NDArray[np.int64]]:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from senoscope_training.experiment import Experiment, History, Prediction
 from senoscope_training.report.metrics import MetricError, auc, confusion, reliability, roc
 from senoscope_training.report.tables import NAMES, Row
-from senoscope_training.systems import TITLES
+from senoscope_training.systems import in_table_order, title_of
 
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -95,7 +95,7 @@ def figure_5(predictions: Sequence[Prediction]) -> Figure:
             if not curves:
                 continue
             mean, sd = np.mean(curves, axis=0), np.std(curves, axis=0)
-            label = f"{TITLES[system]}: mean AUC {np.mean(areas):.3f}, max {np.max(areas):.3f}"
+            label = f"{title_of(system)}: mean AUC {np.mean(areas):.3f}, max {np.max(areas):.3f}"
             axis.plot(grid, mean, color=PALETTE[k], lw=1.6, label=label)
             axis.fill_between(
                 grid,
@@ -154,7 +154,7 @@ def fov_with_map(
 
 def confusion_matrices(predictions: Sequence[Prediction], classes: tuple[str, str]) -> Figure:
     """One matrix per system: mean counts over the runs."""
-    systems = [system for system in TITLES if any(p.system == system for p in predictions)]
+    systems = in_table_order({p.system for p in predictions})
     columns = min(4, max(1, len(systems)))
     rows = -(-len(systems) // columns) or 1
     with mpl.rc_context(_STYLE):
@@ -176,7 +176,7 @@ def confusion_matrices(predictions: Sequence[Prediction], classes: tuple[str, st
             axis.set_yticks([0, 1], classes, fontsize=7, rotation=90, va="center")
             axis.set_xlabel("answer", fontsize=7)
             axis.set_ylabel("truth", fontsize=7)
-            axis.set_title(TITLES[system].replace(", ", ",\n"), fontsize=8)
+            axis.set_title(title_of(system).replace(", ", ",\n"), fontsize=8)
     return figure
 
 
@@ -197,7 +197,7 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
                 marker="o",
                 ms=4,
                 color=PALETTE[k],
-                label=f"{TITLES[system]}: ECE {curve.ece:.3f}",
+                label=f"{title_of(system)}: ECE {curve.ece:.3f}",
             )
         axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--")
         axis.set_xlabel("probability told")
@@ -231,7 +231,7 @@ def learning_curves(histories: Sequence[History], system: str) -> Figure | None:
                 change = next((k for k, phase in enumerate(phases) if phase > 1), None)
                 if change:
                     axis.axvline(change + 0.5, color="0.6", lw=0.7, ls=":")
-            axis.set_title(TITLES.get(network or system, network), fontsize=8)
+            axis.set_title(title_of(network or system), fontsize=8)
             axis.tick_params(labelsize=7)
         figure.supxlabel("epoch (dotted: where phase 2 begins)", fontsize=8)
         figure.supylabel("loss", fontsize=8)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from senoscope.engine.gradcam import ensemble_map
 from senoscope_training.experiment import Experiment, Prediction
-from senoscope_training.systems import TITLES
+from senoscope_training.systems import in_table_order
 
 Load = Callable[[str], npt.NDArray[Any]]
 _HEADLINE = ("fully_trained", "frozen", "hybrid", "scratch")
@@ -42,7 +42,7 @@ class Judged:
 def headline_system(experiment: Experiment) -> str | None:
     """The product where it was trained, else the next best that was."""
     there = {prediction.system for prediction in experiment.predictions}
-    return next((system for system in (*_HEADLINE, *TITLES) if system in there), None)
+    return next((system for system in (*_HEADLINE, *in_table_order(there)) if system in there), None)
 
 
 def judge(experiment: Experiment, system: str) -> tuple[Judged, ...]:

@@ -14,7 +14,7 @@ import yaml
 from senoscope_training.experiment import Experiment
 from senoscope_training.report.mistakes import Judged
 from senoscope_training.report.tables import CALIBRATION, NAMES, Cell, Row, Tables, shown
-from senoscope_training.systems import TITLES
+from senoscope_training.systems import title_of
 
 _COLUMNS = ("accuracy", "precision", "recall", "f1", "auc")
 
@@ -65,14 +65,14 @@ def make_page(
         split=f"split by {config.split.by}",
         missing=experiment.missing,
         headline=_headline(best),
-        headline_title="" if system is None else TITLES[system],
+        headline_title="" if system is None else title_of(system),
         metrics=[{"title": NAMES[name], "paper": name != "auc"} for name in _COLUMNS],
         overall=[_row(row) for row in tables.overall],
         folds={fold: [_row(row) for row in rows] for fold, rows in tables.folds.items()},
         svg=svg,
         cases=[case.shown() for case in cases],
         learning={
-            TITLES[name.removeprefix("learning_")]: text
+            title_of(name.removeprefix("learning_")): text
             for name, text in svg.items()
             if name.startswith("learning_")
         },

@@ -21,7 +21,7 @@ from senoscope_training.report.metrics import (
     reliability,
 )
 from senoscope_training.report.paper import TABLE_2, PaperRow
-from senoscope_training.systems import TITLES
+from senoscope_training.systems import in_table_order, title_of
 
 Metric = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.float64]], float]
 
@@ -90,7 +90,7 @@ class Row:
     @property
     def title(self) -> str:
         """What to call it."""
-        return TITLES[self.system]
+        return title_of(self.system)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _rows(predictions: Sequence[Prediction]) -> tuple[Row, ...]:
     by_system: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         by_system.setdefault(prediction.system, []).append(prediction)
-    return tuple(_row(system, by_system[system]) for system in TITLES if system in by_system)
+    return tuple(_row(system, by_system[system]) for system in in_table_order(by_system))
 
 
 def _row(system: str, runs: list[Prediction]) -> Row:
@@ -206,7 +206,7 @@ def per_run_csv(experiment: Experiment) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["fold", "run", "system", *METRICS, *CALIBRATION])
     for prediction in experiment.predictions:
-        line: list[object] = [prediction.fold, prediction.run, TITLES[prediction.system]]
+        line: list[object] = [prediction.fold, prediction.run, title_of(prediction.system)]
         for name, metric in (METRICS | CALIBRATION).items():
             if name in CALIBRATION and prediction.system == "hybrid":
                 line.append("")

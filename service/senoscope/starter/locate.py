@@ -1,0 +1,62 @@
+"""Finding the ensemble to use; the starter is built where it is asked for and not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from senoscope.engine.errors import EnsembleError
+from senoscope.engine.locations import find_ensemble
+
+STARTER_NAME: Final = "starter"
+NOTICE = "Building the starter ensemble in {models_dir} (once): for demonstrations, not for science."
+
+
+def require_ensemble(model: str, models_dir: Path) -> Path | None:
+    """The folder of an ensemble, or None where it is the starter, which is yet to be built.
+
+    Raises
+    ------
+    EnsembleError
+        If there is no such ensemble.
+    """
+    try:
+        return find_ensemble(model, models_dir)
+    except EnsembleError:
+        if model != STARTER_NAME:
+            raise
+        return None
+
+
+def locate_ensemble(
+    model: str,
+    models_dir: Path,
+    notify: Callable[[str], object],
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
+) -> Path:
+    """The folder of an ensemble; builds the starter first where that is asked for and absent.
+
+    Parameters
+    ----------
+    model, models_dir
+        See :func:`senoscope.engine.locations.find_ensemble`.
+    notify : callable
+        Called with one line of text before anything is built.
+    progress : callable
+        See :func:`senoscope.starter.build.build_starter`.
+
+    Raises
+    ------
+    EnsembleError
+        If there is no such ensemble.
+    StarterError
+        If the starter cannot be built.
+    """
+    found = require_ensemble(model, models_dir)
+    if found is not None:
+        return found
+    from senoscope.starter.build import build_starter
+
+    notify(NOTICE.format(models_dir=models_dir))
+    return build_starter(models_dir, progress).resolve()

@@ -1,0 +1,141 @@
+"""The recipe's files: what it takes to rebuild a network, beyond what a bit generator gives.
+
+A network's recipe, ``<name>.zip``, holds ``model.pb`` (the fields of an ONNX ``ModelProto`` but for its
+graph), ``graph.pb`` (its ``GraphProto`` without the large kernels), ``kernels.json`` (what those kernels
+are), and ``scales.npy`` (their factors, one per output channel, one kernel after the other).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from senoscope.starter.kernels import Float32, Shape, random_kernel
+
+VECTORS_NAME = "test_vectors.zip"
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the same recipe has the same bytes, whenever it is written
+
+
+@dataclass(frozen=True)
+class DrawnKernel:
+    """A kernel that is drawn instead of stored.
+
+    Attributes
+    ----------
+    name : str
+        Of the initializer in the graph.
+    shape : tuple of int
+        Output channels, input channels, rows, columns.
+    index : int or None
+        See :func:`senoscope.starter.kernels.random_kernel`, as for ``smooth``.
+    smooth : bool
+    """
+
+    name: str
+    shape: Shape
+    index: int | None
+    smooth: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its values in the graph."""
+        return 4 * math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """How to rebuild one network's ONNX file.
+
+    Attributes
+    ----------
+    network : str
+        Name of the architecture.
+    seed : int
+    model, graph : bytes
+        Serialised protobuf messages, see the module.
+    kernels : tuple of DrawnKernel
+    scales : tuple of float32 array
+        Of each kernel, [output channels].
+    """
+
+    network: str
+    seed: int
+    model: bytes
+    graph: bytes
+    kernels: tuple[DrawnKernel, ...]
+    scales: tuple[Float32, ...]
+
+    def values(self) -> Iterator[tuple[DrawnKernel, Float32]]:
+        """Draw each kernel, one after the other."""
+        for kernel, scale in zip(self.kernels, self.scales, strict=True):
+            yield (
+                kernel,
+                random_kernel(
+                    self.seed, self.network, kernel.index, kernel.shape, scale, smooth=kernel.smooth
+                ),
+            )
+
+    def save(self, path: Path) -> None:
+        """Write the recipe's file."""
+        about = {
+            "network": self.network,
+            "seed": self.seed,
+            "kernels": [[kernel.name, kernel.shape, kernel.index, kernel.smooth] for kernel in self.kernels],
+        }
+        scales = io.BytesIO()
+        np.save(scales, np.concatenate(self.scales).astype("<f4"))
+        write_zip(
+            path,
+            {
+                "model.pb": self.model,
+                "graph.pb": self.graph,
+                "kernels.json": json.dumps(about).encode(),
+                "scales.npy": scales.getvalue(),
+            },
+        )
+
+    @classmethod
+    def load(cls, source: Path | Traversable) -> NetworkRecipe:
+        """Read the recipe's file."""
+        with source.open("rb") as file:
+            return cls._read(file)
+
+    @classmethod
+    def _read(cls, file: IO[bytes]) -> NetworkRecipe:
+        with zipfile.ZipFile(file) as members:
+            about = json.loads(members.read("kernels.json"))
+            scales = np.load(io.BytesIO(members.read("scales.npy")), allow_pickle=False).astype(np.float32)
+            kernels = tuple(
+                DrawnKernel(name, (shape[0], shape[1], shape[2], shape[3]), index, smooth)
+                for name, shape, index, smooth in about["kernels"]
+            )
+            ends = np.cumsum([kernel.shape[0] for kernel in kernels])
+            return cls(
+                about["network"],
+                about["seed"],
+                members.read("model.pb"),
+                members.read("graph.pb"),
+                kernels,
+                tuple(np.split(scales, ends[:-1])),
+            )
+
+
+def write_zip(path: Path, members: dict[str, bytes]) -> None:
+    """Write a compressed ZIP file whose bytes depend on nothing but its members."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(
+                zipfile.ZipInfo(name, _TIMESTAMP),
+                content,
+                compress_type=zipfile.ZIP_DEFLATED,
+                compresslevel=9,
+            )

@@ -1,0 +1,109 @@
+"""Recipes of networks: what is taken apart is put together again as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from senoscope.starter.build import recipe_folder
+from senoscope.starter.recipe import NetworkRecipe
+from senoscope_training.architectures import preprocessing
+from senoscope_training.export import ExportedNetwork, export_network
+from senoscope_training.random_weights import draw_kernels, kernel_slots
+from senoscope_training.starter_recipe import Distillation, RecipeError, Source
+from support.tiny_backbone import HEIGHT, WIDTH, tiny_backbone
+
+SEED = 11
+
+
+def exported(mode: str = "tf", seed: int = SEED) -> tuple[ExportedNetwork, list[Source]]:
+    backbone = tiny_backbone()
+    draw_kernels("tiny", backbone, seed)
+    sources = [Source(slot.index, slot.shape, slot.smooth) for slot in kernel_slots("tiny", backbone)]
+    return export_network(backbone, preprocessing(mode)), sources
+
+
+def answers(model: bytes | str) -> list[np.ndarray]:
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).integers(0, 900, (2, 3, HEIGHT, WIDTH)).astype(np.float32)
+    return session.run(
+        None, {"image": image, "low": np.zeros(3, np.float32), "high": np.full(3, 1e3, np.float32)}
+    )
+
+
+@pytest.mark.parametrize("mode", ["tf", "torch"])
+def test_a_rebuilt_network_answers_as_the_exported_one(tensorflow, tmp_path: Path, mode: str) -> None:
+    network, sources = exported(mode)
+    before = answers(network.model.SerializeToString())
+    distilled = Distillation(network.model, "tiny", SEED, sources)
+    distilled.save(network.model, tmp_path / "tiny.onnx", tmp_path / "tiny.zip")
+    for rebuilt, original in zip(answers(str(tmp_path / "tiny.onnx")), before, strict=True):
+        np.testing.assert_allclose(rebuilt, original, rtol=1e-5, atol=1e-6 * np.abs(original).max())
+    kernels = {kernel.name: kernel for kernel in distilled.kernels}
+    # Preprocessing is folded into the first kernel; that of "torch" has a factor for each input channel.
+    assert len(kernels) == len(sources) - (mode == "torch")
+    assert sum(kernel.index is None for kernel in kernels.values()) == 2, "both depthwise kernels"
+
+
+def test_a_large_kernel_that_was_not_drawn_is_refused(tensorflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, sources = exported()
+    monkeypatch.setattr("senoscope_training.starter_recipe._MOST_STORED", 64)
+    with pytest.raises(RecipeError, match="none of the kernels drawn"):
+        Distillation(network.model, "tiny", SEED + 1, sources)
+
+
+def test_kernels_are_drawn_as_wide_as_keras_draws_them(tensorflow) -> None:
+    backbone = tiny_backbone()
+    slots = kernel_slots("tiny", backbone)
+    for slot in slots:
+        assert slot.smooth is (max(slot.shape[2:]) > 1)
+        wide = np.sqrt(6 / (slot.shape[2] * slot.shape[3] * sum(slot.weight.shape[2:])))
+        assert slot.amplitude == pytest.approx(wide * (3 if slot.smooth else 1))
+    draw_kernels("tiny", backbone, SEED)
+    drawn = [slot.weight.numpy() for slot in slots]
+    draw_kernels("tiny", backbone, SEED)
+    for slot, first in zip(slots, drawn, strict=True):
+        assert np.array_equal(slot.weight.numpy(), first)
+
+
+def test_the_shipped_recipe_is_small() -> None:
+    sizes = {path.name: len(path.read_bytes()) for path in recipe_folder().iterdir()}
+    assert len(sizes) == 9
+    assert max(sizes.values()) < 2_000_000
+    assert sum(sizes.values()) <= 4 * 1024 * 1024
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_the_recipe_made_anew_is_the_one_that_is_shipped(starter_made_anew: Path) -> None:
+    """Another processor may round otherwise: numbers are compared within tolerances, all else exactly."""
+    anew = starter_made_anew / "recipe"
+    manifests = [
+        json.loads((recipe / "ensemble.json").read_text(encoding="utf-8"))
+        for recipe in (recipe_folder(), anew)
+    ]
+    for network in manifests[1]["networks"]:
+        (variant,) = network["variants"]
+        assert variant["parity"]["max_abs_gradcam"] <= 1e-4
+        assert network["metrics"]["parity_relative_logit"] <= 1e-4
+    for manifest in manifests:
+        assert manifest["metrics"]["held_out_accuracy"] >= 0.95
+    shipped, made = (manifest["normalization"]["channels"] for manifest in manifests)
+    assert shipped == made
+    for network in manifests[0]["networks"]:
+        old, new = (
+            NetworkRecipe.load(folder / f"{network['name']}.zip") for folder in (recipe_folder(), anew)
+        )
+        assert (old.network, old.seed, old.model, old.kernels) == (
+            new.network,
+            new.seed,
+            new.model,
+            new.kernels,
+        )
+        assert len(old.graph) == len(new.graph)
+        for ours, theirs in zip(old.scales, new.scales, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5 * np.abs(theirs).max())
