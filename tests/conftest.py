@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import certifi
@@ -116,7 +117,7 @@ def pytest_testnodedown(node: object) -> None:
     count = getattr(node, "workeroutput", {}).get("deselected", 0)
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None and count and "deselected" not in reporter.stats:
-        reporter.stats["deselected"] = [None] * count
+        reporter.stats["deselected"] = [SimpleNamespace() for _ in range(count)]  # it counts them
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
