@@ -9,19 +9,23 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import certifi
 import pytest
 
 from support import system
 from support.scheduling import start_order
 
 if TYPE_CHECKING:
-    from support.servers import Server, ServerProcess
+    from support.servers import ServerProcess, ServerThread
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,6 +60,20 @@ def pytest_configure(config: pytest.Config) -> None:
         from support.server_logs import configure_test_logging
 
         configure_test_logging()
+        _share_certificates()
+
+
+def _share_certificates() -> None:
+    """Let httpx read the certificates of all authorities once, not 50 ms of CPU for each request."""
+    create = ssl.create_default_context
+    shared = cache(create)
+
+    def create_default_context(*purpose: ssl.Purpose, **options: Any) -> ssl.SSLContext:
+        if options == {"cafile": certifi.where()}:
+            return shared(*purpose, **options)
+        return create(*purpose, **options)
+
+    ssl.create_default_context = create_default_context
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -99,7 +117,7 @@ def pytest_testnodedown(node: object) -> None:
     count = getattr(node, "workeroutput", {}).get("deselected", 0)
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None and count and "deselected" not in reporter.stats:
-        reporter.stats["deselected"] = [None] * count
+        reporter.stats["deselected"] = [SimpleNamespace() for _ in range(count)]  # it counts them
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -117,7 +135,7 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
     """A service on the miniature ensemble in this process, shared by the tests of one module."""
     from support.servers import start_server
 
@@ -137,13 +155,13 @@ def server_process(miniature: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def start(miniature: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def start(miniature: Path, tmp_path: Path) -> Iterator[Callable[..., ServerThread]]:
     """Start services in this process that are stopped after the test."""
     from support.servers import start_server
 
-    running: list[Server] = []
+    running: list[ServerThread] = []
 
-    def begin(*options: str, model: Path = miniature, log: Path | None = None, **more: object) -> Server:
+    def begin(*options: str, model: Path = miniature, log: Path | None = None, **more: Any) -> ServerThread:
         running.append(start_server(model, log or tmp_path / "log.txt", *options, **more))
         return running[-1]
 

@@ -19,7 +19,12 @@ from senoscope_client.synthetic import synthesize
 from support.dashboard_page import Seat
 from support.servers import Server, start_server, stop_server
 
-pytestmark = [pytest.mark.system("chromium"), pytest.mark.networks, pytest.mark.timeout(500)]
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.system("chromium"),
+    pytest.mark.networks,
+    pytest.mark.timeout(900),
+]
 
 
 def brightest(at: Seat) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from support.dashboard_page import chromium, sit_down
 from support.load import Endurance, percentiles
 from support.servers import Server
 
-pytestmark = pytest.mark.system("chromium")
+pytestmark = [pytest.mark.full, pytest.mark.system("chromium")]
 
 RATE_HZ = 20.0
 

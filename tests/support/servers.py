@@ -111,6 +111,10 @@ class Server(ABC):
             time.sleep(0.01)
         return log
 
+    @abstractmethod
+    def terminate(self) -> None:
+        """Send it SIGTERM; returns at once."""
+
     @property
     @abstractmethod
     def running(self) -> bool:
@@ -131,8 +135,11 @@ class ServerProcess(Server):
     def running(self) -> bool:
         return self.process.poll() is None
 
-    def stop(self) -> int:
+    def terminate(self) -> None:
         self.process.terminate()
+
+    def stop(self) -> int:
+        self.terminate()
         try:
             return self.process.wait(_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -152,6 +159,8 @@ class ServerThread(Server):
     Attributes
     ----------
     settings : Settings
+    listener : socket.socket
+        What HTTP is listened to with; connections inherit its options.
     """
 
     settings: Settings
@@ -160,7 +169,7 @@ class ServerThread(Server):
         warnings = check_exposure(self.settings, self.settings.host)
         self._lines = ServerLog(self.log, self.settings.log_format)
         try:
-            self._listener = socket.create_server((self.settings.host, self.settings.port), backlog=2048)
+            self.listener = socket.create_server((self.settings.host, self.settings.port), backlog=2048)
             self._server = ServiceServer(self.settings, lambda: None)
         except BaseException:
             self._lines.close()
@@ -168,7 +177,7 @@ class ServerThread(Server):
         for warning in warnings:
             _log.warning(warning.event, **warning.facts)
         self._thread = threading.Thread(
-            target=self._server.run, args=([self._listener],), name=f"server at {self.url}", daemon=True
+            target=self._server.run, args=([self.listener],), name=f"server at {self.url}", daemon=True
         )
         self._thread.start()
 
@@ -182,12 +191,16 @@ class ServerThread(Server):
     def running(self) -> bool:
         return self._thread.is_alive()
 
+    def terminate(self) -> None:
+        """Do what SIGTERM makes the command do; returns at once."""
+        self._server.handle_exit(signal.SIGTERM, None)
+
     def stop(self) -> int:
         if self.running:
-            self._server.handle_exit(signal.SIGTERM, None)
+            self.terminate()
             self._thread.join(_TIMEOUT_S)
             assert not self.running, "the server's thread did not end"
-        self._listener.close()
+        self.listener.close()
         service = self._server.service
         deadline = time.monotonic() + _TIMEOUT_S
         while service is not None and service.loading:  # a process would exit at once
