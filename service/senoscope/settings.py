@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -41,6 +42,12 @@ class Settings(BaseSettings):
     stream: str = Field(
         "tcp://127.0.0.1:5555",
         description="ZeroMQ endpoint of the acquisition PC's frame publisher; empty: no stream.",
+    )
+    instrument: str = Field(
+        "",
+        max_length=64,
+        description="Name of the microscope that this service belongs to, where several share a run log; a "
+        "calibrated intensity range is kept under it. Default: the address of the stream.",
     )
     results: str = Field(
         "tcp://127.0.0.1:5556", description="ZeroMQ endpoint that results are published at; empty: none."
@@ -158,6 +165,18 @@ class Settings(BaseSettings):
                 "--results-allowed-keys needs --curve-keypair, the service's own key (`senoscope keys curve`)"
             )
         return self
+
+    @property
+    def instrument_name(self) -> str:
+        """What tells this service's microscope from those of others with the same run log."""
+        if self.instrument:
+            return self.instrument
+        from senoscope_client.exposure import is_local_endpoint
+
+        if self.stream and not is_local_endpoint(self.stream):
+            return self.stream
+        # Every machine has such an address.
+        return f"{self.stream or f'port {self.port}'} at {socket.gethostname()}"
 
     @property
     def max_upload_bytes(self) -> int:

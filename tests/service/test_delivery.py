@@ -38,8 +38,12 @@ def service(miniature: Path, tmp_path: Path) -> Iterator[Service]:
 
 
 def test_a_result_that_has_no_json_fails_its_own_stack_and_no_other(service: Service) -> None:
-    unfit = service.submit_stack([Fov(mini.bright(), Source(kind="upload", file="\ud800"))])
-    fine = service.submit_stack([Fov(mini.dark(), Source(kind="upload", file="fine"))])
+    unfit = service.submit_stack(
+        [Fov(mini.bright(), Source(kind="upload", file="\ud800"), spec=service.loaded.spec)]
+    )
+    fine = service.submit_stack(
+        [Fov(mini.dark(), Source(kind="upload", file="fine"), spec=service.loaded.spec)]
+    )
     (record,) = fine.done.result(30)
     assert record.result.label == "control"
     with pytest.raises(PydanticSerializationError):
@@ -55,7 +59,9 @@ def test_while_the_log_hesitates_only_so_many_results_wait(
     computed: list[Computed] = []
     with monkeypatch.context() as patch:
         patch.setattr(Delivery, "_finish", lambda _, one: computed.append(one))
-        service.submit_stack([Fov(mini.bright(), Source(kind="upload", file="one"))])
+        service.submit_stack(
+            [Fov(mini.bright(), Source(kind="upload", file="one"), spec=service.loaded.spec)]
+        )
         wait_for(lambda: bool(computed))
     path = tmp_path / "other.sqlite3"
     keeper = LogKeeper(RunLog(f"sqlite:///{path}"))

@@ -12,6 +12,7 @@ import pytest
 
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov
+from senoscope.loaded import fov_spec_of
 from senoscope.records import ResultMaker, uuid7
 from senoscope_client.result import Source
 from support import miniature as mini
@@ -63,8 +64,9 @@ def test_saturation_is_flagged_where_training_had_less(
     pixels[1, :rows] = mini.HIGH + 1
     with Ensemble.load(folder, device="cpu") as ensemble:
         (prediction,) = ensemble.predict(pixels)
+        fov = Fov(pixels, Source(kind="upload"), spec=fov_spec_of(ensemble))
         maker = ResultMaker(ensemble, 24.0, linked=False)
-        record = maker.make(Fov(pixels, Source(kind="upload")), prediction, ensemble.model_range, 0.0, 1.0)
+        record = maker.make(fov, prediction, ensemble.model_range, 0.0, 1.0)
     flags = [flag for flag in record.result.flags if flag.code == "saturated"]
     assert [flag.channel for flag in flags] == (["TPEF"] if words else [])
     assert all(words in flag.message for flag in flags)

@@ -98,11 +98,12 @@ def classify(
 
 def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: FovStack, name: str) -> list[Record]:
     from senoscope.fov import Fov
+    from senoscope.loaded import fov_spec_of
     from senoscope_client.result import Source
 
     records = []
     for n, pixels in enumerate(stack.pixels):
-        fov = Fov(pixels, Source(kind="file", file=name, frame=n))
+        fov = Fov(pixels, Source(kind="file", file=name, frame=n), spec=fov_spec_of(ensemble))
         started_s = time.perf_counter()
         (prediction,) = ensemble.predict(pixels)
         compute_ms = (time.perf_counter() - started_s) * 1e3
