@@ -109,7 +109,7 @@ class Scheduler:
         self._next_loaded: tuple[Loaded, Future[Loaded]] | None = None
         self._changed = threading.Condition()
         self._open = True
-        self._in_flight: Stack | None = None
+        self._in_flight: tuple[Sequence[Fov], Stack | None] | None = None
         self._computing = False
         self._last_live_s = float("-inf")
         self._failures = 0
@@ -250,7 +250,11 @@ class Scheduler:
 
     def _run(self, stop: threading.Event) -> None:
         if self._in_flight is not None:  # this thread died on it, and was restarted
-            self._in_flight.fail(RuntimeError("the scheduler failed on this stack; its log tells more"))
+            fovs, stack = self._in_flight
+            if stack is None:
+                self.counts.live_failed += len(fovs)
+            else:
+                stack.fail(RuntimeError("the scheduler failed on this stack; its log tells more"))
             self._in_flight = None
         while not stop.is_set():
             with self._changed:
@@ -265,9 +269,9 @@ class Scheduler:
                     batch = self._next()
                 self._computing = batch is not None
             if batch is not None:
-                self._in_flight = batch[1]
+                self._in_flight = batch
                 self._compute(*batch)
-                self._in_flight = None
+                batch = self._in_flight = None  # its pixels are not kept while this thread waits
             elif warming and not stop.is_set():
                 self._loaded.ensemble.keep_warm()
 

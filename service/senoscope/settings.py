@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     max_decoded_mib: int = Field(512, ge=1, description="Largest stack that a body may unpack to.")
     max_fovs: int = Field(512, ge=1, description="Most FOVs in one request.")
     remember_mib: int = Field(
-        64, ge=1, description="Memory for the pixels of recent FOVs, which Grad-CAM pictures are drawn from."
+        64,
+        ge=1,
+        description="Memory for recent FOVs, pixels and maps, which Grad-CAM pictures are drawn from.",
     )
     database_url: str = Field(
         default_factory=default_database_url,

@@ -5,9 +5,11 @@ The two ensembles take the same channels in another order; bright SRS decides, s
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -246,3 +248,31 @@ def test_no_answer_mixes_two_ensembles_however_often_they_change(
     assert set(statuses) <= {200, 503}
     assert post() == 200
     assert wrong == []
+
+
+def test_nothing_of_an_ensemble_survives_its_replacement(
+    server: ServerThread, microscope: Microscope
+) -> None:
+    """Results of it are remembered, on the stage map and in the run log; its sessions are gone."""
+    httpx.post(f"{server.url}/v1/normalization/calibrate", params={"fovs": 5})
+    microscope.send(microscope.frame(0, senescent()[0]))
+    server.wait(lambda status: status["live"]["classified"] == 1)
+    answer = httpx.post(f"{server.url}/v1/classify?cam=png", content=named_tiff(senescent(3)), timeout=60)
+    identifier = answer.json()["results"][0]["id"]
+    httpx.get(f"{server.url}/v2/models/straight")
+
+    def parts() -> list[weakref.ref[Any]]:
+        loaded = server.service.loaded
+        executor = loaded.ensemble._executor
+        sessions = executor._sessions  # type: ignore[attr-defined]
+        return [weakref.ref(part) for part in (loaded, loaded.ensemble, executor, *sessions)]
+
+    before = parts()
+    change(server, "swapped")
+    deadline = time.monotonic() + 30
+    while any(part() is not None for part in before):
+        assert time.monotonic() < deadline, [part() for part in before]
+        gc.collect()
+        time.sleep(0.05)
+    for path in ("gradcam.png", "gradcam.png?style=overlay", "pixels.npy"):
+        assert httpx.get(f"{server.url}/v1/results/{identifier}/{path}").status_code == 200
