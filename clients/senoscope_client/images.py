@@ -40,6 +40,7 @@ _UNSUSPICIOUS_BYTES = 64 * _MIB
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY_MAGIC = b"\x93NUMPY"
 _READABLE = frozenset({"image/tiff", "image/x-tiff", "image/tif", "application/x-npy", "application/npy"})
+_SUPPORTED = frozenset({"uint8", "uint16", "float32"})
 _KNOWN = {
     b"\x89PNG": "a PNG image",
     b"\xff\xd8\xff": "a JPEG image",
@@ -64,11 +65,15 @@ class Limits:
         Bytes of pixels.
     max_ratio : float
         Bytes of pixels per byte of file, for files that declare more than 64 MiB.
+    admit : callable, optional
+        Called with the bytes that decoding takes, when all else was checked and before it begins; what it
+        raises is what reading raises.
     """
 
     max_fovs: int = 512
     max_decoded_bytes: int = 512 * _MIB
     max_ratio: float = 100.0
+    admit: Callable[[int], None] | None = None
 
     def unpacked_bytes(self, packed_bytes: int) -> int:
         """What a body of that many compressed bytes may unpack to."""
@@ -219,6 +224,10 @@ def decode(
     layout = layout_of(image.shape, axes, asked, spec, name)
     select, warnings = _channels(image, layout, spec, channels, name)
     _check_size(image, layout, size, limits, name)
+    if limits.admit is not None:
+        decoded = prod(image.shape) * image.dtype.itemsize
+        as_it_is = select is None and image.dtype.isnative and image.dtype.name in _SUPPORTED
+        limits.admit(decoded if as_it_is else 2 * decoded)  # the pixels are copied on the way
     pixels = layout.apply(image.decode())
     if select is not None:
         pixels = pixels[:, select]

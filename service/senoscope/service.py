@@ -18,6 +18,7 @@ from senoscope.engine import Ensemble
 from senoscope.fov import Fov
 from senoscope.lanes import Stack
 from senoscope.loaded import Loaded
+from senoscope.memory_budget import MemoryBudget
 from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
 from senoscope.metrics.state import ServiceState
@@ -63,6 +64,8 @@ class Service:
 
     Attributes
     ----------
+    request_memory : MemoryBudget
+        For bodies and pixels of requests.
     registry : ServiceRegistry
         The service's own metrics; whoever is around it may add theirs.
     traces : Traces or None
@@ -86,6 +89,7 @@ class Service:
         self.settings = settings
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
         self.maps = StageMaps()
+        self.request_memory = MemoryBudget(settings.request_memory_mib * 1024 * 1024)
         self._rules = read_rules(settings.rules) if settings.rules is not None else None
         self.log = self._open_log()
         self.range = SessionRange(self.log, settings.instrument_name)

@@ -75,6 +75,11 @@ class Settings(BaseSettings):
     )
     max_upload_mib: int = Field(256, ge=1, description="Largest body of a request.")
     max_decoded_mib: int = Field(512, ge=1, description="Largest stack that a body may unpack to.")
+    request_memory_mib: int = Field(
+        1024,
+        ge=1,
+        description="Memory for bodies and pixels of all requests together; beyond it, 503.",
+    )
     max_fovs: int = Field(512, ge=1, description="Most FOVs in one request.")
     remember_mib: int = Field(
         64,

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from senoscope.api.problems import problem_response, told_faults
+from senoscope.memory_budget import MemoryShare
 from senoscope_client._foreign import tellable
 from senoscope_client.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
@@ -192,10 +193,14 @@ class Upload:
     media_type: str | None
 
 
-async def _fill(file: IO[bytes], request: Request) -> None:
+async def _fill(file: IO[bytes], request: Request, share: MemoryShare) -> None:
     """Write the body to a file and rewind it; off the event loop, since a disk takes its time."""
     waiting = bytearray()
+    in_memory = 0
     async for chunk in request.stream():
+        if in_memory < _IN_MEMORY:
+            share.reserve(len(chunk))
+            in_memory += len(chunk)
         waiting += chunk
         if len(waiting) >= _MIB:
             await run_in_threadpool(file.write, bytes(waiting))
@@ -205,8 +210,13 @@ async def _fill(file: IO[bytes], request: Request) -> None:
 
 
 @asynccontextmanager
-async def upload_of(request: Request) -> AsyncIterator[Upload]:
+async def upload_of(request: Request, share: MemoryShare) -> AsyncIterator[Upload]:
     """The file in a request, either the raw body or the one ``file`` field of a multipart form.
+
+    Parameters
+    ----------
+    share : MemoryShare
+        Of the request, for what is kept in memory.
 
     Raises
     ------
@@ -236,7 +246,7 @@ async def upload_of(request: Request) -> AsyncIterator[Upload]:
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
         return
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-        await _fill(file, request)
+        await _fill(file, request, share)
         # What curl declares where nobody told it otherwise says nothing about the file.
         declared = None if media_type == "application/x-www-form-urlencoded" else media_type
         yield Upload(cast(BinaryIO, file), None, declared)

@@ -53,9 +53,10 @@ async def classify(request: Request, parameters: Annotated[ClassifyParameters, Q
     service: Service = request.app.state.service
     service.require_ready()
     service.require_room()  # before a body is read that could not be queued
-    stack = await posted_stack(request, parameters)
-    records = await classify_stack(request, stack.pixels, stack.loaded.spec, stack.name)
-    return await run_in_threadpool(_answer, request, records, stack.warnings, parameters.cam)
+    with service.request_memory.share() as share:
+        stack = await posted_stack(request, parameters, share)
+        records = await classify_stack(request, stack.pixels, stack.loaded.spec, stack.name)
+        return await run_in_threadpool(_answer, request, records, stack.warnings, parameters.cam)
 
 
 def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], cam: CamMode) -> Response:

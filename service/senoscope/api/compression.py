@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from senoscope_client.errors import InvalidRequest, PayloadTooLarge
@@ -41,13 +41,21 @@ def wanted_coding(header: str | None) -> Coding | None:
     return _CODINGS.get((header or "").strip().lower())
 
 
-def unpack(packed: memoryview, coding: Coding, max_bytes: int, pad: int = 0) -> memoryview:
+def unpack(
+    packed: memoryview,
+    coding: Coding,
+    max_bytes: int,
+    pad: int = 0,
+    reserve: Callable[[int], None] = lambda _: None,
+) -> memoryview:
     """Unpack a body; never more than ``max_bytes`` and one chunk's worth are allocated.
 
     Parameters
     ----------
     pad : int
         Bytes of memory to leave free before what is unpacked.
+    reserve : callable
+        Called with the bytes of each step, before they are kept; may raise.
 
     Raises
     ------
@@ -59,7 +67,9 @@ def unpack(packed: memoryview, coding: Coding, max_bytes: int, pad: int = 0) -> 
     stream = zlib.decompressobj(_WINDOW[coding])
     try:
         for start in range(0, len(packed), _CHUNK):
-            body += stream.decompress(packed[start : start + _CHUNK], pad + max_bytes + 1 - len(body))
+            step = stream.decompress(packed[start : start + _CHUNK], pad + max_bytes + 1 - len(body))
+            reserve(len(step))
+            body += step
             if len(body) - pad > max_bytes:
                 raise PayloadTooLarge(
                     f"the body unpacks to more than {max_bytes / _MIB:.0f} MiB; split it, or send it as it is"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -14,6 +15,7 @@ from senoscope.api.messages import Answer, Inference, decode, encode, json_lengt
 from senoscope.api.signature import Signature
 from senoscope.api.stacks import classify_stack
 from senoscope.api.tensors import padding
+from senoscope.memory_budget import MemoryShare
 from senoscope.service import Service
 from senoscope_client.errors import NotFound, NotReady
 from senoscope_client.images import Limits
@@ -124,24 +126,31 @@ async def infer(request: Request, model: Model) -> Response:
     """Classify the fields of view in the tensor ``image``; the answer comes when all of them are done."""
     service: Service = request.app.state.service
     service.require_room()  # before a body is read that could not be queued
-    asked = await _receive(request, model, service.settings.image_limits)
-    records = await classify_stack(request, asked.pixels, model.spec)
-    model.require_same(records)
-    answer = await run_in_threadpool(encode, model, asked.id, asked.outputs, records)
-    return await _respond(request, answer)
+    with service.request_memory.share() as share:
+        asked = await _receive(request, model, service.settings.image_limits, share)
+        records = await classify_stack(request, asked.pixels, model.spec)
+        model.require_same(records)
+        answer = await run_in_threadpool(encode, model, asked.id, asked.outputs, records)
+        return await _respond(request, answer)
 
 
-async def _receive(request: Request, model: Signature, limits: Limits) -> Inference:
+async def _receive(request: Request, model: Signature, limits: Limits, share: MemoryShare) -> Inference:
     json_length = json_length_of(request.headers.get(_JSON_LENGTH))
     coding = content_coding(request.headers.get("content-encoding"))
     pad = padding(json_length)
     buffer = bytearray(pad)
     async for chunk in request.stream():
+        share.reserve(len(chunk))
         buffer += chunk
     body = memoryview(buffer)[pad:]
     if coding is not None:
-        body = await run_in_threadpool(unpack, body, coding, limits.unpacked_bytes(len(body)), pad)
-    return await run_in_threadpool(decode, body, json_length, model, limits)
+        max_bytes = limits.unpacked_bytes(len(body))
+        body = await run_in_threadpool(unpack, body, coding, max_bytes, pad, share.reserve)
+        del buffer
+        share.keep(len(body))
+    asked = await run_in_threadpool(decode, body, json_length, model, replace(limits, admit=share.reserve))
+    share.keep(asked.pixels.nbytes)
+    return asked
 
 
 async def _respond(request: Request, answer: Answer) -> Response:

@@ -200,6 +200,8 @@ def _parse(text: memoryview, limits: Limits) -> _Request:
             f"the request has {len(text) / _MIB:.1f} MiB of JSON, at most {longest / _MIB:.1f} MiB are "
             "taken: send pixels as binary data"
         )
+    if limits.admit is not None:
+        limits.admit(_MEMORY_PER_JSON_BYTE * len(text))
     try:
         document = json.loads(str(text, "utf-8"), parse_int=_parse_int, parse_float=_parse_float)
         return _Request.model_validate(document)

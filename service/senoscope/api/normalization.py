@@ -56,8 +56,9 @@ async def calibrate(
         service.range.begin(parameters.fovs)
         response.status_code = 202
     else:
-        stack = await posted_stack(request, parameters)
-        await run_in_threadpool(service.calibrate, stack.pixels, stack.loaded)
+        with service.request_memory.share() as share:
+            stack = await posted_stack(request, parameters, share)
+            await run_in_threadpool(service.calibrate, stack.pixels, stack.loaded)
         return service.range.describe(stack.loaded)
     return service.range.describe(service.loaded)
 

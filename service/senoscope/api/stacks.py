@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from senoscope.api.observer import seen_of
 from senoscope.api.problems import ClientGone
 from senoscope.fov import Fov
 from senoscope.loaded import Loaded
+from senoscope.memory_budget import MemoryShare
 from senoscope.records import Record
 from senoscope.service import Service
 from senoscope_client.images import FovSpec, read_fovs
@@ -61,8 +62,13 @@ class PostedStack:
     loaded: Loaded
 
 
-async def posted_stack(request: Request, parameters: ImageParameters) -> PostedStack:
+async def posted_stack(request: Request, parameters: ImageParameters, share: MemoryShare) -> PostedStack:
     """The fields of view in a request.
+
+    Parameters
+    ----------
+    share : MemoryShare
+        Of the request, to be held for as long as the pixels are.
 
     Raises
     ------
@@ -71,7 +77,7 @@ async def posted_stack(request: Request, parameters: ImageParameters) -> PostedS
     """
     service: Service = request.app.state.service
     loaded = service.loaded
-    async with upload_of(request) as upload:
+    async with upload_of(request, share) as upload:
         stack = await run_in_threadpool(
             read_fovs,
             upload.file,
@@ -79,9 +85,10 @@ async def posted_stack(request: Request, parameters: ImageParameters) -> PostedS
             media_type=upload.media_type,
             axes=parameters.axes,
             channels=parameters.channels.split(",") if parameters.channels else None,
-            limits=service.settings.image_limits,
+            limits=replace(service.settings.image_limits, admit=share.reserve),
             name=upload.name or "the body",
         )
+    share.keep(stack.pixels.nbytes)
     return PostedStack(stack.pixels, stack.warnings, upload.name, loaded)
 
 

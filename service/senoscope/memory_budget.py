@@ -1,0 +1,89 @@
+"""Memory that all requests together may take for bodies and pixels."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+from senoscope_client.errors import Busy
+
+_MIB = 1024 * 1024
+_RETRY_AFTER_S = 2.0
+
+
+class MemoryBudget:
+    """Hands out shares; each request has one, for as long as it is served.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Of all shares together. A share that is alone may exceed it: what a single request may take is limited
+        elsewhere.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._reserved = 0
+        self._lock = threading.Lock()
+
+    @property
+    def reserved(self) -> int:
+        """Bytes of all shares."""
+        with self._lock:
+            return self._reserved
+
+    def share(self) -> MemoryShare:
+        """A share without memory as yet; a context manager, which gives it back."""
+        return MemoryShare(self)
+
+    def change(self, own: int, more: int) -> None:
+        """Let a share of ``own`` bytes grow or shrink; for `MemoryShare`.
+
+        Raises
+        ------
+        Busy
+            If others have so much that there is not enough.
+        """
+        with self._lock:
+            others = self._reserved - own
+            if more > 0 and others and self._reserved + more > self._max_bytes:
+                raise Busy(
+                    f"other requests hold {others / _MIB:.0f} MiB of bodies and pixels, this one needs "
+                    f"{(own + more) / _MIB:.0f} MiB, and {self._max_bytes // _MIB} MiB are for all of them "
+                    f"(--request-memory-mib); try again in about {_RETRY_AFTER_S:g} s",
+                    retry_after_s=_RETRY_AFTER_S,
+                )
+            self._reserved += more
+
+
+class MemoryShare:
+    """What one request has of a budget; from one thread at a time."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._bytes = 0
+
+    def reserve(self, count: int) -> None:
+        """Take so many bytes more, before they are allocated.
+
+        Raises
+        ------
+        Busy
+        """
+        self._budget.change(self._bytes, count)
+        self._bytes += count
+
+    def keep(self, count: int) -> None:
+        """Give back all but so many bytes."""
+        if count < self._bytes:
+            self._budget.change(self._bytes, count - self._bytes)
+            self._bytes = count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.keep(0)
