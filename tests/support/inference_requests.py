@@ -144,7 +144,19 @@ BAD = [
     Bad("256 as UINT8", lambda: as_json([256] * COUNT, datatype="UINT8"), "no uint8"),
     Bad("-1 as UINT16", lambda: as_json([-1] * COUNT, datatype="UINT16"), "no uint16"),
     Bad("0.5 as UINT16", lambda: as_json([0.5] * COUNT, datatype="UINT16"), "no uint16"),
-    Bad("infinity as UINT8", lambda: as_json([float("inf")] * COUNT, datatype="UINT8"), "no uint8"),
+    Bad(
+        "infinity as UINT8", lambda: as_json([float("inf")] + [0] * (COUNT - 1), datatype="UINT8"), "no uint8"
+    ),
+    Bad("empty lists", lambda: (b'{"inputs": [' + b"[]," * 4_000_000 + b"0]}", {}), "more lists"),
+    Bad("empty objects", lambda: (b'{"inputs": [' + b"{}," * 4_000_000 + b"0]}", {}), "not a number"),
+    Bad("empty texts", lambda: (b'{"inputs": [' + b'"",' * 4_000_000 + b"0]}", {}), "not a number"),
+    Bad(
+        "a million keys",
+        lambda: (b"{" + b",".join(b'"%07x":0' % n for n in range(1_000_000)) + b"}", {}),
+        "not a number",
+    ),
+    Bad("an endless text", lambda: (b'{"id":"' + rb"\u0041" * 2_000_000 + b'"}', {}), "not a number"),
+    Bad("an endless number", lambda: (b'{"inputs": [1.' + b"1" * 8_000_000 + b"]}", {}), "digits"),
     Bad("20 MiB of JSON", lambda: (b'{"inputs": [' + b"[]," * 7_000_000, {}), "binary data", 413),
     Bad(
         "raw bytes, no whole FOV", lambda: (PIXELS, {"Inference-Header-Content-Length": "0"}), "900000 bytes"

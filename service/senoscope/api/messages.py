@@ -25,6 +25,11 @@ _MIB = 1024 * 1024
 # What Python takes to hold a parsed JSON document, and what a float32 takes as JSON, at worst.
 _MEMORY_PER_JSON_BYTE = 32
 _JSON_BYTES_PER_VALUE = 24
+# What may be large in JSON without binary data is numbers, in lists; it is looked at in steps.
+_STEP = 256 * 1024
+_OF_NUMBERS = b"0123456789+-.eE,[] \t\r\n"
+_MOST_OTHERS = 128 * 1024
+_MOST_DIGITS = 1024
 # Extensions of Triton that would change the answer: ignoring them would be worse than refusing them.
 _NOT_OFFERED = ("classification", "shared_memory_region")
 
@@ -126,7 +131,10 @@ def decode(body: memoryview, json_length: int | None, signature: Signature, limi
             f"Inference-Header-Content-Length is {json_length}, but the body has only {len(body)} bytes"
         )
     tensor = body[json_length:]
-    request = _parse(body[:json_length], limits) if json_length or not body else _raw(tensor, signature)
+    if json_length or not body:
+        request = _parse(body[:json_length], signature, limits)
+    else:
+        request = _raw(tensor, signature)
     given = _only_input(request)
     outputs = _requested(request, signature.outputs)
     dtype = check_pixels(given.shape, given.datatype, signature, limits)
@@ -193,13 +201,14 @@ def _raw(tensor: memoryview, signature: Signature) -> _Request:
     return _Request(inputs=[_Input(name=INPUT, datatype=datatype, shape=shape, parameters=parameters)])
 
 
-def _parse(text: memoryview, limits: Limits) -> _Request:
+def _parse(text: memoryview, signature: Signature, limits: Limits) -> _Request:
     longest = limits.max_decoded_bytes // _MEMORY_PER_JSON_BYTE
     if len(text) > longest:
         raise PayloadTooLarge(
             f"the request has {len(text) / _MIB:.1f} MiB of JSON, at most {longest / _MIB:.1f} MiB are "
             "taken: send pixels as binary data"
         )
+    _check_contents(text, signature)
     if limits.admit is not None:
         limits.admit(_MEMORY_PER_JSON_BYTE * len(text))
     try:
@@ -217,14 +226,45 @@ def _parse(text: memoryview, limits: Limits) -> _Request:
         ) from None
 
 
+def _check_contents(text: memoryview, signature: Signature) -> None:
+    """Refuse JSON that is large by anything but numbers, before it is parsed.
+
+    Python's parser lets other threads go on between two numbers (see `_parse_int`), but not between two
+    brackets or texts: megabytes of them would hold up the live stream.
+    """
+    others = lists = 0
+    for start in range(0, len(text), _STEP):
+        step = bytes(text[start : start + _STEP])
+        others += len(step.translate(None, _OF_NUMBERS))
+        lists += step.count(b"[")
+    if others > _MOST_OTHERS:
+        raise InvalidRequest(
+            f"the request is not JSON, or holds {others // 1024} KiB that are not a number (texts, keys, null, "
+            f"NaN, true); at most {_MOST_OTHERS // 1024} KiB are taken. Where binary tensors follow the JSON, "
+            "Inference-Header-Content-Length must tell its length"
+        )
+    # A row of numbers has as many characters at least.
+    if lists > 1024 + len(text) // max(64, signature.spec.width):
+        raise InvalidRequest(
+            f"the JSON is nested too deeply, or holds more lists ({lists}) than its numbers can be nested in; "
+            "send data flat, or as binary data"
+        )
+
+
 # Functions of Python's own, because other threads get their turn between two calls of them: megabytes of
 # numbers would otherwise hold up the live stream until the last one is parsed.
 def _parse_int(digits: str) -> int:
-    return int(digits)
+    return int(_checked(digits))
 
 
 def _parse_float(digits: str) -> float:
-    return float(digits)
+    return float(_checked(digits))
+
+
+def _checked(digits: str) -> str:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return digits
 
 
 def _place(location: tuple[int | str, ...]) -> str:

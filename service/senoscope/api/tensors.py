@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import chain
 from math import prod
 from typing import Any
 
@@ -112,13 +111,13 @@ def pixels_of_json(
     """
     if not isinstance(data, list):
         raise InvalidRequest(f"{_NAME} has neither data nor binary_data_size")
-    data = _flat(data, shape)
-    if len(data) != prod(shape):
-        raise InvalidRequest(f"data of {_NAME} has {len(data)} values, its shape says {prod(shape)}")
-    pixels = np.empty(len(data), dtype)
-    for k in range(0, len(data), _VALUES_AT_ONCE):
-        pixels[k : k + _VALUES_AT_ONCE] = _numbers(data[k : k + _VALUES_AT_ONCE], dtype)
-    pixels = pixels.reshape(shape)
+    pixels = np.empty(shape, dtype)
+    if data and type(data[0]) is list:
+        _take_nested(data, pixels)
+    elif len(data) != pixels.size:
+        raise InvalidRequest(f"data of {_NAME} has {len(data)} values, its shape says {pixels.size}")
+    else:
+        _take_numbers(data, pixels.reshape(-1))
     return as_supported(pixels, signature.spec, _NAME)
 
 
@@ -155,16 +154,25 @@ def _numbers(data: list[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         return values.astype(dtype)
 
 
-def _flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
-    if not data or type(data[0]) is not list:
-        return data
-    nested = len(data) == shape[0]
-    for length in shape[1:]:
-        nested = nested and all(type(part) is list and len(part) == length for part in data)
-        if not nested:
+# Both take what they have read out of the lists: freed at once, millions of numbers would hold up others.
+def _take_nested(data: list[Any], pixels: npt.NDArray[Any]) -> None:
+    if len(data) != len(pixels):
+        raise InvalidRequest(f"data of {_NAME} is nested in another way than its shape says")
+    if pixels.ndim == 1:
+        _take_numbers(data, pixels)
+        return
+    for k in reversed(range(len(pixels))):
+        part = data.pop()
+        if type(part) is not list:
             raise InvalidRequest(f"data of {_NAME} is nested in another way than its shape says")
-        data = list(chain.from_iterable(data))
-    return data
+        _take_nested(part, pixels[k])
+
+
+def _take_numbers(data: list[Any], pixels: npt.NDArray[Any]) -> None:
+    while data:
+        start = max(0, len(data) - _VALUES_AT_ONCE)
+        pixels[start : len(data)] = _numbers(data[start:], pixels.dtype)
+        del data[start:]
 
 
 def _short(shape: Sequence[int]) -> str:
