@@ -221,6 +221,14 @@ class Scheduler:
             self._changed.notify_all()
         return done
 
+    def cancel_swap(self, taking_over: Future[Loaded]) -> bool:
+        """Withdraw an ensemble that has not taken over yet; False if it has."""
+        with self._changed:
+            if self._next_loaded is None or self._next_loaded[1] is not taking_over:
+                return False
+            self._next_loaded = None
+            return True
+
     def start(self) -> None:
         """Start the thread."""
         self.thread.start()
@@ -243,6 +251,9 @@ class Scheduler:
             self._open = False
             self._live.clear("stopping")
             self._batch.fail_all(NotReady("the service is stopping"))
+            if self._next_loaded is not None:
+                self._next_loaded[1].set_exception(NotReady("the service is stopping"))
+                self._next_loaded = None
         self.thread.ask_to_stop()
         with self._changed:
             self._changed.notify_all()

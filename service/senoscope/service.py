@@ -14,7 +14,8 @@ from senoscope.calibration import SessionRange
 from senoscope.decisions.decider import Decider, DecisionSink
 from senoscope.decisions.rules import read_rules
 from senoscope.delivery import Delivery, Sink
-from senoscope.engine import Ensemble
+from senoscope.engine import Ensemble, EnsembleError
+from senoscope.engine.cancellation import Cancellation
 from senoscope.fov import Fov
 from senoscope.lanes import Stack
 from senoscope.loaded import Loaded
@@ -113,6 +114,7 @@ class Service:
         self._failure: str | None = None
         self._loading = _LOADING
         self._falling_back = threading.Event()
+        self._cancellation = Cancellation()
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self.registry.register(ServiceState(self))
         ProcessCollector(registry=self.registry)
@@ -139,7 +141,8 @@ class Service:
         bool
             Whether all of it was computed in time.
         """
-        with self._assembling:  # what is being put together is finished first, what only loads is let be
+        self._stop_loading()
+        with self._assembling:  # what is being put together is finished first
             self._closing = True
         if self._receiver is not None:
             self._receiver.close()
@@ -155,6 +158,7 @@ class Service:
 
     def close(self) -> None:
         """Stop: what was computed is told, then everything is let go; ``drain`` first to lose nothing."""
+        self._stop_loading()
         with self._assembling:
             self._closing = True
         if self._receiver is not None:
@@ -170,6 +174,11 @@ class Service:
         if self.traces is not None:
             self.traces.close()
         _log.info("stopped")
+
+    def _stop_loading(self) -> None:
+        self._cancellation.cancel(NotReady("the service is stopping"))
+        if self._models is not None:
+            self._models.close()
 
     def problem(self) -> str | None:
         """Why the service is not ready, or None when it is."""
@@ -216,6 +225,11 @@ class Service:
     def loading(self) -> bool:
         """Whether the ensemble is still being loaded, even though nobody may want it any more."""
         return self._loader.is_alive()
+
+    @property
+    def changing(self) -> bool:
+        """Whether another ensemble is being loaded, even if it was given up."""
+        return self._models is not None and self._models.loading
 
     @property
     def failed(self) -> bool:
@@ -366,6 +380,8 @@ class Service:
         try:
             self._open()
         except Exception as error:
+            if isinstance(self._cancellation.error, NotReady):  # the service stops
+                return
             # Whoever asks from outside need not know this machine's folders; the log tells.
             self._failure = f"the service could not start ({type(error).__name__}); its log tells why"
             _log.error("cannot start", reason=str(error))
@@ -376,7 +392,18 @@ class Service:
         directory = locate_ensemble(self.settings.model, self.settings.models_dir, self._building)
         self._loading = _LOADING
         _log.info("loading ensemble", path=str(directory))
-        ensemble = load_ensemble(directory, self.settings)
+        within_s = self.settings.load_timeout_s
+        limit = threading.Timer(
+            within_s,
+            self._cancellation.cancel,
+            [EnsembleError(directory, f"was not loaded within {within_s:g} s (--load-timeout-s)")],
+        )
+        limit.daemon = True
+        limit.start()
+        try:
+            ensemble = load_ensemble(directory, self.settings, cancellation=self._cancellation)
+        finally:
+            limit.cancel()
         with self._assembling:
             if self._closing:
                 ensemble.close()

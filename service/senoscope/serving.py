@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from senoscope.service import Service
 
 _log = structlog.get_logger(__name__)
+_END_WITHIN_S = 10.0
 
 
 class StartingApp:
@@ -99,7 +100,7 @@ class ServiceServer(uvicorn.Server):
     """A server around a service, which is made while the server answers already.
 
     Stopped by a signal, it goes on answering, not ready any more, while what waits is computed. A second
-    signal stops it at once.
+    signal stops it without that.
 
     Parameters
     ----------
@@ -114,6 +115,9 @@ class ServiceServer(uvicorn.Server):
         None until it was made.
     failure : Exception or None
         Why it could not be made.
+    end_within_s : float or None
+        What may pass from a second signal to the end of the process, which a third one ends at once. None:
+        the process belongs to others, and goes on.
 
     Raises
     ------
@@ -127,15 +131,25 @@ class ServiceServer(uvicorn.Server):
         self.service: Service | None = None
         self.settings = settings
         self._on_made = on_made
-        self._draining = False
+        self._signals = 0
+        self.end_within_s: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; the second time, stop."""
-        if self._draining or self.service is None or self.service.loading:
-            super().handle_exit(sig, frame)
+        del sig, frame  # all of them mean the same
+        self._signals += 1
+        if self._signals == 1 and self.service is not None and not self.service.loading:
+            threading.Thread(target=self._drain, args=(self.service,), name="drain", daemon=True).start()
             return
-        self._draining = True
-        threading.Thread(target=self._drain, args=(self.service,), name="drain", daemon=True).start()
+        self.should_exit = True
+        if self.end_within_s is None or self._signals < 2:
+            return
+        if self._signals > 2:
+            _end_process(1)
+        # Whatever hangs: a graph that cannot be interrupted, or a disk that does not answer.
+        limit = threading.Timer(self.end_within_s, _end_process, [1])
+        limit.daemon = True
+        limit.start()
 
     def _drain(self, service: Service) -> None:
         try:
@@ -178,19 +192,35 @@ def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequenc
         _log.warning(warning.event, **warning.facts)
     # uvicorn raises the signal that stopped it once more, for whoever started it; stopping when asked to is
     # success here.
-    with handling_signals(lambda *_: None, signal.SIGINT, signal.SIGTERM):
+    server.end_within_s = _END_WITHIN_S
+    with (
+        handling_signals(lambda *_: None, signal.SIGINT, signal.SIGTERM),
+        handling_signals(server.handle_exit, *_hangups()),
+    ):
         server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
     service = server.service
     if service is not None and service.failed:
         return False
-    if service is not None and service.loading:
-        # Stopped while it was loading: the networks cannot be interrupted, and there is nothing to save.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    if service is not None and (service.loading or service.changing):
+        # Stopped while an ensemble was loaded that could not be interrupted: Python would wait for it.
+        _end_process(0)
     return True
+
+
+def _hangups() -> list[signal.Signals]:
+    """The signal that a terminal sends when it is closed, unless whoever started this had it ignored."""
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        return []
+    return [hangup]
+
+
+def _end_process(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _asks_whether_alive(scope: Scope) -> bool:

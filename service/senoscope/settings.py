@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     device: Device = Field(
         "auto", description="auto takes a GPU where there is one that works; the other two insist."
     )
+    load_timeout_s: float = Field(
+        300.0, gt=0, description="Time in which an ensemble must be loaded, verified and warmed up."
+    )
     threads: int | None = Field(None, ge=1, description="CPU cores for the networks; all by default.")
     host: str = Field("127.0.0.1", description="Address that HTTP and WebSocket listen on.")
     port: int = Field(8750, ge=0, le=65535, description="Their port; 0 takes a free one.")

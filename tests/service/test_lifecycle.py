@@ -131,6 +131,28 @@ def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
     assert "stopped" in server.log.read_text()
 
 
+def test_a_terminal_that_is_closed_ends_it_as_cleanly(miniature: Path, tmp_path: Path) -> None:
+    server = start_server_process(miniature, tmp_path / "log.txt")
+    server.process.send_signal(signal.SIGHUP)
+    assert server.process.wait(60) == 0
+    log = server.log.read_text()
+    assert "stopping" in log
+    assert "stopped" in log
+
+
+def test_with_nohup_it_goes_on_when_its_terminal_is_closed(miniature: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
+    try:
+        server = start_server_process(miniature, tmp_path / "log.txt")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    server.process.send_signal(signal.SIGHUP)
+    assert httpx.post(f"{server.url}/v1/classify", content=stack(1), timeout=60).status_code == 200
+    assert server.running
+    assert server.stop() == 0
+    assert "stopping" in server.log.read_text()
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_while_loading_it_does_not_first_become_ready(
     miniature: Path, tmp_path: Path, kind: signal.Signals

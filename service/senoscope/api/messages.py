@@ -240,8 +240,8 @@ def _check_contents(text: memoryview, signature: Signature) -> None:
     if others > _MOST_OTHERS:
         raise InvalidRequest(
             f"the request is not JSON, or holds {others // 1024} KiB that are not a number (texts, keys, "
-            f"null, NaN, true); at most {_MOST_OTHERS // 1024} KiB are taken. Where binary tensors follow the "
-            "JSON, Inference-Header-Content-Length must tell its length"
+            f"null, NaN, true); at most {_MOST_OTHERS // 1024} KiB are taken. Where binary tensors follow "
+            "the JSON, Inference-Header-Content-Length must tell its length"
         )
     # A row of numbers has as many characters at least.
     if lists > 1024 + len(text) // max(64, signature.spec.width):

@@ -19,6 +19,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import numpy as np
 import onnxruntime as ort
 
+from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.executor import OUTPUT_NAMES, Float32, NetworkFile, NetworkOutput
 from senoscope.engine.sessions import CPU, CUDA, create_session, preload_cuda
 
@@ -83,6 +84,8 @@ class BoundExecutor:
     device : {"cuda", "cpu"}
         ``cpu`` runs the same bindings on the CPU provider, so that all but CUDA itself can be rehearsed
         on a machine without a GPU.
+    cancellation : Cancellation, optional
+        Ends opening and running.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class BoundExecutor:
         schedule: Schedule | None = None,
         provider_options: Mapping[str, str] | None = None,
         device: Literal["cuda", "cpu"] = "cuda",
+        cancellation: Cancellation | None = None,
     ) -> None:
         self.device = device
         self._networks = list(networks)
@@ -121,6 +125,15 @@ class BoundExecutor:
         # The networks' order, by falling cost once that is known.
         self._order = list(range(len(networks)))
         self._sessions: list[ort.InferenceSession] = []
+        # Of captured and of other runs, waiting for their end or not.
+        self._options = {
+            (captured, wait): _run_options(graph_id=1 if captured else -1, wait=wait)
+            for captured in (False, True)
+            for wait in (False, True)
+        }
+        for options in self._options.values():
+            if cancellation is not None:
+                cancellation.watch_run(options)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bound")
         try:
             for network in networks:
@@ -161,7 +174,7 @@ class BoundExecutor:
         buffers.low.update_inplace(low)
         buffers.high.update_inplace(high)
         captured = self._cuda_graphs and image.shape[0] == 1
-        options = _run_options(graph_id=1 if captured else -1, wait=self.schedule == "sequential")
+        options = self._options[captured, self.schedule == "sequential"]
         for k in self._order:
             self._sessions[k].run_with_iobinding(bindings[k], options)
         if self.schedule == "streams":
@@ -185,7 +198,7 @@ class BoundExecutor:
 
     def _run_one(self, k: int) -> float:
         _, bindings = self._bound(self._single)
-        options = _run_options(graph_id=1 if self._cuda_graphs else -1, wait=True)
+        options = self._options[self._cuda_graphs, True]
         start = time.perf_counter()
         self._sessions[k].run_with_iobinding(bindings[k], options)
         return time.perf_counter() - start
@@ -207,7 +220,9 @@ class BoundExecutor:
         }
 
     def close(self) -> None:
-        """Let go of device memory and of the thread; again, nothing."""
+        """End a run that is under way, let go of device memory and of the thread; again, nothing."""
+        for options in self._options.values():
+            options.terminate = True
         with contextlib.suppress(RuntimeError):  # the thread has gone, and all else with it
             self._here(self._buffers.clear)
             self._here(self._sessions.clear)

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.executor import OUTPUT_NAMES, Float32, NetworkFile, NetworkOutput
 from senoscope.engine.sessions import CPU, create_session, usable_cores
 
@@ -30,12 +31,22 @@ class CpuExecutor:
     networks : sequence of NetworkFile
     threads : int, optional
         Cores to use; default: all that the process may use.
+    cancellation : Cancellation, optional
+        Ends opening and running.
     """
 
     device = "cpu"
     cools_down = False
 
-    def __init__(self, networks: Sequence[NetworkFile], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        networks: Sequence[NetworkFile],
+        threads: int | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> None:
+        self._options = ort.RunOptions()
+        if cancellation is not None:
+            cancellation.watch_run(self._options)
         cores = threads or usable_cores()
         self._workers = min(_MAX_WORKERS, cores, len(networks))
         self._threads_each = max(1, cores // self._workers)
@@ -43,12 +54,14 @@ class CpuExecutor:
         try:
             self._sessions: list[ort.InferenceSession] = list(
                 self._pool.map(
-                    lambda network: create_session(network, threads=self._threads_each, providers=[CPU]),
+                    lambda network: create_session(
+                        network, threads=self._threads_each, providers=[CPU], cancellation=cancellation
+                    ),
                     networks,
                 )
             )
         except BaseException:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
             raise
         self._order = list(range(len(networks)))
 
@@ -69,7 +82,7 @@ class CpuExecutor:
         return [running[k].result() for k in range(len(self._sessions))]
 
     def _run_one(self, k: int, feeds: dict[str, Float32]) -> NetworkOutput:
-        return NetworkOutput(*self._sessions[k].run(OUTPUT_NAMES, feeds))
+        return NetworkOutput(*self._sessions[k].run(OUTPUT_NAMES, feeds, self._options))
 
     def keep_warm(self) -> None:
         """Nothing: a CPU is back at full clock within microseconds."""
@@ -79,6 +92,7 @@ class CpuExecutor:
         return {"provider": CPU, "workers": self._workers, "threads_per_worker": self._threads_each}
 
     def close(self) -> None:
-        """Stop the workers."""
-        self._pool.shutdown()
+        """End a run that is under way, and stop the workers."""
+        self._options.terminate = True
+        self._pool.shutdown(cancel_futures=True)
         self._sessions.clear()

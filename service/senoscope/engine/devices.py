@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import onnxruntime as ort
 
 from senoscope.engine.bound import BoundExecutor
+from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.cpu import CpuExecutor
 from senoscope.engine.errors import DeviceError
 from senoscope.engine.executor import Executor, NetworkFile
@@ -31,7 +32,10 @@ def gpu_problem() -> str | None:
 
 
 def open_executor(
-    networks: Sequence[NetworkFile], device: Device, threads: int | None
+    networks: Sequence[NetworkFile],
+    device: Device,
+    threads: int | None,
+    cancellation: Cancellation | None = None,
 ) -> tuple[Executor, str]:
     """Open the networks on a device.
 
@@ -39,6 +43,9 @@ def open_executor(
     ----------
     device : {"auto", "cuda", "cpu"}
         ``auto`` takes the GPU where there is one that works, else the CPU; the other two insist.
+
+    cancellation : Cancellation, optional
+        Ends opening and running.
 
     Returns
     -------
@@ -54,17 +61,17 @@ def open_executor(
         If a file is no network of the contract.
     """
     if device == "cpu":
-        return CpuExecutor(networks, threads), "CPU, as asked for"
+        return CpuExecutor(networks, threads, cancellation), "CPU, as asked for"
     problem = gpu_problem()
     if device == "cuda":
         if problem:
             raise DeviceError(
                 f"--device cuda: {problem}; `senoscope doctor` tells more, --device cpu does without"
             )
-        return BoundExecutor(networks), "CUDA, as asked for"
+        return BoundExecutor(networks, cancellation=cancellation), "CUDA, as asked for"
     if problem is None:
         try:
-            return BoundExecutor(networks), "CUDA: a GPU was found"
+            return BoundExecutor(networks, cancellation=cancellation), "CUDA: a GPU was found"
         except DeviceError as error:
             problem = str(error)
-    return CpuExecutor(networks, threads), f"CPU: {problem}"
+    return CpuExecutor(networks, threads, cancellation), f"CPU: {problem}"

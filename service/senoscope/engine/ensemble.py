@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.contract import check_outputs, mean_nothing, problem_of_values
 from senoscope.engine.devices import open_executor
 from senoscope.engine.errors import DeviceError, EnsembleError
@@ -117,6 +118,7 @@ class Ensemble:
         threads: int | None = None,
         largest_batch: int = 1,
         batch_within_ms: float = 0.0,
+        cancellation: Cancellation | None = None,
     ) -> Ensemble:
         """Load an ensemble: check every file's hash, open the networks, warm up, run the test vectors.
 
@@ -134,6 +136,8 @@ class Ensemble:
             searches for algorithms for seconds, in which no live frame could be computed.
         batch_within_ms : float
             But none that would, with one FOV after it, take longer than this.
+        cancellation : Cancellation, optional
+            Ends loading from another thread; its reason is raised.
 
         Raises
         ------
@@ -143,6 +147,7 @@ class Ensemble:
             If the device asked for cannot be used.
         """
         directory = Path(directory)
+        cancellation = cancellation or Cancellation()
         manifest, digest = read_manifest(directory)
         networks = []
         to_verify: list[tuple[str, str]] = [(v.file, v.sha256) for v in manifest.test_vectors]
@@ -161,20 +166,28 @@ class Ensemble:
                     (len(manifest.input.channels), manifest.input.height, manifest.input.width),
                 )
             )
+
+        def verify(entry: tuple[str, str]) -> None:
+            cancellation.require()
+            verify_file(directory / entry[0], entry[1])
+
         with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
-            list(pool.map(lambda entry: verify_file(directory / entry[0], entry[1]), to_verify))
+            list(pool.map(verify, to_verify))
         for one in networks:
             refuse_external_data(one.path)
-        executor, reason = open_executor(networks, device, threads)
+        cancellation.require()
+        executor, reason = open_executor(networks, device, threads, cancellation)
         ensemble = cls(manifest, digest, directory, networks, executor, reason)
         try:
             ensemble._warm_up(largest_batch, batch_within_ms)
             ensemble._run_test_vectors()
+            cancellation.finish()
         except (EnsembleError, DeviceError):
             ensemble.close()
             raise
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
             ensemble.close()
+            cancellation.require()
             raise EnsembleError(
                 directory, f"its networks cannot be run on {executor.device}: {error}"
             ) from error
@@ -335,7 +348,7 @@ class Ensemble:
         }
 
     def close(self) -> None:
-        """Let go of threads and device memory."""
+        """End a run that is under way, and let go of threads and device memory."""
         self._executor.close()
 
     def __enter__(self) -> Ensemble:

@@ -86,5 +86,5 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of threads and device memory."""
+        """End a run that is under way, and let go of threads and device memory."""
         ...

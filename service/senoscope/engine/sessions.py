@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import onnxruntime as ort
 
+from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.contract import check_graph
 from senoscope.engine.errors import DeviceError, EnsembleError
 from senoscope.engine.executor import NetworkFile
@@ -33,7 +35,12 @@ def preload_cuda() -> None:
 
 
 def create_session(
-    network: NetworkFile, *, threads: int, providers: Sequence[Any], options: dict[str, str] | None = None
+    network: NetworkFile,
+    *,
+    threads: int,
+    providers: Sequence[Any],
+    options: dict[str, str] | None = None,
+    cancellation: Cancellation | None = None,
 ) -> ort.InferenceSession:
     """Open a network.
 
@@ -46,6 +53,7 @@ def create_session(
         As ONNX Runtime takes them; the first is the one that must run the network.
     options : dict of str to str, optional
         Further session configuration entries.
+    cancellation : Cancellation, optional
 
     Raises
     ------
@@ -69,8 +77,11 @@ def create_session(
         settings.add_session_config_entry(key, value)
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     try:
-        session = ort.InferenceSession(str(path), settings, providers=list(providers))
+        with nullcontext() if cancellation is None else cancellation.opening(settings):
+            session = ort.InferenceSession(str(path), settings, providers=list(providers))
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        if cancellation is not None:
+            cancellation.require()
         if wanted != CPU:
             raise DeviceError(f"{wanted} cannot run {path.name}: {error}") from error
         raise EnsembleError(path, f"ONNX Runtime cannot load it: {error}") from error

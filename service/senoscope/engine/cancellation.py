@@ -1,0 +1,79 @@
+"""Ending the loading of an ensemble from another thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnxruntime as ort
+
+
+class Cancellation:
+    """Given to whatever loads an ensemble; `cancel` ends it, in the middle of a run too.
+
+    ONNX Runtime looks at its own flags between two operators of a graph, and while it opens one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._error: Exception | None = None
+        self._event = threading.Event()
+        self._runs: list[ort.RunOptions] = []
+        self._sessions: list[ort.SessionOptions] = []
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it was cancelled, or None."""
+        return self._error
+
+    def cancel(self, error: Exception) -> None:
+        """End the loading; the first reason counts."""
+        with self._lock:
+            if self._error is not None:
+                return
+            self._error = error
+            for options in self._runs:
+                options.terminate = True
+            for settings in self._sessions:
+                _stop_opening(settings)
+        self._event.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait to be cancelled; whether it was."""
+        return self._event.wait(timeout_s)
+
+    def require(self) -> None:
+        """Raise the reason if it was cancelled."""
+        if self._error is not None:
+            raise self._error
+
+    def finish(self) -> None:
+        """Loading is done: cancelling ends nothing any more. Raise the reason if it was cancelled before."""
+        with self._lock:
+            self._runs.clear()
+            self.require()
+
+    def watch_run(self, options: ort.RunOptions) -> None:
+        """End runs with these options too."""
+        with self._lock:
+            self._runs.append(options)
+            if self._error is not None:
+                options.terminate = True
+
+    @contextmanager
+    def opening(self, settings: ort.SessionOptions) -> Iterator[None]:
+        """End the opening of a session with these options too."""
+        with self._lock:
+            self._sessions.append(settings)
+        try:
+            self.require()
+            yield
+        finally:
+            with self._lock:
+                self._sessions.remove(settings)
+
+
+def _stop_opening(settings: ort.SessionOptions) -> None:
+    if hasattr(settings, "set_load_cancellation_flag"):  # since ONNX Runtime 1.21
+        settings.set_load_cancellation_flag(True)
