@@ -179,6 +179,12 @@ class NotReady(SenoscopeError):
     code, status, title = "not_ready", 503, "Not ready"
 
 
+class InsufficientStorage(SenoscopeError):
+    """The service's disk has no room for what was sent."""
+
+    code, status, title = "insufficient_storage", 507, "Insufficient storage"
+
+
 class LogUnavailable(SenoscopeError):
     """The run log is turned off, or cannot be read or written now."""
 

@@ -14,6 +14,7 @@ from zmq.auth.base import Authenticator
 from zmq.utils.monitor import recv_monitor_message
 
 from senoscope_client.curve import StrPath, load_keypair, load_public_keys
+from senoscope_client.hang_up import MAX_CONNECTIONS, hang_up
 
 _log = logging.getLogger(__name__)
 # All that a subscriber has to say, handshakes included; beyond it ZeroMQ hangs up before it keeps anything.
@@ -46,11 +47,13 @@ class Gate:
         Folder of the public keys (``*.key``) that may connect, read at each handshake, so that a file put
         there or taken away counts from the next one on. Without it everybody may who knows the server's
         public key.
+    max_connections : int
+        One more is hung up on.
 
     Attributes
     ----------
     refused : Counter
-        Handshakes that failed, by reason.
+        Handshakes that failed, and connections that were hung up on, by reason.
 
     Raises
     ------
@@ -58,7 +61,14 @@ class Gate:
         If a key cannot be read.
     """
 
-    def __init__(self, socket: zmq.Socket[Any], keypair: StrPath, allowed: StrPath | None = None) -> None:
+    def __init__(
+        self,
+        socket: zmq.Socket[Any],
+        keypair: StrPath,
+        allowed: StrPath | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        self._max_connections = max_connections
         self.refused: Counter[str] = Counter()
         self._logged_s: dict[str, float] = {}
         self._open: set[int] = set()
@@ -136,9 +146,12 @@ class Gate:
             self._events.close()
 
     def _note(self, event: int, value: int, endpoint: bytes) -> None:
-        del endpoint
         if event == zmq.EVENT_ACCEPTED:
             self._open.add(value)
+            if len(self._open) > self._max_connections and hang_up(value, endpoint.decode()):
+                self.refused["too_many"] += 1
+                if self._may_log("too_many"):
+                    _log.warning("ZeroMQ client refused: %d are connected", self._max_connections)
         elif event == zmq.EVENT_DISCONNECTED:
             self._open.discard(value)
         reason = _REFUSALS.get(event)

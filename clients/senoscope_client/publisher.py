@@ -15,6 +15,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from senoscope_client.curve import StrPath
 from senoscope_client.gate import MAX_SUBSCRIPTION_BYTES, Gate
+from senoscope_client.hang_up import HANDSHAKE_MS
 from senoscope_client.headers import Instrument, PixelType
 from senoscope_client.wire import (
     EndHeader,
@@ -106,6 +107,7 @@ class FramePublisher:
         self._socket.setsockopt(zmq.SNDHWM, high_water_mark)
         self._socket.setsockopt(zmq.LINGER, round(linger_s * 1000))
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         self.gate: Gate | None = None
         try:
             if curve_keypair is not None:

@@ -1,13 +1,17 @@
-"""Counting who is connected to a ZeroMQ socket that binds."""
+"""Counting who is connected to a ZeroMQ socket that binds, up to a limit."""
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import Any, Final
 
 import structlog
 import zmq
 from zmq.utils.monitor import recv_monitor_message
+
+from senoscope.logs import Sparing
+from senoscope_client.hang_up import MAX_CONNECTIONS, hang_up
 
 _log = structlog.get_logger(__name__)
 _POLL_MS: Final = 200
@@ -20,9 +24,19 @@ class Connections:
     ----------
     socket : zmq.Socket
         Before it binds.
+    max_connections : int
+        One more is hung up on.
+
+    Attributes
+    ----------
+    refused : Counter
+        Connections that were hung up on, by reason.
     """
 
-    def __init__(self, socket: zmq.Socket[Any]) -> None:
+    def __init__(self, socket: zmq.Socket[Any], max_connections: int = MAX_CONNECTIONS) -> None:
+        self.refused: Counter[str] = Counter()
+        self._max_connections = max_connections
+        self._sparing = Sparing(every_s=10.0)
         self._open: set[int] = set()
         self._socket = socket
         self._stop = threading.Event()
@@ -45,6 +59,17 @@ class Connections:
         self._stop.set()
         self._thread.join()
 
+    def _refuse(self, descriptor: int, endpoint: str) -> None:
+        if hang_up(descriptor, endpoint):
+            self.refused["too_many"] += 1
+            if self._sparing.ask("too_many") is not None:
+                _log.warning(
+                    "too many connections to the results",
+                    endpoint=endpoint,
+                    limit=self._max_connections,
+                    refused=self.refused["too_many"],
+                )
+
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
@@ -53,6 +78,8 @@ class Connections:
                 event = recv_monitor_message(self._events)
                 if event["event"] == zmq.EVENT_ACCEPTED:
                     self._open.add(event["value"])
+                    if len(self._open) > self._max_connections:
+                        self._refuse(event["value"], event["endpoint"].decode())
                 else:
                     self._open.discard(event["value"])
         except Exception:

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
@@ -83,6 +84,15 @@ class Sparing:
             return left_out
 
 
+def _no_flood(sparing: Sparing) -> Callable[[logging.LogRecord], bool]:
+    def keep(record: logging.LogRecord) -> bool:
+        if "out of system resource" not in record.getMessage():
+            return True
+        return sparing.ask("accept") is not None
+
+    return keep
+
+
 def configure_logging(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
     """Set up structlog, and let the standard library's loggers (uvicorn's) speak through it."""
     shared: list[structlog.typing.Processor] = [
@@ -115,6 +125,8 @@ def configure_logging(log_format: Literal["console", "json"], level: int = loggi
     root.setLevel(level)
     for noisy in ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # asyncio writes this hundreds of times in a second.
+    logging.getLogger("asyncio").addFilter(_no_flood(Sparing(every_s=10.0)))
     # A client that left in the middle of its handshake is no error of ours.
     logging.getLogger("uvicorn.error").addFilter(
         lambda record: not record.getMessage().startswith("ASGI callable returned without completing")

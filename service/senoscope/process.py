@@ -12,6 +12,7 @@ from typing import Literal
 from senoscope.logs import configure_logging
 
 _M_MMAP_THRESHOLD = -3  # of malloc.h
+_FILES = 4096
 _LARGE_BLOCK = 1024 * 1024  # more than a frame: on the way of live results nothing changes
 
 
@@ -21,6 +22,7 @@ def set_up_process(log_format: Literal["console", "json"]) -> None:
     Garbage is not collected until `collect_garbage` is called.
     """
     configure_logging(log_format)
+    _allow_more_files()
     # It would report the same failure every second; `tracing` reports it once.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     # A thread that has a result to send must not wait for 5 ms, the default, while another one computes.
@@ -46,3 +48,30 @@ def _return_large_blocks() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # there are other C libraries
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+
+
+def max_connections(most: int, share: float) -> int:
+    """How many connections one listening socket may have.
+
+    Parameters
+    ----------
+    most : int
+    share : float
+        Of the files that the process may open: the rest is for the run log, the archive, and other sockets.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return most
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if soft == resource.RLIM_INFINITY else max(8, min(most, int(share * soft)))
+
+
+def _allow_more_files() -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -9,9 +9,11 @@ from pathlib import Path
 import zmq
 
 from senoscope.connections import Connections
+from senoscope.process import max_connections
 from senoscope.records import Record
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.gate import MAX_SUBSCRIPTION_BYTES, Gate
+from senoscope_client.hang_up import HANDSHAKE_MS, MAX_CONNECTIONS
 from senoscope_client.result import CamMode, Result, Source
 
 # Results are small: a subscriber may fall this far behind before ZeroMQ drops what is meant for it.
@@ -76,11 +78,13 @@ class ResultPublisher:
         self._socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        most = max_connections(MAX_CONNECTIONS, 0.25)
         try:
             if allowed_keys is not None and curve_keypair is not None:
-                self.gate = Gate(self._socket, curve_keypair, allowed_keys)
+                self.gate = Gate(self._socket, curve_keypair, allowed_keys, most)
             else:
-                self._connections = Connections(self._socket)
+                self._connections = Connections(self._socket, most)
             self._socket.bind(endpoint)
         except (OSError, ValueError):
             self._context.destroy(0)
@@ -98,6 +102,12 @@ class ResultPublisher:
         """How many are connected."""
         watch = self.gate or self._connections
         return 0 if watch is None else watch.count
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Subscribers that were not let in, by reason."""
+        watch = self.gate or self._connections
+        return {} if watch is None else dict(watch.refused)
 
     def tell(self, record: Record) -> None:
         """Publish a result; subscribers that are too slow lose it."""

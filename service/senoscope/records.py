@@ -37,8 +37,16 @@ _SIGNAL_FRACTION = 0.001
 _RECORD_BYTES = 10 * 1024
 
 
+# A clock that is corrected by less than this keeps the order of identifiers: 5 s.
+_SET_BACK_TICKS = 5000 << 12
+
+
 class _Clock:
-    """Ticks of 1/4096 ms since 1970; each is later than the one before it, whatever the clock does."""
+    """Ticks of 1/4096 ms since 1970; each is later than the one before it, unless the clock is set back far.
+
+    Small corrections keep the order. After a large one, times and order are those of the corrected clock: a
+    clock that was a year ahead for a moment must not leave all that follows in the future.
+    """
 
     def __init__(self) -> None:
         self._last = 0
@@ -46,7 +54,8 @@ class _Clock:
 
     def tick(self) -> int:
         with self._lock:
-            self._last = max(self._last + 1, (time.time_ns() << 12) // 1_000_000)
+            now = (time.time_ns() << 12) // 1_000_000
+            self._last = now if now < self._last - _SET_BACK_TICKS else max(self._last + 1, now)
             return self._last
 
 
@@ -55,6 +64,8 @@ _clock = _Clock()
 
 def uuid7() -> UUID:
     """A UUID of version 7 (RFC 9562) that sorts after all that this process made before.
+
+    Where the clock was set back by more than 5 s, it sorts by the corrected time.
 
     48 bits of milliseconds, 12 bits of a millisecond's fraction (method 3 of section 6.2), 62 random bits.
     """

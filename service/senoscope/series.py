@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ class Series:
             # Joined late, and frames come out of order: those in between are on their way or missing.
             if frame + 1 < self._joined_at:
                 self._holes.insert(0, (frame + 1, self._joined_at))
+                self._forget_holes()
                 self.missing += self._joined_at - frame - 1
             self._joined_at = self.first_frame = frame
             self.received += 1
@@ -110,18 +112,24 @@ class Series:
     def _miss(self, start: int, stop: int) -> None:
         self.missing += stop - start
         self._holes.append((start, stop))
-        del self._holes[:-_MAX_HOLES]
+        self._forget_holes()
 
     def _fill(self, frame: int) -> bool:
         """Whether the frame is one of the missing ones, which then no longer is."""
-        for n, (start, stop) in enumerate(self._holes):
-            if start <= frame < stop:
-                self._holes[n : n + 1] = [
-                    hole for hole in ((start, frame), (frame + 1, stop)) if hole[0] < hole[1]
-                ]
-                self.missing -= 1
-                return True
-        return False
+        n = bisect_right(self._holes, frame, key=lambda hole: hole[0]) - 1
+        if n < 0:
+            return False
+        start, stop = self._holes[n]
+        if frame >= stop:
+            return False
+        self._holes[n : n + 1] = [hole for hole in ((start, frame), (frame + 1, stop)) if hole[0] < hole[1]]
+        self._forget_holes()
+        self.missing -= 1
+        return True
+
+    def _forget_holes(self) -> None:
+        """Keep the newest: a frame of a forgotten one that comes after all counts as repeated."""
+        del self._holes[:-_MAX_HOLES]
 
     def describe(self) -> dict[str, Any]:
         """All counts, for people and for JSON."""

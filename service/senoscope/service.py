@@ -317,12 +317,11 @@ class Service:
         counts = self._scheduler.counts
         live, batch = self._scheduler.depths()
         dropped = self._scheduler.live_dropped
-        gate = self._publisher.gate if self._publisher else None
         return {
             "receiver": self._receiver.describe() if self._receiver else None,
             "results_endpoint": self._publisher.endpoint if self._publisher else None,
             "results_subscribers": self._publisher.subscribers if self._publisher else 0,
-            "results_refused": dict(gate.refused) if gate else {},
+            "results_refused": self._publisher.refused if self._publisher else {},
             "live": {
                 "waiting": live,
                 "capacity": self.settings.live_queue,

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 from uuid import UUID
 
@@ -26,6 +27,9 @@ _BACKGROUND = (32, 32, 32)
 _INK = (225, 225, 225)
 # Where a stream tells of no pixel size or the stage of no place, tiles are laid out in a row of their own.
 _UNPLACED = 1.0
+# A metre, and a picometre.
+_LARGEST_UM = 1e6
+_SMALLEST_UM = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +75,17 @@ class Tile:
             frame=source.frame,
             x_um=place.x if place else None,
             y_um=place.y if place else None,
-            width_um=width * pixel_um if pixel_um else None,
-            height_um=height * pixel_um if pixel_um else None,
+            width_um=_size(width, pixel_um),
+            height_um=_size(height, pixel_um),
             probability=result.probability,
             entropy=result.uncertainty.entropy,
             label=result.label,
         )
+
+
+def _size(pixels: int, pixel_um: float | None) -> float | None:
+    size_um = pixels * pixel_um if pixel_um else None
+    return size_um if size_um is not None and isfinite(size_um) else None
 
 
 @dataclass
@@ -191,7 +200,7 @@ def draw_map(tiles: list[Tile], layer: Layer, longest_px: int = 960) -> bytes:
     placed = _place(tiles)
     x0, y0 = placed[:, 0].min(), placed[:, 1].min()
     x1, y1 = (placed[:, 0] + placed[:, 2]).max(), (placed[:, 1] + placed[:, 3]).max()
-    scale = (longest_px - 2 * _MARGIN_PX) / max(x1 - x0, y1 - y0)
+    scale = (longest_px - 2 * _MARGIN_PX) / max(x1 - x0, y1 - y0, _SMALLEST_UM)
     width = max(round((x1 - x0) * scale) + 2 * _MARGIN_PX, 220)
     height = round((y1 - y0) * scale) + 2 * _MARGIN_PX
     canvas = np.full((height + _BAR_PX, width, 3), _BACKGROUND, np.uint8)
@@ -217,6 +226,9 @@ def _place(tiles: list[Tile]) -> npt.NDArray[np.float64]:
         np.float64,
     )
     sizes = np.array([(t.width_um or np.nan, t.height_um or np.nan) for t in tiles], np.float64)
+    # What no stage reaches and no objective has is as good as unknown: to scale, it would hide the rest.
+    centres[(np.abs(centres) > _LARGEST_UM).any(axis=1)] = np.nan
+    sizes[((sizes > _LARGEST_UM) | (sizes < _SMALLEST_UM)).any(axis=1)] = np.nan
     known = np.isfinite(centres[:, 0])
     # Tiles of unknown size are as large as their distance lets them be.
     unknown_size = np.isnan(sizes[:, 0])

@@ -17,11 +17,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import senoscope.model_switch
 from senoscope.engine import Ensemble
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.manifest import sha256_of
 from support import miniature as mini
 from support.servers import Server, ServerThread, start_server, start_server_process
+from support.slow_engine import SlowEngine
 
 
 def never_end(directory: Path) -> Path:
@@ -58,6 +60,7 @@ def never_end(directory: Path) -> Path:
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("endless") / "models"
     mini.build(home / "good", name="good")
+    mini.build(home / "other", name="other", seed=50)
     never_end(mini.build(home / "endless", name="endless"))
     return home
 
@@ -120,6 +123,23 @@ def test_it_is_given_up_after_its_time(models_dir: Path, start: Callable[..., Se
     wait_for(lambda: not server.service.changing)
     assert httpx.post(f"{server.url}/v1/model", json={"name": "good"}, timeout=120).status_code == 200
     assert classify(server) == 200
+
+
+def test_a_change_that_cannot_take_over_leaves_nothing_pending(
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(senoscope.model_switch, "_SWAP_TIMEOUT_S", 1.0)
+    with SlowEngine(server).held():
+        posting = threading.Thread(target=classify, args=(server,), daemon=True)
+        posting.start()
+        server.wait(lambda status: status["batch"]["waiting"] == 0)
+        answer = httpx.post(f"{server.url}/v1/model", json={"name": "other"}, timeout=120)
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        assert "stays in use" in answer.json()["detail"]
+    posting.join(60)
+    assert classify(server) == 200
+    assert httpx.get(f"{server.url}/v1/model").json()["name"] == "good"
+    assert httpx.post(f"{server.url}/v1/model", json={"name": "other"}, timeout=120).status_code == 200
 
 
 def test_a_service_that_stops_gives_it_up(server: ServerThread) -> None:

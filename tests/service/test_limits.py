@@ -10,10 +10,12 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import httpx
 import numpy as np
@@ -26,10 +28,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from senoscope.api.server import GuardedProtocol
+from senoscope.process import max_connections
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.errors import Busy
 from senoscope_client.live import LiveResults
+from senoscope_client.subscriber import ResultSubscriber
 from support import miniature as mini
 from support.commands import CompletedCommand, run_command
 from support.raw_http import (
@@ -154,6 +158,87 @@ def test_a_head_that_is_too_large_is_refused(strict: Server) -> None:
     with raw(strict) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX-A: " + b"a" * 40_000)
         assert problem(read_all(connection)) == (431, "header_too_large")
+
+
+@pytest.mark.parametrize("size", [17_000, 60_000, 120_000])
+@pytest.mark.parametrize("where", ["header", "many headers", "target", "second request", "websocket"])
+def test_a_whole_head_that_is_too_large_is_refused(strict: Server, size: int, where: str) -> None:
+    """In one piece it is never incomplete, which is all that h11 limits."""
+    heads = {
+        "header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * size + b"\r\n\r\n",
+        "many headers": b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * (size // 6) + b"\r\n",
+        "target": b"GET /livez?" + b"a" * size + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "websocket": UPGRADE + b"X: " + b"a" * size + b"\r\n" + HANDSHAKE,
+    }
+    small = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with raw(strict) as connection:
+        connection.sendall(small + heads["header"] if where == "second request" else heads[where])
+        answer = read_all(connection)
+    if where == "second request":
+        assert answer.startswith(b"HTTP/1.1 200")
+        answer = answer[answer.index(b"HTTP/1.1 431") :]
+    assert problem(answer) == (431, "header_too_large")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_connections_leave_files_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    limits = {64: 32, 256: 128, 1024: 512, 10_000: 512, resource.RLIM_INFINITY: 512, 4: 8}
+    for soft, wanted in limits.items():
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
+        assert max_connections(512, 0.5) == wanted
+
+
+def test_silent_connections_to_the_results_are_limited(server: Server) -> None:
+    """Each takes a descriptor; the service must be able to open files, and to answer."""
+    port = int(server.results.rpartition(":")[2])
+    with contextlib.ExitStack() as held:
+        for _ in range(200):
+            held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        status = server.wait(lambda status: status["results_refused"].get("too_many", 0) >= 60)
+        server.wait(lambda status: status["results_subscribers"] <= 128)
+        assert status["results_refused"]["too_many"] <= 200
+        assert httpx.get(f"{server.url}/livez", timeout=30).status_code == 200
+    server.wait(lambda status: status["results_subscribers"] == 0)
+    with ResultSubscriber(server.results) as subscriber:
+        server.wait(lambda status: status["results_subscribers"] == 1)
+        buffer = io.BytesIO()
+        np.save(buffer, mini.bright())
+        deadline = time.monotonic() + 30
+        while True:
+            httpx.post(f"{server.url}/v1/classify", content=buffer.getvalue(), timeout=30)
+            try:
+                assert subscriber.receive(0.5).label == "senescent"
+                break
+            except TimeoutError:  # it had not subscribed yet
+                assert time.monotonic() < deadline
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("form", [False, True])
+def test_a_disk_without_room_for_a_body_is_reported(
+    server: Server, monkeypatch: pytest.MonkeyPatch, form: bool
+) -> None:
+    stack = io.BytesIO()
+    np.save(stack, np.stack([mini.bright()] * 40))
+    small = io.BytesIO()
+    np.save(small, mini.bright())
+
+    def full_disk(*_: object, **__: object) -> IO[bytes]:
+        return Path("/dev/full").open("w+b", buffering=0)
+
+    def post(body: bytes) -> httpx.Response:
+        content = {"files": {"file": ("a.npy", body)}} if form else {"content": body}
+        return httpx.post(f"{server.url}/v1/classify", timeout=60, **content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", full_disk)
+        full = post(stack.getvalue())
+        assert (full.status_code, full.json()["code"]) == (507, "insufficient_storage")
+        assert "No space left on device" in full.json()["detail"]
+        assert post(small.getvalue()).status_code == 200
+    assert post(stack.getvalue()).status_code == 200
 
 
 def test_what_is_no_http_is_refused(strict: Server) -> None:

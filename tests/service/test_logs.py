@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -202,3 +204,15 @@ def test_no_line_tells_a_key(miniature: Path, tmp_path: Path) -> None:
 )
 def test_secrets_that_a_library_tells_are_hidden(text: str, clean: str) -> None:
     assert without_secrets(text) == clean
+
+
+def test_sockets_that_cannot_be_accepted_do_not_fill_the_log() -> None:
+    """asyncio writes a line for each of hundreds of tries in a second."""
+    code = (
+        "import logging; from senoscope.logs import configure_logging; configure_logging('console')\n"
+        "for _ in range(500): logging.getLogger('asyncio').error('socket.accept() out of system resource')\n"
+        "logging.getLogger('asyncio').error('something else')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("out of system resource") == 1
+    assert "something else" in done.stderr

@@ -25,8 +25,25 @@ def test_identifiers_sort_in_the_order_of_their_making(monkeypatch: pytest.Monke
     assert made == sorted(made)
     assert len(set(made)) == len(made)
     now = time.time_ns()
-    monkeypatch.setattr(time, "time_ns", lambda: now - 3_600_000_000_000)  # the clock is set back
+    monkeypatch.setattr(time, "time_ns", lambda: now - 4_000_000_000)  # the clock is corrected
     assert uuid7() > made[-1]
+
+
+def test_a_clock_that_jumped_ahead_leaves_no_identifiers_in_the_future(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ns = time.time_ns()
+    year_ns = 365 * 86_400 * 1_000_000_000
+    before = uuid7()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: now_ns + year_ns)
+        wrong = [uuid7() for _ in range(10)]
+    after = [uuid7() for _ in range(1000)]
+    assert wrong == sorted(wrong)
+    assert after == sorted(after)
+    assert before < after[0] < wrong[0]
+    assert len({*wrong, *after}) == 1010
+    assert all(identifier.int >> 80 <= time.time_ns() // 1_000_000 + 1 for identifier in after)
 
 
 def test_identifiers_from_many_threads_differ() -> None:

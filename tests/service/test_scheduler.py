@@ -184,6 +184,30 @@ def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
     assert not stack.done.done()
 
 
+def test_an_ensemble_that_is_withdrawn_never_takes_over(rig) -> None:
+    rig.scheduler.submit_live(fov(1))
+    assert rig.engine.entered.acquire(timeout=30)
+    other = HeldEngine()
+    taking_over = rig.scheduler.swap(SimpleNamespace(ensemble=other, maker="other", spec=SPEC))
+    assert rig.scheduler.cancel_swap(taking_over)
+    assert not rig.scheduler.cancel_swap(taking_over)
+    rig.engine.may_go.release()
+    rig.scheduler.submit_live(fov(2))
+    rig.engine.step()
+    assert (rig.engine.batches, other.batches) == ([[1], [2]], [])
+    assert not taking_over.done()
+
+
+def test_closing_fails_an_ensemble_that_waits_to_take_over(rig) -> None:
+    rig.scheduler.submit_live(fov(1))
+    assert rig.engine.entered.acquire(timeout=30)
+    taking_over = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker=None, spec=SPEC))
+    threading.Timer(0.1, rig.engine.may_go.release).start()
+    rig.scheduler.close()
+    with pytest.raises(NotReady):
+        taking_over.result(30)
+
+
 def test_what_waits_for_an_ensemble_of_another_input_is_let_go(rig) -> None:
     rig.scheduler.submit_live(fov(0))
     assert rig.engine.entered.acquire(timeout=30)

@@ -224,3 +224,24 @@ def test_results_from_before_a_restart_of_the_series_are_not_those_after_it() ->
     assert again.image(image(1)) == "new"
     assert counts(again.describe()[0]) == (4, 0, 0)
     assert again.describe()[0]["restarts"] == 1
+
+
+def test_what_is_remembered_of_gaps_is_bounded_however_frames_come() -> None:
+    """A publisher whose numbers jump ahead, and then come back one in two."""
+    series = Series(A, "plate 3", "nlo")
+    assert series.see(0) == "new"
+    assert series.see(10_000_000) == "new"
+    for n in range(5000):
+        assert series.see(1 + 2 * n) == "new"
+    assert series.missing == 10_000_000 - 1 - 5000
+    assert len(series.snapshot()["counting"]["holes"]) <= 1024
+    assert series.see(1) == "repeated"
+    assert series.see(9_999_999) == "new"
+
+
+def test_gaps_of_a_series_that_was_joined_late_are_bounded_too() -> None:
+    series = Series(A, "plate 3", "nlo")
+    for n in range(10_000, 0, -2):
+        assert series.see(n) == "new"
+    assert len(series.snapshot()["counting"]["holes"]) <= 1024
+    assert series.missing == 4999

@@ -87,6 +87,33 @@ def test_all_maps_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [known.x_um for known in maps.tiles(one)] == [2, 3, 4]
 
 
+@pytest.mark.parametrize("layer", ["probability", "uncertainty"])
+@pytest.mark.parametrize(
+    "tiles",
+    [
+        [tile(1e308, 0), tile(-1e308, 0)],
+        [tile(1e308, 0), tile(0, 0)],
+        [tile(5, 5, size=1e-300)],
+        [tile(5, 5, size=1e300)],
+        [tile(1e6, 1e6, size=1e-13)],
+        [tile(0, 0, size=None), tile(5e-324, 0, size=None)],
+        [tile(0, 0, size=None), tile(1e-7, 0, size=None)],
+        [tile(None, None, size=None)],
+        [tile(0, 0, size=5e-324), tile(None, None)],
+    ],
+)
+def test_every_place_and_size_can_be_drawn(tiles: list[Tile], layer: stagemap.Layer) -> None:
+    picture = image(draw_map(tiles, layer))
+    assert max(picture.shape[:2]) < 2000
+
+
+def test_a_place_out_of_reach_does_not_hide_the_others() -> None:
+    scan = [tile(100.0 * n, 0, 0.4) for n in range(5)]
+    picture = image(draw_map([*scan, tile(1e12, 0, 1.0)], "probability"))
+    shown = (picture[:-46] == VIRIDIS[102]).all(axis=2)
+    assert shown.sum() > 0.2 * shown.size / 2, "the scan fills the map's upper half"
+
+
 def test_the_map_fills_as_results_come(server: Server) -> None:
     scope = Microscope(server.frames)
     url = f"{server.url}/v1/series/{scope.uid}/map"
@@ -108,3 +135,15 @@ def test_the_map_fills_as_results_come(server: Server) -> None:
     assert fovs[0]["size_um"] == {"x": pytest.approx(105.0), "y": pytest.approx(87.5)}
     assert httpx.get(f"{url}.png", params={"layer": "uncertainty"}).content not in pictures
     assert httpx.get(f"{url}.png", params={"layer": "else"}).status_code == 422
+
+
+def test_a_pixel_size_beyond_all_numbers_is_none(server: Server) -> None:
+    scope = Microscope(server.frames)
+    try:
+        scope.send(scope.frame(0, pixel_size_um=1e306))
+        url = f"{server.url}/v1/series/{scope.uid}/map"
+        server.wait(lambda _: httpx.get(f"{url}.json").status_code == 200)
+        assert httpx.get(f"{url}.json").json()["fovs"][0]["size_um"] is None
+        assert httpx.get(f"{url}.png").status_code == 200
+    finally:
+        scope.close()

@@ -6,23 +6,31 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import IO, BinaryIO, TypeVar, cast
 
+import structlog
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from senoscope.api.problems import problem_response, told_faults
 from senoscope.memory_budget import MemoryShare
 from senoscope_client._foreign import tellable
-from senoscope_client.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from senoscope_client.errors import (
+    InsufficientStorage,
+    InvalidRequest,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
+_log = structlog.get_logger(__name__)
 _MIB = 1024 * 1024
 _IN_MEMORY = 16 * _MIB
 _LINGER_S = 1.0
@@ -209,6 +217,28 @@ async def _fill(file: IO[bytes], request: Request, share: MemoryShare) -> None:
     file.seek(0)
 
 
+@contextlib.contextmanager
+def _storing() -> Iterator[None]:
+    """Report a disk that cannot hold a body; small bodies never get there."""
+    try:
+        yield
+    except OSError as error:
+        _log.error("a body cannot be stored", folder=tempfile.gettempdir(), reason=str(error))
+        raise InsufficientStorage(
+            f"the service cannot store bodies of more than {_IN_MEMORY // _MIB} MiB at present "
+            f"({error.strerror or type(error).__name__}); send smaller ones, and see to its folder for "
+            "temporary files"
+        ) from error
+
+
+@asynccontextmanager
+async def _closing(form: FormData) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await form.close()
+
+
 @asynccontextmanager
 async def upload_of(request: Request, share: MemoryShare) -> AsyncIterator[Upload]:
     """The file in a request, either the raw body or the one ``file`` field of a multipart form.
@@ -224,11 +254,15 @@ async def upload_of(request: Request, share: MemoryShare) -> AsyncIterator[Uploa
         If a form is malformed, or holds another number of files than one.
     PayloadTooLarge
         If the body exceeds the limit.
+    InsufficientStorage
+        If it cannot be stored.
     """
     media_type = media_type_of(request)
     if media_type == "multipart/form-data":
         try:
-            async with request.form(max_files=1, max_fields=8) as form:
+            with _storing():
+                form = await request.form(max_files=1, max_fields=8)
+            async with _closing(form):
                 files = [value for value in form.values() if isinstance(value, UploadFile)]
                 if len(files) != 1:
                     raise InvalidRequest(
@@ -246,7 +280,8 @@ async def upload_of(request: Request, share: MemoryShare) -> AsyncIterator[Uploa
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
         return
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-        await _fill(file, request, share)
+        with _storing():
+            await _fill(file, request, share)
         # What curl declares where nobody told it otherwise says nothing about the file.
         declared = None if media_type == "application/x-www-form-urlencoded" else media_type
         yield Upload(cast(BinaryIO, file), None, declared)

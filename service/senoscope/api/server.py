@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from senoscope.process import max_connections
 from senoscope.settings import Settings
 from senoscope_client._foreign import tellable
 from senoscope_client.errors import Problem
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _MAX_HEADER_BYTES = 16 * 1024
 # Far more than a laboratory has; each costs a socket and some memory.
 _MAX_CONNECTIONS = 512
+# Connections that may wait to be accepted. asyncio tries that often, with a log line each time, where no file
+# can be opened any more.
+_BACKLOG = 128
 # WebSocket clients have nothing to say.
 _MAX_FRAME_BYTES = 4096
 # When all is computed and the service stops: for clients that read slowly or still send.
@@ -83,6 +87,7 @@ class GuardedProtocol(H11Protocol):
 
     header_timeout_s: float
     _deadline: asyncio.TimerHandle | None = None
+    _head_too_large = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -91,7 +96,18 @@ class GuardedProtocol(H11Protocol):
         # leaves out: an answer's body, or a result soon after another, would wait for a delayed ACK, 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
-        if len(self.connections) > _MAX_CONNECTIONS:
+        next_event = self.conn.next_event
+
+        def limited_event() -> Any:
+            """h11 itself limits only heads that come in pieces."""
+            event = next_event()
+            if isinstance(event, h11.Request) and _size_of(event) > _MAX_HEADER_BYTES:
+                self._head_too_large = True
+                raise h11.RemoteProtocolError("the head is too large")
+            return event
+
+        self.conn.next_event = limited_event  # type: ignore[method-assign]
+        if len(self.connections) > max_connections(_MAX_CONNECTIONS, 0.5):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many connections are open")
         else:
             self._watch()
@@ -115,7 +131,7 @@ class GuardedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP request, or one whose head is too large."""
-        if len(self.conn.trailing_data[0]) > _MAX_HEADER_BYTES:
+        if self._head_too_large or len(self.conn.trailing_data[0]) > _MAX_HEADER_BYTES:
             self._refuse(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "header_too_large",
@@ -176,6 +192,12 @@ class GuardedProtocol(H11Protocol):
         self.transport.close()
 
 
+def _size_of(head: h11.Request) -> int:
+    """Bytes of a request line and its headers, give or take some blanks."""
+    headers = sum(len(name) + len(value) + 4 for name, value in head.headers)
+    return len(head.method) + len(head.target) + headers
+
+
 def _fault_of_handshake(event: h11.Request) -> str | None:
     """Why the library that uvicorn has WebSockets from would not take this request as a handshake."""
     head = [event.method + b" " + event.target + b" HTTP/" + event.http_version]
@@ -215,6 +237,7 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,  # nobody's word about where a request comes from
         log_config=None,
         access_log=False,
+        backlog=_BACKLOG,
         ws="websockets-sansio",
         # Maps and pixels hardly compress, and compressing each message would cost more than sending it.
         ws_per_message_deflate=False,
