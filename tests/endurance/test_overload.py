@@ -61,7 +61,7 @@ def test_overload_drops_the_oldest_and_recovers(
     if isinstance(server, ServerThread):
         SlowEngine(server, 0.02)  # slower than the scan, and than the stacks, on any machine
     rate_hz = 3 * capacity_hz(server)
-    frames = int(rate_hz * endurance.scale(2))
+    frames = int(rate_hz * endurance.scale(2, 60))
     listener = Listener(server)
     server.wait(lambda status: status["live_clients"]["connected"] == 1)
     with contextlib.ExitStack() as posting:
