@@ -65,7 +65,7 @@ def demo(
     from senoscope.settings import Settings
 
     given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     console = Console(stderr=True)
     began_s = time.perf_counter()
     http_port = _port(port)
