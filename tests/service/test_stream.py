@@ -77,7 +77,7 @@ def test_results_over_zeromq(server: Server, microscope: Microscope) -> None:
     subscriber.setsockopt(zmq.SUBSCRIBE, b"result/stream/nlo-1")
     subscriber.connect(server.results)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 90
         n = 0
         while not subscriber.poll(100):  # until the subscription has reached the service
             assert time.monotonic() < deadline

@@ -142,7 +142,7 @@ class PostgresServer:
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
-        self.process.wait(20)
+        self.process.wait(60)
 
     def _answers(self) -> bool:
         try:

@@ -23,7 +23,7 @@ GROUPS = {
     "tests/training": "tensorflow",
 }
 # Modules whose tests share nothing that takes long to make, and take long themselves: each test is a group.
-# They use the service's usual ports, each in a network of its own; where that cannot be had, they are one group.
+# They use the service's usual ports, each in a network of its own; where that cannot be, as one group.
 INDEPENDENT = ("tests/docs/test_commands.py",)
 # Groups that take longest, which start first, so that no worker is left with one at the end.
 FIRST = ("tensorflow", "chromium", "napari", "postgres")

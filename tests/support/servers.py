@@ -88,7 +88,7 @@ class Server(ABC):
 
     def logged(self, **query: object) -> list[dict]:
         """What the run log holds, newest first; asked again while a slow disk keeps it from answering."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             answer = httpx.get(f"{self.url}/v1/results", params={"limit": 1000, **query})
             if answer.status_code != 503 or time.monotonic() > deadline:
