@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from senoscope.serving import StartingApp
 from support.commands import run_process
+from support.servers import Server, start_server
 
 
 class Inner:
@@ -145,6 +147,27 @@ def test_what_is_found_only_when_the_service_is_made_ends_the_process_with_one_l
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("senoscope: --database-url: ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_stopped_while_it_starts_it_exits_with_0(miniature: Path, tmp_path: Path) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", wait=False)
+    try:
+        while not lives(server):
+            assert server.process.poll() is None, server.log.read_text()
+            time.sleep(0.01)
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+    finally:
+        server.process.kill()
+    assert "Traceback" not in server.log.read_text()
+
+
+def lives(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.url}/livez", timeout=60).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_the_process_is_set_up_for_the_service() -> None:

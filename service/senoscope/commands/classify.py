@@ -46,7 +46,7 @@ def classify(
     from senoscope_client.errors import SenoscopeError
 
     given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     messages = Console(stderr=True)
     directory = ensemble_folder(settings, messages)
 

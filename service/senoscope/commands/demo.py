@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from senoscope_client.live import LiveResults
 
 _READY_TIMEOUT_S = 120.0
-_QUIET_S = 20.0  # no result for so long after the last frame was sent: what is missing is lost
+_QUIET_S = 20.0  # where the scan's end is lost: no result for so long, and what is missing is lost too
 # The simulated microscope scans somewhat slower than the service can follow.
 _SHARE_OF_CAPACITY = 0.75
 _FASTEST_HZ = 10.0
@@ -65,7 +65,7 @@ def demo(
     from senoscope.settings import Settings
 
     given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     console = Console(stderr=True)
     began_s = time.perf_counter()
     http_port = _port(port)
@@ -110,12 +110,12 @@ def demo(
             ) as table,
         ):
             try:
-                _watch(results, microscope, service, score, table, frames)
+                _watch(client, results, microscope, service, score, table, frames)
             except KeyboardInterrupt:
                 interrupted = True
                 console.print("stopping: waiting for the frames on their way")
                 microscope.terminate()
-                _watch(results, microscope, service, score, table, None)
+                _watch(client, results, microscope, service, score, table, None)
         stream = client.stream()
     sent = _frames_sent(stream) if frames is None or interrupted else frames
     summary = {
@@ -199,6 +199,7 @@ def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
 
 
 def _watch(
+    client: Client,
     results: LiveResults,
     microscope: subprocess.Popen[bytes],
     service: subprocess.Popen[bytes],
@@ -219,7 +220,7 @@ def _watch(
                 if microscope.returncode != 0:
                     raise NotReady("the simulated microscope ended") from None
                 quiet_since_s = quiet_since_s or time.monotonic()
-                if time.monotonic() - quiet_since_s > _QUIET_S:
+                if _is_complete(client.stream(), score) or time.monotonic() - quiet_since_s > _QUIET_S:
                     return
         else:
             score.add(result)
@@ -244,7 +245,15 @@ def _pace_options(rate: float | None, url: str) -> list[str]:
     return [] if rate else ["--keep-up", url]
 
 
+def _is_complete(stream: dict[str, Any], score: DemoScore) -> bool:
+    """Whether the scan's end was received, nothing waits, and all that was classified has been shown."""
+    series, live = stream["receiver"]["series"], stream["live"]
+    ended = bool(series) and all(one["state"] == "ended" for one in series)
+    return ended and live["waiting"] == 0 and int(live["classified"]) <= score.classified
+
+
 def _frames_sent(stream: dict[str, object]) -> int:
     receiver = stream["receiver"]
     assert isinstance(receiver, dict)
-    return sum((series["last_frame"] or -1) + 1 for series in receiver["series"])
+    last = [series["last_frame"] for series in receiver["series"]]
+    return sum(frame + 1 for frame in last if frame is not None)

@@ -54,7 +54,7 @@ def doctor(
     from senoscope.settings import Settings
 
     given = {"model": model, "models_dir": models_dir, "device": device, "port": port, "stream": stream}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     checks: tuple[Callable[[Settings], Finding], ...] = (
         _versions,
         _hardware,
