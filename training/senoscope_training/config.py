@@ -73,7 +73,8 @@ class NormalizationConfig(_Model):
     """Pixels beyond median +- this many interquartile ranges are outliers."""
     fitted_on: Literal["training", "each_split"] = "training"
     """`each_split` scales training, validation and test FOVs each by their own statistics, as the authors'
-    code does. It is for comparison only: a single new FOV has no such statistics."""
+    code does: copies are made of raw counts, their corners filled with zeros, and the range is fitted on
+    FOVs and copies together. It is for comparison only: a single new FOV has no such statistics."""
 
 
 class AugmentationConfig(_Model):
@@ -179,6 +180,26 @@ class ScratchConfig(PhaseConfig):
     """L1 penalty on the hidden kernel."""
     kernel_l2: NotNegative = 1e-4
     """L2 penalty on the hidden kernel."""
+    bias_l2: NotNegative = 1e-4
+    """L2 penalty on the hidden bias."""
+    activity_l2: NotNegative = 5e-5
+    """L2 penalty on the hidden units before their ReLU."""
+    pooling: Literal["valid", "same"] = "valid"
+    """What the max pooling between convolutions does with an odd last row or column: leave it out, or keep
+    it."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """The learning rate is multiplied by this every `decay_steps` steps, smoothly; 1 keeps it."""
+    decay_steps: Annotated[int, Field(ge=1)] = 1000
+    """Steps, of `batch_size` FOVs each."""
+
+    def smallest_edge(self) -> int:
+        """Rows and columns that the network takes at least."""
+        if self.pooling == "same":
+            return 1
+        edge = 1
+        for _ in self.filters[1:]:
+            edge = 4 * edge - 1  # a convolution rounds up when it halves, a pooling down
+        return edge
 
 
 class Config(_Model):
@@ -244,6 +265,11 @@ class Config(_Model):
         larger = [f"{name} needs {edge}" for name, edge in sorted(needs.items()) if edge > smallest]
         if larger and set(self.systems) != {"scratch"}:
             raise ValueError(f"{self.input.height}x{self.input.width}: {', '.join(larger)}")
+        if "scratch" in self.systems and smallest < self.scratch.smallest_edge():
+            raise ValueError(
+                f"{self.input.height}x{self.input.width}: the CNN from scratch with "
+                f"{len(self.scratch.filters)} convolutions needs {self.scratch.smallest_edge()}"
+            )
         return self
 
     @property
