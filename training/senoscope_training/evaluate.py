@@ -37,6 +37,8 @@ class Evaluation:
         95 % bootstrap intervals over FOVs.
     trained_on : int
         How many of the FOVs the ensemble was trained on, by the contents of their files.
+    warnings : tuple of str
+        What was assumed about files, and what was passed over.
     """
 
     model: str
@@ -49,6 +51,7 @@ class Evaluation:
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     trained_on: int
+    warnings: tuple[str, ...] = ()
 
     def to_csv(self) -> str:
         """One line per FOV."""
@@ -95,12 +98,20 @@ def evaluate(
         spec, classes = ensemble.manifest.input, ensemble.manifest.ensemble.classes
         size = InputConfig(height=spec.height, width=spec.width)
         config = data.model_copy(update={"channels": spec.channel_names, "classes": classes})
-        data_set = read_data_set(config, size, report)
+        remarks: list[str] = []
+
+        def noting(progress: Progress) -> None:
+            if progress.stage == "warning":
+                remarks.append(progress.detail)
+            else:
+                report(progress)
+
+        data_set = read_data_set(config, size, noting)
         chosen = _choose(data_set, split)
         rows = []
         for n, k in enumerate(chosen):
             report(Progress("evaluate", model.name, f"{n}/{len(chosen)}"))
-            pixels = load_fov(data_set.root / data_set.entries[k].file, config, size)
+            pixels = load_fov(data_set.root, data_set.entries[k].file, config, size)
             (prediction,) = ensemble.predict(pixels)
             rows.append(prediction.probabilities)
         names, digest = prediction.networks, ensemble.digest
@@ -126,6 +137,7 @@ def evaluate(
         metrics=summarize(truth, probability),
         intervals=intervals,
         trained_on=len(seen.intersection(data_set.entries[k].sha256 for k in chosen)),
+        warnings=tuple(remarks),
     )
 
 

@@ -192,7 +192,7 @@ def _sample(config: Config, unit: UnitResult) -> tuple[npt.NDArray[Any], tuple[i
     truth = np.array(unit.truth)
     positive, negative = np.flatnonzero(truth), np.flatnonzero(~truth)
     chosen = [*negative[: _PARITY_FOVS // 2], *positive[: _PARITY_FOVS // 2]]
-    stack = [load_fov(config.data.path / unit.files[k], config.data, config.input) for k in chosen]
+    stack = [load_fov(config.data.path, unit.files[k], config.data, config.input) for k in chosen]
     return np.stack(stack), (0, len(chosen) - 1)
 
 

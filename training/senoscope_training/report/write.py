@@ -82,7 +82,7 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 def _load(data: DataConfig, size: InputConfig, file: str) -> npt.NDArray[Any]:
-    return load_fov(data.path / file, data, size)
+    return load_fov(data.path, file, data, size)
 
 
 class _Pictures:
