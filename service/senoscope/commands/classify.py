@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -52,6 +53,8 @@ def classify(
     records: list[Record] = []
     directory = ensemble_folder(settings, messages)
     with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
+        for warning in ensemble.warnings:
+            messages.print(f"[yellow]{directory.name}[/yellow]: {escape(warning)}", highlight=False)
         spec = fov_spec_of(ensemble)
         maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
         with Progress(console=messages, disable=not messages.is_terminal) as progress:
