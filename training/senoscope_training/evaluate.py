@@ -15,9 +15,12 @@ from senoscope.engine.sessions import Device
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.reading import load_fov, read_data_set
+from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.progress import Progress, Report, silent
-from senoscope_training.report.metrics import MetricError, bootstrap, summarize
-from senoscope_training.report.tables import METRICS
+from senoscope_training.report.metrics import MetricError, interval, summarize
+from senoscope_training.report.tables import RATES
+
+_SYNTHETIC = "these fields of view are synthetic: the figures say nothing about cells"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Evaluation:
     metrics : dict of str to float
         As fractions; those that need an absent class are left out.
     intervals : dict of str to tuple of float
-        95 % bootstrap intervals over FOVs.
+        95 % intervals over FOVs.
     trained_on : int
         How many of the FOVs the ensemble was trained on, by the contents of their files.
     warnings : tuple of str
@@ -121,11 +124,12 @@ def evaluate(
     table = np.array(rows, np.float64)
     truth, probability = data_set.labels[chosen], table.mean(axis=1)
     intervals = {}
-    for name, metric in METRICS.items():
+    for name in RATES:
         try:
-            intervals[name] = bootstrap(truth, probability, metric)
+            found = interval(truth, probability, name)
         except MetricError:
             continue
+        intervals[name] = (found.low, found.high)
     return Evaluation(
         model=model.name,
         digest=digest,
@@ -137,7 +141,7 @@ def evaluate(
         metrics=summarize(truth, probability),
         intervals=intervals,
         trained_on=len(seen.intersection(data_set.entries[k].sha256 for k in chosen)),
-        warnings=tuple(remarks),
+        warnings=(*remarks, *([_SYNTHETIC] if is_synthetic(data_set.root) else [])),
     )
 
 

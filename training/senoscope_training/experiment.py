@@ -164,6 +164,11 @@ class Experiment:
     missing: tuple[str, ...] = field(default=())
     notes: tuple[tuple[str, str], ...] = field(default=())
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data set is one of drawings."""
+        return bool(self.provenance["data"].get("synthetic"))
+
     def maps(self, fold: str, run: int) -> dict[str, npt.NDArray[np.float32]]:
         """Grad-CAM maps [N, h, w] of the fine-tuned networks for the test FOVs, not normalised.
 

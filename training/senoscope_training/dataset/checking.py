@@ -16,6 +16,7 @@ from senoscope_training.dataset.faults import Fault
 from senoscope_training.dataset.model import DataSet, Fold
 from senoscope_training.dataset.ranges import measured
 from senoscope_training.dataset.reading import FileFacts, Inspection, Warned, load_pixels
+from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.progress import Report, silent
 
 BINS = 32
@@ -163,9 +164,13 @@ def check(
         channels=_stats(pixels, config, k_iqr) if len(entries) else (),
         leaks=find_leaks(data_set, inspection.facts, folds or _column_fold(data_set)),
         faults=inspection.faults,
-        notes=(*inspection.notes, *notes, *(fold.note for fold in folds if fold.note)),
+        notes=(*_drawn(data_set), *inspection.notes, *notes, *(fold.note for fold in folds if fold.note)),
         warnings=inspection.warnings,
     )
+
+
+def _drawn(data_set: DataSet) -> tuple[str, ...]:
+    return ("these fields of view are synthetic, not for science",) if is_synthetic(data_set.root) else ()
 
 
 def _stats(pixels: npt.NDArray[Any], config: DataConfig, k_iqr: float) -> tuple[ChannelStats, ...]:

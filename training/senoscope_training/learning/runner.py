@@ -22,7 +22,7 @@ from senoscope_training.dataset.model import DataSet, Fold
 from senoscope_training.dataset.ranges import measured_range, require_range
 from senoscope_training.dataset.reading import load_pixels, read_data_set
 from senoscope_training.dataset.splits import make_folds, split_record
-from senoscope_training.dataset.writing import SYNTHETIC_NAME
+from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.experiment import (
     CONFIG_NAME,
     PROVENANCE_NAME,
@@ -191,7 +191,7 @@ def _prepare(
             "path": str(config.data.path),
             "sha256": data_set.sha256(),
             "fovs": len(data_set),
-            "synthetic": (data_set.root / SYNTHETIC_NAME).exists(),
+            "synthetic": is_synthetic(data_set.root),
             "classes": dict(zip(data_set.classes, (int((~labels).sum()), int(labels.sum())), strict=True)),
         },
         "folds": split_record(data_set, tuple(folds)),
