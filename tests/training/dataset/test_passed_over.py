@@ -169,6 +169,12 @@ def test_a_near_miss_is_named(tmp_path, written, meant):
     assert f"did you mean {meant!r}?" in fault.problem
 
 
+def test_the_neighbour_of_a_numbered_file_is_no_near_miss(tmp_path):
+    files = {**GOOD, "dataset.csv": table(GOOD, "c8.tif,control")}
+    (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
+    assert "did you mean" not in str(fault)
+
+
 def labelled(names: list[str], seed: int = 9) -> bytes:
     return tiff(fov(seed), imagej=True, metadata={"axes": "CYX", "Labels": names})
 

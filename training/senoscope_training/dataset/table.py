@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import unicodedata
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from senoscope_training.dataset.faults import Fault, natural, nearest
 from senoscope_training.dataset.kinds import SUFFIXES, Passing, is_folder_of_pixels, is_readable
 
 TABLE_NAME = "dataset.csv"
+_NUMBER = re.compile(r"\d+")
 _MAX_TABLE = 64 * 1024 * 1024
 _CONVERT = "Convert it to TIFF, NPY or PNG"
 
@@ -98,9 +100,18 @@ class _Spellings:
         return exact or files
 
     def nearest(self, file: str) -> str:
-        """The file with the nearest name, for a question in a message; empty if there is none."""
-        names = {composed(one): one for some in self._files().values() for one in some}
-        return nearest(composed(file), list(names)) or _same_name(file, list(names))
+        """The file with the nearest name, for a question in a message; empty if there is none.
+
+        Its numbers are the same: of numbered files every one has neighbours, which are others.
+        """
+        numbers = _NUMBER.findall(PurePosixPath(file).name)
+        names = [
+            composed(one)
+            for some in self._files().values()
+            for one in some
+            if _NUMBER.findall(PurePosixPath(one).name) == numbers
+        ]
+        return _same_name(file, names) or nearest(composed(file), names)
 
     def _files(self) -> dict[str, list[str]]:
         if self._found is None:
