@@ -50,6 +50,10 @@ def test_nothing_is_said_of_one_field_of_view():
     assert blank_answers([0.5], [0.0]) == ""
 
 
+def test_a_few_maps_of_zero_are_no_sign():
+    assert blank_answers([-1.0, -2.0], [0.0, 0.0]) == ""
+
+
 def make(folder: Path, *, blank: str | None, warnings: list[str]) -> Path:
     """A miniature ensemble with a test vector of each class, one of its networks switched off."""
     mini.build(folder)

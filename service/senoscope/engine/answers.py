@@ -10,6 +10,7 @@ import numpy.typing as npt
 _SAME = 1e-5  # of a logit: a head whose units are all off gives its bias, to the last digits
 _MOST = 2 / 3
 _OF_EACH_CLASS = 1 / 2
+_ENOUGH_MAPS = 8  # of a few, all may speak against the positive class, which leaves a map of zero
 
 
 def blank_answers(
@@ -33,7 +34,7 @@ def blank_answers(
         return ""
     if np.ptp(values) <= _SAME:
         return f"gives all {count} fields of view the same probability ({_probability(values[0]):.4f})"
-    if not (peaks > 0).any():
+    if count >= _ENOUGH_MAPS and not (peaks > 0).any():
         return f"has a Grad-CAM map of zero for all {count} fields of view"
     if positive is None:
         return ""
