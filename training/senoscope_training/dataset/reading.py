@@ -392,7 +392,8 @@ def _judge_names(
     bare = sum(fault.kind == "grey" for fault in faults)
     grey = bare + sum(facts.grey for _, _, facts in read)
     if 2 * grey < bare + len(read) or not grey:  # files that hold all channels, whatever their names
-        return faults, [], (f"{detected.words}, yet each holds all channels: see that none is there twice",)
+        doubt = f"{detected.words}, yet each holds all channels: see that none is there twice"
+        return faults, [], (doubt,) if detected.sure else ()
     if "per-channel" in config.accept:
         return faults, [], (f"{detected.words}, which data.accept accepts",)
     if detected.sure:
