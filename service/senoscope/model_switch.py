@@ -23,13 +23,16 @@ _SWAP_TIMEOUT_S = 120.0
 
 def load_ensemble(directory: Path, settings: Settings, device: Device | None = None) -> Ensemble:
     """Load an ensemble as the settings say, verified and warm."""
-    return Ensemble.load(
+    ensemble = Ensemble.load(
         directory,
         device=device or settings.device,
         threads=settings.threads,
         largest_batch=settings.batch_size,
         batch_within_ms=settings.deadline_ms,
     )
+    for warning in ensemble.warnings:
+        _log.warning("this ensemble has a fault", model=ensemble.manifest.name, fault=warning)
+    return ensemble
 
 
 class ModelSwitch:

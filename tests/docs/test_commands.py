@@ -60,7 +60,7 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
         ("docs/explanation/t-cells.md", f"senoscope-train run docs/examples/{name}.yaml --data FOLDER"): (
             "takes many minutes, with images that others published"
         )
-        for name in ("tcell", "tcell-scratch")
+        for name in ("tcell", "tcell-scratch", "tcell-imagenet")
     },
     **{
         ("docs/how-to/deploy-with-docker.md", command): _DOCKER

@@ -15,9 +15,12 @@ from senoscope.engine.options import Device
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.reading import load_fov, read_data_set
+from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.progress import Progress, Report, silent
-from senoscope_training.report.metrics import MetricError, bootstrap, summarize
-from senoscope_training.report.tables import METRICS
+from senoscope_training.report.metrics import MetricError, interval, summarize
+from senoscope_training.report.tables import RATES
+
+_SYNTHETIC = "these fields of view are synthetic: the figures say nothing about cells"
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,11 @@ class Evaluation:
     metrics : dict of str to float
         As fractions; those that need an absent class are left out.
     intervals : dict of str to tuple of float
-        95 % bootstrap intervals over FOVs.
+        95 % intervals over FOVs.
     trained_on : int
         How many of the FOVs the ensemble was trained on, by the contents of their files.
+    warnings : tuple of str
+        What was assumed about files, and what was passed over.
     """
 
     model: str
@@ -49,6 +54,7 @@ class Evaluation:
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     trained_on: int
+    warnings: tuple[str, ...] = ()
 
     def to_csv(self) -> str:
         """One line per FOV."""
@@ -95,12 +101,20 @@ def evaluate(
         spec, classes = ensemble.manifest.input, ensemble.manifest.ensemble.classes
         size = InputConfig(height=spec.height, width=spec.width)
         config = data.model_copy(update={"channels": spec.channel_names, "classes": classes})
-        data_set = read_data_set(config, size, report)
+        remarks: list[str] = []
+
+        def noting(progress: Progress) -> None:
+            if progress.stage == "warning":
+                remarks.append(progress.detail)
+            else:
+                report(progress)
+
+        data_set = read_data_set(config, size, noting)
         chosen = _choose(data_set, split)
         rows = []
         for n, k in enumerate(chosen):
             report(Progress("evaluate", model.name, f"{n}/{len(chosen)}"))
-            pixels = load_fov(data_set.root / data_set.entries[k].file, config, size)
+            pixels = load_fov(data_set.root, data_set.entries[k].file, config, size)
             (prediction,) = ensemble.predict(pixels)
             rows.append(prediction.probabilities)
         names, digest = prediction.networks, ensemble.digest
@@ -110,11 +124,12 @@ def evaluate(
     table = np.array(rows, np.float64)
     truth, probability = data_set.labels[chosen], table.mean(axis=1)
     intervals = {}
-    for name, metric in METRICS.items():
+    for name in RATES:
         try:
-            intervals[name] = bootstrap(truth, probability, metric)
+            found = interval(truth, probability, name)
         except MetricError:
             continue
+        intervals[name] = (found.low, found.high)
     return Evaluation(
         model=model.name,
         digest=digest,
@@ -126,6 +141,7 @@ def evaluate(
         metrics=summarize(truth, probability),
         intervals=intervals,
         trained_on=len(seen.intersection(data_set.entries[k].sha256 for k in chosen)),
+        warnings=(*remarks, *([_SYNTHETIC] if is_synthetic(data_set.root) else [])),
     )
 
 

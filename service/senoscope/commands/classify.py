@@ -39,6 +39,7 @@ def classify(
         raise typer.BadParameter("--json and --csv exclude each other")
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     from senoscope.commands.ensembles import ensemble_folder
@@ -59,6 +60,8 @@ def classify(
     failed = 0
     records: list[Record] = []
     with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
+        for warning in ensemble.warnings:
+            messages.print(f"[yellow]{directory.name}[/yellow]: {escape(warning)}", highlight=False)
         spec = fov_spec_of(ensemble)
         maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
         with Progress(console=messages, disable=not messages.is_terminal) as progress:

@@ -129,12 +129,11 @@ def _ensemble(settings: Settings) -> Finding:
             name = f"{ensemble.manifest.name} {ensemble.manifest.version}"
     except Exception as error:  # whatever it is, the report goes on
         return Finding("ensemble", "fail", str(error))
-    return Finding(
-        "ensemble",
-        "ok",
+    text = (
         f"{name}: hashes and test vectors hold; {facts['device']} ({facts['reason']}), "
-        f"{facts['compute_ms']:.1f} ms per field of view",
+        f"{facts['compute_ms']:.1f} ms per field of view"
     )
+    return Finding("ensemble", "note" if facts["warnings"] else "ok", "; ".join([text, *facts["warnings"]]))
 
 
 def _port(settings: Settings) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from senoscope.engine.answers import blank_answers
 from senoscope.engine.devices import open_executor
 from senoscope.engine.errors import EnsembleError
 from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
@@ -76,6 +78,8 @@ class Ensemble:
         self.directory = directory
         self.device = executor.device
         self.device_reason = device_reason
+        # What whoever uses it should know: noted when it was exported, or found on its test vectors.
+        self.warnings: tuple[str, ...] = manifest.warnings
         # Measured when warm, per batch size that was warmed up; 1 is always among them.
         self.compute_ms: dict[int, float] = {}
         self._executor = executor
@@ -222,12 +226,14 @@ class Ensemble:
         return self._executor.cools_down
 
     def _run_test_vectors(self) -> None:
+        seen: list[Prediction] = []
         for vector in self.manifest.test_vectors:
             path = self.directory / vector.file
             try:
                 (prediction,) = self.predict(np.load(path, allow_pickle=False))
             except (ValueError, OSError) as error:
                 raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
+            seen.append(prediction)
             answers = dict(zip(self.names, prediction.probabilities, strict=True))
             answers["ensemble"] = np.float32(prediction.probability)
             expected = {**vector.expected.networks, "ensemble": vector.expected.probability}
@@ -239,6 +245,18 @@ class Ensemble:
                         f"+- {vector.tolerance:g}: this machine does not compute what was trained",
                     )
 
+        self.warnings = (*self.manifest.warnings, *self._blank_networks(seen))
+
+    def _blank_networks(self, seen: list[Prediction]) -> Iterator[str]:
+        """A warning for each network that answers all test vectors alike, unless the manifest has one."""
+        for k, name in enumerate(self.names):
+            reason = blank_answers(
+                [prediction.logits[k] for prediction in seen],
+                [prediction.gradcams[k].max(initial=0) for prediction in seen],
+            )
+            if reason and not any(warning.startswith(f"{name} ") for warning in self.manifest.warnings):
+                yield f"{name} {reason} among the test vectors: it may tell nothing apart"
+
     def describe(self) -> dict[str, Any]:
         """Device, why it was chosen, and how the networks are arranged on it."""
         return {
@@ -246,6 +264,7 @@ class Ensemble:
             "reason": self.device_reason,
             "compute_ms": round(self.compute_ms[1], 3),
             "batch_sizes": sorted(self.compute_ms),
+            "warnings": list(self.warnings),
             **self._executor.describe(),
         }
 

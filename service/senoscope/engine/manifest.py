@@ -222,6 +222,9 @@ class Manifest(_Model):
         What it may and may not be used for.
     for_science : bool
         False for ensembles trained on synthetic data; every result then carries a flag.
+    warnings : tuple of str
+        What is wrong with the ensemble and was accepted at its export, each beginning with the network's
+        name.
     """
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION
@@ -239,6 +242,7 @@ class Manifest(_Model):
     ensemble: Combination = Combination()
     training: Training
     metrics: dict[str, float] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     test_vectors: tuple[TestVector, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -66,14 +66,29 @@ def judge(experiment: Experiment, system: str) -> tuple[Judged, ...]:
     return tuple(sorted(judged, key=lambda j: (-j.wrong, -abs(j.score - j.positive), j.file)))
 
 
-def mistakes_csv(judged: tuple[Judged, ...], classes: tuple[str, str]) -> str:
+def erring(experiment: Experiment) -> dict[str, int]:
+    """How many test FOVs each system calls wrong in at least one run, in the order of tables."""
+    wrong: dict[str, set[tuple[str, str]]] = {}
+    for prediction in experiment.predictions:
+        found = wrong.setdefault(prediction.system, set())
+        mistaken = prediction.answer != prediction.truth
+        found |= {
+            (prediction.fold, file)
+            for file, is_wrong in zip(prediction.files, mistaken, strict=True)
+            if is_wrong
+        }
+    return {system: len(wrong[system]) for system in in_table_order(wrong)}
+
+
+def mistakes_csv(judged: tuple[Judged, ...], classes: tuple[str, str], *, synthetic: bool = False) -> str:
     """Those that were wrong at least once."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["fold", "file", "truth", "wrong_in_runs", "runs", "mean_score"])
+    writer.writerow(["fold", "file", "truth", "wrong_in_runs", "runs", "mean_score", "data"])
     for j in judged:
         if j.wrong:
-            writer.writerow([j.fold, j.file, classes[j.positive], j.wrong, j.runs, f"{j.score:.6f}"])
+            row = [j.fold, j.file, classes[j.positive], j.wrong, j.runs, f"{j.score:.6f}"]
+            writer.writerow([*row, "synthetic" if synthetic else ""])
     return out.getvalue()
 
 
