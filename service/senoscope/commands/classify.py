@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -22,8 +24,8 @@ from senoscope.records import Record, ResultMaker
 from senoscope.render import overlay_png, scale_channel
 from senoscope.settings import Settings
 from senoscope_client.errors import SenoscopeError
-from senoscope_client.images import FovStack, read_fovs
-from senoscope_client.result import Source
+from senoscope_client.images import OpenStack, open_fovs
+from senoscope_client.result import Result, Source
 from senoscope_client.tables import flag_words, results_csv
 
 
@@ -49,7 +51,8 @@ def classify(
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     messages = Console(stderr=True)
     failed = 0
-    records: list[Record] = []
+    results: list[Result] = []
+    names = channels.split(",") if channels else None
     directory = ensemble_folder(settings, messages)
     with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
         spec = fov_spec_of(ensemble)
@@ -58,46 +61,41 @@ def classify(
             overall = progress.add_task("files", total=len(files))
             for path, stem in zip(files, _unique_stems(files), strict=True):
                 try:
-                    stack = read_fovs(
-                        path,
-                        spec,
-                        axes=axes,
-                        channels=channels.split(",") if channels else None,
-                        limits=settings.image_limits,
-                        name=path.name,
-                    )
+                    with open_fovs(path, spec, axes=axes, channels=names, name=path.name) as stack:
+                        for warning in stack.warnings:
+                            messages.print(
+                                f"[yellow]{escape(f'{path}')}[/yellow]: {escape(warning)}", highlight=False
+                            )
+                        task = progress.add_task(path.name, total=len(stack))
+                        for record in _classify_stack(ensemble, maker, stack, str(path)):
+                            if as_json:
+                                print(record.json("grid").decode(), flush=True)
+                            else:
+                                results.append(record.result)
+                            if cam is not None:
+                                _write_overlays(record, cam, stem, spec.channels)
+                            progress.advance(task)
                 except (SenoscopeError, OSError) as error:
                     failed += 1
-                    messages.print(f"[red]{path}[/red]: {error}", highlight=False)
-                else:
-                    for warning in stack.warnings:
-                        messages.print(f"[yellow]{path}[/yellow]: {warning}", highlight=False)
-                    task = progress.add_task(path.name, total=len(stack.pixels))
-                    for record in _classify_stack(ensemble, maker, stack, str(path)):
-                        records.append(record)
-                        if as_json:
-                            print(record.json("grid").decode(), flush=True)
-                        if cam is not None:
-                            _write_overlays(record, cam, stem, spec.channels)
-                        progress.advance(task)
+                    messages.print(f"[red]{escape(f'{path}')}[/red]: {escape(f'{error}')}", highlight=False)
                 progress.advance(overall)
     if as_csv:
-        sys.stdout.write(results_csv([record.result for record in records]))
+        sys.stdout.write(results_csv(results))
     elif not as_json:
-        _print_table(records)
+        _print_table(results)
     if failed:
         raise typer.Exit(1)
 
 
-def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: FovStack, name: str) -> list[Record]:
-    records = []
-    for n, pixels in enumerate(stack.pixels):
+def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: OpenStack, name: str) -> Iterator[Record]:
+    """Read and classify one field of view after the other, so that a file may be longer than memory."""
+    for n in range(len(stack)):
+        pixels = stack.read(n)
         fov = Fov(pixels, Source(kind="file", file=name, frame=n))
         started_s = time.perf_counter()
         (prediction,) = ensemble.predict(pixels)
         compute_ms = (time.perf_counter() - started_s) * 1e3
-        records.append(maker.make(fov, prediction, ensemble.model_range, started_s, compute_ms))
-    return records
+        yield maker.make(fov, prediction, ensemble.model_range, started_s, compute_ms)
 
 
 def _unique_stems(files: list[Path]) -> list[str]:
@@ -122,12 +120,11 @@ def _write_overlays(record: Record, folder: Path, stem: str, channels: tuple[str
         (folder / name).write_bytes(overlay_png(gradcam, scaled))
 
 
-def _print_table(records: list[Record]) -> None:
+def _print_table(results: list[Result]) -> None:
     table = Table()
     for heading in ("file", "FOV", "label", "probability", "agreement", "flags"):
         table.add_column(heading)
-    for record in records:
-        r = record.result
+    for r in results:
         colour = "magenta" if r.probability > 0.5 else "cyan"
         table.add_row(
             r.source.file,
