@@ -131,6 +131,11 @@ class TiffPages:
             shape[y], shape[x] = shape[x], shape[y]
         return tuple(shape), page.axes
 
+    def kind(self, n: int) -> str:
+        """Shape and type of a page, for messages."""
+        page = self.first if n == 0 else self._open(n)
+        return f"{'x'.join(map(str, page.shape))} {page.dtype}"
+
     def metadata(self, n: int) -> dict[str, Any] | None:
         """What Micro-Manager wrote about a page; None where it wrote nothing that can be read."""
         place, length = self.directories.metadata[2 * n : 2 * n + 2]

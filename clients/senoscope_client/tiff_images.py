@@ -206,7 +206,7 @@ def _require_alike(pages: TiffPages, numbers: Sequence[int], name: str) -> None:
     if len(kinds) < 2:
         return
     chosen = list(kinds.values())[:5]
-    shapes = ", ".join("x".join(map(str, pages.shape(number)[0])) for number in chosen)
+    shapes = ", ".join(map(pages.kind, chosen))
     turned = sorted({pages.orientation(number) for number in chosen})
     if len(turned) > 1:
         raise AmbiguousAxes(
