@@ -116,7 +116,7 @@ def _text(head: bytes) -> FileKind | None:
             "a TIFF file whose line ends and zeros were removed on the way",
             "send it byte by byte, with `curl --data-binary @FILE`, not -d",
         )
-    if not begin.isascii() or not begin.decode().translate(_BLANKS).isprintable():
+    if not begin or not begin.isascii() or not begin.decode().translate(_BLANKS).isprintable():
         return None
     if begin.lstrip()[:1] in (b"{", b"["):
         return FileKind("JSON", "send the TIFF or NPY file itself")

@@ -124,7 +124,7 @@ def test_planes_in_one_piece_are_read_without_what_follows_them() -> None:
 def test_stk_planes_are_in_one_piece() -> None:
     """MetaMorph writes one directory, and the number of planes as the length of a tag."""
     numbers = struct.pack("<36I", *([1, 1, 0, 0, 0, 0] * 6))
-    tags = one_page(W, H) | {33628: (4, 1, 0), 33629: (5, 6, numbers + bytes(8))}
+    tags = one_page(W, H) | {33628: (4, 2, bytes(16)), 33629: (5, 6, numbers + bytes(8))}
     body = crafted(tags | {273: (7, PLANES.nbytes, PLANES.tobytes())})
     stack = read_fovs(io.BytesIO(body), SPEC, axes="PCYX")
     np.testing.assert_array_equal(stack.pixels.reshape(6, H, W), PLANES)
