@@ -12,6 +12,10 @@ from typing import Final
 
 _PLACE: Final = re.compile(r"^(?:[a-z]+:\d+/\d+\s*)+(?:-\s*)?", re.IGNORECASE)
 _ENDING: Final = re.compile(r"(?:\.(?:ome|tiff?|lsm|btf|png|npy|raw))+(?=$|[-_ ]?\d*$)", re.IGNORECASE)
+# As MATLAB or JSON have it.
+_SCANIMAGE_NAMES: Final = re.compile(
+    r"channels?Names?\"?\s*[=:]\s*(\{[^}\n]*\}|\[[^\]\n]*\]|'[^'\n]*'|\"[^\"\n]*\")", re.IGNORECASE
+)
 _GAP: Final = r"[\s_-]*"
 _NUMBER: Final = re.compile(r"[-_ ]\d{1,6}$")
 
@@ -75,12 +79,12 @@ def scanimage_names(text: str) -> tuple[str, ...] | None:
     text : str
         Of the tags Artist, Software and ImageDescription, and of the header.
     """
-    saved = re.search(r"(?:channelSave|channelsSave|savedChannels?)\s*=\s*(\[[^\]\n]*\]|\d+)", text)
+    saved = re.search(r"(?:channelSave|channelsSave|savedChannels?)\"?\s*[=:]\s*(\[[^\]\n]*\]|\d+)", text)
     numbers = [int(number) for number in re.findall(r"\d{1,4}", saved[1])] if saved else None
     if saved is None and (flags := re.findall(r"savingChannel(\d+)\s*=\s*(\d)", text)):
         numbers = [int(channel) for channel, on in dict(flags).items() if on == "1"]
-    named = re.search(r"channels?Names?\s*=\s*(\{[^}\n]*\}|'[^'\n]*')", text, re.IGNORECASE)
-    names = re.findall(r"'((?:[^']|'')*)'", named[1]) if named else []
+    named = _SCANIMAGE_NAMES.search(text)
+    names = [one[0] or one[1] for one in re.findall(r"'([^']*)'|\"([^\"]*)\"", named[1])] if named else []
     if numbers is None:
         return tuple(names) or None
     chosen = [names[n - 1] if 0 < n <= len(names) else f"Channel {n}" for n in numbers]

@@ -307,6 +307,8 @@ def _ome(pages: TiffPages, request: Request) -> list[_Planes]:
     if len(here) < len(declared):
         text = f"the file describes {len(declared)} images, {len(here)} of them are in it"
         notices.append(Notice("incomplete", text))
+    if len(here) > 1 and all(prod(image.sizes) == image.samples == 1 for image in here):
+        return [_single_planes(pages, here, tuple(notices), request)]
     found: list[_Planes] = []
     used: set[int] = set()
     for image in here:
@@ -319,6 +321,24 @@ def _ome(pages: TiffPages, request: Request) -> list[_Planes]:
         text = f"{len(pages) - len(used)} of {len(pages)} pages are not described by the OME-XML and left out"
         found = [replace(one, notices=(*one.notices, Notice("pages-left-out", text))) for one in found]
     return found
+
+
+def _single_planes(
+    pages: TiffPages, images: Sequence[ome.OmeImage], notices: tuple[Notice, ...], request: Request
+) -> _Planes:
+    """Images of one plane each, of which nothing tells whether they are channels or fields of view."""
+    planes = [_ome_image(pages, image, (), request) for image in images]
+    names = [image.channels[0] if image.channels else "" for image in images]
+    return _Planes(
+        "P",
+        (len(planes),),
+        [one.pages[0] for one in planes],
+        Labels("OME-XML", names) if any(names) else None,
+        notices,
+        pixel_type=images[0].pixel_type,
+        pixel_size_um=images[0].pixel_size_um,
+        position_of=lambda n: images[n].position((0,) * len(images[n].axes)),
+    )
 
 
 def _ome_image(

@@ -372,6 +372,7 @@ def test_scanimages_channels_are_used(where: str, asked: str | None, prefix: str
             ("Channel 1", "Channel 3"),
         ),
         ("channelName = {'a' 'b'}", ("a", "b")),
+        ('{"channelName": ["a", "b"], "channelSave": [2, 1]}', ("b", "a")),
         ("nothing", None),
     ],
 )
@@ -418,6 +419,23 @@ def test_what_is_ambiguous_in_a_request_is_ambiguous_in_replay(body: bytes, tmp_
 
     posted = outcome(lambda: read(body).pixels)
     assert posted == outcome(lambda: np.stack([one.pixels for one in Replay([tmp_path], spec=SPEC)]))
+
+
+def test_images_of_one_plane_each_are_named_or_asked_about() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, ome=True) as writer:
+        for n in range(12):
+            metadata = {"axes": "YX", "Channel": {"Name": SHUFFLED[n % 3]}}
+            writer.write(STACK[n // 3, 2 - n % 3], photometric="minisblack", metadata=metadata)
+    for asked in (None, "PCYX"):
+        np.testing.assert_array_equal(read(buffer.getvalue(), axes=asked).pixels, STACK)
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, ome=True) as writer:
+        for plane in ONE:
+            writer.write(plane, photometric="minisblack", metadata={"axes": "YX"})
+    with pytest.raises(errors.AmbiguousAxes, match="axes=PCYX"):
+        read(buffer.getvalue())
+    np.testing.assert_array_equal(read(buffer.getvalue(), axes="PCYX").pixels[0], ONE)
 
 
 # --- scans that were stopped
