@@ -312,13 +312,20 @@ BAD = [
         "one file of several",
     ),
     Bad(
-        "imagej, cut off",
+        "imagej, more pages than described",
         lambda: crafted(
-            one_page(W, H) | description("ImageJ=1.53\nimages=12\nchannels=3\nframes=4\nhyperstack=true\n"),
-            pages=3,
+            one_page(W, H) | description("ImageJ=1.53\nimages=3\nchannels=3\nhyperstack=true\n"), pages=6
         ),
         errors.AmbiguousAxes,
         "other pages than it holds",
+    ),
+    Bad(
+        "imagej in one piece, cut off",
+        lambda: crafted(
+            one_page(W, H) | description("ImageJ=1.53\nimages=12\nchannels=3\nframes=4\nhyperstack=true\n")
+        ),
+        errors.UnreadableImage,
+        "cut off",
     ),
     Bad("no image", lambda: b"II*\0" + bytes(100), errors.UnreadableImage, "without an image"),
     Bad(

@@ -210,9 +210,7 @@ def test_a_network_that_answers_the_same_to_everything_is_not_exported(
         assert ensemble.warnings == (noted,)
 
 
-@pytest.mark.parametrize(
-    "case", ["few positives", pytest.param("permuted labels", marks=pytest.mark.full)]
-)
+@pytest.mark.parametrize("case", ["few positives", pytest.param("permuted labels", marks=pytest.mark.full)])
 def test_an_experiment_that_is_hard_runs_to_its_end(
     home: Path, tmp_path: Path, config: dict, case: str, network: str
 ) -> None:

@@ -58,6 +58,7 @@ async def calibrate(
     else:
         stack, _ = await posted_stack(request, parameters)
         await run_in_threadpool(service.range.calibrate, list(stack.pixels), service.loaded)
+        return {**service.range.describe(service.loaded), "warnings": list(stack.warnings)}
     return service.range.describe(service.loaded)
 
 

@@ -10,12 +10,13 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from senoscope.api.body import upload_of
+from senoscope.api.body import Upload, upload_of
 from senoscope.api.observer import seen_of
 from senoscope.api.problems import ClientGone
 from senoscope.fov import Fov
 from senoscope.records import Record
 from senoscope.service import Service
+from senoscope_client.errors import UnreadableImage, UnsupportedMediaType
 from senoscope_client.images import FovStack, read_fovs
 from senoscope_client.result import Source
 
@@ -46,17 +47,25 @@ async def posted_stack(request: Request, parameters: ImageParameters) -> tuple[F
         If there is no file, or it cannot be read, or does not fit the ensemble.
     """
     service: Service = request.app.state.service
-    async with upload_of(request) as upload:
-        stack = await run_in_threadpool(
-            read_fovs,
-            upload.file,
-            service.loaded.spec,
-            media_type=upload.media_type,
-            axes=parameters.axes,
-            channels=parameters.channels.split(",") if parameters.channels else None,
-            limits=service.settings.image_limits,
-            name=upload.name or "the body",
-        )
+    limits, most = service.settings.image_limits, service.settings.max_upload_bytes
+    spec = service.loaded.spec
+
+    def read(upload: Upload) -> FovStack:
+        try:
+            return read_fovs(
+                upload.file,
+                spec,
+                media_type=upload.media_type,
+                axes=parameters.axes,
+                channels=parameters.channels.split(",") if parameters.channels else None,
+                limits=limits,
+                name=upload.name or "the body",
+            )
+        except (UnreadableImage, UnsupportedMediaType) as error:
+            raise upload.explained(error) from error
+
+    async with upload_of(request, lambda packed: min(most, limits.unpacked_bytes(packed))) as upload:
+        stack = await run_in_threadpool(read, upload)
     return stack, upload.name
 
 

@@ -18,7 +18,7 @@ from senoscope.engine.devices import open_executor
 from senoscope.engine.errors import EnsembleError
 from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map
-from senoscope.engine.intensity import IntensityRange
+from senoscope.engine.intensity import IntensityRange, as_real_numbers
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, read_manifest, verify_file
 from senoscope.engine.options import Device
 
@@ -167,11 +167,12 @@ class Ensemble:
         Raises
         ------
         ValueError
-            If the shape is not the manifest's.
+            If the shape is not the manifest's, if a value is no real number, NaN, infinite, masked or too
+            large for float32, or if the range is not one.
         """
         spec = self.manifest.input
         expected = (len(spec.channels), spec.height, spec.width)
-        image = np.ascontiguousarray(stack, np.float32)
+        image = as_real_numbers(stack)
         if image.ndim == 3:
             image = image[None]
         if image.ndim != 4 or image.shape[1:] != expected or not len(image):
@@ -179,6 +180,7 @@ class Ensemble:
                 f"stack has shape {np.shape(stack)}; expected [N, {', '.join(map(str, expected))}]"
             )
         bounds = intensity_range or self.model_range
+        bounds.require_valid(len(spec.channels))
         outputs = self._executor.run(image, bounds.low, bounds.high)
         return [self._prediction(outputs, n) for n in range(len(image))]
 
