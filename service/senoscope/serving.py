@@ -114,6 +114,8 @@ class ServiceServer(uvicorn.Server):
         None until it was made.
     failure : Exception or None
         Why it could not be made.
+    on_loaded : callable or None
+        Called when the service has loaded its ensemble; to be set before the server runs.
 
     Raises
     ------
@@ -126,6 +128,7 @@ class ServiceServer(uvicorn.Server):
         self.failure: Exception | None = None
         self.service: Service | None = None
         self.settings = settings
+        self.on_loaded: Callable[[], None] | None = None
         self._on_made = on_made
         self._draining = False
 
@@ -148,7 +151,7 @@ class ServiceServer(uvicorn.Server):
         from senoscope.api.app import create_app
         from senoscope.service import Service
 
-        service = Service(self.settings, on_failure=self._leave, on_loaded=collect_garbage)
+        service = Service(self.settings, on_failure=self._leave, on_loaded=self.on_loaded)
         app = observed(create_app(service))
         self.service = service
         self._on_made()
@@ -174,6 +177,7 @@ def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequenc
         Why the service could not be made.
     """
     set_up_process(server.settings.log_format)
+    server.on_loaded = collect_garbage
     for warning in warnings:
         _log.warning(warning.event, **warning.facts)
     # uvicorn raises the signal that stopped it once more, for whoever started it; stopping when asked to is

@@ -54,6 +54,7 @@ def test_a_listener_that_is_stuck_or_broken_holds_up_nobody(order: int) -> None:
         decider.tell(one)
     assert decider.lost > 0
     slow.go_on.set()
+    wait_for(lambda: len(slow.told) + decider.lost == 5000)
     decider.close()
     assert slow.told[:3] == [(0, 1), (1, 1), (2, 0)]
     assert len(slow.told) + decider.lost == 5000
