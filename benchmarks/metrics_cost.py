@@ -25,6 +25,7 @@ from senoscope.api.app import create_app
 from senoscope.delivery import Moments
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov
+from senoscope.loaded import fov_spec_of
 from senoscope.metrics.results import ResultMetrics
 from senoscope.records import Record, ResultMaker
 from senoscope.service import Service
@@ -48,7 +49,8 @@ def microseconds(work: Callable[[], object], times: int) -> dict[str, float]:
 def a_record(directory: Path) -> Record:
     """A frame's result."""
     with Ensemble.load(mini.build(directory), device="cpu", threads=1) as ensemble:
-        fov = Fov(mini.bright(), Source(kind="stream", series_id="plate", acquired_at=datetime.now(UTC)))
+        source = Source(kind="stream", series_id="plate", acquired_at=datetime.now(UTC))
+        fov = Fov(mini.bright(), source, spec=fov_spec_of(ensemble))
         (prediction,) = ensemble.predict(fov.pixels)
         maker = ResultMaker(ensemble, 24.0, linked=True)
         return maker.make(fov, prediction, ensemble.model_range, fov.arrived_s, 1.0)

@@ -21,6 +21,7 @@ from rich.console import Console
 from senoscope import Ensemble
 from senoscope.fov import Fov
 from senoscope.live_table import DemoScore, LiveTable
+from senoscope.loaded import fov_spec_of
 from senoscope.records import ResultMaker
 from senoscope.render import overlay_png, scale_channel
 from senoscope_client.microscope import MosaicScan
@@ -80,7 +81,7 @@ def screen(ensemble: Ensemble) -> None:
     table = LiveTable(console, score, total=30, title="Senoscope live: synthetic FOVs, not for science")
     for n, frame in zip(range(FRAMES), MosaicScan(SEED, frames=30), strict=False):
         source = Source(kind="stream", frame=n, position_um=frame.position_um)
-        fov = Fov(frame.pixels, source)
+        fov = Fov(frame.pixels, source, spec=fov_spec_of(ensemble))
         started_s = time.perf_counter()
         (prediction,) = ensemble.predict(frame.pixels)
         compute_ms = (time.perf_counter() - started_s) * 1e3

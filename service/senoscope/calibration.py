@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import structlog
+from pydantic import ValidationError
 
 from senoscope.engine import IntensityRange
 from senoscope.engine.intensity import fit_range
 from senoscope.fov import Fov
 from senoscope.loaded import Loaded
 from senoscope_client._model import OpenModel
-from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable
+from senoscope_client.axes import FovSpec
+from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable, NotReady
 
 _log = structlog.get_logger(__name__)
-_KEY = "session_range"
+# The run log's keys have 128 characters at most.
+_LONGEST_NAME = 96
+RequireSpec = Callable[[FovSpec], None]
+"""Raises NotReady unless the ensemble in use has that specification."""
 
 
 class Keeper(Protocol):
@@ -46,8 +52,10 @@ class CalibratedRange(OpenModel):
         How many it was fitted on.
     fitted_on : {"stream", "upload"}
     calibrated_at : datetime
-    series_id : str or None
+    series_id, instrument : str or None
         Of the stream's series.
+    k_iqr : float or None
+        Of the ensemble that it was fitted for; None for ranges that older releases kept.
     """
 
     channels: tuple[str, ...]
@@ -57,6 +65,8 @@ class CalibratedRange(OpenModel):
     fitted_on: Literal["stream", "upload"]
     calibrated_at: datetime
     series_id: str | None = None
+    instrument: str | None = None
+    k_iqr: float | None = None
 
     def as_range(self) -> IntensityRange:
         """In the engine's terms."""
@@ -66,36 +76,50 @@ class CalibratedRange(OpenModel):
 class SessionRange:
     """The intensity range in force, and its calibration.
 
+    What is asked for last holds: `clear`, `begin` and `calibrate` give up whatever was under way before.
+
     Parameters
     ----------
     keeper : Keeper or None
         Keeps the range over restarts.
+    instrument : str
+        The microscope that the range belongs to; services of several may share one keeper.
     """
 
-    def __init__(self, keeper: Keeper | None) -> None:
+    def __init__(self, keeper: Keeper | None, instrument: str) -> None:
         self._keeper = keeper
+        self._key = _key_of(instrument)
         self._lock = threading.Lock()
+        self._keeping = threading.Lock()  # held while a range is kept; never taken with `_lock` held
         self._calibrated: CalibratedRange | None = None
         self._range: IntensityRange | None = None
         self._kept = keeper is not None
         self._wanted = 0
         self._collected: list[Fov] = []
-        self._fitting = False
+        self._orders = 0  # what was asked for so far; a fit that is not of the last order is given up
+        self._fitting: int | None = None  # the order whose range is being computed
         self._problem: str | None = None
 
     def restore(self) -> None:
-        """Take up the range that an earlier process calibrated."""
+        """Take up the range that an earlier process calibrated for this instrument."""
         if self._keeper is None:
             return
         try:
-            kept = self._keeper.get_value(_KEY)
+            kept = self._keeper.get_value(self._key)
+            calibrated = None if kept is None else CalibratedRange.model_validate(kept)
         except LogUnavailable as error:
             self._problem = f"whether an earlier session calibrated a range is not known: {error}"
-            _log.warning("the model's intensity range is in force", reason=self._problem)
+        except ValidationError:
+            self._problem = (
+                "the run log holds a range of an earlier session that cannot be read; calibrate anew"
+            )
+        else:
+            if calibrated is not None:
+                with self._lock:
+                    self._put_in_force(calibrated)
+                _log.info("intensity range of an earlier session in force", **kept)
             return
-        if kept is not None:
-            self._set(CalibratedRange.model_validate(kept))
-            _log.info("intensity range of an earlier session in force", **kept)
+        _log.warning("the model's intensity range is in force", reason=self._problem)
 
     def for_ensemble(self, loaded: Loaded) -> IntensityRange:
         """The range that this ensemble's next batch is scaled with."""
@@ -108,45 +132,71 @@ class SessionRange:
         """Calibrate from the next ``fovs`` frames of the stream; begins anew if it had begun."""
         with self._lock:
             self._require_not_fitting()
+            self._orders += 1
             self._wanted, self._collected, self._problem = fovs, [], None
 
-    def observe(self, fov: Fov, loaded: Loaded) -> None:
-        """Take notice of a live frame; returns at once."""
+    def observe(self, fov: Fov, loaded: Loaded, require_spec: RequireSpec) -> None:
+        """Take notice of a live frame; returns at once.
+
+        Parameters
+        ----------
+        loaded : Loaded
+            The ensemble in use; frames that were arranged for another one are left out.
+        """
         if not self._wanted:
             return
         with self._lock:
-            if not self._wanted or self._fitting:
+            if not self._wanted or self._fitting is not None or fov.spec != loaded.spec:
                 return
-            if self._collected and self._collected[0].pixels.shape != fov.pixels.shape:
+            if self._collected and self._collected[0].spec != fov.spec:
                 self._collected = []  # another ensemble, of another input, took over
+            if self._collected and self._collected[0].source.instrument != fov.source.instrument:
+                return
             self._collected.append(fov)
             if len(self._collected) < self._wanted:
                 return
-            fovs, self._collected, self._wanted, self._fitting = self._collected, [], 0, True
+            fovs, self._collected, self._wanted = self._collected, [], 0
+            order = self._fitting = self._orders
         # Fitting takes a tenth of a second or more: not in the thread that drains the stream.
         threading.Thread(
-            target=self._fit_stream, args=(fovs, loaded), name="calibration", daemon=True
+            target=self._fit_stream, args=(order, fovs, loaded, require_spec), name="calibration", daemon=True
         ).start()
 
-    def calibrate(self, stack: Sequence[npt.NDArray[Any]], loaded: Loaded) -> CalibratedRange:
+    def calibrate(
+        self, stack: npt.NDArray[Any], loaded: Loaded, require_spec: RequireSpec
+    ) -> CalibratedRange:
         """Calibrate from an uploaded stack, now.
 
         Parameters
         ----------
-        stack : sequence of arrays [C, H, W]
-            Raw detector units.
+        stack : array [N, C, H, W]
+            Raw detector units, channels in the order of ``loaded.spec``.
+        require_spec : callable
+            Called when the range was computed, before it is put in force.
+
+        Raises
+        ------
+        Conflict
+            If another calibration is being computed, or this one was given up for a later order.
+        InvalidRequest
+            If the stack determines no range.
+        NotReady
+            If an ensemble of another specification took over meanwhile.
         """
         with self._lock:
             self._require_not_fitting()
-            self._wanted, self._collected, self._fitting = 0, [], True
-        return self._fit(stack, loaded, "upload", None)
+            self._orders += 1
+            order = self._fitting = self._orders
+            self._wanted, self._collected = 0, []
+        return self._fit(order, stack, loaded, "upload", None, require_spec)
 
     def clear(self) -> None:
         """Back to the model's range; a calibration under way is given up."""
         with self._lock:
+            self._orders += 1
             self._wanted, self._collected = 0, []
             self._calibrated = self._range = self._problem = None
-        self._keep(None)
+        self._keep()
 
     def describe(self, loaded: Loaded) -> dict[str, Any]:
         """The range in force, where it comes from, and how far a calibration is."""
@@ -164,34 +214,41 @@ class SessionRange:
                 "problem": self._problem,
             }
             if calibrated is not None and bounds.source == "model":
-                answer["problem"] = (
-                    f"the calibrated channels are {', '.join(calibrated.channels)}, the ensemble's "
-                    f"{', '.join(loaded.spec.channels)}: the model's range is in force"
-                )
-            if self._wanted or self._fitting:
+                answer["problem"] = _misfit(calibrated, loaded)
+            if self._wanted or (self._fitting is not None and self._fitting == self._orders):
                 answer["calibrating"] = {"fovs": len(self._collected), "of": self._wanted}
         return answer
 
     def _require_not_fitting(self) -> None:
-        if self._fitting:
+        if self._fitting is not None:
             raise Conflict("a calibration is being computed; ask again in a second")
 
-    def _fit_stream(self, fovs: list[Fov], loaded: Loaded) -> None:
+    def _fit_stream(self, order: int, fovs: list[Fov], loaded: Loaded, require_spec: RequireSpec) -> None:
         try:
-            self._fit([fov.pixels for fov in fovs], loaded, "stream", fovs[0].source.series_id)
+            stack = np.stack([fov.pixels for fov in fovs])
+            self._fit(order, stack, loaded, "stream", fovs[0], require_spec)
         except Exception as error:
-            self._problem = f"the calibration failed: {error}"
-            _log.exception("calibration failed")
+            with self._lock:
+                given_up = order != self._orders
+                if self._fitting == order:
+                    self._fitting = None
+                if not given_up:
+                    self._problem = f"the calibration failed: {error}"
+            if not given_up:
+                _log.exception("calibration failed")
 
     def _fit(
         self,
-        stack: Sequence[npt.NDArray[Any]],
+        order: int,
+        stack: npt.NDArray[Any],
         loaded: Loaded,
         fitted_on: Literal["stream", "upload"],
-        series_id: str | None,
+        first: Fov | None,
+        require_spec: RequireSpec,
     ) -> CalibratedRange:
+        k_iqr = loaded.ensemble.manifest.normalization.k_iqr
         try:
-            low, high = fit_range(np.stack(stack), loaded.ensemble.manifest.normalization.k_iqr)
+            low, high = fit_range(stack, k_iqr)
             for name, least, most in zip(loaded.spec.channels, low, high, strict=True):
                 if most <= np.nextafter(least, np.float32(np.inf)):
                     raise InvalidRequest(
@@ -205,23 +262,63 @@ class SessionRange:
                 fovs=len(stack),
                 fitted_on=fitted_on,
                 calibrated_at=datetime.now(UTC),
-                series_id=series_id,
+                series_id=first.source.series_id if first else None,
+                instrument=first.source.instrument if first else None,
+                k_iqr=k_iqr,
             )
-            self._set(calibrated)
+            try:
+                require_spec(loaded.spec)
+            except NotReady:
+                raise NotReady(
+                    "an ensemble that takes other channels or another size took over while the calibration "
+                    "was computed; calibrate again"
+                ) from None
+            with self._lock:
+                if order != self._orders:
+                    raise Conflict(
+                        "the calibration was given up: the range was cleared while it was computed"
+                    )
+                self._put_in_force(calibrated)
         finally:
-            self._fitting = False
-        self._keep(calibrated)
+            with self._lock:
+                self._fitting = None
+        self._keep()
         _log.info("intensity range calibrated", **calibrated.model_dump(mode="json"))
         return calibrated
 
-    def _set(self, calibrated: CalibratedRange) -> None:
-        with self._lock:
-            self._calibrated, self._range, self._problem = calibrated, calibrated.as_range(), None
+    def _put_in_force(self, calibrated: CalibratedRange) -> None:
+        self._calibrated, self._range, self._problem = calibrated, calibrated.as_range(), None
 
-    def _keep(self, calibrated: CalibratedRange | None) -> None:
-        value = calibrated.model_dump(mode="json") if calibrated else None
-        self._kept = self._keeper is not None and self._keeper.set_value(_KEY, value)
+    def _keep(self) -> None:
+        """Keep what is in force now: whoever keeps last, keeps what was ordered last."""
+        with self._keeping:
+            with self._lock:
+                calibrated = self._calibrated
+            value = calibrated.model_dump(mode="json") if calibrated else None
+            self._kept = self._keeper is not None and self._keeper.set_value(self._key, value)
+
+
+def _key_of(instrument: str) -> str:
+    if len(instrument) > _LONGEST_NAME:
+        instrument = hashlib.sha256(instrument.encode()).hexdigest()
+    return f"session_range {instrument}"
 
 
 def _fits(calibrated: CalibratedRange, loaded: Loaded) -> bool:
-    return calibrated.channels == loaded.spec.channels
+    return _misfit(calibrated, loaded) is None
+
+
+def _misfit(calibrated: CalibratedRange, loaded: Loaded) -> str | None:
+    """Why a calibrated range is not in force for an ensemble, or None if it is."""
+    if calibrated.channels != loaded.spec.channels:
+        return (
+            f"the calibrated channels are {', '.join(calibrated.channels)}, the ensemble's "
+            f"{', '.join(loaded.spec.channels)}: the model's range is in force"
+        )
+    k_iqr = loaded.ensemble.manifest.normalization.k_iqr
+    if calibrated.k_iqr not in {None, k_iqr}:
+        return (
+            f"the calibration leaves out what is beyond {calibrated.k_iqr:g} interquartile ranges, the "
+            f"ensemble {k_iqr:g}: the model's range is in force; calibrate again"
+        )
+    return None

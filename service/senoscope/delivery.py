@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import InvalidStateError
+from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -59,6 +60,13 @@ class Moments(NamedTuple):
     told_s: float
 
 
+class _Queued(NamedTuple):
+    """A batch that waits, and whether it took one of the places that are bounded."""
+
+    computed: Computed
+    took_room: bool
+
+
 class Delivery:
     """The thread between the scheduler and the world, so that telling never delays the next frame.
 
@@ -85,14 +93,17 @@ class Delivery:
         self._sinks = sinks
         self._run_log = log
         self._told = told
-        self._queue: queue.SimpleQueue[Computed | None] = queue.SimpleQueue()
+        self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
+        # What the thread took and has not finished: should it die, it goes on with these.
+        self._unmade: deque[Computed] = deque()
+        self._untold: deque[tuple[Computed, Record]] = deque()
         self._room = threading.Semaphore(_WAITING)
         self.thread = WatchedThread("delivery", self._run, restarts=True)
 
     def deliver(self, computed: Computed) -> None:
         """Queue a computed batch; waits while so many wait that it is better if frames do, in their lane."""
-        self._room.acquire(timeout=_PATIENCE_S)
-        self._queue.put(computed)
+        took_room = self._room.acquire(timeout=_PATIENCE_S)
+        self._queue.put(_Queued(computed, took_room))
 
     def start(self) -> None:
         """Start the thread."""
@@ -108,29 +119,56 @@ class Delivery:
 
     def _run(self, stop: threading.Event) -> None:
         del stop  # the last message, None, comes after all that was computed
-        while (computed := self._queue.get()) is not None:
-            waiting = [computed, *self._more(len(computed.fovs))]
-            self._room.release(len(waiting))
-            made = [(computed, record) for computed in waiting for record in self._make(computed)]
-            records = self._log_all(made)
-            logged_s = time.perf_counter()
-            for (computed, _), record in zip(made, records, strict=True):
-                self._tell(record, computed)
-                self._finish(computed)
-                self._look_back(record, logged_s)
+        self._resume()
+        while self._take():
+            self._make_all()
+            self._tell_all(time.perf_counter())
 
-    def _more(self, count: int) -> Iterator[Computed]:
-        """What waits behind a first batch of so many FOVs, up to a bound."""
-        while count < _AT_ONCE:
+    def _resume(self) -> None:
+        """Go on after this thread died: without what it died on, which was taken from its queue before."""
+        for computed in self._unmade:
+            self._fail(computed, RuntimeError("the delivery thread failed on this batch; its log tells more"))
+        self._unmade.clear()
+        self._tell_all(time.perf_counter())
+
+    def _take(self) -> bool:
+        """Wait for a batch, and take those behind it too, up to a bound; False if no more will come."""
+        queued = self._queue.get()
+        count = took_room = 0
+        while queued is not None:
+            self._unmade.append(queued.computed)
+            count += len(queued.computed.fovs)
+            took_room += queued.took_room
+            if count >= _AT_ONCE:
+                break
             try:
-                computed = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            if computed is None:  # not ours to take: nothing comes after it
+                queued = self._queue.get_nowait()
+            except Empty:
+                break
+            if queued is None:  # nothing comes after it, and it is read again when these are done
                 self._queue.put(None)
-                return
-            count += len(computed.fovs)
-            yield computed
+        if took_room:
+            self._room.release(took_room)
+        return bool(count)
+
+    def _make_all(self) -> None:
+        made = [(computed, record) for computed in self._unmade for record in self._make(computed)]
+        self._untold.extend(zip((computed for computed, _ in made), self._log_all(made), strict=True))
+        self._unmade.clear()
+
+    def _tell_all(self, logged_s: float) -> None:
+        while self._untold:
+            computed, record = self._untold.popleft()
+            try:
+                self._tell(record, computed)
+            finally:
+                self._finish(computed)
+            self._look_back(record, logged_s)
+
+    def _fail(self, computed: Computed, error: Exception) -> None:
+        self.failed += len(computed.fovs)
+        if computed.stack is not None:
+            computed.stack.fail(error)
 
     def _make(self, computed: Computed) -> list[Record]:
         try:
@@ -143,9 +181,7 @@ class Delivery:
             return records
         except Exception as error:  # one batch that cannot be told must not stop the next
             _log.exception("results could not be made", fovs=len(computed.fovs), **about(computed.fovs[0]))
-            self.failed += len(computed.fovs)
-            if computed.stack is not None:
-                computed.stack.fail(error)
+            self._fail(computed, error)
             return []
 
     def _log_all(self, made: list[tuple[Computed, Record]]) -> list[Record]:
@@ -153,17 +189,20 @@ class Delivery:
         records = [record for _, record in made]
         if self._run_log is None or not records:
             return records
-        entries = [
-            Entry.of(
-                record.result,
-                record.prediction.gradcams,
-                computed.maker.ensemble.manifest,
-                record.json("none"),
-            )
-            for computed, record in made
-        ]
-        if self._run_log.commit(entries):
-            return records
+        try:
+            entries = [
+                Entry.of(
+                    record.result,
+                    record.prediction.gradcams,
+                    computed.maker.ensemble.manifest,
+                    record.json("none"),
+                )
+                for computed, record in made
+            ]
+            if self._run_log.commit(entries):
+                return records
+        except Exception:  # results are sent, with a flag, rather than lost
+            _log.exception("results could not be logged", fovs=len(made), **about(made[0][1].fov))
         flag = Flag(
             code="not_logged",
             message="told before it was in the run log, which gets it when it can (/v1/stream tells more)",
@@ -171,15 +210,14 @@ class Delivery:
         return [record.flagged(flag) for record in records]
 
     def _tell(self, record: Record, computed: Computed) -> None:
-        self._recent.add(record)
-        self.live_late += computed.stack is None and not record.result.deadline_met
-        for sink in self._sinks:
-            try:
-                sink.tell(record)
-            except Exception:  # one sink's fault is not the next one's
-                _log.exception("result could not be told", sink=type(sink).__name__, **about(record.fov))
         if computed.stack is not None:
             computed.stack.records.append(record)
+        self.live_late += computed.stack is None and not record.result.deadline_met
+        for tell, sink in ((self._recent.add, self._recent), *((sink.tell, sink) for sink in self._sinks)):
+            try:
+                tell(record)
+            except Exception:  # one sink's fault is not the next one's
+                _log.exception("result could not be told", sink=type(sink).__name__, **about(record.fov))
 
     @staticmethod
     def _finish(computed: Computed) -> None:

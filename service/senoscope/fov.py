@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from senoscope_client.axes import FovSpec
 from senoscope_client.result import Source
 
 
@@ -34,9 +35,12 @@ class Fov:
     Attributes
     ----------
     pixels : array [C, H, W], any real dtype
-        Raw detector units, channels in the manifest's order.
+        Raw detector units, channels in the order of ``spec``.
     source : Source
         Where it came from.
+    spec : FovSpec
+        What the pixels were arranged for. Only an ensemble of this specification may compute them: another
+        one may take the same channels in another order.
     arrived_s : float
         When it came into the service, by ``time.perf_counter``.
     request : RequestRef or None
@@ -45,5 +49,6 @@ class Fov:
 
     pixels: npt.NDArray[Any]
     source: Source
+    spec: FovSpec = field(kw_only=True)
     arrived_s: float = field(default_factory=time.perf_counter)
     request: RequestRef | None = None

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
 
 from senoscope.fov import Fov
 from senoscope.records import Record
 from senoscope_client.errors import Busy
+
+DropReason = Literal["lane_full", "ensemble_changed", "stopping"]
+DROP_REASONS: Final[tuple[DropReason, ...]] = get_args(DropReason)
+"""Why a live frame is not computed: newer ones came, an ensemble of another specification took over, or the
+service stops."""
 
 
 @dataclass(eq=False)
@@ -47,27 +53,36 @@ class LiveLane:
     ----------
     depth : int
         Frames that may wait.
+
+    Attributes
+    ----------
+    dropped : Counter of DropReason
+        Frames that are not computed.
     """
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
         self._frames: deque[Fov] = deque()
-        self.dropped = 0
+        self.dropped: Counter[DropReason] = Counter(dict.fromkeys(DROP_REASONS, 0))
 
     def put(self, fov: Fov) -> None:
         """Queue a frame; if the lane is full its oldest frame is dropped and counted."""
         if len(self._frames) >= self._depth:
             self._frames.popleft()
-            self.dropped += 1
+            self.dropped["lane_full"] += 1
         self._frames.append(fov)
 
     def take(self) -> Fov | None:
         """The frame that waits longest."""
         return self._frames.popleft() if self._frames else None
 
-    def clear(self) -> None:
+    def drop(self, reason: DropReason, frames: int = 1) -> None:
+        """Count frames that were not queued."""
+        self.dropped[reason] += frames
+
+    def clear(self, reason: DropReason) -> None:
         """Drop all frames that wait, and count them."""
-        self.dropped += len(self._frames)
+        self.drop(reason, len(self._frames))
         self._frames.clear()
 
     def __len__(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,11 @@ class ModelSwitch:
     ----------
     settings : Settings
     scheduler : Scheduler
-    took_over : callable
-        Told of the new ensemble as soon as the next batch is its.
     """
 
-    def __init__(self, settings: Settings, scheduler: Scheduler, took_over: Callable[[Loaded], None]) -> None:
+    def __init__(self, settings: Settings, scheduler: Scheduler) -> None:
         self._settings = settings
         self._scheduler = scheduler
-        self._took_over = took_over
         self._busy = threading.Lock()
 
     def change(self, name: str) -> Loaded:
@@ -71,11 +67,19 @@ class ModelSwitch:
             )
         return self._change(there[name], None)
 
-    def fall_back(self, directory: Path) -> Loaded:
-        """The same ensemble on the CPU, after a GPU was lost."""
-        return self._change(directory, "cpu")
+    def fall_back(self, lost: Ensemble) -> Loaded:
+        """Change to the same ensemble on the CPU, after a GPU was lost.
 
-    def _change(self, directory: Path, device: Device | None) -> Loaded:
+        Raises
+        ------
+        ModelRejected
+            If it cannot be loaded, or its folder holds another ensemble by now.
+        Conflict
+            If another change is under way.
+        """
+        return self._change(lost.directory, "cpu", lost.digest)
+
+    def _change(self, directory: Path, device: Device | None, digest: str | None = None) -> Loaded:
         if not self._busy.acquire(blocking=False):
             raise Conflict("another ensemble is being loaded; wait until it is done")
         try:
@@ -88,11 +92,12 @@ class ModelSwitch:
                 raise ModelRejected(str(error)) from error
             loaded = Loaded.of(ensemble, self._settings.deadline_ms)
             try:
+                if digest is not None and ensemble.digest != digest:
+                    raise ModelRejected(f"{directory.name} holds another ensemble than the one in use")
                 old = self._scheduler.swap(loaded).result(_SWAP_TIMEOUT_S)
             except BaseException:
                 ensemble.close()
                 raise
-            self._took_over(loaded)
             old.ensemble.close()
             _log.info(
                 "ensemble changed",

@@ -200,15 +200,15 @@ class Receiver:
                     if self._book.image(header) == "repeated":
                         return
                     assert message.pixels is not None
-                    pixels = self._fit(header, message.pixels)
+                    spec = self._spec()
+                    pixels = self._fit(header, message.pixels, spec)
                     if pixels is None:
                         self._book.refuse(header)
                     else:
-                        self._hand_on(Fov(pixels, _source(header), arrived_s))
+                        self._hand_on(Fov(pixels, _source(header), arrived_s, spec=spec))
 
-    def _fit(self, header: ImageHeader, pixels: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    def _fit(self, header: ImageHeader, pixels: npt.NDArray[Any], spec: FovSpec) -> npt.NDArray[Any] | None:
         """The pixels with their channels in the ensemble's order, or None if they are not for it."""
-        spec = self._spec()
         where = f"frame {header.frame} of series {header.series_id!r}"
         if header.shape[1:] != (spec.height, spec.width):
             self._reject(

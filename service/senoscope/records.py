@@ -33,6 +33,8 @@ from senoscope_client.result import (
 _SATURATED_FRACTION = 0.01
 # A blocked beam leaves noise around the detector's offset, and perhaps some hot pixels.
 _SIGNAL_FRACTION = 0.001
+# What Python takes for a result, its record and their places in memory, measured.
+_RECORD_BYTES = 10 * 1024
 
 
 class _Clock:
@@ -83,6 +85,22 @@ class Record:
     channels: tuple[str, ...]
     saturated: tuple[float, ...]
     _encoded: dict[CamMode, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+    def remembered(self) -> Record:
+        """The same record, with nothing that it does not need and nothing that belongs to others.
+
+        Pixels of a stack are a view of the whole stack, encoded forms and the request are for those who are
+        notified now.
+        """
+        pixels = self.fov.pixels
+        if pixels.base is not None and self.fov.source.kind != "stream":
+            pixels = pixels.copy()
+        return replace(self, fov=replace(self.fov, pixels=pixels, request=None), _encoded={})
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of a record that is remembered."""
+        return self.fov.pixels.nbytes + self.prediction.nbytes + _RECORD_BYTES
 
     def result_with(self, cam: CamMode) -> Result:
         """The result with as much of the Grad-CAM map inline as ``cam`` says."""
@@ -237,14 +255,14 @@ class ResultMaker:
 
 
 class RecentRecords:
-    """The most recent records, as many as their pixels fit into a given memory.
+    """The most recent records, as many as fit into a given memory.
 
     Pictures of Grad-CAM over the channels need the pixels, which no log keeps.
 
     Parameters
     ----------
     max_bytes : int
-        Of pixels.
+        Of all that is remembered: pixels, maps, features and results. One record is always remembered.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -255,17 +273,13 @@ class RecentRecords:
 
     def add(self, record: Record) -> None:
         """Remember a record, and forget the oldest ones that no longer fit."""
-        pixels = record.fov.pixels
-        if pixels.base is not None and record.fov.source.kind != "stream":
-            # A view would keep its whole stack alive.
-            pixels = pixels.copy()
-            record = replace(record, fov=replace(record.fov, pixels=pixels))
+        record = record.remembered()
         with self._lock:
             self._records[record.result.id] = record
-            self._bytes += pixels.nbytes
+            self._bytes += record.nbytes
             while self._bytes > self._max_bytes and len(self._records) > 1:
                 _, forgotten = self._records.popitem(last=False)
-                self._bytes -= forgotten.fov.pixels.nbytes
+                self._bytes -= forgotten.nbytes
 
     def get(self, identifier: UUID) -> Record | None:
         """The record of that id; None if there never was one, or it is too long ago."""

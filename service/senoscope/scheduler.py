@@ -14,11 +14,12 @@ import structlog
 from senoscope.batching import BatchSizer
 from senoscope.engine import IntensityRange, Prediction
 from senoscope.fov import Fov
-from senoscope.lanes import BatchLane, LiveLane, Stack
+from senoscope.lanes import BatchLane, DropReason, LiveLane, Stack
 from senoscope.loaded import Loaded
 from senoscope.logs import about
 from senoscope.records import ResultMaker
 from senoscope.threads import WatchedThread
+from senoscope_client.axes import FovSpec
 from senoscope_client.errors import NotReady
 
 _log = structlog.get_logger(__name__)
@@ -28,6 +29,10 @@ _WARM_EVERY_S = 0.02
 # ... and a scan that pauses for longer than this is no longer a scan.
 _SCAN_PAUSE_S = 30.0
 _FAILURES_TOLERATED = 3
+_ENSEMBLE_CHANGED = (
+    "an ensemble that takes other channels or another size took over while this request was served; "
+    "send it again"
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Scheduler:
     Parameters
     ----------
     loaded : Loaded
-        What computes; :meth:`swap` changes it.
+        What computes first; :meth:`swap` changes it.
     bounds : callable
         Tells the intensity range in force for an ensemble.
     deliver : callable
@@ -104,7 +109,7 @@ class Scheduler:
         self._next_loaded: tuple[Loaded, Future[Loaded]] | None = None
         self._changed = threading.Condition()
         self._open = True
-        self._in_flight: Stack | None = None
+        self._in_flight: tuple[Sequence[Fov], Stack | None] | None = None
         self._computing = False
         self._last_live_s = float("-inf")
         self._failures = 0
@@ -113,9 +118,14 @@ class Scheduler:
         self.thread = WatchedThread("scheduler", self._run, restarts=True)
 
     @property
-    def live_dropped(self) -> int:
-        """Live frames that gave way to newer ones."""
-        return self._live.dropped
+    def loaded(self) -> Loaded:
+        """What computes now; read it once and pass it along, since another one may take over at any time."""
+        return self._loaded
+
+    @property
+    def live_dropped(self) -> dict[DropReason, int]:
+        """Live frames that were not computed, by reason."""
+        return dict(self._live.dropped)
 
     @property
     def problem(self) -> str | None:
@@ -124,12 +134,25 @@ class Scheduler:
             return f"the engine failed on the last {self._failures} batches: {self._last_failure}"
         return None
 
-    def submit_live(self, fov: Fov) -> None:
-        """Queue a live frame; if the lane is full its oldest frame is dropped and counted."""
+    def submit_live(self, fov: Fov) -> bool:
+        """Queue a live frame; if the lane is full its oldest frame is dropped and counted.
+
+        Returns
+        -------
+        bool
+            False if the frame was dropped, and counted, because it was arranged for another ensemble or
+            because the service stops.
+        """
         with self._changed:
-            if self._open:
+            if not self._open:
+                self._live.drop("stopping")
+            elif fov.spec != self._loaded.spec:
+                self._live.drop("ensemble_changed")
+            else:
                 self._live.put(fov)
                 self._changed.notify_all()
+                return True
+        return False
 
     def require_room(self, fovs: int = 1) -> None:
         """Raise if a stack of so many FOVs would be refused; cheap, so ask before decoding one.
@@ -149,11 +172,12 @@ class Scheduler:
         Busy
             If the lane has no room for it.
         NotReady
-            If the service is stopping.
+            If the service is stopping, or the FOVs were arranged for an ensemble of another specification.
         """
         stack = Stack(fovs)
         with self._changed:
             self._require_room(len(fovs))
+            self._require_spec(fovs)
             self._batch.put(stack)
             self._changed.notify_all()
         return stack
@@ -162,6 +186,21 @@ class Scheduler:
         if not self._open:
             raise NotReady("the service is stopping")
         self._batch.require_room(fovs, self._sizer.seconds_for)
+
+    def require_spec(self, spec: FovSpec) -> None:
+        """Raise if the ensemble in use takes something else than what was arranged so.
+
+        Raises
+        ------
+        NotReady
+        """
+        with self._changed:
+            if spec != self._loaded.spec:
+                raise NotReady(_ENSEMBLE_CHANGED)
+
+    def _require_spec(self, fovs: Sequence[Fov]) -> None:
+        if any(fov.spec != self._loaded.spec for fov in fovs):
+            raise NotReady(_ENSEMBLE_CHANGED)
 
     def depths(self) -> tuple[int, int]:
         """FOVs waiting in the live lane and in the batch lane."""
@@ -202,7 +241,7 @@ class Scheduler:
         """Stop after the batch in flight; stacks not finished fail with NotReady."""
         with self._changed:
             self._open = False
-            self._live.clear()
+            self._live.clear("stopping")
             self._batch.fail_all(NotReady("the service is stopping"))
         self.thread.ask_to_stop()
         with self._changed:
@@ -211,7 +250,11 @@ class Scheduler:
 
     def _run(self, stop: threading.Event) -> None:
         if self._in_flight is not None:  # this thread died on it, and was restarted
-            self._in_flight.fail(RuntimeError("the scheduler failed on this stack; its log tells more"))
+            fovs, stack = self._in_flight
+            if stack is None:
+                self.counts.live_failed += len(fovs)
+            else:
+                stack.fail(RuntimeError("the scheduler failed on this stack; its log tells more"))
             self._in_flight = None
         while not stop.is_set():
             with self._changed:
@@ -226,9 +269,9 @@ class Scheduler:
                     batch = self._next()
                 self._computing = batch is not None
             if batch is not None:
-                self._in_flight = batch[1]
+                self._in_flight = batch
                 self._compute(*batch)
-                self._in_flight = None
+                batch = self._in_flight = None  # its pixels are not kept while this thread waits
             elif warming and not stop.is_set():
                 self._loaded.ensemble.keep_warm()
 
@@ -243,10 +286,8 @@ class Scheduler:
         self._sizer = BatchSizer(new.ensemble.compute_ms, self._deadline_ms)
         self._failures = 0
         if new.spec != old.spec:
-            self._live.clear()
-            self._batch.fail_all(
-                NotReady("another ensemble, of another input, took over while this stack waited")
-            )
+            self._live.clear("ensemble_changed")
+            self._batch.fail_all(NotReady(_ENSEMBLE_CHANGED))
         done.set_result(old)
 
     def _next(self) -> tuple[Sequence[Fov], Stack | None] | None:

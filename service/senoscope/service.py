@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
 import structlog
 from prometheus_client import ProcessCollector
 
@@ -87,7 +88,7 @@ class Service:
         self.maps = StageMaps()
         self._rules = read_rules(settings.rules) if settings.rules is not None else None
         self.log = self._open_log()
-        self.range = SessionRange(self.log)
+        self.range = SessionRange(self.log, settings.instrument_name)
         self._on_failure = on_failure
         self._on_loaded = on_loaded
         self.traces = open_traces(settings.otlp_endpoint)
@@ -96,7 +97,6 @@ class Service:
         self._sinks: list[Sink] = [self.maps]
         self._decision_sinks: list[DecisionSink] = []
         self._decider: Decider | None = None
-        self._loaded: Loaded | None = None
         self._models: ModelSwitch | None = None
         self._scheduler: Scheduler | None = None
         self._delivery: Delivery | None = None
@@ -161,8 +161,8 @@ class Service:
             self._delivery.close()
         if self.log is not None:
             self.log.close()
-        if self._loaded is not None:
-            self._loaded.ensemble.close()
+        if self._scheduler is not None:
+            self._scheduler.loaded.ensemble.close()
         if self.traces is not None:
             self.traces.close()
         _log.info("stopped")
@@ -230,9 +230,12 @@ class Service:
 
     @property
     def loaded(self) -> Loaded:
-        """The ensemble in use and what is derived from it; only when ready."""
-        assert self._loaded is not None
-        return self._loaded
+        """The ensemble in use and what is derived from it; only when ready.
+
+        Another one may take over at any time: read this once for each request, and pass it along.
+        """
+        assert self._scheduler is not None
+        return self._scheduler.loaded
 
     @property
     def models(self) -> ModelSwitch:
@@ -250,6 +253,23 @@ class Service:
         assert self._scheduler is not None
         self._scheduler.require_room()
 
+    def calibrate(self, stack: npt.NDArray[Any], loaded: Loaded) -> None:
+        """Calibrate the intensity range from a stack that was arranged for an ensemble.
+
+        Parameters
+        ----------
+        stack : array [N, C, H, W]
+            Raw detector units, channels in the order of ``loaded.spec``.
+
+        Raises
+        ------
+        Conflict, InvalidRequest
+        NotReady
+            If an ensemble of another specification took over meanwhile; the range in force is unchanged.
+        """
+        assert self._scheduler is not None
+        self.range.calibrate(stack, loaded, self._scheduler.require_spec)
+
     def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
         """Queue a stack for classification; its future brings the records.
 
@@ -260,9 +280,10 @@ class Service:
         assert self._scheduler is not None
         return self._scheduler.submit_stack(fovs)
 
-    def describe_model(self) -> dict[str, Any]:
-        """The ensemble in use and the device that it runs on."""
-        ensemble = self.loaded.ensemble
+    @staticmethod
+    def describe_model(loaded: Loaded) -> dict[str, Any]:
+        """An ensemble, and the device that it runs on."""
+        ensemble = loaded.ensemble
         return {
             "name": ensemble.manifest.name,
             "version": ensemble.manifest.version,
@@ -277,6 +298,7 @@ class Service:
         assert self._delivery is not None
         counts = self._scheduler.counts
         live, batch = self._scheduler.depths()
+        dropped = self._scheduler.live_dropped
         gate = self._publisher.gate if self._publisher else None
         return {
             "receiver": self._receiver.describe() if self._receiver else None,
@@ -287,7 +309,8 @@ class Service:
                 "waiting": live,
                 "capacity": self.settings.live_queue,
                 "classified": counts.live_computed,
-                "dropped": self._scheduler.live_dropped,
+                "dropped": sum(dropped.values()),
+                "dropped_reasons": dropped,
                 "failed": counts.live_failed,
                 "late": self._delivery.live_late,
                 "deadline_ms": self.settings.deadline_ms,
@@ -362,7 +385,7 @@ class Service:
 
     def _assemble(self, ensemble: Ensemble) -> None:
         settings = self.settings
-        self._loaded = Loaded.of(ensemble, settings.deadline_ms)
+        loaded = Loaded.of(ensemble, settings.deadline_ms)
         if settings.results:
             self._publisher = ResultPublisher(
                 settings.results, settings.results_cam, settings.curve_keypair, settings.results_allowed_keys
@@ -385,7 +408,7 @@ class Service:
         self._sinks.append(self._metrics)  # last: whoever waits for results comes first
         self._delivery = Delivery(self.recent, self._sinks, self.log, told)
         self._scheduler = Scheduler(
-            self._loaded,
+            loaded,
             self.range.for_ensemble,
             self._delivery.deliver,
             self._on_device_error,
@@ -393,7 +416,7 @@ class Service:
             live_depth=settings.live_queue,
             batch_depth=settings.batch_queue,
         )
-        self._models = ModelSwitch(settings, self._scheduler, self._took_over)
+        self._models = ModelSwitch(settings, self._scheduler)
         self._delivery.start()
         self._scheduler.start()
         if settings.stream:
@@ -434,11 +457,8 @@ class Service:
 
     def _take_live(self, fov: Fov) -> None:
         assert self._scheduler is not None
-        self._scheduler.submit_live(fov)
-        self.range.observe(fov, self.loaded)
-
-    def _took_over(self, loaded: Loaded) -> None:
-        self._loaded = loaded
+        if self._scheduler.submit_live(fov):
+            self.range.observe(fov, self.loaded, self._scheduler.require_spec)
 
     def _on_device_error(self, error: Exception) -> None:
         """The GPU failed on the same FOVs twice; called on the scheduler's thread."""
@@ -451,7 +471,7 @@ class Service:
 
     def _fall_back(self) -> None:
         try:
-            self.models.fall_back(self.loaded.ensemble.directory)
+            self.models.fall_back(self.loaded.ensemble)
         except Exception:
             _log.exception("going on with the CPU failed too")
         finally:

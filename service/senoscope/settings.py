@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -45,6 +46,12 @@ class Settings(BaseModel):
         "tcp://127.0.0.1:5555",
         description="ZeroMQ endpoint of the acquisition PC's frame publisher; empty: no stream.",
     )
+    instrument: str = Field(
+        "",
+        max_length=64,
+        description="Name of the microscope that this service belongs to, where several share a run log; a "
+        "calibrated intensity range is kept under it. Default: the address of the stream.",
+    )
     results: str = Field(
         "tcp://127.0.0.1:5556", description="ZeroMQ endpoint that results are published at; empty: none."
     )
@@ -73,7 +80,9 @@ class Settings(BaseModel):
     max_decoded_mib: int = Field(512, ge=1, description="Largest stack that a body may unpack to.")
     max_fovs: int = Field(512, ge=1, description="Most FOVs in one request.")
     remember_mib: int = Field(
-        64, ge=1, description="Memory for the pixels of recent FOVs, which Grad-CAM pictures are drawn from."
+        64,
+        ge=1,
+        description="Memory for recent FOVs, pixels and maps, which Grad-CAM pictures are drawn from.",
     )
     database_url: str = Field(
         default_factory=default_database_url,
@@ -169,6 +178,18 @@ class Settings(BaseModel):
                 "--results-allowed-keys needs --curve-keypair, the service's own key (`senoscope keys curve`)"
             )
         return self
+
+    @property
+    def instrument_name(self) -> str:
+        """What tells this service's microscope from those of others with the same run log."""
+        if self.instrument:
+            return self.instrument
+        from senoscope_client.exposure import is_local_endpoint
+
+        if self.stream and not is_local_endpoint(self.stream):
+            return self.stream
+        # Every machine has such an address.
+        return f"{self.stream or f'port {self.port}'} at {socket.gethostname()}"
 
     @property
     def max_upload_bytes(self) -> int:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+import senoscope.calibration
 from senoscope.engine import fit_range
 from support import miniature as mini
 from support.raw_microscope import Microscope
-from support.servers import Server
+from support.servers import Server, ServerThread, start_server
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +115,129 @@ def test_a_dark_detector_is_refused_and_changes_nothing(server: Server, fovs: np
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert answer.json()["detail"].startswith("TPEF is 7 ")
     assert ask(server)["source"] == "model"
+
+
+@pytest.fixture
+def held_fit(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Set when a range begins to be computed, and to be set for it to go on."""
+    entered, may_go = threading.Event(), threading.Event()
+
+    def fit(stack: np.ndarray, k_iqr: float) -> tuple[np.ndarray, np.ndarray]:
+        entered.set()
+        assert may_go.wait(60)
+        return fit_range(stack, k_iqr)
+
+    monkeypatch.setattr(senoscope.calibration, "fit_range", fit)
+    return entered, may_go
+
+
+def test_a_calibration_that_is_undone_while_it_is_computed_never_comes_into_force(
+    server: ServerThread, fovs: np.ndarray, held_fit: tuple[threading.Event, threading.Event]
+) -> None:
+    entered, may_go = held_fit
+    answers: list[httpx.Response] = []
+    calibrating = threading.Thread(target=lambda: answers.append(calibrate(server, npy(fovs))))
+    calibrating.start()
+    assert entered.wait(30)
+    assert ask(server)["calibrating"] is not None
+    undone = httpx.delete(f"{server.url}/v1/normalization").json()
+    assert (undone["source"], undone["calibrating"]) == ("model", None)
+    assert calibrate(server, npy(fovs)).status_code == 409, "the first one still computes"
+    may_go.set()
+    calibrating.join(30)
+    assert (answers[0].status_code, answers[0].json()["code"]) == (409, "conflict")
+    assert "given up" in answers[0].json()["detail"]
+    now = ask(server)
+    assert (now["source"], now["session"], now["problem"]) == ("model", None, None)
+    assert server.service.log is not None
+    assert server.service.log.get_value(f"session_range {server.settings.instrument_name}") is None
+    assert calibrate(server, npy(fovs)).status_code == 200
+
+
+def test_a_calibration_from_the_stream_can_be_undone_while_it_is_computed(
+    server: ServerThread, fovs: np.ndarray, held_fit: tuple[threading.Event, threading.Event]
+) -> None:
+    entered, may_go = held_fit
+    scope = Microscope(server.frames)
+    try:
+        assert calibrate(server, fovs=1).status_code == 202
+        scope.send(scope.frame(0, fovs[0]))
+        assert entered.wait(30)
+        httpx.delete(f"{server.url}/v1/normalization")
+        may_go.set()
+        deadline = time.monotonic() + 30
+        while calibrate(server, fovs=1).status_code == 409:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        now = ask(server)
+        assert (now["source"], now["problem"], now["calibrating"]) == ("model", None, {"fovs": 0, "of": 1})
+    finally:
+        scope.close()
+
+
+def test_what_is_in_force_and_what_is_kept_agree_whatever_the_order(
+    server: ServerThread, fovs: np.ndarray
+) -> None:
+    """Calibrations and their undoing at the same time: a restart finds what was in force before it."""
+
+    def repeat(order: Callable[[], Any]) -> None:
+        for _ in range(15):
+            order()
+
+    orders = (
+        lambda: calibrate(server, npy(fovs)),
+        lambda: httpx.delete(f"{server.url}/v1/normalization", timeout=60),
+    )
+    threads = [threading.Thread(target=repeat, args=(order,)) for order in orders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert server.service.log is not None
+    kept = server.service.log.get_value(f"session_range {server.settings.instrument_name}")
+    session = ask(server)["session"]
+    assert (kept and kept["calibrated_at"]) == (session and session["calibrated_at"])
+
+
+def test_services_that_share_a_run_log_do_not_share_a_calibration(
+    miniature: Path, tmp_path: Path, start: Callable[..., ServerThread], fovs: np.ndarray
+) -> None:
+    shared = ("--database-url", f"sqlite:///{tmp_path / 'shared.sqlite3'}")
+    one = start(*shared)
+    other = start(*shared, log=tmp_path / "other.txt")
+    assert calibrate(one, npy(fovs)).status_code == 200
+    assert ask(other)["source"] == "model"
+    one.stop()
+    other.stop()
+    other_again = start_server(miniature, tmp_path / "other.txt", *shared, like=other)
+    assert ask(other_again)["source"] == "model"
+    other_again.stop()
+    again = start(*shared, like=one)
+    assert ask(again)["source"] == "session"
+
+
+def test_a_name_keeps_a_calibration_when_the_stream_moves(
+    tmp_path: Path, start: Callable[..., ServerThread], fovs: np.ndarray
+) -> None:
+    options = ("--database-url", f"sqlite:///{tmp_path / 'l.sqlite3'}", "--instrument", "nlo-1")
+    one = start(*options)
+    assert calibrate(one, npy(fovs)).status_code == 200
+    one.stop()
+    assert ask(start(*options))["source"] == "session"
+
+
+@pytest.mark.parametrize("kept", ["nonsense", {"channels": ["SRS"]}, [1, 2]])
+def test_a_kept_range_that_cannot_be_read_is_reported(kept: Any) -> None:
+    class Keeper:
+        def get_value(self, key: str) -> Any:
+            return kept
+
+        def set_value(self, key: str, value: Any) -> bool:
+            return True
+
+    bounds = senoscope.calibration.SessionRange(Keeper(), "nlo-1")
+    bounds.restore()
+    assert "cannot be read" in (bounds._problem or "")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticSerializationError
 
+import senoscope.delivery
 from senoscope.delivery import Delivery
 from senoscope.fov import Fov
-from senoscope.records import RecentRecords
+from senoscope.records import RecentRecords, Record
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.store import RunLog
 from senoscope.scheduler import Computed
@@ -38,14 +39,90 @@ def service(miniature: Path, tmp_path: Path) -> Iterator[Service]:
 
 
 def test_a_result_that_has_no_json_fails_its_own_stack_and_no_other(service: Service) -> None:
-    unfit = service.submit_stack([Fov(mini.bright(), Source(kind="upload", file="\ud800"))])
-    fine = service.submit_stack([Fov(mini.dark(), Source(kind="upload", file="fine"))])
+    unfit = service.submit_stack(
+        [Fov(mini.bright(), Source(kind="upload", file="\ud800"), spec=service.loaded.spec)]
+    )
+    fine = service.submit_stack(
+        [Fov(mini.dark(), Source(kind="upload", file="fine"), spec=service.loaded.spec)]
+    )
     (record,) = fine.done.result(30)
     assert record.result.label == "control"
     with pytest.raises(PydanticSerializationError):
         unfit.done.result(30)
     assert not service.impairments()
     assert service.describe_stream()["engine"]["thread_deaths"]["delivery"] == 0
+
+
+class Fatal(BaseException):
+    """What no sink should raise, and ends its thread."""
+
+
+class FaultySink:
+    """Raises for results whose file has the name of an exception; notes the others."""
+
+    def __init__(self) -> None:
+        self.told: list[str | None] = []
+
+    def tell(self, record: Record) -> None:
+        name = record.result.source.file
+        if name == "error":
+            raise ValueError("this sink fails")
+        if name == "fatal":
+            raise Fatal
+        self.told.append(name)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def upload(service: Service, *names: str) -> list[Fov]:
+    return [Fov(mini.dark(), Source(kind="upload", file=n), spec=service.loaded.spec) for n in names]
+
+
+@pytest.mark.parametrize("fault", ["error", "fatal"])
+def test_a_sink_that_fails_loses_no_other_result(service: Service, fault: str) -> None:
+    sinks = FaultySink(), FaultySink()
+    assert service._delivery is not None
+    service._delivery._sinks = sinks
+    first = service.submit_stack(upload(service, "a", fault, "b"))
+    last = service.submit_stack(upload(service, "c", fault))
+    assert len(first.done.result(60)) == 3
+    assert len(last.done.result(60)) == 2
+    wait_for(lambda: sinks[1].told == ["a", "b", "c"])
+    assert sinks[0].told == ["a", "b", "c"]
+    again = service.submit_stack(upload(service, "d"))
+    assert len(again.done.result(60)) == 1
+
+
+def test_results_are_delivered_when_the_run_log_itself_fails(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bool:
+        raise RuntimeError("a fault of the program")
+
+    monkeypatch.setattr(service.log, "commit", fail)
+    (record,) = service.submit_stack(upload(service, "a")).done.result(30)
+    assert "not_logged" in [flag.code for flag in record.result.flags]
+
+
+def test_a_batch_that_found_no_room_gives_none_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each wait that ran out would make room for one batch more than there is."""
+    monkeypatch.setattr(senoscope.delivery, "_PATIENCE_S", 0.0)
+    computed: list[Computed] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivery, "_finish", lambda _, one: computed.append(one))
+        service.submit_stack(upload(service, "one"))
+        wait_for(lambda: bool(computed))
+    delivery = Delivery(RecentRecords(1), [sink := FaultySink()])
+    live = replace(computed[0], stack=None)
+    for _ in range(40):
+        delivery.deliver(live)
+    delivery.start()
+    wait_for(lambda: len(sink.told) == 40)
+    assert delivery._room._value == 32
+    delivery.close()
 
 
 def test_while_the_log_hesitates_only_so_many_results_wait(
@@ -55,7 +132,9 @@ def test_while_the_log_hesitates_only_so_many_results_wait(
     computed: list[Computed] = []
     with monkeypatch.context() as patch:
         patch.setattr(Delivery, "_finish", lambda _, one: computed.append(one))
-        service.submit_stack([Fov(mini.bright(), Source(kind="upload", file="one"))])
+        service.submit_stack(
+            [Fov(mini.bright(), Source(kind="upload", file="one"), spec=service.loaded.spec)]
+        )
         wait_for(lambda: bool(computed))
     path = tmp_path / "other.sqlite3"
     keeper = LogKeeper(RunLog(f"sqlite:///{path}"))

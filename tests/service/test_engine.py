@@ -97,6 +97,17 @@ def test_no_range_is_fitted_to_nan() -> None:
         fit_range(changed(np.nan, "float32")[None])
 
 
+@pytest.mark.parametrize("fovs", [1, 3])
+def test_predictions_own_their_memory(miniature: Path, fovs: int) -> None:
+    """A view would keep what ONNX Runtime allocated for a whole ensemble, or a whole batch, alive."""
+    with Ensemble.load(miniature, device="cpu") as ensemble:
+        predictions = ensemble.predict(np.stack([mini.bright()] * fovs))
+    for prediction in predictions:
+        arrays = (prediction.logits, prediction.probabilities, *prediction.gradcams, *prediction.features)
+        assert all(array.flags.owndata for array in arrays)
+        assert prediction.nbytes == sum(array.nbytes for array in arrays)
+
+
 def test_agrees_with_another_runtime(miniature: Path) -> None:
     fov = np.random.default_rng(7).integers(0, 1200, (3, 250, 300), dtype=np.uint16)
     with Ensemble.load(miniature, device="cpu") as ensemble:

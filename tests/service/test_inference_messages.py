@@ -59,7 +59,7 @@ def test_binary_pixels_are_not_copied_and_lie_aligned(
 def test_an_answer_of_another_ensemble_is_not_given(
     loaded: Loaded, signature: Signature, tmp_path: Path
 ) -> None:
-    fov = Fov(mini.bright(), Source(kind="upload"))
+    fov = Fov(mini.bright(), Source(kind="upload"), spec=loaded.spec)
     (prediction,) = loaded.ensemble.predict(fov.pixels)
     record = loaded.maker.make(fov, prediction, loaded.ensemble.model_range, 0, 0)
     signature.require_same([record])

@@ -137,7 +137,9 @@ def test_counts_are_those_of_the_stream_page(server: Server, microscope: Microsc
     status = server.stream()
     live, receiver = status["live"], status["receiver"]
     assert seen.get("senoscope_deadline_misses_total") == live["late"]
-    assert seen.get("senoscope_frames_dropped_total") == live["dropped"]
+    assert live["dropped"] == sum(live["dropped_reasons"].values())
+    for reason, frames in live["dropped_reasons"].items():
+        assert seen.get("senoscope_frames_dropped_total", reason=reason) == frames
     assert seen.get("senoscope_frames_failed_total") == live["failed"] == 0
     assert seen.get("senoscope_lane_capacity", lane="live") == live["capacity"] == 8
     assert seen.get("senoscope_lane_capacity", lane="batch") == status["batch"]["capacity"] == 1024

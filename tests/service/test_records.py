@@ -6,13 +6,16 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from senoscope.engine import Ensemble
-from senoscope.fov import Fov
-from senoscope.records import ResultMaker, uuid7
+from senoscope.fov import Fov, RequestRef
+from senoscope.loaded import fov_spec_of
+from senoscope.records import RecentRecords, Record, ResultMaker, uuid7
 from senoscope_client.result import Source
 from support import miniature as mini
 
@@ -63,9 +66,62 @@ def test_saturation_is_flagged_where_training_had_less(
     pixels[1, :rows] = mini.HIGH + 1
     with Ensemble.load(folder, device="cpu") as ensemble:
         (prediction,) = ensemble.predict(pixels)
+        fov = Fov(pixels, Source(kind="upload"), spec=fov_spec_of(ensemble))
         maker = ResultMaker(ensemble, 24.0, linked=False)
-        record = maker.make(Fov(pixels, Source(kind="upload")), prediction, ensemble.model_range, 0.0, 1.0)
+        record = maker.make(fov, prediction, ensemble.model_range, 0.0, 1.0)
     flags = [flag for flag in record.result.flags if flag.code == "saturated"]
     assert [flag.channel for flag in flags] == (["TPEF"] if words else [])
     assert all(words in flag.message for flag in flags)
     assert record.saturated[1] == pytest.approx(rows / 250), "what metrics count is told whatever is flagged"
+
+
+def make_records(folder: Path, count: int) -> list[Record]:
+    """Records of a posted stack, whose pixels are views of it."""
+    stack = np.stack([mini.dark()] * count)
+    with Ensemble.load(folder, device="cpu", threads=1) as ensemble:
+        spec = fov_spec_of(ensemble)
+        maker = ResultMaker(ensemble, 24.0, linked=False)
+        predictions = ensemble.predict(stack)
+        request = RequestRef("a request", span=object())
+        return [
+            maker.make(
+                Fov(pixels, Source(kind="upload"), spec=spec, request=request),
+                prediction,
+                ensemble.model_range,
+                0.0,
+                1.0,
+            )
+            for pixels, prediction in zip(stack, predictions, strict=True)
+        ]
+
+
+def test_what_is_remembered_belongs_to_nothing_else_and_all_of_it_counts(miniature: Path) -> None:
+    records = make_records(miniature, 4)
+    recent = RecentRecords(3 * records[0].nbytes)
+    for record in records:
+        record.json("grid")
+        recent.add(record)
+    assert recent.get(records[0].result.id) is None, "no room is left for the first one"
+    for record in records[1:]:
+        kept = recent.get(record.result.id)
+        assert kept is not None
+        assert kept.fov.pixels.flags.owndata
+        np.testing.assert_array_equal(kept.fov.pixels, record.fov.pixels)
+        assert kept.fov.request is None
+        assert kept._encoded == {}
+        held = kept.fov.pixels.nbytes + sum(
+            array.nbytes for array in (*kept.prediction.gradcams, *kept.prediction.features)
+        )
+        assert kept.nbytes > held
+
+
+def test_tiny_fields_of_view_do_not_fill_the_memory(miniature: Path) -> None:
+    """A record takes kilobytes however few its pixels are."""
+    record = make_records(miniature, 1)[0]
+    record = replace(record, fov=replace(record.fov, pixels=record.fov.pixels[:, :1, :1].copy()))
+    recent = RecentRecords(20 * record.nbytes)
+    made = [replace(record, result=record.result.model_copy(update={"id": uuid7()})) for _ in range(100)]
+    for one in made:
+        recent.add(one)
+    assert sum(recent.get(one.result.id) is not None for one in made) == 20
+    assert record.nbytes > 10_000

@@ -23,7 +23,8 @@ def kept(miniature: Path, tmp_path: Path) -> Iterator[Callable[[Callable[..., Se
 
     def begin(start: Callable[..., Server]) -> Server:
         log = f"sqlite:///{tmp_path / 'runlog.sqlite3'}"
-        running.append(start(miniature, tmp_path / f"{len(running)}.txt", "--database-url", log))
+        options = ("--database-url", log, "--instrument", "nlo-1")
+        running.append(start(miniature, tmp_path / f"{len(running)}.txt", *options))
         return running[-1]
 
     yield begin

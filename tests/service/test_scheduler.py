@@ -12,6 +12,7 @@ import pytest
 
 from senoscope.fov import Fov
 from senoscope.scheduler import Computed, Scheduler
+from senoscope_client.axes import FovSpec
 from senoscope_client.errors import Busy, NotReady
 from senoscope_client.result import Source
 
@@ -53,8 +54,12 @@ def wait_until(condition, timeout_s: float = 10) -> None:
         time.sleep(0.01)
 
 
-def fov(value: int) -> Fov:
-    return Fov(np.full((1, 1, 1), value), Source(kind="upload"))
+SPEC = FovSpec(("SRS",), 1, 1)
+OTHER_SPEC = FovSpec(("TPEF",), 1, 1)
+
+
+def fov(value: int, spec: FovSpec = SPEC) -> Fov:
+    return Fov(np.full((1, 1, 1), value), Source(kind="upload"), spec=spec)
 
 
 @pytest.fixture
@@ -67,7 +72,7 @@ def rig():
         done.release()
 
     scheduler = Scheduler(
-        SimpleNamespace(ensemble=engine, maker=None, spec="a spec"),
+        SimpleNamespace(ensemble=engine, maker=None, spec=SPEC),
         lambda loaded: None,
         deliver,
         device_errors.append,
@@ -101,7 +106,7 @@ def test_the_oldest_live_frame_is_dropped_for_a_newer_one(rig) -> None:
     rig.engine.may_go.release()
     rig.engine.step(2)
     assert rig.engine.batches == [[0], [3], [4]]
-    assert rig.scheduler.live_dropped == 2
+    assert rig.scheduler.live_dropped["lane_full"] == 2
 
 
 def test_a_full_batch_lane_is_busy_but_a_large_stack_alone_is_let_in(rig) -> None:
@@ -166,7 +171,7 @@ def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
     stack = rig.scheduler.submit_stack([fov(n) for n in (1, 2, 3)])
     assert rig.engine.entered.acquire(timeout=30)
     other = HeldEngine()
-    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=other, maker="other", spec="a spec"))
+    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=other, maker="other", spec=SPEC))
     with pytest.raises(NotReady):
         rig.scheduler.swap(SimpleNamespace())
     rig.engine.may_go.release()
@@ -184,13 +189,25 @@ def test_what_waits_for_an_ensemble_of_another_input_is_let_go(rig) -> None:
     assert rig.engine.entered.acquire(timeout=30)
     stack = rig.scheduler.submit_stack([fov(1)])
     rig.scheduler.submit_live(fov(2))
-    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker=None, spec="another spec"))
+    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker=None, spec=OTHER_SPEC))
     rig.engine.may_go.release()
     swapped.result(10)
-    with pytest.raises(NotReady, match="another input"):
+    with pytest.raises(NotReady, match="other channels"):
         stack.done.result(10)
-    assert rig.scheduler.live_dropped == 1
+    assert rig.scheduler.live_dropped == {"lane_full": 0, "ensemble_changed": 1, "stopping": 0}
     assert rig.scheduler.depths() == (0, 0)
+
+
+def test_what_was_arranged_for_another_input_is_not_taken(rig) -> None:
+    with pytest.raises(NotReady, match="send it again"):
+        rig.scheduler.submit_stack([fov(1), fov(2, OTHER_SPEC)])
+    assert not rig.scheduler.submit_live(fov(3, OTHER_SPEC))
+    assert rig.scheduler.live_dropped["ensemble_changed"] == 1
+    with pytest.raises(NotReady):
+        rig.scheduler.require_spec(OTHER_SPEC)
+    assert rig.scheduler.submit_live(fov(4))
+    rig.engine.step()
+    assert rig.engine.batches == [[4]]
 
 
 def test_draining_computes_what_waits_and_takes_nothing_new(rig) -> None:

@@ -53,8 +53,8 @@ async def classify(request: Request, parameters: Annotated[ClassifyParameters, Q
     service: Service = request.app.state.service
     service.require_ready()
     service.require_room()  # before a body is read that could not be queued
-    stack, name = await posted_stack(request, parameters)
-    records = await classify_stack(request, stack.pixels, name)
+    stack = await posted_stack(request, parameters)
+    records = await classify_stack(request, stack.pixels, stack.loaded.spec, stack.name)
     return await run_in_threadpool(_answer, request, records, stack.warnings, parameters.cam)
 
 

@@ -125,7 +125,7 @@ async def infer(request: Request, model: Model) -> Response:
     service: Service = request.app.state.service
     service.require_room()  # before a body is read that could not be queued
     asked = await _receive(request, model, service.settings.image_limits)
-    records = await classify_stack(request, asked.pixels)
+    records = await classify_stack(request, asked.pixels, model.spec)
     model.require_same(records)
     answer = await run_in_threadpool(encode, model, asked.id, asked.outputs, records)
     return await _respond(request, answer)

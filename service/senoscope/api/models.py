@@ -36,7 +36,7 @@ async def model(request: Request) -> dict[str, Any]:
     """The ensemble in use, its manifest and the device that it runs on."""
     service: Service = request.app.state.service
     service.require_ready()
-    return service.describe_model()
+    return service.describe_model(service.loaded)
 
 
 @router.post(
@@ -53,8 +53,8 @@ async def change_model(request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     service.require_ready()
     wanted = await json_of(request, ModelChange)
-    await run_in_threadpool(service.models.change, wanted.name)
-    return service.describe_model()
+    changed = await run_in_threadpool(service.models.change, wanted.name)
+    return service.describe_model(changed)
 
 
 @router.get("/v1/models")

@@ -56,9 +56,9 @@ async def calibrate(
         service.range.begin(parameters.fovs)
         response.status_code = 202
     else:
-        stack, _ = await posted_stack(request, parameters)
-        await run_in_threadpool(service.range.calibrate, list(stack.pixels), service.loaded)
-        return {**service.range.describe(service.loaded), "warnings": list(stack.warnings)}
+        stack = await posted_stack(request, parameters)
+        await run_in_threadpool(service.calibrate, stack.pixels, stack.loaded)
+        return {**service.range.describe(stack.loaded), "warnings": list(stack.warnings)}
     return service.range.describe(service.loaded)
 
 

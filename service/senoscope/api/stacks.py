@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -14,10 +15,11 @@ from senoscope.api.body import Upload, upload_of
 from senoscope.api.observer import seen_of
 from senoscope.api.problems import ClientGone
 from senoscope.fov import Fov
+from senoscope.loaded import Loaded
 from senoscope.records import Record
 from senoscope.service import Service
 from senoscope_client.errors import UnreadableImage, UnsupportedMediaType
-from senoscope_client.images import FovStack, read_fovs
+from senoscope_client.images import FovSpec, FovStack, read_fovs
 from senoscope_client.result import Source
 
 # Of a request's body, for OpenAPI.
@@ -38,8 +40,30 @@ class ImageParameters(BaseModel):
     )
 
 
-async def posted_stack(request: Request, parameters: ImageParameters) -> tuple[FovStack, str | None]:
-    """The fields of view in a request, and the name of their file.
+@dataclass(frozen=True)
+class PostedStack:
+    """The fields of view of a request.
+
+    Attributes
+    ----------
+    pixels : array [N, C, H, W]
+        Raw detector units, channels in the order of ``loaded.spec``.
+    warnings : tuple of str
+        What was assumed about the file.
+    name : str or None
+        Of the file.
+    loaded : Loaded
+        The ensemble that the file was read for; another one may be in use by now.
+    """
+
+    pixels: npt.NDArray[Any]
+    warnings: tuple[str, ...]
+    name: str | None
+    loaded: Loaded
+
+
+async def posted_stack(request: Request, parameters: ImageParameters) -> PostedStack:
+    """The fields of view in a request.
 
     Raises
     ------
@@ -48,13 +72,13 @@ async def posted_stack(request: Request, parameters: ImageParameters) -> tuple[F
     """
     service: Service = request.app.state.service
     limits, most = service.settings.image_limits, service.settings.max_upload_bytes
-    spec = service.loaded.spec
+    loaded = service.loaded
 
     def read(upload: Upload) -> FovStack:
         try:
             return read_fovs(
                 upload.file,
-                spec,
+                loaded.spec,
                 media_type=upload.media_type,
                 axes=parameters.axes,
                 channels=parameters.channels.split(",") if parameters.channels else None,
@@ -66,29 +90,38 @@ async def posted_stack(request: Request, parameters: ImageParameters) -> tuple[F
 
     async with upload_of(request, lambda packed: min(most, limits.unpacked_bytes(packed))) as upload:
         stack = await run_in_threadpool(read, upload)
-    return stack, upload.name
+    return PostedStack(stack.pixels, stack.warnings, upload.name, loaded)
 
 
-async def classify_stack(request: Request, pixels: npt.NDArray[Any], name: str | None = None) -> list[Record]:
+async def classify_stack(
+    request: Request, pixels: npt.NDArray[Any], spec: FovSpec, name: str | None = None
+) -> list[Record]:
     """Classify a stack whose request was read to its end; the records come when all of it is done.
 
     Parameters
     ----------
     pixels : array [N, C, H, W]
-        Raw detector units, channels in the manifest's order.
+        Raw detector units, channels in the order of ``spec``.
+    spec : FovSpec
+        What the pixels were arranged for.
     name : str, optional
         Of the file.
 
     Raises
     ------
-    Busy, NotReady
+    Busy
+    NotReady
+        Also if an ensemble of another specification is in use, or takes over before all of it is computed.
     ClientGone
         If the client closed the connection; FOVs that were not begun are not computed.
     """
     service: Service = request.app.state.service
     seen = seen_of(request.scope)
     ref = None if seen is None else seen.ref
-    fovs = [Fov(fov, Source(kind="upload", file=name, frame=n), request=ref) for n, fov in enumerate(pixels)]
+    fovs = [
+        Fov(fov, Source(kind="upload", file=name, frame=n), request=ref, spec=spec)
+        for n, fov in enumerate(pixels)
+    ]
     job = service.submit_stack(fovs)
     computing = asyncio.wrap_future(job.done)
     gone = asyncio.create_task(_until_gone(request))

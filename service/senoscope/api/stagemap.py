@@ -58,11 +58,17 @@ def _maps(request: Request, uid: UUID) -> StageMaps:
 
 
 def _complete(maps: StageMaps, log: RunLog, uid: UUID) -> None:
-    earlier = list(log.iterate(ResultFilter(series=uid)))
-    found = log.result(earlier[0].id) if earlier else None
-    if found is not None:
-        height, width = found[1].shape
-        tiles = [Tile.of(result, height, width) for result in earlier]
+    shapes: dict[str, tuple[int, int] | None] = {}  # by ensemble: another one may have taken over in between
+    tiles = []
+    for result in log.iterate(ResultFilter(series=uid)):
+        digest = result.model.digest
+        if digest not in shapes:
+            found = log.result(result.id)
+            shapes[digest] = None if found is None else found[1].shape
+        shape = shapes[digest]
+        if shape is not None:
+            tiles.append(Tile.of(result, *shape))
+    if tiles:
         maps.fill(uid, sorted(tiles, key=lambda tile: tile.id))  # by time: ids are UUIDv7
 
 

@@ -100,11 +100,12 @@ def classify(
 def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: OpenStack, name: str) -> Iterator[Record]:
     """Read and classify one field of view after the other, so that a file may be longer than memory."""
     from senoscope.fov import Fov
+    from senoscope.loaded import fov_spec_of
     from senoscope_client.result import Source
 
     for n in range(len(stack)):
         pixels = stack.read(n)
-        fov = Fov(pixels, Source(kind="file", file=name, frame=n))
+        fov = Fov(pixels, Source(kind="file", file=name, frame=n), spec=fov_spec_of(ensemble))
         started_s = time.perf_counter()
         (prediction,) = ensemble.predict(pixels)
         compute_ms = (time.perf_counter() - started_s) * 1e3

@@ -42,6 +42,11 @@ class Prediction:
         Globally max-pooled features of the last convolutional layer.
     shape : tuple of int
         Rows and columns of the field of view.
+
+    Notes
+    -----
+    All arrays own their memory: a view of what ONNX Runtime or a whole batch allocated would keep that for as
+    long as one prediction is kept.
     """
 
     probability: float
@@ -52,6 +57,12 @@ class Prediction:
     gradcams: tuple[npt.NDArray[np.float32], ...]
     features: tuple[npt.NDArray[np.float32], ...]
     shape: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = (self.logits, self.probabilities, *self.gradcams, *self.features)
+        return sum(array.nbytes for array in arrays)
 
     def map(self) -> npt.NDArray[np.float32]:
         """The ensemble's Grad-CAM map, [H, W], in 0..1."""
@@ -194,8 +205,8 @@ class Ensemble:
             networks=self.names,
             logits=np.array([output.logit[n] for output in outputs], np.float32),
             probabilities=probabilities,
-            gradcams=tuple(output.gradcam[n] for output in outputs),
-            features=tuple(output.features[n] for output in outputs),
+            gradcams=tuple(np.array(output.gradcam[n], np.float32) for output in outputs),
+            features=tuple(np.array(output.features[n], np.float32) for output in outputs),
             shape=(self.manifest.input.height, self.manifest.input.width),
         )
 

@@ -141,7 +141,10 @@ WAITING = _declare("gauge", "senoscope_lane_waiting", "Fields of view that wait 
 CAPACITY = _declare("gauge", "senoscope_lane_capacity", "How many may wait.", "lane")
 COMPUTED = _declare("counter", "senoscope_fovs_computed_total", "Fields of view that were computed.", "lane")
 DROPPED = _declare(
-    "counter", "senoscope_frames_dropped_total", "Frames that gave way to newer ones in a full live lane."
+    "counter",
+    "senoscope_frames_dropped_total",
+    "Frames that came and were not computed: the live lane was full, or another ensemble took over.",
+    "reason",
 )
 FAILED = _declare("counter", "senoscope_frames_failed_total", "Frames that the engine failed on.")
 UNTOLD = _declare(

@@ -116,7 +116,7 @@ class ServiceState:
             (catalogue.COMPUTED, "classified"),
         ):
             yield gathered(declared, [(("live",), live.get(key)), (("batch",), batch.get(key))])
-        yield gathered(catalogue.DROPPED, single(live.get("dropped")))
+        yield gathered(catalogue.DROPPED, by_key(live.get("dropped_reasons", {})))
         yield gathered(catalogue.FAILED, single(live.get("failed")))
         yield gathered(catalogue.UNTOLD, single(engine.get("results_failed")))
         yield gathered(catalogue.RETRIES, single(engine.get("retried")))
