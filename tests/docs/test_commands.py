@@ -42,7 +42,7 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     (
         "models/README.md",
         "senoscope-train starter --weights imagenet --name imagenet-starter",
-    ): "downloads weights and takes minutes; tests/training/test_starter.py makes one of weights that are there",
+    ): "downloads weights; tests/training/test_starter.py makes one without",
     (
         "models/README.md",
         "senoscope-train starter --recipe recipe/",
