@@ -39,7 +39,14 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
         "docs/how-to/bioimageio.md",
         "senoscope-train export runs/plates --bioimageio plates.zip",
     ): "needs a trained experiment; train-on-your-data.md exports one, tests/training packages one",
-    ("models/README.md", "senoscope-train starter"): "takes minutes; the fixture starter_ensemble does it",
+    (
+        "models/README.md",
+        "senoscope-train starter --weights imagenet --name imagenet-starter",
+    ): "downloads weights; tests/training/test_starter.py makes one without",
+    (
+        "models/README.md",
+        "senoscope-train starter --recipe recipe/",
+    ): "takes minutes; the fixture starter_made_anew does it",
     (
         "docs/how-to/train-on-your-data.md",
         "senoscope-train import-zenodo --download --out paper",
