@@ -71,6 +71,11 @@ def _word(channel: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![^\W_]){_GAP.join(parts)}(?![^\W_])", re.IGNORECASE)
 
 
+def mentioned(text: str, channels: Sequence[str]) -> list[str]:
+    """Those of the channels whose names are words of a text."""
+    return [channel for channel in channels if _word(channel).search(text)]
+
+
 def scanimage_names(text: str) -> tuple[str, ...] | None:
     """The channels that ScanImage saved, in the order of its pages; None where the text does not say.
 

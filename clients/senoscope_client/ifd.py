@@ -30,6 +30,8 @@ _LOADED |= {33628, 42113, 50838, 50839, _MICROMANAGER}
 # What a number in a page means: pages that differ in these are not planes of one image. How the numbers are
 # packed (compression, strips, tiles) may differ from page to page.
 _MEANING = {_WIDTH, _LENGTH, 258, 262, 274, 277, 284, 338, 339, 32997}
+# How numbers are packed: FillOrder, RowsPerStrip, Predictor, the size of tiles and the like.
+_PACKING = {259, 266, 278, 292, 293, 317, 322, 323, 530}
 # What these tags say where they are left out, for each sample.
 _DEFAULTS = {258: 1, 274: 1, 277: 1, 284: 1, 339: 1, 32997: 1}
 
@@ -66,6 +68,8 @@ class Directories:
         unless there is nothing else.
     meanings : array of int
         Number of each page's kind: pages of equal size, type and meaning have the same number.
+    packings : array of int
+        Number of how each page is packed.
     metadata : array of int
         Where each page's Micro-Manager metadata are, and how long: two numbers per page, 0 where it has none.
     skipped : list of int
@@ -78,6 +82,7 @@ class Directories:
 
     offsets: array[int] = field(default_factory=lambda: array("Q"))
     meanings: array[int] = field(default_factory=lambda: array("L"))
+    packings: array[int] = field(default_factory=lambda: array("L"))
     metadata: array[int] = field(default_factory=lambda: array("Q"))
     skipped: list[int] = field(default_factory=list)
     others: int = 0
@@ -126,6 +131,7 @@ def list_pages(stream: BinaryIO, size: int, limits: WalkLimits, name: str) -> Di
 class _Page:
     area: int
     meaning: tuple[tuple[int, ...], ...]
+    packing: tuple[tuple[int, ...], ...]
     reduced: bool
     metadata: tuple[int, int]
     next: int
@@ -154,6 +160,7 @@ class _Walk:
         """List the pages."""
         found, reduced = Directories(), Directories()
         numbers: dict[tuple[tuple[int, ...], ...], int] = {}
+        packings: dict[tuple[tuple[int, ...], ...], int] = {}
         # Pages to visit, each with whether it belongs to the main chain.
         links = [(*struct.unpack(self._link, self._read(self._first, self._inline_size)), True)]
         seen: set[int] = set()
@@ -178,6 +185,7 @@ class _Walk:
             pages = reduced if page.reduced else found
             pages.offsets.append(offset)
             pages.meanings.append(numbers.setdefault(page.meaning, len(numbers)))
+            pages.packings.append(packings.setdefault(page.packing, len(packings)))
             pages.metadata.extend(page.metadata)
         if not len(found):
             found = reduced
@@ -194,6 +202,7 @@ class _Walk:
         block = self._read(offset + count_size, table + self._inline_size)
         below: tuple[int, ...] = ()
         meaning: list[tuple[int, ...]] = []
+        packing: list[tuple[int, ...]] = []
         area, reduced, metadata = 1, False, (0, 0)
         for code, kind, count, inline in self._tag.iter_unpack(block[:table]):
             if code in _METAMORPH and count > self._limits.max_pages:
@@ -205,6 +214,8 @@ class _Walk:
                     meaning.append((code, *values))
                 if code in {_WIDTH, _LENGTH} and len(values) == 1:
                     area *= values[0]
+            elif code in _PACKING:
+                packing.append((code, *self._small_numbers(kind, count, inline)))
             elif code == _SUBFILE:
                 reduced = any(value & 5 for value in self._small_numbers(kind, count, inline))
             elif code == _OLD_SUBFILE:
@@ -214,7 +225,9 @@ class _Walk:
             elif code == _MICROMANAGER and place:
                 metadata = (place, count * _TAG_BYTES[kind])
         (following,) = struct.unpack_from(self._link, block, table)
-        return _Page(area, tuple(sorted(meaning)), reduced, metadata, following, below)
+        return _Page(
+            area, tuple(sorted(meaning)), tuple(sorted(packing)), reduced, metadata, following, below
+        )
 
     def _values(self, kind: int, count: int, inline: bytes) -> int | None:
         """Where a tag's values are (0: in the tag), None if out of the file: then tifffile ignores it."""

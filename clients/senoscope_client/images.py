@@ -465,6 +465,10 @@ def _assign_channels(image: _Arranged, spec: FovSpec, channels: Sequence[str] | 
             given = _told(list(dict.fromkeys(labels.samples or labels.planes)))
             text = f"names in the file do not say which channel is which ({labels.source}: {given})"
             notices.append(Notice("channel-names", text))
+    elif channels is None and len(spec.channels) > 1 and image.stored.mentions:
+        given = ", ".join(image.stored.mentions)
+        text = f"the file mentions {given}, but not which channel is which: taken by position"
+        notices.append(Notice("channel-names", text))
     select, further = _channels(names, layout, spec, channels, name)
     return image.chosen(select, (*notices, *further))
 

@@ -228,7 +228,7 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
             continue
         for n in range(max(0, min(count, pages - first, math.prod(sizes) - start))):
             places[_index(start + n, sizes)] = first + n
-    names = tuple(channel.get("Name", "") for channel in channels)
+    names = tuple(channel.get("Name") or channel.get("Fluor") or "" for channel in channels)
     size = _length(element, "PhysicalSizeX", "µm")
     return OmeImage(
         axes=axes,

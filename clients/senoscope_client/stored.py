@@ -51,6 +51,8 @@ class StoredImage:
         Reads the plane with a number in C order of the leading axes: as detector counts, in the shape of the
         last ``inner`` axes.
     labels : Labels or None
+    mentions : tuple of str
+        Channels of the ensemble whose names are somewhere in the file's metadata.
     calibration : Calibration or None
         That ``read_plane`` applies.
     notices : tuple of Notice
@@ -65,6 +67,7 @@ class StoredImage:
     dtype: np.dtype[Any]
     read_plane: Callable[[int], npt.NDArray[Any]]
     labels: Labels | None = None
+    mentions: tuple[str, ...] = ()
     calibration: Calibration | None = None
     notices: tuple[Notice, ...] = ()
     pixel_size_um: float | None = None

@@ -63,6 +63,7 @@ class TiffPages:
         self.first = self._open(0)
         if self.first.is_lsm:
             self.file.is_lsm = True  # later pages need the same corrections as the first
+        self._like: dict[tuple[int, int], Any] = {}
         self._turns = {number: self._orientation(number) for number in set(directories.meanings)}
 
     def __len__(self) -> int:
@@ -75,13 +76,20 @@ class TiffPages:
     def page(self, n: int) -> Any:
         """The page, whose pixels are known to be in the file."""
         page = self.first if n == 0 else self._open(n)
-        _check_page(page, self.size, self.name)
+        _check_page(page, page, self.size, self.name)
         return page
 
     def read(self, n: int) -> npt.NDArray[Any]:
         """The pixels of a page as they are stored, with its first row at the top."""
-        page = self.page(n)
-        return self._turned(np.asarray(page.asarray(maxworkers=1)), page.axes, self.directories.meanings[n])
+        kind = (self.directories.meanings[n], self.directories.packings[n])
+        like = self._like.get(kind)
+        if like is None:  # all tags of a page are read once for all that are like it
+            like = self._like[kind] = self.first if n == 0 else self._open(n)
+        self._stream.seek(self.directories.offsets[n])
+        frame: Any = tifffile.TiffFrame(self.file, n)
+        _check_page(frame, like, self.size, self.name)
+        frame.keyframe = like
+        return self._turned(np.asarray(frame.asarray(maxworkers=1)), like.axes, kind[0])
 
     def contiguous(self, planes: int, asked_by: str) -> Callable[[int], npt.NDArray[Any]]:
         """A reader of planes that follow one another from the first page's pixels on, as in some kinds.
@@ -170,8 +178,11 @@ def _file(stream: BinaryIO) -> Any:
     return tifffile.TiffFile(stream, name="upload.tif", _multifile=False, **flags)
 
 
-def _check_page(page: Any, size: int, name: str) -> None:
-    """All pixels are in the file, and its segments are of a likely size."""
+def _check_page(place: Any, page: Any, size: int, name: str) -> None:
+    """All pixels are in the file, and its segments are of a likely size.
+
+    ``place`` tells where they are, ``page`` how they are packed.
+    """
     if int(page.compression) not in _CODECS:
         codec = getattr(page.compression, "name", page.compression)
         raise UnreadableImage(
@@ -190,18 +201,18 @@ def _check_page(page: Any, size: int, name: str) -> None:
                 f"{name} has tiles of {page.tilelength}x{page.tilewidth} pixels, much larger than its "
                 "frames; save it without tiles"
             )
-    if min(len(page.dataoffsets), len(page.databytecounts)) < segments:
+    if min(len(place.dataoffsets), len(place.databytecounts)) < segments:
         raise UnreadableImage(
-            f"{name} has a page in {segments} pieces and tells the place of {len(page.dataoffsets)} and the "
-            f"length of {len(page.databytecounts)} of them; write it again"
+            f"{name} has a page in {segments} pieces and tells the place of {len(place.dataoffsets)} and the "
+            f"length of {len(place.databytecounts)} of them; write it again"
         )
     # Places and lengths of 64 bits; a sum of floats cannot overflow.
-    offsets = np.asarray(page.dataoffsets[:segments], np.float64)
-    counts = np.asarray(page.databytecounts[:segments], np.float64)
+    offsets = np.asarray(place.dataoffsets[:segments], np.float64)
+    counts = np.asarray(place.databytecounts[:segments], np.float64)
     if not (offsets > 0).all() or not (counts > 0).all():
         raise UnreadableImage(f"{name} has a page with pixels missing: writing it was not finished")
     last = int(np.argmax(offsets + counts))
-    require_inside(int(page.dataoffsets[last]), int(page.databytecounts[last]), size, name)
+    require_inside(int(place.dataoffsets[last]), int(place.databytecounts[last]), size, name)
     needed = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample // 8
     if page.compression == 1 and counts.sum() < needed:
         raise UnreadableImage(

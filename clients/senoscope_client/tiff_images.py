@@ -20,7 +20,7 @@ import tifffile
 from senoscope_client import ome
 from senoscope_client._foreign import tellable
 from senoscope_client.calibration import Calibration, imagej_calibration
-from senoscope_client.channel_names import scanimage_names
+from senoscope_client.channel_names import mentioned, scanimage_names
 from senoscope_client.errors import AmbiguousAxes, UnreadableImage
 from senoscope_client.ifd import WalkLimits, list_pages
 from senoscope_client.notices import Notice
@@ -33,6 +33,7 @@ _MAX_PLANES: Final = 1_000_000
 _MAX_TEXT: Final = 4 * 1024 * 1024
 _SCANIMAGE_MAGIC: Final = 0x07030301
 _UIC2: Final = 33629
+_IMAGEJ_METADATA: Final = 50839
 _FOUR_GIB: Final = 2**32
 # Axes, the slowest first, of ImageJ's orders of planes.
 _IMAGEJ_ORDERS: Final = {"ctz": "ZTC", "zct": "TCZ", "ztc": "CTZ", "tcz": "ZCT", "tzc": "CZT"}
@@ -98,6 +99,10 @@ class _Mismatch(Exception):
     """A description that does not fit the pages."""
 
 
+class _Incomplete(UnreadableImage):
+    """An image of which not one field of view is complete."""
+
+
 def open_images(stream: BinaryIO, size: int, limits: WalkLimits, request: Request) -> list[StoredImage]:
     """The images in a TIFF file; several only where OME-XML declares them.
 
@@ -133,7 +138,8 @@ def open_images(stream: BinaryIO, size: int, limits: WalkLimits, request: Reques
         text = "the file describes other pages than it holds; its description is not used"
         notices.append(Notice("pages-left-out", text))
         found = [_bare(pages, _page_labels(pages), name)]
-    return [_stored(pages, planes, tuple(notices), request) for planes in found]
+    mentions = tuple(mentioned(_text(pages.first), request.channels))
+    return [_stored(pages, planes, tuple(notices), mentions, request) for planes in found]
 
 
 def _described(  # noqa: PLR0911 - one return for each kind of file
@@ -162,7 +168,13 @@ def _described(  # noqa: PLR0911 - one return for each kind of file
     return [_bare(pages, labels, request.name)]
 
 
-def _stored(pages: TiffPages, planes: _Planes, notices: tuple[Notice, ...], request: Request) -> StoredImage:
+def _stored(
+    pages: TiffPages,
+    planes: _Planes,
+    notices: tuple[Notice, ...],
+    mentions: tuple[str, ...],
+    request: Request,
+) -> StoredImage:
     """The planes as an image, its numbers understood and its axes of length one dropped."""
     name = request.name
     _require_alike(pages, planes.pages, name)
@@ -179,6 +191,7 @@ def _stored(pages: TiffPages, planes: _Planes, notices: tuple[Notice, ...], requ
         of_values += (Notice("calibration", f"counts are {calibration}, as the file says"),)
     kept = [(letter, n) for letter, n in zip(planes.axes, planes.shape, strict=True) if n != 1]
     return StoredImage(
+        mentions=mentions,
         shape=(*(n for _, n in kept), *shape),
         axes="".join(letter for letter, _ in kept) + axes,
         inner=len(shape),
@@ -190,6 +203,15 @@ def _stored(pages: TiffPages, planes: _Planes, notices: tuple[Notice, ...], requ
         pixel_size_um=planes.pixel_size_um,
         position_of=planes.position_of,
     )
+
+
+def _text(page: Any) -> str:
+    """All that programs wrote into the first page in words, in which names of channels may be."""
+    texts = [page.tags.valueof(code, "") for code in (270, 305, 315)] + [page.description1]
+    metadata = page.tags.valueof(_IMAGEJ_METADATA)
+    if isinstance(metadata, dict):
+        texts += [str(value) for key, value in metadata.items() if key in {"Info", "Properties", "Labels"}]
+    return "\n".join(text[:_MAX_TEXT] for text in texts if isinstance(text, str))
 
 
 def _calibrated(
@@ -265,7 +287,7 @@ def _present(
     what = "fields of view" if "C" in axes else "pages"
     where = " in this file" if elsewhere else ""
     if not len(complete):
-        raise UnreadableImage(
+        raise _Incomplete(
             f"{request.name} holds no complete field of view: {len(numbers)} were planned, of whose "
             f"{planned} pages {len(page_of)} are there{where}; write it again"
         )
@@ -311,10 +333,21 @@ def _ome(pages: TiffPages, request: Request) -> list[_Planes]:
         return [_single_planes(pages, here, tuple(notices), request)]
     found: list[_Planes] = []
     used: set[int] = set()
+    incomplete: list[_Incomplete] = []
     for image in here:
-        planes = _ome_image(pages, image, tuple(notices), request)
+        try:
+            planes = _ome_image(pages, image, (), request)
+        except _Incomplete as error:
+            incomplete.append(error)
+            continue
         used.update(planes.pages)
         found.append(planes)
+    if not found:
+        raise incomplete[0]
+    if incomplete:
+        text = f"{len(here)} images were begun, {len(found)} hold complete fields of view and are taken"
+        notices.append(Notice("incomplete", text))
+    found = [replace(one, notices=(*notices, *one.notices)) for one in found]
     if len(used) < len(pages) and not any(
         notice.code == "incomplete" for one in found for notice in one.notices
     ):
@@ -442,7 +475,7 @@ def _plausible(planned: int, pages: TiffPages, request: Request) -> int:
 
 
 def _imagej_labels(page: Any, planes: Sequence[int]) -> Labels | None:
-    metadata = page.tags.valueof(50839)
+    metadata = page.tags.valueof(_IMAGEJ_METADATA)
     labels = metadata.get("Labels") if isinstance(metadata, dict) else None
     if not isinstance(labels, (list, tuple)) or not any(labels):
         return None

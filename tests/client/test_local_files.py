@@ -18,7 +18,7 @@ from senoscope_client.replay import Replay
 H, W = 20, 24
 NAMES = ("SRS", "TPEF", "Transmission")
 SPEC = FovSpec(NAMES, H, W)
-FOVS = 2000  # more than any limit of an upload, in fields of view and in pages
+FOVS = 1500  # more than any limit of an upload, in fields of view and in pages
 
 
 def fov(n: int, channels: int = 3) -> np.ndarray:

@@ -271,6 +271,28 @@ def test_labels_that_name_no_channels_are_reported(form: str) -> None:
         read(labelled(label_each(form), "ZYX"))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        tiff(
+            ONE,
+            imagej=True,
+            metadata={"axes": "CYX", "Info": "Channel 1 Name = Transmission\nChannel 2 = SRS"},
+        ),
+        tiff(ONE, metadata={"axes": "CYX", "ChannelOrder": "Transmission/SRS/TPEF"}),
+        tiff(ONE, metadata=None, software="Acquisition 3 (SRS on PMT 2)"),
+        tiff(ONE, ome=True, metadata={"axes": "CYX", "Description": "Transmission, then SRS"}),
+    ],
+    ids=["ImageJ's info", "JSON", "software", "OME's description"],
+)
+def test_channels_that_are_only_mentioned_are_reported(body: bytes) -> None:
+    stack = read(body)
+    np.testing.assert_array_equal(stack.pixels[0], ONE)
+    assert codes(stack) == {"channel-names"}
+    assert "SRS" in stack.warnings[0]
+    assert read(body, channels=NAMES).warnings == ()
+
+
 def test_names_that_are_told_count_more_than_labels() -> None:
     body = labelled(label_each("{name}"))
     stack = read(body, channels=["TPEF", "Transmission", "SRS"])
@@ -501,6 +523,35 @@ def test_the_complete_fields_of_view_of_a_stopped_scan_are_read(stopped: Stopped
     assert notice.code == "incomplete"
     assert notice.text.startswith(f"{stopped.planned} fields of view were ")
     assert f", {stopped.complete} are complete and taken" in notice.text
+
+
+def position_images(taken: int) -> bytes:
+    """A plan of four positions, an image each, of which so many pages were taken."""
+    images = "".join(
+        f'<Image ID="Image:{p}"><Pixels ID="Pixels:{p}" DimensionOrder="XYCZT" Type="uint16" SizeX="{W}" '
+        f'SizeY="{H}" SizeC="3" SizeZ="1" SizeT="1">'
+        + "".join(f'<TiffData FirstC="{c}" IFD="{3 * p + c}" PlaneCount="1"/>' for c in range(3))
+        + "</Pixels></Image>"
+        for p in range(4)
+    )
+    xml = (
+        f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">{images}</OME>'
+    )
+    return pages(list(STACK.reshape(12, H, W)[:taken]), xml)
+
+
+@pytest.mark.parametrize("taken", [6, 7, 11])
+def test_positions_that_were_not_reached_are_reported(taken: int) -> None:
+    stack = read(position_images(taken))
+    np.testing.assert_array_equal(stack.pixels, STACK[: taken // 3])
+    assert codes(stack) == {"incomplete"}
+    begun = -(-taken // 3)
+    expected = [f"the file describes 4 images, {begun} of them are in it"] * (begun < 4)
+    if taken % 3:
+        expected.append(f"{begun} images were begun, {taken // 3} hold complete fields of view and are taken")
+    assert list(stack.warnings) == expected
+    with pytest.raises(errors.UnreadableImage, match="no complete field of view"):
+        read(position_images(2))
 
 
 def test_a_scan_without_one_complete_field_of_view_is_refused_with_both_numbers() -> None:
