@@ -7,21 +7,27 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import certifi
+import httpx
 import pytest
 
 from support import system
 from support.scheduling import start_order
 
 if TYPE_CHECKING:
-    from support.servers import Server, ServerProcess
+    from support.servers import ServerProcess, ServerThread
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,6 +62,23 @@ def pytest_configure(config: pytest.Config) -> None:
         from support.server_logs import configure_test_logging
 
         configure_test_logging()
+        _set_up_httpx()
+
+
+def _set_up_httpx() -> None:
+    """Let calls without a client wait for longer than 5 s, and not read all certificates for each."""
+    patience: httpx.Timeout = inspect.signature(httpx.get).parameters["timeout"].default
+    patience.connect = patience.read = patience.write = patience.pool = 60
+    # Reading the certificates of all authorities takes 50 ms of CPU.
+    create = ssl.create_default_context
+    shared = cache(create)
+
+    def create_default_context(*purpose: ssl.Purpose, **options: Any) -> ssl.SSLContext:
+        if options == {"cafile": certifi.where()}:
+            return shared(*purpose, **options)
+        return create(*purpose, **options)
+
+    ssl.create_default_context = create_default_context
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -99,7 +122,7 @@ def pytest_testnodedown(node: object) -> None:
     count = getattr(node, "workeroutput", {}).get("deselected", 0)
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None and count and "deselected" not in reporter.stats:
-        reporter.stats["deselected"] = [None] * count
+        reporter.stats["deselected"] = [SimpleNamespace() for _ in range(count)]  # it counts them
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -117,7 +140,7 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
     """A service on the miniature ensemble in this process, shared by the tests of one module."""
     from support.servers import start_server
 
@@ -137,13 +160,13 @@ def server_process(miniature: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def start(miniature: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def start(miniature: Path, tmp_path: Path) -> Iterator[Callable[..., ServerThread]]:
     """Start services in this process that are stopped after the test."""
     from support.servers import start_server
 
-    running: list[Server] = []
+    running: list[ServerThread] = []
 
-    def begin(*options: str, model: Path = miniature, log: Path | None = None, **more: object) -> Server:
+    def begin(*options: str, model: Path = miniature, log: Path | None = None, **more: Any) -> ServerThread:
         running.append(start_server(model, log or tmp_path / "log.txt", *options, **more))
         return running[-1]
 

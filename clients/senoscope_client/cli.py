@@ -12,15 +12,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from senoscope_client.errors import SenoscopeError
 from senoscope_client.exposure import is_local_endpoint
-from senoscope_client.result import Result
-from senoscope_client.synthetic import CHANNELS, HEIGHT, WIDTH
-from senoscope_client.tables import LINE_HEADING, result_line, results_csv
+from senoscope_client.fov_defaults import CHANNELS, HEIGHT, WIDTH
+
+# NumPy, pydantic, the sockets and HTTP are imported by the subcommand that needs them.
+if TYPE_CHECKING:
+    from senoscope_client.result import Result
 
 DEFAULT_URL: Final = "http://127.0.0.1:8750"
 DEFAULT_STREAM: Final = "tcp://127.0.0.1:5555"
@@ -30,21 +30,51 @@ _FAILURE = 1
 _FRAMES_WAITING: Final = 2
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 is success, 1 failure, and wrong usage exits with 2."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 is success, 1 failure, 2 wrong usage.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; default: those of the process.
+    """
     parser = command_parser()
-    options = parser.parse_args(arguments)
     commands = {"publish": _publish, "watch": _watch, "classify": _classify, "keys": _keys}
     try:
+        options = parser.parse_args(argv)
         return commands[options.command](options, parser)
+    except SystemExit as end:  # argparse: help, version or wrong usage
+        return int(end.code or 0)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (SenoscopeError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        if not _is_expected(error):
+            raise
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return _FAILURE
     except KeyboardInterrupt:
         return 0
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether a user can act on the error, so that its message is enough."""
+    from senoscope_client.errors import SenoscopeError
+
+    return isinstance(error, (SenoscopeError, OSError, RuntimeError, ValueError))
+
+
+class _Version(argparse.Action):
+    """Print the version, which is looked up only then."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(version("senoscope"))
+        parser.exit()
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -52,7 +82,9 @@ def command_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="senoscope-client", description="The microscope's side of Senoscope."
     )
-    parser.add_argument("--version", action="version", version=version("senoscope"))
+    parser.add_argument(
+        "--version", action=_Version, dest=argparse.SUPPRESS, help="show program's version number and exit"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     publish = commands.add_parser("publish", help="send fields of view as a simulated microscope")
@@ -213,6 +245,8 @@ def _keeping_up(url: str, api_key: str | None) -> Callable[[], bool]:
 def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if options.zmq is None and (options.server_key or options.curve_keypair):
         parser.error("--server-key and --curve-keypair are for --zmq; a WebSocket takes --api-key")
+    from senoscope_client.tables import LINE_HEADING, result_line
+
     shown = 0
     with _results(options) as results:
         if not options.json:
@@ -247,7 +281,9 @@ def _results(options: argparse.Namespace) -> Iterator[Iterator[Result]]:
 
 
 def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from senoscope_client.errors import SenoscopeError
     from senoscope_client.http import Client
+    from senoscope_client.tables import LINE_HEADING, result_line, results_csv
 
     results: list[Result] = []
     failed = False

@@ -6,7 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from senoscope_client._model import OpenModel
-from senoscope_client.wire import Index, Position
+from senoscope_client.headers import Index, Position
 
 Action = Literal["revisit", "skip", "stop"]
 """Scan this place once more; leave out what is still planned at this place; end the series."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from senoscope_client.axes import FovSpec
+from senoscope_client.fov_defaults import CHANNELS, HEIGHT, WIDTH
 from senoscope_client.microscope import Acquired
 from senoscope_client.recorded import Recorded, read_recorded
-from senoscope_client.synthetic import CHANNELS, HEIGHT, WIDTH
 from senoscope_client.wire import Index, Mosaic
 
 _SUFFIXES: Final = frozenset({".tif", ".tiff", ".btf", ".npy"})

@@ -9,13 +9,21 @@ from uuid import UUID
 from pydantic import Field
 
 from senoscope_client._model import OpenModel
-from senoscope_client.wire import Index, Position
+from senoscope_client.choices import CamMode, SourceKind
+from senoscope_client.headers import Index, Position
 
-CamMode = Literal["none", "grid", "png"]
-"""How much of the Grad-CAM map a message carries inline."""
-
-SourceKind = Literal["stream", "upload", "file"]
-"""A frame of the acquisition PC's stream, a posted stack, or a file classified without a server."""
+__all__ = [
+    "CamMode",
+    "Flag",
+    "Gradcam",
+    "ModelRef",
+    "Normalization",
+    "Result",
+    "Source",
+    "SourceKind",
+    "Timing",
+    "Uncertainty",
+]
 
 
 class Source(OpenModel):

@@ -7,18 +7,15 @@ tests, and prove nothing about cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from senoscope_client._cells import CONTROL, SENESCENT, Scene
 from senoscope_client._raster import Image, blur, laplacian, smooth_noise
+from senoscope_client.fov_defaults import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
 
-PIXEL_SIZE_UM: Final = 0.35
-CHANNELS: Final = ("SRS", "TPEF", "Transmission")
-HEIGHT: Final = 250
-WIDTH: Final = 300
+__all__ = ["CHANNELS", "HEIGHT", "PIXEL_SIZE_UM", "WIDTH", "SyntheticFov", "is_senescent", "synthesize"]
 
 _SMALLEST = 32
 _FULL_SCALE = 4095  # of a 12-bit digitiser

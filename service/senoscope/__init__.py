@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from senoscope.engine import Ensemble, Prediction
 
+    __version__: str
+
 __all__ = ["Ensemble", "Prediction", "__version__"]
 
-try:
-    __version__ = version("senoscope")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
 
-
-# The client's install has this package too, but nothing that the engine needs.
+# Computed at the first use. The client's install has this package too, but nothing that the engine needs; and
+# reading the version takes longer than most of what a command line does before it answers.
 def __getattr__(name: str) -> Any:
-    if name not in {"Ensemble", "Prediction"}:
+    if name == "__version__":
+        value = _version()
+    elif name in {"Ensemble", "Prediction"}:
+        from senoscope import engine
+
+        value = getattr(engine, name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("senoscope.engine"), name)
+    globals()[name] = value
+    return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("senoscope")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import typer
-from pydantic import ValidationError
 
-from senoscope import __version__
-from senoscope.commands.classify import classify
-from senoscope.commands.demo import demo
-from senoscope.commands.doctor import doctor
-from senoscope.commands.keys import keys
-from senoscope.commands.rules import rules
-from senoscope.commands.serve import serve
-from senoscope.engine import DeviceError, EnsembleError
-from senoscope.settings import ENV_PREFIX, settings_command
-from senoscope_client.errors import SenoscopeError
+from senoscope.command_line import ENV_PREFIX, LazyGroup, Subcommand, run_command_line
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+class _Subcommands(LazyGroup):
+    subcommands = {  # noqa: RUF012 - a class variable, as the base class declares it
+        "demo": Subcommand(
+            "senoscope.commands.demo:demo",
+            "Everything at once: the starter ensemble, the service, and a simulated microscope that scans.",
+        ),
+        "serve": Subcommand(
+            "senoscope.commands.serve:serve",
+            "Subscribe to the microscope's frames, classify them, and answer over HTTP, WebSocket and "
+            "ZeroMQ.",
+        ),
+        "classify": Subcommand(
+            "senoscope.commands.classify:classify",
+            "Classify the fields of view of files; a file that cannot be read does not stop the others.",
+        ),
+        "doctor": Subcommand(
+            "senoscope.commands.doctor:doctor",
+            "Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service could not run.",
+        ),
+        "keys": Subcommand("senoscope.commands.keys:keys", "API keys, and CURVE key pairs for ZeroMQ."),
+        "rules": Subcommand("senoscope.commands.rules:rules", "Rules that decide on results."),
+    }
+
 
 app = typer.Typer(
+    cls=_Subcommands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,6 +50,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from senoscope import __version__
+
         print(__version__)
         raise typer.Exit
 
@@ -42,33 +65,53 @@ def _root(
     del version
 
 
-app.command("demo")(demo)
-app.command("serve")(settings_command(serve))
-app.command("classify")(classify)
-app.command("doctor")(doctor)
-app.add_typer(keys, name="keys")
-app.add_typer(rules, name="rules")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; errors that a user can act on are one line each.
 
-
-def main() -> None:
-    """Run the command; errors that a user can act on are one line, not a traceback."""
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; default: those of the process.
+    """
     try:
-        app()
-    except ValidationError as error:
-        for fault in error.errors():
-            if not fault["loc"]:  # settings that do not go together
-                print(f"senoscope: {fault['msg'].removeprefix('Value error, ')}", file=sys.stderr)
-                continue
-            name = "_".join(str(part) for part in fault["loc"])
-            option, variable = name.replace("_", "-"), f"{ENV_PREFIX}{name.upper()}"
-            print(f"senoscope: --{option} or {variable}: {fault['msg']}", file=sys.stderr)
-        sys.exit(2)
-    except (SenoscopeError, EnsembleError, DeviceError, OSError) as error:
-        print(f"senoscope: {error}", file=sys.stderr)
-        sys.exit(1)
+        return run_command_line(app, "senoscope", argv)
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
+    except Exception as error:
+        status = _report(error)
+        if status is None:
+            raise
+        return status
+
+
+def _report(error: Exception) -> int | None:
+    """Print an error that a user can act on; the exit status, or None for all other errors."""
+    # Not imported before there is an error: the list of commands needs none of it.
+    from pydantic import ValidationError
+
+    from senoscope.engine.errors import DeviceError, EnsembleError
+    from senoscope_client.errors import SenoscopeError
+
+    if isinstance(error, ValidationError):
+        for line in _faults_of_settings(error):
+            print(f"senoscope: {line}", file=sys.stderr)
+        return 2
+    if isinstance(error, (SenoscopeError, EnsembleError, DeviceError, OSError)):
+        print(f"senoscope: {error}", file=sys.stderr)
+        return 1
+    return None
+
+
+def _faults_of_settings(error: ValidationError) -> Iterator[str]:
+
+    for fault in error.errors():
+        if not fault["loc"]:  # settings that do not go together
+            yield fault["msg"].removeprefix("Value error, ")
+            continue
+        name = "_".join(str(part) for part in fault["loc"])
+        option, variable = name.replace("_", "-"), f"{ENV_PREFIX}{name.upper()}"
+        yield f"--{option} or {variable}: {fault['msg']}"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

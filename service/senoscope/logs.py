@@ -7,12 +7,13 @@ import re
 import sys
 import threading
 import time
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
-from senoscope.fov import Fov
-from senoscope_client.result import Source
+if TYPE_CHECKING:
+    from senoscope.fov import Fov
+    from senoscope_client.result import Source
 
 # What no code here puts into a line, but a library's error message might.
 _SECRETS: Final = (

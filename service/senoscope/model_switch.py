@@ -11,7 +11,7 @@ import structlog
 
 from senoscope.engine import DeviceError, Ensemble, EnsembleError, read_manifest
 from senoscope.engine.manifest import MANIFEST_NAME
-from senoscope.engine.sessions import Device
+from senoscope.engine.options import Device
 from senoscope.loaded import Loaded
 from senoscope.scheduler import Scheduler
 from senoscope.settings import Settings

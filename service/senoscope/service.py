@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import ProcessCollector
 
-from senoscope.archive import Archive
 from senoscope.calibration import SessionRange
 from senoscope.decisions.decider import Decider, DecisionSink
 from senoscope.decisions.rules import read_rules
@@ -19,6 +17,7 @@ from senoscope.engine import Ensemble
 from senoscope.fov import Fov
 from senoscope.lanes import Stack
 from senoscope.loaded import Loaded
+from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
 from senoscope.metrics.state import ServiceState
 from senoscope.model_switch import ModelSwitch, load_ensemble
@@ -36,7 +35,10 @@ from senoscope.starter import locate_ensemble
 from senoscope.threads import WatchedThread
 from senoscope.tracing import open_traces
 from senoscope_client.curve import CurveClient
-from senoscope_client.errors import LogUnavailable, NotReady
+from senoscope_client.errors import InvalidRequest, LogUnavailable, NotReady
+
+if TYPE_CHECKING:
+    from senoscope.archive import Archive
 
 _log = structlog.get_logger(__name__)
 _LOADING = "the ensemble is being loaded, verified and warmed up"
@@ -53,12 +55,14 @@ class Service:
     settings : Settings
         Its rule file is read at once.
     on_failure : callable, optional
-        Told why, if the ensemble cannot be loaded or a socket cannot be bound: such a service never
-        becomes ready.
+        Called with the reason if the ensemble cannot be loaded or a socket cannot be bound: such a service
+        never becomes ready.
+    on_loaded : callable, optional
+        Called when all parts were made, before the service becomes ready.
 
     Attributes
     ----------
-    registry : CollectorRegistry
+    registry : ServiceRegistry
         The service's own metrics; whoever is around it may add theirs.
     traces : Traces or None
 
@@ -66,11 +70,18 @@ class Service:
     ------
     OSError, RulesError
         If there is a rule file and it cannot be used.
-    NotReady
-        If traces are asked for, and what they need is not installed.
+    InvalidRequest
+        If the address of the run log cannot be read.
+    LogUnavailable, NotReady
+        If what the run log, or traces that are asked for, need is not installed.
     """
 
-    def __init__(self, settings: Settings, on_failure: Callable[[Exception], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_failure: Callable[[Exception], None] | None = None,
+        on_loaded: Callable[[], None] | None = None,
+    ) -> None:
         self.settings = settings
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
         self.maps = StageMaps()
@@ -78,8 +89,9 @@ class Service:
         self.log = self._open_log()
         self.range = SessionRange(self.log)
         self._on_failure = on_failure
+        self._on_loaded = on_loaded
         self.traces = open_traces(settings.otlp_endpoint)
-        self.registry = CollectorRegistry()
+        self.registry = ServiceRegistry()
         self._metrics = ResultMetrics(self.registry, settings.deadline_ms)
         self._sinks: list[Sink] = [self.maps]
         self._decision_sinks: list[DecisionSink] = []
@@ -202,6 +214,11 @@ class Service:
         return self._loader.is_alive()
 
     @property
+    def failed(self) -> bool:
+        """Whether the service could not start, and never becomes ready."""
+        return self._failure is not None
+
+    @property
     def publisher(self) -> ResultPublisher | None:
         """What publishes results over ZeroMQ, where that is asked for."""
         return self._publisher
@@ -307,8 +324,12 @@ class Service:
         settings = self.settings
         if settings.database_url == OFF:
             return None
+        try:
+            log = RunLog(settings.database_url)
+        except ValueError as error:
+            raise InvalidRequest(f"--database-url: {error}") from None
         return LogKeeper(
-            RunLog(settings.database_url),
+            log,
             keep_days=settings.keep_days,
             keep_mib=settings.keep_mib,
             series=self.describe_series,
@@ -348,6 +369,8 @@ class Service:
             )
             self._sinks.append(self._publisher)
         if settings.archive is not None:
+            from senoscope.archive import Archive  # and with it tifffile
+
             self._archive = Archive(settings.archive)
             self._archive.start()
             self._sinks.append(self._archive)
@@ -385,9 +408,8 @@ class Service:
                 self._earlier_series(),
             )
             self._receiver.start()
-        # What was loaded stays: the collector need not walk it again and again between two frames.
-        gc.collect()
-        gc.freeze()
+        if self._on_loaded is not None:
+            self._on_loaded()
         self._ready.set()
         _log.info(
             "ready",

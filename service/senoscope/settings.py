@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from senoscope.command_line import ENV_PREFIX
 from senoscope.engine.locations import default_models_dir
-from senoscope.engine.sessions import Device
+from senoscope.engine.options import Device
 from senoscope.runlog.places import checked_database_url, default_database_url
-from senoscope_client.images import Limits
-from senoscope_client.result import CamMode
+from senoscope_client.choices import CamMode
+
+if TYPE_CHECKING:
+    from senoscope_client.images import Limits
 
 _MIB = 1024 * 1024
-ENV_PREFIX = "SENOSCOPE_"
 _ENDPOINT = re.compile(r"tcp://(\[[^\]\s]+\]|[^:/\s]+):(\d{1,5}|\*)|ipc://\S+")
 
 
-class Settings(BaseSettings):
-    """Settings of ``senoscope serve``; each field's description is its help on the command line."""
+class Settings(BaseModel):
+    """Settings of ``senoscope serve``; each field's description is its help on the command line.
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, hide_input_in_errors=True)
+    What is not given is taken from its ``SENOSCOPE_*`` variable, else it is the default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     model: str = Field("starter", description="Ensemble: a name in --models-dir, or the path of its folder.")
     models_dir: Path = Field(default_factory=default_models_dir, description="Where named ensembles live.")
@@ -135,6 +140,14 @@ class Settings(BaseSettings):
         "Needs the extra `otel`.",
     )
 
+    # Importing pydantic-settings for this would take a third of the time in which a mistake is reported.
+    @model_validator(mode="before")
+    @classmethod
+    def _from_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+        variables = {name.upper(): value for name, value in os.environ.items()}
+        named = {name: f"{ENV_PREFIX}{name.upper()}" for name in cls.model_fields}
+        return {name: variables[v] for name, v in named.items() if v in variables} | given
+
     @field_validator("stream", "results")
     @classmethod
     def _is_endpoint(cls, endpoint: str) -> str:
@@ -165,6 +178,8 @@ class Settings(BaseSettings):
     @property
     def image_limits(self) -> Limits:
         """What the image reader may unpack."""
+        from senoscope_client.images import Limits
+
         return Limits(max_fovs=self.max_fovs, max_decoded_bytes=self.max_decoded_mib * _MIB)
 
 

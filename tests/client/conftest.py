@@ -6,6 +6,8 @@ import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import pytest
 import zmq
@@ -31,8 +33,14 @@ def tracemalloc_peak() -> Callable:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("c"), "address,undefined")
+def c_programs(tmp_path_factory) -> Callable[[str], Path]:
+    """Return the folder of the C programs and libraries built with sanitizers, each built once."""
+
+    @cache
+    def built(sanitizers: str) -> Path:
+        return build(tmp_path_factory.mktemp("c"), sanitizers)
+
+    return built
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from senoscope_client.wire import (
     StartHeader,
     decode,
 )
-from support.c_programs import RELEASE, SOURCES, Library, Series, build, frame, publishing
+from support.c_programs import RELEASE, SOURCES, Library, Series, frame, publishing
 from support.service_double import result
 
 DOCS = SOURCES.parents[1] / "docs" / "how-to"
@@ -41,11 +41,14 @@ PIXELS = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(3, 4, 5)
 BAD_ARGUMENT, WRONG_STATE, NETWORK, REFUSED = -1, -2, -3, -4
 
 
+pytestmark = pytest.mark.system("libzmq")
+
+
 @pytest.fixture(scope="module")
-def libraries(tmp_path_factory):
+def libraries(c_programs):
     """Without the address sanitizer, which cannot be loaded into a running Python; see the last test."""
     built = os.environ.get("SENOSCOPE_TEST_C_LIBRARIES")
-    return Path(built) if built else build(tmp_path_factory.mktemp("c"), "undefined")
+    return Path(built) if built else c_programs("undefined")
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +212,7 @@ def test_library_lets_pixels_go_once_and_does_not_copy_them(lib, publisher, list
     assert lib.publish_frame_nocopy(publisher, frame(pixels), release, 3) == 0
     listener.recv_multipart()
     np.testing.assert_array_equal(decode(listener.recv_multipart()).pixels, pixels)
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 90
     while len(released) < 3 and time.monotonic() < give_up:
         time.sleep(0.01)
     assert released == [(pixels.ctypes.data, hint) for hint in (1, 2, 3)]
@@ -423,20 +426,21 @@ def test_library_without_a_list_lets_in_who_knows_its_key(lib, keys):
     lib.close(publisher)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.full
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(
     "SENOSCOPE_TEST_C_LIBRARIES" in os.environ, reason="these are the tests that this one starts"
 )
-def test_libraries_under_the_address_sanitizer(programs):
+def test_libraries_under_the_address_sanitizer(c_programs):
     """The tests of the libraries once more, in a Python into which the sanitizer is loaded first."""
     preload = subprocess.run(
         ["cc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
     ).stdout.strip()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", __file__],
         env={
             **os.environ,
-            "SENOSCOPE_TEST_C_LIBRARIES": str(programs),
+            "SENOSCOPE_TEST_C_LIBRARIES": str(c_programs("address,undefined")),
             "LD_PRELOAD": preload,
             "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
         },

@@ -1,4 +1,4 @@
-"""The C programs: files, signals, wrong usage, any bytes, 1,000 frames there and back; under sanitizers."""
+"""The C programs: files, signals, wrong usage, any bytes, frames there and back; under sanitizers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from support.servers import free_port, start_server, stop_server
 from support.service_double import result
 
 DOCS = SOURCES.parents[1] / "docs" / "how-to"
+pytestmark = pytest.mark.system("libzmq")
 NO_REPORT = ("Sanitizer", "runtime error")
+
+
+@pytest.fixture(
+    scope="module", params=["undefined", pytest.param("address,undefined", marks=pytest.mark.full)]
+)
+def programs(request, c_programs):
+    return c_programs(request.param)
 
 
 class Running:
@@ -231,9 +239,10 @@ def test_failures_are_told_and_exit_with_1(programs, tmp_path):
         assert "--curve-keypair" in finished(programs / f"senoscope_{program}", "--help").stdout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("frames", [100, pytest.param(1000, marks=pytest.mark.full)])
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
-def test_a_thousand_frames_there_and_back(programs, keys, miniature, tmp_path, encrypted):
+def test_frames_there_and_back(programs, keys, miniature, tmp_path, encrypted, frames):
     publish, watch, serve = [], [], ["--live-queue", "1000"]  # however slow this machine is, none is dropped
     if encrypted:
         publish += ["--curve-keypair", keys / "acquisition.key_secret"]
@@ -247,20 +256,20 @@ def test_a_thousand_frames_there_and_back(programs, keys, miniature, tmp_path, e
         subscribe = [programs / "senoscope_subscribe", "--endpoint", server.results, "--json", *watch]
         with Running(*subscribe) as subscriber:
             until_subscribed(server, subscriber)
-            scan = ["--frames", 1000, "--rate", 100, "--series", "plate 1", "--json", *publish]
+            scan = ["--frames", frames, "--rate", 100, "--series", "plate 1", "--json", *publish]
             done = finished(programs / "senoscope_publish", "--endpoint", server.frames, *scan)
             assert done.returncode == 0, done.stderr
-            assert json.loads(done.stdout)["sent"] == 1000
-            subscriber.until(lambda lines: sum('"kind":"stream"' in line for line in lines) >= 1000)
+            assert json.loads(done.stdout)["sent"] == frames
+            subscriber.until(lambda lines: sum('"kind":"stream"' in line for line in lines) >= frames)
             status = server.wait(lambda status: status["receiver"]["series"][0]["state"] == "ended")
     finally:
         stop_server(server)
     results = [told for told in map(json.loads, subscriber.lines) if told["source"]["kind"] == "stream"]
-    assert [told["source"]["frame"] for told in results] == list(range(1000))
+    assert [told["source"]["frame"] for told in results] == list(range(frames))
     assert {told["label"] for told in results} == {"senescent", "control"}
     assert status["live"]["dropped"] == 0
     (series,) = status["receiver"]["series"]
-    assert (series["received"], series["missing"], series["series_id"]) == (1000, 0, "plate 1")
+    assert (series["received"], series["missing"], series["series_id"]) == (frames, 0, "plate 1")
     assert status["receiver"]["rejected"] == {}
 
 

@@ -15,6 +15,7 @@ import zmq
 
 from senoscope_client.cli import main
 from senoscope_client.wire import EndHeader, ImageHeader, decode
+from support.commands import command_line
 from support.servers import free_port
 from support.service_double import http_double, live_double, result
 
@@ -79,17 +80,11 @@ def test_publish_does_not_send_into_the_void(free_endpoint, capsys):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows kills without a word")
 def test_publish_ends_the_series_when_it_is_stopped(free_endpoint, listener):
-    command = [
-        sys.executable,
-        "-m",
-        "senoscope_client.cli",
-        "publish",
-        "--synthetic",
-        "--rate",
-        "50",
-        "--json",
-    ]
-    process = subprocess.Popen([*command, "--endpoint", free_endpoint], stdout=subprocess.PIPE)
+    command = command_line(
+        *("senoscope-client", "publish", "--synthetic", "--rate", 50, "--json"),
+        *("--endpoint", free_endpoint),
+    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
     while not isinstance(decode(listener.recv_multipart()).header, ImageHeader):
         pass
     process.send_signal(signal.SIGINT)
@@ -110,6 +105,23 @@ def test_watch_over_websocket(capsys):
     heading, line = capsys.readouterr().out.splitlines()
     assert heading.split() == ["source", "FOV", "label", "probability", "ms", "flags"]
     assert line.split() == ["nlo-1/s", "0", "senescent", "0.750", "3.5", "saturated:SRS(10%)"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As with ``watch | head -1``."""
+    wanted = [result(kind="stream", instrument="nlo-1", series_id="s", frame=n) for n in range(3)]
+    with live_double([r.model_dump_json() for r in wanted], code=0) as (url, _):
+        process = subprocess.Popen(
+            command_line("senoscope-client", "watch", "--url", url, "--json"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(30) == 0
+        process.stderr.close()
 
 
 def test_watch_over_zeromq(capsys):
@@ -174,7 +186,5 @@ def test_nobody_there_is_told(capsys, free_endpoint):
     ],
 )
 def test_wrong_usage_exits_with_2(command, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(command)
-    assert exit_.value.code == 2
+    assert main(command) == 2
     assert "usage:" in capsys.readouterr().err

@@ -19,7 +19,12 @@ from senoscope_client.synthetic import synthesize
 from support.dashboard_page import Seat
 from support.servers import Server, start_server, stop_server
 
-pytestmark = [pytest.mark.system("chromium"), pytest.mark.networks, pytest.mark.timeout(500)]
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.system("chromium"),
+    pytest.mark.networks,
+    pytest.mark.timeout(900),
+]
 
 
 def brightest(at: Seat) -> tuple[float, float]:
@@ -46,7 +51,7 @@ def scan(server: Server, series: str) -> subprocess.Popen[bytes]:
 
 def end(microscope: subprocess.Popen[bytes]) -> None:
     microscope.terminate()
-    microscope.communicate(timeout=20)
+    microscope.communicate(timeout=60)
 
 
 def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path: Path, seat) -> None:

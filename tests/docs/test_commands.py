@@ -7,8 +7,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import yaml
 
 from senoscope_client.synthetic import synthesize
 from support import miniature as mini
-from support.docs_reader import Block, Failed, Step, Terminal, blocks, network_of_its_own, steps
+from support.docs_reader import Block, Failed, Step, Terminal, blocks, steps
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "models" / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -98,6 +97,8 @@ GOES_ON = {
     "microscope": re.compile(r"senoscope-client publish|senoscope_publish|FramePublisher\("),
     "viewer": re.compile(r"senoscope-client watch(?!.*--count)|LiveDecisions\("),
 }
+# Besides those that every page needs.
+NEEDED_PROGRAMS = {"docs/how-to/c-client.md": ("libzmq",)}
 READY = {
     "service": "curl http://127.0.0.1:8750/readyz",
     "microscope": "exec 9<>/dev/tcp/127.0.0.1/5555; exec 9>&-",
@@ -276,32 +277,19 @@ def _services(compose: Path) -> dict[str, Any]:
 WITH_COMMANDS = [page for page in PAGES if any(True for _ in steps(page))]
 
 
-@pytest.fixture(scope="module")
-def readings(
-    request: pytest.FixtureRequest,
-    small_models: Path,
-    starter_ensemble: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[Path, Future[str]]]:
-    """What comes of each page that is asked for; two are read at a time, for readers wait a lot."""
-    wanted = [
-        item.callspec.params["page"]
-        for item in request.session.items
-        if getattr(item, "originalname", None) == test_what_a_page_shows_works.__name__
-    ]
-    with ThreadPoolExecutor(2 if network_of_its_own() else 1) as readers:
-        yield {
-            page: readers.submit(_read, page, small_models, starter_ensemble, tmp_path_factory.mktemp("page"))
-            for page in wanted
-        }
-        readers.shutdown(cancel_futures=True)
+def _parameter(page: Path) -> Any:
+    needed = ("bash", "curl", *NEEDED_PROGRAMS.get(_name(page), ()))
+    return pytest.param(page, marks=[pytest.mark.system(name) for name in needed], id=_name(page))
 
 
+@pytest.mark.full
 @pytest.mark.networks
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=_name)
-def test_what_a_page_shows_works(page: Path, readings: dict[Path, Future[str]]) -> None:
+@pytest.mark.parametrize("page", map(_parameter, WITH_COMMANDS))
+def test_what_a_page_shows_works(
+    page: Path, small_models: Path, starter_ensemble: Path, tmp_path: Path
+) -> None:
     try:
-        print(readings[page].result())
+        print(_read(page, small_models, starter_ensemble, tmp_path))
     except Failed as error:
         pytest.fail(str(error), pytrace=False)
 

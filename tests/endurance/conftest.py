@@ -1,4 +1,4 @@
-"""Long runs, each with a short form: ``pytest tests/endurance`` is part of all tests, ``--long`` takes hours.
+"""Long runs, each with a short form, which ``pytest --full`` runs; the long ones, of ``--long``, take hours.
 
 What a run measured is printed, and appended to the file of ``--endurance-report`` as one JSON line.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.load import Endurance
-from support.servers import ServerProcess, start_server_process
+from support.servers import Server, ServerProcess, start_server, start_server_process
 
 
 @pytest.fixture
@@ -21,21 +21,18 @@ def endurance(request: pytest.FixtureRequest) -> Endurance:
 
 
 @pytest.fixture
-def start(
-    miniature: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., ServerProcess]]:
+def start(miniature: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
     """Starts servers on one run log and the same ports; those that still run at the end are killed."""
     model = Path(request.config.getoption("--endurance-model") or miniature)
-    running: list[ServerProcess] = []
+    running: list[Server] = []
 
-    def begin(*options: str, wait: bool = True, like: ServerProcess | None = None) -> ServerProcess:
+    def begin(*options: str, process: bool = True, wait: bool = True, like: Server | None = None) -> Server:
         log = f"sqlite:///{tmp_path / 'runlog.sqlite3'}"
         path = tmp_path / f"server{len(running)}.txt"
-        running.append(
-            start_server_process(model, path, "--database-url", log, *options, wait=wait, like=like)
-        )
+        begin_one = start_server_process if process else start_server
+        running.append(begin_one(model, path, "--database-url", log, *options, wait=wait, like=like))
         return running[-1]
 
     yield begin
     for server in running:
-        server.kill()
+        server.kill() if isinstance(server, ServerProcess) else server.stop()

@@ -14,7 +14,7 @@ from support.dashboard_page import chromium, sit_down
 from support.load import Endurance, percentiles
 from support.servers import Server
 
-pytestmark = pytest.mark.system("chromium")
+pytestmark = [pytest.mark.full, pytest.mark.system("chromium")]
 
 RATE_HZ = 20.0
 
@@ -44,7 +44,7 @@ def test_a_page_that_is_left_open(start: Callable[..., Server], endurance: Endur
         cdp = seat.page.context.new_cdp_session(seat.page)
         cdp.send("Performance.enable")
         seat.page.evaluate(NOTE_PICTURES)
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         states, lags = [], []
         for n in range(series):
             publisher.start_series(f"plate {n}", planned_frames=frames)

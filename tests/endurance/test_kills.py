@@ -18,6 +18,8 @@ from support.recorders import Witnesses
 from support.run_logs import wait_for
 from support.servers import Server, stop_server
 
+pytestmark = pytest.mark.full
+
 RATE_HZ = 20
 # More than ever wait: no frame that came is dropped, so each has a result unless it died with the service.
 NO_DROPS = ("--live-queue", "100000")

@@ -26,6 +26,8 @@ from support.recorders import Witnesses
 from support.run_logs import Disk, wait_for, write_locked
 from support.servers import Server
 
+pytestmark = pytest.mark.full
+
 RATE_HZ = 20
 # More than ever wait: each frame has a result.
 NO_DROPS = ("--live-queue", "100000")

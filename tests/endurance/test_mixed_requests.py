@@ -18,6 +18,8 @@ from support.mixed_requests import Kind, Sender, Stream, bad, deck, good, mixed,
 from support.raw_microscope import Microscope
 from support.servers import Server
 
+pytestmark = pytest.mark.full
+
 _CLIENTS = 16
 # Two connections of the run log's pool may have been opened meanwhile, of two files each.
 _POOLED = 4

@@ -20,6 +20,8 @@ from support.network_cable import Cable
 from support.run_logs import wait_for
 from support.servers import Server, free_port
 
+pytestmark = pytest.mark.full
+
 RATE_HZ = 25
 # More than ever wait: no frame that came is dropped, so each has a result.
 NO_DROPS = ("--live-queue", "100000")

@@ -18,6 +18,8 @@ from support.load import Endurance, memory_mib
 from support.raw_microscope import Microscope
 from support.servers import Server
 
+pytestmark = pytest.mark.full
+
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",

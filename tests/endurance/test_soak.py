@@ -15,6 +15,8 @@ from websockets.sync.client import connect
 from support.load import Endurance, Listener, Scan, capacity_hz, percentiles
 from support.servers import Server
 
+pytestmark = pytest.mark.full
+
 _EVERY_S = 0.5
 
 

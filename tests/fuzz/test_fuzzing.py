@@ -38,6 +38,7 @@ def test_parts_come_apart_as_they_were_joined() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is in the extra fuzz")
+@pytest.mark.full
 @pytest.mark.parametrize("kind", TARGETS)
 def test_two_thousand_more(kind: str, tmp_path: Path) -> None:
     command = [sys.executable, str(HERE / f"fuzz_{kind}.py"), "-runs=2000", "-seed=1", "-timeout=10"]

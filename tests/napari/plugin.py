@@ -61,7 +61,7 @@ class Scope:
 
     def __init__(self, server: Server) -> None:
         self._publisher = FramePublisher(server.frames, "nlo-7")
-        assert self._publisher.wait_for_subscriber(10)
+        assert self._publisher.wait_for_subscriber(60)
         self.uid = self._publisher.start_series("plate 1", planned_frames=12)
 
     def publish(self, *frames: int) -> None:

@@ -1,4 +1,4 @@
-"""The ``senoscope`` command, run as a user runs it."""
+"""The subcommands of ``senoscope``, called in this process where no process is needed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,18 +19,12 @@ import pytest
 
 from senoscope.settings import Settings
 from support import miniature as mini
+from support.commands import CompletedCommand, command_line, run_command, run_process
 from support.servers import free_port, start_server, stop_server
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "senoscope.cli", *map(str, arguments)],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-        env=os.environ | {"COLUMNS": "200"} | environment,
-    )
+def run(*arguments: object, **environment: str) -> CompletedCommand:
+    return run_command("senoscope", *arguments, **environment)
 
 
 @pytest.fixture
@@ -44,6 +39,15 @@ def test_classify_as_a_table(miniature: Path, stack: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("senescent") == 1
     assert done.stdout.count("control") == 1
+
+
+def test_classify_as_a_process(miniature: Path, stack: Path) -> None:
+    """What the other tests leave out: the interpreter's start and end, its streams, its exit status."""
+    done = run_process("senoscope", "classify", stack, "--csv", "--model", miniature)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
+    bad = run_process("senoscope", "classify", stack.with_name("none.tif"), "--csv", "--model", miniature)
+    assert bad.returncode == 1
+    assert "none.tif" in bad.stderr
 
 
 def test_classify_as_json_lines_and_csv(miniature: Path, stack: Path) -> None:
@@ -91,7 +95,7 @@ def test_one_bad_file_does_not_stop_the_others(miniature: Path, stack: Path, tmp
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["serve", "--model", "none-such"], 1, "no ensemble here"),
+        (["serve", "--model", "none-such", "--port", "0"], 1, "no ensemble here"),
         (["serve", "--port", "99999"], 2, "--port or SENOSCOPE_PORT"),
         (["serve", "--stream", "acquisition-pc:5555"], 2, "looks like tcp://"),
         (["serve", "--device", "tpu"], 2, "--device"),
@@ -111,16 +115,25 @@ def test_mistakes_are_one_line(arguments: list[str], code: int, message: str) ->
 
 def test_what_is_not_installed_is_named() -> None:
     for package, extra in (("senoscope", "service"), ("senoscope_training", "training")):
-        blocked = f"import sys; sys.modules['typer'] = None; from {package}.__main__ import main; main()"
+        blocked = "import sys; sys.modules['typer'] = None; "
+        blocked += f"from {package}.__main__ import main; sys.exit(main())"
         done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert f'typer is not installed; this command needs `pip install "senoscope[{extra}]"`' in done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_a_busy_port_is_named(miniature: Path) -> None:
-    import socket
+def test_what_a_subcommand_lacks_is_named_too(miniature: Path, stack: Path) -> None:
+    """A subcommand's packages are not imported with the list of subcommands."""
+    blocked = "import sys; sys.modules['cv2'] = None; from senoscope.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", blocked, "classify", str(stack), "--model", str(miniature)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'cv2 is not installed; this command needs `pip install "senoscope[service]"`' in done.stderr
+    assert "Traceback" not in done.stderr
 
+
+def test_a_busy_port_is_named(miniature: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("serve", "--port", port, "--model", miniature)
@@ -159,25 +172,26 @@ def test_demo_scans_fields_of_view_of_the_ensembles_size(tmp_path: Path) -> None
     assert json.loads(done.stdout)["classified"] == 3, done.stderr
 
 
-def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path) -> None:
+@pytest.mark.parametrize("shown", [0, 3])
+def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path, shown: int) -> None:
     if os.name == "nt":
         pytest.skip("POSIX signals")
     process = subprocess.Popen(
-        [sys.executable, "-m", "senoscope.cli", "demo", "--model", miniature, "--port", "0", "--json"],
+        command_line("senoscope", "demo", "--model", miniature, "--port", 0, "--json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # Where the tests run in the background, a shell has SIGINT ignored, which children inherit.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
-    while "FOV 3" not in process.stderr.readline():
+    while f"FOV {shown}:" not in process.stderr.readline():
         assert process.poll() is None
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     summary = json.loads(out)
-    assert summary["classified"] >= 3
+    assert summary["sent"] == summary["classified"] > shown
     assert (process.returncode, summary["lost"]) == (0, 0), "frames on their way are waited for"
     assert not psutil.wait_procs(children, timeout=30)[1]
 
@@ -186,7 +200,7 @@ def test_demo_that_is_terminated_leaves_nothing_running(miniature: Path) -> None
     if os.name == "nt":
         pytest.skip("POSIX signals")
     process = subprocess.Popen(
-        [sys.executable, "-m", "senoscope.cli", "demo", "--model", miniature, "--port", "0", "--json"],
+        command_line("senoscope", "demo", "--model", miniature, "--port", 0, "--json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -107,7 +107,7 @@ def serving(miniature: Path, tmp_path: Path) -> Iterator:
 
 def run(server: Server, scope: Scope, sequence, *, series_id: str = "plate 1", **options) -> LoopSummary:
     with FramePublisher(server.frames, "nlo-7") as publisher:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         loop = ClosedLoop(MdaFrames(publisher, series_id), server.url, **options)
         return loop.run(scope.core.mda, sequence)
 
@@ -240,7 +240,7 @@ def test_a_service_that_restarts_in_the_middle_is_listened_to_again(serving, sco
     first = serving(RESCAN)
     scope.engine.bright = frozenset({(0, 0), (3, 0)})
     with FramePublisher(first.frames, "nlo-7") as publisher, Client(first.url) as client:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         loop = ClosedLoop(MdaFrames(publisher), first.url, patience_s=30)
 
         def slowly():
@@ -250,7 +250,7 @@ def test_a_service_that_restarts_in_the_middle_is_listened_to_again(serving, sco
                         time.sleep(0.02)
                     assert stop_server(first) == 0
                     again = serving(RESCAN, like=first)
-                    assert publisher.wait_for_subscriber(20)
+                    assert publisher.wait_for_subscriber(60)
                     again.wait(lambda s: s["receiver"]["series"])
                 yield event
 
@@ -262,7 +262,7 @@ def test_a_service_that_restarts_in_the_middle_is_listened_to_again(serving, sco
 def test_frames_are_published_without_any_loop(serving, scope: Scope) -> None:
     server = serving(RESCAN)
     with FramePublisher(server.frames, "nlo-7") as publisher:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         frames = MdaFrames(publisher, "plain")
         frames.connect(scope.core.mda)
         with Client(server.url) as client, client.live_decisions(judged=True, timeout_s=30) as live:
@@ -291,7 +291,7 @@ def test_a_camera_of_another_depth_fails_its_frames_and_not_the_acquisition(serv
     server = serving(RESCAN)
     scope.core.setProperty("Camera", "PixelType", "32bitRGB")
     with FramePublisher(server.frames, "nlo-7") as publisher:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         frames = MdaFrames(publisher)
         frames.connect(scope.core.mda)
         scope.core.mda.run(plan(1, 2))

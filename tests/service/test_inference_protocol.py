@@ -31,7 +31,9 @@ from support.inference_requests import (
     post,
     request,
 )
-from support.servers import Server, ServerProcess, start_server, stop_server
+from support.run_logs import wait_for
+from support.servers import Server, ServerProcess, ServerThread, start_server, stop_server
+from support.slow_engine import SlowEngine
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "inference-protocol.md"
 
@@ -144,25 +146,28 @@ def test_binary_outputs_follow_the_json_in_its_order(server: Server, fovs: np.nd
     np.testing.assert_allclose(np.frombuffer(tensors[24:], "<f4"), means, rtol=1e-6)
 
 
-def test_what_a_client_that_left_would_have_got_is_not_computed(server: Server) -> None:
-    body, headers = request(np.zeros((300, 3, 250, 300), np.uint8))
+def test_what_a_client_that_left_would_have_got_is_not_computed(server: ServerThread) -> None:
+    body, headers = request(np.zeros((30, 3, 250, 300), np.uint8))
     before = server.stream()["batch"]["classified"]
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(server.url + INFER, content=body, headers=headers, timeout=httpx.Timeout(30, read=0.3))
-    server.wait(lambda status: status["batch"]["waiting"] == 0)
-    assert server.stream()["batch"]["classified"] - before < 300
+    with SlowEngine(server).held():
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(server.url + INFER, content=body, headers=headers, timeout=httpx.Timeout(30, read=0.3))
+        server.wait(lambda status: status["batch"]["waiting"] == 0)
+    assert server.stream()["batch"]["classified"] - before < 30
 
 
 def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--batch-queue", "50")
     try:
-        body, headers = request(np.zeros((256, 3, 250, 300), np.uint8))
+        body, headers = request(np.zeros((30, 3, 250, 300), np.uint8))
         answers: list[httpx.Response] = []
         threads = [
             threading.Thread(target=lambda: answers.append(post(server, body, headers))) for _ in range(4)
         ]
-        for thread in threads:
-            thread.start()
+        with SlowEngine(server).held():
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: len(answers) >= 2)
         for thread in threads:
             thread.join()
         refused = [answer for answer in answers if answer.status_code == 503]

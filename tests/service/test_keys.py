@@ -6,25 +6,19 @@ import hashlib
 import hmac
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from senoscope.keys import KeyRing, add_key, find_key, read_keys
+from senoscope.key_ring import KeyRing
+from senoscope.keys import add_key, find_key, read_keys
+from support.commands import CompletedCommand, run_command
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")
 
 
-def keys(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "senoscope.cli", "keys", *map(str, arguments)],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
+def keys(*arguments: object) -> CompletedCommand:
+    return run_command("senoscope", "keys", *arguments)
 
 
 def test_a_key_is_shown_once_and_kept_as_a_hash(tmp_path: Path) -> None:

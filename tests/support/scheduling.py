@@ -10,15 +10,20 @@ from pathlib import PurePosixPath
 
 from xdist.scheduler import LoadScopeScheduling
 
+from support.docs_reader import network_of_its_own
+
 # Tests that must not run side by side, by folder or file.
 GROUPS = {
+    "tests/client/test_c_library.py": "C",
+    "tests/client/test_c_programs.py": "C",
     "tests/dashboard": "chromium",
     "tests/endurance/test_dashboard.py": "chromium",
     "tests/napari": "napari",
     "tests/service/runlog": "postgres",
     "tests/training": "tensorflow",
 }
-# Modules whose tests share nothing that takes long to make, and take long themselves: each is a group.
+# Modules whose tests share nothing that takes long to make, and take long themselves: each test is a group.
+# They use the service's usual ports, each in a network of its own; where that cannot be, as one group.
 INDEPENDENT = ("tests/docs/test_commands.py",)
 # Groups that take longest, which start first, so that no worker is left with one at the end.
 FIRST = ("tensorflow", "chromium", "napari", "postgres")
@@ -27,7 +32,7 @@ FIRST = ("tensorflow", "chromium", "napari", "postgres")
 def group_of(nodeid: str) -> str:
     """The group of a test: one of those above, or its module."""
     module = nodeid.partition("::")[0]
-    if module in INDEPENDENT:
+    if module in INDEPENDENT and network_of_its_own():
         return nodeid
     path = PurePosixPath(module)
     return next((GROUPS[str(part)] for part in (path, *path.parents) if str(part) in GROUPS), module)

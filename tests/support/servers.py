@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -16,24 +17,24 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import structlog
 import typer
 import typer.main
-import uvicorn
 
-from senoscope.api.app import create_app
-from senoscope.api.server import server_config
 from senoscope.exposure import check_exposure
 from senoscope.service import Service
+from senoscope.serving import ServiceServer
 from senoscope.settings import Settings, settings_command
 from support.server_logs import ServerLog
 
 # Below those that systems hand out by themselves, so that no connection takes one before its server does.
 _FIRST_PORT, _LAST_PORT = 15000, 32000
 _TIMEOUT_S = 120
+_log = structlog.get_logger(__name__)
 
 
 def _ports() -> Iterator[int]:
@@ -87,7 +88,7 @@ class Server(ABC):
 
     def logged(self, **query: object) -> list[dict]:
         """What the run log holds, newest first; asked again while a slow disk keeps it from answering."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             answer = httpx.get(f"{self.url}/v1/results", params={"limit": 1000, **query})
             if answer.status_code != 503 or time.monotonic() > deadline:
@@ -110,6 +111,10 @@ class Server(ABC):
             time.sleep(0.01)
         return log
 
+    @abstractmethod
+    def terminate(self) -> None:
+        """Send it SIGTERM; returns at once."""
+
     @property
     @abstractmethod
     def running(self) -> bool:
@@ -130,8 +135,11 @@ class ServerProcess(Server):
     def running(self) -> bool:
         return self.process.poll() is None
 
-    def stop(self) -> int:
+    def terminate(self) -> None:
         self.process.terminate()
+
+    def stop(self) -> int:
+        self.terminate()
         try:
             return self.process.wait(_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -146,56 +154,60 @@ class ServerProcess(Server):
 
 @dataclass
 class ServerThread(Server):
-    """A service in this process: all of what ``senoscope serve`` runs, except for its process.
+    """A service in this process: all that ``senoscope serve`` runs, without what it does to its process.
 
     Attributes
     ----------
-    service : Service
-        For tests that must get at its inside.
-    failures : list of Exception
-        Why it could not start.
+    settings : Settings
+    listener : socket.socket
+        What HTTP is listened to with; connections inherit its options.
     """
 
     settings: Settings
-    failures: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        warnings = check_exposure(self.settings, self.settings.host)
         self._lines = ServerLog(self.log, self.settings.log_format)
         try:
-            self.service = Service(self.settings, on_failure=self._fail)
-            host, port = self.settings.host, self.settings.port
-            check_exposure(self.settings, host)
-            self._listener = socket.create_server((host, port), backlog=2048)
-            self._http = uvicorn.Server(server_config(create_app(self.service), self.settings))
+            self.listener = socket.create_server((self.settings.host, self.settings.port), backlog=2048)
+            self._server = ServiceServer(self.settings, lambda: None)
         except BaseException:
             self._lines.close()
             raise
+        for warning in warnings:
+            _log.warning(warning.event, **warning.facts)
         self._thread = threading.Thread(
-            target=self._http.run, kwargs={"sockets": [self._listener]}, name=f"server at {port}", daemon=True
+            target=self._server.run, args=([self.listener],), name=f"server at {self.url}", daemon=True
         )
         self._thread.start()
 
-    def _fail(self, error: Exception) -> None:
-        self.failures.append(error)
-        self._http.should_exit = True
+    @property
+    def service(self) -> Service:
+        """For tests that must get at its inside; only once it is ready."""
+        assert self._server.service is not None
+        return self._server.service
 
     @property
     def running(self) -> bool:
         return self._thread.is_alive()
 
+    def terminate(self) -> None:
+        """Do what SIGTERM makes the command do; returns at once."""
+        self._server.handle_exit(signal.SIGTERM, None)
+
     def stop(self) -> int:
         if self.running:
-            if not self.service.loading:
-                self.service.drain(self.settings.drain_s)
-            self._http.should_exit = True
+            self.terminate()
             self._thread.join(_TIMEOUT_S)
             assert not self.running, "the server's thread did not end"
+        self.listener.close()
+        service = self._server.service
         deadline = time.monotonic() + _TIMEOUT_S
-        while self.service.loading:  # an ensemble that nobody needs any more is closed when it is loaded
+        while service is not None and service.loading:  # a process would exit at once
             assert time.monotonic() < deadline, "the service still loads its ensemble"
             time.sleep(0.01)
         self._lines.close()
-        return 1 if self.failures else 0
+        return 1 if self._server.failure is not None or (service is not None and service.failed) else 0
 
 
 def _arguments(

@@ -84,8 +84,9 @@ def _run(command: list[str], failure: str, **options: object) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Absent(f"{failure}: {error}") from error
     if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise Absent(f"{failure}: {lines[-1][:200] if lines else f'exit status {done.returncode}'}")
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+        line = next((line for line in lines if "rror" in line), lines[-1])
+        raise Absent(f"{failure}: {line[:200]}")
 
 
 def _compiler() -> None:

@@ -15,19 +15,18 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from senoscope.engine import Ensemble
 from senoscope.engine.manifest import read_manifest
 from senoscope_training.bioimageio.words import description
-from senoscope_training.cli import app
 from support import miniature as mini
+from support.commands import CompletedCommand, run_command
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def export(*arguments: object):
-    return CliRunner().invoke(app, ["export", *(str(argument) for argument in arguments)])
+def export(*arguments: object) -> CompletedCommand:
+    return run_command("senoscope-train", "export", *arguments)
 
 
 def offline(*command: object) -> str:
@@ -72,7 +71,7 @@ def test_the_package_answers_as_the_engine(tmp_path, channels):
     folder = mini.build(tmp_path / "mini.v2", channels=channels, height=42, width=90, name="mini.v2")
     package = tmp_path / "mini.zip"
     done = export("--ensemble", folder, "--bioimageio", package)
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(package)
     assert "merging" in done.stderr
     told = files(package, tmp_path / "package")
@@ -132,7 +131,7 @@ def test_a_graph_that_deviates_is_not_packed(miniature, tmp_path, monkeypatch):
 
     monkeypatch.setitem(package.TOLERANCES, "gradcam", -1.0)
     done = export("--ensemble", miniature, "--bioimageio", tmp_path / "x.zip")
-    assert done.exit_code == 1
+    assert done.returncode == 1
     assert "gradcam deviates from the engine" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -156,14 +155,15 @@ def test_mistakes_are_told(tmp_path, monkeypatch, arguments, code, message):
     monkeypatch.setenv("COLUMNS", "200")
     Path("there.zip").write_bytes(b"precious")
     done = export(*arguments, "--models-dir", tmp_path)
-    assert done.exit_code == code
+    assert done.returncode == code
     assert message in done.stderr
     assert Path("there.zip").read_bytes() == b"precious"
 
 
 def test_what_is_not_installed_is_named(tmp_path):
     blocked = (
-        "import sys; sys.modules['bioimageio'] = None; from senoscope_training.__main__ import main; main()"
+        "import sys; sys.modules['bioimageio'] = None; "
+        "from senoscope_training.__main__ import main; sys.exit(main())"
     )
     done = subprocess.run(
         [
@@ -195,7 +195,7 @@ def test_bioimage_io_accepts_the_seven_networks(starter_ensemble, tmp_path):
         *("--ensemble", starter_ensemble.name, "--models-dir", starter_ensemble.parent),
         *("--bioimageio", package, "--force"),
     )
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     # Without a device named it would load the networks once for each provider that might be there.
     assert accepted(package, "--device", "CPUExecutionProvider")
     package.unlink()  # 600 MB

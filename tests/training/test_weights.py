@@ -10,6 +10,7 @@ import pytest
 from senoscope_training import weights as weights_module
 from senoscope_training.architectures import (
     ARCHITECTURES,
+    PAPER_ARCHITECTURES,
     backbone_of,
     build_application,
     preprocess,
@@ -17,7 +18,7 @@ from senoscope_training.architectures import (
 )
 from senoscope_training.weights import WeightsError, find_weight_file, plan_weights, verify_weight_file
 
-NAMES = tuple(ARCHITECTURES)
+NAMES = tuple(one.name for one in PAPER_ARCHITECTURES)
 
 
 @pytest.fixture

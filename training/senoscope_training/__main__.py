@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 
-def main() -> None:
-    """Run ``senoscope-train``, or tell what is not installed."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``senoscope-train`` and return its exit status; a package that is missing is named in one line."""
     try:
         from senoscope_training.cli import main as run
+
+        return run(argv)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("senoscope"):
+        if (error.name or "senoscope").startswith("senoscope"):
             raise
-        sys.exit(
+        sys.stderr.write(
             f"senoscope-train: {error.name} is not installed; this command needs "
             '`pip install "senoscope[training]"`, in a clone '
-            '`pip install -c constraints.txt -e ".[training]"`'
+            '`pip install -c constraints.txt -e ".[training]"`\n'
         )
-    run()
+        return 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

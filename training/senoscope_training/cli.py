@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from senoscope import __version__
+from senoscope.command_line import exiting_on_sigterm, run_command_line
 from senoscope_training.dataset.commands import check, import_zenodo, synthesize
 from senoscope_training.evaluate_commands import evaluate
 from senoscope_training.export_commands import export
@@ -42,6 +42,8 @@ _ModelsDir = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from senoscope import __version__
+
         print(__version__)
         raise typer.Exit
 
@@ -161,12 +163,20 @@ def _fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def main() -> None:
-    """Run the command line."""
-    # So that a terminated run cleans up behind itself as an interrupted one does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    app()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; default: those of the process.
+    """
+    try:
+        with exiting_on_sigterm():  # a run that is terminated cleans up as one that is interrupted does
+            return run_command_line(app, "senoscope-train", argv)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

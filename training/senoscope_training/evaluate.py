@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine import Ensemble
-from senoscope.engine.sessions import Device
+from senoscope.engine.options import Device
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.reading import load_fov, read_data_set

@@ -13,6 +13,7 @@ import typer
 
 from pages.markdown import code, codes, line, prose, table
 from senoscope.cli import app as service
+from senoscope.command_line import LazyGroup
 from senoscope_client.cli import command_parser
 from senoscope_training.cli import app as training
 
@@ -46,6 +47,8 @@ def page() -> str:
 def _command(name: str, command: Any) -> list[str]:
     """A command of Typer's, and those below it."""
     inner = getattr(command, "commands", {})
+    if isinstance(command, LazyGroup):
+        inner = {below: command.load(below) for below in inner}
     level = "##" if " " not in name else "###"
     parts = [f"\n{level} {name}\n\n{prose(command.help)}\n"]
     if name == "senoscope serve":

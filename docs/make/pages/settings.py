@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic.fields import FieldInfo
 
 from pages.markdown import code, line, table
-from senoscope.settings import ENV_PREFIX, Settings
+from senoscope.command_line import ENV_PREFIX
+from senoscope.settings import Settings
 
 _HEAD = """# Settings of the service
 

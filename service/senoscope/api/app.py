@@ -30,7 +30,7 @@ from senoscope.api import (
 from senoscope.api.body import BodyLimit, Linger
 from senoscope.api.guard import Guard, Refusals
 from senoscope.api.observer import RequestMetrics, RouteNoter
-from senoscope.keys import KeyRing
+from senoscope.key_ring import KeyRing
 from senoscope.service import Service
 
 _ROUTERS = tuple(

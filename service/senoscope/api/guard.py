@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from senoscope.api.problems import problem_response
-from senoscope.keys import KeyRing, Scope
+from senoscope.key_ring import KeyRing
+from senoscope.keys import Scope
 from senoscope_client.errors import Forbidden, SenoscopeError, Unauthorized
 from senoscope_client.live import FORBIDDEN, UNAUTHORIZED
 

@@ -6,20 +6,21 @@ import asyncio
 import logging
 import socket
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from senoscope.api.observer import Observer
 from senoscope.settings import Settings
 from senoscope_client._foreign import tellable
 from senoscope_client.errors import Problem
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _MAX_HEADER_BYTES = 16 * 1024
 # Far more than a laboratory has; each costs a socket and some memory.
@@ -190,8 +191,15 @@ def _fault_of_handshake(event: h11.Request) -> str | None:
     return "; ".join(str(fault) for fault in faults if fault is not None)
 
 
-def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn runs the application."""
+def observed(app: FastAPI) -> ASGIApp:
+    """The application, with its requests measured and traced."""
+    from senoscope.api.observer import Observer
+
+    return Observer(app, app.state.request_metrics, app.state.service.traces)
+
+
+def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs an application, usually an `observed` one."""
 
     class Protocol(GuardedProtocol):
         header_timeout_s = settings.header_timeout_s
@@ -200,7 +208,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     if settings.tls_cert is not None:
         tls = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
     return uvicorn.Config(
-        SecurityHeaders(Observer(app, app.state.request_metrics, app.state.service.traces)),
+        SecurityHeaders(app),
         http=Protocol,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         server_header=False,

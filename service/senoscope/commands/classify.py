@@ -5,27 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
 
-from senoscope.commands.ensembles import ensemble_folder
-from senoscope.engine import Ensemble
-from senoscope.engine.sessions import Device
-from senoscope.fov import Fov
-from senoscope.live_table import bar
-from senoscope.loaded import fov_spec_of
-from senoscope.records import Record, ResultMaker
-from senoscope.render import overlay_png, scale_channel
-from senoscope.settings import Settings
-from senoscope_client.errors import SenoscopeError
-from senoscope_client.images import FovStack, read_fovs
-from senoscope_client.result import Source
-from senoscope_client.tables import flag_words, results_csv
+from senoscope.engine.options import Device
+
+# The engine, OpenCV and what else computes are imported when there is something to compute: a mistake in the
+# arguments is reported without them.
+if TYPE_CHECKING:
+    from senoscope.engine import Ensemble
+    from senoscope.records import Record, ResultMaker
+    from senoscope_client.images import FovStack
 
 
 def classify(
@@ -46,12 +37,28 @@ def classify(
     """Classify the fields of view of files; a file that cannot be read does not stop the others."""
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    from senoscope.commands.ensembles import ensemble_folder
+    from senoscope.settings import Settings
+    from senoscope_client.errors import SenoscopeError
+
     given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     messages = Console(stderr=True)
+    directory = ensemble_folder(settings, messages)
+
+    from senoscope.engine import Ensemble
+    from senoscope.loaded import fov_spec_of
+    from senoscope.records import ResultMaker
+    from senoscope_client.images import read_fovs
+    from senoscope_client.tables import results_csv
+
     failed = 0
     records: list[Record] = []
-    directory = ensemble_folder(settings, messages)
     with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
         for warning in ensemble.warnings:
             messages.print(f"[yellow]{directory.name}[/yellow]: {escape(warning)}", highlight=False)
@@ -93,6 +100,9 @@ def classify(
 
 
 def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: FovStack, name: str) -> list[Record]:
+    from senoscope.fov import Fov
+    from senoscope_client.result import Source
+
     records = []
     for n, pixels in enumerate(stack.pixels):
         fov = Fov(pixels, Source(kind="file", file=name, frame=n))
@@ -116,6 +126,8 @@ def _unique_stems(files: list[Path]) -> list[str]:
 
 
 def _write_overlays(record: Record, folder: Path, stem: str, channels: tuple[str, ...]) -> None:
+    from senoscope.render import overlay_png, scale_channel
+
     folder.mkdir(parents=True, exist_ok=True)
     source, bounds = record.result.source, record.result.normalization
     gradcam = record.prediction.map()
@@ -126,6 +138,12 @@ def _write_overlays(record: Record, folder: Path, stem: str, channels: tuple[str
 
 
 def _print_table(records: list[Record]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from senoscope.live_table import bar
+    from senoscope_client.tables import flag_words
+
     table = Table()
     for heading in ("file", "FOV", "label", "probability", "agreement", "flags"):
         table.add_column(heading)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,22 +13,23 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from senoscope.commands.ensembles import ensemble_folder
-from senoscope.live_table import DemoScore, LiveTable
+from senoscope.command_line import exiting_on_sigterm
 from senoscope.runlog.places import default_database_url
-from senoscope.settings import Settings
 from senoscope_client.errors import NotReady
-from senoscope_client.http import Client
-from senoscope_client.live import LiveResults
-from senoscope_client.unreachable import Unreachable
+
+# NumPy and the HTTP client are imported once the arguments are known to be right.
+if TYPE_CHECKING:
+    from senoscope.live_table import DemoScore, LiveTable
+    from senoscope.settings import Settings
+    from senoscope_client.http import Client
+    from senoscope_client.live import LiveResults
 
 _READY_TIMEOUT_S = 120.0
-_QUIET_S = 20.0  # no result for so long after the last frame was sent: what is missing is lost
+_QUIET_S = 20.0  # where the scan's end is lost: no result for so long, and what is missing is lost too
 # The simulated microscope scans somewhat slower than the service can follow.
 _SHARE_OF_CAPACITY = 0.75
 _FASTEST_HZ = 10.0
@@ -40,6 +40,7 @@ _NOT_FOR_DEMO = (
 )
 
 
+@exiting_on_sigterm()  # its children are ended, too
 def demo(
     frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many FOVs; default: until Ctrl-C.")
@@ -59,22 +60,26 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Everything at once: the starter ensemble, the service, and a simulated microscope that scans."""
-    # Whoever ends it from outside wants its children ended too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    from rich.console import Console
+
+    from senoscope.settings import Settings
+
     given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     console = Console(stderr=True)
     began_s = time.perf_counter()
     http_port = _port(port)
+
+    from senoscope.commands.ensembles import ensemble_folder
+    from senoscope.live_table import DemoScore, LiveTable
+    from senoscope_client.http import Client
+
     ensemble_folder(settings, console)
     making_s = time.perf_counter() - began_s
     frames_at, results_at = (f"tcp://127.0.0.1:{_port(0)}" for _ in range(2))
     url = f"http://127.0.0.1:{http_port}"
     serve = ["serve", "--port", str(http_port), "--stream", frames_at, "--results", results_at]
-    serve += ["--model", settings.model, "--models-dir", str(settings.models_dir)]
-    serve += ["--device", device] if device else []
-    if settings.database_url == default_database_url():  # synthetic results have no place among real ones
-        serve += ["--database-url", default_database_url("demo")]
+    serve += [*_settings_options(settings), *(["--device", device] if device else [])]
     with _process("service", [sys.executable, "-m", "senoscope.cli", *serve]) as service:
         with console.status("starting the service: verifying, loading and warming up the networks"):
             client = Client(url)
@@ -91,9 +96,7 @@ def demo(
         if not no_browser:
             _open_browser(url)
         publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
-        publish += _scan_options(model_facts["manifest"]["input"], seed, frames)
-        # What was measured while the machine was idle may not hold.
-        publish += [] if rate else ["--keep-up", url]
+        publish += [*_scan_options(model_facts["manifest"]["input"], seed, frames), *_pace_options(rate, url)]
         score = DemoScore(seed)
         interrupted = False
         with (
@@ -107,12 +110,12 @@ def demo(
             ) as table,
         ):
             try:
-                _watch(results, microscope, service, score, table, frames)
+                _watch(client, results, microscope, service, score, table, frames)
             except KeyboardInterrupt:
                 interrupted = True
                 console.print("stopping: waiting for the frames on their way")
                 microscope.terminate()
-                _watch(results, microscope, service, score, table, None)
+                _watch(client, results, microscope, service, score, table, None)
         stream = client.stream()
     sent = _frames_sent(stream) if frames is None or interrupted else frames
     summary = {
@@ -182,6 +185,8 @@ def _process(name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]
 
 
 def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
+    from senoscope_client.unreachable import Unreachable
+
     deadline_s = time.monotonic() + _READY_TIMEOUT_S
     while service.poll() is None and time.monotonic() < deadline_s:
         try:
@@ -194,6 +199,7 @@ def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
 
 
 def _watch(
+    client: Client,
     results: LiveResults,
     microscope: subprocess.Popen[bytes],
     service: subprocess.Popen[bytes],
@@ -214,7 +220,7 @@ def _watch(
                 if microscope.returncode != 0:
                     raise NotReady("the simulated microscope ended") from None
                 quiet_since_s = quiet_since_s or time.monotonic()
-                if time.monotonic() - quiet_since_s > _QUIET_S:
+                if _is_complete(client.stream(), score) or time.monotonic() - quiet_since_s > _QUIET_S:
                     return
         else:
             score.add(result)
@@ -222,12 +228,32 @@ def _watch(
             quiet_since_s = None
 
 
+def _settings_options(settings: Settings) -> list[str]:
+    options = ["--model", settings.model, "--models-dir", str(settings.models_dir)]
+    if settings.database_url == default_database_url():  # synthetic results have no place among real ones
+        options += ["--database-url", default_database_url("demo")]
+    return options
+
+
 def _scan_options(model_input: dict[str, Any], seed: int, frames: int | None) -> list[str]:
     size = ["--height", str(model_input["height"]), "--width", str(model_input["width"])]
     return [*size, "--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
 
 
+def _pace_options(rate: float | None, url: str) -> list[str]:
+    """Without a rate that was asked for: wait for the service, for it may slow down after it was measured."""
+    return [] if rate else ["--keep-up", url]
+
+
+def _is_complete(stream: dict[str, Any], score: DemoScore) -> bool:
+    """Whether the scan's end was received, nothing waits, and all that was classified has been shown."""
+    series, live = stream["receiver"]["series"], stream["live"]
+    ended = bool(series) and all(one["state"] == "ended" for one in series)
+    return ended and live["waiting"] == 0 and int(live["classified"]) <= score.classified
+
+
 def _frames_sent(stream: dict[str, object]) -> int:
     receiver = stream["receiver"]
     assert isinstance(receiver, dict)
-    return sum((series["last_frame"] or -1) + 1 for series in receiver["series"])
+    last = [series["last_frame"] for series in receiver["series"]]
+    return sum(frame + 1 for frame in last if frame is not None)

@@ -9,21 +9,15 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-import httpx
-import onnxruntime as ort
 import typer
-import zmq
-from rich.console import Console
 
-from senoscope import __version__
-from senoscope.engine import Ensemble
-from senoscope.engine.devices import gpu_problem
-from senoscope.engine.sessions import Device, usable_cores
-from senoscope.settings import Settings
-from senoscope.starter import require_ensemble
-from senoscope_client.curve import CurveClient
+from senoscope.engine.options import Device
+
+# What a check needs is imported by it: a mistake in the arguments is reported without ONNX Runtime.
+if TYPE_CHECKING:
+    from senoscope.settings import Settings
 
 Verdict = Literal["ok", "note", "fail"]
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
@@ -55,8 +49,12 @@ def doctor(
     stream: Annotated[str | None, typer.Option(help="Frame publisher's endpoint to check.")] = None,
 ) -> None:
     """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service could not run."""
+    from rich.console import Console
+
+    from senoscope.settings import Settings
+
     given = {"model": model, "models_dir": models_dir, "device": device, "port": port, "stream": stream}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     checks: tuple[Callable[[Settings], Finding], ...] = (
         _versions,
         _hardware,
@@ -83,6 +81,8 @@ def doctor(
 
 
 def _versions(_: Settings) -> Finding:
+    from senoscope import __version__
+
     found = [f"senoscope {__version__}", f"Python {platform.python_version()}"]
     for package in _PACKAGES:
         try:
@@ -93,10 +93,16 @@ def _versions(_: Settings) -> Finding:
 
 
 def _hardware(_: Settings) -> Finding:
+    from senoscope.engine.sessions import usable_cores
+
     return Finding("hardware", "ok", f"{platform.platform()}, {usable_cores()} usable cores")
 
 
 def _gpu(settings: Settings) -> Finding:
+    import onnxruntime as ort
+
+    from senoscope.engine.devices import gpu_problem
+
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
     problem = gpu_problem()
     if problem is None:
@@ -106,6 +112,9 @@ def _gpu(settings: Settings) -> Finding:
 
 
 def _ensemble(settings: Settings) -> Finding:
+    from senoscope.engine import Ensemble
+    from senoscope.starter import require_ensemble
+
     try:
         directory = require_ensemble(settings.model, settings.models_dir)
         if directory is None:
@@ -142,6 +151,8 @@ def _port(settings: Settings) -> Finding:
 
 def _running(settings: Settings) -> str | None:
     """What the service at that address says of itself, if it is one."""
+    import httpx
+
     scheme = "https" if settings.tls_cert else "http"
     try:
         told = httpx.get(f"{scheme}://{settings.host}:{settings.port}/readyz", timeout=2, verify=False).json()  # noqa: S501 - nothing is told to it
@@ -153,6 +164,11 @@ def _running(settings: Settings) -> str | None:
 def _stream(settings: Settings) -> Finding:
     if not settings.stream:
         return Finding("stream", "note", "no stream is configured")
+
+    import zmq
+
+    from senoscope_client.curve import CurveClient
+
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     subscriber = context.socket(zmq.SUB)
     subscriber.setsockopt(zmq.LINGER, 0)

@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
-from senoscope.keys import Name, Scope, add_key, read_keys, revoke_key
-from senoscope.settings import ENV_PREFIX
-from senoscope_client.curve import create_keypair
-from senoscope_client.errors import InvalidRequest
+from senoscope.command_line import ENV_PREFIX
 
-keys = typer.Typer(no_args_is_help=True, help="API keys, and CURVE key pairs for ZeroMQ.")
+keys = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="API keys, and CURVE key pairs for ZeroMQ."
+)
 
 KeysFile = Annotated[
     Path, typer.Option("--api-keys", envvar=f"{ENV_PREFIX}API_KEYS", help="The keys file, as of `serve`.")
 ]
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
-_SCOPES: TypeAdapter[tuple[Scope, ...]] = TypeAdapter(tuple[Scope, ...])
 
 
 @keys.command("new")
@@ -30,14 +26,20 @@ def new(
     api_keys: KeysFile,
 ) -> None:
     """Make an API key and print it, once: only its hash is kept."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from senoscope.keys import Name, Scope, add_key
+    from senoscope_client.errors import InvalidRequest
+
+    scope_names: TypeAdapter[tuple[Scope, ...]] = TypeAdapter(tuple[Scope, ...])
     try:
-        _NAME.validate_python(name)
+        TypeAdapter(Name).validate_python(name)
     except ValidationError:
         raise InvalidRequest(
             f"{name!r} cannot name a key: take up to 64 letters, digits, dots, dashes and @"
         ) from None
     try:
-        scopes = _SCOPES.validate_python(tuple(dict.fromkeys(scope)))
+        scopes = scope_names.validate_python(tuple(dict.fromkeys(scope)))
     except ValidationError:
         raise InvalidRequest(f"--scope {', '.join(scope)}: take read, classify or admin") from None
     print(add_key(api_keys, name, scopes), flush=True)
@@ -47,6 +49,8 @@ def new(
 @keys.command("list")
 def list_keys(api_keys: KeysFile) -> None:
     """Name, scopes and date of each API key."""
+    from senoscope.keys import read_keys
+
     for key in read_keys(api_keys):
         print(f"{key.name}\t{','.join(key.scopes)}\t{key.created:%Y-%m-%d %H:%M:%S}Z")
 
@@ -54,6 +58,8 @@ def list_keys(api_keys: KeysFile) -> None:
 @keys.command("revoke")
 def revoke(name: str, api_keys: KeysFile) -> None:
     """Take an API key back; a running service refuses it from the next request on."""
+    from senoscope.keys import revoke_key
+
     revoke_key(api_keys, name)
 
 
@@ -63,6 +69,9 @@ def curve(
     name: Annotated[str, typer.Option(help="Of the files: NAME.key and NAME.key_secret.")],
 ) -> None:
     """Make a CURVE key pair for encrypted ZeroMQ."""
+    from senoscope_client.curve import create_keypair
+    from senoscope_client.errors import InvalidRequest
+
     try:
         public, secret = create_keypair(directory, name)
     except ValueError as error:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from senoscope.decisions.judge import Judge, summary
-from senoscope.decisions.rules import RuleSet, read_rules
-from senoscope.runlog.entries import ResultFilter
-from senoscope.runlog.places import checked_database_url, default_database_url
-from senoscope.runlog.store import RunLog
-from senoscope.settings import ENV_PREFIX
-from senoscope_client.decision import Decision
-from senoscope_client.errors import InvalidRequest, NotFound
+from senoscope.command_line import ENV_PREFIX
 
-rules = typer.Typer(no_args_is_help=True, help="Rules that decide on results.")
+# The run log, and with it SQLAlchemy, is imported where a logged series is to be judged.
+if TYPE_CHECKING:
+    from senoscope.decisions.rules import RuleSet
+    from senoscope.runlog.store import RunLog
+    from senoscope_client.decision import Decision
+
+rules = typer.Typer(no_args_is_help=True, add_completion=False, help="Rules that decide on results.")
 _MANY = 1000
 
 
@@ -41,6 +40,8 @@ def check(
     ] = None,
 ) -> None:
     """Tell a rule file in words and, with --replay, what it would have decided; changes nothing."""
+    from senoscope.decisions.rules import read_rules
+
     found = read_rules(file)
     limits = found.limits
     print(f"{file}: " + ("a dry run" if found.dry_run else "in earnest: dry_run is false"))
@@ -51,12 +52,18 @@ def check(
         f"(all within {limits.place_radius_um:g} um)"
     )
     if replay is not None:
-        _replay(found, replay, database_url or default_database_url())
+        _replay(found, replay, database_url)
 
 
-def _replay(found: RuleSet, series: str, url: str) -> None:
+def _replay(found: RuleSet, series: str, url: str | None) -> None:
+    from senoscope.decisions.judge import Judge, summary
+    from senoscope.runlog.entries import ResultFilter
+    from senoscope.runlog.places import checked_database_url, default_database_url
+    from senoscope.runlog.store import RunLog
+    from senoscope_client.errors import InvalidRequest, NotFound
+
     try:
-        log = RunLog(checked_database_url(url))
+        log = RunLog(checked_database_url(url or default_database_url()))
     except ValueError as error:
         raise InvalidRequest(f"--database-url: {error}") from None
     file = log.database.url.database
@@ -85,6 +92,8 @@ def _replay(found: RuleSet, series: str, url: str) -> None:
 
 def _uid(log: RunLog, series: str) -> UUID:
     """By its uid, or the newest of that name."""
+    from senoscope_client.errors import NotFound
+
     try:
         return UUID(series)
     except ValueError:

@@ -12,7 +12,8 @@ from senoscope.engine.bound import BoundExecutor
 from senoscope.engine.cpu import CpuExecutor
 from senoscope.engine.errors import DeviceError
 from senoscope.engine.executor import Executor, NetworkFile
-from senoscope.engine.sessions import CUDA, Device
+from senoscope.engine.options import Device
+from senoscope.engine.sessions import CUDA
 
 
 def gpu_problem() -> str | None:

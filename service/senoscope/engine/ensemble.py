@@ -20,7 +20,7 @@ from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, read_manifest, verify_file
-from senoscope.engine.sessions import Device
+from senoscope.engine.options import Device
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import platformdirs
 
 import senoscope.engine
 from senoscope.engine.errors import EnsembleError
-from senoscope.engine.manifest import MANIFEST_NAME
 
 
 def default_models_dir() -> Path:
@@ -34,6 +33,8 @@ def find_ensemble(model: str, models_dir: Path) -> Path:
     EnsembleError
         If there is none; the message lists the names that there are.
     """
+    from senoscope.engine.manifest import MANIFEST_NAME
+
     named = models_dir / model
     for candidate in (named, Path(model)):
         if (candidate / MANIFEST_NAME).is_file():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnxruntime as ort
 
 from senoscope.engine.errors import DeviceError, EnsembleError
 from senoscope.engine.executor import INPUT_NAMES, OUTPUT_NAMES
 
-Device = Literal["auto", "cuda", "cpu"]
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 _ERROR = 3  # ONNX Runtime's severity scale: 2 is warning

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from senoscope.delivery import Moments
 from senoscope.metrics import catalogue
@@ -20,10 +20,6 @@ _TRANSPORT_S: Final = (
 _AFTER_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _BITS: Final = tuple(n / 10 for n in range(1, 11))
 _RATIOS: Final = (0.0, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
-
-# A series of creation times beside each counter would nearly double what is scraped; the library knows this
-# setting for the whole process only.
-disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def latency_buckets(deadline_s: float) -> tuple[float, ...]:

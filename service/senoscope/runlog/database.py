@@ -7,15 +7,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import ArgumentError
 
 from senoscope.runlog.faults import told_as_faults
 from senoscope.runlog.places import checked_database_url
-from senoscope.runlog.schema import migrate
+from senoscope.runlog.schema import prepare_schema
 from senoscope_client.errors import LogUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 # How long SQLite waits for another program's lock.
 _BUSY_S: Final = 0.5
@@ -91,7 +95,7 @@ class Database:
             if self.is_sqlite:
                 Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
             with self.write() as connection:
-                migrate(connection)
+                prepare_schema(connection)
             self._file = self._file_now()
 
     @contextmanager
@@ -121,6 +125,14 @@ class Database:
             connection.begin(),
         ):
             yield connection
+
+    def insert_statement(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """An insertion that may leave alone, or update, rows that are in the table already."""
+        if self.is_sqlite:
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
 
     def insert_into_sqlite(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Run one statement for many rows, in one transaction, past SQLAlchemy.

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from senoscope.runlog.database import Database
 from senoscope.runlog.tables import decisions
@@ -33,7 +33,7 @@ def append(database: Database, made: Sequence[Decision]) -> None:
         return
     with database.write() as connection:
         connection.execute(
-            postgresql.insert(decisions).on_conflict_do_nothing(index_elements=["id"]),
+            database.insert_statement(decisions).on_conflict_do_nothing(index_elements=["id"]),
             rows,
         )
 

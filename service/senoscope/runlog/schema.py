@@ -6,31 +6,63 @@ from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+
+from senoscope.runlog.tables import metadata
+
+HEAD: Final = "0003"
+"""The newest of the migrations, which leads to what `tables` describes."""
 
 VERSION_TABLE: Final = "runlog_version"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 # Any number will do, as long as every service that opens the same database takes the same.
 _ADVISORY_LOCK: Final = 0x5E05C09E
 
+# As Alembic makes it, which keeps its revision there.
+_version: Final = sa.Table(
+    VERSION_TABLE,
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
+
 
 class NewerSchema(Exception):
     """The database was brought to a schema that this code does not know."""
 
 
-def migrate(connection: sa.Connection, revision: str = "head") -> None:
-    """Bring a database to a revision, inside the transaction that the connection is in.
+def prepare_schema(connection: sa.Connection) -> None:
+    """Bring a database to the newest revision, inside the transaction that the connection is in.
+
+    Alembic is imported only where tables of an earlier revision must be changed.
 
     Raises
     ------
     NewerSchema
         If the database is at a revision that this code does not have; nothing is changed.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+    _lock(connection)
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        metadata.create_all(connection, checkfirst=False)
+        _version.create(connection)
+        connection.execute(_version.insert(), {"version_num": HEAD})
+    elif connection.execute(sa.select(_version)).scalars().all() != [HEAD]:
+        migrate(connection)
+
+
+def migrate(connection: sa.Connection, revision: str = "head") -> None:
+    """Bring a database to a revision by the migrations, inside the transaction that the connection is in.
+
+    Raises
+    ------
+    NewerSchema
+        If the database is at a revision that this code does not have; nothing is changed.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    _lock(connection)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes.update(connection=connection, version_table=VERSION_TABLE)
@@ -42,3 +74,9 @@ def migrate(connection: sa.Connection, revision: str = "head") -> None:
     if current is not None and current not in {step.revision for step in script.walk_revisions()}:
         raise NewerSchema(current)
     command.upgrade(config, revision)
+
+
+def _lock(connection: sa.Connection) -> None:
+    """Wait for another service that prepares the same database; until the end of the transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))

@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from senoscope.runlog import decided
 from senoscope.runlog.database import Database
@@ -89,15 +89,15 @@ class RunLog:
         with self.database.write() as connection:
             if new_models:
                 rows = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
-                connection.execute(self._insert(models).on_conflict_do_nothing(), rows)
+                connection.execute(self.database.insert_statement(models).on_conflict_do_nothing(), rows)
             if new_series:
                 glimpses = [
                     {"uid": uid, "snapshot": json.dumps(_glimpse(source)), "updated_ms": _now_ms()}
                     for uid, source in new_series.items()
                 ]
-                connection.execute(self._insert(series).on_conflict_do_nothing(), glimpses)
+                connection.execute(self.database.insert_statement(series).on_conflict_do_nothing(), glimpses)
             connection.execute(
-                self._insert(results).on_conflict_do_nothing(index_elements=["id"]),
+                self.database.insert_statement(results).on_conflict_do_nothing(index_elements=["id"]),
                 [_row(entry) for entry in entries],
             )
         self._known_models.update(new_models)
@@ -176,7 +176,7 @@ class RunLog:
             for snapshot in snapshots
         ]
         if rows:
-            insert = self._insert(series)
+            insert = self.database.insert_statement(series)
             with self.database.write() as connection:
                 connection.execute(
                     insert.on_conflict_do_update(
@@ -222,7 +222,7 @@ class RunLog:
 
     def set_value(self, key: str, value: Any) -> None:
         """Keep a small value, whatever JSON can tell, in place of the earlier one."""
-        insert = self._insert(kept_values)
+        insert = self.database.insert_statement(kept_values)
         with self.database.write() as connection:
             connection.execute(
                 insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value}),
@@ -238,9 +238,6 @@ class RunLog:
             .limit(_LATEST_RESULTS)
         )
         return [(row.frame, row.created_ms) for row in connection.execute(query)]
-
-    def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        return sqlite.insert(table) if self.database.is_sqlite else postgresql.insert(table)
 
     def _layout(self, connection: sa.Connection, digest: str) -> ModelLayout:
         if digest not in self._layouts:

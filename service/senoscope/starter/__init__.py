@@ -6,7 +6,27 @@ one scale and one bias per channel, and the trained head. The package ships that
 (:mod:`~senoscope.starter.build`). ``senoscope-train starter --recipe`` makes the recipe anew.
 """
 
-from senoscope.starter.build import STARTER_NAME, StarterError, build_starter
-from senoscope.starter.locate import locate_ensemble, require_ensemble
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from senoscope.starter.build import StarterError, build_starter
+    from senoscope.starter.locate import STARTER_NAME, locate_ensemble, require_ensemble
 
 __all__ = ["STARTER_NAME", "StarterError", "build_starter", "locate_ensemble", "require_ensemble"]
+_HOMES = {
+    "STARTER_NAME": "locate",
+    "StarterError": "build",
+    "build_starter": "build",
+    "locate_ensemble": "locate",
+    "require_ensemble": "locate",
+}
+
+
+# Looking for an ensemble needs no NumPy; building one does.
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -19,10 +19,10 @@ from filelock import FileLock
 
 from senoscope.engine.errors import EnsembleError
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, Network
+from senoscope.starter.locate import STARTER_NAME
 from senoscope.starter.onnx_file import network_size, write_network
 from senoscope.starter.recipe import VECTORS_NAME, NetworkRecipe
 
-STARTER_NAME: Final = "starter"
 Progress = Callable[[int, int], object]
 _LOCK_NAME: Final = f".{STARTER_NAME}.lock"
 _PARTIAL_PREFIX: Final = f".{STARTER_NAME}-partial-"

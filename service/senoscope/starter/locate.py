@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from senoscope.engine.errors import EnsembleError
 from senoscope.engine.locations import find_ensemble
-from senoscope.starter.build import STARTER_NAME, Progress, build_starter
 
+STARTER_NAME: Final = "starter"
 NOTICE = "Building the starter ensemble in {models_dir} (once): for demonstrations, not for science."
 
 
@@ -32,7 +33,7 @@ def locate_ensemble(
     model: str,
     models_dir: Path,
     notify: Callable[[str], object],
-    progress: Progress = lambda _done, _total: None,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> Path:
     """The folder of an ensemble; builds the starter first where that is asked for and absent.
 
@@ -55,5 +56,7 @@ def locate_ensemble(
     found = require_ensemble(model, models_dir)
     if found is not None:
         return found
+    from senoscope.starter.build import build_starter
+
     notify(NOTICE.format(models_dir=models_dir))
     return build_starter(models_dir, progress).resolve()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -38,8 +37,6 @@ class _CountingExporter(SpanExporter):
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        # Its own lines would come again and again.
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         self._exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_TIMEOUT_S)
         self._works = True
         self.sent = 0

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from senoscope.engine.manifest import Manifest
-from senoscope.runlog.entries import ResultFilter
+from senoscope.runlog.entries import Entry, ResultFilter
 from senoscope.runlog.export import export
 from senoscope.runlog.store import RunLog
 from support import miniature as mini
@@ -18,11 +18,16 @@ from support.run_logs import SERIES, entry
 COUNT = 6001  # more than one row group
 
 
-@pytest.fixture
-def filled(log: RunLog, manifest: Manifest) -> RunLog:
+@pytest.fixture(scope="module")
+def entries(manifest: Manifest) -> list[Entry]:
     position = {"x": 1.5, "y": -2.0, "z": 0.0}
-    log.append([entry(manifest, n, position_um=position) for n in range(COUNT - 1)])
-    log.append([entry(manifest, 7, kind="upload", series_uid=None, file="=cmd.tif", probability=0.9)])
+    streamed = [entry(manifest, n, position_um=position) for n in range(COUNT - 1)]
+    return [*streamed, entry(manifest, 7, kind="upload", series_uid=None, file="=cmd.tif", probability=0.9)]
+
+
+@pytest.fixture
+def filled(log: RunLog, entries: list[Entry]) -> RunLog:
+    log.append(entries)
     return log
 
 

@@ -26,7 +26,7 @@ def stream_until_killed(server: ServerProcess, told_before: int) -> list[str]:
 
     def publish() -> None:
         with FramePublisher(server.frames, "nlo-1") as publisher:
-            assert publisher.wait_for_subscriber(10)
+            assert publisher.wait_for_subscriber(60)
             publisher.start_series("plate 1")
             n = 0
             while not ended.wait(0.005):
@@ -59,10 +59,11 @@ def check(url: str, told: list[str]) -> None:
     assert len(told) == len(set(told))
 
 
-def test_kill_while_frames_stream(miniature: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [(17,), pytest.param((1, 17, 60), marks=pytest.mark.full)])
+def test_kill_while_frames_stream(miniature: Path, tmp_path: Path, kills: tuple[int, ...]) -> None:
     path = tmp_path / "log.sqlite3"
     told = []
-    for told_before in (1, 17, 60):
+    for told_before in kills:
         server = start_server_process(miniature, tmp_path / "log.txt", "--live-queue", "1000")
         told += stream_until_killed(server, told_before)
         check(f"sqlite:///{path}", told)
@@ -78,6 +79,7 @@ def test_kill_while_frames_stream(miniature: Path, tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.full
 @pytest.mark.system("postgres")
 def test_kill_with_postgresql(miniature: Path, tmp_path: Path, postgres: PostgresServer) -> None:
     url = postgres.new_database()

@@ -2,27 +2,102 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from senoscope.engine.manifest import Manifest
+from senoscope.runlog import schema
 from senoscope.runlog.database import Database
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.faults import LogFault
-from senoscope.runlog.schema import VERSION_TABLE, migrate
+from senoscope.runlog.schema import HEAD, VERSION_TABLE, migrate, prepare_schema
 from senoscope.runlog.store import RunLog
 from senoscope.runlog.tables import metadata, models, results
 from support.run_logs import entry
+
+SQLITE_CATALOGUE = ("SELECT type, name, tbl_name, sql FROM sqlite_master",)
+POSTGRES_CATALOGUE = (
+    "SELECT table_name, column_name, ordinal_position, column_default, is_nullable, data_type, "
+    "character_maximum_length FROM information_schema.columns WHERE table_schema = 'public'",
+    "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
+    "WHERE connamespace = 'public'::regnamespace",
+    "SELECT sequencename, data_type::text, increment_by FROM pg_sequences WHERE schemaname = 'public'",
+)
+
+
+def catalogue(connection: sa.Connection) -> list[tuple]:
+    """Everything that the database says of its schema, whatever the order in which it was made."""
+    queries = SQLITE_CATALOGUE if connection.dialect.name == "sqlite" else POSTGRES_CATALOGUE
+    rows = [tuple(row) for query in queries for row in connection.exec_driver_sql(query)]
+    # SQLite keeps statements as they were written, blanks included.
+    return sorted(
+        (tuple(" ".join(cell.split()) if isinstance(cell, str) else cell for cell in row) for row in rows),
+        key=str,
+    )
+
+
+def schema_made_by(make: Callable[[sa.Connection], None], database: Database) -> list[tuple]:
+    """The schema that a function makes in an empty database, which is left empty."""
+    if database.is_sqlite:
+        Path(database.url.database).parent.mkdir(exist_ok=True)
+    with database.write() as connection:
+        assert catalogue(connection) == []
+        make(connection)
+        made = catalogue(connection)
+        assert connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").all() == [(HEAD,)]
+        connection.rollback()
+    return made
+
+
+def test_a_new_log_has_the_schema_that_the_migrations_lead_to(url: str) -> None:
+    database = Database(url)
+    by_migrations = schema_made_by(migrate, database)
+    assert len(by_migrations) >= 10
+    assert schema_made_by(prepare_schema, database) == by_migrations
+
+
+def test_the_head_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
 def test_the_migrations_lead_to_the_tables_that_the_code_uses(log: RunLog) -> None:
     with log.database.read() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, metadata) == []
+
+
+def test_alembic_is_imported_only_to_migrate(url: str, manifest: Manifest) -> None:
+    """A log that is new, or at the newest revision, does not wait for it; an earlier one does."""
+    prepare = (
+        "import sys; from senoscope.runlog.store import RunLog; "
+        "RunLog(sys.argv[1]).prepare(); print('alembic' in sys.modules)"
+    )
+
+    def imported() -> str:
+        command = [sys.executable, "-c", prepare, url]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+
+    assert imported() == "False", "new"
+    assert imported() == "False", "at the newest revision"
+    log = RunLog(url)
+    log.append([entry(manifest, 0)])
+    with log.database.write() as connection:
+        connection.exec_driver_sql("DROP TABLE decisions")
+        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '0002'")
+    assert imported() == "True", "at an earlier one"
+    assert len(log.results(ResultFilter(), 10).results) == 1
 
 
 def test_a_log_of_an_earlier_version_keeps_its_results(url: str, manifest: Manifest) -> None:
@@ -64,14 +139,17 @@ def test_a_log_of_a_later_version_is_refused_and_left_alone(log: RunLog, manifes
     assert len(log.results(ResultFilter(), 10).results) == 1
 
 
-def test_a_migration_that_fails_leaves_the_log_as_it_was(url: str) -> None:
+@pytest.mark.parametrize("make", [migrate, prepare_schema])
+def test_a_migration_that_fails_leaves_the_log_as_it_was(
+    url: str, make: Callable[[sa.Connection], None]
+) -> None:
     database = Database(url)
     if database.is_sqlite:
         Path(database.url.database).parent.mkdir()
 
     def fail() -> None:
         with database.write() as connection:
-            migrate(connection)
+            make(connection)
             raise RuntimeError("the process ends here")
 
     with pytest.raises(RuntimeError):

@@ -1,0 +1,116 @@
+"""Command lines that import a subcommand when it is called, and that a program can call as functions."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import Any, ClassVar, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+ENV_PREFIX = "SENOSCOPE_"  # of the variable that stands for an option
+SIGTERM_STATUS = 128 + signal.SIGTERM
+
+
+class Subcommand(NamedTuple):
+    """Where a subcommand is defined, and what the list of subcommands shows of it.
+
+    Attributes
+    ----------
+    source : str
+        ``module:attribute`` of a function, or of a Typer application with subcommands of its own.
+    help : str
+        The first line of the function's docstring, or the application's help.
+    """
+
+    source: str
+    help: str
+
+
+class LazyGroup(TyperGroup):
+    """A group whose subcommands are imported when they are called, not when they are listed.
+
+    Attributes
+    ----------
+    subcommands : mapping of str to Subcommand
+        By name, in the order of the help page; for subclasses to define.
+    """
+
+    subcommands: ClassVar[Mapping[str, Subcommand]] = {}
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        # What stands for them in lists: name and help, without parameters.
+        for name, subcommand in self.subcommands.items():
+            self.commands[name] = TyperCommand(name, help=subcommand.help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the subcommand that the arguments name, and import it."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found if name is None else self.load(name), rest
+
+    def load(self, name: str) -> Any:
+        """Import the subcommand of that name, which must be one of ``commands``."""
+        if name not in self.subcommands:
+            return self.commands[name]
+        module, _, attribute = self.subcommands[name].source.partition(":")
+        defined = getattr(import_module(module), attribute)
+        if isinstance(defined, typer.Typer):
+            group = typer.main.get_command(defined)
+            group.name = name
+            return group
+        single = typer.Typer(add_completion=False)
+        single.command(name)(defined)
+        return typer.main.get_command(single)
+
+
+def run_command_line(app: typer.Typer, program: str, argv: Sequence[str] | None) -> int:
+    """Run a command line, and return the exit status instead of exiting.
+
+    Parameters
+    ----------
+    program : str
+        Name in usage lines.
+    argv : sequence of str, optional
+        Arguments; default: those of the process.
+    """
+    # Not `app()`, which would replace the excepthook of the process.
+    command = typer.main.get_command(app)
+    try:
+        command.main(args=None if argv is None else list(argv), prog_name=program)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        typer.echo(end.code, err=True)  # what the interpreter would do with a message
+        return 1
+    return 0
+
+
+@contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], Any], *kinds: int) -> Iterator[None]:
+    """Handle signals within the block, and as before after it; outside of the main thread nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {kind: signal.signal(kind, handler) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, earlier in before.items():
+            signal.signal(kind, signal.SIG_DFL if earlier is None else earlier)
+
+
+@contextmanager
+def exiting_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit within the block, so that a command which is terminated cleans up."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit(SIGTERM_STATUS)
+
+    with handling_signals(leave, signal.SIGTERM):
+        yield

@@ -1,0 +1,214 @@
+"""Running a service in a process of its own, from its start until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import uvicorn
+
+from senoscope.api.server import observed, server_config
+from senoscope.command_line import handling_signals
+from senoscope.exposure import ExposureWarning
+from senoscope.process import collect_garbage, set_up_process
+from senoscope.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from senoscope.service import Service
+
+_log = structlog.get_logger(__name__)
+
+
+class StartingApp:
+    """ASGI application that stands for another one while that one is made.
+
+    ``/livez`` is answered at once; every other request waits until the other application has started.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the other application; called on a thread of its own.
+    on_failure : callable
+        Called with the reason if it cannot be made or started.
+    """
+
+    def __init__(self, make: Callable[[], ASGIApp], on_failure: Callable[[Exception], None]) -> None:
+        self._make = make
+        self._on_failure = on_failure
+        self._settled = asyncio.Event()
+        self._app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or run the other application from its start to its end."""
+        if scope["type"] == "lifespan":
+            await self._run(scope, receive, send)
+            return
+        if not self._settled.is_set() and _asks_whether_alive(scope):
+            await _send_json(send, 200, {"status": "alive"})
+            return
+        await self._settled.wait()
+        if self._app is not None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await _send_json(send, 503, {"status": "not_ready", "reason": "the service could not start"})
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        startup = [await receive()]
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            app = await asyncio.to_thread(self._make)
+        except Exception as error:
+            self._fail(error)
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+        async def receive_from_start() -> Message:
+            return startup.pop() if startup else await receive()
+
+        async def send_rest(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._app = app
+                self._settled.set()
+            elif message["type"] == "lifespan.startup.failed":
+                self._fail(RuntimeError(message.get("message", "")))
+            else:
+                await send(message)
+
+        await app(scope, receive_from_start, send_rest)
+
+    def _fail(self, error: Exception) -> None:
+        self._on_failure(error)
+        self._settled.set()
+
+
+class ServiceServer(uvicorn.Server):
+    """A server around a service, which is made while the server answers already.
+
+    Stopped by a signal, it goes on answering, not ready any more, while what waits is computed. A second
+    signal stops it at once.
+
+    Parameters
+    ----------
+    settings : Settings
+    on_made : callable
+        Called when the service was made.
+
+    Attributes
+    ----------
+    settings : Settings
+    service : Service or None
+        None until it was made.
+    failure : Exception or None
+        Why it could not be made.
+
+    Raises
+    ------
+    OSError
+        If certificate and key cannot be used.
+    """
+
+    def __init__(self, settings: Settings, on_made: Callable[[], None]) -> None:
+        super().__init__(_loaded(server_config(StartingApp(self._make, self._stop), settings)))
+        self.failure: Exception | None = None
+        self.service: Service | None = None
+        self.settings = settings
+        self._on_made = on_made
+        self._draining = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; the second time, stop."""
+        if self._draining or self.service is None or self.service.loading:
+            super().handle_exit(sig, frame)
+            return
+        self._draining = True
+        threading.Thread(target=self._drain, args=(self.service,), name="drain", daemon=True).start()
+
+    def _drain(self, service: Service) -> None:
+        try:
+            service.drain(self.settings.drain_s)
+        finally:
+            self.should_exit = True
+
+    def _make(self) -> ASGIApp:
+        # FastAPI, SQLAlchemy, NumPy, ONNX Runtime: two thirds of the time that it takes to become ready.
+        from senoscope.api.app import create_app
+        from senoscope.service import Service
+
+        service = Service(self.settings, on_failure=self._leave, on_loaded=collect_garbage)
+        app = observed(create_app(service))
+        self.service = service
+        self._on_made()
+        return app
+
+    def _stop(self, error: Exception) -> None:
+        self.failure = error
+        self.should_exit = True
+
+    def _leave(self, error: Exception) -> None:
+        del error  # logged by the service
+        self.should_exit = True
+
+
+def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequence[ExposureWarning]) -> bool:
+    """Serve until a signal or a failure ends it; whether it was no failure.
+
+    The process is set up for this service alone. It ends here if the service is stopped while it loads.
+
+    Raises
+    ------
+    Exception
+        Why the service could not be made.
+    """
+    set_up_process(server.settings.log_format)
+    for warning in warnings:
+        _log.warning(warning.event, **warning.facts)
+    # uvicorn raises the signal that stopped it once more, for whoever started it; stopping when asked to is
+    # success here.
+    with handling_signals(lambda *_: None, signal.SIGINT, signal.SIGTERM):
+        server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
+    service = server.service
+    if service is not None and service.failed:
+        return False
+    if service is not None and service.loading:
+        # Stopped while it was loading: the networks cannot be interrupted, and there is nothing to save.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return True
+
+
+def _asks_whether_alive(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["path"] == "/livez" and scope["method"] in {"GET", "HEAD"}
+
+
+async def _send_json(send: Send, status: int, document: dict[str, Any]) -> None:
+    body = json.dumps(document).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _loaded(config: uvicorn.Config) -> uvicorn.Config:
+    """Loaded now, so that a bad certificate is one clear line too."""
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        files = f"{config.ssl_certfile} and {config.ssl_keyfile}"
+        raise OSError(f"TLS cannot be used with {files}: {error.strerror or error}") from error
+    return config

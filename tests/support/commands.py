@@ -1,0 +1,81 @@
+"""Command lines, called within the test's process or run as processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+from typing import NamedTuple
+from unittest import mock
+
+MODULES = {
+    "senoscope": "senoscope.cli",
+    "senoscope-train": "senoscope_training.cli",
+    "senoscope-client": "senoscope_client.cli",
+}
+# Wide enough that no message is broken into lines.
+_WIDTH = {"COLUMNS": "200"}
+
+
+class CompletedCommand(NamedTuple):
+    """What a command left behind, under the names of `subprocess.CompletedProcess`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_command(program: str, *arguments: object, **environment: str) -> CompletedCommand:
+    """Call a command's ``main``; takes milliseconds where a process takes a second.
+
+    What the command does to its process, other than printing, stays: signal handlers are to be restored by
+    the command itself, and ``serve`` is for `run_process` once it gets past its checks.
+
+    Parameters
+    ----------
+    program : {"senoscope", "senoscope-train", "senoscope-client"}
+    *arguments
+        Each as ``str`` has it.
+    **environment
+        Variables that are set meanwhile.
+    """
+    main = import_module(MODULES[program]).main
+    out, err = _stream(), _stream()
+    with mock.patch.dict(os.environ, _WIDTH | environment), redirect_stdout(out), redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return CompletedCommand(code, _text(out), _text(err))
+
+
+def run_process(
+    program: str, *arguments: object, timeout_s: float = 120, **environment: str
+) -> CompletedCommand:
+    """Run the same as a process, for what only a process shows."""
+    done = subprocess.run(
+        command_line(program, *arguments),
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=timeout_s,
+        env=os.environ | _WIDTH | environment,
+    )
+    return CompletedCommand(done.returncode, done.stdout, done.stderr)
+
+
+def command_line(program: str, *arguments: object) -> list[str]:
+    """The command as ``subprocess`` takes it."""
+    return [sys.executable, "-m", MODULES[program], *map(str, arguments)]
+
+
+def _stream() -> io.TextIOWrapper:
+    """As the streams of a process: text over a buffer of bytes."""
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n", write_through=True)
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    buffer = stream.buffer
+    assert isinstance(buffer, io.BytesIO)
+    return buffer.getvalue().decode()
