@@ -238,6 +238,22 @@ def test_an_experiment_that_is_hard_runs_to_its_end(
     }
 
 
+def test_an_ensemble_that_is_for_comparison_only_is_not_exported(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    settings = yaml.safe_load((other / "config.yaml").read_text())
+    settings["normalization"]["fitted_on"] = "each_split"
+    (other / "config.yaml").write_text(yaml.safe_dump(settings))
+    models = tmp_path / "models"
+    refused = run("export", other, "--models-dir", models)
+    assert refused.returncode == 1
+    assert "each_split" in refused.stderr
+    forced = run("export", other, "--models-dir", models, "--force")
+    assert forced.returncode == 0, forced.stderr
+    manifest = json.loads((models / "small" / "ensemble.json").read_text())
+    assert any("for comparison only" in warning for warning in manifest["warnings"])
+
+
 def test_heads_that_stay_dead_are_in_the_report(
     home: Path, tmp_path: Path, config: dict, network: str
 ) -> None:

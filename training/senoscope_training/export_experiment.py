@@ -107,6 +107,14 @@ def export_experiment(
     target = models_dir / name
     if target.exists() and not options.force:
         raise ExperimentError(f"{target} exists; --force replaces it, --name takes another")
+    comparison = ""
+    if config.normalization.fitted_on == "each_split":
+        comparison = (
+            "trained with normalization.fitted_on: each_split, which is for comparison only: a single field "
+            "of view is scaled otherwise, and answers differ from those of the report"
+        )
+        if not options.force:
+            raise ExperimentError(f"not exported: {comparison}. --force exports it all the same")
     weights = {unit.network: _weights(experiment, fold, run, unit) for unit in units}
     absent = [path for paths in weights.values() for path in paths if not path.is_file()]
     if absent:
@@ -152,6 +160,7 @@ def export_experiment(
                 "out of `networks`, take another --run, or see what is wrong with its training. --force "
                 "exports it all the same, and the manifest says so"
             )
+        faults += (comparison,) if comparison else ()
         for fault in faults:
             report(Progress("warning", detail=fault))
         manifest = _manifest(experiment, fold, run, name, options, build, sample, vectors, published, faults)

@@ -223,8 +223,8 @@ class Manifest(_Model):
     for_science : bool
         False for ensembles trained on synthetic data; every result then carries a flag.
     warnings : tuple of str
-        What is wrong with the ensemble and was accepted at its export, each beginning with the network's
-        name.
+        What is wrong with the ensemble and was accepted at its export; what is wrong with one network
+        begins with its name.
     """
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION
