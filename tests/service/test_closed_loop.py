@@ -207,6 +207,50 @@ def test_channels_may_come_in_any_order_and_among_others(serving, scope: Scope) 
     assert {e.x_pos for e in again} == {PITCH_UM}
 
 
+def test_a_plan_without_the_publishers_channels_is_rejected_before_anything_moves(
+    serving, scope: Scope
+) -> None:
+    server = serving(RESCAN)
+    for name in ("srs", "Srs signal"):
+        scope.core.defineConfig("Detector", name, "Camera", "Gain", "1")
+    for channels in (("srs",), ("srs", "TPEF", "Transmission"), ("SRS", "TPEF"), ("Brightfield",)):
+        with pytest.raises(SenoscopeError) as caught:
+            run(server, scope, plan(1, 2, channels=channels))
+        assert repr(channels[0]) in str(caught.value)
+        assert all(repr(name) in str(caught.value) for name in CHANNELS)
+    assert scope.started == []
+
+
+def test_channels_that_match_nothing_are_reported_at_the_first_image(
+    serving, scope: Scope, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plan that can be read only once, as from a generator, is checked as it goes."""
+    server = serving(RESCAN)
+    reported_after: list[int] = []
+
+    def events():
+        for n, event in enumerate(plan(1, 3, channels=("Brightfield",))):
+            if n == 2:
+                wait_for(lambda: "'Brightfield' is none of" in caplog.text, 60)
+                reported_after.append(n)
+            yield event
+
+    with pytest.raises(SenoscopeError, match=r"nothing was published.*Brightfield"):
+        run(server, scope, events())
+    assert reported_after == [2]
+    (record,) = [record for record in caplog.records if "is none of" in record.message]
+    assert record.levelname == "ERROR"
+    assert all(name in record.message for name in CHANNELS)
+
+
+def test_the_summary_counts_what_was_published(serving, scope: Scope) -> None:
+    server = serving(RESCAN)
+    scope.engine.bright = frozenset({(1, 0)})
+    summary = run(server, scope, plan(1, 2, channels=("Brightfield", *CHANNELS)))
+    assert (summary.published, summary.incomplete, summary.failed) == (3, 0, 0)
+    assert summary.foreign == {"Brightfield": 3}
+
+
 def test_a_plan_of_plain_events_without_an_index_will_do(serving, scope: Scope) -> None:
     server = serving(RESCAN)
     scope.engine.bright = frozenset({(1, 0)})
