@@ -129,7 +129,7 @@ def test_csv_on_request(server: Server, fovs: np.ndarray) -> None:
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert [row["label"] for row in rows] == BY_TURNS
     assert rows[0]["file"] == "'=cmd.npy", "not a formula for the spreadsheet that opens it"
-    assert float(rows[0]["mobilenet"]) > 0.9
+    assert float(rows[0]["p_mobilenet"]) > 0.9
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy.typing as npt
 
 from senoscope.engine import Ensemble
 from senoscope.engine.options import Device
+from senoscope_client.csv_cells import csv_rows
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.reading import load_fov, read_data_set
@@ -58,20 +57,18 @@ class Evaluation:
 
     def to_csv(self) -> str:
         """One line per FOV."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["file", "truth", "answer", "probability", *self.networks])
-        for k, file in enumerate(self.files):
-            writer.writerow(
-                [
-                    file,
-                    self.classes[bool(self.truth[k])],
-                    self.classes[bool(self.probability[k] > 0.5)],
-                    f"{self.probability[k]:.6f}",
-                    *(f"{values[k]:.6f}" for values in self.networks.values()),
-                ]
-            )
-        return out.getvalue()
+        heading = ["file", "truth", "answer", "probability", *self.networks]
+        rows = (
+            [
+                file,
+                self.classes[bool(self.truth[k])],
+                self.classes[bool(self.probability[k] > 0.5)],
+                round(float(self.probability[k]), 6),
+                *(round(float(values[k]), 6) for values in self.networks.values()),
+            ]
+            for k, file in enumerate(self.files)
+        )
+        return "".join(csv_rows([heading, *rows]))
 
 
 def evaluate(

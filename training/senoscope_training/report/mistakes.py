@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine.gradcam import ensemble_map
+from senoscope_client.csv_cells import csv_rows
 from senoscope_training.experiment import Experiment, Prediction
 from senoscope_training.systems import in_table_order
 
@@ -82,14 +81,14 @@ def erring(experiment: Experiment) -> dict[str, int]:
 
 def mistakes_csv(judged: tuple[Judged, ...], classes: tuple[str, str], *, synthetic: bool = False) -> str:
     """Those that were wrong at least once."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["fold", "file", "truth", "wrong_in_runs", "runs", "mean_score", "data"])
-    for j in judged:
-        if j.wrong:
-            row = [j.fold, j.file, classes[j.positive], j.wrong, j.runs, f"{j.score:.6f}"]
-            writer.writerow([*row, "synthetic" if synthetic else ""])
-    return out.getvalue()
+    heading = ["fold", "file", "truth", "wrong_in_runs", "runs", "mean_score", "data"]
+    data = "synthetic" if synthetic else ""
+    wrong = [
+        [j.fold, j.file, classes[j.positive], j.wrong, j.runs, round(j.score, 6), data]
+        for j in judged
+        if j.wrong
+    ]
+    return "".join(csv_rows([heading, *wrong]))
 
 
 class Maps:
