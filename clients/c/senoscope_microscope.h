@@ -225,7 +225,7 @@ int main(int argc, char **argv) {
     if (!files && loop) options_fail(PROGRAM, "--loop", "is for files");
     if (height > MAX_EXTENT || width > MAX_EXTENT ||
         (double)height * (double)width * shape.channels * shape.dtype > MAX_PIXEL_BYTES)
-        options_fail(PROGRAM, "--height, --width", "a frame has at most 256 MiB");
+        options_fail(PROGRAM, "--height, --width", "a frame has at most 64 MiB");
     shape.height = (int32_t)height;
     shape.width = (int32_t)width;
 

@@ -36,7 +36,7 @@
 #endif
 
 enum {
-    MAX_PIXEL_BYTES = 256 * 1024 * 1024,
+    MAX_PIXEL_BYTES = 64 * 1024 * 1024,
     MAX_EXTENT = 65536,
     MAX_NAME = 64,
     MAX_TEXT = 1024,

@@ -27,11 +27,11 @@ from senoscope_client.errors import (
 )
 from senoscope_client.keys import authorization
 from senoscope_client.result import CamMode, Result
+from senoscope_client.sizes import MAX_RESULT_BYTES
 from senoscope_client.unreachable import Unreachable
 
 # Short enough for Ctrl-C to be noticed on Windows, where a wait for a lock cannot be interrupted.
 _SLICE_S = 0.2
-MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 # What the service hangs up with: a bad parameter, or a key that has been revoked or narrowed since.
 _POLICY_VIOLATION = 1008
 UNAUTHORIZED: Final = 4401
@@ -117,7 +117,7 @@ class _Live(Generic[_T]):
                 connect(
                     feed.url,
                     compression=None,
-                    max_size=MAX_MESSAGE_BYTES,
+                    max_size=MAX_RESULT_BYTES,
                     additional_headers=authorization(api_key),
                 )
             )

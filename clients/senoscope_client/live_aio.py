@@ -12,8 +12,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import Busy, NotReady, SenoscopeError
 from senoscope_client.keys import authorization
-from senoscope_client.live import MAX_MESSAGE_BYTES, Feed, decision_feed, result_feed
+from senoscope_client.live import Feed, decision_feed, result_feed
 from senoscope_client.result import CamMode, Result
+from senoscope_client.sizes import MAX_RESULT_BYTES
 from senoscope_client.unreachable import Unreachable
 
 _FIRST_PAUSE_S: Final = 0.25
@@ -79,7 +80,7 @@ class _AsyncLive(Generic[_T]):
             self._connection = await connect(
                 self._feed.url,
                 compression=None,
-                max_size=MAX_MESSAGE_BYTES,
+                max_size=MAX_RESULT_BYTES,
                 additional_headers=self._headers,
             )
         except (InvalidHandshake, OSError, TimeoutError) as error:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import zmq
 from pydantic import TypeAdapter, ValidationError
-from zmq.utils.monitor import recv_monitor_message
 
 from senoscope_client.curve import CurveClient, StrPath
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import Unauthorized
+from senoscope_client.link import FIRST_PATIENCE_S, Link, LinkFault, next_patience_s
 from senoscope_client.result import Result
+from senoscope_client.sizes import MAX_RESULT_BYTES
 
 # Short enough for Ctrl-C to be noticed on Windows, where a wait inside ZeroMQ cannot be interrupted.
 _SLICE_MS = 200
 _HIGH_WATER_MARK = 1000
+_log = logging.getLogger(__name__)
+_BROKEN: dict[LinkFault, str] = {
+    "protocol": "the connection brought what is no ZeroMQ message, or one that is too large",
+    "no_handshake": "ZeroMQ's handshake was not completed; does another program listen there?",
+}
 _T = TypeVar("_T")
 
 
@@ -40,30 +48,38 @@ class _Subscriber(Generic[_T]):
             raise ValueError("curve_keypair needs server_key, the public key of the service")
         self.timeout_s = timeout_s
         self.rejected = 0
+        self.faults: Counter[LinkFault] = Counter()
         self._kind: TypeAdapter[_T] = TypeAdapter(kind)
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        for topic in topics:
-            self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
-        # A service whose machine went away without a word is noticed, and connected to again.
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        self._topics = tuple(topics)
         self._endpoint = endpoint
-        self._monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-        )
+        self._patience_s = FIRST_PATIENCE_S
+        self._curve = None if server_key is None else CurveClient.load(server_key, curve_keypair)
+        self._context = zmq.Context()
+        self._open()
+
+    def _open(self) -> None:
+        """Connect a socket."""
         try:
-            if server_key is not None:
-                CurveClient.load(server_key, curve_keypair).secure(self._socket)
-            self._socket.connect(endpoint)
-        except (OSError, ValueError):
+            self._socket = self._context.socket(zmq.SUB)
+            self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
+            self._socket.setsockopt(zmq.LINGER, 0)
+            self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_RESULT_BYTES)
+            for topic in self._topics:
+                self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+            # A service whose machine went away without a word is noticed, and connected to again.
+            self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+            self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+            self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+            if self._curve is not None:
+                self._curve.secure(self._socket)
+            self._link = Link(self._socket, self._patience_s)
+            self._socket.connect(self._endpoint)
+        except ValueError:
             self._context.destroy(0)
             raise
         except zmq.ZMQError as error:
             self._context.destroy(0)
-            raise OSError(f"{self._what}s cannot be received from {endpoint}: {error}") from error
+            raise OSError(f"{self._what}s cannot be received from {self._endpoint}: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -98,21 +114,55 @@ class _Subscriber(Generic[_T]):
         while True:
             left_ms = _SLICE_MS if give_up is None else max(0, round((give_up - time.monotonic()) * 1000))
             if self._socket.poll(min(left_ms, _SLICE_MS)):
-                parts = self._socket.recv_multipart()
-                try:
-                    if len(parts) == 2:
-                        return self._kind.validate_json(parts[1])
-                except ValidationError:
-                    pass
-                self.rejected += 1
-            elif self._monitor.poll(0):
-                raise self._refusal(recv_monitor_message(self._monitor)["event"])
+                message = self._read()
+                if message is not None:
+                    return message
+            elif self._note_events():
+                self._link.close()
+                self._socket.close(0)
+                self._open()
             elif left_ms <= _SLICE_MS and give_up is not None:
                 raise TimeoutError(f"no {self._what} for {timeout_s} s")
 
-    def _refusal(self, event: int) -> Unauthorized:
+    def _read(self) -> _T | None:
+        """The message that waits; None if it is none of this kind, which is counted."""
+        parts = self._socket.recv_multipart()
+        self._link.heard()
+        self._patience_s = FIRST_PATIENCE_S
+        try:
+            if len(parts) == 2:
+                return self._kind.validate_json(parts[1])
+        except ValidationError:
+            pass
+        self.rejected += 1
+        return None
+
+    def _note_events(self) -> bool:
+        """Count what happened to the connection; whether a fresh socket has to connect.
+
+        Raises
+        ------
+        Unauthorized
+            If the service refuses this subscriber.
+        """
+        for event in self._link.events():
+            fault = event.fault
+            if fault is None:
+                self._patience_s = FIRST_PATIENCE_S
+                continue
+            if fault in ("unknown_key", "curve_mismatch"):
+                raise self._refusal(fault)
+            self.faults[fault] += 1
+            if event.final:
+                _log.warning("%ss from %s: %s; connecting again", self._what, self._endpoint, _BROKEN[fault])
+                if fault == "no_handshake":
+                    self._patience_s = next_patience_s(self._patience_s)
+                return True
+        return False
+
+    def _refusal(self, fault: LinkFault) -> Unauthorized:
         why = "it speaks CURVE and this subscriber does not, or the other way round: see server_key"
-        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        if fault == "unknown_key":
             why = "it does not know this public key: put the .key file into its folder of allowed keys"
         return Unauthorized(f"the service at {self._endpoint} refuses {self._what}s: {why}")
 
@@ -143,6 +193,9 @@ class ResultSubscriber(_Subscriber[Result]):
     ----------
     rejected : int
         Messages that were no result and were skipped.
+    faults : Counter
+        Connections that ended, by reason; see `senoscope_client.link.LinkFault`. Results that were published
+        meanwhile did not come; the service's run log has them.
 
     Raises
     ------

@@ -31,9 +31,11 @@ from senoscope_client.headers import (
     StartHeader,
     Timestamp,
 )
+from senoscope_client.sizes import MAX_HEADER_BYTES, MAX_PART_BYTES, MAX_PIXEL_BYTES, MAX_TOPIC_BYTES
 
 __all__ = [
     "MAX_HEADER_BYTES",
+    "MAX_PART_BYTES",
     "MAX_PIXEL_BYTES",
     "MAX_TOPIC_BYTES",
     "EndHeader",
@@ -53,10 +55,6 @@ __all__ = [
     "encode",
     "topic_of",
 ]
-
-MAX_TOPIC_BYTES: Final = 512
-MAX_HEADER_BYTES: Final = 64 * 1024
-MAX_PIXEL_BYTES: Final = 256 * 1024 * 1024
 
 WireFault = Literal[
     "part_count",

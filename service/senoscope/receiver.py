@@ -6,13 +6,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from senoscope.fov import Fov
 from senoscope.logs import about_source
@@ -20,8 +19,11 @@ from senoscope.series import Series, SeriesBook
 from senoscope.threads import WatchedThread
 from senoscope_client.curve import CurveClient
 from senoscope_client.images import FovSpec
+from senoscope_client.link import FIRST_PATIENCE_S, Link, LinkFault, next_patience_s
 from senoscope_client.result import Source
 from senoscope_client.wire import (
+    MAX_PART_BYTES,
+    MAX_PIXEL_BYTES,
     EndHeader,
     HeartbeatHeader,
     ImageHeader,
@@ -33,9 +35,21 @@ from senoscope_client.wire import (
 _log = structlog.get_logger(__name__)
 _TOPIC = b"fov/"
 _POLL_MS = 200
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # of one part, far above any frame
-_REFUSED_EVENTS = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-_REFUSED_WAIT_S = 2.0
+_REFUSALS: Final = frozenset({"unknown_key", "curve_mismatch"})
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
+_UNREACHED_TOLERATED: Final = 3
+# What `describe` counts; refusals are counted by themselves.
+LINK_FAULTS: Final[tuple[LinkFault, ...]] = ("lost", "no_handshake", "protocol")
+_REASONS: Final[dict[LinkFault, str]] = {
+    "lost": "the connection was lost",
+    "no_handshake": "connections are accepted, but ZeroMQ's handshake is not completed; does another program "
+    "listen there, or a tunnel with nothing behind it?",
+    "protocol": f"a part of over {MAX_PIXEL_BYTES // 1024**2} MiB came, or bytes that are no ZeroMQ message; "
+    "connecting again",
+    "unknown_key": "it does not allow this public key",
+    "curve_mismatch": "only one side speaks CURVE",
+}
 # Why frames that keep the format are rejected all the same.
 UNFIT = ("wrong_frame_size", "wrong_channels", "non_finite_pixels")
 # Frames that may wait inside ZeroMQ while this thread is held up; the bounded queue that drops the
@@ -71,6 +85,10 @@ class Receiver:
         self.endpoint = endpoint
         self._curve = curve
         self._refused = 0
+        self._faults: Counter[LinkFault] = Counter(dict.fromkeys(LINK_FAULTS, 0))
+        self._fault: LinkFault | None = None
+        self._unreached = 0  # handshakes that failed since the last that succeeded
+        self._patience_s = FIRST_PATIENCE_S
         self._spec = spec
         self._hand_on = hand_on
         self._lock = threading.Lock()
@@ -93,6 +111,7 @@ class Receiver:
 
     def describe(self) -> dict[str, Any]:
         """State and counters."""
+        problem = self.problem
         with self._lock:
             silent_s = None if self._last_message_s is None else time.monotonic() - self._last_message_s
             return {
@@ -100,6 +119,8 @@ class Receiver:
                 "connected": self._connected,
                 "connections": self._connections,
                 "refused": self._refused,
+                "faults": dict(self._faults),
+                "problem": problem,
                 "silent_s": None if silent_s is None else round(silent_s, 3),
                 "messages": dict(self._messages),
                 "rejected": dict(self._rejected),
@@ -113,17 +134,29 @@ class Receiver:
             return self._book.snapshots()
 
     def _run(self, stop: threading.Event) -> None:
+        pause_s = _FIRST_PAUSE_S
         while not stop.is_set():
-            self._listen(stop)
-            stop.wait(_REFUSED_WAIT_S)
+            heard, fault = self._listen(stop)
+            if fault in _REFUSALS:
+                pause_s = _LONGEST_PAUSE_S
+            stop.wait(pause_s)
+            pause_s = _FIRST_PAUSE_S if heard else min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _listen(self, stop: threading.Event) -> None:
-        """Receive until told to stop, or refused: ZeroMQ gives up then, and a new socket must try again."""
+    def _listen(self, stop: threading.Event) -> tuple[bool, LinkFault | None]:
+        """Receive until the thread is to stop, or the socket will not connect again: another one must.
+
+        Returns
+        -------
+        heard : bool
+            Whether a message of a publisher came.
+        fault : LinkFault or None
+            What ended it.
+        """
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.SUB)
         socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART_BYTES)
         socket.setsockopt(zmq.SUBSCRIBE, _TOPIC)
         # A publisher whose machine went away without a word is noticed, and connected to again.
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
@@ -132,53 +165,85 @@ class Receiver:
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
         if self._curve is not None:
             self._curve.secure(socket)
-        monitor = socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED_EVENTS
-        )
+        link = Link(socket, self._patience_s)
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
-        poller.register(monitor, zmq.POLLIN)
+        poller.register(link.monitor, zmq.POLLIN)
+        heard = False
         try:
             socket.connect(self.endpoint)
             while not stop.is_set():
                 ready = dict(poller.poll(_POLL_MS))
-                if monitor in ready:
-                    event = recv_monitor_message(monitor)["event"]
-                    if event & _REFUSED_EVENTS:
-                        self._note_refusal(event)
-                        return
-                    self._note_connection(event)
                 if socket in ready:
-                    self._take([frame.buffer for frame in socket.recv_multipart(copy=False)])
+                    self._take(_receive(socket))
+                    heard = True
+                    link.heard()
+                    self._patience_s = FIRST_PATIENCE_S
+                fault = self._note_events(link)
+                if fault is not None:
+                    while socket.poll(0):  # what came before
+                        self._take(_receive(socket))
+                    return heard, fault
+            return heard, None
         finally:
-            socket.disable_monitor()
-            monitor.close(0)
+            link.close()
             socket.close(0)
 
-    def _note_connection(self, event: int) -> None:
-        with self._lock:
-            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            self._connections += self._connected
-        _log.info("stream connected" if self._connected else "stream disconnected", endpoint=self.endpoint)
+    def _note_events(self, link: Link) -> LinkFault | None:
+        """Count what happened to the connection; the fault after which a fresh socket is needed."""
+        for event in link.events():
+            with self._lock:
+                self._connected = link.connected
+            if event.fault is None:
+                with self._lock:
+                    self._connections += 1
+                    self._unreached = 0
+                    if self._fault != "protocol":  # that is over when a good message comes
+                        self._fault = None
+                self._patience_s = FIRST_PATIENCE_S
+                _log.info("stream connected", endpoint=self.endpoint)
+            else:
+                self._note_fault(event.fault)
+                if event.final:
+                    if event.fault == "no_handshake":
+                        self._patience_s = next_patience_s(self._patience_s)
+                    return event.fault
+        return None
 
-    def _note_refusal(self, event: int) -> None:
+    def _note_fault(self, fault: LinkFault) -> None:
         with self._lock:
             self._connected = False
-            self._refused += 1
-            count = self._refused
-        if count & (count - 1) == 0:
-            unknown = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            _log.warning(
-                "the frame publisher refuses this service",
-                endpoint=self.endpoint,
-                reason="it does not allow this public key" if unknown else "only one side speaks CURVE",
-                count=count,
-            )
+            if fault == "no_handshake":
+                self._unreached += 1
+            if fault == "lost":
+                self._faults[fault] += 1
+            elif fault in _REFUSALS:
+                self._refused += 1
+                self._fault = fault
+            else:
+                self._faults[fault] += 1
+                # One may be a publisher that was just ending.
+                if fault != "no_handshake" or self._unreached >= _UNREACHED_TOLERATED:
+                    self._fault = fault
+            count = self._refused if fault in _REFUSALS else self._faults[fault]
+        if fault == "lost":
+            _log.info("stream disconnected", endpoint=self.endpoint)
+        elif count & (count - 1) == 0:
+            event = "the frame publisher refuses this service" if fault in _REFUSALS else "stream interrupted"
+            _log.warning(event, endpoint=self.endpoint, reason=_REASONS[fault], count=count)
+
+    @property
+    def problem(self) -> str | None:
+        """Why frames of this endpoint may be missing, or None while nothing is known to be wrong."""
+        with self._lock:
+            fault = self._fault
+        return None if fault is None else f"the frame stream at {self.endpoint}: {_REASONS[fault]}"
 
     def _take(self, parts: list[memoryview]) -> None:
         arrived_s = time.perf_counter()
         with self._lock:
             self._last_message_s = time.monotonic()
+            self._fault = None
             try:
                 message = decode(parts)
             except WireError as error:
@@ -241,6 +306,10 @@ class Receiver:
         if count & (count - 1) == 0:
             which = {} if header is None else about_source(_source(header))
             _log.warning("message rejected", reason=reason, detail=detail, count=count, **which)
+
+
+def _receive(socket: zmq.Socket[bytes]) -> list[memoryview]:
+    return [frame.buffer for frame in socket.recv_multipart(copy=False)]
 
 
 def _source(header: ImageHeader) -> Source:

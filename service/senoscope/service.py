@@ -204,7 +204,7 @@ class Service:
 
     def impairments(self) -> list[str]:
         """What does not work although frames are classified: results that are not logged, for one."""
-        found = [part.problem for part in (self.log, self._archive) if part is not None]
+        found = [part.problem for part in (self._receiver, self.log, self._archive) if part is not None]
         found += [thread.problem for thread in self._threads()]
         return list(dict.fromkeys(text for text in found if text))
 

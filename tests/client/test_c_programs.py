@@ -194,7 +194,7 @@ MISUSED = [
     ("publish", ["--dtype", "int16"], "must be uint8, uint16 or float32"),
     ("publish", ["--dtype", "uint8"], "the test pattern is uint16"),
     ("publish", ["--loop"], "--loop: is for files"),
-    ("publish", ["--height", "65536", "--width", "65536"], "at most 256 MiB"),
+    ("publish", ["--height", "65536", "--width", "65536"], "at most 64 MiB"),
     ("publish", ["--endpoint", "tcp://*:5555"], "--curve-keypair, or say --insecure"),
     ("publish", ["--endpoint", "tcp://127.evil:5555"], "--curve-keypair, or say --insecure"),
     ("subscribe", ["--count", "many"], "--count: needs a whole number"),

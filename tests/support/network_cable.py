@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 
 _POLL_S = 0.2
@@ -25,6 +26,7 @@ class Cable:
         self._whole, self._closing = threading.Event(), threading.Event()
         self._whole.set()
         self._hung_up = False
+        self._greeting: bytes | None = None
         self._lock = threading.Lock()
         self._ends: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", port))
@@ -45,6 +47,33 @@ class Cable:
         self._hung_up = False
         self._whole.set()
 
+    def inject(self, data: bytes) -> None:
+        """Send bytes to the service, in the middle of what the publisher sends."""
+        for end in self._near():
+            end.sendall(data)
+
+    def reset(self) -> None:
+        """Break the open connections off (RST), as a machine does that was switched off and on."""
+        for end in self._near():
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.close()
+        self._close_all()
+
+    def greet_next(self, data: bytes) -> None:
+        """Let the next connection bring only these bytes, and then nothing; and break off those that are."""
+        self._greeting = data
+        self._close_all()
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the connection after `greet_next` has come."""
+        return self._greeting is None
+
+    def _near(self) -> list[socket.socket]:
+        port = self._listener.getsockname()[1]
+        with self._lock:
+            return [end for end in self._ends if end.getsockname()[1] == port]
+
     def close(self) -> None:
         self._closing.set()
         self.mend()
@@ -57,6 +86,13 @@ class Cable:
             try:
                 near, _ = self._listener.accept()
             except TimeoutError:
+                continue
+            if self._greeting is not None:
+                with contextlib.suppress(OSError):
+                    near.sendall(self._greeting)
+                self._greeting = None
+                with self._lock:
+                    self._ends.add(near)
                 continue
             try:
                 far = socket.create_connection(("127.0.0.1", self._target), timeout=60)

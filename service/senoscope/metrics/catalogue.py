@@ -111,6 +111,13 @@ STREAM_REFUSALS = _declare(
     "senoscope_stream_refusals_total",
     "How often the frame publisher refused this service.",
 )
+STREAM_FAULTS = _declare(
+    "counter",
+    "senoscope_stream_faults_total",
+    "Connections to the frame publisher that ended: lost, without a handshake, or because they broke the "
+    "protocol.",
+    "reason",
+)
 SILENCE = _declare(
     "gauge",
     "senoscope_stream_silence_seconds",

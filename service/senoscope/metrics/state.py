@@ -99,6 +99,7 @@ class ServiceState:
         yield gathered(catalogue.CONNECTED, single(receiver.get("connected")))
         yield gathered(catalogue.CONNECTIONS, single(receiver.get("connections")))
         yield gathered(catalogue.STREAM_REFUSALS, single(receiver.get("refused")))
+        yield gathered(catalogue.STREAM_FAULTS, by_key(receiver.get("faults", {})))
         yield gathered(catalogue.SILENCE, single(receiver.get("silent_s")))
         yield gathered(catalogue.MESSAGES, by_key(receiver.get("messages", {})))
         rejected = dict.fromkeys(_REJECTIONS, 0) | receiver["rejected"] if receiver else {}
