@@ -45,7 +45,9 @@ def test_the_first_paint_says_connecting(server: Server, seat) -> None:
     at.until(lambda: at.page.locator("#stream").is_visible())
 
 
-@pytest.mark.parametrize(("level", "flag"), [(4000, "SRS saturated in 100 % of pixels"), (0, "next to nothing")])
+@pytest.mark.parametrize(
+    ("level", "flag"), [(4000, "SRS saturated in 100 % of pixels"), (0, "next to nothing")]
+)
 def test_an_unreliable_number_is_greyed_below_its_flag(server: Server, seat, level: int, flag: str) -> None:
     at = seat(server.url)
     with Scan(server) as scan:
@@ -163,7 +165,9 @@ def test_places_are_found_in_any_raster(server: Server, seat, pattern: str) -> N
         return (y, x) if pattern == "columns" else (x, y)
 
     gone = {0, 8, 9, 16}
-    entries = [{"frame": n, "place": dict(zip("xy", place(n), strict=True))} for n in range(20) if n not in gone]
+    entries = [
+        {"frame": n, "place": dict(zip("xy", place(n), strict=True))} for n in range(20) if n not in gone
+    ]
     summary = {"first_frame": 0, "last_frame": 19, "planned_frames": 24, "state": "open"}
     found = seat(server.url).page.evaluate(
         """async ([entries, summary]) => {
@@ -182,9 +186,7 @@ def test_places_are_found_in_any_raster(server: Server, seat, pattern: str) -> N
 
 def test_places_that_form_no_raster_are_not_guessed(server: Server, seat) -> None:
     places = [(0, 0), (50, 10), (20, 90), (77, 31), (3, 44), (61, 70)]
-    entries = [
-        {"frame": n, "place": dict(zip("xy", places[n], strict=True))} for n in range(6) if n != 2
-    ]
+    entries = [{"frame": n, "place": dict(zip("xy", places[n], strict=True))} for n in range(6) if n != 2]
     found = seat(server.url).page.evaluate(
         """async (entries) => {
             const { withoutResult } = await import("./dashboard/scanplan.js");
@@ -193,7 +195,8 @@ def test_places_that_form_no_raster_are_not_guessed(server: Server, seat) -> Non
         entries,
     )
     assert found == [
-        {"frame": n, "kind": kind, "place": None} for n, kind in ((2, "missing"), (6, "planned"), (7, "planned"))
+        {"frame": n, "kind": kind, "place": None}
+        for n, kind in ((2, "missing"), (6, "planned"), (7, "planned"))
     ]
 
 
@@ -265,4 +268,6 @@ def test_a_full_hd_screen_is_used(server: Server, seat) -> None:
     shown = min(stage["width"] / 300, stage["height"] / 250)
     assert shown * 300 > 800, "the picture is most of the screen"
     assert at.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert at.page.evaluate("document.querySelector('main').scrollHeight <= document.querySelector('main').clientHeight")
+    assert at.page.evaluate(
+        "document.querySelector('main').scrollHeight <= document.querySelector('main').clientHeight"
+    )
