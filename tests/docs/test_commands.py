@@ -291,7 +291,7 @@ def _parameter(page: Path) -> Any:
 
 @pytest.mark.full
 @pytest.mark.networks
-@pytest.mark.parametrize("page", map(_parameter, WITH_COMMANDS))
+@pytest.mark.parametrize("page", [_parameter(page) for page in WITH_COMMANDS])
 def test_what_a_page_shows_works(
     page: Path, small_models: Path, starter_ensemble: Path, tmp_path: Path
 ) -> None:
