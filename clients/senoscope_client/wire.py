@@ -4,7 +4,7 @@ The parts of a message::
 
     0  topic    fov/<instrument>/<type>
     1  header   one of `senoscope_client.headers` as UTF-8 JSON
-    2  pixels   image only: C-contiguous, little-endian, exactly prod(shape) * itemsize bytes
+    2  pixels   image only: C-contiguous, little-endian, exactly prod(shape) * itemsize bytes, 64 MiB at most
 
 Nothing here touches a socket, so whoever has the bytes can use it.
 """
