@@ -16,6 +16,7 @@ __all__ = ["Ensemble", "Prediction", "__version__", "load_ensemble"]
 # Computed at the first use. The client's install has this package too, but nothing that the engine needs; and
 # reading the version takes longer than most of what a command line does before it answers.
 def __getattr__(name: str) -> Any:
+    value: Any
     if name == "__version__":
         value = _version()
     elif name in {"Ensemble", "Prediction"}:
@@ -26,9 +27,9 @@ def __getattr__(name: str) -> Any:
         locations.find_by_name = library.locate
         value = getattr(engine, name)
     elif name == "load_ensemble":
-        from senoscope.library import load_ensemble
+        from senoscope import library
 
-        value = load_ensemble
+        value = library.load_ensemble
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

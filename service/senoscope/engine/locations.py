@@ -24,8 +24,7 @@ def _find_in_default(model: str) -> Path:
 
 
 find_by_name: Callable[[str], Path] = _find_in_default
-"""Finds the folder of an ensemble that is named without a models folder; ``senoscope`` sets one that builds the
-starter where it is absent."""
+"""Finds an ensemble that is named without a models folder; ``senoscope`` sets one that builds the starter."""
 
 
 def find_ensemble(model: str, models_dir: Path) -> Path:
