@@ -47,6 +47,13 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
         "models/README.md",
         "senoscope-train starter --recipe recipe/",
     ): "takes minutes; the fixture starter_made_anew does it",
+    **{
+        ("docs/how-to/back-up-and-upgrade.md", command): "changes the machine's services"
+        for command in (
+            "sudo install -m 644 docs/examples/senoscope.service /etc/systemd/system/",
+            "sudo systemctl enable --now senoscope",
+        )
+    },
     (
         "docs/how-to/train-on-your-data.md",
         "senoscope-train import-zenodo --download --out paper",
@@ -112,6 +119,12 @@ READY = {
 }
 SERVE = "senoscope serve"
 PUBLISH = "senoscope-client publish --synthetic --rate 5"
+# A run log as a service on this machine leaves it behind, at the place that the page names.
+BACKED_UP = (
+    "senoscope serve --port 8759 --stream '' & "
+    "until curl http://127.0.0.1:8759/readyz >/dev/null 2>&1; do sleep 0.1; done; "
+    "curl -F file=@stack.npy http://127.0.0.1:8759/v1/classify >/dev/null; kill $!; wait"
+)
 LOGGED = "until curl http://127.0.0.1:8750/v1/series | grep -q ended; do sleep 0.1; done"
 # So that what takes a laboratory a night takes the tests a minute.
 SMALL_TRAINING: dict[str, Any] = {
@@ -234,6 +247,19 @@ DESKS = {
     "docs/how-to/bioimageio.md": Desk(files=stack),
     "docs/how-to/calibrate.md": Desk(files=stack, before=(SERVE, PUBLISH)),
     "docs/how-to/inference-protocol.md": Desk(files=stack, before=(SERVE,)),
+    "docs/how-to/python-client.md": Desk(
+        files=stack,
+        before=(
+            SERVE,
+            "senoscope-client publish --synthetic --series 'plate 1' --rate 10 --frames 6",
+            LOGGED,
+            PUBLISH,
+        ),
+    ),
+    "docs/how-to/engine-as-a-library.md": Desk(files=stack),
+    "docs/how-to/back-up-and-upgrade.md": Desk(
+        files=stack, clone=("docs/examples", "docker"), before=(BACKED_UP,)
+    ),
     "docs/how-to/operation.md": Desk(before=(SERVE,), ensembles=("starter", "plates")),
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from senoscope.engine import locations
 from senoscope.engine.answers import blank_answers
 from senoscope.engine.devices import open_executor
 from senoscope.engine.errors import EnsembleError
@@ -69,6 +70,14 @@ class Prediction:
         return ensemble_map(self.gradcams, self.probabilities, *self.shape)
 
 
+def _folder(named: Path | str) -> Path:
+    """The folder itself, or that of the ensemble of this name."""
+    folder = Path(named)
+    if isinstance(named, Path) or folder.is_dir() or folder.name != named:
+        return folder
+    return locations.find_by_name(named)
+
+
 class Ensemble:
     """The seven networks of an ensemble, loaded, verified and warm.
 
@@ -116,8 +125,9 @@ class Ensemble:
 
         Parameters
         ----------
-        directory : path
-            The folder that holds ``ensemble.json``.
+        directory : path or str
+            The folder that holds ``ensemble.json``, or the name of an ensemble in the models folder;
+            ``senoscope.Ensemble.load("starter")`` builds the starter where it is absent.
         device : {"auto", "cuda", "cpu"}
             ``auto`` takes a GPU where there is one that works; ``device_reason`` tells what was chosen
             and why.
@@ -136,7 +146,7 @@ class Ensemble:
         DeviceError
             If the device asked for cannot be used.
         """
-        directory = Path(directory)
+        directory = _folder(directory)
         manifest, digest = read_manifest(directory)
         networks = []
         to_verify: list[tuple[str, str]] = [(v.file, v.sha256) for v in manifest.test_vectors]
