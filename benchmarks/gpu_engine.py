@@ -114,8 +114,12 @@ def _find_cuda() -> None:
 def _files(model: Path, manifest: dict[str, Any]) -> list[Any]:
     from senoscope.engine.executor import NetworkFile
 
+    spec = manifest["input"]
+    shape = (len(spec["channels"]), spec["height"], spec["width"])
     return [
-        NetworkFile(n["name"], model / n["variants"][0]["file"], tuple(n["gradcam_grid"]), n["feature_size"])
+        NetworkFile(
+            n["name"], model / n["variants"][0]["file"], tuple(n["gradcam_grid"]), n["feature_size"], shape
+        )
         for n in manifest["networks"]
     ]
 

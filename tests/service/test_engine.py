@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from senoscope.engine import DeviceError, Ensemble, EnsembleError, IntensityRange, fit_range
 from senoscope.engine.bound import BoundExecutor
 from senoscope.engine.cpu import CpuExecutor
 from senoscope.engine.devices import gpu_problem
-from senoscope.engine.executor import NetworkFile
+from senoscope.engine.executor import NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map, network_map
 from senoscope.engine.intensity import usual_saturation
 from senoscope.engine.locations import find_ensemble
+from senoscope.engine.manifest import Manifest, sha256_of
+from senoscope.engine.onnx_file import refuse_external_data
 from senoscope.engine.uncertainty import uncertainty
 from support import miniature as mini
 
@@ -137,7 +144,7 @@ def test_channel_count_and_size_come_from_the_manifest(tmp_path: Path) -> None:
 def test_bound_buffers_answer_as_plain_sessions_do(miniature: Path) -> None:
     """The CUDA profile's bindings, run on the CPU provider: all but CUDA itself."""
     networks = [
-        NetworkFile(name, miniature / f"{name}.onnx", grid, mini.FEATURES)
+        NetworkFile(name, miniature / f"{name}.onnx", grid, mini.FEATURES, (3, 250, 300))
         for name, grid in zip(mini.NAMES, mini.GRIDS, strict=True)
     ]
     low, high = np.full(3, mini.LOW, np.float32), np.full(3, mini.HIGH, np.float32)
@@ -174,7 +181,7 @@ class _Session:
 def test_one_thread_runs_the_cuda_profile_whoever_asks(miniature: Path) -> None:
     """ONNX Runtime keeps a captured graph for the thread that captured it."""
     networks = [
-        NetworkFile(name, miniature / f"{name}.onnx", grid, mini.FEATURES)
+        NetworkFile(name, miniature / f"{name}.onnx", grid, mini.FEATURES, (3, 250, 300))
         for name, grid in zip(mini.NAMES, mini.GRIDS, strict=True)
     ]
     low, high = np.full(3, mini.LOW, np.float32), np.full(3, mini.HIGH, np.float32)
@@ -232,11 +239,278 @@ def test_a_file_that_is_no_network_is_refused(copy: Path) -> None:
     path = copy / "resnet50.onnx"
     path.write_bytes(b"not a network")
     edit(copy, lambda m: m["networks"][3]["variants"][0].update(sha256=sha256_of(path)))
-    with pytest.raises(EnsembleError, match=r"resnet50\.onnx: ONNX Runtime cannot load it"):
+    with pytest.raises(EnsembleError, match=r"resnet50\.onnx: is not an ONNX file"):
         Ensemble.load(copy, device="cpu")
 
 
 @pytest.mark.skipif(gpu_problem() is None, reason="this machine has a GPU")
+def rewrite_graph(directory: Path, change: Callable[[onnx.ModelProto], None], name: str = "resnet50") -> None:
+    """Change a network's graph, and let the manifest know its hash."""
+    path = directory / f"{name}.onnx"
+    model = onnx.load(path)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    accept_files(directory)
+
+
+def accept_files(directory: Path) -> None:
+    """Let the manifest have the hashes of the files as they are."""
+
+    def rehash(manifest: dict) -> None:
+        for network in manifest["networks"]:
+            for variant in network["variants"]:
+                variant["sha256"] = sha256_of(directory / variant["file"])
+        for vector in manifest["test_vectors"]:
+            vector["sha256"] = sha256_of(directory / vector["file"])
+
+    edit(directory, rehash)
+
+
+def set_in(*path: str | int, value: object) -> Callable[[dict], None]:
+    def change(manifest: dict) -> None:
+        place: Any = manifest
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            set_in("input", "height", value=251),
+            r"inception_v3\.onnx: image has shape \[N, 3, 250, 300\]; ens",
+        ),
+        (set_in("input", "height", value=10**7), r"ensemble\.json: .*input\.height"),
+        (set_in("input", "height", value=60_000), r"inception_v3\.onnx: image has shape"),
+        (set_in("input", "height", value=10**30), r"ensemble\.json: .*more than 63 bits"),
+        (set_in("input", "channels", 1, "name", value="SRS"), r"channel names repeat: SRS, SRS"),
+        (
+            set_in("networks", 3, "gradcam_grid", value=[4, 4]),
+            r"resnet50\.onnx: gradcam has shape \[N, 8",
+        ),
+        (set_in("networks", 3, "gradcam_grid", value=[251, 4]), r"resnet50, 251 x 4, exceeds"),
+        (set_in("networks", 3, "gradcam_grid", value=[0, 4]), r"ensemble\.json: .*gradcam_grid"),
+        (set_in("networks", 3, "feature_size", value=6), r"resnet50\.onnx: features has shape \[N, 5\]"),
+        (set_in("networks", 3, "name", value="a/b"), r"ensemble\.json: .*networks\.3\.name"),
+        (set_in("version", value="\ud800"), r"ensemble\.json: .*version holds a character that is no text"),
+        (set_in("intended_use", value="a\x00b"), r"intended_use holds a character that is no text"),
+        (set_in("training", "config", value={"\ud800": 1}), r"a key holds a character that is no text"),
+        (set_in("training", "config", value={"a": float("nan")}), r"NaN is no number in JSON"),
+        (set_in("version", value="1\r\nSet-Cookie: x=1"), r"ensemble\.json: .*version"),
+        (set_in("version", value="v" * 1_000_000), r"ensemble\.json: .*version"),
+        (set_in("version", value=""), r"ensemble\.json: .*version"),
+        (set_in("version", value="1/2"), r"ensemble\.json: .*version"),
+        (set_in("normalization", "channels", 0, "high", value=1e39), r"no number in single precision"),
+        (
+            set_in("normalization", "channels", 0, value={"low": 1e9, "high": 1e9 + 1}),
+            r"not two numbers in",
+        ),
+        (set_in("normalization", "k_iqr", value=-1.0), r"ensemble\.json: .*k_iqr"),
+        (set_in("test_vectors", 0, "tolerance", value=1e9), r"ensemble\.json: .*tolerance"),
+        (set_in("ensemble", "classes", value=["x", "x"]), r"both classes are called"),
+        (set_in("training", "config", value=json.loads("[" * 40 + "]" * 40)), r"nested too deeply"),
+    ],
+)
+def test_a_manifest_that_claims_something_else_than_its_graphs_is_refused(
+    copy: Path, change: Callable[[dict], None], message: str
+) -> None:
+    edit(copy, change)
+    with pytest.raises(EnsembleError, match=message):
+        Ensemble.load(copy, device="cpu")
+
+
+def rename_output(model: onnx.ModelProto, name: str, inner: str) -> None:
+    for node in model.graph.node:
+        for names in (node.output, node.input):
+            names[:] = [inner if one == name else one for one in names]
+
+
+def other_rank(model: onnx.ModelProto) -> None:
+    rename_output(model, "probability", "p0")
+    model.graph.node.append(helper.make_node("Unsqueeze", ["p0", "channel_axis"], ["probability"]))
+    (entry,) = (one for one in model.graph.output if one.name == "probability")
+    entry.CopyFrom(helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N", 1]))
+
+
+def hidden_rank(model: onnx.ModelProto) -> None:
+    """Another shape than declared, which only shows when it runs."""
+    other_rank(model)
+    (entry,) = (one for one in model.graph.output if one.name == "probability")
+    entry.type.tensor_type.ClearField("shape")
+
+
+def fixed_batch(model: onnx.ModelProto) -> None:
+    for entry in (*model.graph.input, *model.graph.output):
+        if entry.type.tensor_type.shape.dim[0].dim_param == "N":
+            entry.type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def double_logit(model: onnx.ModelProto) -> None:
+    rename_output(model, "logit", "l0")
+    model.graph.node.append(helper.make_node("Cast", ["l0"], ["logit"], to=TensorProto.DOUBLE))
+    (entry,) = (one for one in model.graph.output if one.name == "logit")
+    entry.CopyFrom(helper.make_tensor_value_info("logit", TensorProto.DOUBLE, ["N"]))
+
+
+def nan_map(model: onnx.ModelProto) -> None:
+    rename_output(model, "gradcam", "g0")
+    model.graph.node.append(helper.make_node("Div", ["g0", "zero"], ["gradcam"]))
+
+
+def negative_map(model: onnx.ModelProto) -> None:
+    rename_output(model, "gradcam", "g0")
+    model.graph.node.append(helper.make_node("Sub", ["g0", "top"], ["gradcam"]))
+
+
+def no_probability(model: onnx.ModelProto) -> None:
+    rename_output(model, "probability", "p0")
+    model.graph.node.append(helper.make_node("Mul", ["p0", "top"], ["probability"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_rank, r"probability has shape \[N, 1\]; ensemble\.json says \[N\]"),
+        (hidden_rank, r"probability has shape \[(N|1), 1\]; ensemble\.json says"),
+        (fixed_batch, r"image has shape \[1, 3, 250, 300\]; ensemble\.json says \[N, 3, 250, 300\]"),
+        (double_logit, r"logit is tensor\(double\)"),
+        (nan_map, "gradcam is negative or not finite"),
+        (negative_map, "gradcam is negative or not finite"),
+        (no_probability, "probability is not between 0 and 1"),
+    ],
+)
+def test_a_graph_that_does_not_keep_the_contract_is_refused(
+    copy: Path, change: Callable[[onnx.ModelProto], None], message: str
+) -> None:
+    rewrite_graph(copy, change)
+    with pytest.raises(EnsembleError, match=rf"resnet50\.onnx: {message}"):
+        Ensemble.load(copy, device="cpu")
+
+
+def test_weights_in_other_files_are_refused(copy: Path) -> None:
+    """No hash of the manifest covers them."""
+    path = copy / "resnet50.onnx"
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert (copy / "weights.bin").is_file()
+    accept_files(copy)
+    with pytest.raises(EnsembleError, match=r"resnet50\.onnx: keeps weights in another file"):
+        Ensemble.load(copy, device="cpu")
+
+
+def test_weights_in_other_files_are_found_wherever_they_are_named(tmp_path: Path) -> None:
+    outside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    inside = helper.make_tensor("w", TensorProto.FLOAT, [1], [0.0])
+    for tensor, found in ((outside, True), (inside, False)):
+        constant = helper.make_node("Constant", [], ["c"], value=tensor)
+        branch = helper.make_graph([constant], "branch", [], [])
+        models = [
+            helper.make_model(helper.make_graph([constant], "g", [], [])),
+            helper.make_model(helper.make_graph([], "g", [], [], [tensor])),
+            helper.make_model(
+                helper.make_graph([helper.make_node("If", ["i"], [], then_branch=branch)], "g", [], [])
+            ),
+            helper.make_model(
+                helper.make_graph([], "g", [], []),
+                functions=[helper.make_function("d", "f", [], ["c"], [constant], [])],
+            ),
+        ]
+        for model in models:
+            path = tmp_path / "model.onnx"
+            path.write_bytes(model.SerializeToString())
+            if found:
+                with pytest.raises(EnsembleError, match="external data"):
+                    refuse_external_data(path)
+            else:
+                refuse_external_data(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no protobuf at all", bytes(100), b"\x3a\xff\xff\xff\xff\x0f"])
+def test_a_file_that_is_no_protobuf_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(EnsembleError, match="is not an ONNX file"):
+        refuse_external_data(path)
+
+
+def test_vectors_check_the_maps_too_where_they_have_them(copy: Path) -> None:
+    with Ensemble.load(copy, device="cpu") as ensemble:
+        vector = ensemble.manifest.test_vectors[0]
+        (prediction,) = ensemble.predict(np.load(copy / vector.file))
+    maps = {name: grid.tolist() for name, grid in zip(mini.NAMES, prediction.gradcams, strict=True)}
+    edit(copy, set_in("test_vectors", 0, "expected", "gradcams", value=maps))
+    with Ensemble.load(copy, device="cpu") as ensemble:
+        assert Manifest.model_validate_json(ensemble.manifest.to_json()) == ensemble.manifest
+    maps["xception"][2][3] *= 1.5
+    maps["xception"][2][3] += 0.1 * max(map(max, maps["xception"]))
+    edit(copy, set_in("test_vectors", 0, "expected", "gradcams", value=maps))
+    with pytest.raises(EnsembleError, match=r"test_vector\.npy: the Grad-CAM map of xception differs"):
+        Ensemble.load(copy, device="cpu")
+    edit(copy, set_in("test_vectors", 0, "expected", "gradcams", value={"xception": [[1.0]]}))
+    with pytest.raises(EnsembleError, match=r"the map of xception .* is not on its grid"):
+        Ensemble.load(copy, device="cpu")
+    edit(copy, set_in("test_vectors", 0, "expected", "gradcams", value={"vgg": [[1.0]]}))
+    with pytest.raises(EnsembleError, match=r"a map of 'vgg', which is no network"):
+        Ensemble.load(copy, device="cpu")
+
+
+def test_a_manifest_without_maps_is_written_as_before(miniature: Path) -> None:
+    """Its digest stands for the whole ensemble."""
+    text = (miniature / "ensemble.json").read_text()
+    assert "gradcam_tolerance" not in text
+    assert "gradcams" not in text
+    assert Manifest.model_validate_json(text).to_json() == text
+
+
+def npy_claiming_terabytes() -> bytes:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
+    header += b" " * (117 - len(header)) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def saved(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy_claiming_terabytes(),
+        saved(np.zeros((3, 250, 301), np.uint16)),
+        saved(np.array(["x" * 10] * 3)),
+        saved(np.zeros((3, 250, 300), np.complex64)),
+        saved(np.full((3, 250, 300), np.nan, np.float32)),
+        b"",
+        b"PK\x03\x04",
+    ],
+    ids=["terabytes", "other size", "text", "complex", "NaN", "empty", "archive"],
+)
+def test_a_vector_that_is_no_field_of_view_is_refused(copy: Path, content: bytes) -> None:
+    (copy / "test_vector.npy").write_bytes(content)
+    accept_files(copy)
+    with pytest.raises(EnsembleError, match=r"test_vector\.npy: cannot be used as a test vector"):
+        Ensemble.load(copy, device="cpu")
+
+
+def test_an_answer_that_is_no_number_is_an_error(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ensemble.load(miniature, device="cpu") as ensemble:
+        run = ensemble._executor.run
+
+        def spoilt(*arguments: Any) -> list[NetworkOutput]:
+            outputs = run(*arguments)
+            outputs[2].probability[:] = np.nan
+            return outputs
+
+        monkeypatch.setattr(ensemble._executor, "run", spoilt)
+        with pytest.raises(RuntimeError, match="network densenet121: probability is not between 0 and 1"):
+            ensemble.predict(mini.bright())
+
+
 def test_cuda_is_never_replaced_silently(miniature: Path) -> None:
     with pytest.raises(DeviceError, match="--device cuda: "):
         Ensemble.load(miniature, device="cuda")

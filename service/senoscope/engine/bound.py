@@ -124,9 +124,7 @@ class BoundExecutor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bound")
         try:
             for network in networks:
-                self._sessions.append(
-                    self._here(create_session, network.path, threads=1, providers=[provider])
-                )
+                self._sessions.append(self._here(create_session, network, threads=1, providers=[provider]))
         except BaseException:
             self.close()
             raise

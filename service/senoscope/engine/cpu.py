@@ -43,7 +43,7 @@ class CpuExecutor:
         try:
             self._sessions: list[ort.InferenceSession] = list(
                 self._pool.map(
-                    lambda network: create_session(network.path, threads=self._threads_each, providers=[CPU]),
+                    lambda network: create_session(network, threads=self._threads_each, providers=[CPU]),
                     networks,
                 )
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from senoscope.engine import locations
 from senoscope.engine.answers import blank_answers
+from senoscope.engine.contract import check_outputs, mean_nothing, problem_of_values
 from senoscope.engine.devices import open_executor
-from senoscope.engine.errors import EnsembleError
+from senoscope.engine.errors import DeviceError, EnsembleError
 from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
-from senoscope.engine.manifest import MANIFEST_NAME, Manifest, read_manifest, verify_file
+from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
+from senoscope.engine.onnx_file import refuse_external_data
 from senoscope.engine.options import Device
 
 
@@ -91,7 +93,13 @@ class Ensemble:
     """
 
     def __init__(
-        self, manifest: Manifest, digest: str, directory: Path, executor: Executor, device_reason: str
+        self,
+        manifest: Manifest,
+        digest: str,
+        directory: Path,
+        networks: Sequence[NetworkFile],
+        executor: Executor,
+        device_reason: str,
     ) -> None:
         self.manifest = manifest
         self.digest = digest
@@ -102,6 +110,7 @@ class Ensemble:
         self.warnings: tuple[str, ...] = manifest.warnings
         # Measured when warm, per batch size that was warmed up; 1 is always among them.
         self.compute_ms: dict[int, float] = {}
+        self._networks = tuple(networks)
         self._executor = executor
         self.names = tuple(network.name for network in manifest.networks)
         channels = manifest.normalization.channels
@@ -156,14 +165,32 @@ class Ensemble:
                 raise EnsembleError(directory / MANIFEST_NAME, f"network {network.name} has no fp32 variant")
             to_verify.append((variant.file, variant.sha256))
             path = directory / variant.file
-            networks.append(NetworkFile(network.name, path, network.gradcam_grid, network.feature_size))
+            networks.append(
+                NetworkFile(
+                    network.name,
+                    path,
+                    network.gradcam_grid,
+                    network.feature_size,
+                    (len(manifest.input.channels), manifest.input.height, manifest.input.width),
+                )
+            )
         with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
             list(pool.map(lambda entry: verify_file(directory / entry[0], entry[1]), to_verify))
+        for one in networks:
+            refuse_external_data(one.path)
         executor, reason = open_executor(networks, device, threads)
-        ensemble = cls(manifest, digest, directory, executor, reason)
+        ensemble = cls(manifest, digest, directory, networks, executor, reason)
         try:
             ensemble._warm_up(largest_batch, batch_within_ms)
             ensemble._run_test_vectors()
+        except (EnsembleError, DeviceError):
+            ensemble.close()
+            raise
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+            ensemble.close()
+            raise EnsembleError(
+                directory, f"its networks cannot be run on {executor.device}: {error}"
+            ) from error
         except BaseException:
             ensemble.close()
             raise
@@ -190,6 +217,8 @@ class Ensemble:
         ValueError
             If the shape is not the manifest's, if a value is no real number, NaN, infinite, masked or too
             large for float32, or if the range is not one.
+        RuntimeError
+            If a network's answer means nothing, such as a probability that is not a number.
         """
         spec = self.manifest.input
         expected = (len(spec.channels), spec.height, spec.width)
@@ -203,6 +232,10 @@ class Ensemble:
         bounds = intensity_range or self.model_range
         bounds.require_valid(len(spec.channels))
         outputs = self._executor.run(image, bounds.low, bounds.high)
+        for name, output in zip(self.names, outputs, strict=True):
+            if mean_nothing(output):
+                problem = problem_of_values(output) or "its answer is too large"
+                raise RuntimeError(f"network {name}: {problem}")
         return [self._prediction(outputs, n) for n in range(len(image))]
 
     def _prediction(self, outputs: list[NetworkOutput], n: int) -> Prediction:
@@ -226,6 +259,7 @@ class Ensemble:
         middle = ((low + high) / 2)[None, :, None, None]
         image = np.broadcast_to(middle, (1, len(low), spec.height, spec.width)).astype(np.float32)
         self._executor.warm_up(image, low, high)
+        check_outputs(self._executor.run(image, low, high), self._networks, 1)
         self.compute_ms[1] = self._timed(image)
         size = 2
         while size <= largest_batch and 2 * self.compute_ms[size // 2] + self.compute_ms[1] <= within_ms:
@@ -252,23 +286,61 @@ class Ensemble:
         seen: list[Prediction] = []
         for vector in self.manifest.test_vectors:
             path = self.directory / vector.file
-            try:
-                (prediction,) = self.predict(np.load(path, allow_pickle=False))
-            except (ValueError, OSError) as error:
-                raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
+            (prediction,) = self.predict(self._read_test_vector(path))
             seen.append(prediction)
-            answers = dict(zip(self.names, prediction.probabilities, strict=True))
-            answers["ensemble"] = np.float32(prediction.probability)
-            expected = {**vector.expected.networks, "ensemble": vector.expected.probability}
-            for name, value in expected.items():
-                if not abs(float(answers[name]) - value) <= vector.tolerance:
+            expected = vector.expected
+            values = zip(self.names, map(float, prediction.probabilities), strict=True)
+            compared = [(name, value, expected.networks[name]) for name, value in values]
+            compared.append(("the ensemble", prediction.probability, expected.probability))
+            for name, value, wanted in compared:
+                if not abs(value - wanted) <= vector.tolerance:
                     raise EnsembleError(
                         path,
-                        f"{name} answers {answers[name]:.6f} on {self.device}, expected was {value:.6f} "
+                        f"{name} answers {value:.6f} on {self.device}, expected was {wanted:.6f} "
                         f"+- {vector.tolerance:g}: this machine does not compute what was trained",
                     )
-
+            for name, gradcam in zip(self.names, prediction.gradcams, strict=True):
+                grid = (expected.gradcams or {}).get(name)
+                if grid is not None:
+                    self._compare_maps(path, name, gradcam, np.array(grid, np.float32), vector)
         self.warnings = (*self.manifest.warnings, *self._blank_networks(seen))
+
+    def _compare_maps(
+        self,
+        path: Path,
+        name: str,
+        gradcam: npt.NDArray[np.float32],
+        wanted: npt.NDArray[np.float32],
+        vector: TestVector,
+    ) -> None:
+        peak = float(wanted.max())
+        apart = float(np.abs(gradcam - wanted).max())
+        if not apart <= vector.gradcam_tolerance * peak + np.finfo(np.float32).tiny:
+            raise EnsembleError(
+                path,
+                f"the Grad-CAM map of {name} differs by {apart:.3g} on {self.device} from the expected one, "
+                f"whose maximum is {peak:.3g}; at most {vector.gradcam_tolerance:g} of that is allowed: this "
+                "machine does not compute what was trained",
+            )
+
+    def _read_test_vector(self, path: Path) -> npt.NDArray[Any]:
+        spec = self.manifest.input
+        shape = (len(spec.channels), spec.height, spec.width)
+        try:
+            # Mapped, so that a header which claims terabytes allocates nothing.
+            array = np.lib.format.open_memmap(path, mode="r")
+        except (ValueError, OSError, EOFError) as error:
+            raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
+        if array.dtype.kind not in "uif" or array.shape != shape:
+            raise EnsembleError(
+                path,
+                f"cannot be used as a test vector: it is {array.dtype} {array.shape}; expected are "
+                f"numbers {shape}",
+            )
+        pixels = np.array(array)
+        if not np.isfinite(pixels).all():
+            raise EnsembleError(path, "cannot be used as a test vector: a pixel is NaN or infinite")
+        return pixels
 
     def _blank_networks(self, seen: list[Prediction]) -> Iterator[str]:
         """A warning for each network that answers all test vectors alike, unless the manifest has one."""

@@ -17,12 +17,22 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network to run: its name, its ONNX file, and what comes out of it for one field of view."""
+    """A network to run: its name, its ONNX file, and what goes in and comes out for one field of view.
+
+    Attributes
+    ----------
+    gradcam_grid : tuple of int
+        Rows and columns of its Grad-CAM map.
+    feature_size : int
+    input_shape : tuple of int
+        Channels, rows and columns.
+    """
 
     name: str
     path: Path
     gradcam_grid: tuple[int, int]
     feature_size: int
+    input_shape: tuple[int, int, int]
 
 
 class NetworkOutput(NamedTuple):

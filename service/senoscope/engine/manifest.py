@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import struct
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from senoscope.engine.errors import EnsembleError
 
@@ -22,19 +33,32 @@ def _plain_name(name: str) -> str:
     return name
 
 
-FileName = Annotated[str, AfterValidator(_plain_name)]
+FileName = Annotated[str, Field(max_length=255), AfterValidator(_plain_name)]
+# Names go into addresses, headers, names of tensors and of metrics.
+Name = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Version = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+() -]*[A-Za-z0-9.)])?$")]
+Label = Annotated[str, Field(min_length=1, max_length=255)]
+ChannelName = Annotated[str, Field(min_length=1, max_length=64)]
+Extent = Annotated[int, Field(ge=1, le=65536)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+_MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+_DEEPEST = 32
+# Control characters, and halves of surrogate pairs.
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+# Values of one field of view, as many as a frame of the stream can have.
+_MAX_VALUES = 64 * 1024 * 1024
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Channel(_Model):
     """One detector channel of the input; ``unit`` is that of its raw values."""
 
-    name: str
-    unit: str = "counts"
+    name: ChannelName
+    unit: Annotated[str, Field(max_length=64)] = "counts"
 
 
 class Input(_Model):
@@ -50,15 +74,32 @@ class Input(_Model):
         Edge of a pixel in the sample.
     """
 
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
-    channels: tuple[Channel, ...] = Field(min_length=1)
+    height: Extent
+    width: Extent
+    channels: tuple[Channel, ...] = Field(min_length=1, max_length=64)
     pixel_size_um: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Input:
+        names = self.channel_names
+        if len(set(names)) != len(names):
+            raise ValueError(f"channel names repeat: {', '.join(names)}")
+        if len(names) * self.height * self.width > _MAX_VALUES:
+            raise ValueError(f"a field of view has more than {_MAX_VALUES} values")
+        return self
 
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Names of the channels, in order."""
         return tuple(channel.name for channel in self.channels)
+
+
+def _single(value: float) -> float:
+    """The nearest number of single precision."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        raise ValueError(f"{value:g} is no number in single precision") from None
 
 
 class ChannelRange(_Model):
@@ -79,6 +120,10 @@ class ChannelRange(_Model):
     def _ordered(self) -> ChannelRange:
         if not self.low < self.high:
             raise ValueError(f"low ({self.low}) must be less than high ({self.high})")
+        if not _single(self.low) < _single(self.high):
+            raise ValueError(
+                f"low ({self.low}) and high ({self.high}) are not two numbers in single precision"
+            )
         return self
 
 
@@ -94,7 +139,7 @@ class NormalizationSpec(_Model):
     """
 
     method: Literal["median_iqr"] = "median_iqr"
-    k_iqr: float = 3.5
+    k_iqr: float = Field(3.5, gt=0)
     channels: tuple[ChannelRange, ...]
     fitted_on: str
 
@@ -142,11 +187,11 @@ class Network(_Model):
         Length of its pooled feature vector.
     """
 
-    name: str
+    name: Name
     architecture: str
     opset: int
-    gradcam_grid: tuple[int, int]
-    feature_size: int = Field(gt=0)
+    gradcam_grid: tuple[Extent, Extent]
+    feature_size: int = Field(gt=0, le=1024 * 1024)
     backbone_weights: BackboneWeights
     seed: int
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -170,7 +215,7 @@ class Combination(_Model):
 
     combiner: Literal["mean"] = "mean"
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    classes: tuple[str, str] = ("control", "senescent")
+    classes: tuple[Label, Label] = ("control", "senescent")
 
 
 class Training(_Model):
@@ -184,10 +229,28 @@ class Training(_Model):
 
 
 class Expected(_Model):
-    """What an ensemble must answer to a test vector: probabilities."""
+    """What an ensemble must answer to a test vector.
 
-    probability: float
-    networks: dict[str, float]
+    Attributes
+    ----------
+    probability : float
+    networks : dict of str to float
+        Each network's probability.
+    gradcams : dict of str to rows of numbers, optional
+        Grad-CAM maps of networks on their own grids, as the graphs give them: not normalised.
+    """
+
+    probability: Probability
+    networks: dict[str, Probability]
+    gradcams: dict[str, tuple[tuple[float, ...], ...]] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_maps(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As manifests were before there were maps, where there are none: an ensemble's digest is theirs."""
+        document: dict[str, Any] = handler(self)
+        if self.gradcams is None:
+            document.pop("gradcams", None)
+        return document
 
 
 class TestVector(_Model):
@@ -201,6 +264,8 @@ class TestVector(_Model):
         By Keras where Keras made the ensemble.
     tolerance : float
         Largest absolute deviation of a probability.
+    gradcam_tolerance : float
+        Largest deviation of a Grad-CAM map, as a fraction of the expected map's maximum.
     """
 
     __test__ = False  # a data model, whatever pytest takes its name for
@@ -208,7 +273,15 @@ class TestVector(_Model):
     file: FileName
     sha256: Sha256
     expected: Expected
-    tolerance: float = Field(gt=0)
+    tolerance: float = Field(gt=0, le=0.1)
+    gradcam_tolerance: float = Field(0.01, gt=0, le=0.1)
+
+    @model_serializer(mode="wrap")
+    def _without_unused_tolerance(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        if self.expected.gradcams is None:
+            document.pop("gradcam_tolerance", None)
+        return document
 
 
 class Manifest(_Model):
@@ -228,8 +301,8 @@ class Manifest(_Model):
     """
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    version: str
+    name: Name
+    version: Version
     created: datetime
     licence: str
     intended_use: str
@@ -258,7 +331,27 @@ class Manifest(_Model):
         for vector in self.test_vectors:
             if set(vector.expected.networks) != set(names):
                 raise ValueError(f"test vector {vector.file} does not answer for exactly the networks")
+            self._check_maps(vector)
+        low, high = self.ensemble.classes
+        if low == high:
+            raise ValueError(f"both classes are called {low!r}")
+        for network in self.networks:
+            rows, columns = network.gradcam_grid
+            if rows > self.input.height or columns > self.input.width:
+                raise ValueError(
+                    f"the Grad-CAM grid of {network.name}, {rows} x {columns}, exceeds the field of view"
+                )
         return self
+
+    def _check_maps(self, vector: TestVector) -> None:
+        grids = {network.name: network.gradcam_grid for network in self.networks}
+        for name, rows in (vector.expected.gradcams or {}).items():
+            if name not in grids:
+                raise ValueError(f"test vector {vector.file} has a map of {name!r}, which is no network")
+            if (len(rows), *{len(row) for row in rows}) != grids[name]:
+                raise ValueError(
+                    f"the map of {name} in test vector {vector.file} is not on its grid {grids[name]}"
+                )
 
     def to_json(self) -> str:
         """The manifest as the text of ``ensemble.json``."""
@@ -287,15 +380,19 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
     """
     path = directory / MANIFEST_NAME
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(_MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError:
         raise EnsembleError(path, "no such file; is this the folder of an ensemble?") from None
     except OSError as error:
         raise EnsembleError(path, f"cannot be read: {error.strerror}") from error
+    if len(text) > _MAX_MANIFEST_BYTES:
+        raise EnsembleError(path, f"is larger than {_MAX_MANIFEST_BYTES // 1024**2} MiB")
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_refuse_constant)
+        _check_text(document, "", 0)
     except (ValueError, RecursionError) as error:
-        raise EnsembleError(path, f"is not JSON: {error}") from error
+        raise EnsembleError(path, f"is not JSON that can be used: {error}") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise EnsembleError(path, f"has schema_version {version!r}; this release reads {SCHEMA_VERSION!r}")
@@ -307,6 +404,28 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
         )
         raise EnsembleError(path, f"breaks the schema: {problems}") from error
     return manifest, hashlib.sha256(text).hexdigest()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _check_text(value: Any, where: str, depth: int) -> None:
+    """Refuse texts that cannot be sent, logged or stored, and what is nested too deeply."""
+    if depth > _DEEPEST:
+        raise ValueError(f"{where[:80]} is nested too deeply")
+    if isinstance(value, str):
+        if _NO_TEXT.search(value):
+            raise ValueError(f"{where[:80] or 'a key'} holds a character that is no text")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_text(key, "", depth)
+            _check_text(inner, f"{where}.{key}".strip("."), depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_text(inner, where, depth + 1)
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"{where[:80]} is a number of more than 63 bits")
 
 
 def verify_file(path: Path, sha256: str) -> None:

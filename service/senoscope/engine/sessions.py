@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
+from senoscope.engine.contract import check_graph
 from senoscope.engine.errors import DeviceError, EnsembleError
-from senoscope.engine.executor import INPUT_NAMES, OUTPUT_NAMES
+from senoscope.engine.executor import NetworkFile
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -33,12 +33,13 @@ def preload_cuda() -> None:
 
 
 def create_session(
-    path: Path, *, threads: int, providers: Sequence[Any], options: dict[str, str] | None = None
+    network: NetworkFile, *, threads: int, providers: Sequence[Any], options: dict[str, str] | None = None
 ) -> ort.InferenceSession:
     """Open a network.
 
     Parameters
     ----------
+    network : NetworkFile
     threads : int
         Intra-op threads.
     providers : sequence
@@ -51,8 +52,9 @@ def create_session(
     DeviceError
         If the session got another provider than asked for. ONNX Runtime itself only warns.
     EnsembleError
-        If the file is no network of the contract.
+        If the file is no network of the contract, or not the one that the manifest describes.
     """
+    path = network.path
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
@@ -78,10 +80,5 @@ def create_session(
             f"{path.name} was to run on {wanted}, but ONNX Runtime chose {got}: the CUDA libraries are "
             'missing or do not fit. `pip install "senoscope[gpu]"` brings them; `--device cpu` does without'
         )
-    inputs = tuple(i.name for i in session.get_inputs())
-    outputs = tuple(o.name for o in session.get_outputs())
-    if inputs != INPUT_NAMES or outputs != OUTPUT_NAMES:
-        raise EnsembleError(
-            path, f"has inputs {inputs} and outputs {outputs}; expected {INPUT_NAMES} and {OUTPUT_NAMES}"
-        )
+    check_graph(session, network)
     return session
