@@ -1,4 +1,4 @@
-"""Results as lines for people, and the one schema of result tables: CSV, Parquet and pandas have its columns."""
+"""Results as lines for people, and the columns of every table of results: CSV, Parquet and pandas."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from senoscope.api.documented import problems
 from senoscope.api.logged import service_of
+from senoscope.api.reading import read
 from senoscope.runlog.entries import LoggedSeries
 from senoscope_client.errors import LogUnavailable, NotFound
 from senoscope_client.responses import SeriesResponse, SeriesSummary
@@ -26,12 +27,11 @@ class SeriesParameters(BaseModel):
     limit: int = Field(100, ge=1, le=1000, description="Most series that are told.")
 
 
-# Plain functions: FastAPI runs them in its thread pool, because the log's database may take its time.
 @router.get("/v1/series")
-def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()]) -> SeriesResponse:
+async def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()]) -> SeriesResponse:
     """The series that were seen last, newest first, with how many results carry which label."""
     service = service_of(request)
-    logged = service.log.readable().series(parameters.limit) if service.log else []
+    logged = await read(request, service.log.readable().series, parameters.limit) if service.log else []
     by_uid = {one.snapshot["series_uid"]: one for one in logged}
     live = service.describe_series()
     found = [_live(snapshot, by_uid.pop(snapshot["series_uid"], None)) for snapshot in live]
@@ -40,10 +40,10 @@ def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()
 
 
 @router.get("/v1/series/{uid}", responses=problems(LogUnavailable, NotFound))
-def one_series(request: Request, uid: UUID) -> SeriesSummary:
+async def one_series(request: Request, uid: UUID) -> SeriesSummary:
     """One series."""
     service = service_of(request)
-    logged = service.log.readable().one_series(uid) if service.log else None
+    logged = await read(request, service.log.readable().one_series, uid) if service.log else None
     for snapshot in service.describe_series():
         if snapshot["series_uid"] == str(uid):
             return _live(snapshot, logged)
