@@ -4,8 +4,8 @@
 
     python benchmarks/runlog_queries.py --sizes 200000,2000000 --out benchmarks/results/runlog_queries.json
 
-Each log is filled without the engine: series of 50,000 FOVs, and a posted stack here and there. The questions are
-put to the store, as the HTTP API puts them.
+Each log is filled without the engine: series of 50,000 FOVs, and a posted stack here and there. The questions
+are put to the store, as the HTTP API puts them.
 """
 
 from __future__ import annotations

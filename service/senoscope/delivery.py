@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from senoscope.logs import about
+from senoscope.lost_frames import LostFrames
 from senoscope.records import RecentRecords, Record
 from senoscope.runlog.entries import Entry
 from senoscope.runlog.keeper import LogKeeper
@@ -68,6 +69,8 @@ class Delivery:
     sinks : sequence of Sink
     log : LogKeeper, optional
         Holds each result before anyone hears of it; where it cannot, the result says so.
+    lost : LostFrames, optional
+        Notes which live frames get no result.
     told : sequence of callable
         Called for each result after every sink was told of it.
     """
@@ -78,7 +81,9 @@ class Delivery:
         sinks: Sequence[Sink],
         log: LogKeeper | None = None,
         told: Sequence[Callable[[Record, Moments], None]] = (),
+        lost: LostFrames | None = None,
     ) -> None:
+        self._lost = lost or LostFrames()
         self.live_late = 0
         self.failed = 0
         self._recent = recent
@@ -146,6 +151,9 @@ class Delivery:
             self.failed += len(computed.fovs)
             if computed.stack is not None:
                 computed.stack.fail(error)
+            else:
+                for fov in computed.fovs:
+                    self._lost.note(fov.source, "failed", f"no result could be made: {type(error).__name__}")
             return []
 
     def _log_all(self, made: list[tuple[Computed, Record]]) -> list[Record]:

@@ -47,17 +47,20 @@ class LiveLane:
     ----------
     depth : int
         Frames that may wait.
+    on_dropped : callable, optional
+        Called with each frame that is dropped.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, on_dropped: Callable[[Fov], None] = lambda _: None) -> None:
         self._depth = depth
+        self._on_dropped = on_dropped
         self._frames: deque[Fov] = deque()
         self.dropped = 0
 
     def put(self, fov: Fov) -> None:
         """Queue a frame; if the lane is full its oldest frame is dropped and counted."""
         if len(self._frames) >= self._depth:
-            self._frames.popleft()
+            self._on_dropped(self._frames.popleft())
             self.dropped += 1
         self._frames.append(fov)
 
@@ -68,6 +71,8 @@ class LiveLane:
     def clear(self) -> None:
         """Drop all frames that wait, and count them."""
         self.dropped += len(self._frames)
+        for fov in self._frames:
+            self._on_dropped(fov)
         self._frames.clear()
 
     def __len__(self) -> int:

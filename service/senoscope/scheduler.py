@@ -17,6 +17,7 @@ from senoscope.fov import Fov
 from senoscope.lanes import BatchLane, LiveLane, Stack
 from senoscope.loaded import Loaded
 from senoscope.logs import about
+from senoscope.lost_frames import LostFrames
 from senoscope.records import ResultMaker
 from senoscope.threads import WatchedThread
 from senoscope_client.errors import NotReady
@@ -76,6 +77,8 @@ class Scheduler:
         Takes each computed batch; must not block.
     on_device_error : callable
         Told when the device failed on the same FOVs twice running.
+    lost : LostFrames, optional
+        Notes which live frames get no result.
     deadline_ms : float
         That batches of stacks must leave room for.
     live_depth, batch_depth : int
@@ -92,6 +95,7 @@ class Scheduler:
         deadline_ms: float,
         live_depth: int,
         batch_depth: int,
+        lost: LostFrames | None = None,
     ) -> None:
         self._loaded = loaded
         self._bounds = bounds
@@ -99,7 +103,8 @@ class Scheduler:
         self._on_device_error = on_device_error
         self._deadline_ms = deadline_ms
         self._sizer = BatchSizer(loaded.ensemble.compute_ms, deadline_ms)
-        self._live = LiveLane(live_depth)
+        self._lost = lost or LostFrames()
+        self._live = LiveLane(live_depth, self._note_dropped)
         self._batch = BatchLane(batch_depth)
         self._next_loaded: tuple[Loaded, Future[Loaded]] | None = None
         self._changed = threading.Condition()
@@ -232,6 +237,9 @@ class Scheduler:
             elif warming and not stop.is_set():
                 self._loaded.ensemble.keep_warm()
 
+    def _note_dropped(self, fov: Fov) -> None:
+        self._lost.note(fov.source, "dropped", "newer frames took its place in the queue")
+
     def _scanning(self) -> bool:
         return time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
 
@@ -269,6 +277,7 @@ class Scheduler:
             self._last_failure = str(error)
             if stack is None:
                 self.counts.live_failed += 1
+                self._lost.note(fovs[0].source, "failed", f"the engine failed: {type(error).__name__}")
             else:
                 stack.fail(error)
             if loaded.ensemble.device != "cpu":

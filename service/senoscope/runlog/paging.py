@@ -2,8 +2,8 @@
 
 A page without a filter, or of one series, is the end of an index in the order of time. Any other filter is
 split into the facets that it lets through: combinations of kind, label and a bin of the probability, each of
-which an index holds in the order of time. Their newest results are merged. Results are passed over only in the
-bins at the ends of a range of probabilities, and there within the index.
+which an index holds in the order of time. Their newest results are merged. Results are passed over only in
+the bins at the ends of a range of probabilities, and there within the index.
 """
 
 from __future__ import annotations
