@@ -65,7 +65,7 @@ result_counts: Final = sa.Table(
 )
 for _dialect, _statements in COUNTING.items():
     for _statement in _statements:
-        sa.event.listen(metadata, "after_create", sa.DDL(_statement).execute_if(dialect=_dialect))
+        sa.event.listen(metadata, "after_create", sa.DDL(_statement).execute_if(dialect=_dialect)  # type: ignore[no-untyped-call])
 
 series: Final = sa.Table(
     "series",
