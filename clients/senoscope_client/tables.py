@@ -1,4 +1,4 @@
-"""Results as lines for people, and as tables: the one schema of CSV, Parquet and pandas."""
+"""Results as lines for people, and the columns of every table of results: CSV, Parquet and pandas."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy.typing as npt
 import structlog
@@ -18,6 +19,7 @@ from senoscope.engine import Ensemble
 from senoscope.fov import Fov
 from senoscope.lanes import Stack
 from senoscope.loaded import Loaded
+from senoscope.lost_frames import LostFrames
 from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
 from senoscope.metrics.state import ServiceState
@@ -86,6 +88,7 @@ class Service:
         self.settings = settings
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
         self.maps = StageMaps()
+        self._lost = LostFrames()
         self._rules = read_rules(settings.rules) if settings.rules is not None else None
         self.log = self._open_log()
         self.range = SessionRange(self.log, settings.instrument_name)
@@ -406,7 +409,7 @@ class Service:
         self.range.restore()
         told = [self._metrics.told, *([self.traces.told] if self.traces else [])]
         self._sinks.append(self._metrics)  # last: whoever waits for results comes first
-        self._delivery = Delivery(self.recent, self._sinks, self.log, told)
+        self._delivery = Delivery(self.recent, self._sinks, self.log, told, self._lost)
         self._scheduler = Scheduler(
             loaded,
             self.range.for_ensemble,
@@ -415,6 +418,7 @@ class Service:
             deadline_ms=settings.deadline_ms,
             live_depth=settings.live_queue,
             batch_depth=settings.batch_queue,
+            lost=self._lost,
         )
         self._models = ModelSwitch(settings, self._scheduler)
         self._delivery.start()
@@ -429,6 +433,7 @@ class Service:
                 self._take_live,
                 curve,
                 self._earlier_series(),
+                self._lost,
             )
             self._receiver.start()
         if self._on_loaded is not None:
@@ -450,7 +455,10 @@ class Service:
         if self.log is None:
             return []
         try:
-            return [Series.recalled(snapshot, logged) for snapshot, logged in self.log.latest_series()]
+            earlier = self.log.latest_series()
+            for snapshot, _ in reversed(earlier):
+                self._lost.restore(UUID(snapshot["series_uid"]), snapshot.get("lost", {}))
+            return [Series.recalled(snapshot, logged) for snapshot, logged in earlier]
         except LogUnavailable as error:
             _log.warning("series that go on are counted from now on only", reason=str(error))
             return []
