@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from uuid import UUID
@@ -33,7 +34,7 @@ def test_ranges_hold_what_a_set_holds() -> None:
         assert held == sorted(expected)
         assert ranges.count == len(expected)
         pairs = list(ranges)
-        assert all(one[1] + 1 < other[0] for one, other in zip(pairs, pairs[1:], strict=False))
+        assert all(one[1] + 1 < other[0] for one, other in itertools.pairwise(pairs))
 
 
 def test_memory_is_bounded_and_counts_are_not() -> None:
