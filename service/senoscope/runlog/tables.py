@@ -65,7 +65,8 @@ result_counts: Final = sa.Table(
 )
 for _dialect, _statements in COUNTING.items():
     for _statement in _statements:
-        sa.event.listen(metadata, "after_create", sa.DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
+        _made = sa.DDL(_statement)  # type: ignore[no-untyped-call]
+        sa.event.listen(metadata, "after_create", _made.execute_if(dialect=_dialect))
 
 series: Final = sa.Table(
     "series",
