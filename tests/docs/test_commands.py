@@ -119,12 +119,7 @@ READY = {
 }
 SERVE = "senoscope serve"
 PUBLISH = "senoscope-client publish --synthetic --rate 5"
-# A run log as a service on this machine leaves it behind, at the place that the page names.
-BACKED_UP = (
-    "senoscope serve --port 8759 --stream '' & "
-    "until curl http://127.0.0.1:8759/readyz >/dev/null 2>&1; do sleep 0.1; done; "
-    "curl -F file=@stack.npy http://127.0.0.1:8759/v1/classify >/dev/null; kill $!; wait"
-)
+CLASSIFIED = "curl -F file=@stack.npy http://127.0.0.1:8750/v1/classify"
 LOGGED = "until curl http://127.0.0.1:8750/v1/series | grep -q ended; do sleep 0.1; done"
 # So that what takes a laboratory a night takes the tests a minute.
 SMALL_TRAINING: dict[str, Any] = {
@@ -258,7 +253,7 @@ DESKS = {
     ),
     "docs/how-to/engine-as-a-library.md": Desk(files=stack),
     "docs/how-to/back-up-and-upgrade.md": Desk(
-        files=stack, clone=("docs/examples", "docker"), before=(BACKED_UP,)
+        files=stack, clone=("docs/examples", "docker"), before=(SERVE, CLASSIFIED)
     ),
     "docs/how-to/operation.md": Desk(before=(SERVE,), ensembles=("starter", "plates")),
 }

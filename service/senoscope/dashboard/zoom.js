@@ -70,7 +70,9 @@ export class Zoom extends EventTarget {
     this.#canvas.style.transform = this.#scale === 1 ? "" : `translate(${this.#x}px, ${this.#y}px) scale(${this.#scale})`;
     this.#canvas.classList.toggle("zoomed", this.#scale > 1);
     this.#canvas.classList.toggle("crisp", this.#scale >= CRISP);
-    say($("zoomfit"), `${this.#scale < 10 ? Number(this.#scale.toFixed(1)) : Math.round(this.#scale)}×`);
+    const times = `${this.#scale < 10 ? Number(this.#scale.toFixed(1)) : Math.round(this.#scale)}×`;
+    say($("zoomfit"), times);
+    $("zoomfit").setAttribute("aria-label", `${times}, whole field of view`);
     this.dispatchEvent(new Event("changed"));
   }
 }
