@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import signal
 import ssl
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import certifi
+import httpx
 import pytest
 
 from support import system
@@ -60,11 +62,14 @@ def pytest_configure(config: pytest.Config) -> None:
         from support.server_logs import configure_test_logging
 
         configure_test_logging()
-        _share_certificates()
+        _set_up_httpx()
 
 
-def _share_certificates() -> None:
-    """Let httpx read the certificates of all authorities once, not 50 ms of CPU for each request."""
+def _set_up_httpx() -> None:
+    """Let calls without a client wait for longer than 5 s, and not read all certificates for each."""
+    patience: httpx.Timeout = inspect.signature(httpx.get).parameters["timeout"].default
+    patience.connect = patience.read = patience.write = patience.pool = 60
+    # Reading the certificates of all authorities takes 50 ms of CPU.
     create = ssl.create_default_context
     shared = cache(create)
 

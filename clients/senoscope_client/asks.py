@@ -142,8 +142,7 @@ def pixels(identifier: UUID | str) -> Ask[npt.NDArray[Any]]:
 
     def read(response: httpx.Response) -> npt.NDArray[Any]:
         content = checked(response).content
-        *_, decode = npy.describe(io.BytesIO(content), len(content), str(response.url))
-        return decode().copy()
+        return npy.read_array(io.BytesIO(content), len(content), str(response.url)).copy()
 
     return Ask("GET", path, read)
 

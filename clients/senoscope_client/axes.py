@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from senoscope_client.channel_names import plain
 from senoscope_client.errors import AmbiguousAxes, InvalidRequest, WrongChannelCount, WrongFrameSize
+from senoscope_client.notices import Notice
 
 # What tifffile calls an axis that the file does not name.
 _UNNAMED = frozenset("IQ")
@@ -49,7 +51,8 @@ class Layout:
         The order to transpose it to then: leading axes, channel, row, column.
     fovs, channels, height, width : int
         The shape that results.
-    warnings : tuple of str
+    samples : bool
+        Whether the channels are the colour samples of the file.
     """
 
     shape: tuple[int, ...]
@@ -58,7 +61,13 @@ class Layout:
     channels: int
     height: int
     width: int
-    warnings: tuple[str, ...] = ()
+    samples: bool = False
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What was assumed."""
+        text = "the colour samples of the file are taken as the channels, in their order"
+        return (Notice("axes", text),) if self.samples else ()
 
     def apply(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The array as fields of view, [N, C, H, W]."""
@@ -66,7 +75,16 @@ class Layout:
         return arranged.reshape(self.fovs, self.channels, self.height, self.width)
 
 
-def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec, name: str) -> Layout:
+def layout_of(
+    shape: Sequence[int],
+    axes: str,
+    asked: str | None,
+    spec: FovSpec,
+    name: str,
+    *,
+    plane_names: Sequence[str] | None = None,
+    channels: int | None = None,
+) -> Layout:
     """The layout of an array.
 
     Parameters
@@ -83,6 +101,10 @@ def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec,
         caller to check, who knows the channels' names.
     name : str
         Of the file, for messages.
+    plane_names : sequence of str, optional
+        The channel that each plane shows, in C order of the leading axes, where the file tells.
+    channels : int, optional
+        How many the file has, as the user tells; else as many as the names that repeat, or as ``spec`` has.
 
     Raises
     ------
@@ -91,13 +113,20 @@ def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec,
     AmbiguousAxes, WrongChannelCount, WrongFrameSize
     """
     shape = tuple(shape)
+    period = _period(plane_names, spec) if plane_names is not None else None
     if asked is not None:
-        axes, shape = _asked_axes(asked, shape, spec, name)
+        axes, shape = _asked_axes(asked, shape, channels or (period or (len(spec.channels), ""))[0], name)
+    elif channels is None and period is not None and not set(axes) & {*"CS"} and axes[-2:] == "YX":
+        # The names of the planes say which are channels, though no axis does.
+        count, axes = period
+        planes = prod(shape[:-2])
+        lead = (planes // count, count) if axes == "PCYX" else (count, planes // count)
+        shape = (*lead, *shape[-2:])
     kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n != 1 or a in "CYX"]
     axes, shape = "".join(a for a, _ in kept), tuple(n for _, n in kept)
     if "Y" not in axes or "X" not in axes:
         raise AmbiguousAxes(f"{name} has axes {axes or 'none'}: rows (Y) and columns (X) are not both named")
-    warnings: tuple[str, ...] = ()
+    samples = False
     if "S" in axes and "C" in axes:
         at = axes.index("C")
         if shape[at] != 1:
@@ -108,15 +137,9 @@ def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec,
         axes, shape = axes.replace("C", ""), (*shape[:at], *shape[at + 1 :])
     if "C" not in axes:
         if "S" in axes:
-            axes = axes.replace("S", "C")
-            warnings = ("the colour samples of the file are taken as the channels, in their order",)
+            axes, samples = axes.replace("S", "C"), True
         else:
             axes, shape = _channel_axis(axes, shape, spec, name)
-    if asked is None and axes == "PCYX" and shape[0] == shape[1]:
-        warnings = (
-            f"the array is taken as {shape[0]} fields of view of {shape[1]} channels each; if the channels "
-            "come first, pass axes=CPYX",
-        )
     place = {letter: n for n, letter in enumerate(axes)}
     height, width = shape[place["Y"]], shape[place["X"]]
     if not spec.any_size and (height, width) != (spec.height, spec.width):
@@ -133,11 +156,26 @@ def layout_of(shape: Sequence[int], axes: str, asked: str | None, spec: FovSpec,
         channels=shape[place["C"]],
         height=height,
         width=width,
-        warnings=warnings,
+        samples=samples,
     )
 
 
-def _asked_axes(asked: str, shape: tuple[int, ...], spec: FovSpec, name: str) -> tuple[str, tuple[int, ...]]:
+def _period(names: Sequence[str], spec: FovSpec) -> tuple[int, str] | None:
+    """How many channels repeat along the planes and in which way, if all of the ensemble's are among them."""
+    known = [plain(name) for name in names]
+    kinds = list(dict.fromkeys(known))
+    count = len(kinds)
+    if not known or len(known) % count or not {plain(channel) for channel in spec.channels} <= {*kinds}:
+        return None
+    repeats = len(known) // count
+    if known == kinds * repeats:
+        return count, "PCYX"
+    if known == [kind for kind in kinds for _ in range(repeats)]:
+        return count, "CPYX"
+    return None
+
+
+def _asked_axes(asked: str, shape: tuple[int, ...], channels: int, name: str) -> tuple[str, tuple[int, ...]]:
     axes = asked.strip().upper()
     letters = set(axes)
     if (
@@ -149,7 +187,6 @@ def _asked_axes(asked: str, shape: tuple[int, ...], spec: FovSpec, name: str) ->
         raise InvalidRequest(
             f"axes={asked[:20]!r}: one letter for each axis, none twice, C, Y and X among them, as in TCYX"
         )
-    channels = len(spec.channels)
     if len(axes) == len(shape):
         return axes, shape
     if len(shape) == 3 and len(axes) == 4 and axes.endswith("YX") and shape[0] % channels == 0:

@@ -195,6 +195,7 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             "--curve-keypair, or say --insecure"
         )
     source: FrameSource
+    warnings = _Warnings(parser.prog)
     if options.synthetic:
         source = MosaicScan(options.seed, frames=options.frames, height=options.height, width=options.width)
     else:
@@ -208,6 +209,7 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             axes=options.axes,
             channels=options.channels,
             spec=FovSpec(CHANNELS, options.height, options.width),
+            on_warning=warnings.add,
         )
     publisher = FramePublisher(
         options.endpoint,
@@ -227,11 +229,38 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             return _FAILURE
         may_send = _keeping_up(options.keep_up, options.api_key) if options.keep_up else None
         summary = run(publisher, source, options.rate, series_id=options.series, stop=stop, may_send=may_send)
+    warnings.summarize()
     if options.json:
-        print(json.dumps({**asdict(summary), "series_uid": str(summary.series_uid)}))
+        print(
+            json.dumps(
+                {**asdict(summary), "series_uid": str(summary.series_uid), "warnings": warnings.document()}
+            )
+        )
     else:
         print(f"{summary.sent} frames sent in {summary.seconds:.1f} s, {summary.late} of them late")
     return 0
+
+
+class _Warnings:
+    """Warnings of files: the first of each kind is printed at once, how many more there are at the end."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+        self._files: dict[str, list[Path]] = {}
+
+    def add(self, file: Path, text: str) -> None:
+        files = self._files.setdefault(text, [])
+        files.append(file)
+        if len(files) == 1:
+            print(f"{self._program}: {file}: {text}", file=sys.stderr, flush=True)
+
+    def summarize(self) -> None:
+        for text, files in self._files.items():
+            if len(files) > 1:
+                print(f"{self._program}: {len(files) - 1} more files: {text}", file=sys.stderr)
+
+    def document(self) -> list[dict[str, object]]:
+        return [{"warning": text, "files": list(map(str, files))} for text, files in self._files.items()]
 
 
 def _keeping_up(url: str, api_key: str | None) -> Callable[[], bool]:

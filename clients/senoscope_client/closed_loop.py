@@ -36,6 +36,12 @@ class LoopSummary:
     ----------
     planned, revisited, skipped : int
         Fields of view: of the plan that were scanned, scanned again, and left out.
+    published : int
+        Fields of view that were sent to the service, revisits included.
+    incomplete, failed : int
+        Fields of view that were not sent: a channel never came; the images cannot be published.
+    foreign : dict of str to int
+        Images that were not sent because their channel is none of the publisher's, by the channel's name.
     stopped_by : str or None
         The rule that ended it.
     unanswered : int
@@ -49,6 +55,10 @@ class LoopSummary:
     planned: int = 0
     revisited: int = 0
     skipped: int = 0
+    published: int = 0
+    incomplete: int = 0
+    failed: int = 0
+    foreign: dict[str, int] = field(default_factory=dict)
     stopped_by: str | None = None
     unanswered: int = 0
     ignored: int = 0
@@ -112,8 +122,11 @@ class ClosedLoop:
         Raises
         ------
         SenoscopeError
-            If the service cannot be reached before the run begins; later it is waited for.
+            If the service cannot be reached before the run begins (later it is waited for); if the plan's
+            presets cannot make up the publisher's channels; or, after the run, if images came and none of
+            them could be published.
         """
+        self._frames.require_channels(plan)
         self._begin()
         over = threading.Event()
         url, _, api_key = self._service
@@ -129,7 +142,21 @@ class ClosedLoop:
             self._frames.disconnect()
             over.set()
             listener.join()
-        return self.summary
+            self._count()
+        summary = self.summary
+        if not summary.published and (summary.foreign or summary.incomplete or summary.failed):
+            raise SenoscopeError(
+                "nothing was published: every field of view needs the channels "
+                f"{', '.join(self._frames.channels)}; images came of other channels: "
+                f"{', '.join(summary.foreign) or 'none'}; fields of view that lack a channel: "
+                f"{summary.incomplete}, that cannot be published: {summary.failed} (the log says why)"
+            )
+        return summary
+
+    def _count(self) -> None:
+        frames = self._frames
+        self.summary.published, self.summary.incomplete = frames.published, frames.incomplete
+        self.summary.failed, self.summary.foreign = frames.failed, dict(frames.foreign)
 
     def _begin(self) -> None:
         self.summary = LoopSummary()

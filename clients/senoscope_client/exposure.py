@@ -18,6 +18,8 @@ def is_loopback(host: str) -> bool:
         pass
     if not host or host == "*":  # every address
         return False
+    if host.lower() == "localhost":  # by RFC 6761, whether or not anything resolves it here
+        return True
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:

@@ -1,34 +1,109 @@
-"""Following the links between the pages of a TIFF file, which can be endless, before anything else does.
+"""Listing the pages that the directories of a TIFF file name, without trusting them.
 
 A page is an image file directory (IFD, TIFF 6.0 section 2): tags, and a link to the next page. The tag
-SubIFDs links to further pages.
+SubIFDs links to further pages. Links can be endless, so they are followed here before anything else does.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from senoscope_client.errors import TooManyFields, UnreadableImage
 
-_MAX_METADATA = 4 * 1024 * 1024
+_MIB = 1024 * 1024
 _MAX_TAGS = 1024
-_MAX_TAGS_IN_ALL = 128 * 1024
 # By type of tag, bytes of one value; 0 for types that there are not.
 _TAG_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 _LINKS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
-_NUMBERS = {3: "H"} | _LINKS
-_WIDTH, _LENGTH, _SUBIFDS = 256, 257, 330
+_NUMBERS = {1: "B", 3: "H"} | _LINKS
+_SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _SUBIFDS = 254, 255, 256, 257, 330
+_MICROMANAGER = 51123
 # MetaMorph's tags have a value for each plane, which tifffile reads one by one.
 _METAMORPH = range(33628, 33632)
 # Tags whose values tifffile reads as soon as it meets them; of others it only keeps the place.
 _LOADED = {258, 270, 273, 277, 279, 282, 283, 305, 324, 325, _SUBIFDS, 338, 339, 347, 513, 514, 530}
-_LOADED |= {33628, 42113, 50838, 50839}
+_LOADED |= {33628, 42113, 50838, 50839, _MICROMANAGER}
+# What a number in a page means: pages that differ in these are not planes of one image. How the numbers are
+# packed (compression, strips, tiles) may differ from page to page.
+_MEANING = {_WIDTH, _LENGTH, 258, 262, 274, 277, 284, 338, 339, 32997}
+# How numbers are packed: FillOrder, RowsPerStrip, Predictor, the size of tiles and the like.
+_PACKING = {259, 266, 278, 292, 293, 317, 322, 323, 530}
+# What these tags say where they are left out, for each sample.
+_DEFAULTS = {258: 1, 274: 1, 277: 1, 284: 1, 339: 1, 32997: 1}
 
 
-def check_pages(stream: BinaryIO, size: int, *, max_pages: int, name: str) -> int:
-    """Check that the pages have an end, and no more tags than real ones.
+@dataclass(frozen=True)
+class WalkLimits:
+    """How much metadata a file may have.
+
+    Attributes
+    ----------
+    max_pages : int
+    max_tags : int
+        Tags of all pages together.
+    max_value : int
+        Bytes of the value of one tag.
+    shared : bool
+        Accept that pages share long values, which are read again for each of them.
+    """
+
+    max_pages: int
+    max_tags: int = 128 * 1024
+    max_value: int = 4 * _MIB
+    shared: bool = False
+
+
+@dataclass
+class Directories:
+    """The pages of a file, in the order of its directories.
+
+    Attributes
+    ----------
+    offsets : array of int
+        Where the directory of each full page is; reduced copies, masks and sub-directories are not listed,
+        unless there is nothing else.
+    meanings : array of int
+        Number of each page's kind: pages of equal size, type and meaning have the same number.
+    packings : array of int
+        Number of how each page is packed.
+    metadata : array of int
+        Where each page's Micro-Manager metadata are, and how long: two numbers per page, 0 where it has none.
+    skipped : list of int
+        Places in the chain of the pages that are reduced copies or masks.
+    others : int
+        Pages in sub-directories that are not declared as reduced copies.
+    smallest : int
+        Pixels of the smallest page of all.
+    """
+
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
+    meanings: array[int] = field(default_factory=lambda: array("L"))
+    packings: array[int] = field(default_factory=lambda: array("L"))
+    metadata: array[int] = field(default_factory=lambda: array("Q"))
+    skipped: list[int] = field(default_factory=list)
+    others: int = 0
+    smallest: int = 1
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def chain(self) -> int:
+        """How many pages the chain has, the skipped ones among them."""
+        return len(self.offsets) + len(self.skipped)
+
+    def number(self, place: int) -> int | None:
+        """Which page is at a place in the chain; None if it is a skipped one."""
+        before = bisect_left(self.skipped, place)
+        return None if before < len(self.skipped) and self.skipped[before] == place else place - before
+
+
+def list_pages(stream: BinaryIO, size: int, limits: WalkLimits, name: str) -> Directories:
+    """Follow all links, and list the pages.
 
     Parameters
     ----------
@@ -36,37 +111,43 @@ def check_pages(stream: BinaryIO, size: int, *, max_pages: int, name: str) -> in
         At its beginning, where it will be again.
     size : int
         Of the file, in bytes.
-    max_pages : int
+    limits : WalkLimits
     name : str
         Of the file, for messages.
-
-    Returns
-    -------
-    int
-        Pixels of the smallest page.
 
     Raises
     ------
     UnreadableImage
         If a link leads out of the file or to a page a second time, or if there are too many tags.
     TooManyFields
-        If there are more than ``max_pages`` pages.
+        If there are more than ``limits.max_pages`` pages.
     """
-    smallest = min(_Walk(stream, size, max_pages, name).areas(), default=1)
+    pages = _Walk(stream, size, limits, name).run()
     stream.seek(0)
-    return max(1, smallest)
+    return pages
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    area: int
+    meaning: tuple[tuple[int, ...], ...]
+    packing: tuple[tuple[int, ...], ...]
+    reduced: bool
+    metadata: tuple[int, int]
+    next: int
+    below: tuple[int, ...]
 
 
 class _Walk:
     """A walk through all pages of a file."""
 
-    def __init__(self, stream: BinaryIO, size: int, max_pages: int, name: str) -> None:
-        self._stream, self._size, self._max_pages = stream, size, max_pages
+    def __init__(self, stream: BinaryIO, size: int, limits: WalkLimits, name: str) -> None:
+        self._stream, self._size, self._limits = stream, size, limits
         self._damaged = UnreadableImage(
             f"{name} is a damaged TIFF file: it is cut off, or its pages go in a circle"
         )
         self._absurd = UnreadableImage(f"{name} is a TIFF file with absurdly much metadata; write it again")
-        self._too_many = TooManyFields(f"{name} has more than {max_pages} pages; split it")
+        self._too_many = TooManyFields(f"{name} has more than {limits.max_pages} pages; split it")
         head = stream.read(8)
         order, big = ("<" if head[:1] == b"I" else ">"), head[2:4] in (b"+\0", b"\0+")
         self._order, self._first = order, (8 if big else 4)
@@ -75,44 +156,78 @@ class _Walk:
         self._inline_size = struct.calcsize(self._link)
         self._tags_in_all = self._loaded = 0
 
-    def areas(self) -> Iterator[int]:
-        """The pixels of each page."""
-        links = [*struct.unpack(self._link, self._read(self._first, self._inline_size))]
+    def run(self) -> Directories:
+        """List the pages."""
+        found, reduced = Directories(), Directories()
+        numbers: dict[tuple[tuple[int, ...], ...], int] = {}
+        packings: dict[tuple[tuple[int, ...], ...], int] = {}
+        # Pages to visit, each with whether it belongs to the main chain.
+        links = [(*struct.unpack(self._link, self._read(self._first, self._inline_size)), True)]
         seen: set[int] = set()
+        smallest: int | None = None
         while links:
-            offset = links.pop()
+            offset, main = links.pop()
             if not offset:
                 continue
             if offset in seen:
                 raise self._damaged
             seen.add(offset)
-            if len(seen) > self._max_pages:
+            if len(seen) > self._limits.max_pages:
                 raise self._too_many
-            area, further = self._page(offset)
-            links += further
-            yield area
+            page = self._page(offset)
+            links += [(page.next, main), *((link, False) for link in page.below)]
+            smallest = page.area if smallest is None else min(smallest, page.area)
+            if not main:
+                found.others += not page.reduced
+                continue
+            if page.reduced:
+                found.skipped.append(found.chain)
+            pages = reduced if page.reduced else found
+            pages.offsets.append(offset)
+            pages.meanings.append(numbers.setdefault(page.meaning, len(numbers)))
+            pages.packings.append(packings.setdefault(page.packing, len(packings)))
+            pages.metadata.extend(page.metadata)
+        if not len(found):
+            found = reduced
+        found.smallest = max(1, smallest or 1)
+        return found
 
-    def _page(self, offset: int) -> tuple[int, list[int]]:
-        """Pixels of a page, and its links."""
+    def _page(self, offset: int) -> _Page:
         count_size = struct.calcsize(self._count)
         (tags,) = struct.unpack(self._count, self._read(offset, count_size))
         self._tags_in_all += tags
-        if tags > _MAX_TAGS or self._tags_in_all > _MAX_TAGS_IN_ALL:
+        if tags > _MAX_TAGS or self._tags_in_all > self._limits.max_tags:
             raise self._absurd
         table = tags * self._tag.size
         block = self._read(offset + count_size, table + self._inline_size)
-        links = [*struct.unpack_from(self._link, block, table)]
-        area = 1
+        below: tuple[int, ...] = ()
+        meaning: list[tuple[int, ...]] = []
+        packing: list[tuple[int, ...]] = []
+        area, reduced, metadata = 1, False, (0, 0)
         for code, kind, count, inline in self._tag.iter_unpack(block[:table]):
-            if code in {_WIDTH, _LENGTH} and count == 1 and kind in _NUMBERS:
-                area *= self._numbers(kind, 1, inline)[0]
-            elif code in _METAMORPH and count > self._max_pages:
+            if code in _METAMORPH and count > self._limits.max_pages:
                 raise self._absurd
-            elif code in _LOADED:
-                place = self._values(kind, count, inline)
-                if code == _SUBIFDS and place is not None:
-                    links += self._subifds(kind, count, inline, place)
-        return area, links
+            place = self._values(kind, count, inline) if code in _LOADED else 0
+            if code in _MEANING:
+                values = self._small_numbers(kind, count, inline)
+                if code not in _DEFAULTS or {*values} != {_DEFAULTS[code]}:
+                    meaning.append((code, *values))
+                if code in {_WIDTH, _LENGTH} and len(values) == 1:
+                    area *= values[0]
+            elif code in _PACKING:
+                packing.append((code, *self._small_numbers(kind, count, inline)))
+            elif code == _SUBFILE:
+                reduced = any(value & 5 for value in self._small_numbers(kind, count, inline))
+            elif code == _OLD_SUBFILE:
+                reduced = reduced or self._small_numbers(kind, count, inline)[:1] == (2,)
+            elif code == _SUBIFDS and place is not None:
+                below = self._subifds(kind, count, inline, place)
+            elif code == _MICROMANAGER and place:
+                metadata = (place, count * _TAG_BYTES[kind])
+        (following,) = struct.unpack_from(self._link, block, table)
+        return _Page(
+            area, tuple(sorted(meaning)), tuple(sorted(packing)), reduced, metadata, following, below
+        )
 
     def _values(self, kind: int, count: int, inline: bytes) -> int | None:
         """Where a tag's values are (0: in the tag), None if out of the file: then tifffile ignores it."""
@@ -124,17 +239,30 @@ class _Walk:
             return None
         # In real files values lie apart; those that many tags share are read again for each tag.
         self._loaded += length
-        if length > _MAX_METADATA or self._loaded > self._size + _MAX_METADATA:
+        shared = self._loaded > self._size + self._limits.max_value and not self._limits.shared
+        if length > self._limits.max_value or shared:
             raise self._absurd
         return place
 
-    def _subifds(self, kind: int, count: int, inline: bytes, place: int) -> list[int]:
+    def _small_numbers(self, kind: int, count: int, inline: bytes) -> tuple[int, ...]:
+        """The numbers of a tag that has few; what they cannot be read from is what they are told by."""
+        length = count * _TAG_BYTES[kind] if kind < len(_TAG_BYTES) else 0
+        if kind not in _NUMBERS or not 0 < length <= 64:
+            return (kind, count)
+        if length <= self._inline_size:
+            return self._numbers(kind, count, inline)
+        place: int = struct.unpack(self._link, inline)[0]
+        if place + length > self._size:
+            return (kind, count)
+        return self._numbers(kind, count, self._read(place, length))
+
+    def _subifds(self, kind: int, count: int, inline: bytes, place: int) -> tuple[int, ...]:
         if kind not in _LINKS:
             raise self._damaged
-        if count > self._max_pages:
+        if count > self._limits.max_pages:
             raise self._too_many
         values = self._read(place, count * _TAG_BYTES[kind]) if place else inline
-        return [link for link in self._numbers(kind, count, values) if link >= 8]  # as tifffile does
+        return tuple(link for link in self._numbers(kind, count, values) if link >= 8)  # as tifffile does
 
     def _numbers(self, kind: int, count: int, values: bytes) -> tuple[int, ...]:
         try:

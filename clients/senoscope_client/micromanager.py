@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
+from senoscope_client.errors import SenoscopeError
 from senoscope_client.publisher import FramePublisher
 from senoscope_client.wire import Index, Position
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Key of an event's metadata that tells which field of view it belongs to, where its index does not.
 FOV_KEY: Final = "senoscope_fov"
+# Events that are read to find the channels of a plan, which may have no end.
+_MOST_CHECKED: Final = 100_000
 
 
 def channel_name(event: MDAEvent, meta: Mapping[str, Any]) -> str:
@@ -45,7 +49,8 @@ class MdaFrames:
     Parameters
     ----------
     publisher : FramePublisher
-        Its ``channels`` are those that are collected, whatever order they come in; others are left alone.
+        Its ``channels`` are those that are collected, whatever order they come in. The first image of any
+        other channel is logged as an error; its images are counted in ``foreign`` and not published.
     series_id : str
         The operator's name for the series.
     channel_of : callable
@@ -66,6 +71,8 @@ class MdaFrames:
         Of the last series.
     published, incomplete, failed : int
         Fields of view, of this series: sent; given up because a channel never came; not such as can be sent.
+    foreign : dict of str to int
+        Images of this series whose channel is none of the publisher's, by the channel's name.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class MdaFrames:
         self.end_reason: str | None = None
         self.series_uid: UUID | None = None
         self.published = self.incomplete = self.failed = 0
+        self.foreign: dict[str, int] = {}
         self.lock = threading.RLock()
         self._publisher = publisher
         self._channel_of = channel_of
@@ -89,6 +97,40 @@ class MdaFrames:
         self._max_incomplete = max_incomplete
         self._runner: MDARunner | None = None
         self._outstanding: OrderedDict[Hashable, dict[str, npt.NDArray[Any]]] = OrderedDict()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels that make a field of view: the publisher's."""
+        return tuple(self._publisher.channels)
+
+    def require_channels(self, plan: Iterable[MDAEvent]) -> None:
+        """Reject a plan of which no field of view can be published.
+
+        Plans that can be read only once, and those whose channels are named by ``channel_of`` or by the
+        camera, are not checked: their channels are known when the images come.
+
+        Raises
+        ------
+        SenoscopeError
+            If the presets of the plan's channels do not include all channels of the publisher.
+        """
+        if self._channel_of is not channel_name or iter(plan) is plan:
+            return
+        missing, presets = set(self.channels), dict[str, None]()
+        for event in islice(plan, _MOST_CHECKED):
+            if event.channel is None:
+                return
+            presets[event.channel.config] = None
+            missing.discard(event.channel.config)
+            if not missing:
+                return
+        if presets and len(presets) < _MOST_CHECKED:
+            absent = ", ".join(repr(name) for name in self.channels if name in missing)
+            raise SenoscopeError(
+                f"no field of view of this plan can be published: it has no channel {absent}. "
+                f"Its presets are {_listed(presets)}, the publisher's channels {_listed(self.channels)}. "
+                "Name the presets as the ensemble's channels, or pass channel_of= to MdaFrames."
+            )
 
     def connect(self, runner: MDARunner) -> None:
         """Listen to an engine, such as ``CMMCorePlus.instance().mda``."""
@@ -111,6 +153,7 @@ class MdaFrames:
         with self.lock:
             self._outstanding.clear()
             self.published = self.incomplete = self.failed = 0
+            self.foreign.clear()
             self.series_uid = self._publisher.start_series(self.series_id, self.planned_frames)
 
     def frameReady(  # noqa: N802
@@ -119,6 +162,7 @@ class MdaFrames:
         """Keep a channel's image, which is copied, and publish the field of view if it was the last one."""
         name = self._channel_of(event, meta)
         if name not in self._publisher.channels:
+            self._leave_out(name)
             return
         key = fov_key(event)
         with self.lock:
@@ -163,11 +207,27 @@ class MdaFrames:
         if self.on_published is not None and self.series_uid is not None:
             self.on_published(self.series_uid, frame, event)
 
+    def _leave_out(self, name: str) -> None:
+        with self.lock:
+            first = name not in self.foreign
+            self.foreign[name] = self.foreign.get(name, 0) + 1
+        if first:
+            _log.error(
+                "channel %r is none of the publisher's channels (%s): its images are not published. "
+                "Name the preset as one of them, or pass channel_of= to MdaFrames",
+                name,
+                _listed(self.channels),
+            )
+
     def _give_up(self, key: Hashable) -> None:
         images = self._outstanding.pop(key)
         self.incomplete += 1
         lacking = ", ".join(name for name in self._publisher.channels if name not in images)
         _log.warning("a field of view lacks %s and is not published (%s)", lacking, key)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
 
 
 def _position(event: MDAEvent, meta: Mapping[str, Any]) -> Position | None:

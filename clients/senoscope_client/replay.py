@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from senoscope_client.axes import FovSpec
+from senoscope_client.folders import list_images
 from senoscope_client.fov_defaults import CHANNELS, HEIGHT, WIDTH
 from senoscope_client.microscope import Acquired
+from senoscope_client.notices import Notice
 from senoscope_client.recorded import Recorded, read_recorded
 from senoscope_client.wire import Index, Mosaic
 
-_SUFFIXES: Final = frozenset({".tif", ".tiff", ".btf", ".npy"})
+_SUFFIXES: Final = frozenset({".tif", ".tiff", ".tf2", ".tf8", ".btf", ".lsm", ".stk", ".npy"})
 _SPEC: Final = FovSpec(height=HEIGHT, width=WIDTH, channels=CHANNELS)
 
 
@@ -22,7 +24,8 @@ class Replay:
     Parameters
     ----------
     paths : iterable of path
-        TIFF and NPY stacks, and folders of them, which are taken in the order of their names.
+        TIFF and NPY stacks, and folders of them, whose files are taken in natural order (2 before 10); hidden
+        ones are skipped.
     frames : int, optional
         When to stop.
     loop : bool
@@ -33,6 +36,9 @@ class Replay:
         The names of the files' channels, in order, where they do not tell.
     spec : FovSpec
         What the fields of view must be like.
+    on_warning : callable, optional
+        Called with a path and a sentence for all that the user should know: what was assumed about a file,
+        once for each, and which files were skipped.
 
     Raises
     ------
@@ -54,8 +60,11 @@ class Replay:
         axes: str | None = None,
         channels: Sequence[str] | None = None,
         spec: FovSpec = _SPEC,
+        on_warning: Callable[[Path, str], None] | None = None,
     ) -> None:
-        self.files = tuple(file for path in paths for file in _files(Path(path)))
+        self._on_warning = on_warning
+        self._reported: set[tuple[Path, str]] = set()
+        self.files = tuple(file for path in paths for file in self._files(Path(path)))
         # How many the files hold is known when they have been read.
         self.planned_frames = frames if loop else None
         self._frames = frames
@@ -81,15 +90,26 @@ class Replay:
 
     def _read(self, file: Path) -> Iterator[Recorded]:
         channels = None if self._channels is None else list(self._channels)
-        return read_recorded(file, self._spec, self._axes, channels)
 
+        def report(notice: Notice) -> None:
+            self._warn(file, notice.text)
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist")
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
-    if not files:
-        raise FileNotFoundError(f"{path} holds no TIFF and no NPY file")
-    return files
+        return read_recorded(file, self._spec, self._axes, channels, report)
+
+    def _warn(self, path: Path, text: str) -> None:
+        if self._on_warning is not None and (path, text) not in self._reported:
+            self._reported.add((path, text))
+            self._on_warning(path, text)
+
+    def _files(self, path: Path) -> list[Path]:
+        if not path.is_dir():
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} does not exist")
+            return [path]
+        files, hidden = list_images(path, _SUFFIXES)
+        if hidden:
+            names = ", ".join(file.name for file in hidden[:3]) + (", ..." if len(hidden) > 3 else "")
+            self._warn(path, f"hidden files were skipped, {len(hidden)} of them: {names}")
+        if not files:
+            raise FileNotFoundError(f"{path} holds no TIFF and no NPY file")
+        return files

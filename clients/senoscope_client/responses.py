@@ -120,3 +120,35 @@ class SeriesResponse(OpenModel):
     """The series that the service knows, newest first."""
 
     series: tuple[SeriesSummary, ...]
+
+
+class FrameRange(OpenModel):
+    """Consecutive frames without a result, both ends included.
+
+    Attributes
+    ----------
+    reason : str
+        ``dropped``, ``missing``, ``refused`` or ``failed``.
+    """
+
+    first: int
+    last: int
+    reason: str
+
+
+class FramesResponse(OpenModel):
+    """The frames of a series that have no result.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        Frames for each reason; more than the ranges hold where the oldest ranges are no longer remembered.
+    ranges : tuple of FrameRange
+    next : int or None
+        ``cursor`` of the next page; None at the end.
+    """
+
+    series_uid: UUID
+    counts: dict[str, int]
+    ranges: tuple[FrameRange, ...]
+    next: int | None = None

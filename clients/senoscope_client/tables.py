@@ -1,24 +1,130 @@
-"""Results as lines for people and as CSV."""
+"""Results as lines for people, and the columns of every table of results: CSV, Parquet and pandas."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from senoscope_client.csv_cells import csv_rows, safe_text
 
 if TYPE_CHECKING:
     from senoscope_client.result import Flag, Result, Source
 
 LINE_HEADING: Final = f"{'source':<32} {'FOV':>6}  {'label':<10} {'probability':>11} {'ms':>8}  flags"
 
+Kind = Literal["text", "integer", "number", "boolean", "time", "numbers"]
+Cell = str | int | float | bool | datetime | list[float] | None
+
+
+class Column(NamedTuple):
+    """One column of the tables.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"text", "integer", "number", "boolean", "time", "numbers"}
+        Times are UTC; ``numbers`` is a list, which CSV separates by blanks.
+    meaning : str
+        What it holds, for the documentation.
+    value : callable
+        Takes it from a result; None where it is not known.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+    value: Callable[[Result], Cell]
+
+
+def _axis(axis: Literal["x", "y", "z"]) -> Callable[[Result], Cell]:
+    def value(result: Result) -> Cell:
+        place = result.source.position_um
+        return None if place is None else float(getattr(place, axis))
+
+    return value
+
+
+def _created_at(result: Result) -> datetime | None:
+    if result.id.version != 7:  # it was not made by a service, and tells no time
+        return None
+    return datetime.fromtimestamp((result.id.int >> 80) / 1000, UTC)
+
+
+def _series_uid(result: Result) -> str | None:
+    uid = result.source.series_uid
+    return None if uid is None else str(uid)
+
+
+NETWORK_PREFIX: Final = "p_"
+"""What precedes a network's name in the name of its column."""
+
 _BEFORE_NETWORKS: Final = (
-    *("id", "file", "series_id", "frame", "label", "probability", "entropy", "agreement", "flags"),
+    Column("id", "text", "The result's id.", lambda r: str(r.id)),
+    Column("created_at", "time", "When the service made the result.", _created_at),
+    Column("kind", "text", "Where the field of view came from.", lambda r: r.source.kind),
+    Column("instrument", "text", "The instrument, as the stream names it.", lambda r: r.source.instrument),
+    Column("series_id", "text", "The operator's name of the series.", lambda r: r.source.series_id),
+    Column("series_uid", "text", "The series' own id.", _series_uid),
+    Column("file", "text", "The source file of a posted or replayed stack.", lambda r: r.source.file),
+    Column("frame", "integer", "Number in the series or the stack.", lambda r: r.source.frame),
+    Column("acquired_at", "time", "When the frame was acquired.", lambda r: r.source.acquired_at),
+    Column("x_um", "number", "Stage position.", _axis("x")),
+    Column("y_um", "number", "Stage position.", _axis("y")),
+    Column("z_um", "number", "Stage position.", _axis("z")),
+    Column("label", "text", "The class.", lambda r: r.label),
+    Column("probability", "number", "Of senescence.", lambda r: r.probability),
+    Column("entropy", "number", "Uncertainty, in bits.", lambda r: r.uncertainty.entropy),
+    Column(
+        "mutual_information",
+        "number",
+        "The part of it that comes from disagreement of the networks.",
+        lambda r: r.uncertainty.mutual_information,
+    ),
+    Column("agreement", "number", "Share of networks with the label.", lambda r: r.uncertainty.agreement),
+    Column("flags", "text", "Codes of all flags, separated by blanks.", lambda r: flag_codes(r.flags)),
 )
 _AFTER_NETWORKS: Final = (
-    *("compute_ms", "total_ms", "model", "model_version"),
-    *("kind", "instrument", "series_uid", "acquired_at", "x_um", "y_um", "z_um"),
+    Column("range_source", "text", "Who set the intensity range.", lambda r: r.normalization.source),
+    Column("range_low", "numbers", "Its lower end per channel, in counts.", lambda r: r.normalization.low),
+    Column("range_high", "numbers", "Its upper end per channel.", lambda r: r.normalization.high),
+    Column("model", "text", "The ensemble.", lambda r: r.model.name),
+    Column("model_version", "text", "Its version.", lambda r: r.model.version),
+    Column("model_digest", "text", "Its digest.", lambda r: r.model.digest),
+    Column("queue_ms", "number", "Time in the queue.", lambda r: r.timing_ms.queue),
+    Column("compute_ms", "number", "Time in the engine.", lambda r: r.timing_ms.compute),
+    Column("total_ms", "number", "Time from arrival to result.", lambda r: r.timing_ms.total),
+    Column("deadline_met", "boolean", "Whether that kept the deadline.", lambda r: r.deadline_met),
 )
+
+
+def result_columns(networks: Sequence[str]) -> tuple[Column, ...]:
+    """All columns of a table of results, in their order; one for each of these networks."""
+    return (*_BEFORE_NETWORKS, *(_of_network(name) for name in networks), *_AFTER_NETWORKS)
+
+
+def _of_network(name: str) -> Column:
+    return Column(
+        safe_text(NETWORK_PREFIX + name),
+        "number",
+        f"Probability of senescence by {name} alone.",
+        lambda result: result.networks.get(name),
+    )
+
+
+def result_row(result: Result, columns: Sequence[Column]) -> dict[str, Cell]:
+    """A result's values by column; text is safe in every program, see `safe_text`.
+
+    Parquet and pandas hold the same text as CSV, so that a table that is made from them is as safe. The exact
+    text is in the results themselves.
+    """
+    values = ((column.name, column.value(result)) for column in columns)
+    return {name: safe_text(value) if isinstance(value, str) else value for name, value in values}
+
+
+def networks_of(results: Iterable[Result]) -> list[str]:
+    """The networks of all results, in the order in which they come."""
+    return list(dict.fromkeys(name for result in results for name in result.networks))
 
 
 def result_line(result: Result) -> str:
@@ -32,50 +138,15 @@ def result_line(result: Result) -> str:
 
 
 def results_csv(results: Sequence[Result]) -> str:
-    """Results as CSV with a heading; one column per network, in the first result's order."""
-    networks = list(dict.fromkeys(name for result in results for name in result.networks))
-    return "".join(csv_lines(results, networks))
+    """Results as CSV with a heading; one column per network."""
+    return "".join(csv_lines(results, networks_of(results)))
 
 
 def csv_lines(results: Iterable[Result], networks: Sequence[str]) -> Iterator[str]:
     """The same line by line, for results that are too many to hold; ``networks`` are the columns."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-
-    def line(cells: Iterable[object]) -> str:
-        out.seek(0)
-        out.truncate()
-        writer.writerow(cells)
-        return out.getvalue()
-
-    yield line([*_BEFORE_NETWORKS, *networks, *_AFTER_NETWORKS])
-    for result in results:
-        yield line(_cells(result, networks))
-
-
-def _cells(result: Result, networks: Sequence[str]) -> Iterator[object]:
-    source = result.source
-    yield result.id
-    yield _inert(source.file)
-    yield _inert(source.series_id)
-    yield source.frame
-    yield result.label
-    yield f"{result.probability:.6f}"
-    yield f"{result.uncertainty.entropy:.6f}"
-    yield f"{result.uncertainty.agreement:.4f}"
-    yield flag_codes(result.flags)
-    for name in networks:
-        yield f"{result.networks[name]:.6f}" if name in result.networks else ""
-    yield f"{result.timing_ms.compute:.3f}"
-    yield f"{result.timing_ms.total:.3f}"
-    yield result.model.name
-    yield result.model.version
-    yield source.kind
-    yield _inert(source.instrument)
-    yield source.series_uid
-    yield source.acquired_at.isoformat() if source.acquired_at else ""
-    place = source.position_um
-    yield from (place.x, place.y, place.z) if place else ("", "", "")
+    columns = result_columns(networks)
+    yield from csv_rows([[column.name for column in columns]])
+    yield from csv_rows([column.value(result) for column in columns] for result in results)
 
 
 def _origin(source: Source) -> str:
@@ -95,8 +166,3 @@ def flag_words(flags: Iterable[Flag]) -> str:
 def flag_codes(flags: Iterable[Flag]) -> str:
     """Flags as one text, such as ``saturated:SRS``: code and channel of each."""
     return " ".join(f"{flag.code}:{flag.channel}" if flag.channel else flag.code for flag in flags)
-
-
-def _inert(text: str | None) -> str | None:
-    """Text that no spreadsheet takes for a formula (OWASP: CSV injection)."""
-    return f"'{text}" if text and text[0] in "=+-@\t\r" else text

@@ -17,7 +17,7 @@ from pathlib import Path
 for variable in [name for name in os.environ if name.startswith("SENOSCOPE_")]:
     del os.environ[variable]
 
-from pages import cli, configuration, headers, manifest, metrics, rest, settings  # noqa: E402
+from pages import cli, configuration, headers, manifest, metrics, rest, settings, tables  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "reference"
 PAGES = {
@@ -28,6 +28,7 @@ PAGES = {
     "metrics.md": metrics.page,
     "rest.md": rest.page,
     "settings.md": settings.page,
+    "tables.md": tables.page,
 }
 
 

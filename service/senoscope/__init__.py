@@ -6,21 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from senoscope.engine import Ensemble, Prediction
+    from senoscope.library import load_ensemble
 
     __version__: str
 
-__all__ = ["Ensemble", "Prediction", "__version__"]
+__all__ = ["Ensemble", "Prediction", "__version__", "load_ensemble"]
 
 
 # Computed at the first use. The client's install has this package too, but nothing that the engine needs; and
 # reading the version takes longer than most of what a command line does before it answers.
 def __getattr__(name: str) -> Any:
+    value: Any
     if name == "__version__":
         value = _version()
     elif name in {"Ensemble", "Prediction"}:
-        from senoscope import engine
+        from senoscope import engine, library
+        from senoscope.engine import locations
 
+        # The engine does not import the starter, which Ensemble.load("starter") may have to build.
+        locations.find_by_name = library.locate
         value = getattr(engine, name)
+    elif name == "load_ensemble":
+        from senoscope import library
+
+        value = library.load_ensemble
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

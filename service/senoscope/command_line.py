@@ -102,7 +102,7 @@ def handling_signals(handler: Callable[[int, FrameType | None], Any], *kinds: in
         yield
     finally:
         for kind, earlier in before.items():
-            signal.signal(kind, earlier)
+            signal.signal(kind, signal.SIG_DFL if earlier is None else earlier)
 
 
 @contextmanager

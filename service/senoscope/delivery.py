@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from senoscope.logs import about
+from senoscope.lost_frames import LostFrames
 from senoscope.records import RecentRecords, Record
 from senoscope.runlog.entries import Entry
 from senoscope.runlog.keeper import LogKeeper
@@ -76,6 +77,8 @@ class Delivery:
     sinks : sequence of Sink
     log : LogKeeper, optional
         Holds each result before anyone hears of it; where it cannot, the result says so.
+    lost : LostFrames, optional
+        Notes which live frames get no result.
     told : sequence of callable
         Called for each result after every sink was told of it.
     """
@@ -86,7 +89,9 @@ class Delivery:
         sinks: Sequence[Sink],
         log: LogKeeper | None = None,
         told: Sequence[Callable[[Record, Moments], None]] = (),
+        lost: LostFrames | None = None,
     ) -> None:
+        self._lost = lost or LostFrames()
         self.live_late = 0
         self.failed = 0
         self._recent = recent
@@ -169,6 +174,9 @@ class Delivery:
         self.failed += len(computed.fovs)
         if computed.stack is not None:
             computed.stack.fail(error)
+        else:
+            for fov in computed.fovs:
+                self._lost.note(fov.source, "failed", f"no result could be made: {type(error).__name__}")
 
     def _make(self, computed: Computed) -> list[Record]:
         try:

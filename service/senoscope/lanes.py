@@ -54,36 +54,40 @@ class LiveLane:
     depth : int
         Frames that may wait.
 
+    on_dropped : callable, optional
+        Called with each frame that is dropped, and why.
+
     Attributes
     ----------
     dropped : Counter of DropReason
         Frames that are not computed.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, on_dropped: Callable[[Fov, DropReason], None] = lambda *_: None) -> None:
         self._depth = depth
+        self._on_dropped = on_dropped
         self._frames: deque[Fov] = deque()
         self.dropped: Counter[DropReason] = Counter(dict.fromkeys(DROP_REASONS, 0))
 
     def put(self, fov: Fov) -> None:
         """Queue a frame; if the lane is full its oldest frame is dropped and counted."""
         if len(self._frames) >= self._depth:
-            self._frames.popleft()
-            self.dropped["lane_full"] += 1
+            self.drop(self._frames.popleft(), "lane_full")
         self._frames.append(fov)
 
     def take(self) -> Fov | None:
         """The frame that waits longest."""
         return self._frames.popleft() if self._frames else None
 
-    def drop(self, reason: DropReason, frames: int = 1) -> None:
-        """Count frames that were not queued."""
-        self.dropped[reason] += frames
+    def drop(self, fov: Fov, reason: DropReason) -> None:
+        """Count and report a frame that is not computed."""
+        self.dropped[reason] += 1
+        self._on_dropped(fov, reason)
 
     def clear(self, reason: DropReason) -> None:
         """Drop all frames that wait, and count them."""
-        self.drop(reason, len(self._frames))
-        self._frames.clear()
+        while self._frames:
+            self.drop(self._frames.popleft(), reason)
 
     def __len__(self) -> int:
         return len(self._frames)

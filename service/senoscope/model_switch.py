@@ -32,7 +32,7 @@ def load_ensemble(
     cancellation: Cancellation | None = None,
 ) -> Ensemble:
     """Load an ensemble as the settings say, verified and warm."""
-    return Ensemble.load(
+    ensemble = Ensemble.load(
         directory,
         device=device or settings.device,
         threads=settings.threads,
@@ -40,6 +40,9 @@ def load_ensemble(
         batch_within_ms=settings.deadline_ms,
         cancellation=cancellation,
     )
+    for warning in ensemble.warnings:
+        _log.warning("this ensemble has a fault", model=ensemble.manifest.name, fault=warning)
+    return ensemble
 
 
 class _Loading:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import zmq
 
 from senoscope.fov import Fov
 from senoscope.logs import about_source
+from senoscope.lost_frames import LostFrames
 from senoscope.series import Series, SeriesBook
 from senoscope.threads import WatchedThread
 from senoscope_client.curve import CurveClient
@@ -70,6 +72,8 @@ class Receiver:
         Takes each good frame; must not block.
     curve : CurveClient, optional
         Keys, where the frames are encrypted.
+    lost : LostFrames, optional
+        Notes which frames get no result.
     earlier : iterable of Series
         Those that an earlier process counted, and that may go on.
     """
@@ -81,7 +85,9 @@ class Receiver:
         hand_on: Callable[[Fov], None],
         curve: CurveClient | None = None,
         earlier: Iterable[Series] = (),
+        lost: LostFrames | None = None,
     ) -> None:
+        self._lost = lost or LostFrames()
         self.endpoint = endpoint
         self._curve = curve
         self._refused = 0
@@ -131,7 +137,10 @@ class Receiver:
     def series(self) -> list[dict[str, Any]]:
         """The series that are remembered, newest first, with what it takes to count on from there."""
         with self._lock:
-            return self._book.snapshots()
+            snapshots = self._book.snapshots()
+        return [
+            {**snapshot, "lost": self._lost.describe(UUID(snapshot["series_uid"]))} for snapshot in snapshots
+        ]
 
     def _run(self, stop: threading.Event) -> None:
         pause_s = _FIRST_PAUSE_S
@@ -256,7 +265,8 @@ class Receiver:
             self._messages[header.type] += 1
             match header:
                 case StartHeader():
-                    self._book.start(header)
+                    if self._book.start(header):
+                        self._lost.forget(header.series_uid)
                 case HeartbeatHeader():
                     self._book.heartbeat(header)
                 case EndHeader():
@@ -269,7 +279,9 @@ class Receiver:
                     pixels = self._fit(header, message.pixels, spec)
                     if pixels is None:
                         self._book.refuse(header)
+                        self._lost.note(_source(header), "refused", self._last_rejection or "")
                     else:
+                        self._lost.arrived(header.series_uid, header.frame)
                         self._hand_on(Fov(pixels, _source(header), arrived_s, spec=spec))
 
     def _fit(self, header: ImageHeader, pixels: npt.NDArray[Any], spec: FovSpec) -> npt.NDArray[Any] | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import structlog
@@ -17,6 +18,7 @@ from senoscope.fov import Fov
 from senoscope.lanes import BatchLane, DropReason, LiveLane, Stack
 from senoscope.loaded import Loaded
 from senoscope.logs import about
+from senoscope.lost_frames import LostFrames
 from senoscope.records import ResultMaker
 from senoscope.threads import WatchedThread
 from senoscope_client.axes import FovSpec
@@ -33,6 +35,12 @@ _ENSEMBLE_CHANGED = (
     "an ensemble that takes other channels or another size took over while this request was served; "
     "send it again"
 )
+
+_DROPPED: Final[dict[DropReason, str]] = {
+    "lane_full": "newer frames took its place in the queue",
+    "ensemble_changed": "it was arranged for an ensemble that another one has replaced",
+    "stopping": "the service stops",
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ class Scheduler:
         Takes each computed batch; must not block.
     on_device_error : callable
         Told when the device failed on the same FOVs twice running.
+    lost : LostFrames, optional
+        Notes which live frames get no result.
     deadline_ms : float
         That batches of stacks must leave room for.
     live_depth, batch_depth : int
@@ -97,6 +107,7 @@ class Scheduler:
         deadline_ms: float,
         live_depth: int,
         batch_depth: int,
+        lost: LostFrames | None = None,
     ) -> None:
         self._loaded = loaded
         self._bounds = bounds
@@ -104,7 +115,8 @@ class Scheduler:
         self._on_device_error = on_device_error
         self._deadline_ms = deadline_ms
         self._sizer = BatchSizer(loaded.ensemble.compute_ms, deadline_ms)
-        self._live = LiveLane(live_depth)
+        self._lost = lost or LostFrames()
+        self._live = LiveLane(live_depth, self._note_dropped)
         self._batch = BatchLane(batch_depth)
         self._next_loaded: tuple[Loaded, Future[Loaded]] | None = None
         self._changed = threading.Condition()
@@ -145,9 +157,9 @@ class Scheduler:
         """
         with self._changed:
             if not self._open:
-                self._live.drop("stopping")
+                self._live.drop(fov, "stopping")
             elif fov.spec != self._loaded.spec:
-                self._live.drop("ensemble_changed")
+                self._live.drop(fov, "ensemble_changed")
             else:
                 self._live.put(fov)
                 self._changed.notify_all()
@@ -286,6 +298,9 @@ class Scheduler:
             elif warming and not stop.is_set():
                 self._loaded.ensemble.keep_warm()
 
+    def _note_dropped(self, fov: Fov, reason: DropReason) -> None:
+        self._lost.note(fov.source, "dropped", _DROPPED[reason])
+
     def _scanning(self) -> bool:
         return time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
 
@@ -321,6 +336,7 @@ class Scheduler:
             self._last_failure = str(error)
             if stack is None:
                 self.counts.live_failed += 1
+                self._lost.note(fovs[0].source, "failed", f"the engine failed: {type(error).__name__}")
             else:
                 stack.fail(error)
             if loaded.ensemble.device != "cpu":

@@ -215,8 +215,15 @@ class SeriesBook:
         self._series: OrderedDict[UUID, Series] = OrderedDict()
         self._earlier = {series.series_uid: series for series in earlier}
 
-    def start(self, header: StartHeader) -> None:
-        """A series was announced; another one that the same instrument had open was interrupted."""
+    def start(self, header: StartHeader) -> bool:
+        """A series was announced; another one that the same instrument had open was interrupted.
+
+        Returns
+        -------
+        bool
+            Whether a series that is known begins again.
+        """
+        begins_again = False
         series = self._known(header)
         if series is None:
             series = self._add(header)
@@ -224,7 +231,9 @@ class SeriesBook:
         elif series.received or series.state != "open":
             series.restart()
             self._reopen(series)
+            begins_again = True
         series.planned_frames = header.planned_frames
+        return begins_again
 
     def image(self, header: ImageHeader) -> Verdict:
         """A frame came."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy.typing as npt
 import structlog
@@ -19,6 +20,7 @@ from senoscope.engine.cancellation import Cancellation
 from senoscope.fov import Fov
 from senoscope.lanes import Stack
 from senoscope.loaded import Loaded
+from senoscope.lost_frames import LostFrames
 from senoscope.memory_budget import MemoryBudget
 from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
@@ -91,6 +93,7 @@ class Service:
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
         self.maps = StageMaps()
         self.request_memory = MemoryBudget(settings.request_memory_mib * 1024 * 1024)
+        self._lost = LostFrames()
         self._rules = read_rules(settings.rules) if settings.rules is not None else None
         self.log = self._open_log()
         self.range = SessionRange(self.log, settings.instrument_name)
@@ -436,7 +439,7 @@ class Service:
         self.range.restore()
         told = [self._metrics.told, *([self.traces.told] if self.traces else [])]
         self._sinks.append(self._metrics)  # last: whoever waits for results comes first
-        self._delivery = Delivery(self.recent, self._sinks, self.log, told)
+        self._delivery = Delivery(self.recent, self._sinks, self.log, told, self._lost)
         self._scheduler = Scheduler(
             loaded,
             self.range.for_ensemble,
@@ -445,6 +448,7 @@ class Service:
             deadline_ms=settings.deadline_ms,
             live_depth=settings.live_queue,
             batch_depth=settings.batch_queue,
+            lost=self._lost,
         )
         self._models = ModelSwitch(settings, self._scheduler)
         self._delivery.start()
@@ -459,6 +463,7 @@ class Service:
                 self._take_live,
                 curve,
                 self._earlier_series(),
+                self._lost,
             )
             self._receiver.start()
         if self._on_loaded is not None:
@@ -480,7 +485,10 @@ class Service:
         if self.log is None:
             return []
         try:
-            return [Series.recalled(snapshot, logged) for snapshot, logged in self.log.latest_series()]
+            earlier = self.log.latest_series()
+            for snapshot, _ in reversed(earlier):
+                self._lost.restore(UUID(snapshot["series_uid"]), snapshot.get("lost", {}))
+            return [Series.recalled(snapshot, logged) for snapshot, logged in earlier]
         except LogUnavailable as error:
             _log.warning("series that go on are counted from now on only", reason=str(error))
             return []

@@ -118,6 +118,8 @@ class ServiceServer(uvicorn.Server):
     end_within_s : float or None
         What may pass from a second signal to the end of the process, which a third one ends at once. None:
         the process belongs to others, and goes on.
+    on_loaded : callable or None
+        Called when the service has loaded its ensemble; to be set before the server runs.
 
     Raises
     ------
@@ -130,6 +132,7 @@ class ServiceServer(uvicorn.Server):
         self.failure: Exception | None = None
         self.service: Service | None = None
         self.settings = settings
+        self.on_loaded: Callable[[], None] | None = None
         self._on_made = on_made
         self._signals = 0
         self.end_within_s: float | None = None
@@ -162,7 +165,7 @@ class ServiceServer(uvicorn.Server):
         from senoscope.api.app import create_app
         from senoscope.service import Service
 
-        service = Service(self.settings, on_failure=self._leave, on_loaded=collect_garbage)
+        service = Service(self.settings, on_failure=self._leave, on_loaded=self.on_loaded)
         app = observed(create_app(service))
         self.service = service
         self._on_made()
@@ -188,6 +191,7 @@ def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequenc
         Why the service could not be made.
     """
     set_up_process(server.settings.log_format)
+    server.on_loaded = collect_garbage
     for warning in warnings:
         _log.warning(warning.event, **warning.facts)
     # uvicorn raises the signal that stopped it once more, for whoever started it; stopping when asked to is

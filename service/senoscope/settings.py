@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -10,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from senoscope.command_line import ENV_PREFIX
 from senoscope.engine.locations import default_models_dir
@@ -26,10 +26,13 @@ _MIB = 1024 * 1024
 _ENDPOINT = re.compile(r"tcp://(\[[^\]\s]+\]|[^:/\s]+):(\d{1,5}|\*)|ipc://\S+")
 
 
-class Settings(BaseSettings):
-    """Settings of ``senoscope serve``; each field's description is its help on the command line."""
+class Settings(BaseModel):
+    """Settings of ``senoscope serve``; each field's description is its help on the command line.
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, hide_input_in_errors=True)
+    What is not given is taken from its ``SENOSCOPE_*`` variable, else it is the default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     model: str = Field("starter", description="Ensemble: a name in --models-dir, or the path of its folder.")
     models_dir: Path = Field(default_factory=default_models_dir, description="Where named ensembles live.")
@@ -153,6 +156,14 @@ class Settings(BaseSettings):
         description="OTLP/HTTP collector that traces go to, such as http://127.0.0.1:4318; empty: none. "
         "Needs the extra `otel`.",
     )
+
+    # Importing pydantic-settings for this would take a third of the time in which a mistake is reported.
+    @model_validator(mode="before")
+    @classmethod
+    def _from_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+        variables = {name.upper(): value for name, value in os.environ.items()}
+        named = {name: f"{ENV_PREFIX}{name.upper()}" for name in cls.model_fields}
+        return {name: variables[v] for name, v in named.items() if v in variables} | given
 
     @field_validator("stream", "results")
     @classmethod

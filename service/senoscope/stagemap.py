@@ -20,7 +20,7 @@ from senoscope_client.result import Result
 Layer = Literal["probability", "uncertainty"]
 
 _MAX_SERIES = 32
-_MAX_FOVS = 50_000  # of all series, half a kilobyte each
+MAX_FOVS = 50_000  # of all series, half a kilobyte each
 _MARGIN_PX = 12
 _BAR_PX = 46
 _BACKGROUND = (32, 32, 32)
@@ -140,10 +140,10 @@ class StageMaps:
 
     def _changed(self, known: _Map) -> None:
         known.version += 1
-        while len(known.tiles) > _MAX_FOVS:
+        while len(known.tiles) > MAX_FOVS:
             known.tiles.popitem(last=False)
         # Maps that are let go are made again from the run log for whoever asks for them.
-        while len(self._maps) > _MAX_SERIES or sum(len(one.tiles) for one in self._maps.values()) > _MAX_FOVS:
+        while len(self._maps) > _MAX_SERIES or sum(len(one.tiles) for one in self._maps.values()) > MAX_FOVS:
             self._maps.popitem(last=False)
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def collect(publisher: FramePublisher, into: list) -> threading.Thread:
 
     thread = threading.Thread(target=receive)
     thread.start()
-    assert publisher.wait_for_subscriber(10)
+    assert publisher.wait_for_subscriber(60)
     return thread
 
 

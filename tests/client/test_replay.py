@@ -146,7 +146,7 @@ def test_the_frames_that_are_sent_tell_it(tmp_path):
     with FramePublisher("tcp://127.0.0.1:*", "nlo-1") as publisher, context.socket(zmq.SUB) as subscriber:
         subscriber.subscribe("fov/nlo-1/image")
         subscriber.connect(publisher.endpoint)
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         run(publisher, Replay([tmp_path]), 100)
         header = decode(subscriber.recv_multipart()).header
     context.term()

@@ -160,7 +160,7 @@ def test_a_stack_is_posted_when_there_is_somebody_to_post_it_to(ask: Callable) -
 
     thread = threading.Thread(target=come_late)
     thread.start()
-    patient = Retries(times=50, first_s=0.05, longest_s=0.1)
+    patient = Retries(times=600, first_s=0.05, longest_s=0.1)
     assert len(ask(url, "classify", b"II*\0 and so on", retries=patient)) == 1
     late[0].close()
     thread.join()

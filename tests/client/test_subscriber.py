@@ -52,7 +52,7 @@ def test_a_topic_narrows_what_comes():
         socket.recv()
         socket.send_multipart([b"result/stream/nlo-1", stream.model_dump_json().encode()])
         socket.send_multipart([b"result/upload", upload.model_dump_json().encode()])
-        assert subscriber.receive(10) == upload
+        assert subscriber.receive(60) == upload
 
 
 def test_waiting_ends_when_told():

@@ -39,7 +39,7 @@ def test_no_view_has_a_serious_fault(server: Server, seat, axe: str) -> None:
     at.until(lambda: at.text("#connection").endswith("Connected"))
     empty = faults(at, axe)
     with FramePublisher(server.frames, "nlo-1") as publisher:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         publisher.start_series("plate 1", planned_frames=4)
         for n, level in enumerate((900, 60, 2000, 400)):
             publisher.publish(mini.bright(level=level), position_um=Position(x=100.0 * n, y=0.0, z=0.0))
@@ -58,7 +58,7 @@ def test_no_view_has_a_serious_fault(server: Server, seat, axe: str) -> None:
 
 def test_everything_is_reached_by_keyboard(server: Server, seat) -> None:
     with FramePublisher(server.frames, "nlo-2") as publisher:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         publisher.start_series("plate 2")
         publisher.publish(mini.bright())
         at = seat(server.url)

@@ -32,6 +32,14 @@ def tiff(tmp_path: Path, levels: tuple[int, ...], **options: object) -> Path:
     return path
 
 
+def bare_pages(path: Path) -> Path:
+    """Six pages without a description: two fields of view, bright and dark, or three of two channels each."""
+    with tifffile.TiffWriter(path) as writer:
+        for page in np.concatenate([mini.bright(), mini.dark()]):
+            writer.write(page, metadata=None)
+    return path
+
+
 def test_a_stack_is_dropped_on_the_page(server: Server, seat, tmp_path: Path) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
@@ -80,10 +88,71 @@ def test_whoever_goes_on_to_another_view_is_not_taken_away(server: Server, seat,
     at.until(lambda: at.text("#connection").endswith("Connected"))
     at.page.locator("#file").set_input_files(tiff(tmp_path, (900, 60) * 20))
     at.page.get_by_role("link", name="Model and range").click()
-    at.until(lambda: "is classified: 40 fields of view, under Live" in at.text("#toasts"))
+    at.until(lambda: "is classified: 40 fields of view." in at.text("#toasts"))
     assert at.page.locator("#model").is_visible()
-    at.page.get_by_role("link", name="Live").click()
-    at.until(lambda: at.seen() == 40)
+    at.page.get_by_role("button", name="Show", exact=True).click()
+    at.until(lambda: at.page.locator("#live").is_visible() and at.seen() == 40)
+
+
+def test_a_stack_that_is_dropped_on_another_view_changes_nothing_there(
+    server: Server, seat, tmp_path: Path
+) -> None:
+    with Scan(server, "watched") as scan:
+        scan.go((900, 60, 400))
+    at = seat(f"{server.url}/#history")
+    rows = at.page.locator("#rows tr")
+    at.until(lambda: rows.count() == 3)
+    at.page.locator("#file").set_input_files(tiff(tmp_path, (900, 60)))
+    at.until(lambda: "is classified: 2 fields of view." in at.text("#toasts"))
+    assert at.page.locator("#history").is_visible()
+    assert rows.count() == 3, "the list is that of the series still"
+    assert "watched" in at.page.locator("#series option:checked").inner_text()
+    at.page.get_by_role("button", name="Show", exact=True).click()
+    at.until(lambda: at.page.locator("#live").is_visible() and at.seen() == 2)
+
+
+def test_the_layout_of_a_stack_is_asked_for_when_the_user_is_ready(
+    server: Server, seat, tmp_path: Path
+) -> None:
+    at = seat(f"{server.url}/#model")
+    at.until(lambda: at.text("#connection").endswith("Connected"))
+    names = ("one.tif", "two.tif")
+    for name in names:
+        bare_pages(tmp_path / name)
+    at.page.locator("#file").set_input_files([tmp_path / name for name in names])
+    asks = at.page.get_by_role("button", name="Choose the layout…")
+    at.until(lambda: asks.count() == 2)
+    assert at.page.locator("#axes").is_hidden()
+    assert at.page.locator("#model").is_visible()
+    asks.first.click()
+    assert "How is one.tif laid out?" in at.text("#axes")
+    at.page.get_by_role("button", name="Leave it").click()
+    asks.first.click()
+    at.page.get_by_role("button", name="Channel by channel").click()
+    at.until(lambda: "two.tif is classified: 2 fields of view." in at.text("#toasts"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "labels"),
+    [("Field of view by field of view", ["senescent", "control"]), ("Channel by channel", None)],
+)
+def test_axes_are_chosen_in_words(server: Server, seat, tmp_path: Path, choice: str, labels) -> None:
+    at = seat(server.url)
+    at.until(lambda: at.text("#connection").endswith("Connected"))
+    at.page.locator("#file").set_input_files(bare_pages(tmp_path / "bare.tif"))
+    at.until(lambda: at.page.locator("#axes").is_visible())
+    assert "FOV 1: SRS, TPEF, Transmission; then FOV 2" in at.text("#axesbyfov")
+    assert at.text("#axesbychannel").startswith("SRS of FOV 1, FOV 2")
+    at.page.get_by_role("button", name=choice).click()
+    at.until(lambda: at.seen() == 2)
+    at.page.get_by_role("link", name="History").click()
+    found = at.page.locator("#rows tr td:nth-child(4)").all_inner_texts()[::-1]
+    # Taken channel by channel, both fields of view mix bright and dark images.
+    assert len(found) == 2
+    assert labels is None or found == labels
+    probabilities = at.page.locator("#rows tr td:nth-child(5)").all_inner_texts()
+    assert labels is not None or all(0.0 < float(p) < 1.0 for p in probabilities)
+    assert at.page.locator("#rows tr td:nth-child(3)").all_inner_texts() == ["bare.tif"] * 2
 
 
 def test_a_stack_that_nobody_can_read_is_refused_in_words(server: Server, seat, tmp_path: Path) -> None:
@@ -94,13 +163,10 @@ def test_a_stack_that_nobody_can_read_is_refused_in_words(server: Server, seat, 
     at.page.locator("#file").set_input_files(picture)
     at.until(lambda: "notes.tif was not classified" in at.text("#toasts"))
     # Six bare pages may be two fields of view or one of six channels: the page asks.
-    bare = tmp_path / "bare.tif"
-    with tifffile.TiffWriter(bare) as writer:
-        for page in np.concatenate([mini.bright(), mini.dark()]):
-            writer.write(page, metadata=None)
-    at.page.locator("#file").set_input_files(bare)
+    at.page.locator("#file").set_input_files(bare_pages(tmp_path / "bare.tif"))
     at.until(lambda: at.page.locator("#axes").is_visible())
     assert "axes" in at.text("#axeswhy")
+    at.page.get_by_text("Another layout").click()
     at.page.get_by_label("Axes").fill("PCYX")
     at.page.get_by_role("button", name="Try again").click()
     at.until(lambda: at.seen() == 2)

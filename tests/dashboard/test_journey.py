@@ -51,7 +51,7 @@ def scan(server: Server, series: str) -> subprocess.Popen[bytes]:
 
 def end(microscope: subprocess.Popen[bytes]) -> None:
     microscope.terminate()
-    microscope.communicate(timeout=20)
+    microscope.communicate(timeout=60)
 
 
 def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path: Path, seat) -> None:

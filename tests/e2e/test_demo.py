@@ -30,7 +30,7 @@ def test_the_demo_loses_nothing_and_is_right(starter_ensemble: Path) -> None:
         capture_output=True,
         check=False,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -50,7 +50,7 @@ def test_a_demo_that_cannot_follow_says_what_it_lost(starter_ensemble: Path) -> 
         capture_output=True,
         check=False,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     summary = json.loads(done.stdout)
     assert done.returncode == 1

@@ -44,7 +44,7 @@ def test_a_page_that_is_left_open(start: Callable[..., Server], endurance: Endur
         cdp = seat.page.context.new_cdp_session(seat.page)
         cdp.send("Performance.enable")
         seat.page.evaluate(NOTE_PICTURES)
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         states, lags = [], []
         for n in range(series):
             publisher.start_series(f"plate {n}", planned_frames=frames)

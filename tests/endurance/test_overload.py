@@ -58,22 +58,23 @@ def test_overload_drops_the_oldest_and_recovers(
     start: Callable[..., Server], endurance: Endurance, tmp_path: Path
 ) -> None:
     server = start("--live-backlog", "100000", "--batch-queue", "100", process=endurance.long)
-    if isinstance(server, ServerThread):
-        SlowEngine(server, 0.02)  # slower than the scan, and than the stacks, on any machine
+    # The short form is slower than its scan and its stacks on any machine.
+    slow = SlowEngine(server).held() if isinstance(server, ServerThread) else contextlib.nullcontext()
     rate_hz = 3 * capacity_hz(server)
-    frames = int(rate_hz * endurance.scale(2))
+    frames = endurance.scale(60, int(60 * rate_hz))
     listener = Listener(server)
     server.wait(lambda status: status["live_clients"]["connected"] == 1)
     with contextlib.ExitStack() as posting:
-        stacks = posting.enter_context(contextlib.closing(Poster(server, 200)))
-        scan = Scan(server, frames, rate_hz, tmp_path)
-        server.wait(lambda status: status["live"]["dropped"] > 0 and status["batch"]["waiting"] > 0)
-        refused = posting.enter_context(contextlib.closing(Poster(server, 1, pause_s=0.05)))
-        sent = scan.end()
+        stacks = posting.enter_context(contextlib.closing(Poster(server, endurance.scale(101, 200))))
+        with slow:
+            scan = Scan(server, frames, rate_hz, tmp_path)
+            server.wait(lambda status: status["live"]["dropped"] > 0 and status["batch"]["waiting"] > 0)
+            refused = posting.enter_context(contextlib.closing(Poster(server, 1, pause_s=0.05)))
+            sent = scan.end()
+            refused.wait_for(503)  # the scan may have ended before the first was posted
         ended = time.perf_counter()
         server.wait(lambda status: status["live"]["waiting"] == 0)
         recovered_s = time.perf_counter() - ended
-        refused.wait_for(503)  # on a slow machine the scan may have ended before the first was posted
     refusals = [answer for answer in refused.answers if answer["status"] == 503]
     status = server.wait(lambda status: len(listener.results) == status["live"]["classified"])
     listener.close()

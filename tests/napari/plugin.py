@@ -19,7 +19,7 @@ from senoscope_client.result import Gradcam, ModelRef, Normalization, Source, Ti
 from senoscope_napari.gradcam import result_map
 from support import miniature as mini
 from support.qt_events import pump
-from support.servers import Server, start_server_process, stop_server
+from support.servers import Server, free_addresses, start_server, stop_server
 from support.service_double import http_double
 
 pytestmark = [
@@ -61,7 +61,7 @@ class Scope:
 
     def __init__(self, server: Server) -> None:
         self._publisher = FramePublisher(server.frames, "nlo-7")
-        assert self._publisher.wait_for_subscriber(10)
+        assert self._publisher.wait_for_subscriber(60)
         self.uid = self._publisher.start_series("plate 1", planned_frames=12)
 
     def publish(self, *frames: int) -> None:
@@ -260,20 +260,21 @@ def test_what_is_wrong_with_the_service_is_told(
         widget.connect_to(double.url)
         pump(lambda: "is not ready: warming up" in state.text())
 
-    server = start_server_process(miniature, tmp_path / "log.txt", "--api-key", key, wait=False)
+    addresses = free_addresses()
+    widget.connect_to(addresses.url, key)
+    pump(lambda: "Not reachable" in state.text())
+    assert "Trying again by itself" in state.text()
+    assert not widget.panel.classify.isEnabled()
+    server = start_server(miniature, tmp_path / "log.txt", "--api-key", key, wait=False, like=addresses)
     try:
-        widget.connect_to(server.url, key)
-        pump(lambda: "Not reachable" in state.text())
-        assert "Trying again by itself" in state.text()
-        assert not widget.panel.classify.isEnabled()
-        pump(lambda: "Connected to" in state.text(), 60)
+        pump(lambda: "Connected to" in state.text())
         scope = Scope(server)
         scope.publish(0)
-        pump(lambda: shown_frame(widget) == 0, 60)
+        pump(lambda: shown_frame(widget) == 0)
         scope.close()
         told, show = [], widget.panel.set_link
         monkeypatch.setattr(widget.panel, "set_link", lambda one: (told.append(one.words), show(one)))
-        server.process.terminate()
+        server.terminate()
         # It is as the plugin asks: hung up on, told of the stop, or too late for either.
         gone = ("has stopped", "Connection lost", "is not ready: the service is stopping", "Not reachable")
         pump(lambda: any(words in one for one in told for words in gone))

@@ -85,7 +85,7 @@ def test_the_next_frames_of_the_stream_set_the_range(server: Server, fovs: np.nd
                 assert json.loads(live.recv(timeout=30))["normalization"]["source"] == "model"
             assert ask(server)["calibrating"] == {"fovs": 2, "of": 3}
             scope.send(scope.frame(2, fovs[2]))
-            until = time.monotonic() + 20
+            until = time.monotonic() + 90
             while ask(server)["source"] != "session":
                 assert time.monotonic() < until
                 time.sleep(0.05)

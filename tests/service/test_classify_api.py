@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import io
 import json
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -127,7 +129,7 @@ def test_csv_on_request(server: Server, fovs: np.ndarray) -> None:
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert [row["label"] for row in rows] == BY_TURNS
     assert rows[0]["file"] == "'=cmd.npy", "not a formula for the spreadsheet that opens it"
-    assert float(rows[0]["mobilenet"]) > 0.9
+    assert float(rows[0]["p_mobilenet"]) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -201,6 +203,128 @@ def test_curl(server: Server, fovs: np.ndarray, tmp_path: Path, arguments: list[
         check=True,
     )
     assert [result["label"] for result in json.loads(done.stdout)["results"]] == BY_TURNS
+
+
+@pytest.mark.system("curl")
+@pytest.mark.parametrize("name", ["stack.tif", "stack.npy"])
+def test_curl_that_removes_line_ends_is_told_the_right_option(
+    server: Server, fovs: np.ndarray, tmp_path: Path, name: str
+) -> None:
+    noise = fovs + np.random.default_rng(0).integers(0, 200, fovs.shape, dtype=np.uint16)
+    (tmp_path / "stack.tif").write_bytes(tiff(noise, metadata={"axes": "TCYX"}))
+    (tmp_path / "stack.npy").write_bytes(npy(noise))
+    for data in (f"@{name}", name):  # without @ the name itself is sent
+        done = subprocess.run(
+            ["curl", "-sS", "-d", data, f"{server.url}/v1/classify"],
+            cwd=tmp_path,
+            capture_output=True,
+            check=True,
+        )
+        assert "--data-binary @FILE" in json.loads(done.stdout)["detail"]
+
+
+def test_a_damaged_file_of_whole_lines_is_not_blamed_on_curl(server: Server) -> None:
+    answer = post(server, tiff(mini.dark())[:200_000] + b"\n", "application/x-www-form-urlencoded")
+    assert answer.status_code == 422
+    assert "curl" not in answer.json()["detail"]
+
+
+ONE = npy(mini.dark())
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+@pytest.mark.parametrize("make", [tiff, npy])
+def test_packed_files_are_unpacked(server: Server, fovs: np.ndarray, coding: str, pack, make) -> None:
+    body = make(fovs, metadata={"axes": "TCYX"}) if make is tiff else make(fovs)
+    answer = httpx.post(
+        f"{server.url}/v1/classify", content=pack(body), headers={"Content-Encoding": coding}, timeout=60
+    )
+    assert labels(answer) == BY_TURNS
+
+
+@pytest.mark.parametrize(
+    ("pack", "coding", "status", "code", "words"),
+    [
+        pytest.param(lambda: gzip.compress(ONE)[:-9], "gzip", 422, "invalid_request", "no single", id="cut"),
+        pytest.param(
+            lambda: gzip.compress(ONE) + b"x",
+            "gzip",
+            422,
+            "invalid_request",
+            "no single, whole gzip",
+            id="more",
+        ),
+        pytest.param(lambda: ONE, "gzip", 422, "invalid_request", "declared as gzip", id="not packed"),
+        pytest.param(lambda: ONE, "br", 415, "unsupported_media_type", "gzip or deflate", id="br"),
+        pytest.param(lambda: ONE, "gzip, gzip", 415, "unsupported_media_type", "gzip or deflate", id="twice"),
+        pytest.param(
+            lambda: gzip.compress(ONE),
+            None,
+            415,
+            "unsupported_media_type",
+            "Content-Encoding: gzip",
+            id="not declared",
+        ),
+        pytest.param(
+            lambda: gzip.compress(b"hello, microscope"),
+            "gzip",
+            415,
+            "unsupported_media_type",
+            "is text",
+            id="text",
+        ),
+        pytest.param(
+            lambda: gzip.compress(bytes(200 << 20), 1),
+            "gzip",
+            413,
+            "payload_too_large",
+            "unpacks to more than",
+            id="large",
+        ),
+    ],
+)
+def test_packed_files_that_cannot_be_read_get_their_code(
+    server: Server,
+    fovs: np.ndarray,
+    pack: Callable[[], bytes],
+    coding: str | None,
+    status: int,
+    code: str,
+    words: str,
+) -> None:
+    headers = {} if coding is None else {"Content-Encoding": coding}
+    answer = httpx.post(f"{server.url}/v1/classify", content=pack(), headers=headers, timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert words in answer.json()["detail"]
+    assert labels(post(server, npy(fovs), "application/x-npy")) == BY_TURNS
+
+
+def test_packed_forms_are_refused(server: Server, fovs: np.ndarray) -> None:
+    sent = form(npy(fovs), b"a.npy")
+    answer = httpx.post(
+        f"{server.url}/v1/classify",
+        content=gzip.compress(sent["content"]),
+        headers=sent["headers"] | {"Content-Encoding": "gzip"},
+    )
+    assert answer.status_code == 415
+    assert "as the body" in answer.json()["detail"]
+
+
+def test_the_readers_warnings_are_in_every_answer(server: Server, fovs: np.ndarray) -> None:
+    body = tiff(fovs, metadata={"axes": "TCYX", "Channel": {"Name": ["a", "b", "c"]}})
+    (warning,) = post(server, body).json()["warnings"]
+    assert "(a, b, c) are taken as" in warning
+    answer = httpx.post(
+        f"{server.url}/v1/classify",
+        content=body,
+        headers={"Accept": "text/csv", "Content-Type": "image/tiff"},
+    )
+    assert answer.headers["Senoscope-Warnings"] == warning
+    calibrated = httpx.post(f"{server.url}/v1/normalization/calibrate", content=body, timeout=60).json()
+    assert calibrated["warnings"] == [warning]
+    assert httpx.delete(f"{server.url}/v1/normalization").status_code == 200
 
 
 def test_containers_do_not_change_probabilities(server: Server, fovs: np.ndarray) -> None:

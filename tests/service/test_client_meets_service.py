@@ -58,7 +58,7 @@ def test_publish_and_watch_both_ways(server: Server, client: Client) -> None:
         client.live(timeout_s=30) as live,
         ResultSubscriber(server.results) as subscriber,
     ):
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         publisher.start_series("plate 1", planned_frames=40)
         position = Position(x=1.5, y=2.5, z=0.0)
         over_zeromq = None

@@ -107,7 +107,7 @@ def serving(miniature: Path, tmp_path: Path) -> Iterator:
 
 def run(server: Server, scope: Scope, sequence, *, series_id: str = "plate 1", **options) -> LoopSummary:
     with FramePublisher(server.frames, "nlo-7") as publisher:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         loop = ClosedLoop(MdaFrames(publisher, series_id), server.url, **options)
         return loop.run(scope.core.mda, sequence)
 
@@ -207,6 +207,50 @@ def test_channels_may_come_in_any_order_and_among_others(serving, scope: Scope) 
     assert {e.x_pos for e in again} == {PITCH_UM}
 
 
+def test_a_plan_without_the_publishers_channels_is_rejected_before_anything_moves(
+    serving, scope: Scope
+) -> None:
+    server = serving(RESCAN)
+    for name in ("srs", "Srs signal"):
+        scope.core.defineConfig("Detector", name, "Camera", "Gain", "1")
+    for channels in (("srs",), ("srs", "TPEF", "Transmission"), ("SRS", "TPEF"), ("Brightfield",)):
+        with pytest.raises(SenoscopeError) as caught:
+            run(server, scope, plan(1, 2, channels=channels))
+        assert repr(channels[0]) in str(caught.value)
+        assert all(repr(name) in str(caught.value) for name in CHANNELS)
+    assert scope.started == []
+
+
+def test_channels_that_match_nothing_are_reported_at_the_first_image(
+    serving, scope: Scope, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plan that can be read only once, as from a generator, is checked as it goes."""
+    server = serving(RESCAN)
+    reported_after: list[int] = []
+
+    def events():
+        for n, event in enumerate(plan(1, 3, channels=("Brightfield",))):
+            if n == 2:
+                wait_for(lambda: "'Brightfield' is none of" in caplog.text, 60)
+                reported_after.append(n)
+            yield event
+
+    with pytest.raises(SenoscopeError, match=r"nothing was published.*Brightfield"):
+        run(server, scope, events())
+    assert reported_after == [2]
+    (record,) = [record for record in caplog.records if "is none of" in record.message]
+    assert record.levelname == "ERROR"
+    assert all(name in record.message for name in CHANNELS)
+
+
+def test_the_summary_counts_what_was_published(serving, scope: Scope) -> None:
+    server = serving(RESCAN)
+    scope.engine.bright = frozenset({(1, 0)})
+    summary = run(server, scope, plan(1, 2, channels=("Brightfield", *CHANNELS)))
+    assert (summary.published, summary.incomplete, summary.failed) == (3, 0, 0)
+    assert summary.foreign == {"Brightfield": 3}
+
+
 def test_a_plan_of_plain_events_without_an_index_will_do(serving, scope: Scope) -> None:
     server = serving(RESCAN)
     scope.engine.bright = frozenset({(1, 0)})
@@ -240,7 +284,7 @@ def test_a_service_that_restarts_in_the_middle_is_listened_to_again(serving, sco
     first = serving(RESCAN)
     scope.engine.bright = frozenset({(0, 0), (3, 0)})
     with FramePublisher(first.frames, "nlo-7") as publisher, Client(first.url) as client:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         loop = ClosedLoop(MdaFrames(publisher), first.url, patience_s=30)
 
         def slowly():
@@ -250,7 +294,7 @@ def test_a_service_that_restarts_in_the_middle_is_listened_to_again(serving, sco
                         time.sleep(0.02)
                     assert stop_server(first) == 0
                     again = serving(RESCAN, like=first)
-                    assert publisher.wait_for_subscriber(20)
+                    assert publisher.wait_for_subscriber(60)
                     again.wait(lambda s: s["receiver"]["series"])
                 yield event
 
@@ -262,7 +306,7 @@ def test_a_service_that_restarts_in_the_middle_is_listened_to_again(serving, sco
 def test_frames_are_published_without_any_loop(serving, scope: Scope) -> None:
     server = serving(RESCAN)
     with FramePublisher(server.frames, "nlo-7") as publisher:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         frames = MdaFrames(publisher, "plain")
         frames.connect(scope.core.mda)
         with Client(server.url) as client, client.live_decisions(judged=True, timeout_s=30) as live:
@@ -291,7 +335,7 @@ def test_a_camera_of_another_depth_fails_its_frames_and_not_the_acquisition(serv
     server = serving(RESCAN)
     scope.core.setProperty("Camera", "PixelType", "32bitRGB")
     with FramePublisher(server.frames, "nlo-7") as publisher:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         frames = MdaFrames(publisher)
         frames.connect(scope.core.mda)
         scope.core.mda.run(plan(1, 2))

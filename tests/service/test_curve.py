@@ -70,7 +70,7 @@ def test_encrypted_all_the_way(secured: Secured) -> None:
             curve_keypair=secured.secret("viewer"),
         ) as results,
     ):
-        assert publisher.wait_for_subscriber(20)
+        assert publisher.wait_for_subscriber(60)
         publisher.start_series("s")
         result = None
         for _ in range(40):  # until the subscription has reached the service
@@ -97,7 +97,7 @@ def test_strangers_get_no_results_and_are_counted(secured: Secured, reader: str 
     if reader is not None:
         keys = {"server_key": secured.public("service"), "curve_keypair": secured.secret(reader)}
     with ResultSubscriber(secured.server.results, **keys) as results, pytest.raises(Unauthorized):
-        results.receive(10)
+        results.receive(60)
     secured.server.wait(lambda status: status["results_refused"].get(reason, 0) > before)
     secured.server.wait(lambda status: status["results_subscribers"] == 0)
     refused = httpx.get(f"{secured.server.url}/metrics").text
@@ -128,9 +128,9 @@ def test_a_service_that_was_refused_comes_back_when_it_is_allowed(secured: Secur
         curve_keypair=secured.secret("acquisition"),
         allowed_keys=nobody,
     ) as publisher:
-        secured.server.wait(lambda status: status["receiver"]["refused"] > before, timeout_s=20)
+        secured.server.wait(lambda status: status["receiver"]["refused"] > before, timeout_s=60)
         shutil.copy(secured.public("service"), nobody)
-        assert publisher.wait_for_subscriber(20)
+        assert publisher.wait_for_subscriber(60)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")

@@ -60,6 +60,50 @@ def test_predicts_each_fov_of_a_stack(miniature: Path) -> None:
     assert control.map().max() == 0, "all ReLUs are off: the map is zero, not NaN"
 
 
+def changed(value: object, dtype: str) -> np.ndarray:
+    fov = mini.dark().astype(dtype)
+    fov[1, 3, 4] = value
+    return fov
+
+
+@pytest.mark.parametrize(
+    ("fov", "message"),
+    [
+        (changed(np.nan, "float32"), r"1 pixels are NaN.*\(1, 3, 4\)"),
+        (changed(np.inf, "float64"), "infinite"),
+        (changed(-np.inf, "float16"), "infinite"),
+        (changed(1e300, "float64"), "too large for float32"),
+        (mini.dark().astype(complex), "complex"),
+        (mini.dark() > 5, "bool"),
+        (mini.dark().astype(object), "object"),
+        (np.ma.masked_less(mini.dark(), 10_000), "masked"),
+    ],
+    ids=["NaN", "infinite", "negative infinite", "too large", "complex", "bool", "object", "masked"],
+)
+def test_what_no_detector_counts_is_refused(miniature: Path, fov: np.ndarray, message: str) -> None:
+    with Ensemble.load(miniature, device="cpu") as ensemble:
+        with pytest.raises(ValueError, match=message):
+            ensemble.predict(fov)
+        with pytest.raises(ValueError, match=message.partition(".*")[0]):
+            ensemble.predict(np.ma.stack([mini.dark().astype(fov.dtype), fov]))
+        ensemble.predict(np.ma.array(mini.dark()))  # nothing is masked
+
+
+@pytest.mark.parametrize("low", [[np.nan, 0, 0], [0, 0, 5000], [0, 0]])
+def test_a_range_that_is_none_is_refused(miniature: Path, low: list[float]) -> None:
+    bounds = IntensityRange(np.array(low, np.float32), np.full(len(low), 4000, np.float32), "session")
+    with (
+        Ensemble.load(miniature, device="cpu") as ensemble,
+        pytest.raises(ValueError, match="intensity range"),
+    ):
+        ensemble.predict(mini.dark(), bounds)
+
+
+def test_no_range_is_fitted_to_nan() -> None:
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        fit_range(changed(np.nan, "float32")[None])
+
+
 @pytest.mark.parametrize("fovs", [1, 3])
 def test_predictions_own_their_memory(miniature: Path, fovs: int) -> None:
     """A view would keep what ONNX Runtime allocated for a whole ensemble, or a whole batch, alive."""

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from support import miniature as mini
@@ -25,6 +26,8 @@ DASHBOARD: dict[str, Any] = json.loads(
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 # Told only where there is a GPU.
 ON_A_GPU = {"senoscope_device_memory_used_bytes", "senoscope_device_memory_size_bytes"}
+# Told only where pixels are kept.
+WITH_AN_ARCHIVE = {"senoscope_archive_lost_total"}
 
 
 def expressions() -> list[str]:
@@ -66,8 +69,52 @@ def test_each_label_of_the_dashboard_is_told(told: dict[str, set[str]]) -> None:
             assert name in ON_A_GPU or used <= told[name], text
 
 
+def alerts() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((ROOT / "docker" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    return group["rules"]
+
+
+def test_each_metric_and_label_of_the_alerts_is_told(told: dict[str, set[str]]) -> None:
+    assert len(alerts()) > 8
+    for rule in alerts():
+        named = re.findall(r"\b(senoscope_\w+|up)\b", rule["expr"])
+        assert named, rule
+        assert set(named) - {"up"} - WITH_AN_ARCHIVE <= told.keys(), rule["alert"]
+        used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        used |= {
+            label
+            for _, selectors in re.findall(r"\b(senoscope_\w+)\{([^}]*)\}", rule["expr"])
+            for label in re.findall(r"(\w+)=~?\"", selectors)
+        }
+        assert all(any(label in told[name] for name in named) for label in used), rule["alert"]
+
+
+def test_metrics_that_are_told_on_some_machines_alone_are_declared() -> None:
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in page for name in ON_A_GPU | WITH_AN_ARCHIVE)
+
+
+def test_each_alert_is_one_that_prometheus_takes() -> None:
+    names = [rule["alert"] for rule in alerts()]
+    assert len(set(names)) == len(names)
+    for rule in alerts():
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert re.fullmatch(r"\d+[smh]", rule.get("for", "1m"))
+        assert rule["annotations"]["summary"]
+
+
+def test_prometheus_reads_the_alerts() -> None:
+    docker = ROOT / "docker"
+    compose = yaml.safe_load((docker / "compose.yml").read_text(encoding="utf-8"))
+    assert "./alerts.yml:/etc/prometheus/alerts.yml:ro" in compose["services"]["prometheus"]["volumes"]
+    for name in ("prometheus.yml", "prometheus.secure.yml"):
+        told = yaml.safe_load((docker / name).read_text(encoding="utf-8"))
+        assert told["rule_files"] == ["/etc/prometheus/alerts.yml"]
+
+
 def test_each_expression_is_balanced() -> None:
-    for text in expressions():
+    for text in [*expressions(), *(rule["expr"] for rule in alerts())]:
         bare = re.sub(r'"[^"]*"', "", text)
         for left, right in ("()", "[]", "{}"):
             assert bare.count(left) == bare.count(right), text

@@ -60,7 +60,7 @@ def scrape(server: Server, **options) -> Scrape:
 
 
 def until(server: Server, condition: Callable[[Scrape], bool]) -> Scrape:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not condition(seen := scrape(server)):
         assert time.monotonic() < deadline, seen.text
         time.sleep(0.05)

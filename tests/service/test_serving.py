@@ -16,7 +16,7 @@ import pytest
 
 from senoscope.serving import StartingApp
 from support.commands import run_process
-from support.servers import Server, start_server
+from support.servers import Server, start_server_process
 
 
 class Inner:
@@ -151,15 +151,15 @@ def test_what_is_found_only_when_the_service_is_made_ends_the_process_with_one_l
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_stopped_while_it_starts_it_exits_with_0(miniature: Path, tmp_path: Path) -> None:
-    server = start_server(miniature, tmp_path / "log.txt", wait=False)
+    server = start_server_process(miniature, tmp_path / "log.txt", wait=False)
     try:
         while not lives(server):
-            assert server.process.poll() is None, server.log.read_text()
+            assert server.running, server.log.read_text()
             time.sleep(0.01)
-        server.process.terminate()
-        assert server.process.wait(60) == 0
+        server.terminate()
+        assert server.process.wait(90) == 0
     finally:
-        server.process.kill()
+        server.kill()
     assert "Traceback" not in server.log.read_text()
 
 

@@ -75,7 +75,7 @@ def test_a_place_scanned_again_shows_the_newest() -> None:
 
 
 def test_all_maps_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stagemap, "_MAX_FOVS", 3)
+    monkeypatch.setattr(stagemap, "MAX_FOVS", 3)
     maps, (one, two) = StageMaps(), (uuid.uuid4(), uuid.uuid4())
     for n in range(2):
         maps.put(one, tile(n, 0))

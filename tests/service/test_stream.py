@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import zmq
@@ -77,7 +81,7 @@ def test_results_over_zeromq(server: Server, microscope: Microscope) -> None:
     subscriber.setsockopt(zmq.SUBSCRIBE, b"result/stream/nlo-1")
     subscriber.connect(server.results)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 90
         n = 0
         while not subscriber.poll(100):  # until the subscription has reached the service
             assert time.monotonic() < deadline
@@ -177,6 +181,11 @@ def test_an_overloaded_service_drops_the_oldest_and_says_so(miniature: Path, tmp
         status = server.wait(lambda s: s["live"]["classified"] + s["live"]["dropped"] == 60)
         assert status["live"]["dropped"] >= 57, "one is computed, two wait"
         assert series(status, scope)["missing"] == 0, "drops here are not gaps on the wire"
+        answer = httpx.get(f"{server.url}/v1/series/{scope.uid}/frames").json()
+        assert answer["counts"] == {"dropped": status["live"]["dropped"]}
+        frames = [n for one in answer["ranges"] for n in range(one["first"], one["last"] + 1)]
+        assert len(frames) == status["live"]["dropped"]
+        assert {59, 58}.isdisjoint(frames), "the oldest give way"
     finally:
         scope.close()
         stop_server(server)
@@ -251,3 +260,30 @@ def test_the_command_line_client_watches_and_publishes(server: Server, tmp_path:
     assert json.loads(publish.stdout.splitlines()[-1])["sent"] == 3
     out, _ = watch.communicate(timeout=30)
     assert [json.loads(line)["source"]["frame"] for line in out.splitlines()] == [0, 1, 2]
+
+
+def test_frames_without_a_result_are_listed_with_the_reason(server: Server, microscope: Microscope) -> None:
+    microscope.send(encode(StartHeader(**microscope.common(), planned_frames=8)))
+    small = np.zeros((3, 2, 2), np.uint16)
+    for n, pixels in (
+        (0, None),
+        (1, small),
+        (2, small),
+        (5, None),
+        (1, None),
+    ):  # frame 1 is sent again, whole
+        microscope.send(microscope.frame(n) if pixels is None else microscope.frame(n, pixels))
+    microscope.send(encode(EndHeader(**microscope.common(), frames_sent=7, reason="completed")))
+    server.wait(lambda s: series(s, microscope).get("state") == "ended")
+    url = f"{server.url}/v1/series/{microscope.uid}/frames"
+    answer = httpx.get(url).json()
+    assert answer["counts"] == {"missing": 3, "refused": 1}
+    ranges = [(one["first"], one["last"], one["reason"]) for one in answer["ranges"]]
+    assert ranges == [(2, 2, "refused"), (3, 4, "missing"), (6, 6, "missing")]
+    pages = [httpx.get(url, params={"limit": 2, "cursor": cursor}).json() for cursor in (0, 2)]
+    assert pages[0]["next"] == 2
+    assert "next" not in pages[1]
+    assert [*pages[0]["ranges"], *pages[1]["ranges"]] == answer["ranges"]
+    rows = list(csv.DictReader(io.StringIO(httpx.get(url, headers={"Accept": "text/csv"}).text)))
+    assert [(int(row["first"]), int(row["last"]), row["reason"]) for row in rows] == ranges
+    assert httpx.get(f"{server.url}/v1/series/{uuid.uuid4()}/frames").status_code == 404

@@ -50,12 +50,12 @@ class Seat:
     def text(self, selector: str) -> str:
         return self.page.locator(selector).inner_text()
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 30, what: str = "") -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = 90, what: str = "") -> None:
         """Wait for something that a person would see sooner or later."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, what or self.text("body")
-            self.page.wait_for_timeout(50)
+            self.page.wait_for_timeout(20)
 
     def shoot(self, name: str) -> Path:
         """A screenshot that is kept."""
@@ -75,7 +75,7 @@ class Seat:
 def sit_down(browser: Browser, url: str, *, width: int = 1280, height: int = 720) -> Seat:
     """Open the dashboard; the caller closes the page's context."""
     page = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True).new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     seat = Seat(page)
     page.on("pageerror", lambda error: seat.errors.append(f"{error}\n{error.stack or ''}"))
     page.on(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -89,11 +90,11 @@ class Poster:
     """
 
     def __init__(self, server: Server, fovs: int, pause_s: float = 0) -> None:
-        program = Path(__file__).with_name("post_stacks.py")
-        command = [sys.executable, str(program), server.url, str(fovs), str(pause_s)]
+        command = [sys.executable, "-m", "support.post_stacks", server.url, str(fovs), str(pause_s)]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         # Not a pipe: full, it would stop the posting.
         self._told = tempfile.NamedTemporaryFile()  # noqa: SIM115 - goes with the process
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._told)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._told, env=environment)
 
     @property
     def answers(self) -> list[dict]:

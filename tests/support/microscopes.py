@@ -35,12 +35,14 @@ class SteadyScan(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        assert self._publisher.wait_for_subscriber(10)
+        assert self._publisher.wait_for_subscriber(60)
         self.uid = self._publisher.start_series("plate 1")
         while not self._ended.wait(self._pause_s):
             self.sent = 1 + self._publisher.publish(mini.bright(), Position(x=self.sent, y=0, z=0))
 
     def close(self) -> None:
+        if self._ended.is_set():
+            return
         self._ended.set()
         self.join()
         self._publisher.close("completed")
@@ -52,7 +54,7 @@ class Scan:
     def __init__(self, server: Server, name: str = "plate 3, well B2", planned: int | None = None) -> None:
         self._server = server
         self.publisher = FramePublisher(server.frames, "nlo-1", heartbeat_s=0.3)
-        assert self.publisher.wait_for_subscriber(10)
+        assert self.publisher.wait_for_subscriber(60)
         self.uid = self.publisher.start_series(name, planned_frames=planned)
         self.sent = 0
 

@@ -95,7 +95,7 @@ class Cable:
                     self._ends.add(near)
                 continue
             try:
-                far = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+                far = socket.create_connection(("127.0.0.1", self._target), timeout=60)
             except OSError:
                 near.close()
                 continue

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def pump(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def pump(condition: Callable[[], object], timeout_s: float = 90) -> None:
     """Let Qt work until a condition holds."""
     from qtpy.QtWidgets import QApplication
 

@@ -13,8 +13,8 @@ from support.servers import Server
 
 
 def raw(server: Server) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20)
-    connection.settimeout(20)
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=60)
+    connection.settimeout(60)
     return connection
 
 

@@ -20,7 +20,7 @@ class Microscope:
         self.uid = uuid.uuid4()
         self._socket = zmq.Context.instance().socket(zmq.XPUB)
         self._socket.bind(endpoint)
-        assert self._socket.poll(10_000), "the service did not subscribe"
+        assert self._socket.poll(60_000), "the service did not subscribe"
         self._socket.recv()
 
     def common(self) -> dict:

@@ -58,7 +58,7 @@ def entry(manifest: Manifest, frame: int, **changes) -> Entry:
     return Entry.of(made, grids(frame), manifest, made.model_dump_json(exclude_none=True).encode())
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 90) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -142,7 +142,7 @@ class PostgresServer:
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
-        self.process.wait(20)
+        self.process.wait(60)
 
     def _answers(self) -> bool:
         try:

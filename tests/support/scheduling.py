@@ -23,10 +23,14 @@ GROUPS = {
     "tests/training": "tensorflow",
 }
 # Modules whose tests share nothing that takes long to make, and take long themselves: each test is a group.
-# They use the service's usual ports, each in a network of its own; where that cannot be had, they are one group.
+# They use the service's usual ports, each in a network of its own; where that cannot be, as one group.
 INDEPENDENT = ("tests/docs/test_commands.py",)
-# Groups that take longest, which start first, so that no worker is left with one at the end.
-FIRST = ("tensorflow", "chromium", "napari", "postgres")
+# Groups that take longest, by the beginnings of their names; they start first, so that no worker is left with
+# one at the end.
+FIRST = (
+    *("tensorflow", "tests/docs/test_commands.py", "chromium", "napari", "tests/endurance", "tests/e2e"),
+    *("postgres", "tests/service/test_command_line.py", "tests/service/test_cli.py"),
+)
 
 
 def group_of(nodeid: str) -> str:

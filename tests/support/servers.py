@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import structlog
@@ -58,6 +59,20 @@ def free_port() -> int:
     raise OSError("no port is free")
 
 
+class Addresses(NamedTuple):
+    """Where a service is, or will be."""
+
+    url: str
+    frames: str
+    results: str
+
+
+def free_addresses() -> Addresses:
+    """Addresses that are free now, and that no other call gets."""
+    port, frames, results = free_port(), free_port(), free_port()
+    return Addresses(f"http://127.0.0.1:{port}", f"tcp://127.0.0.1:{frames}", f"tcp://127.0.0.1:{results}")
+
+
 @dataclass
 class Server(ABC):
     """A running service.
@@ -88,7 +103,7 @@ class Server(ABC):
 
     def logged(self, **query: object) -> list[dict]:
         """What the run log holds, newest first; asked again while a slow disk keeps it from answering."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             answer = httpx.get(f"{self.url}/v1/results", params={"limit": 1000, **query})
             if answer.status_code != 503 or time.monotonic() > deadline:
@@ -210,23 +225,16 @@ class ServerThread(Server):
         return 1 if self._server.failure is not None or (service is not None and service.failed) else 0
 
 
-def _arguments(
-    model: Path, log: Path, options: tuple[str, ...], like: Server | None
-) -> tuple[list[str], dict]:
-    """Options of ``senoscope serve``, and the addresses that they lead to."""
-    if like is None:
-        port, frames, results = free_port(), free_port(), free_port()
-    else:
-        port, frames, results = (int(url.rpartition(":")[2]) for url in (like.url, like.frames, like.results))
-    addresses = {
-        "url": f"http://127.0.0.1:{port}",
-        "frames": f"tcp://127.0.0.1:{frames}",
-        "results": f"tcp://127.0.0.1:{results}",
-    }
-    arguments = ["--model", str(model), "--device", "cpu", "--port", str(port)]
-    arguments += ["--stream", addresses["frames"], "--results", addresses["results"]]
-    arguments += ["--database-url", f"sqlite:///{log.with_suffix('.sqlite3')}", *options]
-    return arguments, addresses
+def _arguments(model: Path, log: Path, options: tuple[str, ...], addresses: Addresses) -> list[str]:
+    """Options of ``senoscope serve``."""
+    port = addresses.url.rpartition(":")[2]
+    arguments = ["--model", str(model), "--device", "cpu", "--port", port]
+    arguments += ["--stream", addresses.frames, "--results", addresses.results]
+    return [*arguments, "--database-url", f"sqlite:///{log.with_suffix('.sqlite3')}", *options]
+
+
+def _addresses(like: Server | Addresses | None) -> Addresses:
+    return free_addresses() if like is None else Addresses(like.url, like.frames, like.results)
 
 
 def parse_settings(arguments: list[str]) -> Settings:
@@ -244,28 +252,30 @@ def parse_settings(arguments: list[str]) -> Settings:
 
 
 def start_server(
-    model: Path, log: Path, *options: str, wait: bool = True, like: Server | None = None
+    model: Path, log: Path, *options: str, wait: bool = True, like: Server | Addresses | None = None
 ) -> ServerThread:
     """A service in this process; ``like`` an earlier one, it takes that one's addresses."""
-    arguments, addresses = _arguments(model, log, options, like)
-    server = ServerThread(log=log, settings=parse_settings(arguments), **addresses)
+    addresses = _addresses(like)
+    settings = parse_settings(_arguments(model, log, options, addresses))
+    server = ServerThread(*addresses, log, settings)
     if wait:
         wait_until_ready(server)
     return server
 
 
 def start_server_process(
-    model: Path, log: Path, *options: str, wait: bool = True, like: Server | None = None
+    model: Path, log: Path, *options: str, wait: bool = True, like: Server | Addresses | None = None
 ) -> ServerProcess:
     """A service as a process of its own."""
-    arguments, addresses = _arguments(model, log, options, like)
+    addresses = _addresses(like)
+    arguments = _arguments(model, log, options, addresses)
     with log.open("wb") as lines:
         process = subprocess.Popen(
             [sys.executable, "-m", "senoscope.cli", "serve", *arguments],
             stdout=subprocess.DEVNULL,
             stderr=lines,
         )
-    server = ServerProcess(log=log, process=process, **addresses)
+    server = ServerProcess(*addresses, log, process)
     if wait:
         wait_until_ready(server)
     return server

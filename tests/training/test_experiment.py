@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,186 @@ def test_runs_differ_in_split_copies_and_weights(trained: Path, network: str) ->
     assert first["details"]["head_seed"] != second["details"]["head_seed"]
 
 
+def test_validation_predictions_are_kept_with_each_unit(trained: Path) -> None:
+    provenance = json.loads((trained / "provenance.json").read_text())
+    train = {entry["file"] for entry in provenance["folds"]["split"]["train"]}
+    units = sorted((trained / "split").glob("run_*/*.json"))
+    assert len(units) == 10
+    for path in units:
+        unit = json.loads(path.read_text())
+        held = unit["validation"]
+        assert len(held["files"]) == len(held["truth"]) == len(held["score"])
+        assert set(held["files"]) <= train
+        assert not set(held["files"]) & set(unit["files"])
+        # The hybrid has no validation FOVs: each FOV of the training side is judged by cross-validation.
+        assert len(held["files"]) == (20 if unit["system"] == "hybrid" else 6)
+        assert {"senescent" if int(file[4:6]) % 2 else "control" for file in held["files"]} == {
+            "control",
+            "senescent",
+        }
+        assert held["truth"] == [bool(int(file[4:6]) % 2) for file in held["files"]]
+        assert all(0 <= score <= 1 for score in held["score"])
+
+
+def test_validation_predictions_are_those_of_the_exported_network(
+    home: Path, trained: Path, tmp_path: Path, network: str
+) -> None:
+    from senoscope.engine import Ensemble
+
+    models = tmp_path / "models"
+    for system in ("fully_trained", "frozen"):
+        made = run(
+            "export", trained, "--models-dir", models, "--run", 1, "--system", system, "--name", system
+        )
+        assert made.returncode == 0, made.stderr
+        unit = json.loads((trained / "split" / "run_01" / f"{system}.{network}.json").read_text())
+        with Ensemble.load(models / system, device="cpu") as ensemble:
+            assert ensemble.warnings == ()
+            for part in (unit, unit["validation"]):
+                stack = [np.load(home / "data" / file) for file in part["files"]]
+                answers = [ensemble.predict(fov)[0].probability for fov in stack]
+                assert answers == pytest.approx(part["score"], abs=1e-4)
+
+
+def test_a_frozen_ensemble_says_that_it_is_one(trained: Path, tmp_path: Path, network: str) -> None:
+    models = tmp_path / "models"
+    made = run("export", trained, "--models-dir", models, "--system", "frozen", "--run", 2)
+    assert made.returncode == 0, made.stderr
+    manifest = json.loads((models / "small" / "ensemble.json").read_text())
+    assert manifest["version"].endswith("+split.run2.frozen")
+    assert manifest["networks"][0]["backbone_weights"]["source"] == "seeded random weights"
+    assert manifest["training"]["split"]["system"] == "frozen"
+    table = list(csv.DictReader((trained / "report" / "metrics_per_run.csv").open()))
+    (row,) = (row for row in table if (row["run"], row["system"]) == ("2", "Frozen EL"))
+    assert manifest["metrics"]["accuracy"] == pytest.approx(float(row["accuracy"]) / 100, abs=1e-4)
+
+
+def test_a_network_that_answers_the_same_to_everything_is_not_exported(
+    trained: Path, tmp_path: Path, network: str
+) -> None:
+    from senoscope.engine import Ensemble
+
+    dead = tmp_path / "dead"
+    shutil.copytree(trained, dead)
+    path = dead / "split" / "run_01" / f"fully_trained.{network}.weights.npz"
+    with np.load(path) as kept:
+        arrays = {name: kept[name] for name in kept}
+    arrays |= {
+        "w1": np.zeros_like(arrays["w1"]),
+        "b1": np.full_like(arrays["b1"], -1),
+        "b2": np.float32(0.0464),
+    }
+    np.savez(path, **arrays)
+    models = tmp_path / "models"
+    refused = run("export", dead, "--models-dir", models, "--run", 1)
+    assert refused.returncode == 1
+    # Six validation FOVs and the four that are compared.
+    assert f"{network} gives all 10 fields of view the same probability (0.5116)" in refused.stderr
+    assert "--force" in refused.stderr
+    assert not (models / "small").exists()
+    forced = run("export", dead, "--models-dir", models, "--run", 1, "--force")
+    assert forced.returncode == 0, forced.stderr
+    manifest = json.loads((models / "small" / "ensemble.json").read_text())
+    (noted,) = manifest["warnings"]
+    assert noted.startswith(f"{network} gives all 10 fields of view the same probability (0.5116)")
+    assert noted in (models / "small" / "README.md").read_text()
+    with Ensemble.load(models / "small", device="cpu") as ensemble:
+        assert ensemble.warnings == (noted,)
+
+
+@pytest.mark.parametrize("case", ["few positives", pytest.param("permuted labels", marks=pytest.mark.full)])
+def test_an_experiment_that_is_hard_runs_to_its_end(
+    home: Path, tmp_path: Path, config: dict, case: str, network: str
+) -> None:
+    """One positive in ten, or labels that say nothing: what comes out is poor, and it comes out."""
+    rows = ["file,label,split"]
+    drawn = np.arange(40) % 10 == 0 if case == "few positives" else np.arange(40) % 2 == 1
+    positive = drawn if case == "few positives" else np.random.default_rng(7).permutation(drawn)
+    data = tmp_path / "data"
+    data.mkdir()
+    for n in range(40):
+        fov = synthesize(6, n, senescent=bool(drawn[n]), height=SIZE, width=SIZE)
+        np.save(data / f"{n:02d}.npy", fov.pixels)
+        label, side = ("senescent" if positive[n] else "control"), ("test" if n < 12 else "train")
+        rows.append(f"{n:02d}.npy,{label},{side}")
+    (data / "dataset.csv").write_text("\n".join(rows) + "\n")
+    path = tmp_path / "hard.yaml"
+    systems = ["fully_trained", "frozen", "hybrid", "scratch"]
+    settings = config | {"name": "hard", "systems": systems, "runs": 1, "phase1": {"max_epochs": 3}}
+    path.write_text(yaml.safe_dump(settings | {"head": {"attempts": 2}}))
+    done = run("run", path)
+    assert done.returncode == 0, done.stderr
+    table = list(csv.DictReader((tmp_path / "runs" / "hard" / "report" / "table2.csv").open()))
+    assert {"Fully trained EL", "Frozen EL", "Hybrid TL/ML", "CNN from scratch"} <= {
+        row["system"] for row in table
+    }
+
+
+def test_an_ensemble_that_is_for_comparison_only_is_not_exported(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    settings = yaml.safe_load((other / "config.yaml").read_text())
+    settings["normalization"]["fitted_on"] = "each_split"
+    (other / "config.yaml").write_text(yaml.safe_dump(settings))
+    models = tmp_path / "models"
+    refused = run("export", other, "--models-dir", models)
+    assert refused.returncode == 1
+    assert "each_split" in refused.stderr
+    forced = run("export", other, "--models-dir", models, "--force")
+    assert forced.returncode == 0, forced.stderr
+    manifest = json.loads((models / "small" / "ensemble.json").read_text())
+    assert any("for comparison only" in warning for warning in manifest["warnings"])
+
+
+def test_heads_that_stay_dead_are_in_the_report(
+    home: Path, tmp_path: Path, config: dict, network: str
+) -> None:
+    """Features that are all the same, and so are the answers."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = ["file,label,split"]
+    fov = synthesize(6, 0, senescent=False, height=SIZE, width=SIZE).pixels
+    for n in range(16):
+        # One pixel of difference, which no network sees: identical files would be a fault.
+        fov = fov.copy()
+        fov[0, 0, n] += 1
+        np.save(data / f"{n:02d}.npy", fov)
+        rows.append(f"{n:02d}.npy,{'senescent' if n % 2 else 'control'},{'train' if n < 12 else 'test'}")
+    (data / "dataset.csv").write_text("\n".join(rows) + "\n")
+    path = tmp_path / "dead.yaml"
+    settings = config | {"name": "dead", "systems": ["frozen"], "runs": 1, "augmentation": {"copies": 0}}
+    head = {"attempts": 2, "kernel_l1": 10.0, "standardize": "never"}
+    path.write_text(
+        yaml.safe_dump(settings | {"phase1": {"max_epochs": 40, "learning_rate": 0.1}, "head": head})
+    )
+    done = run("run", path)
+    assert done.returncode == 0, done.stderr
+    experiment = tmp_path / "runs" / "dead"
+    unit = json.loads((experiment / "split" / "run_01" / f"frozen.{network}.json").read_text())
+    assert unit["details"]["head_attempts"] == 2
+    assert "the same" in unit["note"]
+    page = (experiment / "report" / "report.html").read_text()
+    assert f"split/run_01/frozen.{network}" in page
+    assert "the same" in page
+    refused = run("export", experiment, "--models-dir", tmp_path / "models", "--system", "frozen")
+    assert refused.returncode == 1
+    assert "not exported" in refused.stderr
+
+
+def test_an_experiment_of_another_release_is_not_mixed_in(home: Path, trained: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "runs" / "small"
+    shutil.copytree(trained, copy)
+    provenance = json.loads((copy / "provenance.json").read_text())
+    del provenance["procedure"]
+    (copy / "provenance.json").write_text(json.dumps(provenance))
+    settings = yaml.safe_load((home / "small.yaml").read_text()) | {"runs_dir": str(tmp_path / "runs")}
+    path = home / "elsewhere.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    done = run("run", path)
+    assert done.returncode == 1
+    assert "begun by another release" in done.stderr
+
+
 @pytest.mark.parametrize("kills", [(1,), pytest.param((0, 3, 7), marks=pytest.mark.full)])
 def test_killed_at_any_moment_it_ends_with_the_same_numbers(
     home: Path, trained: Path, config: dict, kills: tuple[int, ...]
@@ -179,6 +360,7 @@ def test_the_report_is_one_page_that_needs_nothing(trained: Path) -> None:
     for name in ("figure_4", "figure_5", "confusion", "calibration", "learning_fully_trained"):
         assert (trained / "report" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (trained / "report" / "figures" / f"{name}.svg").read_text()
+        assert (trained / "report" / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert re.search(r"90\.1 ± 1\.2", page), "the paper's numbers stand beside"
 
 

@@ -8,13 +8,15 @@ import pytest
 from senoscope_training.config import FrozenPhase, HeadConfig
 from senoscope_training.head import (
     VALIDATION_FRACTION,
-    DeadHeadError,
     build_head,
+    dead_reason,
     head_loss,
     stratified_split,
     train_head,
 )
 from senoscope_training.learning.images import FeatureExamples
+from senoscope_training.learning.seeds import derive_seed
+from senoscope_training.report.metrics import auc
 
 
 def features(seed: int, count: int = 120, size: int = 300, scale: float = 1.0, offset: float = 0.0):
@@ -48,16 +50,96 @@ def test_same_seed_same_head(tensorflow):
     assert not np.array_equal(first.head.w1, other.head.w1)
 
 
-def test_features_without_signal_are_an_error(tensorflow):
+def test_without_signal_the_best_attempt_is_kept_and_its_fault_named(tensorflow):
     labels = np.arange(60) % 2 == 1
-    with pytest.raises(DeadHeadError, match="no signal"):
-        train(
-            np.ones((60, 50), np.float32),
-            labels,
-            seed=0,
-            config=HeadConfig(attempts=2),
-            phase=FrozenPhase(max_epochs=2),
-        )
+    trained = train(
+        np.ones((60, 50), np.float32),
+        labels,
+        seed=0,
+        config=HeadConfig(attempts=2),
+        phase=FrozenPhase(max_epochs=2),
+    )
+    assert trained.attempts == 2
+    assert trained.dead == "the head gives all 44 training examples the same logit"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.8, 0.9])
+def test_a_head_that_ranks_is_alive_though_it_calls_all_examples_the_same(tensorflow, share):
+    """Few positives and little training: no logit crosses zero, and yet the classes are told apart."""
+    count = 100
+    rng = np.random.default_rng(1)
+    labels = np.arange(count) < share * count
+    x = rng.normal(4, 0.5, (count, 60))
+    x[:, :20] += 0.5 * labels[:, None]
+    phase = FrozenPhase(max_epochs=3)
+    trained = train(x.astype(np.float32), labels, seed=2, config=HeadConfig(attempts=5), phase=phase)
+    logits = trained.head.logits(x.astype(np.float32))
+    majority = max(labels.mean(), 1 - labels.mean())
+    assert ((logits > 0) == labels).mean() <= majority + 1e-9, "the case is one of a threshold that is off"
+    assert trained.dead == ""
+    assert auc(labels, logits) > 0.5
+
+
+def test_permuted_labels_train_to_the_end(tensorflow):
+    x, labels = features(0, count=80, size=60)
+    labels = np.random.default_rng(3).permutation(labels)
+    trained = train(x, labels, seed=2, phase=FrozenPhase(max_epochs=20))
+    assert np.isfinite(trained.head.logits(x)).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "reason"),
+    [
+        ([0.5, 0.5, 0.5, 0.5], "the same logit"),
+        ([0.5, 0.5 + 1e-8, 0.5, 0.5], "the same logit"),
+        ([1.0, 0.9, 0.2, 0.1], "no better than chance (AUC 0.00)"),
+        ([0.1, 0.3, 0.1, 0.3], "no better than chance (AUC 0.50)"),
+        ([-9.0, -9.2, -8.9, -8.8], ""),
+        ([-9.0, -8.9, -9.0, -8.8], ""),
+    ],
+)
+def test_dead_is_constant_or_no_better_than_chance(logits, reason):
+    labels = np.array([False, False, True, True])
+    found = dead_reason(labels, np.array(logits))
+    assert reason in found
+    assert bool(reason) == bool(found)
+
+
+def test_of_dead_attempts_the_one_that_ranks_best_is_kept(tensorflow, monkeypatch):
+    x, labels = features(0, count=40, size=20)
+    monkeypatch.setattr("senoscope_training.head.dead_reason", lambda labels, logits: "as a test has it")
+    kept = train(x, labels, seed=4, config=HeadConfig(attempts=4), phase=FrozenPhase(max_epochs=2))
+    monkeypatch.undo()
+    split = stratified_split(labels, VALIDATION_FRACTION, 4)
+    areas = []
+    for attempt in range(4):
+        one = train_one(x, labels, split, derive_seed(4, "attempt", attempt))
+        areas.append(auc(labels[split[0]], one.logits(x[split[0]])))
+    assert kept.dead == "as a test has it"
+    assert auc(labels[split[0]], kept.head.logits(x[split[0]])) == pytest.approx(max(areas))
+
+
+def train_one(x, labels, split, seed):
+    """One attempt by itself: phase 1 with the seed of the attempt."""
+    import keras
+
+    from senoscope_training.head import Standardization, compile_for, folded
+    from senoscope_training.learning.fitting import fit
+
+    standard = Standardization.fitted(x[split[0]])
+    learnt, judged = (FeatureExamples(standard.apply(x[part]), labels[part]) for part in split)
+    keras.utils.set_random_seed(seed)
+    config, phase = HeadConfig(), FrozenPhase(max_epochs=2)
+    model = build_head(x.shape[1], config)
+    compile_for(model, phase.learning_rate)
+    fit(
+        model,
+        learnt,
+        lambda: head_loss(model.get_weights(), judged.features, judged.truth, config),
+        phase,
+        seed,
+    )
+    return folded(model.get_weights(), standard)
 
 
 def test_split_is_stratified_and_complete():

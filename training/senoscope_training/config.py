@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,6 +14,9 @@ from senoscope_training.systems import NETWORKS, SYSTEMS, NetworkName, SystemNam
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+Acceptable = Literal["per-channel", "zero-level", "channel-names"]
 
 
 class ConfigError(Exception):
@@ -38,8 +41,45 @@ class DataConfig(_Model):
     fit: Literal["refuse", "pad", "resize"] = "refuse"
     """What to do with images of another size than `input`: refuse them, centre them on zeros (what stands
     over is cut off), or resize them bilinearly."""
+    per_channel: tuple[str, ...] = ()
+    """For channels that lie in files of their own: the part of the names (or of the folders) that tells the
+    channels apart, in the order of `channels`, such as `[_ch00, _ch01, _ch02]`; or a mapping, such as
+    `{SRS: -SRS, TPEF: -TPEF, Transmission: -T}`."""
+    accept: tuple[Acceptable, ...] = ()
+    """What was looked at and is in order, though it looks like a mistake: `per-channel` (names that look like
+    one file per channel), `zero-level` (files whose zero levels are thousands apart), `channel-names` (files
+    that name their channels differently). It is then a warning, and no fault."""
     pixel_size_um: Positive = 0.35
     """Edge of a pixel in the sample; told to the ensemble that is exported."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_order_of_channels(cls, data: Any) -> Any:
+        """Bring a mapping of channels to parts of names into the order of the channels."""
+        if not (isinstance(data, dict) and isinstance(data.get("per_channel"), dict)):
+            return data
+        named = data["per_channel"]
+        channels = data.get("channels", cls.model_fields["channels"].default)
+        if set(named) != set(channels):
+            raise ValueError(
+                f"per_channel names {', '.join(map(str, named))}; "
+                f"channels are {', '.join(map(str, channels))}"
+            )
+        return data | {"per_channel": tuple(named[channel] for channel in channels)}
+
+    @model_validator(mode="after")
+    def _one_part_for_each_channel(self) -> DataConfig:
+        parts = [part.casefold() for part in self.per_channel]
+        if not parts:
+            return self
+        if len(parts) != len(self.channels):
+            raise ValueError(
+                f"per_channel names {len(parts)} parts of file names, channels names {len(self.channels)}: "
+                f"{', '.join(self.channels)}"
+            )
+        if len(set(parts)) < len(parts) or not all(part.strip("/") for part in parts):
+            raise ValueError("per_channel must name another part of the file names for each channel")
+        return self
 
 
 class InputConfig(_Model):
@@ -73,7 +113,8 @@ class NormalizationConfig(_Model):
     """Pixels beyond median +- this many interquartile ranges are outliers."""
     fitted_on: Literal["training", "each_split"] = "training"
     """`each_split` scales training, validation and test FOVs each by their own statistics, as the authors'
-    code does. It is for comparison only: a single new FOV has no such statistics."""
+    code does: copies are made of raw counts, their corners filled with zeros, and the range is fitted on
+    FOVs and copies together. It is for comparison only: a single new FOV has no such statistics."""
 
 
 class AugmentationConfig(_Model):
@@ -179,6 +220,26 @@ class ScratchConfig(PhaseConfig):
     """L1 penalty on the hidden kernel."""
     kernel_l2: NotNegative = 1e-4
     """L2 penalty on the hidden kernel."""
+    bias_l2: NotNegative = 1e-4
+    """L2 penalty on the hidden bias."""
+    activity_l2: NotNegative = 5e-5
+    """L2 penalty on the hidden units before their ReLU."""
+    pooling: Literal["valid", "same"] = "valid"
+    """What the max pooling between convolutions does with an odd last row or column: leave it out, or keep
+    it."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """The learning rate is multiplied by this every `decay_steps` steps, smoothly; 1 keeps it."""
+    decay_steps: Annotated[int, Field(ge=1)] = 1000
+    """Steps, of `batch_size` FOVs each."""
+
+    def smallest_edge(self) -> int:
+        """Rows and columns that the network takes at least."""
+        if self.pooling == "same":
+            return 1
+        edge = 1
+        for _ in self.filters[1:]:
+            edge = 4 * edge - 1  # a convolution rounds up when it halves, a pooling down
+        return edge
 
 
 class Config(_Model):
@@ -244,6 +305,11 @@ class Config(_Model):
         larger = [f"{name} needs {edge}" for name, edge in sorted(needs.items()) if edge > smallest]
         if larger and set(self.systems) != {"scratch"}:
             raise ValueError(f"{self.input.height}x{self.input.width}: {', '.join(larger)}")
+        if "scratch" in self.systems and smallest < self.scratch.smallest_edge():
+            raise ValueError(
+                f"{self.input.height}x{self.input.width}: the CNN from scratch with "
+                f"{len(self.scratch.filters)} convolutions needs {self.scratch.smallest_edge()}"
+            )
         return self
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +10,16 @@ import numpy.typing as npt
 
 from senoscope.engine import Ensemble
 from senoscope.engine.options import Device
+from senoscope_client.csv_cells import csv_rows
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.reading import load_fov, read_data_set
+from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.progress import Progress, Report, silent
-from senoscope_training.report.metrics import MetricError, bootstrap, summarize
-from senoscope_training.report.tables import METRICS
+from senoscope_training.report.metrics import MetricError, interval, summarize
+from senoscope_training.report.tables import RATES
+
+_SYNTHETIC = "these fields of view are synthetic: the figures say nothing about cells"
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,11 @@ class Evaluation:
     metrics : dict of str to float
         As fractions; those that need an absent class are left out.
     intervals : dict of str to tuple of float
-        95 % bootstrap intervals over FOVs.
+        95 % intervals over FOVs.
     trained_on : int
         How many of the FOVs the ensemble was trained on, by the contents of their files.
+    warnings : tuple of str
+        What was assumed about files, and what was passed over.
     """
 
     model: str
@@ -49,23 +53,22 @@ class Evaluation:
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     trained_on: int
+    warnings: tuple[str, ...] = ()
 
     def to_csv(self) -> str:
         """One line per FOV."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["file", "truth", "answer", "probability", *self.networks])
-        for k, file in enumerate(self.files):
-            writer.writerow(
-                [
-                    file,
-                    self.classes[bool(self.truth[k])],
-                    self.classes[bool(self.probability[k] > 0.5)],
-                    f"{self.probability[k]:.6f}",
-                    *(f"{values[k]:.6f}" for values in self.networks.values()),
-                ]
-            )
-        return out.getvalue()
+        heading = ["file", "truth", "answer", "probability", *self.networks]
+        rows = (
+            [
+                file,
+                self.classes[bool(self.truth[k])],
+                self.classes[bool(self.probability[k] > 0.5)],
+                round(float(self.probability[k]), 6),
+                *(round(float(values[k]), 6) for values in self.networks.values()),
+            ]
+            for k, file in enumerate(self.files)
+        )
+        return "".join(csv_rows([heading, *rows]))
 
 
 def evaluate(
@@ -95,12 +98,20 @@ def evaluate(
         spec, classes = ensemble.manifest.input, ensemble.manifest.ensemble.classes
         size = InputConfig(height=spec.height, width=spec.width)
         config = data.model_copy(update={"channels": spec.channel_names, "classes": classes})
-        data_set = read_data_set(config, size, report)
+        remarks: list[str] = []
+
+        def noting(progress: Progress) -> None:
+            if progress.stage == "warning":
+                remarks.append(progress.detail)
+            else:
+                report(progress)
+
+        data_set = read_data_set(config, size, noting)
         chosen = _choose(data_set, split)
         rows = []
         for n, k in enumerate(chosen):
             report(Progress("evaluate", model.name, f"{n}/{len(chosen)}"))
-            pixels = load_fov(data_set.root / data_set.entries[k].file, config, size)
+            pixels = load_fov(data_set.root, data_set.entries[k].file, config, size)
             (prediction,) = ensemble.predict(pixels)
             rows.append(prediction.probabilities)
         names, digest = prediction.networks, ensemble.digest
@@ -110,11 +121,12 @@ def evaluate(
     table = np.array(rows, np.float64)
     truth, probability = data_set.labels[chosen], table.mean(axis=1)
     intervals = {}
-    for name, metric in METRICS.items():
+    for name in RATES:
         try:
-            intervals[name] = bootstrap(truth, probability, metric)
+            found = interval(truth, probability, name)
         except MetricError:
             continue
+        intervals[name] = (found.low, found.high)
     return Evaluation(
         model=model.name,
         digest=digest,
@@ -126,6 +138,7 @@ def evaluate(
         metrics=summarize(truth, probability),
         intervals=intervals,
         trained_on=len(seen.intersection(data_set.entries[k].sha256 for k in chosen)),
+        warnings=(*remarks, *([_SYNTHETIC] if is_synthetic(data_set.root) else [])),
     )
 
 

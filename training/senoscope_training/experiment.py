@@ -6,6 +6,8 @@
         <fold>/run_01/<unit>.json       one file per finished unit of work, see `UnitResult`
         <fold>/run_01/<unit>.npz        Grad-CAM maps of its test FOVs, where it has any
         <fold>/run_01/<unit>.weights.npz
+        <fold>/<network>.backbone.npz   of the frozen ensemble with random backbones
+        backbones/<network>.backbone.npz    of the frozen ensemble with trained ones
 
 A unit is one network of one system in one run: ``fully_trained.mobilenet``, ``frozen.mobilenet``,
 ``hybrid.mobilenet``, ``two_channels_srs_tpef.mobilenet``, or ``scratch``.
@@ -32,11 +34,32 @@ from senoscope_training.systems import in_table_order
 
 CONFIG_NAME = "config.yaml"
 PROVENANCE_NAME = "provenance.json"
+BACKBONES_NAME = "backbones"
 _RUN = re.compile(r"^run_(\d+)$")
 
 
 class ExperimentError(Exception):
     """A folder that is no experiment, or one that lacks what is asked of it."""
+
+
+class Validation(BaseModel):
+    """Predictions for FOVs of the training side that a unit has not learned from; originals, no copies.
+
+    Attributes
+    ----------
+    files : tuple of str
+        The validation FOVs; with the hybrid all FOVs of the training side, each judged by a machine of the
+        cross-validation that has not learned from it.
+    truth : tuple of bool
+    score : tuple of float
+        As in `UnitResult`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: tuple[str, ...]
+    truth: tuple[bool, ...]
+    score: tuple[float, ...]
 
 
 class UnitResult(BaseModel):
@@ -52,10 +75,14 @@ class UnitResult(BaseModel):
         True for the positive class.
     score : tuple of float
         Of each test FOV: the probability, or, for the hybrid, its vote (0 or 1).
+    validation : Validation, optional
+        Earlier releases did not keep it.
     history : dict of str to list of float
         Per epoch: ``loss``, ``val_loss`` and what else was watched; empty for the hybrid.
     details : dict
         Seed, epochs, chosen parameters, seconds.
+    note : str
+        What went wrong, such as a head that is dead after every attempt; empty if nothing did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,8 +92,10 @@ class UnitResult(BaseModel):
     files: tuple[str, ...]
     truth: tuple[bool, ...]
     score: tuple[float, ...]
+    validation: Validation | None = None
     history: dict[str, list[float]] = {}
     details: dict[str, Any] = {}
+    note: str = ""
 
     @property
     def unit(self) -> str:
@@ -123,6 +152,8 @@ class Experiment:
         Of complete systems only: an ensemble that lacks a network is not there yet.
     missing : tuple of str
         ``fold/run_01/unit`` of all that is not finished.
+    notes : tuple of pairs of str
+        ``fold/run_01/unit`` and what went wrong with it, where anything did.
     """
 
     directory: Path
@@ -131,6 +162,12 @@ class Experiment:
     predictions: tuple[Prediction, ...]
     histories: tuple[History, ...]
     missing: tuple[str, ...] = field(default=())
+    notes: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data set is one of drawings."""
+        return bool(self.provenance["data"].get("synthetic"))
 
     def maps(self, fold: str, run: int) -> dict[str, npt.NDArray[np.float32]]:
         """Grad-CAM maps [N, h, w] of the fine-tuned networks for the test FOVs, not normalised.
@@ -150,6 +187,15 @@ class Experiment:
 def run_folder(directory: Path, fold: str, run: int) -> Path:
     """Folder of one run of one fold."""
     return directory / fold / f"run_{run:02d}"
+
+
+def frozen_backbone(directory: Path, fold: str, network: str, *, random: bool) -> Path:
+    """Where the weights of a frozen backbone are kept.
+
+    All folds share those of a trained one; a random one has the batch-norm statistics of its fold.
+    """
+    folder = directory / fold if random else directory / BACKBONES_NAME
+    return folder / f"{network}.backbone.npz"
 
 
 def units_of(config: Config) -> tuple[str, ...]:
@@ -206,18 +252,30 @@ def read_experiment(directory: Path) -> Experiment:
     predictions: list[Prediction] = []
     histories: list[History] = []
     missing: list[str] = []
+    notes: list[tuple[str, str]] = []
     for fold in provenance["folds"]:
         for run in range(1, config.runs + 1):
             units = {unit: read_unit(directory, fold, run, unit) for unit in units_of(config)}
             missing += [f"{fold}/run_{run:02d}/{unit}" for unit, result in units.items() if result is None]
             done = {unit: result for unit, result in units.items() if result is not None}
+            notes += [
+                (f"{fold}/run_{run:02d}/{unit}", result.note) for unit, result in done.items() if result.note
+            ]
             histories += [
                 History(fold, run, result.system, result.network, result.history)
                 for result in done.values()
                 if result.history
             ]
             predictions += _combine(config, fold, run, done)
-    return Experiment(directory, config, provenance, tuple(predictions), tuple(histories), tuple(missing))
+    return Experiment(
+        directory,
+        config,
+        provenance,
+        tuple(predictions),
+        tuple(histories),
+        tuple(missing),
+        tuple(notes),
+    )
 
 
 def _combine(config: Config, fold: str, run: int, done: dict[str, UnitResult]) -> list[Prediction]:

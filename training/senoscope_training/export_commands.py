@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+
+class _System(StrEnum):
+    fully_trained = "fully_trained"
+    frozen = "frozen"
 
 
 def export(
@@ -21,6 +27,9 @@ def export(
     bioimageio: Annotated[
         Path | None,
         typer.Option(metavar="FILE.zip", help="Write the ensemble as a package of bioimage.io, too."),
+    ] = None,
+    system: Annotated[
+        _System | None, typer.Option(help="Which ensemble of the experiment.  [default: fully_trained]")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the ensemble.  [default: the experiment's]")] = None,
     models_dir: Annotated[
@@ -41,7 +50,13 @@ def export(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Networks at a time.  [default: as cores allow]")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace an ensemble, or a package, of that name.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            help="Replace an ensemble, or a package, of that name; export networks that answer the same to "
+            "everything, too."
+        ),
+    ] = False,
     json_progress: Annotated[
         bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
     ] = False,
@@ -67,6 +82,7 @@ def export(
         "licence": licence,
         "name": name,
         "run": run,
+        "system": None if system is None else system.value,
     }
     given = {option: value for option, value in told.items() if value is not None}
     _one_source(experiment, ensemble, bioimageio, given)

@@ -1,4 +1,4 @@
-"""An experiment's fully trained ensemble as a folder that the service loads."""
+"""An experiment's fully trained or frozen ensemble as a folder that the service loads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from senoscope_training.experiment import (
     ExperimentError,
     Prediction,
     UnitResult,
+    frozen_backbone,
     read_experiment,
     read_unit,
     run_folder,
@@ -46,10 +47,10 @@ from senoscope_training.report.metrics import summarize
 from senoscope_training.runtime import start_tensorflow
 from senoscope_training.versions import software_versions
 
+ExportedSystem = Literal["fully_trained", "frozen"]
 _PARITY_FOVS = 4
 _MAX_JOBS = 4
 _SYNTHETIC = "trained on synthetic fields of view, not for science"
-_FLAT = 0.01  # of probability, over all test FOVs: a network that tells nothing apart
 _PAPER = "Sorrentino et al. 2023, Front. Chem. 11:1213981, doi:10.3389/fchem.2023.1213981"
 
 
@@ -61,14 +62,19 @@ class ExportOptions:
     ----------
     name : str, optional
         Of the ensemble; default: the experiment's.
+    system : {"fully_trained", "frozen"}
+        Which ensemble.
     fold, run : str, int, optional
         Which fold and run; default: the first fold, and its run with the lowest mean validation loss. The
         test FOVs have no say in that choice.
     authors, licence, intended_use : optional
         For the manifest and the model card.
+    force : bool
+        Replace an ensemble of that name, and export networks that tell nothing apart; the manifest says so.
     """
 
     name: str | None = None
+    system: ExportedSystem = "fully_trained"
     fold: str | None = None
     run: int | None = None
     authors: tuple[str, ...] = ()
@@ -89,7 +95,8 @@ def export_experiment(
     Raises
     ------
     ExperimentError
-        If there is no such run, it is not finished, its weights were not kept, or the name is taken.
+        If there is no such run, it is not finished, its weights were not kept, the name is taken, or a
+        network answers the same to everything (unless forced).
     ParityError, WorkerDied
         If an exported network deviates from Keras; if a process is killed.
     """
@@ -100,16 +107,22 @@ def export_experiment(
     target = models_dir / name
     if target.exists() and not options.force:
         raise ExperimentError(f"{target} exists; --force replaces it, --name takes another")
-    weights = {unit.network: run_folder(directory, fold, run) / f"{unit.unit}.weights.npz" for unit in units}
-    absent = [path for path in weights.values() if not path.is_file()]
+    comparison = ""
+    if config.normalization.fitted_on == "each_split":
+        comparison = (
+            "trained with normalization.fitted_on: each_split, which is for comparison only: a single field "
+            "of view is scaled otherwise, and answers differ from those of the report"
+        )
+        if not options.force:
+            raise ExperimentError(f"not exported: {comparison}. --force exports it all the same")
+    weights = {unit.network: _weights(experiment, fold, run, unit) for unit in units}
+    absent = [path for paths in weights.values() for path in paths if not path.is_file()]
     if absent:
         raise ExperimentError(f"{absent[0]} is missing: train with keep_weights: all")
-    for unit in units:
-        if np.ptp(unit.score) < _FLAT:
-            report(Progress("warning", unit.network, "gives every test FOV the same probability"))
     bounds = experiment.provenance["intensity_ranges"][fold]
     low, high = (np.array(bounds[side], np.float32) for side in ("low", "high"))
-    sample, vectors = _sample(config, units[0])
+    sample, truth, vectors = _sample(config, units[0])
+    tuned = "fine-tuned from " if options.system == "fully_trained" else ""
     models_dir.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models_dir))
     try:
@@ -126,16 +139,31 @@ def export_experiment(
                 sample=sample,
                 low=low,
                 high=high,
-                source=f"fine-tuned from {experiment.provenance['weights']}",
+                source=f"{tuned}{experiment.provenance['weights']}",
                 seed=int(unit.details["seed"]),
                 metrics=_metrics(unit),
                 threads=threads,
+                data=config.data,
+                validation=unit.validation,
+                truth=truth,
+                # What phase 2 began with says nothing of what it ended with.
+                note=unit.note if unit.system == "frozen" else "",
             )
             for unit in sorted(units, key=lambda unit: -ARCHITECTURES[unit.network].cost)
         ]
         made = run_jobs(run_export, jobs, side_by_side, partial(start_tensorflow, threads), report)
-        published = {job.name: result for job, result in zip(jobs, made, strict=True)}
-        manifest = _manifest(experiment, fold, run, name, options, build, sample, vectors, published)
+        published = {job.name: result.published for job, result in zip(jobs, made, strict=True)}
+        faults = tuple(sorted(result.fault for result in made if result.fault))
+        if faults and not options.force:
+            raise ExperimentError(
+                f"not exported: {'; '.join(faults)}. Such a network adds nothing to an ensemble: leave it "
+                "out of `networks`, take another --run, or see what is wrong with its training. --force "
+                "exports it all the same, and the manifest says so"
+            )
+        faults += (comparison,) if comparison else ()
+        for fault in faults:
+            report(Progress("warning", detail=fault))
+        manifest = _manifest(experiment, fold, run, name, options, build, sample, vectors, published, faults)
         (build / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
         (build / "README.md").write_text(model_card(manifest), encoding="utf-8", newline="\n")
         put_in_place(build, target, temporary / "old", options.force)
@@ -156,7 +184,7 @@ def _choose(experiment: Experiment, options: ExportOptions) -> tuple[str, int, l
     candidates = {}
     for run in [options.run] if options.run else range(1, config.runs + 1):
         units = [
-            read_unit(experiment.directory, fold, run, f"fully_trained.{network}")
+            read_unit(experiment.directory, fold, run, f"{options.system}.{network}")
             for network in config.networks
         ]
         if all(units):
@@ -164,11 +192,23 @@ def _choose(experiment: Experiment, options: ExportOptions) -> tuple[str, int, l
     if not candidates:
         wanted = f"run {options.run}" if options.run else "any run"
         raise ExperimentError(
-            f"{experiment.directory} has no finished `fully_trained` ensemble in {wanted} of {fold}: "
+            f"{experiment.directory} has no finished `{options.system}` ensemble in {wanted} of {fold}: "
             "finish it with senoscope-train run"
         )
     run = min(candidates, key=lambda run: float(np.mean([_best_loss(unit) for unit in candidates[run]])))
     return fold, run, candidates[run]
+
+
+def _weights(experiment: Experiment, fold: str, run: int, unit: UnitResult) -> tuple[Path, ...]:
+    """The files that hold a unit's weights, backbone first."""
+    path = run_folder(experiment.directory, fold, run) / f"{unit.unit}.weights.npz"
+    if unit.system != "frozen":
+        return (path,)
+    places = [
+        frozen_backbone(experiment.directory, fold, unit.network, random=random) for random in (True, False)
+    ]
+    backbone = next((place for place in places if place.is_file()), places[0])
+    return backbone, path
 
 
 def _best_loss(unit: UnitResult) -> float:
@@ -187,13 +227,13 @@ def _metrics(unit: UnitResult) -> dict[str, float]:
     }
 
 
-def _sample(config: Config, unit: UnitResult) -> tuple[npt.NDArray[Any], tuple[int, int]]:
-    """Some test FOVs to compare on, both classes among them; and which of them become test vectors."""
+def _sample(config: Config, unit: UnitResult) -> tuple[npt.NDArray[Any], tuple[bool, ...], tuple[int, int]]:
+    """Some test FOVs to compare on, both classes among them; their truth; which become test vectors."""
     truth = np.array(unit.truth)
     positive, negative = np.flatnonzero(truth), np.flatnonzero(~truth)
     chosen = [*negative[: _PARITY_FOVS // 2], *positive[: _PARITY_FOVS // 2]]
-    stack = [load_fov(config.data.path / unit.files[k], config.data, config.input) for k in chosen]
-    return np.stack(stack), (0, len(chosen) - 1)
+    stack = [load_fov(config.data.path, unit.files[k], config.data, config.input) for k in chosen]
+    return np.stack(stack), tuple(bool(truth[k]) for k in chosen), (0, len(chosen) - 1)
 
 
 def _manifest(
@@ -206,13 +246,14 @@ def _manifest(
     sample: npt.NDArray[Any],
     vectors: tuple[int, int],
     published: dict[str, Published],
+    faults: tuple[str, ...],
 ) -> Manifest:
     config, provenance = experiment.config, experiment.provenance
     bounds = provenance["intensity_ranges"][fold]
-    chosen = _prediction(experiment, fold, run)
+    chosen = _prediction(experiment, fold, run, options.system)
     return Manifest(
         name=name,
-        version=f"{version('senoscope')}+{fold}.run{run}",
+        version=f"{version('senoscope')}+{fold}.run{run}{'.frozen' * (options.system == 'frozen')}",
         created=datetime.now(UTC),
         licence=options.licence,
         intended_use=_SYNTHETIC if provenance["data"].get("synthetic") else options.intended_use,
@@ -243,11 +284,12 @@ def _manifest(
         training=Training(
             config=config.model_dump(mode="json", exclude={"runs_dir", "weights_dir"}),
             data_sha256=provenance["data"]["sha256"],
-            split={"fold": fold, "run": run, **provenance["folds"][fold]},
+            split={"fold": fold, "run": run, "system": options.system, **provenance["folds"][fold]},
             runs=config.runs,
             software=software_versions(),
         ),
         metrics=summarize(chosen.truth, chosen.score),
+        warnings=faults,
         test_vectors=tuple(
             write_test_vector(
                 build,
@@ -260,7 +302,5 @@ def _manifest(
     )
 
 
-def _prediction(experiment: Experiment, fold: str, run: int) -> Prediction:
-    return next(
-        p for p in experiment.predictions if (p.fold, p.run, p.system) == (fold, run, "fully_trained")
-    )
+def _prediction(experiment: Experiment, fold: str, run: int, system: str) -> Prediction:
+    return next(p for p in experiment.predictions if (p.fold, p.run, p.system) == (fold, run, system))

@@ -10,7 +10,7 @@ learnt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,15 @@ from senoscope_training.graph import Head
 from senoscope_training.learning.fitting import Checkpoint, Progressed, Watch, fit
 from senoscope_training.learning.images import FeatureExamples
 from senoscope_training.learning.seeds import derive_seed
+from senoscope_training.report.metrics import auc
 
 Float32 = npt.NDArray[np.float32]
 VALIDATION_FRACTION = 43 / 170
+_ROUNDING = 1e-6
 
 
 class DeadHeadError(Exception):
-    """No attempt at training a head gave one that tells the classes apart."""
+    """A head is dead where the procedure cannot go on without a live one."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ class TrainedHead:
     standardization : Standardization
     seed : int
         The seed of the attempt that was kept.
+    attempts : int
+        How many were made.
+    dead : str
+        Why this head is dead, see `dead_reason`; empty if it is alive.
     """
 
     weights: list[Float32]
@@ -82,6 +88,7 @@ class TrainedHead:
     seed: int
     attempts: int
     progressed: Progressed
+    dead: str = ""
 
     @property
     def head(self) -> Head:
@@ -114,8 +121,8 @@ def build_head(features: int, config: HeadConfig) -> Any:
     )
 
 
-def compile_for(model: Any, learning_rate: float) -> None:
-    """Compile a model that returns logits."""
+def compile_for(model: Any, learning_rate: Any) -> None:
+    """Compile a model that returns logits, with Adam; its rate is a number or a schedule of Keras."""
     import keras
 
     model.compile(
@@ -182,10 +189,11 @@ def train_head(
     seed : int
         Fixes initial weights, dropout and order.
 
-    Raises
-    ------
-    DeadHeadError
-        If no attempt does better on the training examples than answering always the same.
+    Returns
+    -------
+    TrainedHead
+        The first attempt that is alive. Where none is, the one that ranks the training examples best (of
+        equals the one with the lowest validation loss), with the reason in ``dead``.
     """
     import keras
 
@@ -195,7 +203,7 @@ def train_head(
     inputs = FeatureExamples(standard.apply(train.features), train.truth[:, 0] > 0)
     judged = standard.apply(held.features)
     labels = train.truth[:, 0] > 0
-    majority = max(labels.mean(), 1 - labels.mean())
+    best: tuple[tuple[float, float], TrainedHead] | None = None
     for attempt in range(config.attempts):
         attempt_seed = derive_seed(seed, "attempt", attempt)
         keras.utils.set_random_seed(attempt_seed)
@@ -211,15 +219,42 @@ def train_head(
             watch,
         )
         trained = TrainedHead(model.get_weights(), standard, attempt_seed, attempt + 1, progressed)
-        if ((trained.head.logits(train.features) > 0) == labels).mean() > majority:
+        logits = trained.head.logits(train.features)
+        reason = dead_reason(labels, logits)
+        if not reason:
             return trained
+        rank = (_rank(labels, logits), -progressed.best)
+        if best is None or rank > best[0]:
+            best = rank, replace(trained, attempts=config.attempts, dead=reason)
         if checkpoint is not None:
             checkpoint.remove()
-    raise DeadHeadError(
-        f"{config.attempts} attempts gave no head that tells the classes apart on its own training data: "
-        "the features of this backbone carry no signal. With raw features, `head.standardize: always` may "
-        "help"
-    )
+    assert best is not None  # there is one attempt at least
+    return best[1]
+
+
+def dead_reason(labels: npt.NDArray[np.bool_], logits: npt.NDArray[np.float64]) -> str:
+    """Why a head is dead by its logits [N] of training examples, or an empty string if it is alive.
+
+    It is dead if its logits are constant or rank the examples no better than chance. Where the threshold
+    lies has no part in it: with one positive in ten, a good head may call every example negative.
+    """
+    if is_constant(logits):
+        return f"the head gives all {len(labels)} training examples the same logit"
+    area = _rank(labels, logits)
+    if area <= 0.5:
+        return f"the head ranks its training examples no better than chance (AUC {area:.2f})"
+    return ""
+
+
+def is_constant(logits: npt.NDArray[Any]) -> bool:
+    """Whether logits are the same but for rounding."""
+    spread = float(np.ptp(logits))
+    return spread <= _ROUNDING * max(1.0, float(np.abs(logits).max()))
+
+
+def _rank(labels: npt.NDArray[np.bool_], logits: npt.NDArray[np.float64]) -> float:
+    """Area under the ROC curve; 0.5 where the logits are constant."""
+    return 0.5 if is_constant(logits) else auc(labels, logits)
 
 
 def folded(weights: list[Float32], standardization: Standardization) -> Head:

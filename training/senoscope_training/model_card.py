@@ -20,6 +20,11 @@ def metric_table(manifest: Manifest) -> str:
     return "\n".join(["| metric | value |", "|---|---|", *rows])
 
 
+def warning_lines(manifest: Manifest) -> str:
+    """What is wrong with the ensemble, as Markdown; nothing where nothing is."""
+    return "".join(f"**Warning.** {warning}.\n\n" for warning in manifest.warnings)
+
+
 def model_card(manifest: Manifest) -> str:
     """The card as Markdown, from the manifest alone."""
     spec, training = manifest.input, manifest.training
@@ -36,7 +41,7 @@ An ensemble of {len(manifest.networks)} networks that tells {positive} from {neg
 
 **Intended use.** {manifest.intended_use}
 
-**Licence.** {manifest.licence}. **Authors.** {", ".join(manifest.authors)}.
+{warning_lines(manifest)}**Licence.** {manifest.licence}. **Authors.** {", ".join(manifest.authors)}.
 
 ## Input
 

@@ -15,6 +15,13 @@ import numpy.typing as npt
 import onnx
 
 from senoscope.engine.manifest import Network
+from senoscope_training.head import (
+    VALIDATION_FRACTION,
+    DeadHeadError,
+    TrainedHead,
+    stratified_split,
+    train_head,
+)
 from senoscope_training.pool import tell
 from senoscope_training.progress import Progress
 from senoscope_training.weights import WeightsPlan
@@ -96,7 +103,6 @@ def run_job(job: NetworkJob) -> NetworkResult:
     from senoscope_training.architectures import ARCHITECTURES, backbone_of, preprocessing
     from senoscope_training.export import export_network
     from senoscope_training.graph import save
-    from senoscope_training.head import VALIDATION_FRACTION, stratified_split, train_head
     from senoscope_training.learning.images import FeatureExamples
     from senoscope_training.publish import publish
     from senoscope_training.random_weights import draw_kernels, estimate_batch_norm, kernel_slots
@@ -139,6 +145,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
         for indices in (train_indices, held_indices)
     )
     trained = train_head(learnt, judged, job.seed, standardize=job.plan.random)
+    _require_alive(trained, job)
     right = (trained.head.logits(features) > 0) == job.train_labels
     _tell("parity", job.name)
     path = job.directory / f"{job.name}.onnx"
@@ -183,6 +190,13 @@ def run_job(job: NetworkJob) -> NetworkResult:
         [published.expected[k] for k in job.vectors],
         [int(k) for k in held_indices],
     )
+
+
+def _require_alive(trained: TrainedHead, job: NetworkJob) -> None:
+    if trained.dead:
+        raise DeadHeadError(
+            f"{job.name}: {trained.dead}, after {trained.attempts} attempts; another --seed may help"
+        )
 
 
 def _run_all(model: str | bytes, output: str, stack: npt.NDArray[Any], job: NetworkJob) -> Float32:

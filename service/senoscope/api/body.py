@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import IO, BinaryIO, TypeVar, cast
@@ -19,6 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from senoscope.api.compression import Unpacker, file_coding
 from senoscope.api.problems import problem_response, told_faults
 from senoscope.memory_budget import MemoryShare
 from senoscope_client._foreign import tellable
@@ -27,6 +28,7 @@ from senoscope_client.errors import (
     InvalidRequest,
     PayloadTooLarge,
     RequestTimeout,
+    SenoscopeError,
     UnsupportedMediaType,
 )
 
@@ -194,26 +196,51 @@ class Upload:
         As the client calls it; shown, never opened.
     media_type : str or None
         As the client declares it.
+    as_form : bool
+        Whether it came as the value of a form, as curl sends what it is given with ``-d``: without line ends.
     """
 
     file: BinaryIO
     name: str | None
     media_type: str | None
+    as_form: bool = False
+
+    def explained(self, error: SenoscopeError) -> SenoscopeError:
+        """An error of reading the file, with what its sender can have done wrong."""
+        if not self.as_form or self._has_line_ends():
+            return error
+        return type(error)(
+            f"{error.detail}. `curl -d` removes line ends, which damages files: send it with "
+            "`curl --data-binary @FILE`"
+        )
+
+    def _has_line_ends(self) -> bool:
+        self.file.seek(0)
+        pieces = iter(lambda: self.file.read(_MIB), b"")
+        return any(b"\n" in piece or b"\r" in piece for piece in pieces)
 
 
-async def _fill(file: IO[bytes], request: Request, share: MemoryShare) -> None:
+async def _fill(file: IO[bytes], request: Request, share: MemoryShare, unpacker: Unpacker | None) -> None:
     """Write the body to a file and rewind it; off the event loop, since a disk takes its time."""
-    waiting = bytearray()
     in_memory = 0
+
+    def write(packed: bytes) -> None:
+        nonlocal in_memory
+        for piece in unpacker.feed(packed) if unpacker is not None else (packed,):
+            if in_memory < _IN_MEMORY:
+                share.reserve(len(piece))
+                in_memory += len(piece)
+            file.write(piece)
+
+    waiting = bytearray()
     async for chunk in request.stream():
-        if in_memory < _IN_MEMORY:
-            share.reserve(len(chunk))
-            in_memory += len(chunk)
         waiting += chunk
         if len(waiting) >= _MIB:
-            await run_in_threadpool(file.write, bytes(waiting))
+            await run_in_threadpool(write, bytes(waiting))
             waiting.clear()
-    file.write(waiting)
+    await run_in_threadpool(write, bytes(waiting))
+    if unpacker is not None:
+        unpacker.finish()
     file.seek(0)
 
 
@@ -240,25 +267,34 @@ async def _closing(form: FormData) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def upload_of(request: Request, share: MemoryShare) -> AsyncIterator[Upload]:
+async def upload_of(
+    request: Request, share: MemoryShare, max_unpacked: Callable[[int], int]
+) -> AsyncIterator[Upload]:
     """The file in a request, either the raw body or the one ``file`` field of a multipart form.
 
     Parameters
     ----------
     share : MemoryShare
         Of the request, for what is kept in memory.
+    max_unpacked : callable
+        Returns how many bytes a body of so many packed bytes may unpack to.
 
     Raises
     ------
     InvalidRequest
         If a form is malformed, or holds another number of files than one.
     PayloadTooLarge
-        If the body exceeds the limit.
+        If the body exceeds the limit, packed or not.
     InsufficientStorage
         If it cannot be stored.
+    UnsupportedMediaType
+        If the body is packed in a way that is not known, or a form is packed.
     """
     media_type = media_type_of(request)
+    coding = file_coding(request.headers.get("content-encoding"))
     if media_type == "multipart/form-data":
+        if coding is not None:
+            raise UnsupportedMediaType("a form cannot be packed; send the packed file as the body")
         try:
             with _storing():
                 form = await request.form(max_files=1, max_fields=8)
@@ -281,7 +317,7 @@ async def upload_of(request: Request, share: MemoryShare) -> AsyncIterator[Uploa
         return
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
         with _storing():
-            await _fill(file, request, share)
+            await _fill(file, request, share, None if coding is None else Unpacker(coding, max_unpacked))
         # What curl declares where nobody told it otherwise says nothing about the file.
-        declared = None if media_type == "application/x-www-form-urlencoded" else media_type
-        yield Upload(cast(BinaryIO, file), None, declared)
+        as_form = media_type == "application/x-www-form-urlencoded"
+        yield Upload(cast(BinaryIO, file), None, None if as_form else media_type, as_form)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from senoscope_client.errors import InvalidRequest, PayloadTooLarge
+from senoscope_client.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 
 _MIB = 1024 * 1024
 _CHUNK = 64 * 1024
@@ -30,6 +30,85 @@ def content_coding(header: str | None) -> Coding | None:
     if name not in {*_CODINGS, "identity"}:
         raise InvalidRequest(f"Content-Encoding {name[:40]!r} cannot be unpacked; send gzip, deflate or none")
     return _CODINGS.get(name)
+
+
+def file_coding(header: str | None) -> Coding | None:
+    """How a posted file is packed, by its ``Content-Encoding``.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        If in a way that cannot be unpacked.
+    """
+    name = (header or "identity").strip().lower().removeprefix("x-")
+    if name not in {*_CODINGS, "identity"}:
+        raise UnsupportedMediaType(
+            f"Content-Encoding {name[:40]!r} cannot be unpacked; send the file packed with gzip or deflate, "
+            "or as it is"
+        )
+    return _CODINGS.get(name)
+
+
+class Unpacker:
+    """Unpacks a body part by part, within limits.
+
+    Parameters
+    ----------
+    coding : Coding
+    max_bytes : callable
+        Returns how many bytes so many packed bytes may unpack to.
+    """
+
+    def __init__(self, coding: Coding, max_bytes: Callable[[int], int]) -> None:
+        self._coding = coding
+        self._max_bytes = max_bytes
+        self._stream = zlib.decompressobj(_WINDOW[coding])
+        self._packed = self._unpacked = 0
+
+    def feed(self, packed: bytes) -> Iterator[bytes]:
+        """What the next bytes of the body unpack to, in pieces of bounded size.
+
+        Raises
+        ------
+        PayloadTooLarge
+        InvalidRequest
+            If the body is damaged, or followed by something else.
+        """
+        self._packed += len(packed)
+        most = self._max_bytes(self._packed)
+        waiting, pending = packed, False
+        while waiting or pending:
+            if self._stream.eof:
+                if waiting:
+                    raise self._no_stream()
+                return
+            try:
+                piece = self._stream.decompress(waiting, _MIB)
+            except zlib.error as error:
+                raise InvalidRequest(
+                    f"the body is declared as {self._coding}, but cannot be unpacked: {error}"
+                ) from error
+            self._unpacked += len(piece)
+            if self._unpacked > most:
+                raise PayloadTooLarge(
+                    f"the body unpacks to more than {most / _MIB:.0f} MiB; split it, or send it as it is"
+                )
+            yield piece
+            waiting = self._stream.unused_data or self._stream.unconsumed_tail
+            pending = len(piece) == _MIB  # there may be more, of bytes that were taken already
+
+    def finish(self) -> None:
+        """Check that the body is complete.
+
+        Raises
+        ------
+        InvalidRequest
+        """
+        if not self._stream.eof or self._stream.unused_data:
+            raise self._no_stream()
+
+    def _no_stream(self) -> InvalidRequest:
+        return InvalidRequest(f"the body is no single, whole {self._coding} stream")
 
 
 def wanted_coding(header: str | None) -> Coding | None:

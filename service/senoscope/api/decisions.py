@@ -10,11 +10,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response, WebSocket
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.documented import problems
 from senoscope.api.live import LiveHub, serve_live
 from senoscope.api.logged import require_log
+from senoscope.api.reading import read
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import LogUnavailable
 from senoscope_client.responses import DecisionsPage
@@ -84,9 +84,7 @@ class DecisionParameters(BaseModel):
 async def decisions(request: Request, parameters: Annotated[DecisionParameters, Query()]) -> Response:
     """What the rules decided, newest first; ``next`` leads to the page after it."""
     log = require_log(request)
-    found, cursor = await run_in_threadpool(
-        log.decisions, parameters.series, parameters.limit, parameters.cursor
-    )
+    found, cursor = await read(request, log.decisions, parameters.series, parameters.limit, parameters.cursor)
     answer = DecisionsPage(decisions=found, next=cursor)
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 

@@ -41,11 +41,7 @@ async def gradcam_png(
     ``network`` shows that network's map instead of the ensemble's; ``channel`` defaults to the first. What
     shows a channel can be drawn only while its pixels are remembered.
     """
-
-    def draw() -> bytes:
-        return _draw(find(request, identifier), parameters)
-
-    png = await run_in_threadpool(draw)
+    png = await run_in_threadpool(_draw, await find(request, identifier), parameters)
     # A result never changes, so its picture never does.
     return Response(
         png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}

@@ -9,6 +9,7 @@ from uuid import UUID
 import numpy.typing as npt
 from fastapi import Request
 
+from senoscope.api.reading import read
 from senoscope.engine import Prediction
 from senoscope.runlog.entries import Maps
 from senoscope.runlog.store import RunLog
@@ -55,21 +56,21 @@ def require_log(request: Request) -> RunLog:
     return keeper.readable()
 
 
-def find(request: Request, identifier: UUID) -> Found:
+async def find(request: Request, identifier: UUID) -> Found:
     """The result of that id.
 
     Raises
     ------
     NotFound
         If there is none, or no longer.
-    LogUnavailable
+    LogUnavailable, Busy
         If the run log, where it may be, cannot be read.
     """
     service = service_of(request)
     record = service.recent.get(identifier)
     if record is not None:
         return Found(record.result, record.prediction, record.channels, record.fov.pixels)
-    logged = service.log.readable().result(identifier) if service.log else None
+    logged = await read(request, service.log.readable().result, identifier) if service.log else None
     if logged is not None:
         result, maps = logged
         return Found(result, maps, maps.channels, None)

@@ -26,9 +26,9 @@ async def pixels_npy(request: Request, identifier: UUID) -> Response:
 
     It is there only while its pixels are remembered; the run log never holds any.
     """
+    found = await find(request, identifier)
 
     def encode() -> bytes:
-        found = find(request, identifier)
         if found.pixels is None:
             raise NotFound(
                 f"the pixels of {identifier} are no longer remembered (--remember-mib sets how many are)"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from itertools import chain
 from typing import Annotated
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from senoscope.api.accept import wants_csv
 from senoscope.api.documented import BINARY, TEXT_CSV, problems
 from senoscope.api.logged import find, require_log
+from senoscope.api.reading import read, readers_of
 from senoscope.records import with_maps
 from senoscope.runlog.entries import Page, ResultFilter
 from senoscope.runlog.export import MEDIA_TYPES, ExportFormat, export
@@ -94,8 +95,11 @@ class ResultParameters(BaseModel):
 async def results(request: Request, parameters: Annotated[PageParameters, Query()]) -> Response:
     """A page of results; ``next`` and the ``Link`` header lead to the one after it."""
     log = require_log(request)
-    page = await run_in_threadpool(log.results, parameters.wanted, parameters.limit, parameters.cursor)
-    return await run_in_threadpool(_answer, request, page)
+
+    def answer() -> Response:
+        return _answer(request, log.results(parameters.wanted, parameters.limit, parameters.cursor))
+
+    return await read(request, answer)
 
 
 @router.get(
@@ -109,10 +113,16 @@ async def export_results(
     """All results that match, as one CSV or Parquet file."""
     pieces = export(require_log(request), parameters.wanted, parameters.format)
     # Asked for before anything is answered, so that a log that fails is a problem document.
-    first = await run_in_threadpool(next, pieces, b"")
+    first = await read(request, next, pieces, b"")
     name = f"senoscope-results.{parameters.format}"
+
+    async def all_pieces() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in readers_of(request).iterate(pieces):
+            yield piece
+
     return StreamingResponse(
-        chain((first,), pieces),
+        all_pieces(),
         media_type=MEDIA_TYPES[parameters.format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
@@ -123,9 +133,9 @@ async def result(
     request: Request, identifier: UUID, parameters: Annotated[ResultParameters, Query()]
 ) -> Response:
     """One result, with its Grad-CAM map where asked for."""
+    found = await find(request, identifier)
 
     def answer() -> str:
-        found = find(request, identifier)
         return with_maps(found.result, found.maps, parameters.cam).model_dump_json(exclude_none=True)
 
     return Response(await run_in_threadpool(answer), media_type="application/json")

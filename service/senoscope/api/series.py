@@ -6,14 +6,18 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from senoscope.api.documented import problems
+from senoscope.api.accept import wants_csv
+from senoscope.api.documented import TEXT_CSV, problems
 from senoscope.api.logged import service_of
+from senoscope.api.reading import read
+from senoscope.lost_frames import lost_ranges
 from senoscope.runlog.entries import LoggedSeries
+from senoscope_client.csv_cells import csv_rows
 from senoscope_client.errors import LogUnavailable, NotFound
-from senoscope_client.responses import SeriesResponse, SeriesSummary
+from senoscope_client.responses import FrameRange, FramesResponse, SeriesResponse, SeriesSummary
 
 router = APIRouter(responses=problems(LogUnavailable))
 
@@ -26,12 +30,11 @@ class SeriesParameters(BaseModel):
     limit: int = Field(100, ge=1, le=1000, description="Most series that are told.")
 
 
-# Plain functions: FastAPI runs them in its thread pool, because the log's database may take its time.
 @router.get("/v1/series")
-def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()]) -> SeriesResponse:
+async def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()]) -> SeriesResponse:
     """The series that were seen last, newest first, with how many results carry which label."""
     service = service_of(request)
-    logged = service.log.readable().series(parameters.limit) if service.log else []
+    logged = await read(request, service.log.readable().series, parameters.limit) if service.log else []
     by_uid = {one.snapshot["series_uid"]: one for one in logged}
     live = service.describe_series()
     found = [_live(snapshot, by_uid.pop(snapshot["series_uid"], None)) for snapshot in live]
@@ -40,16 +43,63 @@ def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()
 
 
 @router.get("/v1/series/{uid}", responses=problems(LogUnavailable, NotFound))
-def one_series(request: Request, uid: UUID) -> SeriesSummary:
+async def one_series(request: Request, uid: UUID) -> SeriesSummary:
     """One series."""
     service = service_of(request)
-    logged = service.log.readable().one_series(uid) if service.log else None
+    logged = await read(request, service.log.readable().one_series, uid) if service.log else None
     for snapshot in service.describe_series():
         if snapshot["series_uid"] == str(uid):
             return _live(snapshot, logged)
     if logged is None:
         raise NotFound(f"no series {uid} was seen; /v1/series lists those that were")
     return _past(logged)
+
+
+class FramesParameters(BaseModel):
+    """Which page."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(1000, ge=1, le=10_000, description="Most ranges of one page.")
+    cursor: int = Field(0, ge=0, le=2**31, description="``next`` of the page before.")
+
+
+@router.get(
+    "/v1/series/{uid}/frames",
+    response_model=FramesResponse,
+    responses=problems(LogUnavailable, NotFound) | {200: {"content": TEXT_CSV}},
+)
+async def series_frames(
+    request: Request, uid: UUID, parameters: Annotated[FramesParameters, Query()]
+) -> Response:
+    """Which frames of a series have no result, and why; consecutive ones are one range.
+
+    ``dropped``: newer frames took their place in the queue; ``missing``: sent, but never received;
+    ``refused``: of another size, other channels or unusable pixels; ``failed``: no result could be computed.
+    """
+    service = service_of(request)
+    live = {snapshot["series_uid"]: snapshot for snapshot in service.describe_series()}
+    snapshot = live.get(str(uid))
+    if snapshot is None and service.log is not None:
+        logged = await read(request, service.log.readable().one_series, uid)
+        snapshot = logged.snapshot if logged else None
+    if snapshot is None:
+        raise NotFound(f"no series {uid} was seen; /v1/series lists those that were")
+    ranges, counts = lost_ranges(snapshot)
+    if wants_csv(request.headers.get("accept", "")):
+        heading = ("series_uid", "first", "last", "reason")
+        return Response("".join(csv_rows([heading, *((uid, *one) for one in ranges)])), media_type="text/csv")
+    end = parameters.cursor + parameters.limit
+    answer = FramesResponse(
+        series_uid=uid,
+        counts=counts,
+        ranges=tuple(
+            FrameRange(first=first, last=last, reason=reason)
+            for first, last, reason in ranges[parameters.cursor : end]
+        ),
+        next=end if end < len(ranges) else None,
+    )
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
 
 def _live(snapshot: dict[str, Any], logged: LoggedSeries | None) -> SeriesSummary:

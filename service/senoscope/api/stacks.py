@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from senoscope.api.body import upload_of
+from senoscope.api.body import Upload, upload_of
 from senoscope.api.observer import seen_of
 from senoscope.api.problems import ClientGone
 from senoscope.fov import Fov
@@ -19,7 +19,8 @@ from senoscope.loaded import Loaded
 from senoscope.memory_budget import MemoryShare
 from senoscope.records import Record
 from senoscope.service import Service
-from senoscope_client.images import FovSpec, read_fovs
+from senoscope_client.errors import UnreadableImage, UnsupportedMediaType
+from senoscope_client.images import FovSpec, FovStack, read_fovs
 from senoscope_client.result import Source
 
 # Of a request's body, for OpenAPI.
@@ -76,18 +77,25 @@ async def posted_stack(request: Request, parameters: ImageParameters, share: Mem
         If there is no file, or it cannot be read, or does not fit the ensemble.
     """
     service: Service = request.app.state.service
+    limits, most = service.settings.image_limits, service.settings.max_upload_bytes
     loaded = service.loaded
-    async with upload_of(request, share) as upload:
-        stack = await run_in_threadpool(
-            read_fovs,
-            upload.file,
-            loaded.spec,
-            media_type=upload.media_type,
-            axes=parameters.axes,
-            channels=parameters.channels.split(",") if parameters.channels else None,
-            limits=replace(service.settings.image_limits, admit=share.reserve),
-            name=upload.name or "the body",
-        )
+
+    def read(upload: Upload) -> FovStack:
+        try:
+            return read_fovs(
+                upload.file,
+                loaded.spec,
+                media_type=upload.media_type,
+                axes=parameters.axes,
+                channels=parameters.channels.split(",") if parameters.channels else None,
+                limits=replace(limits, admit=share.reserve),
+                name=upload.name or "the body",
+            )
+        except (UnreadableImage, UnsupportedMediaType) as error:
+            raise upload.explained(error) from error
+
+    async with upload_of(request, share, lambda packed: min(most, limits.unpacked_bytes(packed))) as upload:
+        stack = await run_in_threadpool(read, upload)
     share.keep(stack.pixels.nbytes)
     return PostedStack(stack.pixels, stack.warnings, upload.name, loaded)
 

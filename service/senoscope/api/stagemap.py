@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from senoscope.api.documented import IMAGE_PNG, problems
 from senoscope.api.logged import service_of
+from senoscope.api.reading import read
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
-from senoscope.stagemap import Layer, StageMaps, Tile, describe
+from senoscope.stagemap import MAX_FOVS, Layer, StageMaps, Tile, describe
 from senoscope_client.errors import LogUnavailable, NotFound
 
 router = APIRouter(responses=problems(LogUnavailable, NotFound))
@@ -26,20 +28,23 @@ class MapParameters(BaseModel):
     layer: Layer = Field("probability", description="What the colours tell.")
 
 
-# Plain functions: FastAPI runs them in its thread pool, because the log's database may take its time.
 @router.get("/v1/series/{uid}/map.json")
-def map_json(request: Request, uid: UUID) -> dict[str, Any]:
+async def map_json(request: Request, uid: UUID) -> dict[str, Any]:
     """Position, size, probability and uncertainty of every FOV, in micrometres where the stream tells."""
-    tiles = _maps(request, uid).tiles(uid)
-    if tiles is None:
-        raise _unknown(uid)
-    return {"series_uid": str(uid), "fovs": describe(tiles)}
+
+    def answer() -> dict[str, Any]:
+        tiles = _maps(request, uid).tiles(uid)
+        if tiles is None:
+            raise _unknown(uid)
+        return {"series_uid": str(uid), "fovs": describe(tiles)}
+
+    return await read(request, answer)
 
 
 @router.get("/v1/series/{uid}/map.png", response_class=Response, responses={200: {"content": IMAGE_PNG}})
-def map_png(request: Request, uid: UUID, parameters: Annotated[MapParameters, Query()]) -> Response:
+async def map_png(request: Request, uid: UUID, parameters: Annotated[MapParameters, Query()]) -> Response:
     """The same as a picture, coloured by probability, or by uncertainty with ``?layer=uncertainty``."""
-    png = _maps(request, uid).png(uid, parameters.layer)
+    png = await read(request, lambda: _maps(request, uid).png(uid, parameters.layer))
     if png is None:
         raise _unknown(uid)
     return Response(png, media_type="image/png", headers={"Cache-Control": "no-cache"})
@@ -60,7 +65,8 @@ def _maps(request: Request, uid: UUID) -> StageMaps:
 def _complete(maps: StageMaps, log: RunLog, uid: UUID) -> None:
     shapes: dict[str, tuple[int, int] | None] = {}  # by ensemble: another one may have taken over in between
     tiles = []
-    for result in log.iterate(ResultFilter(series=uid)):
+    # The newest, as many as a map holds.
+    for result in islice(log.iterate(ResultFilter(series=uid)), MAX_FOVS):
         digest = result.model.digest
         if digest not in shapes:
             found = log.result(result.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,8 @@ from senoscope.engine.options import Device
 if TYPE_CHECKING:
     from senoscope.engine import Ensemble
     from senoscope.records import Record, ResultMaker
-    from senoscope_client.images import FovStack
+    from senoscope_client.images import OpenStack
+    from senoscope_client.result import Result
 
 
 def classify(
@@ -39,6 +41,7 @@ def classify(
         raise typer.BadParameter("--json and --csv exclude each other")
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     from senoscope.commands.ensembles import ensemble_folder
@@ -46,69 +49,67 @@ def classify(
     from senoscope_client.errors import SenoscopeError
 
     given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     messages = Console(stderr=True)
     directory = ensemble_folder(settings, messages)
 
     from senoscope.engine import Ensemble
     from senoscope.loaded import fov_spec_of
     from senoscope.records import ResultMaker
-    from senoscope_client.images import read_fovs
+    from senoscope_client.images import open_fovs
     from senoscope_client.tables import results_csv
 
     failed = 0
-    records: list[Record] = []
+    results: list[Result] = []
+    names = channels.split(",") if channels else None
     with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
+        for warning in ensemble.warnings:
+            messages.print(f"[yellow]{directory.name}[/yellow]: {escape(warning)}", highlight=False)
         spec = fov_spec_of(ensemble)
         maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
         with Progress(console=messages, disable=not messages.is_terminal) as progress:
             overall = progress.add_task("files", total=len(files))
             for path, stem in zip(files, _unique_stems(files), strict=True):
                 try:
-                    stack = read_fovs(
-                        path,
-                        spec,
-                        axes=axes,
-                        channels=channels.split(",") if channels else None,
-                        limits=settings.image_limits,
-                        name=path.name,
-                    )
+                    with open_fovs(path, spec, axes=axes, channels=names, name=path.name) as stack:
+                        for warning in stack.warnings:
+                            messages.print(
+                                f"[yellow]{escape(f'{path}')}[/yellow]: {escape(warning)}", highlight=False
+                            )
+                        task = progress.add_task(path.name, total=len(stack))
+                        for record in _classify_stack(ensemble, maker, stack, str(path)):
+                            if as_json:
+                                print(record.json("grid").decode(), flush=True)
+                            else:
+                                results.append(record.result)
+                            if cam is not None:
+                                _write_overlays(record, cam, stem, spec.channels)
+                            progress.advance(task)
                 except (SenoscopeError, OSError) as error:
                     failed += 1
-                    messages.print(f"[red]{path}[/red]: {error}", highlight=False)
-                else:
-                    for warning in stack.warnings:
-                        messages.print(f"[yellow]{path}[/yellow]: {warning}", highlight=False)
-                    task = progress.add_task(path.name, total=len(stack.pixels))
-                    for record in _classify_stack(ensemble, maker, stack, str(path)):
-                        records.append(record)
-                        if as_json:
-                            print(record.json("grid").decode(), flush=True)
-                        if cam is not None:
-                            _write_overlays(record, cam, stem, spec.channels)
-                        progress.advance(task)
+                    messages.print(f"[red]{escape(f'{path}')}[/red]: {escape(f'{error}')}", highlight=False)
                 progress.advance(overall)
     if as_csv:
-        sys.stdout.write(results_csv([record.result for record in records]))
+        sys.stdout.write(results_csv(results))
     elif not as_json:
-        _print_table(records)
+        _print_table(results)
     if failed:
         raise typer.Exit(1)
 
 
-def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: FovStack, name: str) -> list[Record]:
+def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: OpenStack, name: str) -> Iterator[Record]:
+    """Read and classify one field of view after the other, so that a file may be longer than memory."""
     from senoscope.fov import Fov
     from senoscope.loaded import fov_spec_of
     from senoscope_client.result import Source
 
-    records = []
-    for n, pixels in enumerate(stack.pixels):
+    for n in range(len(stack)):
+        pixels = stack.read(n)
         fov = Fov(pixels, Source(kind="file", file=name, frame=n), spec=fov_spec_of(ensemble))
         started_s = time.perf_counter()
         (prediction,) = ensemble.predict(pixels)
         compute_ms = (time.perf_counter() - started_s) * 1e3
-        records.append(maker.make(fov, prediction, ensemble.model_range, started_s, compute_ms))
-    return records
+        yield maker.make(fov, prediction, ensemble.model_range, started_s, compute_ms)
 
 
 def _unique_stems(files: list[Path]) -> list[str]:
@@ -135,7 +136,7 @@ def _write_overlays(record: Record, folder: Path, stem: str, channels: tuple[str
         (folder / name).write_bytes(overlay_png(gradcam, scaled))
 
 
-def _print_table(records: list[Record]) -> None:
+def _print_table(results: list[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -145,8 +146,7 @@ def _print_table(records: list[Record]) -> None:
     table = Table()
     for heading in ("file", "FOV", "label", "probability", "agreement", "flags"):
         table.add_column(heading)
-    for record in records:
-        r = record.result
+    for r in results:
         colour = "magenta" if r.probability > 0.5 else "cyan"
         table.add_row(
             r.source.file,

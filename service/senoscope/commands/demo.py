@@ -65,7 +65,7 @@ def demo(
     from senoscope.settings import Settings
 
     given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     console = Console(stderr=True)
     began_s = time.perf_counter()
     http_port = _port(port)
@@ -246,10 +246,11 @@ def _pace_options(rate: float | None, url: str) -> list[str]:
 
 
 def _is_complete(stream: dict[str, Any], score: DemoScore) -> bool:
-    """Whether the scan's end was received, nothing waits, and all that was classified has been shown."""
+    """Whether the scan's end was received, and all that came before it has been classified and shown."""
     series, live = stream["receiver"]["series"], stream["live"]
     ended = bool(series) and all(one["state"] == "ended" for one in series)
-    return ended and live["waiting"] == 0 and int(live["classified"]) <= score.classified
+    done = live["classified"] + live["dropped"] + live["failed"] >= sum(one["received"] for one in series)
+    return bool(ended and done and live["classified"] <= score.classified)
 
 
 def _frames_sent(stream: dict[str, object]) -> int:

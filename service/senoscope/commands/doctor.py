@@ -54,7 +54,7 @@ def doctor(
     from senoscope.settings import Settings
 
     given = {"model": model, "models_dir": models_dir, "device": device, "port": port, "stream": stream}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     checks: tuple[Callable[[Settings], Finding], ...] = (
         _versions,
         _hardware,
@@ -129,12 +129,11 @@ def _ensemble(settings: Settings) -> Finding:
             name = f"{ensemble.manifest.name} {ensemble.manifest.version}"
     except Exception as error:  # whatever it is, the report goes on
         return Finding("ensemble", "fail", str(error))
-    return Finding(
-        "ensemble",
-        "ok",
+    text = (
         f"{name}: hashes and test vectors hold; {facts['device']} ({facts['reason']}), "
-        f"{facts['compute_ms']:.1f} ms per field of view",
+        f"{facts['compute_ms']:.1f} ms per field of view"
     )
+    return Finding("ensemble", "note" if facts["warnings"] else "ok", "; ".join([text, *facts["warnings"]]))
 
 
 def _port(settings: Settings) -> Finding:

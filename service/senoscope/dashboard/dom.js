@@ -65,6 +65,41 @@ export function throttled(draw, leastMs = 0) {
   };
 }
 
+/** Shows a text beside the pointer, at once; `textAt` gives it for a pointer event, "" for none. */
+export function hovered(element, textAt) {
+  const tip = $("tip");
+  const hide = () => { tip.hidden = true; };
+  element.addEventListener("pointermove", (event) => {
+    const text = textAt(event);
+    tip.hidden = !text;
+    if (!text) return;
+    say(tip, text);
+    const [width, height] = [tip.offsetWidth, tip.offsetHeight];
+    tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - width - 4))}px`;
+    tip.style.top = `${event.clientY + 18 + height > innerHeight ? event.clientY - height - 8 : event.clientY + 18}px`;
+  });
+  element.addEventListener("pointerleave", hide);
+  addEventListener("keydown", ({ key }) => key === "Escape" && hide());
+}
+
+/** Keeps a bulletin on one line; its button shows the rest where that does not suffice. */
+export function oneLine(bulletin) {
+  const [text, more] = bulletin.children;
+  const fit = () => {
+    const open = more.getAttribute("aria-expanded") === "true";
+    if (!open) more.hidden = text.scrollWidth <= text.clientWidth;
+  };
+  const open = (wanted) => {
+    more.setAttribute("aria-expanded", wanted);
+    say(more, wanted ? "Less" : "More");
+    bulletin.classList.toggle("open", wanted);
+    fit();
+  };
+  more.onclick = () => open(more.getAttribute("aria-expanded") !== "true");
+  new ResizeObserver(fit).observe(bulletin);
+  new MutationObserver(() => (text.textContent ? fit() : open(false))).observe(text, { childList: true, characterData: true, subtree: true });
+}
+
 /** A message that stays until it is closed, or for some seconds. */
 export function toast(text, { state = "", seconds = state === "bad" ? 20 : 8, more = null } = {}) {
   const close = el("button", { type: "button", textContent: "Close" });

@@ -9,12 +9,15 @@ const TYPES = { tif: "image/tiff", tiff: "image/tiff", npy: "application/x-npy" 
 export class Drop {
   #store;
   #live;
+  #channels;
   #stacks = 0;
   #queue = Promise.resolve();
 
-  constructor(store, live) {
+  /** @param {() => string[]} channels the names of the ensemble's channels */
+  constructor(store, live, channels) {
     this.#store = store;
     this.#live = live;
+    this.#channels = channels;
     let depth = 0;
     const files = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
     const show = (by) => {
@@ -47,7 +50,6 @@ export class Drop {
     const words = el("p", { textContent: `Sending ${file.name}…` });
     const progress = el("progress", { max: 1, value: 0, "aria-label": `Progress of ${file.name}` });
     const box = toast(words, { seconds: 0, more: progress });
-    const where = location.hash;
     let made = 0;
     // The service answers when all is done; on the way the live socket tells how far it is.
     const count = ({ detail: { source } }) => {
@@ -62,9 +64,9 @@ export class Drop {
         progress.value = share;
         say(words, share < 1 ? `Sending ${file.name}: ${percent(share)}` : `Classifying ${file.name}…`);
       });
-      this.#take(file, answer, where);
+      this.#take(file, answer);
     } catch (error) {
-      if (error.code === "ambiguous_axes") this.#ask(file, error);
+      if (error.code === "ambiguous_axes") this.#wonder(file, error);
       else toast(`${file.name} was not classified: ${error.message}`, { state: "bad" });
     } finally {
       this.#live.removeEventListener("result", count);
@@ -72,31 +74,63 @@ export class Drop {
     }
   }
 
-  #take(file, { results, warnings, count }, where) {
+  #take(file, { results, warnings, count }) {
     this.#stacks += 1;
     const stack = this.#store.collection(`stack:${this.#stacks}`, "stack", `${file.name} (${plural(count, "FOV")})`);
-    this.#store.setFollow(false);
-    this.#store.show(stack);
     for (const result of results) this.#store.take(result, stack);
     stack.complete = true;
-    this.#store.pick(results[0].id);
-    // Whoever went on to another page of it meanwhile is told, and not taken away.
-    if (location.hash === where) location.hash = "#live";
-    else toast(`${file.name} is classified: ${plural(count, "field of view", "fields of view")}, under Live.`);
+    const show = () => {
+      this.#store.setFollow(false);
+      this.#store.show(stack);
+      this.#store.pick(results[0].id);
+      location.hash = "#live";
+    };
+    // Another view is not left, nor does the list there change, unless the user asks for it.
+    if (undisturbed()) show();
+    else offer(`${file.name} is classified: ${plural(count, "field of view", "fields of view")}.`, "Show", show);
     for (const warning of warnings) toast(`${file.name}: ${warning}`, { state: "warn", seconds: 20 });
   }
 
-  /** A stack whose layout nobody told: who dropped it knows. */
+  /** Asks for the layout of a stack: at once on the live view, else when the user is ready for it. */
+  #wonder(file, error) {
+    if (undisturbed()) this.#ask(file, error);
+    else offer(`${file.name} is not classified yet: its layout is not known.`, "Choose the layout…", () => this.#ask(file, error));
+  }
+
   #ask(file, error) {
     const dialog = $("axes");
+    if (dialog.open) return this.#wonder(file, error);
+    const again = (axes) => {
+      dialog.close();
+      this.#queue = this.#queue.then(() => this.#classify(file, axes));
+    };
+    say($("axestitle"), `How is ${file.name} laid out?`);
     say($("axeswhy"), error.message);
+    const names = this.#channels();
+    const [one, two] = [names[0] ?? "channel 1", names[1] ?? "channel 2"];
+    say($("axesbyfov"), `FOV 1: ${(names.length ? names : [one, two]).join(", ")}; then FOV 2: ${one}, …`);
+    say($("axesbychannel"), `${one} of FOV 1, FOV 2, …; then ${two} of FOV 1, FOV 2, …`);
+    for (const button of dialog.querySelectorAll("[data-axes]")) button.onclick = () => again(button.dataset.axes);
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
-      dialog.close();
-      this.#queue = this.#queue.then(() => this.#classify(file, $("axesof").value.toUpperCase()));
+      again($("axesof").value.toUpperCase());
     };
     dialog.showModal();
+    return undefined;
   }
+}
+
+/** Whether the live view is to be seen, and no dialog over it. */
+const undisturbed = () => !$("live").hidden && !document.querySelector("dialog[open]");
+
+/** A message that stays until it is closed, with a button that does what it says. */
+function offer(text, label, act) {
+  const button = el("button", { type: "button", textContent: label });
+  const box = toast(text, { seconds: 0, more: el("div", { className: "bar" }, button) });
+  button.onclick = () => {
+    box.remove();
+    act();
+  };
 }
 
 /** Sends a file; fetch cannot tell how much of it has gone. */

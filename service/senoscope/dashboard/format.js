@@ -13,6 +13,29 @@ export const clock = (ms) => TIME.format(ms);
 export const date = (ms) => DATE.format(ms);
 export const percent = (fraction) => `${Math.round(fraction * 100)} %`;
 
+/** Day and time in the order that sorts, with 24 hours: 2026-11-30 09:19:26. */
+export function stamp(ms) {
+  const at = new Date(ms);
+  const two = (n) => String(n).padStart(2, "0");
+  const day = `${String(at.getFullYear()).padStart(4, "0")}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+  return `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+}
+
+/** The local time that a text as of `stamp` names, with or without time and seconds; NaN if it names none. */
+export function stamped(text) {
+  const found = /^\s*(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d))?)?\s*$/.exec(text);
+  if (!found) return NaN;
+  const [year, month, day, hour, minute, second] = found.slice(1).map((part) => Number(part ?? 0));
+  const at = new Date(year, month - 1, day, hour, minute, second);
+  // No 31st of February.
+  return at.getMonth() === month - 1 && at.getDate() === day && hour < 24 && minute < 60 && second < 60 ? at.getTime() : NaN;
+}
+
+/** Whether results of these compute times can be judged by a deadline: half of them or more are within it. */
+export function deadlineHolds(computeMs, deadlineMs) {
+  return computeMs.filter((ms) => ms <= deadlineMs).length * 2 >= computeMs.length;
+}
+
 /** A duration: 7 s, 3 min, 2 h. */
 export function lasting(seconds) {
   if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;

@@ -3,7 +3,7 @@
 import { download, save, text } from "./api.js";
 import { css, viridis } from "./colormaps.js";
 import { $, choose, el, say, throttled, toast } from "./dom.js";
-import { clock, percent, plural } from "./format.js";
+import { percent, plural, stamp, stamped } from "./format.js";
 
 const ROWS = 200;
 
@@ -60,7 +60,7 @@ export class History {
 
   /** What is asked for, in the terms of `/v1/results`. */
   #wanted() {
-    const time = (id) => ($(id).value ? new Date($(id).value) : null);
+    const time = (id) => (Number.isNaN(stamped($(id).value)) ? null : new Date(stamped($(id).value)));
     const number = (id) => ($(id).value === "" ? null : Number($(id).value));
     return { label: $("byLabel").value, least: number("byMin"), most: number("byMax"), since: time("bySince"), until: time("byUntil") };
   }
@@ -84,11 +84,24 @@ export class History {
     const matching = this.#matching().reverse();
     const pages = Math.max(1, Math.ceil(matching.length / ROWS));
     this.#page = Math.min(Math.max(0, this.#page), pages - 1);
-    say($("matches"), all ? `${matching.length.toLocaleString("en")} of ${plural(all, "field of view", "fields of view")}, newest first` : "Nothing was classified in this series yet.");
+    say($("matches"), this.#unclear() ?? (all ? `${matching.length.toLocaleString("en")} of ${plural(all, "field of view", "fields of view")}, newest first` : ""));
+    $("nothing").hidden = matching.length > 0;
+    say($("nothing"), emptiness(this.#store.shown, all));
     say($("page"), pages > 1 ? `Page ${this.#page + 1} of ${pages}` : "");
     $("newer").disabled = this.#page === 0;
     $("older").disabled = this.#page >= pages - 1;
     $("rows").replaceChildren(...matching.slice(this.#page * ROWS, (this.#page + 1) * ROWS).map((entry) => this.#row(entry)));
+  }
+
+  /** What is wrong with a time that was typed; null if nothing is. */
+  #unclear() {
+    let words = null;
+    for (const id of ["bySince", "byUntil"]) {
+      const wrong = $(id).value.trim() !== "" && Number.isNaN(stamped($(id).value));
+      $(id).setAttribute("aria-invalid", wrong);
+      if (wrong) words ??= `"${$(id).value}" is no time, and does not filter: write 2026-03-31 or 2026-03-31 17:05.`;
+    }
+    return words;
   }
 
   #row(entry) {
@@ -96,12 +109,13 @@ export class History {
     const swatch = el("span", { className: "swatch" });
     swatch.style.background = css(viridis, entry.probability);
     const name = entry.frame === undefined ? (entry.file ?? "–") : String(entry.frame);
+    const late = entry.missed && this.#store.shown.deadlineHolds(this.#store.deadlineMs);
     const chosen = entry.id === this.#store.selected;
     const row = el("tr", { data: { id: entry.id } },
-      cell(el("button", { type: "button", textContent: name, "aria-label": `Show field of view ${name}` })), cell(clock(entry.madeAt)), cell(entry.label),
-      el("td", {}, swatch, entry.probability.toFixed(3)), cell(percent(entry.agreement)), cell(entry.entropy.toFixed(2)),
+      cell(el("button", { type: "button", textContent: name, "aria-label": `Show field of view ${name}` })), cell(stamp(entry.madeAt)), cell(entry.file ?? ""), cell(entry.label),
+      el("td", { className: entry.reliable ? "" : "unreliable" }, swatch, entry.probability.toFixed(3)), cell(percent(entry.agreement)), cell(entry.entropy.toFixed(2)),
       cell(entry.place ? `${entry.place.x.toFixed(1)}, ${entry.place.y.toFixed(1)}` : ""),
-      cell(`${entry.totalMs.toFixed(1)}${entry.late ? " late" : ""}`), cell(entry.flags.join(" ")));
+      cell(`${entry.totalMs.toFixed(1)}${late ? " late" : ""}`), el("td", { className: "flagcell", textContent: entry.flags.join(" ") }));
     row.setAttribute("aria-selected", chosen);
     return row;
   }
@@ -139,6 +153,13 @@ export class History {
     if (to) query.set("to", to.toISOString());
     return query;
   }
+}
+
+function emptiness(shown, all) {
+  if (!shown) return "Connecting to the service…";
+  if (all) return "No field of view passes the filter. Clear shows all of them.";
+  if (!shown.complete) return "Looking into the run log…";
+  return shown.kind === "series" ? "No field of view of this series was classified. Choose another series at the top." : "No stack was posted yet. Drop a TIFF or NPY stack on this page, or choose a series at the top.";
 }
 
 /** The lines of a stack's own results: others may have been posted in between. */

@@ -5,7 +5,7 @@
 
 import { onUnauthorized, Problem, Unreachable } from "./api.js";
 import { inferno, ramp } from "./colormaps.js";
-import { $, choose, say, throttled, toast } from "./dom.js";
+import { $, choose, oneLine, say, throttled, toast } from "./dom.js";
 import { Drop } from "./drop.js";
 import { date, plural } from "./format.js";
 import { Health } from "./health.js";
@@ -16,7 +16,7 @@ import { ask } from "./login.js";
 import { Model } from "./model.js";
 import { Picture } from "./picture.js";
 import { StageMap } from "./stagemap.js";
-import { Store } from "./store.js";
+import { casts, Store } from "./store.js";
 import { Sync } from "./sync.js";
 import { Timeline } from "./timeline.js";
 import { inTwoDigits, Verdict } from "./verdict.js";
@@ -33,13 +33,13 @@ const verdict = new Verdict();
 const parts = [picture, verdict, new StageMap(store), new Timeline(store)];
 const retitle = throttled(() => {
   const { result } = picture;
-  document.title = result ? `${inTwoDigits(result.probability)} ${result.label} – Senoscope` : "Senoscope";
+  document.title = result ? `${result.flags.some(casts) ? "⚠ " : ""}${inTwoDigits(result.probability)} ${result.label} – Senoscope` : "Senoscope";
 }, 1000);
 const history = new History(store, (id) => {
   store.pick(id);
   location.hash = "#live";
 });
-new Drop(store, live);
+new Drop(store, live, () => model.current?.manifest.input.channels.map(({ name }) => name) ?? []);
 
 // Results as they come.
 live.addEventListener("result", ({ detail: result }) => {
@@ -51,6 +51,10 @@ live.addEventListener("opened", () => attempt(() => sync.catchUp()));
 
 // The service is there: for the first time, or again.
 health.addEventListener("back", () => attempt(arrive));
+
+health.addEventListener("deadline", ({ detail }) => {
+  store.deadlineMs = detail;
+});
 
 model.addEventListener("changed", ({ detail }) => {
   for (const part of [...parts, history]) part.model = detail;
@@ -102,6 +106,9 @@ listen({
   n: () => picture.nextNetwork(),
   "+": () => picture.fade(10),
   "-": () => picture.fade(-10),
+  z: () => picture.zoom.by(1),
+  x: () => picture.zoom.by(-1),
+  f: () => picture.zoom.fit(),
   l: () => (location.hash = "#live"),
   h: () => (location.hash = "#history"),
   m: () => (location.hash = "#model"),
@@ -118,6 +125,7 @@ onUnauthorized((why) => {
   });
 });
 
+for (const id of ["starter", "banner"]) oneLine($(id));
 ramp($("camramp"), inferno);
 view();
 health.start();
@@ -139,6 +147,7 @@ async function begin() {
   const [newest] = await sync.refresh();
   const collection = newest && store.collections.get(`series:${newest.series_uid}`);
   const uploads = store.collection("uploads", "uploads", "Posted stacks");
+  say($("empty"), "No field of view yet. Start a scan, or drop a TIFF stack on this page.");
   await open(collection ?? uploads);
 }
 

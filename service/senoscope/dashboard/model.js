@@ -142,7 +142,7 @@ export class Model extends EventTarget {
     try {
       say($("calibration"), doing);
       const range = await act();
-      say($("calibration"), done);
+      say($("calibration"), [done, ...(range.warnings ?? []).map((warning) => `Note: ${warning}.`)].join(" "));
       this.#show(range); // which may tell more
       return true;
     } catch (error) {

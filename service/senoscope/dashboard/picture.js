@@ -5,6 +5,7 @@ import { $, choose, el, say } from "./dom.js";
 import { count } from "./format.js";
 import { ensembleMap, networkMap } from "./gradcam.js";
 import { pixelsOf } from "./pixels.js";
+import { Zoom } from "./zoom.js";
 import { composite, contrast, grey, paint, scaled, thinned } from "./render.js";
 
 const BARS_UM = [1, 2, 5, 10, 20, 50, 100, 200];
@@ -24,6 +25,8 @@ export class Picture extends EventTarget {
 
   constructor(store) {
     super();
+    this.zoom = new Zoom($("main"));
+    this.zoom.addEventListener("changed", () => this.#legend());
     this.#store = store;
     store.addEventListener("selected", () => this.#want(store.selected));
     for (const id of ["network", "style", "contrast"]) $(id).addEventListener("change", () => this.#draw());
@@ -179,7 +182,7 @@ export class Picture extends EventTarget {
     $("nopixels").hidden = pixels !== null;
     say($("nopixels"), "The service no longer remembers this field of view's pixels (--remember-mib). The map alone is out of the run log.");
     $("main").setAttribute("aria-label", describe(result, this.#names()[Number(this.#channel)] ?? "all channels", style, network));
-    this.#scaleBar(result, width, height);
+    this.#legend();
   }
 
   #size() {
@@ -214,17 +217,22 @@ export class Picture extends EventTarget {
     });
   }
 
-  #scaleBar(result, width, height) {
+  /** The scale bar, in the picture's lower left corner as far as that is to be seen. */
+  #legend() {
+    if (!this.#shown) return;
+    const { result, pixels } = this.#shown;
+    const { height, width } = pixels ?? this.#size();
+    const [box, { scale: zoom }] = [this.#box, this.zoom];
+    const fitted = Math.min(box.width / width, box.height / height);
+    $("legend").style.left = `${Math.max(0, (box.width - width * fitted * zoom) / 2) + 12}px`;
+    $("legend").style.bottom = `${Math.max(0, (box.height - height * fitted * zoom) / 2) + 10}px`;
     const pixelUm = result.source.pixel_size_um;
     $("scale").hidden = !pixelUm;
     if (!pixelUm) return;
-    const box = this.#box;
-    const perPixel = Math.min(box.width / width, box.height / height);
-    const um = BARS_UM.findLast((length) => length / pixelUm < width / 4) ?? BARS_UM[0];
-    $("scale").hidden = um / pixelUm > width || um / pixelUm < 1; // no microscope's pixels
-    $("scale").style.width = `${(um / pixelUm) * perPixel}px`;
-    $("scale").style.left = `${(box.width - width * perPixel) / 2 + 12}px`;
-    $("scale").style.bottom = `${(box.height - height * perPixel) / 2 + 10}px`;
+    const seen = width / zoom;
+    const um = BARS_UM.findLast((length) => length / pixelUm < seen / 4) ?? BARS_UM[0];
+    $("scale").hidden = um / pixelUm > seen || um / pixelUm < 1; // no microscope's pixels
+    $("scale").style.width = `${(um / pixelUm) * fitted * zoom}px`;
     say($("scale").firstElementChild, `${um} µm`);
   }
 

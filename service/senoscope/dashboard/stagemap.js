@@ -1,16 +1,21 @@
 // The stage map: each field of view of a series at its place, filled as the scan goes.
 
-import { $, fitted, say, sized, throttled } from "./dom.js";
+import { $, el, fitted, hovered, say, sized, throttled } from "./dom.js";
 import { css, grey, ramp, viridis } from "./colormaps.js";
+import { withoutResult } from "./scanplan.js";
+import { summaryOf } from "./verdict.js";
 
 const MARGIN = 12;
 const LEAST_PX = 5;
+// Outlines: what has no result, by why.
+const LINES = { planned: "#647585", missing: "#ff8f80" };
 const COLUMNS = 8; // of fields of view without a place
 
 export class StageMap {
   #store;
   #model = null;
   #tiles = []; // { entry, x, y, w, h } in micrometres, or in tiles where the stream tells no place
+  #empty = []; // the same of { frame, kind } without a result
   #scale = null;
 
   constructor(store) {
@@ -24,7 +29,7 @@ export class StageMap {
       const tile = this.#at(event.offsetX, event.offsetY);
       if (tile) store.pick(tile.entry.id);
     });
-    $("map").addEventListener("pointermove", (event) => this.#hover(event));
+    hovered($("map"), (event) => this.#words(event));
     $("map").addEventListener("keydown", (event) => this.#step(event));
   }
 
@@ -41,13 +46,23 @@ export class StageMap {
     if (!surface) return;
     const { context, width, height } = surface;
     this.#tiles = place(this.#store.shown?.entries ?? [], this.#model?.manifest.input);
+    const without = this.#without();
+    this.#empty = this.#tiles.length ? placed(without, this.#tiles) : [];
+    this.#key(without);
     if (!this.#tiles.length) return;
-    const bounds = boundsOf(this.#tiles);
+    const bounds = boundsOf([...this.#tiles, ...this.#empty]);
     const scale = Math.min((width - 2 * MARGIN) / bounds.w, (height - 2 * MARGIN) / bounds.h);
     // In the middle; a scan that has only begun is not blown up to the whole pane.
     const left = (width - bounds.w * scale) / 2 - bounds.x * scale;
     const top = (height - bounds.h * scale) / 2 - bounds.y * scale;
     this.#scale = { scale, left, top };
+    for (const tile of this.#empty) {
+      const [x, y, w, h] = this.#box(tile);
+      context.strokeStyle = LINES[tile.kind];
+      context.setLineDash(tile.kind === "planned" ? [2, 3] : []);
+      context.strokeRect(x + 1.5, y + 1.5, w - 3, h - 3);
+    }
+    context.setLineDash([]);
     let chosen = null;
     context.strokeStyle = "#0a0e12";
     for (const tile of this.#tiles) {
@@ -56,6 +71,7 @@ export class StageMap {
       const [x, y, w, h] = this.#box(tile);
       context.fillRect(x, y, w, h);
       if (w > 6) context.strokeRect(x, y, w, h); // neighbours overlap, and may be alike
+      if (!tile.entry.reliable) hatch(context, x, y, w, h);
       if (tile.entry.id === this.#store.selected) chosen = tile;
     }
     if (chosen) {
@@ -77,16 +93,42 @@ export class StageMap {
   }
 
   /** The tile there that was scanned last. */
-  #at(px, py) {
-    return this.#scale && this.#tiles.findLast((tile) => {
+  #at(px, py, tiles = this.#tiles) {
+    return this.#scale && tiles.findLast((tile) => {
       const [x, y, w, h] = this.#box(tile);
       return px >= x && px <= x + w && py >= y && py <= y + h;
     });
   }
 
-  #hover(event) {
+  #words(event) {
     const tile = this.#at(event.offsetX, event.offsetY);
-    $("map").title = tile ? `FOV ${tile.entry.frame ?? ""}: ${tile.entry.label} ${tile.entry.probability.toFixed(3)}` : "";
+    if (tile) return summaryOf(tile.entry);
+    const empty = this.#at(event.offsetX, event.offsetY, this.#empty);
+    if (!empty) return "";
+    return `FOV ${empty.frame} · ${empty.kind === "planned" ? "planned" : "no result: missing on the way, dropped or refused"}`;
+  }
+
+  #without() {
+    const { shown } = this.#store;
+    if (shown?.kind !== "series" || !shown.complete) return [];
+    return withoutResult(shown.entries, shown.summary);
+  }
+
+  /** What outlines and hatching mean, where there are any; and what has no known place. */
+  #key(without) {
+    const of = (kind) => without.filter((one) => one.kind === kind);
+    const line = (kind, words) => {
+      const all = of(kind);
+      const nowhere = all.filter(({ place }) => !place).length;
+      return all.length ? el("span", { data: { kind } }, `${all.length} ${words}${nowhere ? ` (${nowhere === all.length ? "place" : `place of ${nowhere}`} not known)` : ""}`) : null;
+    };
+    const flagged = this.#tiles.filter(({ entry }) => !entry.reliable).length;
+    const parts = [line("planned", "planned"), line("missing", "without a result"), flagged ? el("span", { data: { kind: "flagged" } }, `${flagged} unreliable`) : null].filter(Boolean);
+    const text = parts.map(({ textContent }) => textContent).join();
+    $("mapkey").hidden = !parts.length;
+    if ($("mapkey").dataset.text === text) return;
+    $("mapkey").dataset.text = text;
+    $("mapkey").replaceChildren(...parts);
   }
 
   /** Arrow keys go to the nearest field of view in that direction. */
@@ -132,6 +174,29 @@ function place(entries, input) {
   nowhere.forEach((entry, k) =>
     tiles.push({ entry, x: x + (k % COLUMNS) * w, y: y + Math.floor(k / COLUMNS) * h, w, h }));
   return tiles;
+}
+
+/** Tiles for what has no result, as large as the others. */
+function placed(without, tiles) {
+  const { w, h } = tiles[0];
+  return without.filter(({ place: at }) => at).map(({ frame, kind, place: at }) => ({ frame, kind, x: at.x - w / 2, y: at.y - h / 2, w, h }));
+}
+
+/** Lines across a tile whose result is not to be relied on. */
+function hatch(context, x, y, w, h) {
+  context.save();
+  context.beginPath();
+  context.rect(x, y, w, h);
+  context.clip();
+  context.lineWidth = 2;
+  context.strokeStyle = "#0a0e12";
+  context.beginPath();
+  for (let at = -h; at < w; at += 7) {
+    context.moveTo(x + at, y + h);
+    context.lineTo(x + at + h, y);
+  }
+  context.stroke();
+  context.restore();
 }
 
 function below(tiles, h) {

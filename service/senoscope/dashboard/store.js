@@ -1,10 +1,11 @@
 // What the page knows: series and stacks with their fields of view, which is shown, which is selected.
 
-import { madeAt } from "./format.js";
+import { deadlineHolds, madeAt } from "./format.js";
 
 // Of one collection; the oldest go. The run log holds all of them.
 const MOST_ENTRIES = 50_000;
 // Full results with their Grad-CAM grids, 10 kB each.
+const JUDGED = 120;
 const MOST_RESULTS = 96;
 // More than are asked for at once (sync.js), or those that are let go would come back again and again.
 const MOST_COLLECTIONS = 80;
@@ -15,6 +16,12 @@ const OTHER_MICROSCOPE_MS = 10_000;
 
 /** The key of the collection that a result belongs to. */
 const keyOf = ({ source }) => (source.series_uid ? `series:${source.series_uid}` : "uploads");
+
+// Flags that say nothing about the pixels: of the ensemble as a whole, and of the run log.
+const HARMLESS = new Set(["not_for_science", "not_logged"]);
+
+/** Whether a flag says that the result of this field of view is not to be relied on. */
+export const casts = ({ code }) => !HARMLESS.has(code);
 
 /** What lists, the timeline and the map need of a result. */
 function entryOf(result) {
@@ -30,8 +37,10 @@ function entryOf(result) {
     place: source.position_um ? { x: source.position_um.x, y: source.position_um.y } : null,
     pixelUm: source.pixel_size_um ?? null,
     totalMs: timing.total,
-    late: source.kind === "stream" && !result.deadline_met, // nobody waits for a posted stack by the frame
+    computeMs: timing.compute,
+    missed: source.kind === "stream" && !result.deadline_met, // a posted stack has no deadline
     // The starter's flag is on every result and told once for all of them.
+    reliable: flags.every((flag) => !casts(flag)),
     flags: flags.filter(({ code }) => code !== "not_for_science").map(({ code, channel }) => (channel ? `${code}:${channel}` : code)),
     madeAt: madeAt(result.id),
   };
@@ -76,6 +85,11 @@ class Collection {
     return fresh.length;
   }
 
+  /** Whether its frames had a deadline that they could keep; judged by the latest. */
+  deadlineHolds(deadlineMs) {
+    return this.kind === "series" && deadlineMs !== null && deadlineHolds(this.entries.slice(-JUDGED).map(({ computeMs }) => computeMs), deadlineMs);
+  }
+
   /** Lets the fields of view go, to be fetched again. */
   forget() {
     this.entries = [];
@@ -100,6 +114,7 @@ export class Store extends EventTarget {
   shown = null;
   selected = null;
   follow = true;
+  deadlineMs = null;
   #results = new Map();
   #recent = [];
 

@@ -1,8 +1,9 @@
 // The timeline: the probability of every field of view of a series, in the order of the scan.
 
-import { $, fitted, say, sized, throttled } from "./dom.js";
+import { $, fitted, hovered, say, sized, throttled } from "./dom.js";
 import { css, viridis } from "./colormaps.js";
 import { plural } from "./format.js";
+import { summaryOf } from "./verdict.js";
 
 const PAD = { left: 26, right: 8, top: 10, bottom: 10 };
 const LEAST = 24; // so that the first few do not fill the whole width
@@ -21,6 +22,10 @@ export class Timeline {
     $("timeline").addEventListener("click", ({ offsetX }) => {
       const entry = this.#store.shown?.entries[Math.floor((offsetX - PAD.left) / this.#slot)];
       if (entry) store.pick(entry.id);
+    });
+    hovered($("timeline"), ({ offsetX }) => {
+      const entry = this.#store.shown?.entries[Math.floor((offsetX - PAD.left) / this.#slot)];
+      return entry ? summaryOf(entry) : "";
     });
     $("previous").onclick = () => store.step(-1);
     $("next").onclick = () => store.step(1);
@@ -53,6 +58,7 @@ export class Timeline {
     context.setLineDash([]);
     const radius = Math.min(5, Math.max(1.2, this.#slot / 2.6));
     const x = (k) => PAD.left + (k + 0.5) * this.#slot;
+    const judged = collection?.deadlineHolds(this.#store.deadlineMs) ?? false;
     let [late, flagged] = [0, 0];
     entries.forEach((entry, k) => {
       if (k && entry.frame > entries[k - 1].frame + 1 && collection.kind === "series") {
@@ -70,7 +76,7 @@ export class Timeline {
         context.fillStyle = WARN;
         context.fillRect(x(k) - radius / 2, 1, Math.max(1, radius), 5);
       }
-      if (entry.late) late += 1;
+      if (judged && entry.missed) late += 1;
     });
     const at = collection && this.#store.selected ? collection.indexOf(this.#store.selected) : -1;
     if (at >= 0) {

@@ -2,6 +2,7 @@
 
 import { $, el, say } from "./dom.js";
 import { clock, madeAt, milliseconds } from "./format.js";
+import { casts } from "./store.js";
 
 export class Verdict {
   #classes = ["control", "senescent"];
@@ -23,7 +24,8 @@ export class Verdict {
     this.#votes(blank ? {} : result.networks);
     // What holds for the ensemble in force stands over the whole page already.
     const flags = blank ? [] : result.flags.filter(({ code }) => code !== "not_for_science" || $("starter").hidden);
-    const lines = flags.length ? flags.map((flag) => el("li", { textContent: inWords(flag), title: flag.message })) : [el("li", { className: "none", textContent: "none" })];
+    $("verdict").dataset.reliable = !flags.some(casts);
+    const lines = flags.length ? flags.map((flag) => el("li", { textContent: inWords(flag), title: flag.message })) : [el("li", { className: "none", textContent: "no flags" })];
     if ($("flags").textContent !== lines.map((line) => line.textContent).join("")) $("flags").replaceChildren(...lines);
   }
 
@@ -62,6 +64,15 @@ export function inTwoDigits(p) {
   if (p > 0.995 && p < 1) return ">0.99";
   if (p < 0.005 && p > 0) return "<0.01";
   return p.toFixed(2);
+}
+
+/** A field of view in one line. */
+export function summaryOf({ frame, file, label, probability, agreement, entropy, flags, place }) {
+  const words = [frame === undefined ? (file ?? "FOV") : `FOV ${frame}`, `${label} ${inTwoDigits(probability)}`];
+  words.push(`agreement ${Math.round(agreement * 100)} %`, `entropy ${entropy.toFixed(2)} bit`);
+  if (place) words.push(`x ${place.x.toFixed(1)}, y ${place.y.toFixed(1)} µm`);
+  if (flags.length) words.push(`unreliable: ${flags.join(", ")}`);
+  return words.join(" · ");
 }
 
 function inWords({ code, channel, value, message }) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from senoscope.engine import locations
+from senoscope.engine.answers import blank_answers
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.contract import check_outputs, mean_nothing, problem_of_values
 from senoscope.engine.devices import open_executor
 from senoscope.engine.errors import DeviceError, EnsembleError
 from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map
-from senoscope.engine.intensity import IntensityRange
+from senoscope.engine.intensity import IntensityRange, as_real_numbers
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
 from senoscope.engine.onnx_file import refuse_external_data
 from senoscope.engine.options import Device
@@ -71,6 +73,14 @@ class Prediction:
         return ensemble_map(self.gradcams, self.probabilities, *self.shape)
 
 
+def _folder(named: Path | str) -> Path:
+    """The folder itself, or that of the ensemble of this name."""
+    folder = Path(named)
+    if isinstance(named, Path) or folder.is_dir() or folder.name != named:
+        return folder
+    return locations.find_by_name(named)
+
+
 class Ensemble:
     """The seven networks of an ensemble, loaded, verified and warm.
 
@@ -97,6 +107,8 @@ class Ensemble:
         self.directory = directory
         self.device = executor.device
         self.device_reason = device_reason
+        # What whoever uses it should know: noted when it was exported, or found on its test vectors.
+        self.warnings: tuple[str, ...] = manifest.warnings
         # Measured when warm, per batch size that was warmed up; 1 is always among them.
         self.compute_ms: dict[int, float] = {}
         self._networks = tuple(networks)
@@ -124,8 +136,9 @@ class Ensemble:
 
         Parameters
         ----------
-        directory : path
-            The folder that holds ``ensemble.json``.
+        directory : path or str
+            The folder that holds ``ensemble.json``, or the name of an ensemble in the models folder;
+            ``senoscope.Ensemble.load("starter")`` builds the starter where it is absent.
         device : {"auto", "cuda", "cpu"}
             ``auto`` takes a GPU where there is one that works; ``device_reason`` tells what was chosen
             and why.
@@ -146,7 +159,7 @@ class Ensemble:
         DeviceError
             If the device asked for cannot be used.
         """
-        directory = Path(directory)
+        directory = _folder(directory)
         cancellation = cancellation or Cancellation()
         manifest, digest = read_manifest(directory)
         networks = []
@@ -215,13 +228,14 @@ class Ensemble:
         Raises
         ------
         ValueError
-            If the shape is not the manifest's.
+            If the shape is not the manifest's, if a value is no real number, NaN, infinite, masked or too
+            large for float32, or if the range is not one.
         RuntimeError
             If a network's answer means nothing, such as a probability that is not a number.
         """
         spec = self.manifest.input
         expected = (len(spec.channels), spec.height, spec.width)
-        image = np.ascontiguousarray(stack, np.float32)
+        image = as_real_numbers(stack)
         if image.ndim == 3:
             image = image[None]
         if image.ndim != 4 or image.shape[1:] != expected or not len(image):
@@ -229,6 +243,7 @@ class Ensemble:
                 f"stack has shape {np.shape(stack)}; expected [N, {', '.join(map(str, expected))}]"
             )
         bounds = intensity_range or self.model_range
+        bounds.require_valid(len(spec.channels))
         outputs = self._executor.run(image, bounds.low, bounds.high)
         for name, output in zip(self.names, outputs, strict=True):
             if mean_nothing(output):
@@ -281,9 +296,11 @@ class Ensemble:
         return self._executor.cools_down
 
     def _run_test_vectors(self) -> None:
+        seen: list[Prediction] = []
         for vector in self.manifest.test_vectors:
             path = self.directory / vector.file
             (prediction,) = self.predict(self._read_test_vector(path))
+            seen.append(prediction)
             expected = vector.expected
             values = zip(self.names, map(float, prediction.probabilities), strict=True)
             compared = [(name, value, expected.networks[name]) for name, value in values]
@@ -299,6 +316,7 @@ class Ensemble:
                 grid = (expected.gradcams or {}).get(name)
                 if grid is not None:
                     self._compare_maps(path, name, gradcam, np.array(grid, np.float32), vector)
+        self.warnings = (*self.manifest.warnings, *self._blank_networks(seen))
 
     def _compare_maps(
         self,
@@ -337,6 +355,16 @@ class Ensemble:
             raise EnsembleError(path, "cannot be used as a test vector: a pixel is NaN or infinite")
         return pixels
 
+    def _blank_networks(self, seen: list[Prediction]) -> Iterator[str]:
+        """A warning for each network that answers all test vectors alike, unless the manifest has one."""
+        for k, name in enumerate(self.names):
+            reason = blank_answers(
+                [prediction.logits[k] for prediction in seen],
+                [prediction.gradcams[k].max(initial=0) for prediction in seen],
+            )
+            if reason and not any(warning.startswith(f"{name} ") for warning in self.manifest.warnings):
+                yield f"{name} {reason} among the test vectors: it may tell nothing apart"
+
     def describe(self) -> dict[str, Any]:
         """Device, why it was chosen, and how the networks are arranged on it."""
         return {
@@ -344,6 +372,7 @@ class Ensemble:
             "reason": self.device_reason,
             "compute_ms": round(self.compute_ms[1], 3),
             "batch_sizes": sorted(self.compute_ms),
+            "warnings": list(self.warnings),
             **self._executor.describe(),
         }
 

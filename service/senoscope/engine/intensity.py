@@ -32,6 +32,24 @@ class IntensityRange:
     high: npt.NDArray[np.float32]
     source: Literal["model", "session"]
 
+    def require_valid(self, channels: int) -> None:
+        """Check that there is a range for each of so many channels.
+
+        Raises
+        ------
+        ValueError
+            If not, or if a range is empty, NaN or infinite.
+        """
+        low, high = self.low, self.high
+        if low.shape != (channels,) or high.shape != (channels,):
+            raise ValueError(
+                f"the intensity range has shapes {low.shape} and {high.shape}; expected {channels} channels"
+            )
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+            raise ValueError(
+                f"the intensity range {low.tolist()} to {high.tolist()} is empty or not finite in a channel"
+            )
+
     def saturated_fraction(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Fraction of the pixels above the range, per channel, of one field of view [C, H, W]."""
         return _fraction_above(pixels, self.high)
@@ -40,6 +58,37 @@ class IntensityRange:
         """Fraction of the pixels that are brighter than the lowest 5 % of the range, per channel."""
         # A quarter of the rows tells it as well, in a quarter of the time.
         return _fraction_above(pixels[:, ::4], self.low + _DARK * (self.high - self.low))
+
+
+def as_real_numbers(stack: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """An array as contiguous float32, all of it finite.
+
+    Raises
+    ------
+    ValueError
+        If a value is no real number, or NaN, infinite, masked or too large for float32: a network would
+        answer all the same.
+    """
+    array = np.asanyarray(stack)
+    if array.dtype.kind not in "uif":
+        raise ValueError(f"pixels are integers or floats, not {array.dtype}")
+    if np.ma.is_masked(array):
+        raise ValueError("pixels are masked: fill them with a value, or crop them away")
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, found below
+        numbers = np.ascontiguousarray(array, np.float32)
+    if array.dtype.kind != "f":
+        return numbers
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The sum is finite only if every pixel is, unless large ones overflow it: cheap, and then exact.
+        if np.isfinite(numbers.sum(dtype=np.float64)):
+            return numbers
+    bad = ~np.isfinite(numbers)
+    if bad.any():
+        place = tuple(int(n) for n in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{int(bad.sum())} pixels are NaN, infinite or too large for float32, the first at index {place}"
+        )
+    return numbers
 
 
 def _fraction_above(pixels: npt.NDArray[Any], limits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -69,7 +118,14 @@ def fit_range(stack: npt.NDArray[Any], k_iqr: float = 3.5) -> tuple[npt.NDArray[
     -------
     low, high : float32 array [C]
         Where a channel is constant, ``high`` is the next larger float, so that low < high always holds.
+
+    Raises
+    ------
+    ValueError
+        If a pixel is NaN or infinite.
     """
+    if stack.dtype.kind == "f" and not np.isfinite(stack).all():
+        raise ValueError("pixels are NaN or infinite: they have no range")
     low = np.empty(stack.shape[1], np.float32)
     high = np.empty(stack.shape[1], np.float32)
     for c in range(stack.shape[1]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -16,6 +17,14 @@ def default_models_dir() -> Path:
     if (clone / "pyproject.toml").is_file() and (clone / "models").is_dir():
         return clone / "models"
     return platformdirs.user_data_path("senoscope", appauthor=False) / "models"
+
+
+def _find_in_default(model: str) -> Path:
+    return find_ensemble(model, default_models_dir())
+
+
+find_by_name: Callable[[str], Path] = _find_in_default
+"""Finds an ensemble that is named without a models folder; ``senoscope`` sets one that builds the starter."""
 
 
 def find_ensemble(model: str, models_dir: Path) -> Path:

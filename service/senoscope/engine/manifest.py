@@ -295,6 +295,9 @@ class Manifest(_Model):
         What it may and may not be used for.
     for_science : bool
         False for ensembles trained on synthetic data; every result then carries a flag.
+    warnings : tuple of str
+        What is wrong with the ensemble and was accepted at its export; what is wrong with one network
+        begins with its name.
     """
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION
@@ -312,6 +315,7 @@ class Manifest(_Model):
     ensemble: Combination = Combination()
     training: Training
     metrics: dict[str, float] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     test_vectors: tuple[TestVector, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

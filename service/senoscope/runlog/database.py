@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,12 @@ _BUSY_S: Final = 0.5
 # Moving pages from the write-ahead log into the database waits for the disk, so it is not done in the
 # middle of a commit (`Database.checkpoint` does it), unless nobody did for this many pages.
 _AUTOCHECKPOINT_PAGES: Final = 16384
+# What a single read may take. Nothing that the service asks takes a hundredth of it in a sound database.
+_READ_S: Final = 5.0
+# Steps of SQLite's machine between two looks at the clock: some milliseconds.
+_STEPS: Final = 100_000
+# Connections for reads. The service reads from fewer threads (`senoscope.api.reading`) and its own.
+_READERS: Final = 8
 _INCREMENTAL: Final = 2  # of PRAGMA auto_vacuum
 _POSTGRES_ARGUMENTS: Final = {
     "connect_timeout": 3,
@@ -43,6 +50,8 @@ class Database:
     ----------
     url : str
         ``sqlite:///PATH`` or ``postgresql://...``.
+    read_s : float, optional
+        What a single read may take.
 
     Raises
     ------
@@ -52,37 +61,46 @@ class Database:
         If the driver for it is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, read_s: float = _READ_S) -> None:
         checked_database_url(url)
         try:
             self.url = sa.make_url(url)
         except ArgumentError as error:
             raise ValueError(f"the address of the run log cannot be read: {error}") from error
+        self._read_s = read_s
         self._writing = threading.Lock()
         self._file: tuple[int, int] | None = None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         # Pools of their own, so that any number of readers leaves the writer its connection.
-        self.engine = self._engine("BEGIN")
+        self.engine = self._engine("BEGIN", reading=True)
         # A writer that reads first and asks for the lock later may be refused it without waiting.
         self._write_engine = self._engine("BEGIN IMMEDIATE")
         self._inserting: sqlite3.Connection | None = None
 
-    def _engine(self, begin_sqlite: str) -> sa.Engine:
+    def _engine(self, begin_sqlite: str, reading: bool = False) -> sa.Engine:
+        pool = {"pool_size": _READERS, "max_overflow": 0, "pool_timeout": self._read_s} if reading else {}
         if self.is_sqlite:
-            engine = sa.create_engine(self.url, connect_args={"timeout": _BUSY_S})
+            engine = sa.create_engine(self.url, connect_args={"timeout": _BUSY_S}, **pool)
             sa.event.listen(engine, "connect", _set_up_sqlite)
             sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin_sqlite))
             return engine
         try:
             return sa.create_engine(
                 self.url.set(drivername="postgresql+psycopg"),
-                connect_args=dict(_POSTGRES_ARGUMENTS),
+                connect_args=_POSTGRES_ARGUMENTS | (self._limited() if reading else {}),
                 pool_pre_ping=True,
+                **pool,
             )
         except ImportError as error:
             raise LogUnavailable(
                 'a run log in PostgreSQL needs `pip install "senoscope[service,postgres]"`'
             ) from error
+
+    def _limited(self) -> dict[str, str]:
+        """The connection's options, the user's own included, with a time limit for statements."""
+        own = self.url.query.get("options", "")
+        limit = f"-c statement_timeout={round(self._read_s * 1000)}"
+        return {"options": f"{own if isinstance(own, str) else ' '.join(own)} {limit}".strip()}
 
     def prepare(self) -> None:
         """Make the database if there is none, bring it to this schema, and see that it can be written.
@@ -100,14 +118,34 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that reads.
+        """A transaction that reads, within the time limit of reads.
 
         Raises
         ------
         LogFault
+            Its state is ``slow`` if the time is up.
         """
-        with told_as_faults(self.url), self.engine.connect() as connection, connection.begin():
+        with (
+            told_as_faults(self.url, reading=True),
+            self.engine.connect() as connection,
+            connection.begin(),
+            self._time_limit(connection),
+        ):
             yield connection
+
+    @contextmanager
+    def _time_limit(self, connection: sa.Connection) -> Iterator[None]:
+        """Interrupt SQLite when the time is up; PostgreSQL does it by itself (`_limited`)."""
+        raw = connection.connection.driver_connection
+        if not isinstance(raw, sqlite3.Connection):
+            yield
+            return
+        until_s = time.monotonic() + self._read_s
+        raw.set_progress_handler(lambda: time.monotonic() > until_s, _STEPS)
+        try:
+            yield
+        finally:
+            raw.set_progress_handler(None, 0)
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
 
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
 from senoscope_client.errors import InvalidRequest
 from senoscope_client.result import Result
-from senoscope_client.tables import csv_lines
+from senoscope_client.tables import Kind, csv_lines, result_columns, result_row
 
 ExportFormat = Literal["csv", "parquet"]
 MEDIA_TYPES: Final[dict[ExportFormat, str]] = {
@@ -50,65 +49,22 @@ def _parquet(results: Iterable[Result], networks: tuple[str, ...]) -> Iterator[b
         raise InvalidRequest(
             'Parquet needs `pip install "senoscope[parquet]"` where the service runs; format=csv does not'
         ) from error
-    text, integer, number = pa.string(), pa.int64(), pa.float64()
-    instant = pa.timestamp("us", tz="UTC")
-    fields: dict[str, pa.DataType] = {
-        "id": text,
-        "created_at": pa.timestamp("ms", tz="UTC"),
-        **dict.fromkeys(("kind", "instrument", "series_id", "series_uid", "file"), text),
-        "frame": integer,
-        "acquired_at": instant,
-        **dict.fromkeys(("x_um", "y_um", "z_um"), number),
-        "label": text,
-        **dict.fromkeys(("probability", "entropy", "mutual_information", "agreement"), number),
-        "flags": pa.list_(text),
-        **dict.fromkeys(networks, pa.float32()),
-        "range_source": text,
-        **dict.fromkeys(("range_low", "range_high"), pa.list_(number)),
-        **dict.fromkeys(("model", "model_version", "model_digest"), text),
-        **dict.fromkeys(("queue_ms", "compute_ms", "total_ms"), number),
-        "deadline_met": pa.bool_(),
+    types: dict[Kind, pa.DataType] = {
+        "text": pa.string(),
+        "integer": pa.int64(),
+        "number": pa.float64(),
+        "boolean": pa.bool_(),
+        "time": pa.timestamp("us", tz="UTC"),
+        "numbers": pa.list_(pa.float64()),
     }
-    schema = pa.schema(list(fields.items()))
+    columns = result_columns(networks)
+    schema = pa.schema([(column.name, types[column.kind]) for column in columns])
     sink = _Sink()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for batch in _batched((_parquet_row(result, networks) for result in results), _ROW_GROUP):
+        for batch in _batched((result_row(result, columns) for result in results), _ROW_GROUP):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
             yield sink.take()
     yield sink.take()
-
-
-def _parquet_row(result: Result, networks: tuple[str, ...]) -> dict[str, Any]:
-    source, place = result.source, result.source.position_um
-    return {
-        "id": str(result.id),
-        "created_at": datetime.fromtimestamp((result.id.int >> 80) / 1000, UTC),
-        "kind": source.kind,
-        "instrument": source.instrument,
-        "series_id": source.series_id,
-        "series_uid": None if source.series_uid is None else str(source.series_uid),
-        "file": source.file,
-        "frame": source.frame,
-        "acquired_at": source.acquired_at,
-        **({} if place is None else {"x_um": place.x, "y_um": place.y, "z_um": place.z}),
-        "label": result.label,
-        "probability": result.probability,
-        "entropy": result.uncertainty.entropy,
-        "mutual_information": result.uncertainty.mutual_information,
-        "agreement": result.uncertainty.agreement,
-        "flags": [f"{flag.code}:{flag.channel}" if flag.channel else flag.code for flag in result.flags],
-        **{name: result.networks.get(name) for name in networks},
-        "range_source": result.normalization.source,
-        "range_low": result.normalization.low,
-        "range_high": result.normalization.high,
-        "model": result.model.name,
-        "model_version": result.model.version,
-        "model_digest": result.model.digest,
-        "queue_ms": result.timing_ms.queue,
-        "compute_ms": result.timing_ms.compute,
-        "total_ms": result.timing_ms.total,
-        "deadline_met": result.deadline_met,
-    }
 
 
 class _Sink(io.RawIOBase):

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from senoscope.runlog.schema import NewerSchema
 from senoscope_client.errors import LogUnavailable
 
-LogState = Literal["corrupt", "locked", "read_only", "full", "unreachable", "newer_schema"]
+LogState = Literal["corrupt", "locked", "read_only", "full", "unreachable", "newer_schema", "slow"]
 
 _ADVICE: Final[dict[LogState, str]] = {
     "corrupt": "is damaged, and is left as it is. Move the file and those named like it (-wal, -shm) away, "
@@ -26,6 +26,7 @@ _ADVICE: Final[dict[LogState, str]] = {
     "read_only": "cannot be written; give the service's user the right to write it and its folder",
     "full": "has no room left on its disk; make room, or keep less with --keep-days and --keep-mib",
     "unreachable": "cannot be used; see that its disk or its server is there",
+    "slow": "did not answer this question in time; ask for less, such as one series or a shorter time",
     "newer_schema": "was written by a newer version of Senoscope; install that one, or name another log "
     "with --database-url",
 }
@@ -38,6 +39,7 @@ _SQLITE: Final[dict[int, LogState]] = {
     sqlite3.SQLITE_READONLY: "read_only",
     sqlite3.SQLITE_PERM: "read_only",
     sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_INTERRUPT: "slow",
 }
 # PostgreSQL's, https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRES: Final[dict[str, LogState]] = {
@@ -68,7 +70,7 @@ class LogFault(LogUnavailable):
 
 
 @contextmanager
-def told_as_faults(url: sa.URL) -> Iterator[None]:
+def told_as_faults(url: sa.URL, reading: bool = False) -> Iterator[None]:
     """Turn whatever the database raises into a LogFault."""
     try:
         yield
@@ -77,7 +79,10 @@ def told_as_faults(url: sa.URL) -> Iterator[None]:
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         cause = getattr(error, "orig", None) or error
         words = " ".join(str(cause).split())[:300]
-        raise LogFault(_state(cause, url), place_of(url), words) from error
+        state = _state(cause, url)
+        if reading and getattr(cause, "sqlstate", None) == "57014":  # canceled: the limit of reads
+            state = "slow"
+        raise LogFault(state, place_of(url), words) from error
 
 
 def place_of(url: sa.URL) -> str:

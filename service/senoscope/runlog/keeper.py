@@ -28,9 +28,9 @@ _BATCH: Final = 256
 # Some 5 kB each.
 _MAX_BACKLOG: Final = 10_000
 # After these the database itself is sound: it need not be opened anew.
-_PASSING: Final = frozenset({"locked", "full"})
+_PASSING: Final = frozenset({"locked", "full", "slow"})
 # With these it can still be read. Not asking a server that does not answer keeps requests from piling up.
-_READABLE: Final = frozenset({"ok", "locked", "full", "read_only"})
+_READABLE: Final = frozenset({"ok", "locked", "full", "read_only", "slow"})
 
 
 class LogKeeper:

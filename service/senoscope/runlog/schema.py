@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from senoscope.runlog.tables import metadata
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The newest of the migrations, which leads to what `tables` describes."""
 
 VERSION_TABLE: Final = "runlog_version"

@@ -11,10 +11,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from senoscope.runlog import decided
+from senoscope.runlog import decided, paging
 from senoscope.runlog.database import Database
 from senoscope.runlog.entries import Entry, LoggedSeries, Maps, ModelLayout, Page, ResultFilter
-from senoscope.runlog.tables import kept_values, models, results, series
+from senoscope.runlog.tables import kept_values, models, result_counts, results, series
 from senoscope_client.decision import Decision
 from senoscope_client.result import Result, Source
 
@@ -116,18 +116,11 @@ class RunLog:
 
     def results(self, wanted: ResultFilter, limit: int, cursor: int | None = None) -> Page:
         """Results, newest first, older than the cursor."""
-        query = (
-            sa.select(results.c.seq, results.c.document)
-            .where(*_conditions(wanted))
-            .order_by(results.c.seq.desc())
-            .limit(limit + 1)
-        )
-        if cursor is not None:
-            query = query.where(results.c.seq < cursor)
         with self.database.read() as connection:
-            rows = connection.execute(query).all()
+            rows = paging.newest(connection, wanted, limit + 1, cursor)
         found = tuple(Result.model_validate_json(row.document) for row in rows[:limit])
-        return Page(found, rows[limit - 1].seq if len(rows) > limit else None)
+        last = rows[limit - 1] if len(rows) > limit else None
+        return Page(found, None if last is None else paging.cursor_of(last.created_ms, last.seq))
 
     def iterate(self, wanted: ResultFilter) -> Iterator[Result]:
         """All results, newest first; those that come while it runs are left out."""
@@ -141,16 +134,18 @@ class RunLog:
 
     def oldest_first(self, wanted: ResultFilter) -> Iterator[Result]:
         """All results, in the order in which they were made."""
-        query = sa.select(results.c.seq, results.c.document).where(*_conditions(wanted))
-        last = 0
+        time, seq = results.c.created_ms, results.c.seq
+        query = sa.select(seq, time, results.c.document).where(*paging.conditions(wanted))
+        query = query.order_by(time, seq).limit(_CHUNK)
+        page = query
         while True:
             with self.database.read() as connection:
-                page = query.where(results.c.seq > last).order_by(results.c.seq).limit(_CHUNK)
                 rows = connection.execute(page).all()
             yield from (Result.model_validate_json(row.document) for row in rows)
             if len(rows) < _CHUNK:
                 return
-            last = rows[-1].seq
+            last = rows[-1]
+            page = query.where(time >= last.created_ms, sa.or_(time > last.created_ms, seq > last.seq))
 
     def decisions(
         self, series: UUID | None, limit: int, cursor: int | None = None
@@ -234,7 +229,7 @@ class RunLog:
         query = (
             sa.select(results.c.frame, results.c.created_ms)
             .where(results.c.series_uid == uid)
-            .order_by(results.c.seq.desc())
+            .order_by(results.c.created_ms.desc(), results.c.seq.desc())
             .limit(_LATEST_RESULTS)
         )
         return [(row.frame, row.created_ms) for row in connection.execute(query)]
@@ -248,15 +243,21 @@ class RunLog:
     def _series(self, query: sa.Select[Any]) -> list[LoggedSeries]:
         with self.database.read() as connection:
             rows = connection.execute(query).all()
-            counts = connection.execute(
-                sa.select(results.c.series_uid, results.c.label, sa.func.count().label("count"))
-                .where(results.c.series_uid.in_([row.uid for row in rows]))
-                .group_by(results.c.series_uid, results.c.label)
-            ).all()
+            counts = connection.execute(counts_query([row.uid for row in rows])).all()
         labels: dict[UUID, dict[str, int]] = {row.uid: {} for row in rows}
         for uid, label, count in counts:
-            labels[uid][label] = count
+            labels[uid][label] = int(count)
         return [LoggedSeries(json.loads(row.snapshot), labels[row.uid], row.updated_ms) for row in rows]
+
+
+def counts_query(uids: Sequence[UUID]) -> sa.Select[Any]:
+    """The query for how many results of each of these series carry which label."""
+    c = result_counts.c
+    return (
+        sa.select(c.series_uid, c.label, sa.func.sum(c.count).label("count"))
+        .where(c.series_uid.in_(uids))
+        .group_by(c.series_uid, c.label)
+    )
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -288,24 +289,6 @@ def _glimpse(source: Source) -> dict[str, Any]:
         "instrument": source.instrument,
         "state": "open",
     }
-
-
-def _conditions(wanted: ResultFilter) -> list[sa.ColumnElement[bool]]:
-    c = results.c
-    conditions = [
-        column == value
-        for column, value in ((c.series_uid, wanted.series), (c.label, wanted.label), (c.kind, wanted.kind))
-        if value is not None
-    ]
-    if wanted.since is not None:
-        conditions.append(c.created_ms >= wanted.since.timestamp() * 1000)
-    if wanted.until is not None:
-        conditions.append(c.created_ms < wanted.until.timestamp() * 1000)
-    if wanted.min_probability is not None:
-        conditions.append(c.probability >= wanted.min_probability)
-    if wanted.max_probability is not None:
-        conditions.append(c.probability <= wanted.max_probability)
-    return conditions
 
 
 def _now_ms() -> int:

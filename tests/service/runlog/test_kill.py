@@ -26,7 +26,7 @@ def stream_until_killed(server: ServerProcess, told_before: int) -> list[str]:
 
     def publish() -> None:
         with FramePublisher(server.frames, "nlo-1") as publisher:
-            assert publisher.wait_for_subscriber(10)
+            assert publisher.wait_for_subscriber(60)
             publisher.start_series("plate 1")
             n = 0
             while not ended.wait(0.005):

@@ -50,7 +50,7 @@ def posted(client: Client) -> list[Result]:
 def streamed(server: Server, client: Client, posted: list[Result]) -> uuid.UUID:
     """A series of six frames, one of which is missing."""
     with FramePublisher(server.frames, "nlo-7") as publisher:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         publisher.start_series("plate 1", planned_frames=6)
         for n in range(6):
             publisher.publish(mini.bright() if n < 4 else mini.dark(), Position(x=n, y=0, z=0))
@@ -223,7 +223,7 @@ def test_pixels_while_they_are_remembered(server: Server, client: Client) -> Non
 def test_series_and_results_outlive_the_service(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt")
     with FramePublisher(server.frames, "nlo-7") as publisher, Client(server.url) as client:
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         publisher.start_series("plate 2")
         publisher.publish(mini.bright(), Position(x=0, y=0, z=0))
         wait_for(lambda: client.results().results)

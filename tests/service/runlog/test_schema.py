@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog import schema
 from senoscope.runlog.database import Database
-from senoscope.runlog.entries import ResultFilter
+from senoscope.runlog.entries import Entry, ResultFilter
 from senoscope.runlog.faults import LogFault
 from senoscope.runlog.schema import HEAD, VERSION_TABLE, migrate, prepare_schema
 from senoscope.runlog.store import RunLog
@@ -31,6 +31,9 @@ POSTGRES_CATALOGUE = (
     "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
     "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
     "WHERE connamespace = 'public'::regnamespace",
+    "SELECT event_object_table, trigger_name, event_manipulation, action_timing, action_statement "
+    "FROM information_schema.triggers WHERE trigger_schema = 'public'",
+    "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
     "SELECT sequencename, data_type::text, increment_by FROM pg_sequences WHERE schemaname = 'public'",
 )
 
@@ -57,6 +60,26 @@ def schema_made_by(make: Callable[[sa.Connection], None], database: Database) ->
         assert connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").all() == [(HEAD,)]
         connection.rollback()
     return made
+
+
+def add_result(connection: sa.Connection, made: Entry, manifest: Manifest) -> None:
+    """Add a result as every version of the schema has it."""
+    connection.execute(models.insert(), {"digest": "0" * 64, "manifest": manifest.model_dump_json()})
+    connection.execute(
+        results.insert(),
+        {
+            "id": made.result.id,
+            "series_uid": made.result.source.series_uid,
+            "frame": made.result.source.frame,
+            "kind": "stream",
+            "created_ms": made.created_ms,
+            "label": "control",
+            "probability": 0.25,
+            "model_digest": "0" * 64,
+            "document": made.document,
+            "gradcam": made.gradcam,
+        },
+    )
 
 
 def test_a_new_log_has_the_schema_that_the_migrations_lead_to(url: str) -> None:
@@ -91,13 +114,19 @@ def test_alembic_is_imported_only_to_migrate(url: str, manifest: Manifest) -> No
 
     assert imported() == "False", "new"
     assert imported() == "False", "at the newest revision"
-    log = RunLog(url)
-    log.append([entry(manifest, 0)])
-    with log.database.write() as connection:
-        connection.exec_driver_sql("DROP TABLE decisions")
-        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '0002'")
+    old = Database(url)
+    if old.is_sqlite:
+        Path(old.url.database).unlink()
+    else:
+        with old.write() as connection:
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+            connection.exec_driver_sql("CREATE SCHEMA public")
+    with old.write() as connection:
+        migrate(connection, "0003")
+        add_result(connection, entry(manifest, 0), manifest)
+    old.release()
     assert imported() == "True", "at an earlier one"
-    assert len(log.results(ResultFilter(), 10).results) == 1
+    assert len(RunLog(url).results(ResultFilter(), 10).results) == 1
 
 
 def test_a_log_of_an_earlier_version_keeps_its_results(url: str, manifest: Manifest) -> None:
@@ -107,26 +136,14 @@ def test_a_log_of_an_earlier_version_keeps_its_results(url: str, manifest: Manif
     earlier = entry(manifest, 0)
     with old.write() as connection:
         migrate(connection, "0001")
-        connection.execute(models.insert(), {"digest": "0" * 64, "manifest": manifest.model_dump_json()})
-        connection.execute(
-            results.insert(),
-            {
-                "id": earlier.result.id,
-                "kind": "stream",
-                "created_ms": earlier.created_ms,
-                "label": "control",
-                "probability": 0.25,
-                "model_digest": "0" * 64,
-                "document": earlier.document,
-                "gradcam": earlier.gradcam,
-            },
-        )
+        add_result(connection, earlier, manifest)
         assert not sa.inspect(connection).has_table("series")
     log = RunLog(url)
     log.prepare()
     log.append([entry(manifest, 1)])
     assert [found.source.frame for found in log.iterate(ResultFilter())] == [1, 0]
-    assert log.series(10)
+    assert [found.source.frame for found in log.iterate(ResultFilter(label="control"))] == [1, 0]
+    assert [one.labels for one in log.series(10)] == [{"control": 2}], "what was there before is counted"
 
 
 def test_a_log_of_a_later_version_is_refused_and_left_alone(log: RunLog, manifest: Manifest) -> None:

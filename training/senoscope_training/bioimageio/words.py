@@ -6,7 +6,7 @@ import textwrap
 
 from senoscope.engine.manifest import Manifest
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY
-from senoscope_training.model_card import metric_table, range_table
+from senoscope_training.model_card import metric_table, range_table, warning_lines
 
 _LONGEST_DESCRIPTION = 512  # beyond which bioimage.io warns
 _NOT_FOR_SCIENCE = "Not for science: trained on synthetic images, it says nothing about real cells."
@@ -64,7 +64,7 @@ def readme(manifest: Manifest, digest: str) -> str:
 
 **Intended use.** {manifest.intended_use}
 
-**Licence.** {manifest.licence}. **Authors.** {", ".join(manifest.authors)}.
+{warning_lines(manifest)}**Licence.** {manifest.licence}. **Authors.** {", ".join(manifest.authors)}.
 
 ## Input
 

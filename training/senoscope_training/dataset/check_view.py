@@ -25,6 +25,10 @@ def render(report: CheckReport) -> Iterator[RenderableType]:
         yield Text(f"sizes: {_list(report.sizes)}; types: {_list(report.dtypes)}")
         yield _intensities(report.channels)
         yield from _histograms(report.channels)
+    for warning in report.warnings[:_MOST]:
+        yield Text(f"warning, {len(warning.files)} of {total}: {warning}", style="yellow")
+    if len(report.warnings) > _MOST:
+        yield Text(f"and {len(report.warnings) - _MOST} more warnings; --json has them all", style="yellow")
     for note in report.notes:
         yield Text(f"note: {note}")
     yield from _leaks(report.leaks)

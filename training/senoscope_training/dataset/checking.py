@@ -15,7 +15,8 @@ from senoscope_training.config import DataConfig
 from senoscope_training.dataset.faults import Fault
 from senoscope_training.dataset.model import DataSet, Fold
 from senoscope_training.dataset.ranges import measured
-from senoscope_training.dataset.reading import FileFacts, Inspection, load_pixels
+from senoscope_training.dataset.reading import FileFacts, Inspection, Warned, load_pixels
+from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.progress import Report, silent
 
 BINS = 32
@@ -88,8 +89,10 @@ class CheckReport:
     sizes, dtypes : dict
         Number of files per ``<height>x<width>`` and per type.
     leaks : tuple of Leak
+    warnings : tuple of Warned
+        What was assumed about files.
     notes : tuple of str
-        Why a split is not told, and what to know of folds.
+        What was passed over, why a split is not told, and what to know of folds.
     """
 
     path: str
@@ -104,6 +107,7 @@ class CheckReport:
     leaks: tuple[Leak, ...]
     faults: tuple[Fault, ...]
     notes: tuple[str, ...] = field(default=())
+    warnings: tuple[Warned, ...] = field(default=())
 
     @property
     def usable(self) -> bool:
@@ -160,8 +164,13 @@ def check(
         channels=_stats(pixels, config, k_iqr) if len(entries) else (),
         leaks=find_leaks(data_set, inspection.facts, folds or _column_fold(data_set)),
         faults=inspection.faults,
-        notes=(*notes, *(fold.note for fold in folds if fold.note)),
+        notes=(*_drawn(data_set), *inspection.notes, *notes, *(fold.note for fold in folds if fold.note)),
+        warnings=inspection.warnings,
     )
+
+
+def _drawn(data_set: DataSet) -> tuple[str, ...]:
+    return ("these fields of view are synthetic, not for science",) if is_synthetic(data_set.root) else ()
 
 
 def _stats(pixels: npt.NDArray[Any], config: DataConfig, k_iqr: float) -> tuple[ChannelStats, ...]:

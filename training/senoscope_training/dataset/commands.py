@@ -33,6 +33,14 @@ def check(
     channels: Annotated[
         str, typer.Option(help="With a folder: names of the channels, in the order of the files.")
     ] = "SRS,TPEF,Transmission",
+    per_channel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART,PART,...",
+            help="With a folder whose channels lie in files of their own: the part of the names that tells "
+            "each channel, such as _ch00,_ch01,_ch02, in the order of the channels.",
+        ),
+    ] = None,
 ) -> None:
     """Look at a data set before training: counts, leaks, intensities, every fault.
 
@@ -48,7 +56,9 @@ def check(
     from senoscope_training.progress import TextReporter
 
     try:
-        config = _folder_config(source, classes, channels) if source.is_dir() else load_config(source)
+        config = (
+            _folder_config(source, classes, channels, per_channel) if source.is_dir() else load_config(source)
+        )
         with TextReporter(()) as report:
             size = None if source.is_dir() else config.input
             inspection = inspect_data_set(config.data, size, report)
@@ -144,19 +154,22 @@ def synthesize(
     typer.echo(f"{out}: {train + test} fields of view; look at them with `senoscope-train check {out}`")
 
 
-def _folder_config(folder: Path, classes: str, channels: str) -> Config:
+def _folder_config(folder: Path, classes: str, channels: str, per_channel: str | None) -> Config:
     from pydantic import ValidationError
 
     from senoscope_training.config import Config, ConfigError
 
     names = tuple(name.strip() for name in classes.split(","))
     data = {"path": folder, "classes": names, "channels": tuple(c.strip() for c in channels.split(","))}
+    if per_channel is not None:
+        data["per_channel"] = tuple(part.strip() for part in per_channel.split(","))
     try:
         return Config.model_validate({"name": "check", "data": data, "systems": ("scratch",)})
     except ValidationError as error:
         faults = "; ".join(str(fault["msg"]) for fault in error.errors(include_url=False))
         raise ConfigError(
-            f"--classes takes two names, --channels one to three, with commas: {faults}"
+            "--classes takes two names, --channels one to three, --per-channel as many as there are "
+            f"channels, with commas: {faults}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,14 @@ TITLES: dict[str, str] = {
     "split": "splits that are not told, or told wrongly",
     "group-in-both": "groups that are in training and test",
     "kind": "files of a kind that is not read",
+    "per-channel": "channels in files of their own",
     "corrupt": "files that cannot be read",
     "axes": "files that do not tell their axes or channels",
     "several": "files with several fields of view",
     "channels": "files with another number of channels",
     "grey": "grey images",
+    "channel-names": "channel names that differ from file to file",
+    "zero-level": "zero levels that are far apart",
     "size": "fields of view of another size",
     "pixels": "pixels that are no numbers",
     "contradiction": "the same image with different labels",
@@ -59,7 +63,13 @@ class Fault:
 def ordered(faults: Iterable[Fault]) -> tuple[Fault, ...]:
     """Faults by kind, then by file."""
     kinds = list(TITLES)
-    return tuple(sorted(faults, key=lambda fault: (kinds.index(fault.kind), fault.file)))
+    return tuple(sorted(faults, key=lambda fault: (kinds.index(fault.kind), natural(fault.file))))
+
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts 2 before 10."""
+    parts = (part for part in re.split(r"(\d+)", name.casefold()) if part)
+    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (2, 0, name))
 
 
 def told(faults: Sequence[Fault]) -> str:

@@ -42,7 +42,9 @@ class Entry:
     split : {"train", "test"} or None
         Where the data set says so itself.
     sha256 : str
-        Of the file's bytes.
+        Of the file's bytes, or of those of all its parts.
+    parts : tuple of str
+        The files of its channels in their order, where each lies in a file of its own.
     """
 
     file: str
@@ -50,6 +52,7 @@ class Entry:
     group: str | None
     split: Literal["train", "test"] | None
     sha256: str
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import cv2
@@ -18,7 +19,7 @@ from senoscope_client.errors import (
     TooManyFields,
     WrongChannelCount,
 )
-from senoscope_client.images import read_fovs
+from senoscope_client.images import FovStack, read_fovs
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.faults import Fault
 from senoscope_training.dataset.model import DataSetError
@@ -28,6 +29,7 @@ _MAX_PNG_PIXELS = 64 * 1024 * 1024
 _ONE_PER_FILE = "Save each field of view as a file of its own"
 _SAVE_AGAIN = "Save it again, or leave it out"
 SIZE_REMEDY = "Set data.fit to pad or resize, set input to the size of the files, or crop the file"
+GREY_REMEDY = "Set data.grey: repeat to use the one channel for all, or save all channels"
 _KINDS: tuple[tuple[type[SenoscopeError], str, str], ...] = (
     (AmbiguousAxes, "axes", "Save it as TIFF with axes CYX and the channels' names, or as NPY [C, H, W]"),
     (
@@ -50,40 +52,115 @@ class FovError(DataSetError):
         self.fault = fault
 
 
-def decode(data: bytes, file: str, config: DataConfig) -> npt.NDArray[Any]:
-    """The field of view in a file's bytes, [C, H, W] in the file's size; uint8, uint16 or float32.
+@dataclass(frozen=True)
+class Decoded:
+    """The field of view in a file.
+
+    Attributes
+    ----------
+    pixels : array [C, H, W]
+        In the file's size; uint8, uint16 or float32.
+    warnings : tuple of str
+        What was assumed about the file.
+    by_position : tuple of str
+        Those of the warnings that say that names of channels were not used.
+    grey : bool
+        Whether the file holds one plane alone.
+    """
+
+    pixels: npt.NDArray[Any]
+    warnings: tuple[str, ...] = ()
+    by_position: tuple[str, ...] = ()
+    grey: bool = False
+
+
+def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
+    """The field of view in a file's bytes.
 
     Raises
     ------
     FovError
     """
     if data.startswith(_PNG_MAGIC):
-        return _channels_of(_decode_png(data, file), file, config)
+        planes = _decode_png(data, file)
+        return Decoded(_channels_of(planes, file, config), grey=len(planes) == 1)
     spec = FovSpec(config.channels, 1, 1, any_size=True)
     try:
-        pixels = read_fovs(io.BytesIO(data), spec, name=file).pixels
+        stack = read_fovs(io.BytesIO(data), spec, name=file)
     except WrongChannelCount as error:
         grey = _grey_of(data, file)
         if grey is None:
             raise _fov_error(error, file) from error
-        return _channels_of(grey, file, config)
+        return replace(grey, pixels=_channels_of(grey.pixels, file, config))
     except SenoscopeError as error:
         raise _fov_error(error, file) from error
-    if len(pixels) != 1:
-        fault = Fault("several", file, f"holds {len(pixels)} fields of view", _ONE_PER_FILE)
+    if len(stack.pixels) != 1:
+        fault = Fault("several", file, f"holds {len(stack.pixels)} fields of view", _ONE_PER_FILE)
         raise FovError(fault)
-    return np.asarray(pixels[0])
+    return _decoded(stack, grey=stack.pixels.shape[1] == 1)
 
 
-def _grey_of(data: bytes, file: str) -> npt.NDArray[Any] | None:
+def decode_plane(data: bytes, file: str, channel: str) -> Decoded:
+    """The one plane [1, H, W] of a file that holds one channel of a field of view.
+
+    Raises
+    ------
+    FovError
+    """
+    found: Decoded | None
+    if data.startswith(_PNG_MAGIC):
+        planes = _decode_png(data, file)
+        found = Decoded(planes, grey=True) if len(planes) == 1 else None
+    else:
+        found = _grey_of(data, file)
+    if found is None:
+        problem = f"holds more than one plane, and data.per_channel takes it for the channel {channel} alone"
+        remedy = "Save each channel as a grey image, or leave data.per_channel away"
+        raise FovError(Fault("channels", file, problem, remedy))
+    return found
+
+
+def join(planes: Sequence[Decoded], files: Sequence[str]) -> Decoded:
+    """The channels of a field of view that lie in files of their own, as one.
+
+    Raises
+    ------
+    FovError
+        If they have different sizes.
+    """
+    first = planes[0].pixels
+    for file, plane in zip(files, planes, strict=True):
+        if plane.pixels.shape != first.shape:
+            sizes = ["x".join(map(str, shape[1:])) for shape in (plane.pixels.shape, first.shape)]
+            problem = (
+                f"has {sizes[0]} pixels, {files[0]}, another channel of its field of view, has {sizes[1]}"
+            )
+            raise FovError(Fault("size", file, problem, "Save all channels in one size"))
+    return Decoded(
+        np.concatenate([plane.pixels for plane in planes]),
+        tuple(dict.fromkeys(warning for plane in planes for warning in plane.warnings)),
+    )
+
+
+def _decoded(stack: FovStack, *, grey: bool) -> Decoded:
+    positions = tuple(warning for warning in stack.warnings if "by position" in warning)
+    return Decoded(np.asarray(stack.pixels[0]), tuple(stack.warnings), positions, grey)
+
+
+def _grey_of(data: bytes, file: str) -> Decoded | None:
     """The one plane [1, H, W] that a file holds; None where there are several."""
     try:
-        pixels = read_fovs(io.BytesIO(data), FovSpec(("grey",), 1, 1, any_size=True), name=file).pixels
+        stack = read_fovs(io.BytesIO(data), FovSpec(("grey",), 1, 1, any_size=True), name=file)
     except (AmbiguousAxes, WrongChannelCount):
         return None
     except SenoscopeError as error:
         raise _fov_error(error, file) from error
-    return np.asarray(pixels[0]) if len(pixels) == 1 else None
+    if len(stack.pixels) != 1:
+        return None
+    # Its one channel is taken for all, or for the one that its name tells: what it is called has no part.
+    found = _decoded(stack, grey=True)
+    kept = tuple(warning for warning in found.warnings if warning not in found.by_position)
+    return replace(found, warnings=kept, by_position=())
 
 
 def _fov_error(error: SenoscopeError, file: str) -> FovError:
@@ -152,7 +229,7 @@ def _channels_of(planes: npt.NDArray[Any], file: str, config: DataConfig) -> npt
                 "grey",
                 file,
                 f"has one channel, data.channels names {wanted}: {names}",
-                "Set data.grey: repeat to use the one channel for all, or save all channels",
+                GREY_REMEDY,
             )
         )
     return np.repeat(planes, wanted, axis=0)

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,19 @@ import numpy.typing as npt
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.faults import Fault, ordered, told
 from senoscope_training.dataset.model import DataSet, DataSetError, Entry
-from senoscope_training.dataset.pixels import FovError, decode, fit, guarded, size_fault
+from senoscope_training.dataset.per_channel import Detected, Pattern, combine, detect
+from senoscope_training.dataset.pixels import (
+    GREY_REMEDY,
+    Decoded,
+    FovError,
+    decode,
+    decode_plane,
+    fit,
+    guarded,
+    join,
+    size_fault,
+)
+from senoscope_training.dataset.suspicions import suspect_channel_names, suspect_zero_levels
 from senoscope_training.dataset.table import Row, list_rows
 from senoscope_training.progress import Progress, Report, silent
 
@@ -27,6 +39,8 @@ _THREADS = 4
 _EVERY = 50  # files between two reports
 _MAX_FILE = 1024 * 1024 * 1024
 _HASH_EDGE = 16
+_MOST_REMARKS = 20
+_ZERO_PERCENTILE = 1.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,12 @@ class FileFacts:
         Of the pixels as decoded, whatever the container.
     average_hash : bytes or None
         256 bits: which of 16x16 blocks are brighter than their mean. None for a flat image.
+    zero_levels : tuple of float
+        Of each channel: what one pixel in a hundred is darker than.
+    warnings, by_position : tuple of str
+        See `senoscope_training.dataset.pixels.Decoded`.
+    grey : bool
+        Whether it holds one plane alone.
     """
 
     height: int
@@ -49,6 +69,28 @@ class FileFacts:
     dtype: str
     pixel_sha256: str
     average_hash: bytes | None
+    zero_levels: tuple[float, ...] = ()
+    warnings: tuple[str, ...] = ()
+    by_position: tuple[str, ...] = ()
+    grey: bool = False
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that was assumed about some files.
+
+    Attributes
+    ----------
+    text : str
+    files : tuple of str
+    """
+
+    text: str
+    files: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"{self.text} ({self.files[0]}{more})"
 
 
 @dataclass(frozen=True)
@@ -64,16 +106,29 @@ class Inspection:
     facts : tuple of FileFacts
         Of each entry.
     faults : tuple of Fault
+    warnings : tuple of Warned
+        What the reader of the files assumed, and faults that data.accept accepts.
+    notes : tuple of str
+        What was passed over.
     """
 
     data_set: DataSet
     size: InputConfig
     facts: tuple[FileFacts, ...]
     faults: tuple[Fault, ...]
+    warnings: tuple[Warned, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Warnings and notes as lines of text."""
+        return (*map(str, self.warnings), *self.notes)
 
 
 def read_data_set(config: DataConfig, size: InputConfig, report: Report = silent) -> DataSet:
     """Read and verify a data set; each file is opened.
+
+    What is assumed about files, and what is passed over, is reported as warnings.
 
     Raises
     ------
@@ -81,6 +136,11 @@ def read_data_set(config: DataConfig, size: InputConfig, report: Report = silent
         With every fault of every file in one message.
     """
     inspection = inspect_data_set(config, size, report)
+    for remark in inspection.remarks[:_MOST_REMARKS]:
+        report(Progress("warning", detail=remark))
+    if len(inspection.remarks) > _MOST_REMARKS:
+        more = len(inspection.remarks) - _MOST_REMARKS
+        report(Progress("warning", detail=f"and {more} more; senoscope-train check has them all"))
     if inspection.faults:
         count = len(inspection.faults)
         raise DataSetError(
@@ -103,13 +163,20 @@ def inspect_data_set(
     report : callable
         Told of every 50 files.
     """
-    rows, faults = list_rows(config.path, config.classes)
+    listing = list_rows(config.path, config.classes)
+    rows, faults = listing.rows, listing.faults
+    detected = None
+    if config.per_channel:
+        rows, incomplete = combine(rows, config.per_channel, config.channels)
+        faults += incomplete
+    else:
+        detected = detect(rows, config.channels)
     read: list[tuple[Row, str, FileFacts]] = []
 
     def inspect(row: Row) -> tuple[Row, str, FileFacts] | Fault:
         try:
-            data = _bytes_of(config.path / row.file, row.file)
-            return row, hashlib.sha256(data).hexdigest(), _facts_of(decode(data, row.file, config))
+            data = _bytes_of_all(config.path, row.parts or (row.file,))
+            return row, _sha256(data), _facts_of(_decode_all(data, config))
         except FovError as error:
             return error.fault
 
@@ -130,11 +197,17 @@ def inspect_data_set(
         }
         faults += wrong.values()
         read = [one for one in read if one[0].file not in wrong]
+    suspicions = [*suspect_channel_names(read), *suspect_zero_levels(read, config.channels)]
+    maybe: tuple[str, ...] = ()
+    if detected is not None:
+        faults, found, maybe = _judge_names(detected, faults, read, config)
+        suspicions += found
+    faults += [fault for fault in suspicions if fault.kind not in config.accept]
     faults += _contradictions(read)
     # A class all of whose files are faulty is told by its files' faults.
-    faults += _empty_classes(config, rows, faults)
+    faults += _empty_classes(config, listing.rows, faults)
     entries = tuple(
-        Entry(row.file, row.label == config.classes[1], row.group, row.split, sha256)
+        Entry(row.file, row.label == config.classes[1], row.group, row.split, sha256, row.parts)
         for row, sha256, _ in read
     )
     return Inspection(
@@ -142,18 +215,40 @@ def inspect_data_set(
         size,
         tuple(facts for _, _, facts in read),
         ordered(faults),
+        (
+            *_warned(read),
+            *(Warned(one.problem, (one.file,)) for one in suspicions if one.kind in config.accept),
+        ),
+        (*listing.notes, *maybe),
     )
 
 
-def load_fov(path: Path, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
+def _warned(read: Sequence[tuple[Row, str, FileFacts]]) -> Iterator[Warned]:
+    files: dict[str, list[str]] = {}
+    for row, _, facts in read:
+        for warning in facts.warnings:
+            files.setdefault(warning, []).append(row.file)
+    for text, some in files.items():
+        yield Warned(text, tuple(some))
+
+
+def load_fov(root: Path, file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
     """One field of view, [C, H, W] of uint8, uint16 or float32, in the size asked for.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the data set.
+    file : str
+        In it, as `Entry.file`; with ``config.per_channel`` the files of the other channels are found by it.
 
     Raises
     ------
     DataSetError
         If it cannot be used; the message names the file and what to do.
     """
-    return _fitted(_bytes_of(path, path.name), path.name, config, size)
+    parts = Pattern(config.per_channel).parts(root, file) if config.per_channel else (file,)
+    return _fitted(_bytes_of_all(root, parts), file, config, size)
 
 
 def load_pixels(
@@ -184,8 +279,8 @@ def load_pixels(
     pixels = np.empty((len(entries), len(config.channels), size.height, size.width), np.uint8)
 
     def load(entry: Entry) -> npt.NDArray[Any]:
-        data = _bytes_of(data_set.root / entry.file, entry.file)
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
+        data = _bytes_of_all(data_set.root, entry.parts or (entry.file,))
+        if _sha256(data) != entry.sha256:
             remedy = "Leave the data set alone while it is in use, and start again"
             raise FovError(Fault("corrupt", entry.file, "has changed since it was read", remedy))
         return _fitted(data, entry.file, config, size)
@@ -200,12 +295,36 @@ def load_pixels(
     return pixels
 
 
-def _fitted(data: bytes, file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
-    pixels = decode(data, file, config)
+def _fitted(data: dict[str, bytes], file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
+    pixels = _decode_all(data, config).pixels
     try:
         return fit(pixels, config.fit, size)
     except ValueError:
         raise FovError(size_fault(file, pixels.shape[1], pixels.shape[2], size)) from None
+
+
+def _decode_all(data: dict[str, bytes], config: DataConfig) -> Decoded:
+    """The field of view in one file, or in one file for each channel."""
+    if not config.per_channel:
+        ((file, content),) = data.items()
+        return decode(content, file, config)
+    planes = [
+        decode_plane(content, file, channel)
+        for (file, content), channel in zip(data.items(), config.channels, strict=True)
+    ]
+    return join(planes, list(data))
+
+
+def _sha256(data: dict[str, bytes]) -> str:
+    """Of one file, or of the SHA-256 of several."""
+    digests = [hashlib.sha256(content) for content in data.values()]
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
+
+
+def _bytes_of_all(root: Path, files: Sequence[str]) -> dict[str, bytes]:
+    return {file: _bytes_of(root / file, file) for file in files}
 
 
 def _bytes_of(path: Path, file: str) -> bytes:
@@ -215,11 +334,22 @@ def _bytes_of(path: Path, file: str) -> bytes:
     return guarded(path.read_bytes, file)
 
 
-def _facts_of(pixels: npt.NDArray[Any]) -> FileFacts:
+def _facts_of(decoded: Decoded) -> FileFacts:
+    pixels = decoded.pixels
     digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype.str}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     height, width = pixels.shape[1:]
-    return FileFacts(height, width, pixels.dtype.name, digest.hexdigest(), _average_hash(pixels))
+    return FileFacts(
+        height,
+        width,
+        pixels.dtype.name,
+        digest.hexdigest(),
+        _average_hash(pixels),
+        tuple(float(np.percentile(plane, _ZERO_PERCENTILE)) for plane in pixels),
+        decoded.warnings,
+        decoded.by_position,
+        decoded.grey,
+    )
 
 
 def _average_hash(pixels: npt.NDArray[Any]) -> bytes | None:
@@ -252,6 +382,36 @@ def _commonest_size(facts: Iterable[FileFacts]) -> tuple[InputConfig, list[Fault
     return InputConfig(height=height, width=width), []
 
 
+def _judge_names(
+    detected: Detected, faults: list[Fault], read: Sequence[tuple[Row, str, FileFacts]], config: DataConfig
+) -> tuple[list[Fault], list[Fault], tuple[str, ...]]:
+    """What follows from names that look like one file per channel: faults as they are now, suspicions, notes.
+
+    Grey images are never advised to be repeated then.
+    """
+    bare = sum(fault.kind == "grey" for fault in faults)
+    grey = bare + sum(facts.grey for _, _, facts in read)
+    if 2 * grey < bare + len(read) or not grey:  # files that hold all channels, whatever their names
+        doubt = f"{detected.words}, yet each holds all channels: see that none is there twice"
+        return faults, [], (doubt,) if detected.sure else ()
+    if "per-channel" in config.accept:
+        return faults, [], (f"{detected.words}, which data.accept accepts",)
+    if detected.sure:
+        remedy = f"Set {detected.setting}, or, if each file is a field of view, data.accept: [per-channel]"
+        others = [fault for fault in faults if fault.kind != "grey"]
+        return others, [Fault("per-channel", str(config.path), detected.words, remedy)], ()
+    remedy = (
+        f"If its channels lie in files of their own ({', '.join(detected.example)}), set {detected.setting}; "
+        "save all channels in one file otherwise"
+    )
+    changed = [
+        replace(fault, remedy=remedy) if fault.kind == "grey" and fault.remedy == GREY_REMEDY else fault
+        for fault in faults
+    ]
+    note = f"{detected.words}; if they are, set {detected.setting}"
+    return changed, [], () if bare else (note,)
+
+
 def _contradictions(read: list[tuple[Row, str, FileFacts]]) -> Iterator[Fault]:
     first: dict[str, Row] = {}
     for row, _, facts in read:
@@ -267,7 +427,7 @@ def _empty_classes(config: DataConfig, rows: list[Row], faults: list[Fault]) -> 
     if any(fault.kind in {"table", "folder"} for fault in faults):
         return []
     if not rows and not faults:
-        problem = "holds no .tif, .tiff, .npy or .png file"
+        problem = "holds no .tif, .tiff, .npy or .png file, nor another kind of TIFF"
         remedy = f"Sort the files into folders {' and '.join(config.classes)}, or list them in dataset.csv"
         return [Fault("folder", str(config.path), problem, remedy)]
     there = {row.label for row in rows}

@@ -19,7 +19,12 @@ _FOLDS, _VALIDATION = 1, 2  # streams of random numbers
 _CANDIDATES = 4096
 _ALL_SUBSETS_TO = 12  # groups
 # A fold is a folder beside these files; Windows has no files of the other names.
-_TAKEN = frozenset({"config.yaml", "provenance.json", "report", "con", "prn", "aux", "nul"})
+_TAKEN = frozenset(
+    {
+        *("config.yaml", "provenance.json", "report", "backbones", "tensorboard", "pixels.npy"),
+        *("con", "prn", "aux", "nul"),
+    }
+)
 
 
 def make_folds(data_set: DataSet, split: SplitConfig, seed: int) -> tuple[Fold, ...]:

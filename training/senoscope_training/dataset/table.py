@@ -5,19 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
-from senoscope_training.dataset.faults import Fault, nearest
+from senoscope_training.dataset.faults import Fault, natural, nearest
+from senoscope_training.dataset.kinds import SUFFIXES, Passing, is_folder_of_pixels, is_readable
 
 TABLE_NAME = "dataset.csv"
-SUFFIXES = frozenset({".tif", ".tiff", ".npy", ".png"})
-# Image files that people have, which are not read: to skip them in silence would lose fields of view.
-_OTHER_IMAGES = frozenset(
-    {".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".czi", ".lif", ".nd2", ".oib", ".oif", ".lsm", ".npz", ".mat"}
-)
+_NUMBER = re.compile(r"\d+")
 _MAX_TABLE = 64 * 1024 * 1024
 _CONVERT = "Convert it to TIFF, NPY or PNG"
 
@@ -32,12 +31,34 @@ class Row:
         Relative to the folder, with forward slashes, inside the folder.
     label : str
         One of the classes.
+    parts : tuple of str
+        The files of all channels, where each lies in a file of its own; ``file`` is among them.
     """
 
     file: str
     label: str
     group: str | None
     split: Literal["train", "test"] | None
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a data set lists.
+
+    Attributes
+    ----------
+    rows : list of Row
+        Usable ones, sorted by file.
+    faults : list of Fault
+        What is wrong with the others.
+    notes : tuple of str
+        What was passed over, and files that were found under another spelling.
+    """
+
+    rows: list[Row]
+    faults: list[Fault]
+    notes: tuple[str, ...]
 
 
 class _Refused(Exception):
@@ -48,25 +69,76 @@ class _Refused(Exception):
         self.fault = Fault(kind, file, problem, remedy)
 
 
-def list_rows(root: Path, classes: tuple[str, str]) -> tuple[list[Row], list[Fault]]:
-    """Usable rows, sorted by file, and what is wrong with the others."""
+def list_rows(root: Path, classes: tuple[str, str]) -> Listing:
+    """What a data set lists, in dataset.csv or by its folders."""
     if not root.is_dir():
         remedy = "Set data.path to the folder of the data set"
-        return [], [Fault("folder", str(root), "there is no such folder", remedy)]
+        return Listing([], [Fault("folder", str(root), "there is no such folder", remedy)], ())
+    # An unpacked archive of a Mac has a hidden companion of each file, of the table too.
     table = root / TABLE_NAME
-    rows, faults = _from_table(table, root, classes) if table.is_file() else _from_folders(root, classes)
-    rows.sort(key=lambda row: row.file)
-    return rows, faults
+    listing = _from_table(table, root, classes) if table.is_file() else _from_folders(root, classes)
+    listing.rows.sort(key=lambda row: (composed(row.file), row.file))
+    return listing
 
 
-def _from_table(table: Path, root: Path, classes: tuple[str, str]) -> tuple[list[Row], list[Fault]]:
+def composed(text: str) -> str:
+    """Text with each letter and its accents as one character, as Windows writes it and Macs do not."""
+    return unicodedata.normalize("NFC", text)
+
+
+class _Spellings:
+    """The files of a folder, to be found by names that are spelled otherwise."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._found: dict[str, list[str]] | None = None
+
+    def alike(self, file: str) -> list[str]:
+        """Files whose names differ from this one in accents' encoding or in capitals alone."""
+        files = self._files().get(composed(file).casefold(), [])
+        exact = [one for one in files if composed(one) == composed(file)]
+        return exact or files
+
+    def nearest(self, file: str) -> str:
+        """The file with the nearest name, for a question in a message; empty if there is none.
+
+        Its numbers are the same: of numbered files every one has neighbours, which are others.
+        """
+        numbers = _NUMBER.findall(PurePosixPath(file).name)
+        names = [
+            composed(one)
+            for some in self._files().values()
+            for one in some
+            if _NUMBER.findall(PurePosixPath(one).name) == numbers
+        ]
+        return _same_name(file, names) or nearest(composed(file), names)
+
+    def _files(self) -> dict[str, list[str]]:
+        if self._found is None:
+            self._found = {}
+            for path in _files(self._root):
+                name = path.relative_to(self._root).as_posix()
+                self._found.setdefault(composed(name).casefold(), []).append(name)
+        return self._found
+
+
+def _same_name(file: str, names: list[str]) -> str:
+    """A file of the same name in another folder."""
+    name = PurePosixPath(file).name.casefold()
+    found = next((one for one in names if PurePosixPath(one).name.casefold() == name), None)
+    return f" (did you mean {found!r}?)" if found else ""
+
+
+def _from_table(table: Path, root: Path, classes: tuple[str, str]) -> Listing:
     try:
         cells, faults = _read_cells(table)
     except _Refused as refused:
-        return [], [refused.fault]
+        return Listing([], [refused.fault], ())
     rows: list[Row] = []
     seen: dict[str, str] = {}
+    respelled: list[str] = []
     inside = root.resolve()
+    spellings = _Spellings(inside)
     some_split = any(row.get("split") for _, row in cells)
     for where, row in cells:
         given = row.get("file", "")
@@ -74,10 +146,12 @@ def _from_table(table: Path, root: Path, classes: tuple[str, str]) -> tuple[list
             faults.append(Fault("table", where, "names no file", "Fill the column `file`, or delete the row"))
             continue
         try:
-            file, place = _locate(given, inside)
+            file, place = _locate(given, inside, spellings)
         except _Refused as refused:
             faults.append(refused.fault)
             continue
+        if composed(file) != composed(_posix(given)):
+            respelled.append(f"{_posix(given)} is {file}")
         if place in seen:
             problem = f"is listed twice ({seen[place]} and {where})"
             faults.append(Fault("repeated", file, problem, "Delete one of the rows"))
@@ -87,12 +161,45 @@ def _from_table(table: Path, root: Path, classes: tuple[str, str]) -> tuple[list
         fault = _bad_label(file, label, classes) or _bad_split(file, row, some_split)
         if fault is not None:
             faults.append(fault)
-        if label in classes:
+        named = _class_of(label, classes)
+        if named is not None:
             side: Literal["train", "test"] | None = None
             if split in ("train", "test"):
                 side = "train" if split == "train" else "test"
-            rows.append(Row(file, label, row.get("group") or None, side))
-    return rows, faults + list(_groups_in_both(rows))
+            rows.append(Row(file, named, composed(row.get("group", "")) or None, side))
+    notes = (*_respelled(respelled), *_not_listed(inside, seen))
+    return Listing(rows, faults + list(_groups_in_both(rows)), notes)
+
+
+def _not_listed(inside: Path, listed: Container[str]) -> tuple[str, ...]:
+    """Notes on files of the folder that the table does not list."""
+    passing = Passing(inside)
+    for path in _files(inside, hidden=True):
+        if os.path.normcase(path.resolve()) in listed:
+            continue
+        file = path.relative_to(inside).as_posix()
+        if is_readable(path):
+            passing.add_unlisted(file)
+        else:
+            passing.add(file)
+    return passing.notes(listed=True)
+
+
+def _respelled(pairs: list[str]) -> tuple[str, ...]:
+    if not pairs:
+        return ()
+    more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+    return (f"{TABLE_NAME} writes names with other capitals than the files have: {pairs[0]}{more}",)
+
+
+def _class_of(label: str, classes: tuple[str, str]) -> str | None:
+    """The class that a label or a folder names, whatever its accents are encoded as."""
+    return next((name for name in classes if composed(name) == composed(label)), None)
+
+
+def _posix(given: str) -> str:
+    # A table that was written on Windows is read everywhere.
+    return PurePosixPath(given.replace("\\", "/")).as_posix()
 
 
 def _read_cells(table: Path) -> tuple[list[tuple[str, dict[str, str]]], list[Fault]]:
@@ -139,10 +246,9 @@ def _read_cells(table: Path) -> tuple[list[tuple[str, dict[str, str]]], list[Fau
     return cells, faults
 
 
-def _locate(given: str, inside: Path) -> tuple[str, str]:
-    """The normal name of a listed file and where it really lies."""
-    # A table that was written on Windows is read everywhere.
-    path = PurePosixPath(given.replace("\\", "/"))
+def _locate(given: str, inside: Path, spellings: _Spellings) -> tuple[str, str]:
+    """The name that a listed file has on disk, and where it really lies."""
+    path = PurePosixPath(_posix(given))
     remedy = "List files relative to the folder of dataset.csv, and inside it"
     if "\0" in given:
         raise _Refused("outside", repr(given), "is no file name", remedy)
@@ -152,6 +258,9 @@ def _locate(given: str, inside: Path) -> tuple[str, str]:
         raise _Refused("outside", given, "leaves the folder by `..`", remedy)
     file = path.as_posix()
     try:
+        if not (inside / path).is_file():
+            file = _another_spelling(file, spellings)
+            path = PurePosixPath(file)
         place = (inside / path).resolve()
         there = place.is_file()
     except (OSError, RuntimeError) as error:  # too long, or a loop of links
@@ -161,15 +270,24 @@ def _locate(given: str, inside: Path) -> tuple[str, str]:
     if not place.is_relative_to(inside):
         raise _Refused("outside", file, "is a link to outside of the folder", "Copy the file into the folder")
     if not there:
-        remedy = "Copy it into the folder, or delete its row in dataset.csv"
-        raise _Refused("missing", file, "there is no such file", remedy)
-    if path.suffix.lower() not in SUFFIXES:
+        remedy = "Copy it into the folder, correct its name in dataset.csv, or delete its row"
+        raise _Refused("missing", file, f"there is no such file{spellings.nearest(file)}", remedy)
+    if not is_readable(place):
         raise _Refused("kind", file, f"{path.suffix or 'a file without suffix'} is not read", _CONVERT)
     return file, os.path.normcase(place)
 
 
+def _another_spelling(file: str, spellings: _Spellings) -> str:
+    """The file that is meant where names differ in capitals or in accents' encoding; else the same name."""
+    alike = spellings.alike(file)
+    if len(alike) > 1:
+        problem = f"could be any of {', '.join(repr(one) for one in alike)}"
+        raise _Refused("missing", file, problem, "Write its name in dataset.csv as the file has it")
+    return alike[0] if alike else file
+
+
 def _bad_label(file: str, label: str, classes: tuple[str, str]) -> Fault | None:
-    if label in classes:
+    if _class_of(label, classes) is not None:
         return None
     problem = f"has the label {label!r}{nearest(label, classes)}" if label else "has no label"
     return Fault(
@@ -209,24 +327,24 @@ def _groups_in_both(rows: list[Row]) -> Iterator[Fault]:
             )
 
 
-def _from_folders(root: Path, classes: tuple[str, str]) -> tuple[list[Row], list[Fault]]:
+def _from_folders(root: Path, classes: tuple[str, str]) -> Listing:
     rows: list[Row] = []
     faults: list[Fault] = []
+    passing = Passing(root)
     inside = root.resolve()
-    for path in _files(root):
+    for path in _files(root, hidden=True):
         relative = path.relative_to(root)
         file, folders = relative.as_posix(), relative.parts[:-1]
-        suffix = relative.suffix.lower()
-        if suffix in _OTHER_IMAGES:
-            faults.append(Fault("kind", file, f"{suffix} is not read", f"{_CONVERT}, or move it away"))
-        if suffix not in SUFFIXES:
+        if path.name.startswith(".") or relative.suffix.lower() not in SUFFIXES:
+            passing.add(file)
             continue
         if not path.resolve().is_relative_to(inside):
             faults.append(
                 Fault("outside", file, "is a link to outside of the folder", "Copy the file into the folder")
             )
             continue
-        levels = [level for level, name in enumerate(folders) if name in classes]
+        named = [_class_of(name, classes) for name in folders]
+        levels = [level for level, name in enumerate(named) if name is not None]
         if len(levels) != 1:
             hint = next(filter(None, (nearest(name, classes) for name in folders)), "")
             problem = "lies in folders of both classes" if levels else f"lies in no folder of a class{hint}"
@@ -234,12 +352,22 @@ def _from_folders(root: Path, classes: tuple[str, str]) -> tuple[list[Row], list
             faults.append(Fault("label", file, problem, remedy))
             continue
         (level,) = levels
-        rows.append(Row(file, folders[level], folders[0] if level == 1 else None, None))
-    return rows, faults
+        label = named[level]
+        assert label is not None
+        rows.append(Row(file, label, composed(folders[0]) if level == 1 else None, None))
+    return Listing(rows, faults + passing.faults(), passing.notes(listed=False))
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """Files below a folder, but for hidden ones and those that macOS adds to archives."""
+def _files(root: Path, *, hidden: bool = False) -> Iterator[Path]:
+    """Files below a folder, in natural order, and folders that are one image.
+
+    Hidden folders are left out, as those that macOS adds to archives; hidden files are given if asked for.
+    """
     for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if not name.startswith((".", "__MACOSX")))
-        yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
+        pixels = [name for name in names if is_folder_of_pixels(name)]
+        names[:] = sorted(
+            (name for name in names if name not in pixels and not name.startswith((".", "__MACOSX"))),
+            key=natural,
+        )
+        shown = [name for name in files if hidden or not name.startswith(".")]
+        yield from (Path(folder) / name for name in sorted([*shown, *pixels], key=natural))

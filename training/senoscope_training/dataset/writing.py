@@ -25,6 +25,11 @@ _EVERY = 50
 SYNTHETIC_NAME = "SYNTHETIC.txt"
 
 
+def is_synthetic(root: Path) -> bool:
+    """Whether a data set is one of drawings, or a part of one."""
+    return any((folder / SYNTHETIC_NAME).exists() for folder in (root, *root.resolve().parents[:2]))
+
+
 @dataclass(frozen=True)
 class LabelledFov:
     """A field of view to be written.

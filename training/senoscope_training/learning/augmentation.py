@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,22 +30,23 @@ class Copies:
     def __len__(self) -> int:
         return len(self.source)
 
-    def render(self, images: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    def render(self, images: npt.NDArray[Any], indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Make some of the images.
 
         Parameters
         ----------
-        images : uint8 array [N, H, W, C]
-            The originals.
+        images : array [N, H, W, C]
+            The originals; uint8, uint16 or float32.
         indices : int64 array [K]
             Which of the M.
 
         Returns
         -------
-        uint8 array [K, H, W, C]
+        array [K, H, W, C]
+            Of the same type.
         """
         height, width = images.shape[1:3]
-        made = np.empty((len(indices), *images.shape[1:]), np.uint8)
+        made = np.empty((len(indices), *images.shape[1:]), images.dtype)
         for k, index in enumerate(indices):
             original = images[self.source[index]]
             if index < len(images):

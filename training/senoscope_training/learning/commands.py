@@ -33,7 +33,6 @@ def run(
     from senoscope_training.config import ConfigError, load_config
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.experiment import ExperimentError
-    from senoscope_training.head import DeadHeadError
     from senoscope_training.learning.fitting import FitError
     from senoscope_training.learning.runner import run_experiment
     from senoscope_training.pool import WorkerDied
@@ -55,7 +54,6 @@ def run(
         DataSetError,
         ExperimentError,
         WeightsError,
-        DeadHeadError,
         FitError,
         OSError,
     ) as error:

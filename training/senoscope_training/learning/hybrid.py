@@ -28,11 +28,22 @@ class Votes:
         ``C``, ``gamma`` and ``degree``.
     validation_accuracy : float
         Mean over the folds of the cross-validation that chose them.
+    fovs : int64 array [M]
+        Which FOV each training example is made from.
+    cross_validated : bool array [M]
+        The vote on each training example, by the machine that has not learned from its FOV.
     """
 
     votes: npt.NDArray[np.bool_]
     chosen: dict[str, Any]
     validation_accuracy: float
+    fovs: npt.NDArray[np.int64]
+    cross_validated: npt.NDArray[np.bool_]
+
+    def of_originals(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Training FOVs, ascending, and the cross-validated vote on each one's first example."""
+        fovs, first = np.unique(self.fovs, return_index=True)
+        return fovs, self.cross_validated[first]
 
 
 def train_hybrid(
@@ -51,7 +62,8 @@ def train_hybrid(
         Of training FOVs and their copies.
     labels : bool array [M]
     fovs : int64 array [M]
-        Which FOV each is made from: copies of a FOV are never on both sides of a fold.
+        Which FOV each is made from: copies of a FOV are never on both sides of a fold. The original comes
+        before its copies.
     test : float32 array [N, C]
     seed : int
         Of the folds.
@@ -61,17 +73,18 @@ def train_hybrid(
     rarer = min(len(np.unique(fovs[labels])), len(np.unique(fovs[~labels])))
     folds = StratifiedGroupKFold(min(config.cv_folds, rarer), shuffle=True, random_state=seed)
     grid = list(itertools.product(config.c, config.gamma, config.degree))
-    right = np.zeros(len(grid))
+    answers = np.zeros((len(grid), len(labels)), np.bool_)
     for learnt, judged in folds.split(features, labels, fovs):
         # PCA once per fold, not once per point of the grid.
         train, held = _components(features[learnt], features[judged])
         for k, point in enumerate(grid):
-            right[k] += (_votes(train, labels[learnt], held, point, config) == labels[judged]).sum()
+            answers[k, judged] = _votes(train, labels[learnt], held, point, config)
+    right = (answers == labels).sum(axis=1)
     best = int(np.argmax(right))  # of equals the first: the smallest penalty
     train, unseen = _components(features, test)
     votes = _votes(train, labels, unseen, grid[best], config)
     chosen = dict(zip(("C", "gamma", "degree"), grid[best], strict=True))
-    return Votes(votes, chosen, float(right[best] / len(labels)))
+    return Votes(votes, chosen, float(right[best] / len(labels)), fovs, answers[best])
 
 
 def _components(train: Float32, other: Float32) -> tuple[Float64, Float64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from senoscope_training.dataset.ranges import measured_range
 from senoscope_training.dataset.splits import validation_split
 from senoscope_training.experiment import (
     UnitResult,
+    Validation,
     read_unit,
     run_folder,
     units_of,
@@ -24,7 +24,12 @@ from senoscope_training.experiment import (
 )
 from senoscope_training.learning.augmentation import Copies, plan_copies
 from senoscope_training.learning.fitting import Checkpoint, Watch
-from senoscope_training.learning.images import ImageExamples, scale_to_images
+from senoscope_training.learning.images import (
+    ImageExamples,
+    Preprocess,
+    augmented_range,
+    scale_to_images,
+)
 from senoscope_training.learning.seeds import derive_seed
 from senoscope_training.learning.variant import Variant, phase_history
 from senoscope_training.pool import tell
@@ -109,6 +114,7 @@ class Worker:
         self.pixels = np.load(job.pixels, mmap_mode="r")
         self.network: Any = None
         self.extract: Any = None
+        self.statistics_of = ""
         self.last_told_s = 0.0
         self.writers: list[Any] = []
         suffix = job.network if job.network == "scratch" else f".{job.network}"
@@ -161,32 +167,79 @@ class Worker:
         for kept, units in variants.items():
             Variant(self, run, kept).do([unit.split(".")[0] for unit in units])
 
-    def images(self, run: Run, kept: tuple[int, ...] | None) -> Iterator[npt.NDArray[np.uint8]]:
-        """Scaled images of the training, the validation and the test FOVs."""
-        for indices in (run.train, run.held, run.fold.test):
-            raw = self.pixels[indices]
-            low, high = run.fold.low, run.fold.high
-            if self.config.normalization.fitted_on == "each_split":
-                padded = self.config.data.fit == "pad"
-                low, high = measured_range(raw, self.config.normalization.k_iqr, padded=padded)
-            yield scale_to_images(raw, low, high, kept)
+    def images(
+        self, run: Run, kept: tuple[int, ...] | None, preprocess: Preprocess
+    ) -> tuple[ImageExamples, ImageExamples, npt.NDArray[np.uint8]]:
+        """Examples of the training and the validation FOVs, and scaled images of the test FOVs."""
+        train = self._examples(run, run.train, run.train_copies, kept, preprocess)
+        held = self._examples(run, run.held, run.held_copies, kept, preprocess)
+        raw = self.pixels[run.fold.test]
+        low, high = run.fold.low, run.fold.high
+        if self._each_split:  # test FOVs have no copies
+            low, high = measured_range(raw, self.config.normalization.k_iqr, padded=self._padded)
+        return train, held, scale_to_images(raw, low, high, kept)
 
-    def open_network(self) -> Any:
-        """The trainable network; made for the first unit that needs it."""
+    def _examples(
+        self,
+        run: Run,
+        indices: npt.NDArray[np.int64],
+        copies: Copies,
+        kept: tuple[int, ...] | None,
+        preprocess: Preprocess,
+    ) -> ImageExamples:
+        raw, labels = self.pixels[indices], self.job.labels[indices]
+        if not self._each_split:
+            images = scale_to_images(raw, run.fold.low, run.fold.high, kept)
+            return ImageExamples(images, labels, copies, preprocess)
+        counts = np.ascontiguousarray(raw.transpose(0, 2, 3, 1))
+        low, high = augmented_range(counts, copies, self.config.normalization.k_iqr, padded=self._padded)
+        return ImageExamples(
+            counts,
+            labels,
+            copies,
+            preprocess,
+            lambda some: scale_to_images(some.transpose(0, 3, 1, 2), low, high, kept),
+        )
+
+    @property
+    def _each_split(self) -> bool:
+        return self.config.normalization.fitted_on == "each_split"
+
+    @property
+    def _padded(self) -> bool:
+        return self.config.data.fit == "pad"
+
+    def open_network(self, fold: FoldData) -> Any:
+        """The trainable network, made for the first unit that needs it.
+
+        A random backbone has the batch-norm statistics of this fold's training FOVs: those of another fold
+        would have seen this one's test FOVs.
+        """
         if self.network is None:
             from senoscope_training.learning.network import TrainableNetwork
 
             tell(Progress("weights", self.job.network, self.job.plan.words))
-            fold = self.job.folds[0]
-            sample = scale_to_images(self.pixels[fold.train[:_BATCH_NORM_FOVS]], fold.low, fold.high)
             self.network = TrainableNetwork(
                 self.job.network,
                 self.job.plan,
                 derive_seed(self.config.seed, "backbone", self.job.network),
-                sample,
+                self._statistics_sample(fold),
                 self.config.head,
             )
+        elif self.job.plan.random and self.statistics_of != fold.name:
+            self.network.take_statistics(self._statistics_sample(fold))
+            self.extract = None  # an exported copy holds the old statistics
+        self.statistics_of = fold.name
         return self.network
+
+    def _statistics_sample(self, fold: FoldData) -> npt.NDArray[np.uint8]:
+        chosen = class_balanced(
+            fold.train,
+            self.job.labels,
+            _BATCH_NORM_FOVS,
+            derive_seed(self.config.seed, fold.name, "batch norm", self.job.network),
+        )
+        return scale_to_images(self.pixels[chosen], fold.low, fold.high)
 
     def watch(self, run: Run, unit: str, phase: str, max_epochs: int) -> Watch:
         """Tell of epochs, on the way and in TensorBoard's files."""
@@ -217,18 +270,45 @@ class Worker:
         return f"{fold}run {run.number}/{self.config.runs}, {what}"
 
     def result(
-        self, run: Run, system: str, score: npt.NDArray[Any], history: dict[str, list[float]], **details: Any
+        self,
+        run: Run,
+        system: str,
+        score: npt.NDArray[Any],
+        validation: Validation,
+        history: dict[str, list[float]],
+        *,
+        note: str = "",
+        **details: Any,
     ) -> UnitResult:
-        """A unit's result for the test FOVs."""
+        """A unit's result for the test FOVs.
+
+        Parameters
+        ----------
+        note : str
+            What went wrong with it, if anything.
+        """
         test = run.fold.test
+        if np.ptp([*score, *validation.score]) < _FLAT:
+            constant = "it gives all validation and test FOVs the same score"
+            note = f"{note}; {constant}" if note else constant
         return UnitResult(
             system=system,
             network="" if system == "scratch" else self.job.network,
             files=tuple(self.job.files[k] for k in test),
             truth=tuple(bool(value) for value in self.job.labels[test]),
             score=tuple(float(value) for value in score),
+            validation=validation,
             history=history,
             details={"seed": run.seed, **details},
+            note=note,
+        )
+
+    def validation(self, indices: npt.NDArray[np.int64], score: npt.NDArray[Any]) -> Validation:
+        """Predictions for FOVs that a unit has not learned from, its originals alone."""
+        return Validation(
+            files=tuple(self.job.files[k] for k in indices),
+            truth=tuple(bool(value) for value in self.job.labels[indices]),
+            score=tuple(float(value) for value in score),
         )
 
     def finish(self, run: Run, result: UnitResult) -> None:
@@ -236,7 +316,7 @@ class Worker:
         write_unit(self.config.directory, run.fold.name, run.number, result)
         while self.writers:
             self.writers.pop().close()
-        flat = ", all with the same score: it learned nothing" if np.ptp(result.score) < _FLAT else ""
+        flat = f"; {result.note}" if result.note else ""
         right = np.mean((np.array(result.score) > 0.5) == np.array(result.truth))
         tell(
             Progress(
@@ -253,12 +333,11 @@ class Worker:
     def _scratch(self, run: Run) -> None:
         from senoscope_training.learning.scratch import scale_to_unit, train_scratch
 
-        train, held, test = self.images(run, None)
-        labels = self.job.labels
+        train, held, test = self.images(run, None, scale_to_unit)
         checkpoint = Checkpoint(self.folder(run) / "scratch.checkpoint.npz")
         outcome = train_scratch(
-            ImageExamples(train, labels[run.train], run.train_copies, scale_to_unit),
-            ImageExamples(held, labels[run.held], run.held_copies, scale_to_unit),
+            train,
+            held,
             test,
             self.config.scratch,
             derive_seed(run.seed, "scratch"),
@@ -266,5 +345,34 @@ class Worker:
             self.watch(run, "scratch", "training", self.config.scratch.max_epochs),
         )
         history = phase_history(outcome.progressed, 1)
-        self.finish(run, self.result(run, "scratch", outcome.probability, history))
+        validation = self.validation(run.held, outcome.held)
+        self.finish(run, self.result(run, "scratch", outcome.probability, validation, history))
         checkpoint.remove()
+
+
+def class_balanced(
+    indices: npt.NDArray[np.int64], labels: npt.NDArray[np.bool_], count: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """Draw some FOVs, half of each class; where a class has fewer, the other one fills up.
+
+    Parameters
+    ----------
+    indices : int64 array [N]
+        To draw from.
+    labels : bool array
+        Of all FOVs, those of other indices included.
+    count : int
+        How many at most.
+    seed : int
+
+    Returns
+    -------
+    int64 array
+        Ascending.
+    """
+    rng = np.random.default_rng(seed)
+    negative, positive = (rng.permutation(indices[labels[indices] == value]) for value in (False, True))
+    half = count // 2
+    from_positive = min(len(positive), max(half, count - len(negative)))
+    drawn = np.concatenate([positive[:from_positive], negative[: count - from_positive]])
+    return np.sort(drawn)

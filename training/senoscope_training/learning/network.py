@@ -101,7 +101,7 @@ class TrainableNetwork:
     seed : int
         Of random backbone weights.
     sample : uint8 array [N, H, W, 3]
-        Scaled images that random backbones take their batch-norm statistics from.
+        Scaled images that random backbones take their batch-norm statistics from; see `take_statistics`.
     """
 
     def __init__(
@@ -113,13 +113,27 @@ class TrainableNetwork:
         application = load_application(name, plan, seed, height, width)
         if plan.random:
             draw_kernels(name, application, seed)
-            estimate_batch_norm(name, application, self.preprocess(sample.astype(np.float32)))
-        self.weights = describe_weights(name, application, plan)
         self.backbone = backbone_of(name, application)
         self.feature_size = int(self.backbone.output.shape[-1])
+        self._application = application
         self._original = self.backbone.get_weights()
         self._eye = Eye(self.backbone)
         self._classifier: Any = None
+        if plan.random:
+            self.take_statistics(sample)
+        self.weights = describe_weights(name, application, plan)
+
+    def take_statistics(self, sample: npt.NDArray[np.uint8]) -> None:
+        """Give a random backbone the batch-norm statistics of scaled images [N, H, W, 3].
+
+        It has its original kernels then, and nothing of the statistics that it had before: `reset` leads
+        back to here.
+        """
+        self.reset()
+        if not self.backbone.trainable:  # a frozen batch norm would keep the statistics that it has
+            self.backbone.trainable, self._classifier = True, None
+        estimate_batch_norm(self.name, self._application, self.preprocess(sample.astype(np.float32)))
+        self._original = self.backbone.get_weights()
 
     def preprocess(self, images: Float32) -> Float32:
         """Images of 0..255 to what the backbone takes."""

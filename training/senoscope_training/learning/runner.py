@@ -22,7 +22,7 @@ from senoscope_training.dataset.model import DataSet, Fold
 from senoscope_training.dataset.ranges import measured_range, require_range
 from senoscope_training.dataset.reading import load_pixels, read_data_set
 from senoscope_training.dataset.splits import make_folds, split_record
-from senoscope_training.dataset.writing import SYNTHETIC_NAME
+from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.experiment import (
     CONFIG_NAME,
     PROVENANCE_NAME,
@@ -41,6 +41,9 @@ from senoscope_training.weights import WeightsPlan, plan_weights
 
 _PIXELS = "pixels.npy"
 _MAX_JOBS = 4
+# Raised whenever the same configuration trains otherwise than before. 2: batch-norm statistics of random
+# backbones per fold, copies of raw counts with `each_split`, the CNN from scratch as in the authors' code.
+_PROCEDURE = 2
 
 
 def run_experiment(config: Config, jobs: int | None = None, report: Report = silent) -> Experiment:
@@ -61,7 +64,7 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
     ExperimentError
         If the folder belongs to another configuration or another data set, or is in use; if Keras' back
         end is not there.
-    WeightsError, DeadHeadError, FitError, WorkerDied
+    WeightsError, FitError, WorkerDied
         As their names say; what was finished stays.
     """
     problem = backend_problem()
@@ -123,6 +126,12 @@ def _refuse_another(config: Config, data_set: DataSet, plan: WeightsPlan) -> Non
     path = config.directory / CONFIG_NAME
     if not path.is_file():
         return
+    provenance = json.loads((config.directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
+    if provenance.get("procedure", 1) != _PROCEDURE:
+        raise ExperimentError(
+            f"{config.directory} was begun by another release, whose training differs: give this experiment "
+            "another `name`, or remove that folder"
+        )
     made_with = yaml.safe_load(path.read_text(encoding="utf-8"))
     now = config.model_dump(mode="json")
     differing = sorted(
@@ -137,7 +146,6 @@ def _refuse_another(config: Config, data_set: DataSet, plan: WeightsPlan) -> Non
             f"{config.directory} was made with another configuration: {', '.join(differing)} differ. "
             "Give this one another `name`, or remove that folder"
         )
-    provenance = json.loads((config.directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
     if provenance["data"]["sha256"] != data_set.sha256():
         raise ExperimentError(
             f"the data set at {config.data.path} has changed since {config.directory} was begun: give the "
@@ -183,12 +191,13 @@ def _prepare(
             "path": str(config.data.path),
             "sha256": data_set.sha256(),
             "fovs": len(data_set),
-            "synthetic": (data_set.root / SYNTHETIC_NAME).exists(),
+            "synthetic": is_synthetic(data_set.root),
             "classes": dict(zip(data_set.classes, (int((~labels).sum()), int(labels.sum())), strict=True)),
         },
         "folds": split_record(data_set, tuple(folds)),
         "intensity_ranges": ranges,
         "weights": plan.words,
+        "procedure": _PROCEDURE,
         "software": software_versions(),
         "host": {
             "system": platform.platform(),

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.experiment import atomic_file
+from senoscope_training.experiment import atomic_file, frozen_backbone
+from senoscope_training.graph import Head
 from senoscope_training.learning.augmentation import first_copies
 from senoscope_training.learning.fitting import Checkpoint, Progressed
-from senoscope_training.learning.images import FeatureExamples, ImageExamples
+from senoscope_training.learning.images import FeatureExamples
 from senoscope_training.learning.seeds import derive_seed
 from senoscope_training.pool import tell
 from senoscope_training.progress import Progress
@@ -32,11 +33,8 @@ class Variant:
     def __init__(self, worker: Worker, run: Run, kept: tuple[int, ...] | None) -> None:
         self.worker, self.run, self.kept = worker, run, kept
         self.config = worker.config
-        self.network = worker.open_network()
-        labels = worker.job.labels
-        train, held, self.test = worker.images(run, kept)
-        self.train = ImageExamples(train, labels[run.train], run.train_copies, self.network.preprocess)
-        self.held = ImageExamples(held, labels[run.held], run.held_copies, self.network.preprocess)
+        self.network = worker.open_network(run.fold)
+        self.train, self.held, self.test = worker.images(run, kept, self.network.preprocess)
         self.name = "all" if kept is None else "".join(str(channel) for channel in kept)
 
     def do(self, systems: list[str]) -> None:
@@ -81,7 +79,9 @@ class Variant:
 
         worker = self.worker
         if worker.extract is None:
-            config, folds = self.config, worker.job.folds
+            config = self.config
+            # A random backbone is exported anew for each fold.
+            folds = [self.run.fold] if worker.job.plan.random else worker.job.folds
             channel_sets = 1 + sum(system in CHANNELS_OF for system in config.systems)
             images = (1 + config.augmentation.copies) * sum(len(fold.train) for fold in folds)
             pixels = images * config.runs * channel_sets * worker.pixels[0, 0].size
@@ -122,6 +122,7 @@ class Variant:
                 run,
                 "hybrid",
                 votes.votes,
+                worker.validation(*votes.of_originals()),
                 {},
                 chosen=votes.chosen,
                 cross_validated_accuracy=votes.validation_accuracy,
@@ -145,11 +146,31 @@ class Variant:
         )
         history = phase_history(trained.progressed, 1)
         if frozen:
-            logits = trained.head.logits(features["test"])
-            result = worker.result(run, "frozen", 1 / (1 + np.exp(-logits)), history, **_details(trained))
+            self._keep_frozen(trained.head)
+            test, held = (
+                1 / (1 + np.exp(-trained.head.logits(some)))
+                for some in (features["test"], features["held"][: self.held.originals])
+            )
+            validation = worker.validation(run.held, held)
+            details = _details(trained)
+            result = worker.result(run, "frozen", test, validation, history, note=trained.dead, **details)
             worker.finish(run, result)
         for system in tuned:
             self._fine_tune(system, trained, history)
+
+    def _keep_frozen(self, head: Head) -> None:
+        """Keep what an export of the frozen ensemble needs: the head, and the backbone once for all runs."""
+        worker, run = self.worker, self.run
+        if self.config.keep_weights == "none":
+            return
+        directory, network = self.config.directory, worker.job.network
+        backbone = frozen_backbone(directory, run.fold.name, network, random=worker.job.plan.random)
+        if not backbone.is_file():
+            self.network.reset()
+            with atomic_file(backbone) as file:
+                np.savez(file, **_backbone_arrays(self.network))
+        with atomic_file(worker.folder(run) / f"frozen.{network}.weights.npz") as file:
+            np.savez(file, **_head_arrays(head))
 
     def _fine_tune(self, system: str, trained: Any, before: dict[str, list[float]]) -> None:
         worker, config, run = self.worker, self.config, self.run
@@ -169,13 +190,16 @@ class Variant:
             with atomic_file(worker.folder(run) / f"{unit}.npz") as file:
                 np.savez_compressed(file, gradcam=seen.gradcam)
             if config.keep_weights == "all":
-                weights = {f"backbone_{k:04d}": w for k, w in enumerate(self.network.weights_now())}
-                arrays = {"w1": head.w1, "b1": head.b1, "w2": head.w2, "b2": np.float32(head.b2)}
                 with atomic_file(worker.folder(run) / f"{unit}.weights.npz") as file:
-                    np.savez(file, **(weights | arrays))
+                    np.savez(file, **_backbone_arrays(self.network), **_head_arrays(head))
         after = phase_history(progressed, 2)
         history = {name: before[name] + after[name] for name in before}
-        worker.finish(run, worker.result(run, system, seen.probability, history, **_details(trained)))
+        originals = self.held.scaled(np.arange(self.held.originals))
+        validation = worker.validation(run.held, self.network.see(originals, head).probability)
+        note = f"where phase 2 began, {trained.dead}" if trained.dead else ""
+        details = _details(trained)
+        result = worker.result(run, system, seen.probability, validation, history, note=note, **details)
+        worker.finish(run, result)
         checkpoint.remove()
         self.network.reset()
 
@@ -186,6 +210,14 @@ class Variant:
 
 def _details(trained: Any) -> dict[str, Any]:
     return {"head_seed": trained.seed, "head_attempts": trained.attempts}
+
+
+def _backbone_arrays(network: Any) -> dict[str, Any]:
+    return {f"backbone_{k:04d}": weight for k, weight in enumerate(network.weights_now())}
+
+
+def _head_arrays(head: Head) -> dict[str, Any]:
+    return {"w1": head.w1, "b1": head.b1, "w2": head.w2, "b2": np.asarray(head.b2, np.float32)}
 
 
 def phase_history(progressed: Progressed, phase: int) -> dict[str, list[float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -20,6 +21,7 @@ from senoscope_training.systems import in_table_order, title_of
 
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+SYNTHETIC = "synthetic data, not for science"
 COMPARED = ("fully_trained", "frozen", "hybrid", "scratch")
 _STYLE: Any = {
     "font.size": 9,
@@ -27,20 +29,54 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "svg.hashsalt": "senoscope",  # the same figure is the same file
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # text that journals can edit
     "legend.frameon": False,
 }
-_DPI = 200
+_DPI = 300  # what journals ask for
+_PAGE_DPI = 130  # within the report, which is one file
 
 
-def render(figure: Figure) -> tuple[str, bytes]:
-    """A figure as SVG text and as PNG bytes, the same bytes for the same figure."""
+@dataclass(frozen=True)
+class Rendered:
+    """A figure in the formats that are written; the same bytes for the same figure.
+
+    Attributes
+    ----------
+    svg : str
+    png : bytes
+        300 dots per inch.
+    pdf : bytes
+    small : bytes
+        PNG for the page.
+    """
+
+    svg: str
+    png: bytes
+    pdf: bytes
+    small: bytes
+
+
+def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
+    """Render a figure.
+
+    Parameters
+    ----------
+    synthetic : bool
+        Whether to write across its corner that the data are synthetic.
+    """
     FigureCanvasAgg(figure)
     with mpl.rc_context(_STYLE):
-        svg, png = io.StringIO(), io.BytesIO()
+        if synthetic:
+            figure.text(
+                *(0.995, 0.005), SYNTHETIC, ha="right", va="bottom", fontsize=6, color="#d55e00", zorder=10
+            )
+        svg, png, pdf, small = io.StringIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        figure.savefig(small, format="png", dpi=_PAGE_DPI, metadata={"Software": None})
     text = svg.getvalue()
-    return text[text.index("<svg") :], png.getvalue()
+    return Rendered(text[text.index("<svg") :], png.getvalue(), pdf.getvalue(), small.getvalue())
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine.gradcam import ensemble_map
+from senoscope_client.csv_cells import csv_rows
 from senoscope_training.experiment import Experiment, Prediction
 from senoscope_training.systems import in_table_order
 
@@ -66,15 +65,30 @@ def judge(experiment: Experiment, system: str) -> tuple[Judged, ...]:
     return tuple(sorted(judged, key=lambda j: (-j.wrong, -abs(j.score - j.positive), j.file)))
 
 
-def mistakes_csv(judged: tuple[Judged, ...], classes: tuple[str, str]) -> str:
+def erring(experiment: Experiment) -> dict[str, int]:
+    """How many test FOVs each system calls wrong in at least one run, in the order of tables."""
+    wrong: dict[str, set[tuple[str, str]]] = {}
+    for prediction in experiment.predictions:
+        found = wrong.setdefault(prediction.system, set())
+        mistaken = prediction.answer != prediction.truth
+        found |= {
+            (prediction.fold, file)
+            for file, is_wrong in zip(prediction.files, mistaken, strict=True)
+            if is_wrong
+        }
+    return {system: len(wrong[system]) for system in in_table_order(wrong)}
+
+
+def mistakes_csv(judged: tuple[Judged, ...], classes: tuple[str, str], *, synthetic: bool = False) -> str:
     """Those that were wrong at least once."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["fold", "file", "truth", "wrong_in_runs", "runs", "mean_score"])
-    for j in judged:
-        if j.wrong:
-            writer.writerow([j.fold, j.file, classes[j.positive], j.wrong, j.runs, f"{j.score:.6f}"])
-    return out.getvalue()
+    heading = ["fold", "file", "truth", "wrong_in_runs", "runs", "mean_score", "data"]
+    data = "synthetic" if synthetic else ""
+    wrong = [
+        [j.fold, j.file, classes[j.positive], j.wrong, j.runs, round(j.score, 6), data]
+        for j in judged
+        if j.wrong
+    ]
+    return "".join(csv_rows([heading, *wrong]))
 
 
 class Maps:

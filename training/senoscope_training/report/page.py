@@ -12,7 +12,8 @@ import jinja2
 import yaml
 
 from senoscope_training.experiment import Experiment
-from senoscope_training.report.mistakes import Judged
+from senoscope_training.report.figures import Rendered
+from senoscope_training.report.mistakes import Judged, erring
 from senoscope_training.report.tables import CALIBRATION, NAMES, Cell, Row, Tables, shown
 from senoscope_training.systems import title_of
 
@@ -21,15 +22,15 @@ _COLUMNS = ("accuracy", "precision", "recall", "f1", "auc")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its caption; without ``png``, ``why`` says what there is instead."""
+    """A picture with its caption; without ``rendered``, ``why`` says what there is instead."""
 
     title: str
-    png: bytes | None = None
+    rendered: Rendered | None = None
     why: str = ""
 
     def shown(self) -> dict[str, str]:
         """For the template."""
-        png = "" if self.png is None else base64.b64encode(self.png).decode()
+        png = "" if self.rendered is None else base64.b64encode(self.rendered.small).decode()
         return {"title": self.title, "png": png, "why": self.why}
 
 
@@ -64,9 +65,22 @@ def make_page(
         weights=provenance["weights"],
         split=f"split by {config.split.by}",
         missing=experiment.missing,
+        notes=experiment.notes,
+        synthetic=experiment.synthetic,
+        exact=any(
+            cell.exact
+            for rows in (tables.overall, *tables.folds.values())
+            for row in rows
+            for cell in row.cells.values()
+        ),
+        erring=[
+            {"title": title_of(name), "count": count}
+            for name, count in erring(experiment).items()
+            if count and name != system
+        ],
         headline=_headline(best),
         headline_title="" if system is None else title_of(system),
-        metrics=[{"title": NAMES[name], "paper": name != "auc"} for name in _COLUMNS],
+        metrics=[NAMES[name] for name in _COLUMNS],
         overall=[_row(row) for row in tables.overall],
         folds={fold: [_row(row) for row in rows] for fold, rows in tables.folds.items()},
         svg=svg,
@@ -114,7 +128,7 @@ def _headline(row: Row | None) -> list[dict[str, str]]:
 
 
 def _interval(cell: Cell) -> str:
-    return f"{cell.low:.1%} to {cell.high:.1%}"
+    return f"{cell.low * 100:.1f} to {cell.high * 100:.1f}{' *' if cell.exact else ''}"
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -122,7 +136,7 @@ def _row(row: Row) -> dict[str, Any]:
     for name in _COLUMNS:
         cell = row.cells.get(name)
         theirs = None if name == "auc" else _theirs(getattr(row.paper, name))
-        interval = "" if cell is None else f"95 % interval {_interval(cell)}"
+        interval = "" if cell is None else _interval(cell)
         cells.append({"ours": shown(cell), "paper": theirs, "interval": interval})
     largest = row.cells.get("auc")
     return {

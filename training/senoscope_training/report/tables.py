@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from senoscope_training.experiment import Experiment, Prediction
-from senoscope_training.report.metrics import (
-    MetricError,
-    auc,
-    bootstrap,
-    brier,
-    confusion,
-    mean_sd,
-    reliability,
-)
+from senoscope_training.report.metrics import METRICS, MetricError, interval, mean_sd
 from senoscope_training.report.paper import TABLE_2, PaperRow
 from senoscope_training.systems import in_table_order, title_of
 
-Metric = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.float64]], float]
-
-METRICS: dict[str, Metric] = {
-    "accuracy": lambda t, s: confusion(t, s).accuracy,
-    "precision": lambda t, s: confusion(t, s).precision,
-    "recall": lambda t, s: confusion(t, s).recall,
-    "f1": lambda t, s: confusion(t, s).f1,
-    "auc": auc,
-}
-CALIBRATION: dict[str, Metric] = {
-    "brier": brier,
-    "ece": lambda t, s: reliability(t, s).ece,
-}
+RATES = ("accuracy", "precision", "recall", "f1", "auc")
+CALIBRATION = ("brier", "ece")
 NAMES = {
     "accuracy": "Accuracy",
     "precision": "Precision",
@@ -56,10 +36,12 @@ class Cell:
     mean, sd : float
         Over the runs; the sample deviation (n - 1).
     low, high : float
-        95 % bootstrap interval of the mean, over FOVs.
+        95 % interval of the mean, over FOVs.
     largest : float
         Of all runs.
     runs : int
+    exact : bool
+        Whether the interval is Clopper and Pearson's, since resampling gives none.
     """
 
     mean: float
@@ -68,6 +50,7 @@ class Cell:
     high: float
     largest: float
     runs: int
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,47 +123,51 @@ def _row(system: str, runs: list[Prediction]) -> Row:
     scores = np.stack([run.score for run in runs])
     cells, notes = {}, []
     # A share of votes is no probability.
-    wanted = METRICS if system == "hybrid" else METRICS | CALIBRATION
-    for name, metric in wanted.items():
+    wanted = RATES if system == "hybrid" else (*RATES, *CALIBRATION)
+    for name in wanted:
         try:
-            values = [metric(truth, score) for score in scores]
+            values = [METRICS[name](truth, score) for score in scores]
         except MetricError as error:
             notes.append(str(error))
             continue
         mean, sd = mean_sd(values)
-        low, high = bootstrap(truth, scores, metric)
-        cells[name] = Cell(mean, sd, low, high, max(values), len(values))
+        spread = interval(truth, scores, name)
+        cells[name] = Cell(mean, sd, spread.low, spread.high, max(values), len(values), spread.exact)
     return Row(system, len(runs), len(truth), cells, TABLE_2.get(system, PaperRow()), tuple(notes))
 
 
-def to_csv(tables: Tables) -> str:
+def to_csv(tables: Tables, *, synthetic: bool = False) -> str:
     """All rows of all folds as CSV, in percent as in the paper; Brier score and ECE as fractions."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     head = ["fold", "system", "runs", "test_fovs"]
-    for name in (*METRICS, *CALIBRATION):
+    for name in (*RATES, *CALIBRATION):
         head += [f"{name}_mean", f"{name}_sd", f"{name}_ci95_low", f"{name}_ci95_high"]
     head += ["auc_max", "paper_accuracy", "paper_precision", "paper_recall", "paper_f1", "paper_auc_max"]
+    head += ["exact_intervals", "data"]
     writer.writerow(head)
     groups = [("all" if tables.folds else "test", tables.overall), *tables.folds.items()]
     for fold, rows in groups:
         for row in rows:
             line: list[object] = [fold, row.title, row.runs, row.fovs]
-            for name in (*METRICS, *CALIBRATION):
-                cell, scale = row.cells.get(name), 100 if name in METRICS else 1
+            for name in (*RATES, *CALIBRATION):
+                cell, scale = row.cells.get(name), 100 if name in RATES else 1
                 values = (cell.mean, cell.sd, cell.low, cell.high) if cell else (None,) * 4
                 line += ["" if value is None else f"{value * scale:.4f}" for value in values]
             largest = row.cells.get("auc")
             line.append("" if largest is None else f"{largest.largest * 100:.4f}")
             line += ["" if pair is None else pair[0] for pair in row.paper[:4]]
             line.append("" if row.paper.max_auc is None else row.paper.max_auc)
+            line.append(" ".join(name for name, cell in row.cells.items() if cell.exact))
+            line.append("synthetic" if synthetic else "")
             writer.writerow(line)
     return out.getvalue()
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
-    """Rows as a Markdown table, in percent: mean +- SD, and the paper's below each."""
+def to_markdown(rows: Sequence[Row], *, synthetic: bool = False) -> str:
+    """Rows as a Markdown table, in percent: mean +- SD."""
     lines = [
+        *(["**Synthetic data, not for science.**", ""] if synthetic else []),
         "| system | accuracy | precision | recall | F1-score | mean AUC | max AUC |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -201,20 +188,21 @@ def shown(cell: Cell | None) -> str:
 
 
 def per_run_csv(experiment: Experiment) -> str:
-    """Every metric of every run, in percent."""
+    """Every metric of every run, in percent; Brier score and ECE as fractions."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["fold", "run", "system", *METRICS, *CALIBRATION])
+    writer.writerow(["fold", "run", "system", *RATES, *CALIBRATION, "data"])
     for prediction in experiment.predictions:
         line: list[object] = [prediction.fold, prediction.run, title_of(prediction.system)]
-        for name, metric in (METRICS | CALIBRATION).items():
+        for name in (*RATES, *CALIBRATION):
             if name in CALIBRATION and prediction.system == "hybrid":
                 line.append("")
                 continue
             try:
-                value = metric(prediction.truth, prediction.score)
-                line.append(f"{value * (100 if name in METRICS else 1):.4f}")
+                value = METRICS[name](prediction.truth, prediction.score)
+                line.append(f"{value * (100 if name in RATES else 1):.4f}")
             except MetricError:
                 line.append("")
+        line.append("synthetic" if experiment.synthetic else "")
         writer.writerow(line)
     return out.getvalue()

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
 from senoscope.render import scale_channel
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.reading import load_fov
 from senoscope_training.experiment import Experiment, Prediction, atomic_file, read_experiment
-from senoscope_training.report.figures import all_figures, fov_with_map, render
+from senoscope_training.report.figures import Rendered, all_figures, fov_with_map, render
 from senoscope_training.report.mistakes import (
     Judged,
     Load,
@@ -31,7 +32,7 @@ _PICTURES = 24
 
 
 def write_report(directory: Path, out: Path | None = None, load: Load | None = None) -> Path:
-    """Write ``report.html`` with its tables and figures.
+    """Write ``report.html`` with its tables and figures, as SVG, as PNG of 300 dots per inch and as PDF.
 
     Parameters
     ----------
@@ -55,25 +56,30 @@ def write_report(directory: Path, out: Path | None = None, load: Load | None = N
     tables = make_tables(experiment)
     system = headline_system(experiment)
     judged = () if system is None else judge(experiment, system)
+    synthetic = experiment.synthetic
     svg = {}
     for name, figure in all_figures(experiment, tables.overall).items():
-        text, png = render(figure)
-        svg[name] = text
-        _write(out / "figures" / f"{name}.svg", text)
-        _write(out / "figures" / f"{name}.png", png)
+        rendered = render(figure, synthetic=synthetic)
+        svg[name] = rendered.svg
+        _write_figure(out, name, rendered)
     cases = pictures.cases()
     for k, case in enumerate(cases):
-        if case.png is not None:
-            _write(out / "figures" / f"figure_6{'abcd'[k]}.png", case.png)
+        if case.rendered is not None:
+            _write_figure(out, f"figure_6{'abcd'[k]}", case.rendered)
     wrong = [j for j in judged if j.wrong][:_PICTURES]
     gallery = [pictures.mistake(j) for j in wrong]
-    _write(out / "table2.csv", to_csv(tables))
-    _write(out / "table2.md", to_markdown(tables.overall))
+    _write(out / "table2.csv", to_csv(tables, synthetic=synthetic))
+    _write(out / "table2.md", to_markdown(tables.overall, synthetic=synthetic))
     _write(out / "metrics_per_run.csv", per_run_csv(experiment))
-    _write(out / "misclassified.csv", mistakes_csv(judged, config.data.classes))
+    _write(out / "misclassified.csv", mistakes_csv(judged, config.data.classes, synthetic=synthetic))
     page = make_page(experiment, tables, system, judged, svg, cases, gallery)
     _write(out / REPORT_NAME, page)
     return out / REPORT_NAME
+
+
+def _write_figure(out: Path, name: str, rendered: Rendered) -> None:
+    for suffix, content in (("svg", rendered.svg), ("png", rendered.png), ("pdf", rendered.pdf)):
+        _write(out / "figures" / f"{name}.{suffix}", content)
 
 
 def _write(path: Path, content: str | bytes) -> None:
@@ -82,7 +88,7 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 def _load(data: DataConfig, size: InputConfig, file: str) -> npt.NDArray[Any]:
-    return load_fov(data.path / file, data, size)
+    return load_fov(data.path, file, data, size)
 
 
 class _Pictures:
@@ -132,11 +138,14 @@ class _Pictures:
         except (OSError, DataSetError):
             if gradcam is None:
                 return Picture(caption, why="the file cannot be read any more")
-            return Picture(caption, render(fov_with_map(title, (), None, gradcam))[1])
+            return Picture(caption, self._rendered(fov_with_map(title, (), None, gradcam)))
         scaled = np.stack(
             [
                 scale_channel(plane, low, high)
                 for plane, low, high in zip(pixels, bounds["low"], bounds["high"], strict=True)
             ]
         )
-        return Picture(caption, render(fov_with_map(title, config.data.channels, scaled, gradcam))[1])
+        return Picture(caption, self._rendered(fov_with_map(title, config.data.channels, scaled, gradcam)))
+
+    def _rendered(self, figure: Figure) -> Rendered:
+        return render(figure, synthetic=self._experiment.synthetic)

@@ -1,0 +1,137 @@
+"""How the numbers that a file stores become detector counts.
+
+ImageJ has no signed 16-bit images: it adds 32768, and writes a calibration that takes it off again. Other
+programs write a scale and an offset. Without them an image is tens of thousands of counts too bright.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_client.errors import UnreadableImage
+
+_STRAIGHT_LINE: Final = 0
+_SIGNED_16_BIT: Final = 32768.0
+_ZERO_PERCENTILE: Final = 1.0
+_MAX_XML: Final = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A straight line: counts = ``offset`` + ``slope`` x stored number.
+
+    Attributes
+    ----------
+    offset, slope : float
+    source : str
+        Which metadata declare it.
+    """
+
+    offset: float
+    slope: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.offset:g} + {self.slope:g} x stored number ({self.source})"
+
+    def apply(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The counts of stored numbers."""
+        counts = stored.astype(np.float64)
+        counts *= self.slope
+        counts += self.offset
+        return counts.astype(np.float32)
+
+
+def zero_levels(pixels: npt.NDArray[Any]) -> tuple[float, ...]:
+    """The darkest level of each channel of fields of view [N, C, H, W]: their first percentile.
+
+    Files of one detector agree in it within its noise. Where they are thousands apart, the stored numbers of
+    some mean something else than those of the others.
+    """
+    return tuple(float(np.percentile(pixels[:, c], _ZERO_PERCENTILE)) for c in range(pixels.shape[1]))
+
+
+def imagej_calibration(description: Mapping[str, str], dtype: np.dtype[Any], name: str) -> Calibration | None:
+    """The calibration function of an ImageJ file; None where its numbers are counts.
+
+    Parameters
+    ----------
+    description : mapping of str to str
+        The lines ``key=value`` of the description.
+    dtype : dtype
+        Of the stored numbers.
+    name : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    UnreadableImage
+        If it is not a straight line, or cannot be understood.
+    """
+    # ImageJ calibrates neither colours nor 32-bit images; a line without a function has no effect.
+    if "cf" not in description or dtype.kind == "f" or dtype.itemsize > 2:
+        return None
+    keys = ("c0", "c1")
+    try:
+        function = int(description["cf"])
+        offset, slope = (
+            float(description.get(key, default)) for key, default in zip(keys, "01", strict=True)
+        )
+    except ValueError:
+        function, offset, slope = -1, math.nan, math.nan
+    if function != _STRAIGHT_LINE:
+        raise UnreadableImage(
+            f"{name} has an ImageJ calibration that is not a straight line (cf={description['cf'][:20]}): "
+            "its numbers are not detector counts. Save it without (Analyze > Calibrate, function None)"
+        )
+    if not (math.isfinite(offset) and math.isfinite(slope) and slope):
+        raise UnreadableImage(
+            f"{name} has an ImageJ calibration whose coefficients are not numbers (c0, c1); save it again"
+        )
+    if dtype.kind == "i":  # ImageJ adds 32768 when it reads them, and counts from there
+        offset += slope * _SIGNED_16_BIT
+    return _unless_identity(Calibration(offset, slope, "calibration of ImageJ"))
+
+
+def gdal_calibration(xml: str, name: str) -> Calibration | None:
+    """Scale and offset in the tag GDAL_METADATA; None where there are none, or the identity.
+
+    Raises
+    ------
+    UnreadableImage
+        If samples have different ones, or if they cannot be understood.
+    """
+    if len(xml) > _MAX_XML or re.search(r"<!(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
+        raise UnreadableImage(f"{name} has GDAL metadata of absurd length or with a document type; remove it")
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 - without a document type there is nothing to expand
+    except ET.ParseError:
+        return None
+    found: dict[str, set[float]] = {"scale": set(), "offset": set()}
+    for item in root.iter("Item"):
+        role = (item.get("role") or item.get("name") or "").lower()
+        if role in found:
+            try:
+                found[role].add(float(item.text or ""))
+            except ValueError:
+                found[role].add(math.nan)
+    slope, offset = found["scale"] or {1.0}, found["offset"] or {0.0}
+    values = (*offset, *slope)
+    if len(values) != 2 or not all(map(math.isfinite, values)) or 0.0 in slope:
+        raise UnreadableImage(
+            f"{name} declares different scales or offsets for its samples, or such as are not numbers "
+            "(GDAL_METADATA); save the counts themselves"
+        )
+    return _unless_identity(Calibration(values[0], values[1], "GDAL_METADATA"))
+
+
+def _unless_identity(calibration: Calibration) -> Calibration | None:
+    return None if (calibration.offset, calibration.slope) == (0.0, 1.0) else calibration

@@ -1,0 +1,96 @@
+"""Which channel a plane shows, from the labels that programs write.
+
+Fiji labels a plane with its window's title, often with a number (``SRS-0001``), Bio-Formats with its place
+and a name (``c:1/3 t:1/2 - SRS``); Micro-Manager and ScanImage name channels outright.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+_PLACE: Final = re.compile(r"^(?:[a-z]+:\d+/\d+\s*)+(?:-\s*)?", re.IGNORECASE)
+_ENDING: Final = re.compile(r"(?:\.(?:ome|tiff?|lsm|btf|png|npy|raw))+(?=$|[-_ ]?\d*$)", re.IGNORECASE)
+# As MATLAB or JSON have it.
+_SCANIMAGE_NAMES: Final = re.compile(
+    r"channels?Names?\"?\s*[=:]\s*(\{[^}\n]*\}|\[[^\]\n]*\]|'[^'\n]*'|\"[^\"\n]*\")", re.IGNORECASE
+)
+_GAP: Final = r"[\s_-]*"
+_NUMBER: Final = re.compile(r"[-_ ]\d{1,6}$")
+
+
+def plain(name: str) -> str:
+    """A name without what people write now so, now so: case, blanks, dashes."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def clean(label: str) -> str:
+    """The part of a label that can be a channel's name: its first line, without place, ending and number."""
+    line = label.splitlines()[0].strip() if label.strip() else ""
+    line = _PLACE.sub("", line)
+    return _NUMBER.sub("", _ENDING.sub("", line)).strip() or line
+
+
+def name_planes(labels: Sequence[str], channels: Sequence[str]) -> tuple[str, ...]:
+    """The channel of each plane: one of ``channels`` where its label says so, else its cleaned label.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        One per plane.
+    channels : sequence of str
+        That are looked for.
+    """
+    exact = {plain(channel): channel for channel in channels}
+    # The longest first: of the channels "SRS" and "SRS 2" the label "SRS 2" names the second.
+    words = [(channel, _word(channel)) for channel in sorted(channels, key=len, reverse=True)]
+    known: dict[str, str] = {}
+    for label in labels:
+        if label not in known:
+            known[label] = _named(label, exact, words)
+    return tuple(known[label] for label in labels)
+
+
+def _named(label: str, exact: dict[str, str], words: list[tuple[str, re.Pattern[str]]]) -> str:
+    for candidate in (label, clean(label)):
+        if plain(candidate) in exact:
+            return exact[plain(candidate)]
+    line = label.splitlines()[0] if label.strip() else ""
+    found = []
+    for channel, word in words:
+        line, count = word.subn("\0", line)
+        if count:
+            found.append(channel)
+    return found[0] if len(found) == 1 else clean(label)
+
+
+def _word(channel: str) -> re.Pattern[str]:
+    """A pattern for a channel's name as a word of its own within a label."""
+    parts = [re.escape(part) for part in re.split(r"[\s_-]+", channel) if part]
+    return re.compile(rf"(?<![^\W_]){_GAP.join(parts)}(?![^\W_])", re.IGNORECASE)
+
+
+def mentioned(text: str, channels: Sequence[str]) -> list[str]:
+    """Those of the channels whose names are words of a text."""
+    return [channel for channel in channels if _word(channel).search(text)]
+
+
+def scanimage_names(text: str) -> tuple[str, ...] | None:
+    """The channels that ScanImage saved, in the order of its pages; None where the text does not say.
+
+    Parameters
+    ----------
+    text : str
+        Of the tags Artist, Software and ImageDescription, and of the header.
+    """
+    saved = re.search(r"(?:channelSave|channelsSave|savedChannels?)\"?\s*[=:]\s*(\[[^\]\n]*\]|\d+)", text)
+    numbers = [int(number) for number in re.findall(r"\d{1,4}", saved[1])] if saved else None
+    if saved is None and (flags := re.findall(r"savingChannel(\d+)\s*=\s*(\d)", text)):
+        numbers = [int(channel) for channel, on in dict(flags).items() if on == "1"]
+    named = _SCANIMAGE_NAMES.search(text)
+    names = [one[0] or one[1] for one in re.findall(r"'([^']*)'|\"([^\"]*)\"", named[1])] if named else []
+    if numbers is None:
+        return tuple(names) or None
+    chosen = [names[n - 1] if 0 < n <= len(names) else f"Channel {n}" for n in numbers]
+    return tuple(chosen) or None

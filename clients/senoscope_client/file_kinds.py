@@ -1,0 +1,129 @@
+"""What a file is by its first bytes, and what to do with one that is neither TIFF nor NPY."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_SAVE: Final = "save the counts as TIFF or NPY"
+_FIJI: Final = "open it in Fiji (Bio-Formats) and save it as OME-TIFF or TIFF"
+_EXPORT: Final = "export the channels as 16-bit TIFF, or open it in Fiji (Bio-Formats) and save it as TIFF"
+_RENDERED: Final = "a picture for display is not detector counts: save the counts as TIFF or NPY"
+_MATLAB: Final = "in MATLAB, write the array with imwrite or the class Tiff, or in Python with numpy.save"
+_UNPACK: Final = "unpack it, and send the TIFF or NPY file in it"
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file that is not read.
+
+    Attributes
+    ----------
+    what : str
+        With its article.
+    advice : str
+        How to make of it one that is read.
+    """
+
+    what: str
+    advice: str
+
+
+_HDF5: Final = FileKind("an HDF5 file", "save the array of counts in it as TIFF or NPY")
+# First bytes, the longer before the shorter that they begin with.
+_BY_START: Final[tuple[tuple[bytes, FileKind], ...]] = (
+    (b"MATLAB 7.3 MAT-file", FileKind("a MATLAB MAT file", _MATLAB)),
+    (b"MATLAB 5.0 MAT-file", FileKind("a MATLAB MAT file", _MATLAB)),
+    (b"ZISRAWFILE", FileKind("a Zeiss CZI file", _EXPORT)),
+    (b"Andor Technology Multi-Channel File", FileKind("an Andor SIF file", _EXPORT)),
+    (b"OLYMPUSRAWFORMAT", FileKind("an Olympus OIR file", _EXPORT)),
+    (b"\xda\xce\xbe\x0a", FileKind("a Nikon ND2 file", _EXPORT)),
+    (b"\x70\x00\x00\x00", FileKind("a Leica LIF file", _EXPORT)),
+    (b"LMSDataContainerHeader", FileKind("a Leica LOF file", _EXPORT)),
+    (b"OMAS_BF", FileKind("an Imspector OBF file", _EXPORT)),
+    (b"CDF\x01", FileKind("a NetCDF file", _SAVE)),
+    (b"CDF\x02", FileKind("a NetCDF file", _SAVE)),
+    (b"\x89HDF\r\n\x1a\n", _HDF5),
+    (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        FileKind("an OLE container, such as an Olympus OIB or Zeiss ZVI file", _EXPORT),
+    ),
+    (
+        b"\x00\x05\x16\x07",
+        FileKind("what macOS keeps beside a file (AppleDouble, ._NAME)", "send the file without ._"),
+    ),
+    (b"\x00\x05\x16\x00", FileKind("a file with its macOS metadata (AppleSingle)", "send the file alone")),
+    (b"\x89PNG", FileKind("a PNG image", _RENDERED)),
+    (b"\xff\xd8\xff", FileKind("a JPEG image", _RENDERED)),
+    (b"\x00\x00\x00\x0cjP  ", FileKind("a JPEG 2000 image", _RENDERED)),
+    (b"\xff\x4f\xff\x51", FileKind("a JPEG 2000 image", _RENDERED)),
+    (b"GIF8", FileKind("a GIF image", _RENDERED)),
+    (b"BM", FileKind("a BMP image", _RENDERED)),
+    (b"SIMPLE  =", FileKind("a FITS file", _SAVE)),
+    (b"\t\nics_version", FileKind("an ICS file", _FIJI)),
+    (b"ics_version", FileKind("an ICS file", _FIJI)),
+    (b"NRRD000", FileKind("an NRRD file", _FIJI)),
+    (b"\x00\x00\x00\x03\x00\x00\x00", FileKind("a Gatan DM3 file", _EXPORT)),
+    (b"\x00\x00\x00\x04\x00\x00\x00", FileKind("a Gatan DM4 file", _EXPORT)),
+    (b"%PDF", FileKind("a PDF document", _SAVE)),
+    (b"PK\x03\x04", FileKind("a ZIP archive (NPZ, XLSX and DOCX files are, too)", _UNPACK)),
+    (b"\x1f\x8b", FileKind("a gzip file", "unpack it, or send it with Content-Encoding: gzip")),
+    (b"\xfd7zXZ\x00", FileKind("an XZ file", _UNPACK)),
+    (b"BZh", FileKind("a bzip2 file", _UNPACK)),
+    (b"\x28\xb5\x2f\xfd", FileKind("a Zstandard file", _UNPACK)),
+    (b"7z\xbc\xaf\x27\x1c", FileKind("a 7-Zip archive", _UNPACK)),
+    (b"Rar!", FileKind("a RAR archive", _UNPACK)),
+    (b"PAR1", FileKind("a Parquet file", _SAVE)),
+    (b"SQLite format 3", FileKind("an SQLite database", _SAVE)),
+    (b"\x80\x04\x95", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
+    (b"\x80\x05\x95", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
+    (b"\x80\x03", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
+    (b"\x80\x02", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
+)
+# Places other than the start, with what is there.
+_ELSEWHERE: Final[tuple[tuple[int, bytes, FileKind], ...]] = (
+    (8, b"WEBP", FileKind("a WebP image", _RENDERED)),
+    (4, b"ftyp", FileKind("a video or HEIF picture", _RENDERED)),
+    (8, b"AVI ", FileKind("an AVI video", _RENDERED)),
+    (257, b"ustar", FileKind("a tar archive", _UNPACK)),
+    (512, b"\x89HDF\r\n\x1a\n", _HDF5),
+    (344, b"n+1\x00", FileKind("a NIfTI file", _SAVE)),
+    (128, b"DICM", FileKind("a DICOM file", _FIJI)),
+    (208, b"MAP ", FileKind("an MRC file", _FIJI)),
+)
+_TEXT_BYTES: Final = 64
+
+
+def kind_of(head: bytes) -> FileKind | None:
+    """What the first bytes of a file, some hundred, are of; None if of nothing that is known here."""
+    for magic, kind in _BY_START:
+        if head.startswith(magic):
+            return kind
+    for place, magic, kind in _ELSEWHERE:
+        if head[place : place + len(magic)] == magic:
+            return kind
+    # The first eight bytes are the length of the JSON that follows.
+    if len(head) > 10 and head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 2**32:
+        return FileKind("a safetensors file", "save the array with numpy.save")
+    return _text(head)
+
+
+def _text(head: bytes) -> FileKind | None:
+    begin = head[:_TEXT_BYTES]
+    if _TIFF_WITHOUT_LINE_ENDS.match(head):
+        return FileKind(
+            "a TIFF file whose line ends and zeros were removed on the way",
+            "send it byte by byte, with `curl --data-binary @FILE`, not -d",
+        )
+    if not begin or not begin.isascii() or not begin.decode().translate(_BLANKS).isprintable():
+        return None
+    if begin.lstrip()[:1] in (b"{", b"["):
+        return FileKind("JSON", "send the TIFF or NPY file itself")
+    if begin.lstrip()[:1] == b"<":
+        return FileKind("XML or HTML", "send the TIFF or NPY file itself")
+    return FileKind("text", "send TIFF or NPY")
+
+
+_TIFF_WITHOUT_LINE_ENDS: Final = re.compile(rb"(II[*+]|MM[*+])(?!\0)")
+_BLANKS: Final = str.maketrans("\n\r\t", "   ")

@@ -1,0 +1,57 @@
+"""The engine as a library: ensembles by name, the starter built where it is absent."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from senoscope.starter.locate import STARTER_NAME, locate_ensemble
+
+if TYPE_CHECKING:
+    from senoscope.engine.ensemble import Ensemble
+    from senoscope.engine.options import Device
+
+_log = logging.getLogger(__name__)
+
+
+def load_ensemble(
+    model: str | Path = STARTER_NAME,
+    *,
+    models_dir: Path | str | None = None,
+    device: Device = "auto",
+    threads: int | None = None,
+) -> Ensemble:
+    """Load an ensemble by its name or folder, as ``senoscope serve --model`` does.
+
+    Parameters
+    ----------
+    model : str or path
+        A name in ``models_dir``, or the path of a folder. ``starter`` is built there if it is absent.
+    models_dir : path, optional
+        Where named ensembles live. Default: that of the service, which ``SENOSCOPE_MODELS_DIR`` sets.
+    device, threads
+        See :meth:`senoscope.Ensemble.load`.
+
+    Raises
+    ------
+    EnsembleError
+        If there is no such ensemble, or anything about it is wrong.
+    StarterError
+        If the starter cannot be built.
+    DeviceError
+        If the device asked for cannot be used.
+    """
+    from senoscope.engine.ensemble import Ensemble
+
+    folder = locate(str(model), Path(models_dir) if models_dir is not None else None)
+    return Ensemble.load(folder, device=device, threads=threads)
+
+
+def locate(model: str, models_dir: Path | None = None) -> Path:
+    """The folder of an ensemble; builds the starter where that is meant and absent."""
+    if models_dir is None:
+        from senoscope.settings import Settings
+
+        models_dir = Settings().models_dir
+    return locate_ensemble(model, models_dir, _log.warning)

@@ -1,0 +1,144 @@
+"""Which frames of the stream have no result, and why: ranges of numbers, in bounded memory."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import structlog
+
+from senoscope.logs import about_source
+from senoscope_client.result import Source
+
+_log = structlog.get_logger(__name__)
+Reason = Literal["dropped", "missing", "refused", "failed"]
+# Frames that came and were lost here; the missing ones are the gaps that `Series` counts.
+_MAX_SERIES: Final = 64
+_MAX_RANGES: Final = 512  # of each series and reason
+
+
+class Ranges:
+    """A set of frame numbers as ranges, both ends included; the lowest are forgotten if there are too many.
+
+    Attributes
+    ----------
+    count : int
+        Frames that were added, forgotten ones included.
+    """
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = (), count: int | None = None) -> None:
+        self._ranges = sorted((int(first), int(last)) for first, last in ranges)
+        held = sum(last - first + 1 for first, last in self._ranges)
+        self.count = held if count is None else max(held, count)
+
+    def add(self, frame: int) -> bool:
+        """Add a frame; whether it is new."""
+        after = bisect_right(self._ranges, (frame, frame))
+        if after < len(self._ranges) and self._ranges[after][0] == frame:
+            return False
+        first = last = frame
+        if after and self._ranges[after - 1][1] >= frame:
+            return False
+        if after < len(self._ranges) and self._ranges[after][0] == frame + 1:
+            last = self._ranges.pop(after)[1]
+        if after and self._ranges[after - 1][1] == frame - 1:
+            first = self._ranges.pop(after - 1)[0]
+        insort(self._ranges, (first, last))
+        del self._ranges[:-_MAX_RANGES]
+        self.count += 1
+        return True
+
+    def discard(self, frame: int) -> None:
+        """Take a frame out again."""
+        n = bisect_left(self._ranges, (frame + 1,)) - 1
+        if n >= 0 and self._ranges[n][0] <= frame <= self._ranges[n][1]:
+            first, last = self._ranges[n]
+            parts = ((first, frame - 1), (frame + 1, last))
+            self._ranges[n : n + 1] = [part for part in parts if part[0] <= part[1]]
+            self.count -= 1
+
+    def __iter__(self) -> Any:
+        """The ranges, lowest first."""
+        return iter(self._ranges)
+
+
+class LostFrames:
+    """The frames of the most recent series that came and have no result; may be used from any thread.
+
+    It calls nothing while it holds its lock, so it can be called under any other.
+    """
+
+    def __init__(self) -> None:
+        self._series: OrderedDict[UUID, dict[str, Ranges]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def note(self, source: Source, reason: Reason, detail: str) -> None:
+        """Note that a frame has no result; the 1st, 2nd, 4th, 8th ... of a series and reason is logged."""
+        uid, frame = source.series_uid, source.frame
+        if uid is None or frame is None:
+            return
+        with self._lock:
+            ranges = self._of(uid).setdefault(reason, Ranges())
+            new, count = ranges.add(frame), ranges.count
+        if new and count & (count - 1) == 0:
+            _log.warning("frame lost", reason=reason, detail=detail, count=count, **about_source(source))
+
+    def arrived(self, uid: UUID, frame: int) -> None:
+        """Note that a frame that was refused came again and can be used."""
+        with self._lock:
+            for ranges in self._series.get(uid, {}).values():
+                ranges.discard(frame)
+
+    def forget(self, uid: UUID) -> None:
+        """Forget a series, which begins again."""
+        with self._lock:
+            self._series.pop(uid, None)
+
+    def restore(self, uid: UUID, described: dict[str, Any]) -> None:
+        """Go on from what `describe` said in an earlier process."""
+        with self._lock:
+            known = self._of(uid)
+            for reason, one in described.items():
+                known[reason] = Ranges(((first, last) for first, last in one["ranges"]), one["count"])
+
+    def describe(self, uid: UUID) -> dict[str, Any]:
+        """For each reason the count of frames and the ranges that are remembered."""
+        with self._lock:
+            return {
+                reason: {"count": ranges.count, "ranges": [list(one) for one in ranges]}
+                for reason, ranges in self._series.get(uid, {}).items()
+                if ranges.count
+            }
+
+    def _of(self, uid: UUID) -> dict[str, Ranges]:
+        known = self._series.setdefault(uid, {})
+        self._series.move_to_end(uid)
+        while len(self._series) > _MAX_SERIES:
+            self._series.popitem(last=False)
+        return known
+
+
+def lost_ranges(snapshot: dict[str, Any]) -> tuple[list[tuple[int, int, Reason]], dict[str, int]]:
+    """All frames of a series without a result, from its snapshot.
+
+    Returns
+    -------
+    list of (first, last, reason)
+        In the order of frames; both ends are included.
+    dict of str to int
+        How many frames there are for each reason, those whose numbers are no longer remembered included.
+    """
+    counts: dict[str, int] = {}
+    found: list[tuple[int, int, Reason]] = []
+    if snapshot.get("missing"):
+        counts["missing"] = snapshot["missing"]
+    holes = snapshot.get("counting", {}).get("holes", ())
+    found += [(start, stop - 1, "missing") for start, stop in holes]
+    for reason, one in snapshot.get("lost", {}).items():
+        counts[reason] = one["count"]
+        found += [(first, last, reason) for first, last in one["ranges"]]
+    return sorted(found), counts

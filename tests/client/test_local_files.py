@@ -1,0 +1,214 @@
+"""Files of the user's own: as long as a night, named by people and by operating systems."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from senoscope_client import cli, errors
+from senoscope_client.folders import naturally_sorted
+from senoscope_client.images import FovSpec, Limits, open_fovs, read_fovs
+from senoscope_client.replay import Replay
+
+H, W = 20, 24
+NAMES = ("SRS", "TPEF", "Transmission")
+SPEC = FovSpec(NAMES, H, W)
+FOVS = 1500  # more than any limit of an upload, in fields of view and in pages
+
+
+def fov(n: int, channels: int = 3) -> np.ndarray:
+    return (
+        np.full((channels, H, W), n % 60_000, np.uint16) + np.arange(channels, dtype=np.uint16)[:, None, None]
+    )
+
+
+def as_archive(path: Path, fovs: int) -> None:
+    """An image for each field of view, with its place and a description, as the service archives them."""
+    with tifffile.TiffWriter(path, bigtiff=True, ome=True) as writer:
+        for n in range(fovs):
+            metadata = {
+                "axes": "CYX",
+                "Name": f"frame {n}",
+                "Description": "x" * 800,
+                "Channel": {"Name": [*NAMES, "Grad-CAM"]},
+                "Plane": {
+                    f"Position{a}{unit}": [value] * 4
+                    for a, place in (("X", 10.0 * n), ("Y", 0.0), ("Z", 0.0))
+                    for unit, value in (("", place), ("Unit", "µm"))
+                },
+            }
+            writer.write(fov(n, 4), photometric="minisblack", metadata=metadata)
+
+
+def planes(fovs: int) -> Iterator[np.ndarray]:
+    for n in range(fovs):
+        yield from fov(n)
+
+
+def as_ome(path: Path, fovs: int) -> None:
+    tifffile.imwrite(
+        path, planes(fovs), shape=(fovs, 3, H, W), dtype=np.uint16, ome=True, metadata={"axes": "TCYX"}
+    )
+
+
+def as_imagej(path: Path, fovs: int) -> None:
+    stack = np.stack([fov(n) for n in range(fovs)])
+    tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"})
+
+
+def as_compressed(path: Path, fovs: int) -> None:
+    tifffile.imwrite(
+        path,
+        planes(fovs),
+        shape=(fovs, 3, H, W),
+        dtype=np.uint16,
+        photometric="minisblack",
+        compression="zlib",
+        metadata={"axes": "TCYX"},
+    )
+
+
+def as_npy(path: Path, fovs: int) -> None:
+    np.save(path, np.stack([fov(n) for n in range(fovs)]))
+
+
+def as_fortran_npy(path: Path, fovs: int) -> None:
+    np.save(path, np.asfortranarray(np.stack([fov(n) for n in range(fovs)])))
+
+
+WRITERS = [
+    (as_archive, "a.ome.tif"),
+    (as_ome, "a.ome.tif"),
+    (as_imagej, "a.tif"),
+    (as_compressed, "a.tif"),
+    (as_npy, "a.npy"),
+    (as_fortran_npy, "a.npy"),
+]
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS, ids=[write.__name__ for write, _ in WRITERS])
+def test_a_night_is_replayed_whole(write: Callable, name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, FOVS)
+    count = 0
+    for acquired in Replay([tmp_path], spec=SPEC):
+        assert (acquired.pixels == fov(count)).all()
+        count += 1
+    assert count == FOVS
+    with pytest.raises(errors.TooManyFields):
+        read_fovs(tmp_path / name, SPEC, limits=Limits())
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS, ids=[write.__name__ for write, _ in WRITERS])
+def test_replay_keeps_one_field_of_view_at_a_time(
+    write: Callable, name: str, tmp_path: Path, tracemalloc_peak, monkeypatch
+) -> None:
+    monkeypatch.setitem(globals(), "H", 120)
+    monkeypatch.setitem(globals(), "W", 160)
+    write(tmp_path / name, 100)
+    spec = FovSpec(NAMES, 120, 160)
+    next(iter(Replay([tmp_path], spec=spec)))  # imports are no pixels
+    with tracemalloc_peak() as peak:
+        assert sum(1 for _ in Replay([tmp_path], spec=spec)) == 100
+    assert peak() < 3e6 < 100 * 3 * 120 * 160 * 2 / 3
+
+
+def test_an_archive_tells_the_places_of_its_fields_of_view(tmp_path: Path) -> None:
+    as_archive(tmp_path / "a.ome.tif", 50)
+    acquired = list(Replay([tmp_path], spec=SPEC))
+    assert [one.position_um and one.position_um.x for one in acquired] == [10.0 * n for n in range(50)]
+    stack = read_fovs(tmp_path / "a.ome.tif", SPEC)  # an upload of it is read as well
+    assert stack.pixels.shape == (50, 3, H, W)
+    assert stack.warnings == ("channels that the ensemble does not take were left out: Grad-CAM",)
+
+
+def test_an_archive_that_was_never_finished_is_read_with_the_names_of_its_channels(tmp_path: Path) -> None:
+    """A service that is killed leaves pages without OME-XML."""
+    path = tmp_path / "a.partial.ome.tif"
+    with tifffile.TiffWriter(path, bigtiff=True, ome=False) as writer:
+        for n in range(5):
+            for plane in fov(n, 4):
+                writer.write(plane, photometric="minisblack", metadata=None, contiguous=False)
+    replay = Replay([path], axes="PCYX", channels=[*NAMES, "Grad-CAM"], spec=SPEC)
+    np.testing.assert_array_equal([one.pixels for one in replay], [fov(n) for n in range(5)])
+
+
+def test_numbers_in_names_count_as_numbers() -> None:
+    names = [
+        "b/2.tif",
+        "a/scan_10.tif",
+        "a/Scan_9.tif",
+        "a/scan_1.tif",
+        "b/10.tif",
+        "a/t2_p10.tif",
+        "a/t2_p9.tif",
+    ]
+    assert [path.as_posix() for path in naturally_sorted(map(Path, names))] == [
+        "a/scan_1.tif",
+        "a/Scan_9.tif",
+        "a/scan_10.tif",
+        "a/t2_p9.tif",
+        "a/t2_p10.tif",
+        "b/2.tif",
+        "b/10.tif",
+    ]
+
+
+def mac_folder(folder: Path) -> Path:
+    """A folder that a Mac has written to: each file has a companion, and there is a hidden folder file."""
+    companion = struct.pack(">II16sH", 0x00051607, 0x00020000, b"Mac OS X", 2) + bytes(200)
+    for n in (1, 2, 10, 11):
+        np.save(folder / f"scan_{n}.npy", fov(n))
+        (folder / f"._scan_{n}.npy").write_bytes(companion)
+    (folder / ".hidden.tif").write_bytes(b"")
+    (folder / "copy_of_scan.tif").write_bytes(companion)  # a companion that was renamed
+    (folder / "sub.tif").mkdir()
+    return folder
+
+
+def test_hidden_files_are_skipped_with_a_note(tmp_path: Path) -> None:
+    notes: list[tuple[Path, str]] = []
+    replay = Replay([mac_folder(tmp_path)], spec=SPEC, on_warning=lambda *note: notes.append(note))
+    assert [int(one.pixels[0, 0, 0]) for one in replay] == [1, 2, 10, 11]
+    ((path, text),) = notes
+    assert path == tmp_path
+    assert text.startswith("hidden files were skipped, 6 of them: ._scan_1.npy, ")
+
+
+def test_a_companion_that_is_named_outright_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    mac_folder(tmp_path)
+    with pytest.raises(errors.UnsupportedMediaType, match="AppleDouble"):
+        list(Replay([tmp_path / "._scan_1.npy"], spec=SPEC))
+
+
+def test_warnings_of_files_are_printed_once_and_counted(tmp_path: Path, capsys) -> None:
+    for n in range(3):
+        tifffile.imwrite(tmp_path / f"{n}.tif", fov(n), photometric="miniswhite", metadata={"axes": "CYX"})
+    arguments = [
+        "publish",
+        str(tmp_path),
+        "--endpoint",
+        "tcp://127.0.0.1:*",
+        "--rate",
+        "1000",
+        "--wait-s",
+        "0",
+    ]
+    size = ["--height", str(H), "--width", str(W)]
+    assert cli.main([*arguments, *size, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("MinIsWhite") == 2
+    assert "0.tif: the file declares" in captured.err
+    assert "2 more files: the file declares" in captured.err
+    assert '"warnings": [{"warning": "the file declares' in captured.out
+
+
+def test_a_file_is_open_no_longer_than_it_is_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", fov(1))
+    with open_fovs(tmp_path / "a.npy", SPEC) as stack:
+        assert len(stack) == 1
+    (tmp_path / "a.npy").rename(tmp_path / "b.npy")  # which Windows refuses of open files

@@ -1,0 +1,280 @@
+"""What the page says of what it shows: reliability, places, times, deadlines; and zooming."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Route
+
+from senoscope_client import Position
+from senoscope_client.wire import EndHeader, StartHeader, encode
+from support import miniature as mini
+from support.dashboard_page import Seat
+from support.microscopes import COLUMNS, PITCH_UM, Scan
+from support.raw_microscope import Microscope
+from support.servers import Server, start_server, stop_server
+
+pytestmark = pytest.mark.system("chromium")
+
+
+def colour(at: Seat, selector: str) -> str:
+    return at.page.locator(selector).first.evaluate("(e) => getComputedStyle(e).color")
+
+
+def top(at: Seat, selector: str) -> float:
+    box = at.page.locator(selector).bounding_box()
+    assert box is not None
+    return box["y"]
+
+
+def test_the_first_paint_says_connecting(server: Server, seat) -> None:
+    at = seat(server.url)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    for path in ("**/v1/**", "**/readyz"):
+        at.page.route(path, hold)
+    at.page.reload(wait_until="load")
+    at.until(lambda: held)
+    assert at.text("#connection").endswith("Connecting")
+    assert at.text("#empty") == "Connecting to the service…"
+    assert at.page.locator("#stream").is_hidden()
+    assert "Start a scan" not in at.text("body")
+    at.page.unroute_all(behavior="ignoreErrors")  # the page asks again by itself
+    at.until(lambda: at.text("#connection").endswith("Connected"))
+    at.until(lambda: at.page.locator("#stream").is_visible())
+
+
+@pytest.mark.parametrize(
+    ("level", "flag"), [(4000, "SRS saturated in 100 % of pixels"), (0, "next to nothing")]
+)
+def test_an_unreliable_number_is_greyed_below_its_flag(server: Server, seat, level: int, flag: str) -> None:
+    at = seat(server.url)
+    with Scan(server) as scan:
+        scan.go((500,))
+        at.until(lambda: "FOV 0" in at.text("#where"))
+        plain = colour(at, "#probability")
+        assert "⚠" not in at.page.title()
+        scan.publisher.publish(mini.bright(level=level), position_um=Position(x=PITCH_UM, y=0.0, z=0.0))
+        at.until(lambda: flag in at.text("#flags"))
+        assert colour(at, "#probability") != plain
+        assert top(at, "#label") < top(at, "#flags") < top(at, "#probability")
+        at.until(lambda: "1 unreliable" in at.text("#mapkey"))
+        at.until(lambda: at.page.title().startswith("⚠"))
+        at.page.keyboard.press("ArrowLeft")
+        at.until(lambda: "FOV 0" in at.text("#where"))
+        assert colour(at, "#probability") == plain
+        at.page.get_by_role("link", name="History").click()
+        assert at.page.locator("#rows td.unreliable").count() == 1
+
+
+def test_the_picture_is_zoomed_and_dragged(server: Server, seat) -> None:
+    with Scan(server) as scan:
+        scan.go((500,))
+    at = seat(server.url)
+    at.until(lambda: at.seen() == 1 and at.page.locator("#scale").is_visible())
+    main, stage = at.page.locator("#main"), at.page.locator(".stage").bounding_box()
+    assert stage is not None
+    middle = (stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2)
+
+    def pixel() -> tuple[int, int]:
+        at.page.mouse.move(middle[0] + 1, middle[1])
+        at.page.mouse.move(*middle)
+        found = re.search(r"row (\d+), column (\d+)", at.text("#readout"))
+        assert found is not None, at.text("#readout")
+        return int(found[1]), int(found[2])
+
+    whole = pixel()
+    assert abs(whole[0] - 125) <= 1
+    assert abs(whole[1] - 150) <= 1
+    bar = at.text("#scale")
+    # The readout stands beside the scale bar.
+    scale, readout = at.page.locator("#scale").bounding_box(), at.page.locator("#readout").bounding_box()
+    assert scale is not None
+    assert readout is not None
+    assert 0 <= readout["x"] - scale["x"] - scale["width"] < 30
+    for _ in range(6):
+        at.page.mouse.wheel(0, -100)
+    at.until(lambda: at.text("#zoomfit") == "3.4\N{MULTIPLICATION SIGN}")
+    assert pixel() == pytest.approx(whole, abs=1), "what is under the pointer stays there"
+    assert float(at.text("#scale").split()[0]) < float(bar.split()[0])
+    at.page.mouse.down()
+    at.page.mouse.move(middle[0] + 80, middle[1] + 40)
+    at.page.mouse.up()
+    row, column = pixel()
+    assert row < whole[0] - 3
+    assert column < whole[1] - 3
+    scale, pane = at.page.locator("#scale").bounding_box(), stage
+    assert scale is not None
+    assert pane["x"] <= scale["x"] <= scale["x"] + scale["width"] <= pane["x"] + pane["width"]
+    at.page.keyboard.press("f")
+    assert at.text("#zoomfit") == "1\N{MULTIPLICATION SIGN}"
+    assert pixel() == whole
+    at.page.get_by_role("button", name="Zoom in").click()
+    assert at.text("#zoomfit") == "1.5\N{MULTIPLICATION SIGN}"
+    at.page.get_by_role("button", name="Whole field of view").click()
+    assert main.evaluate("(e) => e.style.transform") == ""
+
+
+def test_planned_and_missing_places_are_on_the_map(server: Server, seat) -> None:
+    at = seat(server.url)
+    scope = Microscope(server.frames)
+    try:
+        scope.send(encode(StartHeader(**scope.common(), planned_frames=20)))
+        for frame in range(13):
+            row, column = divmod(frame, COLUMNS)
+            place = Position(x=column * PITCH_UM, y=row * PITCH_UM, z=0.0)
+            if frame not in (6, 8):
+                scope.send(scope.frame(frame, position_um=place))
+                at.until(lambda frame=frame: f"FOV {frame} " in at.text("#where"))
+        at.until(lambda: "2 without a result" in at.text("#mapkey") and "7 planned" in at.text("#mapkey"))
+        assert "not known" not in at.text("#mapkey")
+        said = hovered_texts(at)
+        assert {f"FOV {n} · no result" for n in (6, 8)} <= {text[:17] for text in said}
+        assert {f"FOV {n} · planned" for n in range(13, 20)} <= said
+        assert any(re.match(r"FOV 7 · senescent .* agreement 100 %", text) for text in said)
+        scope.send(encode(EndHeader(**scope.common(), frames_sent=11, reason="stopped")))
+        at.until(lambda: "planned" not in at.text("#mapkey") and "2 without" in at.text("#mapkey"))
+    finally:
+        scope.close()
+
+
+def hovered_texts(at: Seat) -> set[str]:
+    """What the map says wherever the pointer rests on it."""
+    box = at.page.locator("#map").bounding_box()
+    assert box is not None
+    said = set()
+    for y in range(6, int(box["height"]), 12):
+        for x in range(6, int(box["width"]), 12):
+            at.page.mouse.move(box["x"] + x, box["y"] + y)
+            if at.page.locator("#tip").is_visible():
+                said.add(at.text("#tip"))
+    at.page.keyboard.press("Escape")
+    assert at.page.locator("#tip").is_hidden()
+    return said
+
+
+@pytest.mark.parametrize("pattern", ["raster", "serpentine", "columns", "from the right", "jitter"])
+def test_places_are_found_in_any_raster(server: Server, seat, pattern: str) -> None:
+    def place(frame: int) -> tuple[float, float]:
+        row, column = divmod(frame, 6)
+        if pattern == "serpentine" and row % 2:
+            column = 5 - column
+        if pattern == "from the right":
+            column = 5 - column
+        x, y = column * 80.0 - 7000, row * 95.0 + 12
+        if pattern == "jitter":
+            x, y = x + (frame * 37 % 11) / 11, y + (frame * 53 % 7) / 7
+        return (y, x) if pattern == "columns" else (x, y)
+
+    gone = {0, 8, 9, 16}
+    entries = [
+        {"frame": n, "place": dict(zip("xy", place(n), strict=True))} for n in range(20) if n not in gone
+    ]
+    summary = {"first_frame": 0, "last_frame": 19, "planned_frames": 24, "state": "open"}
+    found = seat(server.url).page.evaluate(
+        """async ([entries, summary]) => {
+            const { withoutResult } = await import("./dashboard/scanplan.js");
+            return withoutResult(entries, summary);
+        }""",
+        [entries, summary],
+    )
+    assert {one["frame"]: one["kind"] for one in found} == (
+        dict.fromkeys(gone, "missing") | dict.fromkeys(range(20, 24), "planned")
+    )
+    for one in found:
+        x, y = place(one["frame"])
+        assert (one["place"]["x"], one["place"]["y"]) == pytest.approx((x, y), abs=4)
+
+
+def test_places_that_form_no_raster_are_not_guessed(server: Server, seat) -> None:
+    places = [(0, 0), (50, 10), (20, 90), (77, 31), (3, 44), (61, 70)]
+    entries = [{"frame": n, "place": dict(zip("xy", places[n], strict=True))} for n in range(6) if n != 2]
+    found = seat(server.url).page.evaluate(
+        """async (entries) => {
+            const { withoutResult } = await import("./dashboard/scanplan.js");
+            return withoutResult(entries, { first_frame: 0, planned_frames: 8, state: "open" });
+        }""",
+        entries,
+    )
+    assert found == [
+        {"frame": n, "kind": kind, "place": None}
+        for n, kind in ((2, "missing"), (6, "planned"), (7, "planned"))
+    ]
+
+
+def test_history_has_files_an_empty_state_and_24_hours(server: Server, seat) -> None:
+    with Scan(server) as scan:
+        scan.go((900, 60))
+    at = seat(f"{server.url}/#history")
+    at.until(lambda: at.page.locator("#rows tr").count() == 2)
+    time = at.page.locator("#rows tr td:nth-child(2)").first.inner_text()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d ([01]\d|2[0-3]):[0-5]\d:[0-5]\d", time)
+    assert at.page.locator("#nothing").is_hidden()
+    at.page.get_by_label("Since").fill("2099-01-01 17:05")
+    at.until(lambda: "No field of view passes the filter" in at.text("#nothing"))
+    at.page.get_by_label("Since").fill("2001-02-29")
+    at.until(lambda: "is no time, and does not filter" in at.text("#matches"))
+    assert at.page.get_by_label("Since").get_attribute("aria-invalid") == "true"
+    assert at.page.locator("#rows tr").count() == 2
+    at.page.get_by_label("Since").fill(time)
+    at.until(lambda: at.page.locator("#rows tr").count() >= 1)
+    at.page.get_by_label("Series", exact=True).select_option("uploads")
+    at.until(lambda: "No stack was posted yet" in at.text("#nothing") or at.page.locator("#rows tr").count())
+
+
+def test_a_long_banner_takes_one_line(server: Server, seat) -> None:
+    at = seat(server.url, width=1024)
+    at.until(lambda: at.page.locator("#banner").is_visible())  # no microscope
+    words = "The stream is silent. " * 30
+    height = at.page.evaluate(
+        """(words) => {
+            document.querySelector("#starter span").textContent = words;
+            return document.getElementById("starter").offsetHeight;
+        }""",
+        words,
+    )
+    assert height < 40
+    more = at.page.locator("#starter button")
+    more.click()
+    assert at.page.locator("#starter").evaluate("(e) => e.offsetHeight") > height
+    more.click()
+    assert at.page.locator("#starter").evaluate("(e) => e.offsetHeight") < 40
+
+
+def test_nothing_is_late_where_the_networks_alone_take_longer(miniature: Path, seat, tmp_path: Path) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", "--deadline-ms", "0.5")
+    try:
+        at = seat(server.url)
+        at.until(lambda: at.text("#connection").endswith("Connected"))
+        with Scan(server) as scan:
+            results = scan.go((900, 60))
+            assert not any(result["deadline_met"] for result in results)
+            at.until(lambda: at.seen() == 2 and "networks" in at.text("#latency"))
+            at.until(lambda: "no deadline" in at.text("#health"))
+            at.page.get_by_role("link", name="History").click()
+            at.until(lambda: at.page.locator("#rows tr").count() == 2)
+            assert "late" not in at.text("#rows")
+            at.page.get_by_role("link", name="Live").click()
+            assert not re.search(r"\blate\b", at.text("#latency") + at.text("#timelinewords"))
+    finally:
+        stop_server(server)
+
+
+def test_a_full_hd_screen_is_used(server: Server, seat) -> None:
+    with Scan(server) as scan:
+        scan.go((900,))
+    at = seat(server.url, width=1920, height=1080)
+    at.until(lambda: at.seen() == 1)
+    stage = at.page.locator(".stage").bounding_box()
+    assert stage is not None
+    shown = min(stage["width"] / 300, stage["height"] / 250)
+    assert shown * 300 > 800, "the picture is most of the screen"
+    assert at.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert at.page.evaluate(
+        "document.querySelector('main').scrollHeight <= document.querySelector('main').clientHeight"
+    )

@@ -1,0 +1,124 @@
+"""A network that answers the same to everything: found by its answers, and reported wherever it is used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from senoscope.cli import app
+from senoscope.engine import Ensemble
+from senoscope.engine.answers import blank_answers
+from senoscope.engine.manifest import sha256_of
+from support import miniature as mini
+
+CLASSES = [False] * 10 + [True] * 10
+
+
+@pytest.mark.parametrize(
+    ("logits", "peaks", "reason"),
+    [
+        ([0.0464] * 20, [0.0] * 20, "gives all 20 fields of view the same probability (0.5116)"),
+        ([0.0464] * 20, [1.0] * 20, "gives all 20 fields of view the same probability (0.5116)"),
+        (
+            [0.0464] * 15 + [1.0, 2.0, 3.0, 4.0, 5.0],
+            [0.0] * 15 + [1.0] * 5,
+            "gives 15 of 20 fields of view, half",
+        ),
+        (list(range(20)), [0.0] * 20, "has a Grad-CAM map of zero for all 20"),
+        (list(range(20)), [0.0] * 19 + [1e-6], ""),
+        # What a good head does: off for all of one class.
+        ([-2.0] * 10 + list(range(10)), [0.0] * 10 + [1.0] * 10, ""),
+        # Many answers alike, but of one class.
+        ([-2.0] * 14 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0] * 14 + [1.0] * 6, ""),
+        (list(range(20)), [1.0] * 20, ""),
+    ],
+)
+def test_answers_that_tell_nothing_apart(logits, peaks, reason):
+    found = blank_answers(logits, peaks, CLASSES)
+    assert reason in found
+    assert bool(found) == bool(reason)
+
+
+def test_nothing_is_said_of_one_field_of_view():
+    assert blank_answers([0.5], [0.0]) == ""
+
+
+def test_a_few_maps_of_zero_are_no_sign():
+    assert blank_answers([-1.0, -2.0], [0.0, 0.0]) == ""
+
+
+def make(folder: Path, *, blank: str | None, warnings: list[str]) -> Path:
+    """A miniature ensemble with a test vector of each class, one of its networks switched off."""
+    mini.build(folder)
+    manifest = json.loads((folder / "ensemble.json").read_text())
+    if blank is not None:
+        path = folder / f"{blank}.onnx"
+        model = onnx.load(path)
+        for tensor in model.graph.initializer:
+            if tensor.name == "b1":
+                tensor.CopyFrom(numpy_helper.from_array(np.full(4, -1e6, np.float32), "b1"))
+        onnx.save(model, path)
+        (network,) = (one for one in manifest["networks"] if one["name"] == blank)
+        network["variants"][0] |= {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    manifest["test_vectors"] = []
+    for k, fov in enumerate((mini.bright(), mini.dark())):
+        path = folder / f"vector_{k}.npy"
+        np.save(path, fov)
+        answers = {name: mini.reference_probability(folder / f"{name}.onnx", fov) for name in mini.NAMES}
+        manifest["test_vectors"].append(
+            {
+                "file": path.name,
+                "sha256": sha256_of(path),
+                "expected": {"probability": float(np.mean(list(answers.values()))), "networks": answers},
+                "tolerance": 1e-4,
+            }
+        )
+    manifest["warnings"] = warnings
+    (folder / "ensemble.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("models") / "blank", blank="mobilenet", warnings=[])
+
+
+def test_a_blank_network_is_found_by_the_test_vectors(blank):
+    with Ensemble.load(blank, device="cpu") as ensemble:
+        (warning,) = ensemble.warnings
+    assert warning.startswith("mobilenet gives all 2 fields of view the same probability (0.2689)")
+
+
+def test_networks_that_answer_have_no_warning(tmp_path):
+    with Ensemble.load(make(tmp_path / "good", blank=None, warnings=[]), device="cpu") as ensemble:
+        assert ensemble.warnings == ()
+
+
+def test_what_the_manifest_says_is_said_once(tmp_path):
+    known = "mobilenet gives 15 of 20 fields of view the same probability"
+    folder = make(tmp_path / "noted", blank="mobilenet", warnings=[known])
+    with Ensemble.load(folder, device="cpu") as ensemble:
+        assert ensemble.warnings == (known,)
+
+
+def test_it_is_reported_by_the_service_the_doctor_and_classify(blank, tmp_path, start):
+    log = tmp_path / "log.txt"
+    server = start(model=blank, log=log)
+    told = httpx.get(f"{server.url}/v1/model", timeout=30).json()
+    assert "mobilenet gives all 2" in json.dumps(told)
+    assert "this ensemble has a fault" in log.read_text()
+    doctor = CliRunner().invoke(app, ["doctor", "--model", str(blank), "--json", "--port", "0"])
+    (finding,) = (one for one in json.loads(doctor.stdout) if one["topic"] == "ensemble")
+    assert finding["verdict"] == "note"
+    assert "mobilenet gives all 2" in finding["text"]
+    np.save(tmp_path / "fov.npy", mini.bright())
+    done = CliRunner().invoke(app, ["classify", str(tmp_path / "fov.npy"), "--model", str(blank)])
+    assert done.exit_code == 0, done.output
+    assert "mobilenet gives all 2" in " ".join(done.stderr.split())

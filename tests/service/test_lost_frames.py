@@ -1,0 +1,82 @@
+"""Why frames have no result: noted for each reason, in ranges, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import pairwise
+from uuid import UUID
+
+from senoscope import lost_frames
+from senoscope.lanes import LiveLane
+from senoscope.lost_frames import LostFrames, Ranges, lost_ranges
+from senoscope_client.result import Source
+
+UID = UUID(int=1)
+
+
+def frame(number: int, uid: UUID = UID) -> Source:
+    return Source(kind="stream", series_uid=uid, series_id="plate", instrument="nlo-1", frame=number)
+
+
+def test_ranges_hold_what_a_set_holds() -> None:
+    rng = random.Random(1)
+    ranges, expected = Ranges(), set()
+    for _ in range(2000):
+        number = rng.randrange(200)
+        if rng.random() < 0.6:
+            assert ranges.add(number) == (number not in expected)
+            expected.add(number)
+        else:
+            ranges.discard(number)
+            expected.discard(number)
+        held = [n for first, last in ranges for n in range(first, last + 1)]
+        assert held == sorted(expected)
+        assert ranges.count == len(expected)
+        pairs = list(ranges)
+        assert all(one[1] + 1 < other[0] for one, other in pairwise(pairs))
+
+
+def test_memory_is_bounded_and_counts_are_not() -> None:
+    lost = LostFrames()
+    for number in range(0, 10_000, 2):
+        lost.note(frame(number), "dropped", "")
+    for n in range(2, 200):
+        lost.note(frame(0, UUID(int=n)), "failed", "")
+    assert lost.describe(UID) == {}, "series that are long gone are forgotten"
+    for number in range(0, 10_000, 2):
+        lost.note(frame(number), "dropped", "")
+    described = lost.describe(UID)["dropped"]
+    assert described["count"] == 5000
+    assert len(described["ranges"]) == lost_frames._MAX_RANGES
+    assert described["ranges"][-1] == [9998, 9998]
+
+
+def test_every_reason_is_told_in_the_order_of_frames_and_survives_a_restart() -> None:
+    lost = LostFrames()
+    for number in (3, 4, 5):
+        lost.note(frame(number), "dropped", "")
+    lost.note(frame(9), "refused", "")
+    lost.note(frame(10), "refused", "")
+    lost.arrived(UID, 10)  # sent again, and good this time
+    lost.note(frame(1), "failed", "")
+    snapshot = {"missing": 2, "counting": {"holes": [(6, 8)]}, "lost": lost.describe(UID)}
+    again = LostFrames()
+    again.restore(UID, json.loads(json.dumps(snapshot))["lost"])
+    assert again.describe(UID) == lost.describe(UID)
+    ranges, counts = lost_ranges(snapshot)
+    assert ranges == [(1, 1, "failed"), (3, 5, "dropped"), (6, 7, "missing"), (9, 9, "refused")]
+    assert counts == {"missing": 2, "dropped": 3, "refused": 1, "failed": 1}
+    lost.forget(UID)
+    assert lost.describe(UID) == {}
+
+
+def test_the_lane_tells_which_frames_it_drops() -> None:
+    dropped: list[object] = []
+    lane = LiveLane(2, lambda *lost: dropped.append(lost))
+    for one in "abcd":
+        lane.put(one)  # type: ignore[arg-type]
+    assert dropped == [("a", "lane_full"), ("b", "lane_full")]
+    lane.clear("stopping")
+    assert dropped[2:] == [("c", "stopping"), ("d", "stopping")]
+    assert dict(lane.dropped) == {"lane_full": 2, "ensemble_changed": 0, "stopping": 2}

@@ -1,0 +1,313 @@
+"""Nothing of a folder is passed over in silence: kinds, hidden files, names that are spelled otherwise."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from senoscope_training.cli import app
+from senoscope_training.dataset.reading import inspect_data_set, read_data_set
+from support.labelled_folders import SIZE, config, fov, good, table, tiff, write
+
+GOOD = good()
+TREE = {f"{'control' if name[0] == 'c' else 'senescent'}/{name}": data for name, data in GOOD.items()}
+
+
+@pytest.mark.parametrize("suffix", [".btf", ".tf8", ".tf2", ".stk", ".lsm", ".TIFF", ".ome.tif", ".flex"])
+def test_tiff_files_of_every_ending_are_read(tmp_path, suffix):
+    root = write(tmp_path, TREE | {f"control/x{suffix}": tiff(fov(9))})
+    found = inspect_data_set(config(root), SIZE)
+    assert not found.faults
+    assert len(found.data_set) == 7
+
+
+def test_such_an_ending_on_something_else_is_a_fault(tmp_path):
+    found = inspect_data_set(config(write(tmp_path, TREE | {"control/x.lsm": b"something else"})), SIZE)
+    (fault,) = found.faults
+    assert fault.file == "control/x.lsm"
+
+
+@pytest.mark.parametrize(
+    "suffix", [".oir", ".vsi", ".ims", ".h5", ".sif", ".dm3", ".jp2", ".obf", ".CZI", ".mat"]
+)
+def test_images_that_are_not_read_are_one_fault_per_kind(tmp_path, suffix):
+    more = {f"control/x{n}{suffix}": b"?" for n in (1, 2, 10)}
+    (fault,) = inspect_data_set(config(write(tmp_path, TREE | more)), SIZE).faults
+    assert fault.kind == "kind"
+    assert fault.file == f"control/x1{suffix} and 2 more {suffix.lower()} files"
+    assert "Convert it" in fault.remedy
+
+
+def test_a_zarr_folder_is_one_image(tmp_path):
+    more = {f"control/x.zarr/0/{n}": b"?" for n in range(30)}
+    (fault,) = inspect_data_set(config(write(tmp_path, TREE | more)), SIZE).faults
+    assert fault.file == "control/x.zarr"
+
+
+@pytest.mark.parametrize("name", ["x", "x.img", "x.0001"])
+def test_an_image_under_a_name_that_tells_nothing_is_a_fault(tmp_path, name):
+    (fault,) = inspect_data_set(
+        config(write(tmp_path, TREE | {f"control/{name}": tiff(fov(9))})), SIZE
+    ).faults
+    assert fault.file == f"control/{name}"
+    assert ".tif" in fault.remedy
+
+
+def test_other_kinds_are_named_with_their_count(tmp_path):
+    more = {"control/a.xyz": b"?", "senescent/b.XYZ": b"?", "control/bare": b"?"}
+    found = inspect_data_set(config(write(tmp_path, TREE | more)), SIZE)
+    assert not found.faults
+    notes = "\n".join(found.notes)
+    assert "control/a.xyz and 1 more .xyz files: not read" in notes
+    assert "control/bare: not read" in notes
+
+
+def test_what_is_harmless_is_not_named(tmp_path):
+    names = [
+        "notes.txt",
+        "table.csv",
+        "read.md",
+        ".DS_Store",
+        "Thumbs.db",
+        "desktop.ini",
+        "meta.xml",
+        "LICENSE",
+    ]
+    found = inspect_data_set(
+        config(write(tmp_path, TREE | {f"control/{name}": b"?" for name in names})), SIZE
+    )
+    assert not found.faults
+    assert not found.notes
+
+
+def test_hidden_images_are_passed_over_with_a_note(tmp_path):
+    more = {f"control/._c{n}.tif": b"\0\5\x16\7" for n in (0, 2, 4)}
+    found = inspect_data_set(config(write(tmp_path, TREE | more)), SIZE)
+    assert not found.faults
+    assert len(found.data_set) == 6
+    (note,) = found.notes
+    assert note.startswith("control/._c0.tif and 2 more hidden files: not read")
+
+
+def test_images_that_a_table_does_not_list_are_noted(tmp_path):
+    more = {
+        "extra1.tif": tiff(fov(9)),
+        "deep/extra2.tif": tiff(fov(8)),
+        "old.czi": b"?",
+        "dataset.csv": table(GOOD),
+    }
+    found = inspect_data_set(config(write(tmp_path, {**GOOD, **more})), SIZE)
+    assert not found.faults
+    notes = "\n".join(found.notes)
+    assert "and 1 more .tif files: not listed in dataset.csv" in notes
+    assert "old.czi: not listed in dataset.csv" in notes
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFC", "NFC")])
+def test_accents_are_found_however_they_are_encoded(tmp_path, on_disk, in_table):
+    names = {name: f"Zählung_{name}" for name in GOOD}
+    files: dict[str, bytes | str] = {
+        unicodedata.normalize(on_disk, names[name]): data for name, data in GOOD.items()
+    }
+    rows = [f"{names[name]},{'control' if name[0] == 'c' else 'senescent'}" for name in GOOD]
+    files["dataset.csv"] = unicodedata.normalize(in_table, "\n".join(["file,label", *rows]))
+    data_set = read_data_set(config(write(tmp_path, files)), SIZE)
+    assert len(data_set) == 6
+    assert all((tmp_path / entry.file).is_file() for entry in data_set.entries)
+
+
+@pytest.mark.parametrize("form", ["NFD", "NFC"])
+def test_classes_and_groups_are_the_same_however_they_are_encoded(tmp_path, form):
+    files = {
+        unicodedata.normalize(form if n < 3 else "NFC", f"Größe/{label}/{n}.tif"): tiff(fov(n))
+        for n, label in enumerate(["jung", "älter"] * 3)
+    }
+    data_set = read_data_set(config(write(tmp_path, files), classes=("jung", "a\u0308lter")), SIZE)
+    assert data_set.labels.sum() == 3
+    assert len(set(data_set.groups)) == 1
+
+
+def test_other_capitals_are_found_and_noted(tmp_path):
+    files: dict[str, bytes | str] = {
+        "A1.TIF" if name == "c0.tif" else name: data for name, data in GOOD.items()
+    }
+    files["dataset.csv"] = table(GOOD).replace("c0.tif", "a1.tif")
+    if (write(tmp_path, {"PROBE": b""}) / "probe").exists():
+        pytest.skip("this file system has no capitals")
+    found = inspect_data_set(config(write(tmp_path, files)), SIZE)
+    assert not found.faults
+    assert "A1.TIF" in [entry.file for entry in found.data_set.entries]
+    assert "dataset.csv writes names with other capitals than the files have: a1.tif is A1.TIF" in found.notes
+
+
+def test_a_name_that_could_be_two_files_is_a_fault(tmp_path):
+    if (write(tmp_path, {"PROBE": b""}) / "probe").exists():
+        pytest.skip("this file system has no capitals")
+    files = {
+        **GOOD,
+        "X1.tif": tiff(fov(9)),
+        "x1.TIF": tiff(fov(8)),
+        "dataset.csv": table(GOOD, "x1.tif,control"),
+    }
+    (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
+    assert "'X1.tif'" in str(fault)
+    assert "'x1.TIF'" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("c0", "c0.tif"), ("c0.tiff", "c0.tif"), ("deep/c0.tif", "c0.tif"), ("c 0.tif", "c0.tif")],
+)
+def test_a_near_miss_is_named(tmp_path, written, meant):
+    files = {**GOOD, "dataset.csv": table(GOOD).replace("c0.tif", written)}
+    fault = inspect_data_set(config(write(tmp_path, files)), SIZE).faults[0]
+    assert fault.kind == "missing"
+    assert f"did you mean {meant!r}?" in fault.problem
+
+
+def test_the_neighbour_of_a_numbered_file_is_no_near_miss(tmp_path):
+    files = {**GOOD, "dataset.csv": table(GOOD, "c8.tif,control")}
+    (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
+    assert "did you mean" not in str(fault)
+
+
+def labelled(names: list[str], seed: int = 9) -> bytes:
+    return tiff(fov(seed), imagej=True, metadata={"axes": "CYX", "Labels": names})
+
+
+def named_tree(control: list[str] | None, senescent: list[str] | None, count: int = 8) -> dict[str, bytes]:
+    made = {}
+    for n in range(count):
+        label, names = (("control", control), ("senescent", senescent))[n % 2]
+        made[f"{label}/{n}.tif"] = tiff(fov(n)) if names is None else labelled(names, n)
+    return made
+
+
+def test_the_reader_s_warnings_reach_the_check(tmp_path):
+    root = write(tmp_path, named_tree(["red", "green", "blue"], ["red", "green", "blue"]))
+    found = inspect_data_set(config(root), SIZE)
+    assert not found.faults
+    (warned,) = found.warnings
+    assert "red, green, blue" in warned.text
+    assert len(warned.files) == 8
+    done = CliRunner().invoke(app, ["check", str(root)])
+    assert done.exit_code == 0
+    assert "warning, 8 of 8: " in done.stdout
+    document = json.loads(CliRunner().invoke(app, ["check", str(root), "--json"]).stdout)
+    assert "red, green, blue" in document["warnings"][0]["text"]
+
+
+def test_the_reader_s_warnings_reach_the_training(tmp_path):
+    from senoscope_training.progress import Progress
+
+    root = write(tmp_path, named_tree(["red", "green", "blue"], ["red", "green", "blue"]))
+    told: list[Progress] = []
+    read_data_set(config(root), SIZE, told.append)
+    assert any(one.stage == "warning" and "red, green, blue" in one.detail for one in told)
+
+
+@pytest.mark.parametrize(
+    ("control", "senescent", "follows"),
+    [
+        (["red", "green", "blue"], ["green", "red", "blue"], True),
+        (["red", "green", "blue"], ["one", "two", "three"], True),
+        (["red", "green", "blue"], None, True),
+    ],
+)
+def test_names_that_differ_between_files_are_a_fault(tmp_path, control, senescent, follows):
+    root = write(tmp_path, named_tree(control, senescent))
+    (fault,) = inspect_data_set(config(root), SIZE).faults
+    assert fault.kind == "channel-names"
+    assert ("follows the class" in fault.problem) is follows
+    accepted = inspect_data_set(config(root, accept=("channel-names",)), SIZE)
+    assert not accepted.faults
+    assert any("says: " in warned.text for warned in accepted.warnings)
+
+
+def test_one_file_in_another_order_is_a_fault(tmp_path):
+    files = named_tree(["red", "green", "blue"], ["red", "green", "blue"])
+    files["control/0.tif"] = labelled(["blue", "red", "green"])
+    (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
+    assert fault.kind == "channel-names"
+    assert "follows the class" not in fault.problem
+
+
+def test_labels_with_each_file_s_own_name_are_no_fault(tmp_path):
+    files = {
+        f"{('control', 'senescent')[n % 2]}/{n}.tif": labelled(
+            [f"{c}: dish {n} of {n * 7}.nd2" for c in "abc"], n
+        )
+        for n in range(8)
+    }
+    found = inspect_data_set(config(write(tmp_path, files)), SIZE)
+    assert not found.faults
+    assert found.warnings
+
+
+def raised(by: dict[int, float], channel: int = 0, count: int = 12) -> dict[str, bytes]:
+    """FOVs of both classes in turn, some with an offset in one channel."""
+    made = {}
+    for n in range(count):
+        pixels = fov(n)
+        pixels[channel] += int(by.get(n, 0))
+        made[f"{('control', 'senescent')[n % 2]}/{n}.tif"] = tiff(pixels)
+    return made
+
+
+def test_zero_levels_that_are_thousands_apart_are_a_fault(tmp_path):
+    root = write(tmp_path, raised({3: 32_768, 4: 32_768}, channel=1))
+    (fault,) = inspect_data_set(config(root), SIZE).faults
+    assert fault.kind == "zero-level"
+    assert fault.file == "control/4.tif"
+    assert "(and 1 more)" in fault.problem
+    assert "TPEF" in fault.problem
+    assert "follows the class" not in fault.problem
+    accepted = inspect_data_set(config(root, accept=("zero-level",)), SIZE)
+    assert not accepted.faults
+    assert any("zero level" in warned.text for warned in accepted.warnings)
+
+
+@pytest.mark.parametrize("offset", [1_500, 4_000, 32_768])
+def test_zero_levels_that_follow_the_class_say_so(tmp_path, offset):
+    root = write(tmp_path, raised({n: offset for n in range(12) if n % 2}))
+    (fault,) = inspect_data_set(config(root), SIZE).faults
+    assert "follows the class" in fault.problem
+    done = CliRunner().invoke(app, ["check", str(root)])
+    assert done.exit_code == 1
+    assert "zero levels that are far apart" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        {},
+        {n: 40 * n for n in range(12)},  # drifts
+        {n: 10_000 + 700 * n for n in range(12)},  # a bright field that drifts
+        {n: 20_000 + 1_500 * (n % 5) for n in range(12)},  # or jumps
+        {n: 500 for n in range(12) if n % 2},  # classes differ, by what cells do
+    ],
+)
+def test_levels_that_vary_are_no_fault(tmp_path, offsets):
+    assert not inspect_data_set(config(write(tmp_path, raised(offsets))), SIZE).faults
+
+
+def test_a_configuration_says_what_is_accepted(tmp_path):
+    root = write(tmp_path / "data", raised({3: 32_768}))
+    path = tmp_path / "c.yaml"
+    settings = {
+        "name": "c",
+        "data": {"path": "data"},
+        "input": {"height": 32, "width": 40},
+        "systems": ["scratch"],
+    }
+    path.write_text(yaml.safe_dump(settings))
+    assert CliRunner().invoke(app, ["check", str(path)]).exit_code == 1
+    settings["data"] = {"path": str(root), "accept": ["zero-level"]}
+    path.write_text(yaml.safe_dump(settings))
+    done = CliRunner().invoke(app, ["check", str(path)])
+    assert done.exit_code == 0, done.stdout
+    assert "zero level" in done.stdout

@@ -1,0 +1,267 @@
+"""Fields of view whose channels lie in files of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from senoscope_training.cli import app
+from senoscope_training.config import DataConfig
+from senoscope_training.dataset.model import DataSetError
+from senoscope_training.dataset.per_channel import Pattern, detect
+from senoscope_training.dataset.reading import inspect_data_set, load_fov, load_pixels, read_data_set
+from senoscope_training.dataset.table import Row
+from support.labelled_folders import NAMES, SIZE, config, fov, npy, png, tiff, write
+
+PATTERNS = {
+    "LAS X": ("dish_{n:03d}_ch{c:02d}.tif", ("ch00", "ch01", "ch02")),
+    "Fiji, split": ("C{d}-dish_{n}.tif", ("C1", "C2", "C3")),
+    "MetaXpress": ("A01_s{n}_w{d}.TIF", ("w1", "w2", "w3")),
+    "Opera": ("r01c01f{n:02d}p01-ch{d}sk1fk1fl1.tiff", ("ch1", "ch2", "ch3")),
+    "Yokogawa": ("plate_A01_T0001F{n:03d}L01A01Z01C{d:02d}.tif", ("C01", "C02", "C03")),
+    "Prairie View": ("TSeries-{n:03d}_Cycle00001_Ch{d}_000001.ome.tif", ("Ch1", "Ch2", "Ch3")),
+    "Micro-Manager": ("img_channel{c:03d}_position{n:03d}.tif", ("channel000", "channel001", "channel002")),
+    "a blank": ("fov {n} channel {d}.tif", ("channel 1", "channel 2", "channel 3")),
+    "names": ("fov{n}-{name}.tif", NAMES),
+    "names in lower case": ("fov{n}_{lower}.tif", tuple(name.lower() for name in NAMES)),
+    "names first": ("{name}_fov{n}.tif", NAMES),
+    "folders": ("{name}/fov{n}.tif", NAMES),
+    "folders and names": ("{name}/{name}_{n}.tif", NAMES),
+}
+
+
+def name_of(pattern: str, n: int, c: int) -> str:
+    return pattern.format(n=n, c=c, d=c + 1, name=NAMES[c], lower=NAMES[c].lower())
+
+
+def folder(pattern: str, fovs: int = 6) -> dict[str, bytes]:
+    """One file per channel; channels have levels of their own."""
+    return {
+        f"{('control', 'senescent')[n % 2]}/{name_of(pattern, n, c)}": tiff(fov(n)[c] + 1000 * c)
+        for n in range(fovs)
+        for c in range(3)
+    }
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+@pytest.mark.parametrize("grey", ["refuse", "repeat"])
+def test_the_pattern_is_named_and_grey_images_are_never_advised_to_be_repeated(tmp_path, kind, grey):
+    pattern, tokens = PATTERNS[kind]
+    found = inspect_data_set(config(write(tmp_path, folder(pattern)), grey=grey), SIZE)
+    (fault,) = found.faults
+    assert fault.kind == "per-channel"
+    assert "18 files look like 6 fields of view" in str(fault)
+    assert f"data.per_channel: [{', '.join(tokens)}]" in fault.remedy
+    assert "data.grey" not in str(fault)
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_what_is_advised_combines_the_channels(tmp_path, kind):
+    pattern, tokens = PATTERNS[kind]
+    setting = config(write(tmp_path, folder(pattern)), per_channel=tokens)
+    data_set = read_data_set(setting, SIZE)
+    assert len(data_set) == 6
+    assert data_set.labels.sum() == 3
+    pixels = load_pixels(data_set, range(6), setting, SIZE)
+    for entry, pixel in zip(data_set.entries, pixels, strict=True):
+        n = next(
+            n for n in range(6) if entry.file == f"{('control', 'senescent')[n % 2]}/{name_of(pattern, n, 0)}"
+        )
+        expected = fov(n) + np.array([0, 1000, 2000], np.uint16)[:, None, None]
+        np.testing.assert_array_equal(pixel, expected)
+        np.testing.assert_array_equal(load_fov(tmp_path, entry.file, setting, SIZE), expected)
+
+
+def test_a_mapping_may_be_in_any_order(tmp_path):
+    files = folder("fov{n}-{name}.tif")
+    mapping = {"TPEF": "-TPEF", "SRS": "-SRS", "Transmission": "-Transmission"}
+    setting = config(write(tmp_path, files), per_channel=mapping)
+    assert setting.per_channel == ("-SRS", "-TPEF", "-Transmission")
+    other = config(tmp_path, per_channel=mapping, channels=("TPEF", "Transmission", "SRS"))
+    first = load_pixels(read_data_set(setting, SIZE), [0], setting, SIZE)[0]
+    turned = load_pixels(read_data_set(other, SIZE), [0], other, SIZE)[0]
+    np.testing.assert_array_equal(turned, first[[1, 2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("per_channel", "words"),
+    [
+        (["_a", "_b"], "names 2 parts of file names, channels names 3"),
+        (["_a", "_A", "_b"], "another part of the file names for each channel"),
+        (["_a", "", "_b"], "another part"),
+        ({"SRS": "_a", "TPEF": "_b", "Trans": "_c"}, "channels are SRS, TPEF, Transmission"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(tmp_path, per_channel, words):
+    with pytest.raises(ValidationError, match=words):
+        DataConfig(path=tmp_path, per_channel=per_channel)
+
+
+def with_files(changes: dict[str, bytes | None]) -> dict[str, bytes]:
+    files = folder("dish_{n}_ch{c:02d}.tif") | changes
+    return {name: data for name, data in files.items() if data is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        (
+            {"control/dish_0_ch01.tif": None},
+            "per-channel",
+            ("dish_0_ch00.tif", "no file beside it for TPEF (_ch01)"),
+        ),
+        ({"control/other.tif": tiff(fov(9)[0])}, "per-channel", ("other.tif", "_ch00 for SRS")),
+        ({"control/dish_0_ch01.png": png(fov(9, dtype="uint8")[0])}, "per-channel", ("same channel of one",)),
+        (
+            {"control/dish_0_ch01.tif": tiff(fov(9, height=30)[0])},
+            "size",
+            ("dish_0_ch01.tif", "30x40", "32x40"),
+        ),
+        (
+            {"control/dish_0_ch01.tif": tiff(fov(9))},
+            "channels",
+            ("dish_0_ch01.tif", "more than one plane", "TPEF"),
+        ),
+        ({"control/dish_0_ch01.tif": b"II*\0"}, "corrupt", ("dish_0_ch01.tif",)),
+    ],
+)
+def test_what_is_incomplete_is_a_fault_with_its_file(tmp_path, changes, kind, words):
+    setting = config(write(tmp_path, with_files(changes)), per_channel=("_ch00", "_ch01", "_ch02"))
+    found = inspect_data_set(setting, SIZE)
+    assert [fault.kind for fault in found.faults] == [kind]
+    for word in words:
+        assert word in str(found.faults[0])
+    assert len(found.data_set) >= 5
+
+
+def test_channels_of_different_types_and_containers_are_joined(tmp_path):
+    files = with_files(
+        {
+            "control/dish_0_ch01.tif": None,
+            "control/dish_0_ch01.npy": npy(fov(0, dtype="float32")[1]),
+            "control/dish_0_ch02.tif": None,
+            "control/dish_0_CH02.TIF": tiff(fov(0, dtype="uint8")[2]),
+        }
+    )
+    root = write(tmp_path, files)
+    setting = config(root, per_channel=("_ch00", "_ch01", "_ch02"), accept=("zero-level",))
+    pixels = load_pixels(read_data_set(setting, SIZE), [0], setting, SIZE)
+    assert pixels.dtype == np.float32
+    assert pixels.shape == (1, 3, 32, 40)
+    np.testing.assert_array_equal(load_fov(tmp_path, "control/dish_0_ch00.tif", setting, SIZE), pixels[0])
+
+
+def test_a_table_lists_each_channel(tmp_path):
+    names = [f"dish_{n}_ch{c:02d}.tif" for n in range(4) for c in range(3)]
+    files: dict[str, bytes | str] = {name: tiff(fov(k)[0]) for k, name in enumerate(names)}
+    rows = [f"{name},{('control', 'senescent')[int(name[5]) % 2]}" for name in names]
+    setting = config(
+        write(tmp_path, files | {"dataset.csv": "\n".join(["file,label", *rows])}),
+        per_channel=("_ch00", "_ch01", "_ch02"),
+    )
+    assert [entry.file for entry in read_data_set(setting, SIZE).entries] == [
+        f"dish_{n}_ch00.tif" for n in range(4)
+    ]
+    rows[1] = rows[1].replace("control", "senescent")
+    write(tmp_path, {"dataset.csv": "\n".join(["file,label", *rows])})
+    with pytest.raises(DataSetError, match=r"dish_0_ch00\.tif: .*different labels"):
+        read_data_set(setting, SIZE)
+
+
+def test_a_changed_channel_is_noticed(tmp_path):
+    setting = config(write(tmp_path, folder("d{n}_ch{c:02d}.tif")), per_channel=("_ch00", "_ch01", "_ch02"))
+    data_set = read_data_set(setting, SIZE)
+    write(tmp_path, {"control/d0_ch02.tif": tiff(fov(50)[0])})
+    with pytest.raises(DataSetError, match="has changed since it was read"):
+        load_pixels(data_set, range(6), setting, SIZE)
+
+
+def rows_of(*files: str, label: str = "control") -> list[Row]:
+    return [Row(file, label, None, None) for file in files]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [f"fov_{n}.tif" for n in range(12)],
+        [f"fov_{n}_t{t}.tif" for n in range(4) for t in range(4)],
+        [f"plate_{p}/well_{r}{n}.tif" for p in (1, 2) for r in "AB" for n in range(1, 5)],
+        [f"{day}/fov_{n}.tif" for day in ("monday", "tuesday") for n in range(4)],
+        [f"fov_{n}_ch00.tif" for n in range(6)],
+        [
+            f"CD{kind}_{donor}_act_{n}.png"
+            for kind in (4, 8)
+            for donor in (1, 2)
+            for n in range(donor, 9, kind)
+        ],
+    ],
+)
+def test_names_that_count_other_things_are_not_sure(files):
+    found = detect(rows_of(*files), NAMES)
+    assert found is None or not found.sure
+
+
+def test_classes_are_no_channels():
+    rows = [*rows_of(*(f"control/{n}.tif" for n in range(6)))]
+    rows += rows_of(*(f"senescent/{n}.tif" for n in range(6)), label="senescent")
+    assert detect(rows, NAMES) is None
+
+
+def test_bare_numbers_are_advised_either_way(tmp_path):
+    """Three files with numbers of their own may be three fields of view of one dish."""
+    found = inspect_data_set(config(write(tmp_path, folder("dish{n}_{c}.tif"))), SIZE)
+    assert {fault.kind for fault in found.faults} == {"grey"}
+    for fault in found.faults:
+        assert "data.per_channel: [0, 1, 2]" in fault.remedy
+        assert "data.grey: repeat" not in fault.remedy
+    repeated = inspect_data_set(config(tmp_path, grey="repeat"), SIZE)
+    assert not repeated.faults
+    assert any("data.per_channel: [0, 1, 2]" in note for note in repeated.notes)
+
+
+def test_what_was_looked_at_is_accepted(tmp_path):
+    setting = config(write(tmp_path, folder("d{n}_ch{c:02d}.tif")), grey="repeat", accept=("per-channel",))
+    found = inspect_data_set(setting, SIZE)
+    assert not found.faults
+    assert len(found.data_set) == 18
+    assert any("data.accept accepts" in note for note in found.notes)
+
+
+def test_files_that_hold_all_channels_are_no_fault(tmp_path):
+    files = {
+        f"{('control', 'senescent')[n % 2]}/d{n}_ch{c:02d}.tif": tiff(fov(3 * n + c))
+        for n in range(6)
+        for c in range(3)
+    }
+    found = inspect_data_set(config(write(tmp_path, files)), SIZE)
+    assert not found.faults
+    assert any("each holds all channels" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "file", "channel", "rest"),
+    [
+        (("_C1", "_C2"), "a_C1.tif", 0, "a\0"),
+        (("_C1", "_C2"), "a_C10.tif", None, None),
+        (("SRS", "SRS 2"), "a SRS 2.tif", 1, "a \0"),
+        (("SRS", "SRS 2"), "a SRS.tif", 0, "a \0"),
+        (("w1", "w2"), "w1_dish_w2.tif", 1, "w1_dish_\0"),
+        (("c01", "c02"), "rec01_c02.tif", 1, "rec01_\0"),
+        (("-T", "-S"), "x-TPEF.tif", None, None),
+        (("ä", "ö"), "x_ä.tif", 0, "x_\0"),
+    ],
+)
+def test_a_part_of_a_name_is_not_part_of_a_longer_word(tokens, file, channel, rest):
+    found = Pattern(tokens).split(file)
+    assert found == (None if channel is None else (channel, rest))
+
+
+def test_check_of_a_folder_takes_the_parts(tmp_path):
+    write(tmp_path, folder("d{n}_ch{c:02d}.tif"))
+    bad = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert bad.exit_code == 1
+    good = CliRunner().invoke(app, ["check", str(tmp_path), "--per-channel", "_ch00,_ch01,_ch02"])
+    assert good.exit_code == 0, good.stdout
+    assert "6 usable fields of view" in good.stdout

@@ -1,0 +1,160 @@
+"""What a worker process does with a fold: which images its backbone has seen, and how they are scaled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from senoscope.engine.intensity import fit_range
+from senoscope_training.config import Config
+from senoscope_training.learning import job as job_module
+from senoscope_training.learning.augmentation import plan_copies
+from senoscope_training.learning.images import augmented_range, scale_to_images
+from senoscope_training.learning.job import FoldData, TrainingJob, Worker, class_balanced
+from senoscope_training.weights import WeightsPlan
+
+SIZE = 32
+COUNT = 36
+LABELS = np.arange(COUNT) % 3 == 0
+DONORS = np.arange(COUNT) // 12
+RANDOM = WeightsPlan({})
+
+
+@pytest.fixture(autouse=True)
+def _quiet(tensorflow, monkeypatch):
+    monkeypatch.setattr(job_module, "tell", lambda progress: None)
+
+
+def pixels() -> np.ndarray:
+    """Donors differ in brightness, so that statistics tell whose images they are of."""
+    noise = np.random.default_rng(0).integers(20, 400, (COUNT, 3, SIZE, SIZE))
+    return (noise * (1 + DONORS)[:, None, None, None]).astype(np.uint16)
+
+
+def worker(tmp_path, stack: np.ndarray, **changes) -> Worker:
+    config = Config.model_validate(
+        {
+            "name": "job",
+            "data": {"path": tmp_path},
+            "input": {"height": SIZE, "width": SIZE},
+            "networks": ["tiny"],
+            "systems": ["frozen"],
+            "runs_dir": tmp_path,
+            "augmentation": {"copies": 2},
+        }
+        | changes
+    )
+    path = tmp_path / "pixels.npy"
+    np.save(path, stack)
+    folds = []
+    for donor in range(3):
+        train, test = np.flatnonzero(donor != DONORS), np.flatnonzero(donor == DONORS)
+        low, high = fit_range(stack[train])
+        folds.append(FoldData(f"donor_{donor}", train, test, low, high))
+    files = tuple(f"{n}.tif" for n in range(COUNT))
+    groups = tuple(f"donor {donor}" for donor in DONORS)
+    return Worker(TrainingJob("tiny", config, RANDOM, path, LABELS, groups, files, tuple(folds), 1))
+
+
+def statistics(one: Worker, fold: int) -> list[np.ndarray]:
+    network = one.open_network(one.job.folds[fold])
+    return network.weights_now()
+
+
+def differ(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_no_image_of_the_tested_donor_has_a_part_in_its_backbone(tmp_path):
+    original, spoiled = pixels(), pixels()
+    spoiled[DONORS == 2] = 60_000
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    clean, other = worker(tmp_path / "a", original), worker(tmp_path / "b", spoiled)
+    assert not differ(statistics(clean, 2), statistics(other, 2))
+    assert differ(statistics(clean, 0), statistics(other, 0)), "where the donor trains, it counts"
+
+
+def test_the_order_of_folds_changes_no_backbone(tmp_path):
+    one = worker(tmp_path, pixels())
+    first = [statistics(one, fold) for fold in (0, 1, 2)]
+    again = [statistics(one, fold) for fold in (2, 1, 0)][::-1]
+    alone = statistics(worker(tmp_path, pixels()), 1)
+    for a, b in zip(first, again, strict=True):
+        assert not differ(a, b)
+    assert not differ(first[1], alone)
+    assert differ(first[0], first[1])
+
+
+def test_the_frozen_export_is_made_anew_for_each_fold(tmp_path):
+    one = worker(tmp_path, pixels())
+    one.open_network(one.job.folds[0])
+    one.extract = "of fold 0"
+    one.open_network(one.job.folds[0])
+    assert one.extract == "of fold 0"
+    one.open_network(one.job.folds[1])
+    assert one.extract is None
+
+
+def test_statistics_are_of_both_classes_and_of_training_fovs_alone(tmp_path, monkeypatch):
+    one = worker(tmp_path, pixels())
+    seen = []
+    monkeypatch.setattr(
+        job_module,
+        "scale_to_images",
+        lambda raw, low, high: seen.append((raw, low)) or scale_to_images(raw, low, high),
+    )
+    for fold in one.job.folds:
+        one._statistics_sample(fold)
+    for (raw, low), fold in zip(seen, one.job.folds, strict=True):
+        chosen = [int(np.flatnonzero((pixels() == fov).all(axis=(1, 2, 3)))[0]) for fov in raw]
+        assert LABELS[chosen].sum() == 5
+        assert set(chosen) <= set(fold.train.tolist())
+        np.testing.assert_array_equal(low, fold.low)
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "expected"), [(20, 20, 5), (2, 20, 2), (20, 2, 8), (3, 3, 3), (0, 20, 0)]
+)
+def test_a_class_that_is_short_is_filled_up(positives, negatives, expected):
+    labels = np.arange(positives + negatives) < positives
+    drawn = class_balanced(np.arange(len(labels)), labels, 10, seed=1)
+    assert len(drawn) == len(set(drawn.tolist())) == min(10, len(labels))
+    assert labels[drawn].sum() == expected
+    assert drawn.tolist() == sorted(drawn.tolist())
+    other = class_balanced(np.arange(len(labels)), labels, 10, seed=2)
+    assert len(labels) <= 10 or drawn.tolist() != other.tolist()
+
+
+def test_each_split_augments_counts_and_fits_on_what_came_out(tmp_path):
+    """As the authors do: the zeros in the corners of copies are pixels, and move the range."""
+    stack = pixels() + 500
+    one = worker(tmp_path, stack, normalization={"fitted_on": "each_split"})
+    run = one._draw(one.job.folds[0], 1)
+    train, held, test = one.images(run, None, lambda images: images)
+    for examples, indices, copies in (
+        (train, run.train, run.train_copies),
+        (held, run.held, run.held_copies),
+    ):
+        rendered = copies.render(stack[indices].transpose(0, 2, 3, 1), np.arange(len(copies)))
+        assert (rendered[len(indices) :] == 0).any()
+        low, high = fit_range(rendered.transpose(0, 3, 1, 2))
+        expected = scale_to_images(rendered.transpose(0, 3, 1, 2), low, high)
+        np.testing.assert_array_equal(examples.scaled(np.arange(len(examples))), expected)
+        bare_low, _ = fit_range(stack[indices])
+        assert low[0] != bare_low[0]
+    low, high = fit_range(stack[run.fold.test])
+    np.testing.assert_array_equal(test, scale_to_images(stack[run.fold.test], low, high))
+
+
+def test_padding_has_no_part_in_an_augmented_range():
+    stack = np.zeros((6, 40, 40, 2), np.uint16)
+    stack[:, 15:25, 15:25] = np.random.default_rng(0).integers(300, 900, (6, 10, 10, 2))
+    from senoscope_training.config import AugmentationConfig
+
+    copies = plan_copies(np.arange(6) < 3, 40, 40, AugmentationConfig(copies=3), seed=0)
+    low, high = augmented_range(stack, copies, 3.5, padded=True)
+    assert (high > 800).all()
+    assert (low < high).all()
+    counted, _ = augmented_range(stack, copies, 3.5, padded=False)
+    assert (counted == 0).all()

@@ -1,0 +1,273 @@
+"""The report of an experiment, from units that a test has written."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from senoscope_training.config import Config
+from senoscope_training.dataset.writing import SYNTHETIC_NAME, is_synthetic
+from senoscope_training.experiment import UnitResult, Validation, write_unit
+from senoscope_training.report import metrics
+from senoscope_training.report.metrics import METRICS, exact_interval, interval
+from senoscope_training.report.write import write_report
+
+TRUTH = tuple(n % 2 == 1 for n in range(14))
+RIGHT = tuple(0.9 if positive else 0.1 for positive in TRUTH)
+FILES = tuple(f"fov_{n}.tif" for n in range(14))
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    """Intervals of these reports are not what most tests are about."""
+    thorough = metrics.bootstrap
+
+    def quick(truth, scores, metric, *, resamples):
+        return thorough(truth, scores, metric, resamples=min(resamples, 100))
+
+    monkeypatch.setattr(metrics, "bootstrap", quick)
+
+
+def wrong(*indices: int) -> tuple[float, ...]:
+    return tuple(1 - score if n in indices else score for n, score in enumerate(RIGHT))
+
+
+def experiment(
+    home: Path,
+    scores: dict[str, list[tuple[float, ...]]],
+    *,
+    synthetic: bool = False,
+    notes: dict[str, str] | None = None,
+) -> Path:
+    """An experiment of one fold whose units have these scores in each run."""
+    systems = list(dict.fromkeys(unit.partition(".")[0] for unit in scores))
+    config = Config.model_validate(
+        {
+            "name": "made",
+            "data": {"path": home / "gone"},
+            "input": {"height": 64, "width": 64},
+            "systems": systems,
+            "networks": ["tiny", "mobilenet"],
+            "runs": len(next(iter(scores.values()))),
+            "runs_dir": home,
+        }
+    )
+    directory = config.directory
+    directory.mkdir()
+    (directory / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    provenance = {
+        "data": {
+            "path": "gone",
+            "sha256": "0" * 64,
+            "fovs": 30,
+            "synthetic": synthetic,
+            "classes": {"control": 15, "senescent": 15},
+        },
+        "folds": {"split": {"train": [], "test": [], "note": ""}},
+        "intensity_ranges": {"split": {"low": [0.0] * 3, "high": [1.0] * 3}},
+        "weights": "seeded random weights",
+        "software": {"senoscope": "0"},
+        "host": {"system": "Linux"},
+    }
+    (directory / "provenance.json").write_text(json.dumps(provenance))
+    for unit, runs in scores.items():
+        system, _, network = unit.partition(".")
+        for number, score in enumerate(runs, 1):
+            result = UnitResult(
+                system=system,
+                network=network,
+                files=FILES,
+                truth=TRUTH,
+                score=score,
+                validation=Validation(files=("v",), truth=(True,), score=(0.5,)),
+                note=(notes or {}).get(unit, ""),
+            )
+            write_unit(directory, "split", number, result)
+    return directory
+
+
+def page(directory: Path) -> str:
+    return html.unescape(write_report(directory).read_text())
+
+
+def ensemble(
+    score: tuple[float, ...], other: tuple[float, ...] | None = None
+) -> dict[str, list[tuple[float, ...]]]:
+    return {"fully_trained.tiny": [score], "fully_trained.mobilenet": [other or score]}
+
+
+def test_none_in_any_run_is_said_only_where_no_system_errs(tmp_path):
+    text = page(experiment(tmp_path, ensemble(RIGHT) | {"scratch": [RIGHT]}))
+    assert "None, by any system in any run." in text
+
+
+def test_systems_that_err_are_named_where_the_best_does_not(tmp_path):
+    text = page(experiment(tmp_path, ensemble(RIGHT) | {"scratch": [wrong(0, 3)]}))
+    assert "None, by any system" not in text
+    assert "None by Fully trained EL, in any run." in text
+    assert re.search(r"Called wrong in at least one run\s*: CNN from scratch 2\.", text)
+
+
+def test_networks_that_err_are_named_though_their_ensemble_does_not(tmp_path):
+    hesitant = tuple(0.45 if n == 1 else score for n, score in enumerate(RIGHT))
+    text = page(experiment(tmp_path, ensemble(hesitant, RIGHT)))
+    assert "None by Fully trained EL, in any run." in text
+    assert "Tiny 1." in text
+
+
+def test_what_others_call_wrong_stands_below_the_mistakes_of_the_best(tmp_path):
+    text = page(experiment(tmp_path, ensemble(wrong(2)) | {"scratch": [wrong(0, 3, 5)]}))
+    assert "1 of 14 test FOVs were called wrong by Fully trained EL" in text
+    assert re.search(r"by the others: .*CNN from scratch 3", text)
+
+
+def test_without_a_mistake_the_interval_is_exact(tmp_path):
+    directory = experiment(tmp_path, ensemble(RIGHT))
+    text = page(directory)
+    # Clopper and Pearson: all of 14, all of 7.
+    assert "76.8 to 100.0 *" in text
+    assert "59.0 to 100.0 *" in text
+    assert "100.0 to 100.0" not in text
+    row = next(csv.DictReader((directory / "report" / "table2.csv").open()))
+    assert float(row["accuracy_ci95_low"]) == pytest.approx(76.84, abs=0.01)
+    assert row["exact_intervals"] == "accuracy precision recall f1 auc"
+
+
+def test_with_mistakes_the_interval_is_that_of_resampling(tmp_path):
+    directory = experiment(tmp_path, {"scratch": [wrong(0, 3, 5, 8)]})
+    row = next(csv.DictReader((directory / "report" / "table2.csv").open() if page(directory) else ""))
+    assert row["exact_intervals"] == ""
+
+
+@pytest.mark.parametrize(
+    ("successes", "count", "expected"),
+    # Tables of Clopper and Pearson's intervals; 0 and all by 1 - (alpha / 2) ** (1 / n).
+    [
+        (14, 14, (0.025 ** (1 / 14), 1.0)),
+        (0, 14, (0.0, 1 - 0.025 ** (1 / 14))),
+        (5, 10, (0.1871, 0.8129)),
+        (1, 20, (0.00127, 0.2487)),
+        (48, 54, (0.7737, 0.9581)),
+    ],
+)
+def test_exact_intervals_are_those_of_the_tables(successes, count, expected):
+    assert exact_interval(successes, count) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1", "auc"])
+@pytest.mark.parametrize("runs", [1, 3])
+def test_no_interval_of_a_rate_has_no_width(name, runs):
+    for positives, negatives in ((1, 9), (5, 5), (7, 1)):
+        truth = np.arange(positives + negatives) < positives
+        for score in (
+            truth * 0.8 + 0.1,
+            0.9 - truth * 0.8,
+            np.full(len(truth), 0.3),
+            np.full(len(truth), 0.7),
+        ):
+            found = interval(truth, np.stack([score] * runs), name, resamples=50)
+            assert found.exact
+            assert found.high - found.low > 0.05
+            value = METRICS[name](truth, score)
+            assert found.low <= value + 0.1
+            assert found.high >= value - 0.1
+
+
+def test_an_exact_interval_covers_as_often_as_it_says():
+    """Fourteen FOVs of a network that is right on 97 of 100: mostly none is wrong."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    truth = np.arange(14) % 2 == 0
+    for _ in range(200):
+        right = rng.random(14) < 0.97
+        found = interval(truth, np.where(right, truth, ~truth) * 1.0, "accuracy", resamples=200)
+        covered += found.low <= 0.97 <= found.high
+    assert covered >= 185
+
+
+def test_synthetic_data_are_named_on_the_page_in_tables_and_in_figures(tmp_path):
+    directory = experiment(tmp_path, ensemble(wrong(1)), synthetic=True)
+    text = page(directory)
+    assert '<div class="synthetic">Synthetic data, not for science</div>' in text
+    report = directory / "report"
+    assert (report / "table2.md").read_text().startswith("**Synthetic data, not for science.**")
+    for name in ("table2", "metrics_per_run", "misclassified"):
+        rows = list(csv.DictReader((report / f"{name}.csv").open()))
+        assert rows
+        assert {row["data"] for row in rows} == {"synthetic"}
+    for path in (report / "figures").glob("*.svg"):
+        assert "synthetic data, not for science" in path.read_text(), path.name
+
+
+def test_measured_data_are_not_called_synthetic(tmp_path):
+    directory = experiment(tmp_path, ensemble(wrong(1)))
+    assert "ynthetic data" not in page(directory)
+    for path in (directory / "report" / "figures").glob("*.svg"):
+        assert "synthetic" not in path.read_text()
+
+
+def test_a_part_of_a_synthetic_data_set_is_synthetic(tmp_path):
+    (tmp_path / "plates" / "plate_1").mkdir(parents=True)
+    (tmp_path / "plates" / SYNTHETIC_NAME).write_text("drawn")
+    assert is_synthetic(tmp_path / "plates")
+    assert is_synthetic(tmp_path / "plates" / "plate_1")
+    assert not is_synthetic(tmp_path)
+
+
+def test_figures_are_of_300_dots_per_inch_and_pdf(tmp_path):
+    directory = experiment(tmp_path, ensemble(wrong(1)))
+    page(directory)
+    figures = directory / "report" / "figures"
+    names = {path.stem for path in figures.glob("*.svg")}
+    assert {"figure_4", "figure_5", "confusion", "calibration"} <= names
+    for name in names:
+        assert (figures / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        raw = (figures / f"{name}.png").read_bytes()
+        at = raw.index(b"pHYs") + 4
+        per_metre = int.from_bytes(raw[at : at + 4], "big")
+        assert per_metre == pytest.approx(300 / 0.0254, abs=1)
+    image = cv2.imread(str(figures / "figure_5.png"))
+    assert image.shape[1] == pytest.approx(4.6 * 300, abs=2)
+
+
+def test_units_that_went_wrong_are_listed(tmp_path):
+    notes = {"fully_trained.tiny": "the head gives all 44 training examples the same logit"}
+    text = page(experiment(tmp_path, ensemble(wrong(1)), notes=notes))
+    assert "1 unit of work went wrong and counts all the same" in text
+    assert "split/run_01/fully_trained.tiny" in text
+    assert notes["fully_trained.tiny"] in text
+
+
+@pytest.mark.system("chromium")
+def test_table_2_fits_a_page_of_1280_pixels(tmp_path):
+    from support.dashboard_page import chromium
+
+    scores = {
+        f"{s}.{n}": [wrong(1), wrong(2), RIGHT]
+        for s in ("fully_trained", "frozen", "hybrid")
+        for n in ("tiny", "mobilenet")
+    }
+    scores |= {
+        f"two_channels_{pair}.{n}": [wrong(1), wrong(3), wrong(5)]
+        for pair in ("tpef_transmission", "srs_tpef")
+        for n in ("tiny", "mobilenet")
+    }
+    path = write_report(experiment(tmp_path, scores | {"scratch": [wrong(1), wrong(4), RIGHT]}))
+    with chromium() as browser:
+        view = browser.new_page(viewport={"width": 1280, "height": 900})
+        view.goto(path.as_uri())
+        widths = view.eval_on_selector_all(
+            ".scroll", "all => all.map(one => [one.scrollWidth, one.clientWidth])"
+        )
+        view.screenshot(path=tmp_path / "page.png")
+    assert widths
+    for content, room in widths:
+        assert content <= room
