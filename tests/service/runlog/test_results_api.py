@@ -34,6 +34,14 @@ def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
+def other(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for tests that add results, or others would find them."""
+    running = start_server(miniature, tmp_path_factory.mktemp("server") / "log.txt", "--remember-mib", "1")
+    yield running
+    stop_server(running)
+
+
+@pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[Client]:
     with Client(server.url) as client:
         yield client
@@ -173,11 +181,15 @@ def test_series_of_now(client: Client, streamed: uuid.UUID) -> None:
 
 
 def test_maps_out_of_the_log_are_those_of_the_answer(
-    server: Server, client: Client, posted: list[Result], streamed: uuid.UUID
+    client: Client, posted: list[Result], streamed: uuid.UUID
 ) -> None:
     for one in posted:
         assert client.result(one.id, cam="grid") == one
     assert client.result(posted[1].id, cam="png").gradcam.png
+
+
+def test_maps_are_drawn_when_the_pixels_are_forgotten_and_overlays_are_not(other: Server) -> None:
+    server, client = other, Client(other.url)
     stack = np.stack([mini.bright()])
     (fresh,) = client.classify(stack)
     path = f"/v1/results/{fresh.id}/gradcam.png"
@@ -202,7 +214,8 @@ def test_maps_out_of_the_log_are_those_of_the_answer(
             assert "style=map" in again.json()["detail"]
 
 
-def test_pixels_while_they_are_remembered(server: Server, client: Client) -> None:
+def test_pixels_while_they_are_remembered(other: Server) -> None:
+    server, client = other, Client(other.url)
     fov = np.random.default_rng(4).integers(0, 4096, (3, 250, 300), np.uint16)
     (one,) = client.classify(fov)
     pixels = client.pixels(one.id)
