@@ -165,5 +165,6 @@ function emptiness(shown, all) {
 /** The lines of a stack's own results: others may have been posted in between. */
 export function ofStack(csv, stack) {
   const [heading, ...lines] = csv.split("\n");
-  return [heading, ...lines.filter((line) => stack.known.has(line.slice(0, 36))), ""].join("\n");
+  const id = (line) => /^"?([0-9a-f-]{36})/.exec(line)?.[1]; // text is quoted, and holds no line breaks
+  return [heading, ...lines.filter((line) => stack.known.has(id(line))), ""].join("\n");
 }

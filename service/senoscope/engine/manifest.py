@@ -354,8 +354,12 @@ class Manifest(_Model):
                 )
 
     def to_json(self) -> str:
-        """The manifest as the text of ``ensemble.json``."""
-        return self.model_dump_json(indent=2) + "\n"
+        """The manifest as the text of ``ensemble.json``.
+
+        Without warnings it has none of that name: earlier releases refuse fields that they do not know.
+        """
+        left_out = None if self.warnings else {"warnings"}
+        return self.model_dump_json(indent=2, exclude=left_out) + "\n"
 
 
 def sha256_of(path: Path) -> str:
