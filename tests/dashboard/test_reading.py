@@ -223,6 +223,7 @@ def test_history_has_files_an_empty_state_and_24_hours(server: Server, seat) -> 
     assert at.page.locator("#rows tr").count() == 2
     at.page.get_by_label("Since").fill(time)
     at.until(lambda: at.page.locator("#rows tr").count() >= 1)
+    at.page.get_by_label("Since").fill("")
     at.page.get_by_label("Series", exact=True).select_option("uploads")
     at.until(lambda: "No stack was posted yet" in at.text("#nothing") or at.page.locator("#rows tr").count())
 
