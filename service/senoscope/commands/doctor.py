@@ -182,7 +182,7 @@ def _stream(settings: Settings) -> Finding:
             return Finding(
                 "stream", "note", f"nobody publishes at {settings.stream} now; the service will wait"
             )
-        if not subscriber.poll(1500):
+        if not subscriber.poll(5000):  # heartbeats come each second, and late from a busy machine
             return Finding(
                 "stream", "note", f"{settings.stream} answers, but sends neither frame nor heartbeat"
             )
