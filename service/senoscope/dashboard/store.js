@@ -175,6 +175,13 @@ export class Store extends EventTarget {
     if (collection.addAll(results) && collection === this.shown) this.#tell("entries");
   }
 
+  /** Nothing earlier is left in the run log; the views that show it say so, even where it holds nothing. */
+  completed(collection) {
+    if (collection.complete) return;
+    collection.complete = true;
+    if (collection === this.shown) this.#tell("entries");
+  }
+
   /** A result with its grids, if it is remembered. */
   result(id) {
     return this.#results.get(id);

@@ -66,6 +66,6 @@ export class Sync {
       if (next === undefined || (before && !news && enough)) break;
       cursor = `&cursor=${next}`;
     }
-    collection.complete = true;
+    this.#store.completed(collection);
   }
 }
