@@ -72,7 +72,8 @@ class Link:
     socket : zmq.Socket
         Its handshake time-out is set here.
     patience_s : float
-        How long to wait for a handshake, or for a message in its place, before a fresh socket tries.
+        How long to wait for a handshake, or for a message in its place, before a fresh socket tries. Once there
+        was either, the usual time holds for the connections that follow.
 
     Attributes
     ----------
@@ -100,6 +101,7 @@ class Link:
     def heard(self) -> None:
         """Note that a good message came: a peer of an old protocol version has no handshake to wait for."""
         self._greet_by_s = None
+        self._patience_s = FIRST_PATIENCE_S
 
     def events(self) -> Iterator[LinkEvent]:
         """What happened since; ask when the monitor is readable, and twice a second at least."""
@@ -129,6 +131,7 @@ class Link:
             self._reported = False
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._greet_by_s = None
+            self._patience_s = FIRST_PATIENCE_S
             self.connected = True
             return LinkEvent(None)
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:

@@ -65,7 +65,7 @@ FAULTS: dict[Fault, set[str]] = {
     oversize_header: {"protocol"},
     random_bytes: {"protocol", "lost"},
     random_greeting: {"no_handshake", "protocol"},
-    long_greeting: {"protocol", "no_handshake"},
+    long_greeting: {"protocol", "no_handshake", "refused"},  # by a mechanism of random bytes
     http_answer: {"no_handshake", "protocol"},
     half_greeting: {"no_handshake"},
     no_greeting: {"no_handshake"},
@@ -94,8 +94,8 @@ class Rig:
             time.sleep(0.1)
 
     def faults(self) -> dict[str, int]:
-        counts: dict[str, int] = self.server.stream()["receiver"]["faults"]
-        return counts
+        receiver = self.server.stream()["receiver"]
+        return {**receiver["faults"], "refused": receiver["refused"]}
 
     def close(self) -> None:
         self.microscope.close()
