@@ -72,7 +72,7 @@ class Link:
     socket : zmq.Socket
         Its handshake time-out is set here.
     patience_s : float
-        How long to wait for a handshake, or for a message in its place, before a fresh socket tries. Once there
+        How long to wait for a handshake, or a message in its place, before a fresh socket tries. Once there
         was either, the usual time holds for the connections that follow.
 
     Attributes
