@@ -114,7 +114,9 @@ def test_publisher_survives_any_subscription(programs, listener):
     rng = random.Random(1)
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     command = [programs / "senoscope_publish", "--endpoint", endpoint, "--rate", "200", "--wait-s", "60"]
-    with Running(*command, "--height", "4", "--width", "5") as program:
+    # As many frames as it takes until the listener is connected.
+    small = ("--height", "4", "--width", "5", "--frames", "1000000")
+    with Running(*command, *small) as program:
         with zmq.Context() as context, context.socket(zmq.XSUB) as rude:
             rude.setsockopt(zmq.LINGER, 0)
             rude.connect(endpoint)

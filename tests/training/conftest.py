@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from senoscope_training.architectures import register
+from support.jobs_here import jobs_in_this_process
 from support.tiny_backbone import TINY
 
 register(TINY)
@@ -15,6 +16,17 @@ def tensorflow():
     from senoscope_training.runtime import start_tensorflow
 
     start_tensorflow(threads=2)
+    import keras
     import tensorflow
 
+    # As in worker processes: the graph optimiser takes most of the time to trace.
+    tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    keras.config.disable_interactive_logging()
     return tensorflow
+
+
+@pytest.fixture
+def jobs_here(tensorflow):
+    """Experiments are run and exported in this process."""
+    with jobs_in_this_process():
+        yield

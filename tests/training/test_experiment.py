@@ -144,6 +144,7 @@ def test_validation_predictions_are_kept_with_each_unit(trained: Path) -> None:
         assert all(0 <= score <= 1 for score in held["score"])
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_validation_predictions_are_those_of_the_exported_network(
     home: Path, trained: Path, tmp_path: Path, network: str
 ) -> None:
@@ -164,6 +165,7 @@ def test_validation_predictions_are_those_of_the_exported_network(
                 assert answers == pytest.approx(part["score"], abs=1e-4)
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_a_frozen_ensemble_says_that_it_is_one(trained: Path, tmp_path: Path, network: str) -> None:
     models = tmp_path / "models"
     made = run("export", trained, "--models-dir", models, "--system", "frozen", "--run", 2)
@@ -177,6 +179,7 @@ def test_a_frozen_ensemble_says_that_it_is_one(trained: Path, tmp_path: Path, ne
     assert manifest["metrics"]["accuracy"] == pytest.approx(float(row["accuracy"]) / 100, abs=1e-4)
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_a_network_that_answers_the_same_to_everything_is_not_exported(
     trained: Path, tmp_path: Path, network: str
 ) -> None:
@@ -210,6 +213,7 @@ def test_a_network_that_answers_the_same_to_everything_is_not_exported(
         assert ensemble.warnings == (noted,)
 
 
+@pytest.mark.usefixtures("jobs_here")
 @pytest.mark.parametrize("case", ["few positives", pytest.param("permuted labels", marks=pytest.mark.full)])
 def test_an_experiment_that_is_hard_runs_to_its_end(
     home: Path, tmp_path: Path, config: dict, case: str, network: str
@@ -238,6 +242,7 @@ def test_an_experiment_that_is_hard_runs_to_its_end(
     }
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_an_ensemble_that_is_for_comparison_only_is_not_exported(trained: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(trained, other)
@@ -254,6 +259,7 @@ def test_an_ensemble_that_is_for_comparison_only_is_not_exported(trained: Path, 
     assert any("for comparison only" in warning for warning in manifest["warnings"])
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_heads_that_stay_dead_are_in_the_report(
     home: Path, tmp_path: Path, config: dict, network: str
 ) -> None:

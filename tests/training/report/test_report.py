@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import html
+import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,9 +17,10 @@ import yaml
 
 from senoscope_training.config import Config
 from senoscope_training.dataset.writing import SYNTHETIC_NAME, is_synthetic
-from senoscope_training.experiment import UnitResult, Validation, write_unit
+from senoscope_training.experiment import UnitResult, Validation, read_experiment, write_unit
 from senoscope_training.report import metrics
 from senoscope_training.report.metrics import METRICS, exact_interval, interval
+from senoscope_training.report.tables import Tables, make_tables, per_run_csv, to_csv
 from senoscope_training.report.write import write_report
 
 TRUTH = tuple(n % 2 == 1 for n in range(14))
@@ -205,6 +208,17 @@ def test_synthetic_data_are_named_on_the_page_in_tables_and_in_figures(tmp_path)
         assert {row["data"] for row in rows} == {"synthetic"}
     for path in (report / "figures").glob("*.svg"):
         assert "synthetic data, not for science" in path.read_text(), path.name
+
+
+def test_no_cell_of_the_tables_is_a_formula(tmp_path):
+    made = read_experiment(experiment(tmp_path, ensemble(wrong(1))))
+    tables = make_tables(made)
+    folded = Tables(tables.overall, {"-2+3": tables.overall})
+    assert {row["fold"] for row in csv.DictReader(io.StringIO(to_csv(folded)))} == {"all", "'-2+3"}
+    renamed = replace(made, predictions=tuple(replace(p, fold="=1+1") for p in made.predictions))
+    rows = list(csv.DictReader(io.StringIO(per_run_csv(renamed))))
+    assert {row["fold"] for row in rows} == {"'=1+1"}
+    assert all(0 <= float(row["accuracy"]) <= 100 for row in rows)
 
 
 def test_measured_data_are_not_called_synthetic(tmp_path):

@@ -143,7 +143,7 @@ def join(planes: Sequence[Decoded], files: Sequence[str]) -> Decoded:
 
 
 def _decoded(stack: FovStack, *, grey: bool) -> Decoded:
-    positions = tuple(warning for warning in stack.warnings if "by position" in warning)
+    positions = tuple(notice.text for notice in stack.notices if notice.code == "channel-names")
     return Decoded(np.asarray(stack.pixels[0]), tuple(stack.warnings), positions, grey)
 
 

@@ -70,6 +70,8 @@ def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
             figure.text(
                 *(0.995, 0.005), SYNTHETIC, ha="right", va="bottom", fontsize=6, color="#d55e00", zorder=10
             )
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # places are found once, not for each format
         svg, png, pdf, small = io.StringIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from senoscope_client.csv_cells import csv_rows
 from senoscope_training.experiment import Experiment, Prediction
 from senoscope_training.report.metrics import METRICS, MetricError, interval, mean_sd
 from senoscope_training.report.paper import TABLE_2, PaperRow
@@ -138,30 +138,28 @@ def _row(system: str, runs: list[Prediction]) -> Row:
 
 def to_csv(tables: Tables, *, synthetic: bool = False) -> str:
     """All rows of all folds as CSV, in percent as in the paper; Brier score and ECE as fractions."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    head = ["fold", "system", "runs", "test_fovs"]
+    head: list[Any] = ["fold", "system", "runs", "test_fovs"]
     for name in (*RATES, *CALIBRATION):
         head += [f"{name}_mean", f"{name}_sd", f"{name}_ci95_low", f"{name}_ci95_high"]
     head += ["auc_max", "paper_accuracy", "paper_precision", "paper_recall", "paper_f1", "paper_auc_max"]
     head += ["exact_intervals", "data"]
-    writer.writerow(head)
+    lines = [head]
     groups = [("all" if tables.folds else "test", tables.overall), *tables.folds.items()]
     for fold, rows in groups:
         for row in rows:
-            line: list[object] = [fold, row.title, row.runs, row.fovs]
+            line: list[Any] = [fold, row.title, row.runs, row.fovs]
             for name in (*RATES, *CALIBRATION):
                 cell, scale = row.cells.get(name), 100 if name in RATES else 1
                 values = (cell.mean, cell.sd, cell.low, cell.high) if cell else (None,) * 4
-                line += ["" if value is None else f"{value * scale:.4f}" for value in values]
+                line += [None if value is None else round(value * scale, 4) for value in values]
             largest = row.cells.get("auc")
-            line.append("" if largest is None else f"{largest.largest * 100:.4f}")
-            line += ["" if pair is None else pair[0] for pair in row.paper[:4]]
-            line.append("" if row.paper.max_auc is None else row.paper.max_auc)
+            line.append(None if largest is None else round(largest.largest * 100, 4))
+            line += [None if pair is None else pair[0] for pair in row.paper[:4]]
+            line.append(row.paper.max_auc)
             line.append(" ".join(name for name, cell in row.cells.items() if cell.exact))
             line.append("synthetic" if synthetic else "")
-            writer.writerow(line)
-    return out.getvalue()
+            lines.append(line)
+    return "".join(csv_rows(lines))
 
 
 def to_markdown(rows: Sequence[Row], *, synthetic: bool = False) -> str:
@@ -189,20 +187,18 @@ def shown(cell: Cell | None) -> str:
 
 def per_run_csv(experiment: Experiment) -> str:
     """Every metric of every run, in percent; Brier score and ECE as fractions."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["fold", "run", "system", *RATES, *CALIBRATION, "data"])
+    lines: list[list[Any]] = [["fold", "run", "system", *RATES, *CALIBRATION, "data"]]
     for prediction in experiment.predictions:
-        line: list[object] = [prediction.fold, prediction.run, title_of(prediction.system)]
+        line: list[Any] = [prediction.fold, prediction.run, title_of(prediction.system)]
         for name in (*RATES, *CALIBRATION):
             if name in CALIBRATION and prediction.system == "hybrid":
-                line.append("")
+                line.append(None)
                 continue
             try:
                 value = METRICS[name](prediction.truth, prediction.score)
-                line.append(f"{value * (100 if name in RATES else 1):.4f}")
+                line.append(round(value * (100 if name in RATES else 1), 4))
             except MetricError:
-                line.append("")
+                line.append(None)
         line.append("synthetic" if experiment.synthetic else "")
-        writer.writerow(line)
-    return out.getvalue()
+        lines.append(line)
+    return "".join(csv_rows(lines))
