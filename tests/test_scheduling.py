@@ -15,6 +15,7 @@ from support import scheduling
         ("tests/endurance/test_dashboard.py::test_a", "chromium"),
         ("tests/endurance/test_soak.py::test_a", "tests/endurance/test_soak.py"),
         ("tests/training/learning/test_network.py::test_a", "tensorflow"),
+        ("tests/training/report/test_report.py::test_a", "tests/training/report/test_report.py"),
     ],
 )
 def test_tests_are_grouped_by_folder_or_module(nodeid: str, group: str) -> None:

@@ -12,7 +12,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from support.docs_reader import network_of_its_own
 
-# Tests that must not run side by side, by folder or file.
+# Tests that must not run side by side, or share what takes long to start, by folder or file. Of several entries
+# the innermost counts; without a name each module is a group.
 GROUPS = {
     "tests/client/test_c_library.py": "C",
     "tests/client/test_c_programs.py": "C",
@@ -20,6 +21,10 @@ GROUPS = {
     "tests/endurance/test_dashboard.py": "chromium",
     "tests/napari": "napari",
     "tests/service/runlog": "postgres",
+    "tests/training/test_experiment.py": "experiment",
+    "tests/training/dataset": "",
+    "tests/training/report": "",
+    "tests/training/test_config.py": "",
     "tests/training": "tensorflow",
 }
 # Modules whose tests share nothing that takes long to make, and take long themselves: each test is a group.
@@ -28,7 +33,7 @@ INDEPENDENT = ("tests/docs/test_commands.py",)
 # Groups that take longest, by the beginnings of their names; they start first, so that no worker is left with
 # one at the end.
 FIRST = (
-    *("tensorflow", "tests/docs/test_commands.py", "chromium", "napari", "tests/endurance", "tests/e2e"),
+    *("experiment", "tensorflow", "tests/docs/test_commands.py", "chromium", "napari", "tests/endurance", "tests/e2e"),
     *("postgres", "tests/service/test_command_line.py", "tests/service/test_cli.py"),
 )
 
@@ -39,7 +44,8 @@ def group_of(nodeid: str) -> str:
     if module in INDEPENDENT and network_of_its_own():
         return nodeid
     path = PurePosixPath(module)
-    return next((GROUPS[str(part)] for part in (path, *path.parents) if str(part) in GROUPS), module)
+    named = (GROUPS[str(part)] for part in (path, *path.parents) if str(part) in GROUPS)
+    return next(named, "") or module
 
 
 def start_order(nodeid: str) -> int:

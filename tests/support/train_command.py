@@ -1,16 +1,22 @@
 """The command ``senoscope-train``, with the tests' small architecture registered.
 
-python -m support.train_command ARGUMENT...
+[SENOSCOPE_TEST_NETWORKS=NAME,NAME...] python -m support.train_command ARGUMENT...
+
+The variable names the networks of an ensemble that ``starter`` makes.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
+from senoscope_training import starter
 from senoscope_training.architectures import register
 from senoscope_training.cli import main
 from support.tiny_backbone import TINY
 
 if __name__ == "__main__":
     register(TINY)
+    if "SENOSCOPE_TEST_NETWORKS" in os.environ:
+        starter.NETWORKS = tuple(os.environ["SENOSCOPE_TEST_NETWORKS"].split(","))
     sys.exit(main())

@@ -6,6 +6,7 @@ import pytest
 
 from senoscope_training.architectures import register
 from support.jobs_here import jobs_in_this_process
+from support.quick_reports import quick_reports
 from support.tiny_backbone import TINY
 
 register(TINY)
@@ -26,7 +27,14 @@ def tensorflow():
 
 
 @pytest.fixture
-def jobs_here(tensorflow):
-    """Experiments are run and exported in this process."""
+def quick_report():
+    """Experiments end with a report whose figures are not drawn."""
+    with quick_reports():
+        yield
+
+
+@pytest.fixture
+def jobs_here(tensorflow, quick_report):
+    """Experiments are run and exported in this process, quickly."""
     with jobs_in_this_process():
         yield

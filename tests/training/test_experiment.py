@@ -309,6 +309,7 @@ def test_an_experiment_of_another_release_is_not_mixed_in(home: Path, trained: P
     assert "begun by another release" in done.stderr
 
 
+@pytest.mark.usefixtures("quick_report")
 @pytest.mark.parametrize("kills", [(1,), pytest.param((0, 3, 7), marks=pytest.mark.full)])
 def test_killed_at_any_moment_it_ends_with_the_same_numbers(
     home: Path, trained: Path, config: dict, kills: tuple[int, ...]
@@ -368,16 +369,6 @@ def test_the_report_is_one_page_that_needs_nothing(trained: Path) -> None:
         assert "<svg" in (trained / "report" / "figures" / f"{name}.svg").read_text()
         assert (trained / "report" / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert re.search(r"90\.1 ± 1\.2", page), "the paper's numbers stand beside"
-
-
-def test_the_same_report_twice_is_the_same_bytes(trained: Path, tmp_path: Path) -> None:
-    from senoscope_training.report.write import write_report
-
-    again = write_report(trained, tmp_path / "again").parent
-    files = [path for path in (trained / "report").rglob("*") if path.is_file()]
-    assert len(files) > 10
-    for path in files:
-        assert path.read_bytes() == (again / path.relative_to(trained / "report")).read_bytes(), path
 
 
 def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: Path, network: str) -> None:

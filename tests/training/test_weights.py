@@ -83,7 +83,13 @@ def test_imagenet_offline_fails_with_advice(empty_cache, monkeypatch):
         plan_weights("imagenet", None, NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Keras asks for weights when it has built the whole network, which takes seconds with these.
+LARGE = ("efficientnet_b4", "densenet121", "inception_resnet_v2")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full if name in LARGE else ()) for name in NAMES]
+)
 def test_files_and_hashes_are_those_that_keras_asks_for(name, tensorflow, monkeypatch):
     from keras.src.utils import file_utils
 
@@ -122,6 +128,7 @@ def test_preprocessing_is_that_of_keras(name, tensorflow):
         )
 
 
+@pytest.mark.full
 def test_efficientnet_equals_the_model_that_keras_builds_for_imagenet(tensorflow, monkeypatch, tmp_path):
     """Keras adds a layer only with weights="imagenet": whatever file is loaded, ours must equal that."""
     from keras import applications, utils

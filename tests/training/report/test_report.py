@@ -18,25 +18,25 @@ import yaml
 from senoscope_training.config import Config
 from senoscope_training.dataset.writing import SYNTHETIC_NAME, is_synthetic
 from senoscope_training.experiment import UnitResult, Validation, read_experiment, write_unit
-from senoscope_training.report import metrics
 from senoscope_training.report.metrics import METRICS, exact_interval, interval
 from senoscope_training.report.tables import Tables, make_tables, per_run_csv, to_csv
 from senoscope_training.report.write import write_report
+from support.quick_reports import quick_reports
 
 TRUTH = tuple(n % 2 == 1 for n in range(14))
 RIGHT = tuple(0.9 if positive else 0.1 for positive in TRUTH)
 FILES = tuple(f"fov_{n}.tif" for n in range(14))
 
 
+@pytest.fixture
+def figures():
+    """Figures are drawn; most tests are about other parts of the report."""
+
+
 @pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch):
-    """Intervals of these reports are not what most tests are about."""
-    thorough = metrics.bootstrap
-
-    def quick(truth, scores, metric, *, resamples):
-        return thorough(truth, scores, metric, resamples=min(resamples, 100))
-
-    monkeypatch.setattr(metrics, "bootstrap", quick)
+def _quick(request):
+    with quick_reports(figures="figures" in request.fixturenames):
+        yield
 
 
 def wrong(*indices: int) -> tuple[float, ...]:
@@ -196,7 +196,7 @@ def test_an_exact_interval_covers_as_often_as_it_says():
     assert covered >= 185
 
 
-def test_synthetic_data_are_named_on_the_page_in_tables_and_in_figures(tmp_path):
+def test_synthetic_data_are_named_on_the_page_in_tables_and_in_figures(tmp_path, figures):
     directory = experiment(tmp_path, ensemble(wrong(1)), synthetic=True)
     text = page(directory)
     assert '<div class="synthetic">Synthetic data, not for science</div>' in text
@@ -221,7 +221,7 @@ def test_no_cell_of_the_tables_is_a_formula(tmp_path):
     assert all(0 <= float(row["accuracy"]) <= 100 for row in rows)
 
 
-def test_measured_data_are_not_called_synthetic(tmp_path):
+def test_measured_data_are_not_called_synthetic(tmp_path, figures):
     directory = experiment(tmp_path, ensemble(wrong(1)))
     assert "ynthetic data" not in page(directory)
     for path in (directory / "report" / "figures").glob("*.svg"):
@@ -236,7 +236,7 @@ def test_a_part_of_a_synthetic_data_set_is_synthetic(tmp_path):
     assert not is_synthetic(tmp_path)
 
 
-def test_figures_are_of_300_dots_per_inch_and_pdf(tmp_path):
+def test_figures_are_of_300_dots_per_inch_and_pdf(tmp_path, figures):
     directory = experiment(tmp_path, ensemble(wrong(1)))
     page(directory)
     figures = directory / "report" / "figures"
@@ -250,6 +250,15 @@ def test_figures_are_of_300_dots_per_inch_and_pdf(tmp_path):
         assert per_metre == pytest.approx(300 / 0.0254, abs=1)
     image = cv2.imread(str(figures / "figure_5.png"))
     assert image.shape[1] == pytest.approx(4.6 * 300, abs=2)
+
+
+def test_the_same_report_twice_is_the_same_bytes(tmp_path, figures):
+    directory = experiment(tmp_path, ensemble(wrong(1, 2)))
+    first, again = (write_report(directory, tmp_path / name).parent for name in ("first", "again"))
+    files = [path for path in first.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for path in files:
+        assert path.read_bytes() == (again / path.relative_to(first)).read_bytes(), path
 
 
 def test_units_that_went_wrong_are_listed(tmp_path):

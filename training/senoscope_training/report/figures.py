@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from senoscope_training.experiment import Experiment, History, Prediction
@@ -64,21 +67,31 @@ def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
     synthetic : bool
         Whether to write across its corner that the data are synthetic.
     """
-    FigureCanvasAgg(figure)
     with mpl.rc_context(_STYLE):
         if synthetic:
             figure.text(
                 *(0.995, 0.005), SYNTHETIC, ha="right", va="bottom", fontsize=6, color="#d55e00", zorder=10
             )
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # places are found once, not for each format
-        svg, png, pdf, small = io.StringIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-        figure.savefig(small, format="png", dpi=_PAGE_DPI, metadata={"Software": None})
+        figure.set_dpi(_DPI)
+        FigureCanvasAgg(figure).draw()
+        figure.set_layout_engine("none")  # the places are found, and hold for all formats
+        # Not by savefig, which draws each format twice where there was a layout engine.
+        svg, png, pdf = io.StringIO(), io.BytesIO(), io.BytesIO()
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+        FigureCanvasPdf(figure).print_pdf(
+            pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None}
+        )
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
     text = svg.getvalue()
-    return Rendered(text[text.index("<svg") :], png.getvalue(), pdf.getvalue(), small.getvalue())
+    return Rendered(text[text.index("<svg") :], png.getvalue(), pdf.getvalue(), _reduced(png.getvalue()))
+
+
+def _reduced(png: bytes) -> bytes:
+    """A PNG in the resolution of the page."""
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    scale = _PAGE_DPI / _DPI
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".png", small)[1].tobytes()
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:

@@ -1,0 +1,42 @@
+"""Reports of experiments in a moment: few resamples, and one small picture for every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from unittest import mock
+
+from matplotlib.figure import Figure
+
+from senoscope_training.report import metrics, write
+from senoscope_training.report.figures import Rendered, render
+
+_RESAMPLES = 100
+
+
+@cache
+def _picture() -> Rendered:
+    return render(Figure(figsize=(1, 1)))
+
+
+@contextmanager
+def quick_reports(*, figures: bool = False) -> Iterator[None]:
+    """Let reports be written quickly.
+
+    Parameters
+    ----------
+    figures : bool
+        Whether figures are drawn all the same.
+    """
+    thorough = metrics.bootstrap
+
+    def bootstrap(truth: Any, scores: Any, metric: Callable[..., float], *, resamples: int) -> Any:
+        return thorough(truth, scores, metric, resamples=min(resamples, _RESAMPLES))
+
+    def picture(figure: Figure, *, synthetic: bool = False) -> Rendered:
+        return render(figure, synthetic=synthetic) if figures else _picture()
+
+    with mock.patch.object(metrics, "bootstrap", bootstrap), mock.patch.object(write, "render", picture):
+        yield
