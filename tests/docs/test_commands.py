@@ -31,7 +31,10 @@ _DOCKER = "no container engine is here; docker/prove.py executes it, and what it
 NOT_EXECUTED: dict[tuple[str, str], str] = {
     ("README.md", 'pip install -c constraints.txt -e ".[demo]" && senoscope demo'): _INSTALLS,
     ("README.md", 'pip install -c constraints.txt -e ".[test]" && pytest'): _INSTALLS,
-    ("docs/tutorials/first-classification.md", "python3 -m venv --upgrade-deps .venv && . .venv/bin/activate"): _INSTALLS,
+    (
+        "docs/tutorials/first-classification.md",
+        "python3 -m venv --upgrade-deps .venv && . .venv/bin/activate",
+    ): _INSTALLS,
     ("docs/tutorials/first-classification.md", 'pip install -c constraints.txt -e ".[demo]"'): _INSTALLS,
     ("docs/how-to/c-client.md", "apt-get install gcc make libzmq3-dev"): _INSTALLS,
     ("docs/how-to/bioimageio.md", 'pip install -c constraints.txt -e ".[bioimageio]"'): _INSTALLS,

@@ -33,7 +33,15 @@ INDEPENDENT = ("tests/docs/test_commands.py",)
 # Groups that take longest, by the beginnings of their names; they start first, so that no worker is left with
 # one at the end.
 FIRST = (
-    *("experiment", "tensorflow", "tests/docs/test_commands.py", "chromium", "napari", "tests/endurance", "tests/e2e"),
+    *(
+        "experiment",
+        "tensorflow",
+        "tests/docs/test_commands.py",
+        "chromium",
+        "napari",
+        "tests/endurance",
+        "tests/e2e",
+    ),
     *("postgres", "tests/service/test_command_line.py", "tests/service/test_cli.py"),
 )
 
