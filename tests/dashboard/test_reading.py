@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Route
 
@@ -128,28 +129,35 @@ def test_planned_and_missing_places_are_on_the_map(server: Server, seat) -> None
         for frame in range(13):
             row, column = divmod(frame, COLUMNS)
             place = Position(x=column * PITCH_UM, y=row * PITCH_UM, z=0.0)
-            if frame not in (6, 8):
+            if frame == 8:
+                scope.send(scope.frame(frame, np.zeros((3, 8, 8), np.uint16), position_um=place))
+            elif frame != 6:
                 scope.send(scope.frame(frame, position_um=place))
                 at.until(lambda frame=frame: f"FOV {frame} " in at.text("#where"))
-        at.until(lambda: "2 without a result" in at.text("#mapkey") and "7 planned" in at.text("#mapkey"))
+        key = ("7 planned", "1 missing on the way", "1 refused")
+        at.until(lambda: all(words in at.text("#mapkey") for words in key))
         assert "not known" not in at.text("#mapkey")
         said = hovered_texts(at)
-        assert {f"FOV {n} · no result" for n in (6, 8)} <= {text[:17] for text in said}
+        assert {"FOV 6 · missing on the way", "FOV 8 · refused"} <= said
         assert {f"FOV {n} · planned" for n in range(13, 20)} <= said
         assert any(re.match(r"FOV 7 · senescent .* agreement 100 %", text) for text in said)
         scope.send(encode(EndHeader(**scope.common(), frames_sent=11, reason="stopped")))
-        at.until(lambda: "planned" not in at.text("#mapkey") and "2 without" in at.text("#mapkey"))
+        at.until(lambda: "planned" not in at.text("#mapkey") and "1 missing" in at.text("#mapkey"))
+        said = hovered_texts(at, "#timeline")
+        assert any(text.endswith(" · before it: FOV 6 missing on the way") for text in said)
+        assert any(text.endswith(" · before it: FOV 8 refused") for text in said)
     finally:
         scope.close()
 
 
-def hovered_texts(at: Seat) -> set[str]:
-    """What the map says wherever the pointer rests on it."""
-    box = at.page.locator("#map").bounding_box()
+def hovered_texts(at: Seat, picture: str = "#map") -> set[str]:
+    """What the map, or the timeline, says wherever the pointer rests on it."""
+    box = at.page.locator(picture).bounding_box()
     assert box is not None
     said = set()
-    for y in range(6, int(box["height"]), 12):
-        for x in range(6, int(box["width"]), 12):
+    rows = range(4, int(box["height"]), 8) if picture == "#map" else [int(box["height"]) // 2]
+    for y in rows:
+        for x in range(4, int(box["width"]), 8):
             at.page.mouse.move(box["x"] + x, box["y"] + y)
             if at.page.locator("#tip").is_visible():
                 said.add(at.text("#tip"))
@@ -184,7 +192,7 @@ def test_places_are_found_in_any_raster(server: Server, seat, pattern: str) -> N
         [entries, summary],
     )
     assert {one["frame"]: one["kind"] for one in found} == (
-        dict.fromkeys(gone, "missing") | dict.fromkeys(range(20, 24), "planned")
+        dict.fromkeys(gone, "unknown") | dict.fromkeys(range(20, 24), "planned")
     )
     for one in found:
         x, y = place(one["frame"])
@@ -203,7 +211,7 @@ def test_places_that_form_no_raster_are_not_guessed(server: Server, seat) -> Non
     )
     assert found == [
         {"frame": n, "kind": kind, "place": None}
-        for n, kind in ((2, "missing"), (6, "planned"), (7, "planned"))
+        for n, kind in ((2, "unknown"), (6, "planned"), (7, "planned"))
     ]
 
 

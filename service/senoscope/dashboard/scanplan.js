@@ -1,27 +1,48 @@
-// Where the frames are that have no result: from the places of those that have one, if they form a raster.
+// The frames that have no result: why, and where; their places follow from those of the others, if these form a raster.
 
 const TOLERANCE = 0.25; // of the stage's step
 const LEAST = 3;
 
+// Why a frame has no result, in words; `unknown` until the service has said why, or while it is computed.
+export const REASONS = {
+  missing: "missing on the way",
+  dropped: "dropped for newer ones",
+  refused: "refused",
+  failed: "failed",
+  unknown: "without a result",
+};
+
 /**
  * The frames of a series without a result here, up to the last that was planned.
- * @returns {{ frame: number, kind: "planned" | "missing", place: { x: number, y: number } | null }[]}
+ * @param {{ first: number, last: number, reason: string }[]} reasons of the service, in the order of frames
+ * @returns {{ frame: number, kind: string, place: { x: number, y: number } | null }[]} kind: planned, or one of REASONS
  */
-export function withoutResult(entries, summary) {
+export function withoutResult(entries, summary, reasons = []) {
   const framed = entries.filter(({ frame }) => frame !== undefined);
   const seen = new Set(framed.map(({ frame }) => frame));
   const last = Math.max(-1, ...ends(framed), summary?.last_frame ?? -1);
   const first = summary?.first_frame ?? framed[0]?.frame ?? 0;
   const planned = Math.min(summary?.planned_frames ?? 0, 100_000);
   const whereOf = rasterOf(framed);
+  const whyOf = reasonOf(reasons);
   const found = [];
   for (let frame = first; frame < Math.max(last + 1, planned); frame += 1) {
     if (seen.has(frame)) continue;
     const open = frame > last;
     if (open && summary?.state !== "open") break; // what was planned and never scanned
-    found.push({ frame, kind: open ? "planned" : "missing", place: whereOf?.(frame) ?? null });
+    found.push({ frame, kind: open ? "planned" : whyOf(frame), place: whereOf?.(frame) ?? null });
   }
   return found;
+}
+
+/** The reason of a frame, for frames in their order. */
+export function reasonOf(reasons) {
+  let at = 0;
+  return (frame) => {
+    while (at < reasons.length && reasons[at].last < frame) at += 1;
+    const range = reasons[at];
+    return range && range.first <= frame && range.reason in REASONS ? range.reason : "unknown";
+  };
 }
 
 const ends = (framed) => framed.slice(-1).map(({ frame }) => frame);

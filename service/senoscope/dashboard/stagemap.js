@@ -2,13 +2,20 @@
 
 import { $, el, fitted, hovered, say, sized, throttled } from "./dom.js";
 import { css, grey, ramp, viridis } from "./colormaps.js";
-import { withoutResult } from "./scanplan.js";
+import { REASONS, withoutResult } from "./scanplan.js";
 import { summaryOf } from "./verdict.js";
 
 const MARGIN = 12;
 const LEAST_PX = 5;
-// Outlines: what has no result, by why.
-const LINES = { planned: "#647585", missing: "#ff8f80" };
+// Outlines: what has no result, by why; colour and dashes.
+const LINES = {
+  planned: ["#647585", [2, 3]],
+  missing: ["#ff8f80", []],
+  dropped: ["#ffc857", [6, 3]],
+  refused: ["#c9a6ff", [4, 2, 1, 2]],
+  failed: ["#ff8f80", [3, 2]],
+  unknown: ["#a9b7c3", [1, 2]],
+};
 const COLUMNS = 8; // of fields of view without a place
 
 export class StageMap {
@@ -58,8 +65,9 @@ export class StageMap {
     this.#scale = { scale, left, top };
     for (const tile of this.#empty) {
       const [x, y, w, h] = this.#box(tile);
-      context.strokeStyle = LINES[tile.kind];
-      context.setLineDash(tile.kind === "planned" ? [2, 3] : []);
+      const [colour, dashes] = LINES[tile.kind];
+      context.strokeStyle = colour;
+      context.setLineDash(dashes);
       context.strokeRect(x + 1.5, y + 1.5, w - 3, h - 3);
     }
     context.setLineDash([]);
@@ -105,13 +113,13 @@ export class StageMap {
     if (tile) return summaryOf(tile.entry);
     const empty = this.#at(event.offsetX, event.offsetY, this.#empty);
     if (!empty) return "";
-    return `FOV ${empty.frame} · ${empty.kind === "planned" ? "planned" : "no result: missing on the way, dropped or refused"}`;
+    return `FOV ${empty.frame} · ${REASONS[empty.kind] ?? empty.kind}`;
   }
 
   #without() {
     const { shown } = this.#store;
     if (shown?.kind !== "series" || !shown.complete) return [];
-    return withoutResult(shown.entries, shown.summary);
+    return withoutResult(shown.entries, shown.summary, shown.reasons);
   }
 
   /** What outlines and hatching mean, where there are any; and what has no known place. */
@@ -123,7 +131,8 @@ export class StageMap {
       return all.length ? el("span", { data: { kind } }, `${all.length} ${words}${nowhere ? ` (${nowhere === all.length ? "place" : `place of ${nowhere}`} not known)` : ""}`) : null;
     };
     const flagged = this.#tiles.filter(({ entry }) => !entry.reliable).length;
-    const parts = [line("planned", "planned"), line("missing", "without a result"), flagged ? el("span", { data: { kind: "flagged" } }, `${flagged} unreliable`) : null].filter(Boolean);
+    const reasons = Object.entries(REASONS).map(([kind, words]) => line(kind, words));
+    const parts = [line("planned", "planned"), ...reasons, flagged ? el("span", { data: { kind: "flagged" } }, `${flagged} unreliable`) : null].filter(Boolean);
     const text = parts.map(({ textContent }) => textContent).join();
     $("mapkey").hidden = !parts.length;
     if ($("mapkey").dataset.text === text) return;

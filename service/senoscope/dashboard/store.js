@@ -50,7 +50,7 @@ function entryOf(result) {
 class Collection {
   /** @param {"series" | "uploads" | "stack"} kind */
   constructor(key, kind, title) {
-    Object.assign(this, { key, kind, title, entries: [], complete: false, summary: null });
+    Object.assign(this, { key, kind, title, entries: [], complete: false, summary: null, reasons: [] });
     this.known = new Map();
   }
 
@@ -168,6 +168,13 @@ export class Store extends EventTarget {
     }
     if (changed) this.#tell("collections");
     if (shown) this.#tell("entries");
+  }
+
+  /** Why frames have no result: ranges in the order of frames. */
+  explain(collection, reasons) {
+    if (JSON.stringify(collection.reasons) === JSON.stringify(reasons)) return;
+    collection.reasons = reasons;
+    if (collection === this.shown) this.#tell("entries");
   }
 
   /** Earlier results, out of the run log. */

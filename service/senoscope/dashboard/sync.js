@@ -1,10 +1,12 @@
 // Keeping what the page shows complete: series and their results out of the run log, whatever was missed.
 
 import { json } from "./api.js";
+import { withoutResult } from "./scanplan.js";
 
 const PAGE = 1000;
 const MOST_PAGES = 50;
 const MOST_SERIES = 50;
+const MOST_RANGES = 10_000;
 
 const logged = (summary) => Object.values(summary.labels).reduce((sum, n) => sum + n, 0);
 
@@ -28,8 +30,17 @@ export class Sync {
       if (missing && this.#short.has(shown.key)) await this.fill(shown, { again: true });
       if (missing) this.#short.add(shown.key);
       else this.#short.delete(shown.key);
+      await this.#explain(shown);
     }
     return summaries;
+  }
+
+  /** Asks why frames have no result, while there are some of which that is not known. */
+  async #explain(series) {
+    const without = withoutResult(series.entries, series.summary, series.reasons);
+    if (!without.some(({ kind }) => kind === "unknown")) return;
+    const { ranges } = await json(`v1/series/${series.uid}/frames?limit=${MOST_RANGES}`);
+    this.#store.explain(series, ranges);
   }
 
   /** Every result of a series or of the posted stacks, newest first; once, unless asked for again. */

@@ -3,11 +3,13 @@
 import { $, fitted, hovered, say, sized, throttled } from "./dom.js";
 import { css, viridis } from "./colormaps.js";
 import { plural } from "./format.js";
+import { REASONS, reasonOf } from "./scanplan.js";
 import { summaryOf } from "./verdict.js";
 
 const PAD = { left: 26, right: 8, top: 10, bottom: 10 };
 const LEAST = 24; // so that the first few do not fill the whole width
 const [DIM, WARN, BAD] = ["#a9b7c3", "#ffc857", "#ff8f80"];
+const GAPS = { dropped: WARN, refused: "#c9a6ff", unknown: DIM };
 
 export class Timeline {
   #store;
@@ -24,8 +26,12 @@ export class Timeline {
       if (entry) store.pick(entry.id);
     });
     hovered($("timeline"), ({ offsetX }) => {
-      const entry = this.#store.shown?.entries[Math.floor((offsetX - PAD.left) / this.#slot)];
-      return entry ? summaryOf(entry) : "";
+      const { shown } = this.#store;
+      const k = Math.floor((offsetX - PAD.left) / this.#slot);
+      const entry = shown?.entries[k];
+      if (!entry) return "";
+      const gap = gapBefore(shown, k);
+      return gap ? `${summaryOf(entry)} · before it: ${gap.words}` : summaryOf(entry);
     });
     $("previous").onclick = () => store.step(-1);
     $("next").onclick = () => store.step(1);
@@ -61,8 +67,9 @@ export class Timeline {
     const judged = collection?.deadlineHolds(this.#store.deadlineMs) ?? false;
     let [late, flagged] = [0, 0];
     entries.forEach((entry, k) => {
-      if (k && entry.frame > entries[k - 1].frame + 1 && collection.kind === "series") {
-        context.fillStyle = BAD;
+      const gap = gapBefore(collection, k);
+      if (gap) {
+        context.fillStyle = GAPS[gap.kind] ?? BAD;
         context.fillRect(x(k) - this.#slot / 2 - 0.75, PAD.top - 6, 1.5, height - PAD.top);
       }
       context.fillStyle = css(viridis, entry.probability);
@@ -100,4 +107,13 @@ export class Timeline {
     if (late) words.push(`${late} late`);
     say($("timelinewords"), words.join(" · "));
   }
+}
+
+/** Frames without a result between a field of view and the one before it; null where there are none. */
+function gapBefore({ kind, entries, reasons }, k) {
+  if (kind !== "series" || !k || !(entries[k].frame > entries[k - 1].frame + 1)) return null;
+  const [first, last] = [entries[k - 1].frame + 1, entries[k].frame - 1];
+  const reason = reasonOf(reasons)(first);
+  const which = first === last ? `FOV ${first}` : `FOV ${first} to ${last}`;
+  return { kind: reason, words: `${which} ${REASONS[reason]}` };
 }
