@@ -72,9 +72,15 @@ def _set_up_httpx() -> None:
     # Reading the certificates of all authorities takes 50 ms of CPU.
     create = ssl.create_default_context
     shared = cache(create)
+    # httpx's own, or those that the environment names instead.
+    authorities = (
+        {"cafile": certifi.where()},
+        {"cafile": os.environ.get("SSL_CERT_FILE")},
+        {"capath": os.environ.get("SSL_CERT_DIR")},
+    )
 
     def create_default_context(*purpose: ssl.Purpose, **options: Any) -> ssl.SSLContext:
-        if options == {"cafile": certifi.where()}:
+        if options in authorities:
             return shared(*purpose, **options)
         return create(*purpose, **options)
 

@@ -1,20 +1,25 @@
-"""Fixtures of the dashboard's tests."""
+"""Fixtures of the dashboard's tests.
+
+Service, browser and microscope are there for all tests of the folder. Each test scans series of its own, on
+pages of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import BrowserContext, Page
 
 from support import miniature as mini
 from support.dashboard_page import ROOT, Seat, chromium, sit_down
+from support.microscopes import Scan, Stand
 from support.servers import Server, start_server, stop_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One with other ensembles to change to, of which one is damaged; each test scans a series of its own."""
+    """One with other ensembles to change to, of which one is damaged."""
     models = tmp_path_factory.mktemp("models")
     mini.build(models / "miniature")
     mini.build(models / "other", name="other", seed=50)
@@ -26,25 +31,61 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     stop_server(running)
 
 
-# Not for the whole session: Playwright's loop would be in the way of tests that run loops of their own.
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
+@pytest.fixture(scope="package")
+def stand(server: Server) -> Iterator[Stand]:
+    """The place of the microscope that the service listens to."""
+    stand = Stand(server)
+    yield stand
+    stand.clear()
 
 
 @pytest.fixture
-def seat(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Seat]]:
+def new_scan(stand: Stand) -> Callable[..., Scan]:
+    """Begins series of the microscope."""
+    return stand.scan
+
+
+@pytest.fixture
+def no_microscope(stand: Stand) -> None:
+    """Nobody publishes to the service, so that a test may."""
+    stand.clear()
+
+
+# Not for the whole session: Playwright's loop would be in the way of tests that run loops of their own.
+@pytest.fixture(scope="package")
+def context() -> Iterator[BrowserContext]:
+    with chromium() as browser:
+        yield browser.new_context()
+
+
+@pytest.fixture(scope="package")
+def scripts(server: Server, context: BrowserContext) -> Page:
+    """A page beside the page's scripts, to import them; nothing runs there by itself.
+
+    While it is open, Chromium keeps the process that draws pages, with the scripts it has compiled.
+    """
+    page = context.new_page()
+    page.goto(f"{server.url}/dashboard/icon.svg")
+    return page
+
+
+@pytest.fixture
+def seat(
+    context: BrowserContext, scripts: Page, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Seat]]:
     """Opens pages that must not have complained by the end of the test."""
     seats: list[Seat] = []
     renew = request.config.getoption("--pictures") and request.node.get_closest_marker("networks")
 
-    def sit(url: str, **size: int) -> Seat:
-        seats.append(sit_down(browser, url, **size))
+    def sit(url: str, *, width: int = 1280, height: int = 720) -> Seat:
+        page = context.new_page()
+        if (width, height) != (1280, 720):
+            page.set_viewport_size({"width": width, "height": height})
+        seats.append(sit_down(page, url))
         seats[-1].pictures = ROOT / "docs" / "images" if renew else None
         return seats[-1]
 
     yield sit
     for one in seats:
-        one.page.context.close()
+        one.page.close()
     assert [error for one in seats for error in one.errors] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from senoscope_client import FramePublisher, Position
@@ -22,9 +24,16 @@ def axe() -> str:
 
 
 def faults(at: Seat, axe: str) -> list[str]:
-    at.page.wait_for_timeout(200)
-    at.page.evaluate(axe)
-    found = at.page.evaluate("rules => axe.run(document, { runOnly: { type: 'tag', values: rules } })", RULES)
+    at.drawn()
+    if at.page.evaluate("typeof axe") == "undefined":
+        at.page.evaluate(axe)
+    found = at.page.evaluate(
+        """rules => axe.run(document, {
+            runOnly: { type: "tag", values: rules },
+            resultTypes: ["violations"],
+        }).then(({ violations }) => ({ violations }))""",
+        RULES,
+    )
     return [
         f"{one['impact']} {one['id']}: {one['help']} at {node['target']} ({node['failureSummary']})"
         for one in found["violations"]
@@ -34,7 +43,8 @@ def faults(at: Seat, axe: str) -> list[str]:
 
 
 @pytest.mark.system("axe-core")
-def test_no_view_has_a_serious_fault(server: Server, seat, axe: str) -> None:
+def test_no_view_has_a_serious_fault(start: Callable[..., Server], seat, axe: str) -> None:
+    server = start()  # where nothing was scanned yet
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
     empty = faults(at, axe)
@@ -45,8 +55,9 @@ def test_no_view_has_a_serious_fault(server: Server, seat, axe: str) -> None:
             publisher.publish(mini.bright(level=level), position_um=Position(x=100.0 * n, y=0.0, z=0.0))
             at.until(lambda n=n: at.seen() == n + 1)
         found = {"empty": empty, "live": faults(at, axe)}
-    for name in ("History", "Model and range"):
+    for name, view in (("History", "#history"), ("Model and range", "#model")):
         at.page.get_by_role("link", name=name).click()
+        at.until(at.page.locator(view).is_visible)
         found[name] = faults(at, axe)
     at.page.get_by_role("button", name="Keyboard and help").click()
     found["help"] = faults(at, axe)
@@ -56,11 +67,9 @@ def test_no_view_has_a_serious_fault(server: Server, seat, axe: str) -> None:
     assert {view: said for view, said in found.items() if said} == {}
 
 
-def test_everything_is_reached_by_keyboard(server: Server, seat) -> None:
-    with FramePublisher(server.frames, "nlo-2") as publisher:
-        assert publisher.wait_for_subscriber(60)
-        publisher.start_series("plate 2")
-        publisher.publish(mini.bright())
+def test_everything_is_reached_by_keyboard(server: Server, seat, new_scan) -> None:
+    with new_scan("plate 2") as scan:
+        scan.go((900,))
         at = seat(server.url)
         at.until(lambda: "plate 2" in at.text("#where"))
         reached = []

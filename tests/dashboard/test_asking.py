@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
+from playwright.sync_api import Page
 
 from senoscope.keys import add_key, revoke_key
 from support import miniature as mini
@@ -71,11 +72,11 @@ def test_a_stack_is_dropped_on_the_page(server: Server, seat, tmp_path: Path) ->
     assert sorted(row["frame"] for row in rows) == ["0", "1", "2", "3"]
 
 
-def test_what_others_posted_in_the_same_moment_is_not_in_the_export_of_a_stack(server: Server, seat) -> None:
+def test_what_others_posted_in_the_same_moment_is_not_in_the_export_of_a_stack(scripts: Page) -> None:
     mine, other = (str(uuid.uuid4()) for _ in range(2))
-    kept = seat(server.url).page.evaluate(
+    kept = scripts.evaluate(
         """async ([csv, mine]) => {
-            const { ofStack } = await import("./dashboard/history.js");
+            const { ofStack } = await import("./history.js");
             return ofStack(csv, { known: new Map([[mine, {}]]) });
         }""",
         [f"id,file\n{other},a.tif\n{mine},stack.tif\n{other},a.tif\n", mine],
@@ -95,9 +96,9 @@ def test_whoever_goes_on_to_another_view_is_not_taken_away(server: Server, seat,
 
 
 def test_a_stack_that_is_dropped_on_another_view_changes_nothing_there(
-    server: Server, seat, tmp_path: Path
+    server: Server, seat, new_scan, tmp_path: Path
 ) -> None:
-    with Scan(server, "watched") as scan:
+    with new_scan("watched") as scan:
         scan.go((900, 60, 400))
     at = seat(f"{server.url}/#history")
     rows = at.page.locator("#rows tr")
@@ -172,12 +173,12 @@ def test_a_stack_that_nobody_can_read_is_refused_in_words(server: Server, seat, 
     at.until(lambda: at.seen() == 2)
 
 
-def test_model_and_range_are_shown_and_changed(server: Server, seat, tmp_path: Path) -> None:
+def test_model_and_range_are_shown_and_changed(server: Server, seat, new_scan, tmp_path: Path) -> None:
     at = seat(f"{server.url}/#model")
     at.until(lambda: "miniature 1" in at.text("#ensemble"))
     at.until(lambda: "The model's own" in at.text("#rangesource"))
     assert at.page.locator("#networks tr").count() == 7
-    with Scan(server) as scan:
+    with new_scan() as scan:
         at.page.get_by_role("spinbutton", name="Fields of view").fill("5")
         at.page.get_by_role("button", name="Calibrate from the stream").click()
         at.until(lambda: "Waiting" in at.text("#calibration") or "collected" in at.text("#calibration"))

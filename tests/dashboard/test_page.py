@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import zmq
-from playwright.sync_api import Browser, Route
+from playwright.sync_api import BrowserContext, Route
 
 from senoscope_client import Position
 from senoscope_client.wire import ImageHeader, Timestamp, encode
 from support import miniature as mini
 from support.dashboard_page import Seat
-from support.microscopes import COLUMNS, LEVELS, Scan, logged
+from support.microscopes import COLUMNS, LEVELS, logged
 from support.servers import Server
 
 pytestmark = pytest.mark.system("chromium")
@@ -36,17 +36,16 @@ def centre_of(seat: Seat, column: int, row: int, columns: int, rows: int) -> tup
     return box["x"] + x, box["y"] + y
 
 
-def test_a_scan_is_watched_as_it_goes(server: Server, seat) -> None:
+def test_a_scan_is_watched_as_it_goes(server: Server, seat, new_scan) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
     assert at.page.locator("#starter").is_visible(), "an ensemble that is not for science says so"
     assert at.page.locator("#flags .none").inner_text() == "no flags", "and no flag does not look like one"
-    with Scan(server, planned=20) as scan:
+    with new_scan("plate 3, well B2", planned=20) as scan:
         results = scan.go()
         at.until(lambda: at.seen() == len(LEVELS))
         newest = results[-1]
-        at.until(lambda: f"FOV {newest['source']['frame']}" in at.text("#where"))
-        assert "plate 3, well B2" in at.text("#where")
+        at.until(lambda: f"plate 3, well B2 · FOV {newest['source']['frame']}" in at.text("#where"))
         assert at.text("#label") == newest["label"]
         assert at.text("#probability") == f"{newest['probability']:.2f}"
         votes = at.page.locator("#votes li").all_inner_texts()
@@ -65,8 +64,8 @@ def test_a_scan_is_watched_as_it_goes(server: Server, seat) -> None:
         at.shoot("live")
 
 
-def test_paused_one_looks_at_what_one_likes(server: Server, seat) -> None:
-    with Scan(server) as scan:
+def test_paused_one_looks_at_what_one_likes(server: Server, seat, new_scan) -> None:
+    with new_scan() as scan:
         results = scan.go()
         at = seat(server.url)
         at.until(lambda: at.seen() == 10)
@@ -93,8 +92,8 @@ def test_paused_one_looks_at_what_one_likes(server: Server, seat) -> None:
         at.until(lambda: "FOV 11" in at.text("#where"))
 
 
-def test_channels_networks_and_the_map(server: Server, seat) -> None:
-    with Scan(server) as scan:
+def test_channels_networks_and_the_map(server: Server, seat, new_scan) -> None:
+    with new_scan() as scan:
         scan.go((500,))
     at = seat(server.url)
     at.until(lambda: at.seen() == 1)
@@ -103,7 +102,7 @@ def test_channels_networks_and_the_map(server: Server, seat) -> None:
     seen = {main.screenshot()}
 
     def looks_new() -> None:
-        at.page.wait_for_timeout(150)
+        at.drawn()
         picture = main.screenshot()
         assert picture not in seen
         seen.add(picture)
@@ -124,7 +123,7 @@ def test_channels_networks_and_the_map(server: Server, seat) -> None:
     at.page.keyboard.press("g")  # shortcuts are not for who chooses from a list
     assert "without Grad-CAM" not in (main.get_attribute("aria-label") or "")
     at.page.get_by_label("SRS", exact=True).check(force=True)
-    at.page.wait_for_timeout(150)
+    at.drawn()
     at.page.keyboard.press("g")
     looks_new()
     assert "without Grad-CAM" in (main.get_attribute("aria-label") or "")
@@ -134,8 +133,8 @@ def test_channels_networks_and_the_map(server: Server, seat) -> None:
     assert re.search(r"row \d+, column \d+: SRS 5\d\d, TPEF 5\d\d, Transmission 5\d\d", at.text("#readout"))
 
 
-def test_history_is_filtered_and_exported(server: Server, seat) -> None:
-    with Scan(server, "=plate") as scan:
+def test_history_is_filtered_and_exported(server: Server, seat, new_scan) -> None:
+    with new_scan("=plate") as scan:
         results = scan.go()
     at = seat(server.url)
     at.until(lambda: at.seen() == 10)
@@ -167,23 +166,24 @@ def test_history_is_filtered_and_exported(server: Server, seat) -> None:
     at.until(lambda: "FOV 3" in at.text("#where"))
 
 
-def test_an_earlier_series_is_opened_again(server: Server, seat) -> None:
-    with Scan(server, "yesterday") as first:
+def test_an_earlier_series_is_opened_again(server: Server, seat, new_scan) -> None:
+    with new_scan("yesterday") as first:
         first.go((900, 100, 900))
-    with Scan(server, "today") as second:
+    with new_scan("today") as second:
         second.go((100, 100))
         at = seat(server.url)
         at.until(lambda: "today" in at.text("#where") and at.seen() == 2)
         at.page.get_by_label("Series", exact=True).select_option(f"series:{first.uid}")
         at.until(lambda: "yesterday · FOV 2" in at.text("#where") and at.seen() == 3)
         second.go((100,))
-        at.page.wait_for_timeout(300)
+        at.until(lambda: at.heard(1))
+        at.drawn()
         assert "yesterday" in at.text("#where"), "today goes on, and is not looked at"
         at.page.get_by_role("button", name="Follow").click()
         at.until(lambda: "today · FOV 2" in at.text("#where") and at.seen() == 3)
 
 
-def test_one_of_two_microscopes_is_followed(server: Server, seat) -> None:
+def test_one_of_two_microscopes_is_followed(server: Server, seat, no_microscope: None) -> None:
     """Both on one stream, as through a proxy: what the other scans is recorded, and takes nothing away."""
     at = seat(server.url)
     # The first that is heard live is followed.
@@ -208,26 +208,29 @@ def test_one_of_two_microscopes_is_followed(server: Server, seat) -> None:
                 )
                 socket.send_multipart(encode(header, pixels))
                 at.until(lambda: f"series of nlo-1 · FOV {frame}" in at.text("#where"))  # noqa: B023
-        while len(logged(server, uids["nlo-2"])) < 3:
-            at.page.wait_for_timeout(50)
-        at.page.wait_for_timeout(300)
+        at.until(lambda: at.heard(6))
+        assert len(logged(server, uids["nlo-2"])) == 3
+        at.drawn()
         assert "series of nlo-1 · FOV 2" in at.text("#where")
 
 
-def test_an_empty_list_shows_no_verdict(server: Server, seat) -> None:
-    with Scan(server) as scan:
+def test_an_empty_list_shows_no_verdict(server: Server, seat, new_scan) -> None:
+    with new_scan() as scan:
         scan.go((900,))
+        scan.publisher.end_series()
+        empty = scan.publisher.start_series("nothing in it")
+        server.wait(lambda told: told["receiver"]["series"][0]["series_id"] == "nothing in it")
         at = seat(server.url)
-        at.until(lambda: at.text("#label") == "senescent")
-        publisher = scan.publisher
-        publisher.end_series()
-        empty = publisher.start_series("nothing in it")
         at.until(lambda: at.page.locator(f"#series option[value='series:{empty}']").count() == 1)
+        at.page.get_by_label("Series", exact=True).select_option(f"series:{scan.uid}")
+        at.until(lambda: at.text("#label") == "senescent")
         at.page.get_by_label("Series", exact=True).select_option(f"series:{empty}")
         at.until(lambda: at.text("#label") == "\N{EN DASH}" and at.page.locator("#empty").is_visible())
 
 
-def test_what_fails_when_the_page_opens_is_tried_again(server: Server, seat, browser: Browser) -> None:
+def test_what_fails_when_the_page_opens_is_tried_again(
+    server: Server, context: BrowserContext, new_scan
+) -> None:
     lost = []
 
     def lose_once(route: Route) -> None:
@@ -237,9 +240,8 @@ def test_what_fails_when_the_page_opens_is_tried_again(server: Server, seat, bro
             lost.append(route.request.url)
             route.abort()
 
-    with Scan(server) as scan:
+    with new_scan() as scan:
         scan.go((900,))
-        context = browser.new_context()
         page = context.new_page()
         for path in ("v1/model", "v1/models", "v1/normalization", "v1/series?limit=50"):
             page.route(f"{server.url}/{path}", lose_once)
@@ -249,11 +251,11 @@ def test_what_fails_when_the_page_opens_is_tried_again(server: Server, seat, bro
         assert len(lost) == 4
         scan.go((60,))
         at.until(lambda: at.text("#label") == "control")
-        context.close()
+        page.close()
 
 
-def test_a_list_that_is_pointed_at_stands_still(server: Server, seat) -> None:
-    with Scan(server) as scan:
+def test_a_list_that_is_pointed_at_stands_still(server: Server, seat, new_scan) -> None:
+    with new_scan() as scan:
         scan.go((900, 60))
         at = seat(f"{server.url}/#history")
         rows = at.page.locator("#rows tr")
@@ -266,17 +268,17 @@ def test_a_list_that_is_pointed_at_stands_still(server: Server, seat) -> None:
         at.until(lambda: rows.count() == 4)
 
 
-def test_fields_of_view_far_from_each_other_are_seen_and_hit(server: Server, seat) -> None:
+def test_fields_of_view_far_from_each_other_are_seen_and_hit(server: Server, seat, new_scan) -> None:
     at = seat(server.url)
-    with Scan(server) as scan:
+    with new_scan("wide plate") as scan:
         for n, (x, y) in enumerate(((0, 0), (99_000, 0), (0, 63_000), (99_000, 63_000))):
             scan.publisher.publish(mini.bright(level=900 - n), position_um=Position(x=x, y=y, z=0.0))
-            at.until(lambda n=n: at.seen() == n + 1)
-        at.until(lambda: "FOV 3" in at.text("#where"))
+            at.until(lambda n=n: f"wide plate · FOV {n}" in at.text("#where"))
+        at.until(lambda: at.seen() == 4)
 
         def hit() -> bool:
             at.page.mouse.click(*centre_of(at, 0, 0, 60, 60))
-            at.page.wait_for_timeout(300)
+            at.drawn()
             return "FOV 0" in at.text("#where")
 
         at.until(hit)  # the page may still be moving what is five pixels large
@@ -294,12 +296,13 @@ def test_the_map_stands_still_whatever_the_latency_says(server: Server, seat) ->
     assert map_beside("8 ms of 24 ms: in time") == map_beside(long)
 
 
-def test_on_a_tablet_nothing_is_cut_off(server: Server, seat) -> None:
-    with Scan(server) as scan:
+def test_on_a_tablet_nothing_is_cut_off(server: Server, seat, new_scan) -> None:
+    with new_scan() as scan:
         scan.go((900, 60))
+    at = seat(server.url, width=820, height=1180)
+    at.until(lambda: at.seen() == 2)
     for width, height in ((820, 1180), (1024, 768), (390, 844)):
-        at = seat(server.url, width=width, height=height)
-        at.until(lambda at=at: at.seen() == 2)
+        at.page.set_viewport_size({"width": width, "height": height})
         assert at.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         cut = at.page.evaluate(
             """[...document.querySelectorAll("#live button, #live select, #live input, .top button")]

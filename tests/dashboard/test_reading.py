@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Route
+from playwright.sync_api import Page, Route
 
 from senoscope_client import Position
 from senoscope_client.wire import EndHeader, StartHeader, encode
@@ -53,11 +53,13 @@ def test_the_first_paint_says_connecting(server: Server, seat) -> None:
 @pytest.mark.parametrize(
     ("level", "flag"), [(4000, "SRS saturated in 100 % of pixels"), (0, "next to nothing")]
 )
-def test_an_unreliable_number_is_greyed_below_its_flag(server: Server, seat, level: int, flag: str) -> None:
+def test_an_unreliable_number_is_greyed_below_its_flag(
+    server: Server, seat, new_scan, level: int, flag: str
+) -> None:
     at = seat(server.url)
-    with Scan(server) as scan:
+    with new_scan(f"plate of {level} counts") as scan:
         scan.go((500,))
-        at.until(lambda: "FOV 0" in at.text("#where"))
+        at.until(lambda: f"plate of {level} counts · FOV 0" in at.text("#where"))
         plain = colour(at, "#probability")
         assert "⚠" not in at.page.title()
         scan.publisher.publish(mini.bright(level=level), position_um=Position(x=PITCH_UM, y=0.0, z=0.0))
@@ -73,8 +75,8 @@ def test_an_unreliable_number_is_greyed_below_its_flag(server: Server, seat, lev
         assert at.page.locator("#rows td.unreliable").count() == 1
 
 
-def test_the_picture_is_zoomed_and_dragged(server: Server, seat) -> None:
-    with Scan(server) as scan:
+def test_the_picture_is_zoomed_and_dragged(server: Server, seat, new_scan) -> None:
+    with new_scan() as scan:
         scan.go((500,))
     at = seat(server.url)
     at.until(lambda: at.seen() == 1 and at.page.locator("#scale").is_visible())
@@ -121,7 +123,7 @@ def test_the_picture_is_zoomed_and_dragged(server: Server, seat) -> None:
     assert main.evaluate("(e) => e.style.transform") == ""
 
 
-def test_planned_and_missing_places_are_on_the_map(server: Server, seat) -> None:
+def test_planned_and_missing_places_are_on_the_map(server: Server, seat, no_microscope: None) -> None:
     at = seat(server.url)
     scope = Microscope(server.frames)
     try:
@@ -152,22 +154,27 @@ def test_planned_and_missing_places_are_on_the_map(server: Server, seat) -> None
 
 def hovered_texts(at: Seat, picture: str = "#map") -> set[str]:
     """What the map, or the timeline, says wherever the pointer rests on it."""
-    box = at.page.locator(picture).bounding_box()
-    assert box is not None
-    said = set()
-    rows = range(4, int(box["height"]), 8) if picture == "#map" else [int(box["height"]) // 2]
-    for y in rows:
-        for x in range(4, int(box["width"]), 8):
-            at.page.mouse.move(box["x"] + x, box["y"] + y)
-            if at.page.locator("#tip").is_visible():
-                said.add(at.text("#tip"))
+    said = at.page.locator(picture).evaluate(
+        """(picture) => {
+            const tip = document.getElementById("tip");
+            const { left, top, width, height } = picture.getBoundingClientRect();
+            const said = new Set();
+            for (let y = 3; y < height; y += 6) {
+                for (let x = 3; x < width; x += 6) {
+                    picture.dispatchEvent(new PointerEvent("pointermove", { clientX: left + x, clientY: top + y }));
+                    if (tip.checkVisibility()) said.add(tip.innerText);
+                }
+            }
+            return [...said];
+        }"""
+    )
     at.page.keyboard.press("Escape")
     assert at.page.locator("#tip").is_hidden()
-    return said
+    return set(said)
 
 
 @pytest.mark.parametrize("pattern", ["raster", "serpentine", "columns", "from the right", "jitter"])
-def test_places_are_found_in_any_raster(server: Server, seat, pattern: str) -> None:
+def test_places_are_found_in_any_raster(scripts: Page, pattern: str) -> None:
     def place(frame: int) -> tuple[float, float]:
         row, column = divmod(frame, 6)
         if pattern == "serpentine" and row % 2:
@@ -184,9 +191,9 @@ def test_places_are_found_in_any_raster(server: Server, seat, pattern: str) -> N
         {"frame": n, "place": dict(zip("xy", place(n), strict=True))} for n in range(20) if n not in gone
     ]
     summary = {"first_frame": 0, "last_frame": 19, "planned_frames": 24, "state": "open"}
-    found = seat(server.url).page.evaluate(
+    found = scripts.evaluate(
         """async ([entries, summary]) => {
-            const { withoutResult } = await import("./dashboard/scanplan.js");
+            const { withoutResult } = await import("./scanplan.js");
             return withoutResult(entries, summary);
         }""",
         [entries, summary],
@@ -199,12 +206,12 @@ def test_places_are_found_in_any_raster(server: Server, seat, pattern: str) -> N
         assert (one["place"]["x"], one["place"]["y"]) == pytest.approx((x, y), abs=4)
 
 
-def test_places_that_form_no_raster_are_not_guessed(server: Server, seat) -> None:
+def test_places_that_form_no_raster_are_not_guessed(scripts: Page) -> None:
     places = [(0, 0), (50, 10), (20, 90), (77, 31), (3, 44), (61, 70)]
     entries = [{"frame": n, "place": dict(zip("xy", places[n], strict=True))} for n in range(6) if n != 2]
-    found = seat(server.url).page.evaluate(
+    found = scripts.evaluate(
         """async (entries) => {
-            const { withoutResult } = await import("./dashboard/scanplan.js");
+            const { withoutResult } = await import("./scanplan.js");
             return withoutResult(entries, { first_frame: 0, planned_frames: 8, state: "open" });
         }""",
         entries,
@@ -215,8 +222,8 @@ def test_places_that_form_no_raster_are_not_guessed(server: Server, seat) -> Non
     ]
 
 
-def test_history_has_files_an_empty_state_and_24_hours(server: Server, seat) -> None:
-    with Scan(server) as scan:
+def test_history_has_files_an_empty_state_and_24_hours(server: Server, seat, new_scan) -> None:
+    with new_scan() as scan:
         scan.go((900, 60))
     at = seat(f"{server.url}/#history")
     at.until(lambda: at.page.locator("#rows tr").count() == 2)
@@ -236,9 +243,10 @@ def test_history_has_files_an_empty_state_and_24_hours(server: Server, seat) -> 
     at.until(lambda: "No stack was posted yet" in at.text("#nothing") or at.page.locator("#rows tr").count())
 
 
-def test_a_long_banner_takes_one_line(server: Server, seat) -> None:
+def test_a_long_banner_takes_one_line(server: Server, seat, no_microscope: None) -> None:
     at = seat(server.url, width=1024)
-    at.until(lambda: at.page.locator("#banner").is_visible())  # no microscope
+    at.until(at.page.locator("#banner").is_visible)  # no microscope
+    at.until(at.page.locator("#starter").is_visible)
     words = "The stream is silent. " * 30
     height = at.page.evaluate(
         """(words) => {
@@ -274,8 +282,8 @@ def test_nothing_is_late_where_the_networks_alone_take_longer(miniature: Path, s
         stop_server(server)
 
 
-def test_a_full_hd_screen_is_used(server: Server, seat) -> None:
-    with Scan(server) as scan:
+def test_a_full_hd_screen_is_used(server: Server, seat, new_scan) -> None:
+    with new_scan() as scan:
         scan.go((900,))
     at = seat(server.url, width=1920, height=1080)
     at.until(lambda: at.seen() == 1)

@@ -40,7 +40,7 @@ def test_a_page_that_is_left_open(start: Callable[..., Server], endurance: Endur
     series, frames = endurance.scale((6, 60), (24, 1000))
     pixels = [mini.bright(level=level) for level in np.linspace(60, 900, 16).astype(int)]
     with chromium() as browser, FramePublisher(server.frames, "nlo-1") as publisher:
-        seat = sit_down(browser, server.url)
+        seat = sit_down(browser.new_page(), server.url)
         cdp = seat.page.context.new_cdp_session(seat.page)
         cdp.send("Performance.enable")
         seat.page.evaluate(NOTE_PICTURES)

@@ -17,7 +17,10 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 _OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    # One process draws all pages of a context: starting one takes as much CPU as opening the dashboard.
+    "--renderer-process-limit=1",
 )
+_FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 5.0, 100.0
 
 
 @contextmanager
@@ -52,10 +55,17 @@ class Seat:
 
     def until(self, condition: Callable[[], object], timeout_s: float = 90, what: str = "") -> None:
         """Wait for something that a person would see sooner or later."""
-        deadline = time.monotonic() + timeout_s
+        deadline, pause_ms = time.monotonic() + timeout_s, _FIRST_PAUSE_MS
         while not condition():
             assert time.monotonic() < deadline, what or self.text("body")
-            self.page.wait_for_timeout(20)
+            self.page.wait_for_timeout(pause_ms)
+            pause_ms = min(1.4 * pause_ms, _LONGEST_PAUSE_MS)  # asking takes CPU from what is waited for
+
+    def drawn(self) -> None:
+        """Return once the page has drawn what was asked for before."""
+        self.page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
 
     def shoot(self, name: str) -> Path:
         """A screenshot that is kept."""
@@ -66,15 +76,19 @@ class Seat:
             shutil.copy(path, self.pictures / path.name)
         return path
 
+    def heard(self, results: int) -> bool:
+        """Whether so many results of the stream came live; no more than 120 are counted."""
+        words = self.page.locator("#spark").get_attribute("aria-label") or ""
+        return words.startswith(f"Latency of the latest {results} results")
+
     def seen(self) -> int:
         """How many fields of view the shown series has on the page."""
         words = self.text("#progress")
         return int(words.split()[0].replace(",", "")) if words[:1].isdigit() else 0
 
 
-def sit_down(browser: Browser, url: str, *, width: int = 1280, height: int = 720) -> Seat:
-    """Open the dashboard; the caller closes the page's context."""
-    page = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True).new_page()
+def sit_down(page: Page, url: str) -> Seat:
+    """Open the dashboard on a new page, which the caller closes."""
     page.set_default_timeout(60_000)
     seat = Seat(page)
     page.on("pageerror", lambda error: seat.errors.append(f"{error}\n{error.stack or ''}"))

@@ -49,12 +49,19 @@ class SteadyScan(threading.Thread):
 
 
 class Scan:
-    """A microscope under the test's own hands."""
+    """A series under the test's own hands; its microscope goes with it, or stays on its stand."""
 
-    def __init__(self, server: Server, name: str = "plate 3, well B2", planned: int | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        name: str = "plate 1",
+        planned: int | None = None,
+        *,
+        publisher: FramePublisher | None = None,
+    ) -> None:
         self._server = server
-        self.publisher = FramePublisher(server.frames, "nlo-1", heartbeat_s=0.3)
-        assert self.publisher.wait_for_subscriber(60)
+        self._stays = publisher is not None
+        self.publisher = _connected(server) if publisher is None else publisher
         self.uid = self.publisher.start_series(name, planned_frames=planned)
         self.sent = 0
 
@@ -62,7 +69,10 @@ class Scan:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.publisher.close("completed")
+        if self._stays:
+            self.publisher.end_series()
+        else:
+            self.publisher.close("completed")
 
     def go(self, levels: tuple[int, ...] = LEVELS) -> list[dict]:
         """Scan one FOV for each level; returns when all of the series are logged, oldest first."""
@@ -76,6 +86,34 @@ class Scan:
         while len(results := logged(self._server, self.uid)) < self.sent:
             pass
         return results
+
+
+class Stand:
+    """The place of the one microscope that a service listens to.
+
+    The microscope stays there from series to series: a service takes seconds to notice that another one came.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._publisher: FramePublisher | None = None
+
+    def scan(self, name: str = "plate 1", planned: int | None = None) -> Scan:
+        """Begin a series."""
+        self._publisher = self._publisher or _connected(self._server)
+        return Scan(self._server, name, planned, publisher=self._publisher)
+
+    def clear(self) -> None:
+        """Take the microscope away, for another one or for none."""
+        if self._publisher is not None:
+            self._publisher.close("completed")
+        self._publisher = None
+
+
+def _connected(server: Server) -> FramePublisher:
+    publisher = FramePublisher(server.frames, "nlo-1", heartbeat_s=0.3)
+    assert publisher.wait_for_subscriber(60)
+    return publisher
 
 
 def logged(server: Server, uid: object) -> list[dict]:

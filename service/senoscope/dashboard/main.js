@@ -22,6 +22,7 @@ import { Timeline } from "./timeline.js";
 import { inTwoDigits, Verdict } from "./verdict.js";
 
 const REFRESH_MS = 3000;
+const AGAIN_MS = 1000;
 
 const store = new Store();
 const live = new Live();
@@ -129,17 +130,30 @@ for (const id of ["starter", "banner"]) oneLine($(id));
 ramp($("camramp"), inferno);
 view();
 health.start();
-// What failed on arrival is tried again until it is there.
 setInterval(() => {
-  if (!$("login").open) attempt(() => (model.current && store.shown ? sync.refresh() : arrive()));
+  if (!$("login").open && arrived()) attempt(() => sync.refresh());
 }, REFRESH_MS);
+// What failed on arrival is tried again until it is there.
+let arriving = 0;
+setInterval(() => {
+  if (!$("login").open && !arrived() && !arriving) attempt(arrive);
+}, AGAIN_MS);
+
+function arrived() {
+  return model.current && store.shown;
+}
 
 async function arrive() {
-  if (live.open) attempt(() => sync.catchUp());
-  else if (!live.alive) live.renew();
-  await model.refresh();
-  if (!store.shown) await begin();
-  picture.retry();
+  arriving += 1;
+  try {
+    if (live.open) attempt(() => sync.catchUp());
+    else if (!live.alive) live.renew();
+    await model.refresh();
+    if (!store.shown) await begin();
+    picture.retry();
+  } finally {
+    arriving -= 1;
+  }
 }
 
 /** The newest series, at its last field of view; the scan takes over when it goes on. */

@@ -27,9 +27,9 @@ export class Model extends EventTarget {
 
   /** Asks what is in force. */
   async refresh() {
-    this.#take(await json("v1/model"));
-    this.#show(await json("v1/normalization"));
-    const { ensembles } = await json("v1/models");
+    const [model, range, { ensembles }] = await Promise.all(["v1/model", "v1/normalization", "v1/models"].map((path) => json(path)));
+    this.#take(model);
+    this.#show(range);
     choose($("ensembles"), ensembles.map(({ name, folder }) => [folder ?? name, folder ?? name]));
   }
 
