@@ -161,7 +161,8 @@ def hovered_texts(at: Seat, picture: str = "#map") -> set[str]:
             const said = new Set();
             for (let y = 3; y < height; y += 6) {
                 for (let x = 3; x < width; x += 6) {
-                    picture.dispatchEvent(new PointerEvent("pointermove", { clientX: left + x, clientY: top + y }));
+                    const at = { clientX: left + x, clientY: top + y };
+                    picture.dispatchEvent(new PointerEvent("pointermove", at));
                     if (tip.checkVisibility()) said.add(tip.innerText);
                 }
             }
