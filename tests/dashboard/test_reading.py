@@ -72,7 +72,7 @@ def test_an_unreliable_number_is_greyed_below_its_flag(
         at.until(lambda: "FOV 0" in at.text("#where"))
         assert colour(at, "#probability") == plain
         at.page.get_by_role("link", name="History").click()
-        assert at.page.locator("#rows td.unreliable").count() == 1
+        at.until(lambda: at.page.locator("#rows td.unreliable").count() == 1)
 
 
 def test_the_picture_is_zoomed_and_dragged(server: Server, seat, new_scan) -> None:
