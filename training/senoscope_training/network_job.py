@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from senoscope_training.head import (
 from senoscope_training.pool import tell
 from senoscope_training.progress import Progress
 from senoscope_training.weights import WeightsPlan
+
+if TYPE_CHECKING:
+    from senoscope_training.publish import KnownAnswer
 
 Float32 = npt.NDArray[np.float32]
 
@@ -79,15 +82,15 @@ class NetworkResult:
         Its entry in the manifest.
     held_out : float32 array [N]
         Probabilities of the held-out FOVs, from the final file.
-    expected : float array [V]
-        Keras' probabilities of the test vectors.
+    expected : list of KnownAnswer
+        Of Keras, for the test vectors.
     validation : list of int
         Training FOVs that were held back for early stopping.
     """
 
     network: Network
     held_out: Float32
-    expected: list[float]
+    expected: list[KnownAnswer]
     validation: list[int]
 
 

@@ -31,19 +31,34 @@ _TOLERANCE = 1e-3  # of a probability: above what float32 does on any device, fa
 
 
 @dataclass(frozen=True)
+class KnownAnswer:
+    """What Keras and a gradient tape say of a FOV.
+
+    Attributes
+    ----------
+    probability : float
+    gradcam : float32 array [h, w]
+        On the network's grid, not normalised.
+    """
+
+    probability: float
+    gradcam: Float32
+
+
+@dataclass(frozen=True)
 class Published:
     """A network's entry in the manifest, and what Keras says of the test vectors.
 
     Attributes
     ----------
     network : Network
-    expected : list of float
-        Probabilities of the FOVs that were compared.
+    expected : list of KnownAnswer
+        For the FOVs that were compared.
     report : ParityReport
     """
 
     network: Network
-    expected: list[float]
+    expected: list[KnownAnswer]
     report: parity.ParityReport
 
 
@@ -102,21 +117,32 @@ def publish(
             ),
         ),
     )
-    return Published(network, [float(p) for p in reference.probability], report)
+    pairs = zip(reference.probability, reference.gradcam, strict=True)
+    return Published(network, [KnownAnswer(float(p), gradcam) for p, gradcam in pairs], report)
 
 
 def write_test_vector(
-    directory: Path, number: int, pixels: npt.NDArray[Any], expected: dict[str, float]
+    directory: Path, number: int, pixels: npt.NDArray[Any], expected: dict[str, KnownAnswer]
 ) -> TestVector:
-    """Save a FOV [C, H, W] that every loading of the ensemble must answer as Keras did."""
+    """Save a FOV [C, H, W] that every loading of the ensemble must answer as Keras did, maps included."""
+    probabilities = {name: answer.probability for name, answer in expected.items()}
     path = directory / f"test_vector_{number}.npy"
     np.save(path, pixels)
     return TestVector(
         file=path.name,
         sha256=sha256_of(path),
-        expected=Expected(probability=float(np.mean(list(expected.values()))), networks=expected),
+        expected=Expected(
+            probability=float(np.mean(list(probabilities.values()))),
+            networks=probabilities,
+            gradcams={name: _rows(answer.gradcam) for name, answer in expected.items()},
+        ),
         tolerance=_TOLERANCE,
     )
+
+
+def _rows(gradcam: Float32) -> tuple[tuple[float, ...], ...]:
+    """A map as the manifest has it: six digits are more than what devices agree on."""
+    return tuple(tuple(float(f"{value:.6g}") for value in row) for row in gradcam)
 
 
 def put_in_place(build: Path, target: Path, old: Path, force: bool) -> None:

@@ -88,7 +88,7 @@ def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
 
 def _reduced(png: bytes) -> bytes:
     """A PNG in the resolution of the page."""
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    image = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR))
     scale = _PAGE_DPI / _DPI
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".png", small)[1].tobytes()
