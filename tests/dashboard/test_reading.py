@@ -157,9 +157,9 @@ def hovered_texts(at: Seat) -> set[str]:
                 .observe(tip, { attributes: true, characterData: true, childList: true, subtree: true });
         }"""
     )
-    for y in range(6, int(box["height"]), 12):
+    for y in range(6, int(box["height"]), 16):
         at.page.mouse.move(box["x"] + 6, box["y"] + y)
-        at.page.mouse.move(box["x"] + box["width"] - 6, box["y"] + y, steps=int(box["width"] / 12))
+        at.page.mouse.move(box["x"] + box["width"] - 6, box["y"] + y, steps=int(box["width"] / 16))
     said = set(at.page.evaluate("[...window.said]"))
     at.page.keyboard.press("Escape")
     assert at.page.locator("#tip").is_hidden()
