@@ -21,11 +21,13 @@ from support.servers import free_port, start_server, stop_server
 pytestmark = pytest.mark.networks
 
 
-def test_the_demo_loses_nothing_and_is_right(starter_ensemble: Path) -> None:
+@pytest.mark.parametrize("frames", [5, pytest.param(12, marks=pytest.mark.full)])
+def test_the_demo_loses_nothing_and_is_right(starter_ensemble: Path, frames: int) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "senoscope.cli", "demo", "--frames", "12", "--no-browser", "--json"),
-            *("--models-dir", str(starter_ensemble.parent), "--port", str(free_port()), "--seed", "77"),
+            *(sys.executable, "-m", "senoscope.cli", "demo", "--no-browser", "--json"),
+            *("--frames", str(frames), "--seed", "77"),
+            *("--models-dir", str(starter_ensemble.parent), "--port", str(free_port())),
         ],
         capture_output=True,
         check=False,
@@ -34,7 +36,7 @@ def test_the_demo_loses_nothing_and_is_right(starter_ensemble: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert (summary["sent"], summary["classified"], summary["lost"]) == (12, 12, 0)
+    assert (summary["sent"], summary["classified"], summary["lost"]) == (frames, frames, 0)
     assert (summary["dropped"], summary["gaps"], summary["rejected"]) == (0, 0, 0)
     assert summary["accuracy"] >= 0.9
     assert summary["latency_ms"]["p50"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -32,28 +33,33 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def new_viewer(screen: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], object]]:
-    """Makes napari viewers whose settings are nobody's; small ones, which take less time to draw."""
+def open_viewer(screen: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], object]]:
+    """Gives one viewer to all tests of a module, because making one takes seconds; another once it is closed.
+
+    Its settings are nobody's, and it is small, which takes less time to draw.
+    """
     os.environ["NAPARI_CONFIG"] = str(tmp_path_factory.mktemp("napari") / "settings.yaml")
     import napari
 
-    def make() -> napari.Viewer:
-        viewer = napari.Viewer(show=True)
-        viewer.window.resize(800, 600)
-        return viewer
+    shared: napari.Viewer | None = None
 
-    yield make
+    def get() -> napari.Viewer:
+        nonlocal shared
+        if shared not in napari.Viewer._instances:
+            shared = napari.Viewer(show=True)
+            shared.window.resize(800, 600)
+            # napari collects garbage with each change of layers: what was imported is none.
+            gc.freeze()
+        return shared
+
+    yield get
     napari.Viewer.close_all()
-
-
-@pytest.fixture(scope="module")
-def shared_viewer(new_viewer: Callable[[], object]) -> object:
-    """One for all tests of a module, because making one takes seconds."""
-    return new_viewer()
+    gc.unfreeze()
 
 
 @pytest.fixture
-def viewer(shared_viewer: object) -> object:
+def viewer(open_viewer: Callable[[], object]) -> object:
     """The shared one, without layers."""
-    shared_viewer.layers.clear()
-    return shared_viewer
+    viewer = open_viewer()
+    viewer.layers.clear()
+    return viewer

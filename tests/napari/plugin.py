@@ -302,23 +302,6 @@ def connections_to(url: str) -> int:
     )
 
 
-@pytest.mark.parametrize("way", ["dock", "napari"])
-def test_closing_ends_the_thread_and_the_connections(viewer, new_viewer, server: Server, way: str) -> None:
-    viewer = viewer if way == "dock" else new_viewer()
-    _, widget = viewer.window.add_plugin_dock_widget("senoscope", "Senoscope live")
-    widget.connect_to(server.url)
-    link, state = widget.link, widget.panel.state
-    pump(lambda: "Connected to" in state.text())
-    assert connections_to(server.url) > 0
-    if way == "dock":
-        viewer.window.remove_dock_widget(widget)
-    else:
-        del widget
-        viewer.close()
-    pump(lambda: not link.alive)
-    assert connections_to(server.url) == 0
-
-
 def test_a_thousand_fields_of_view(viewer, widget) -> None:
     """Adding one takes no longer at the end than at the beginning, but for what napari does with each."""
     from senoscope_napari.events import Earlier, EnsembleFacts
@@ -347,3 +330,19 @@ def test_a_thousand_fields_of_view(viewer, widget) -> None:
     print(f"adding a field of view: {few * 1e3:.1f} ms of CPU to 20, {many * 1e3:.1f} ms to 1,000")
     assert len(viewer.layers["Stage map"].data) == 1000
     assert many < 3 * few + 0.05, "rebuilding the layer takes a second"
+
+
+@pytest.mark.parametrize("way", ["dock", "napari"])
+def test_closing_ends_the_thread_and_the_connections(viewer, server: Server, way: str) -> None:
+    _, widget = viewer.window.add_plugin_dock_widget("senoscope", "Senoscope live")
+    widget.connect_to(server.url)
+    link, state = widget.link, widget.panel.state
+    pump(lambda: "Connected to" in state.text())
+    assert connections_to(server.url) > 0
+    if way == "dock":
+        viewer.window.remove_dock_widget(widget)
+    else:
+        del widget
+        viewer.close()
+    pump(lambda: not link.alive)
+    assert connections_to(server.url) == 0
