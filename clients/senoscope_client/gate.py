@@ -20,7 +20,6 @@ _log = logging.getLogger(__name__)
 # All that a subscriber has to say, handshakes included; beyond it ZeroMQ hangs up before it keeps anything.
 MAX_SUBSCRIPTION_BYTES = 4096
 _DOMAIN = "senoscope"
-_POLL_MS = 100
 _LOG_EVERY_S = 10.0
 # A peer without CURVE or with a wrong server key fails in either of the last two ways.
 _REFUSALS: dict[int, str] = {
@@ -28,7 +27,7 @@ _REFUSALS: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "failed_handshake",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "failed_handshake",
 }
-_COMINGS_AND_GOINGS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+_OTHERS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED
 
 
 class Gate:
@@ -73,6 +72,7 @@ class Gate:
         self._logged_s: dict[str, float] = {}
         self._open: set[int] = set()
         self._allowed = allowed
+        self._socket = socket
         self._stop = threading.Event()
         mine = load_keypair(keypair)
         self._authenticator = Authenticator(socket.context)
@@ -86,9 +86,10 @@ class Gate:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, mine.secret)
         monitored = f"inproc://senoscope-gate-{id(self)}"
-        socket.monitor(monitored, sum(_REFUSALS) | _COMINGS_AND_GOINGS)
+        socket.monitor(monitored, sum(_REFUSALS) | _OTHERS)
         self._events = socket.context.socket(zmq.PAIR)
         self._events.setsockopt(zmq.LINGER, 0)
+        self._events.setsockopt(zmq.RCVHWM, 0)  # the last event must find room, and so end the thread
         self._events.connect(monitored)
         self._thread = threading.Thread(target=self._run, name="curve-gate", daemon=True)
         self._thread.start()
@@ -119,9 +120,11 @@ class Gate:
         return known
 
     def close(self) -> None:
-        """Let nobody in any more; before the socket closes."""
+        """Let nobody in any more; before the socket closes, on its thread."""
         self._stop.set()
+        self._socket.disable_monitor()  # that is an event too, which wakes the gate's thread
         self._thread.join()
+        self._events.close()
 
     def _run(self) -> None:
         loop = asyncio.new_event_loop()  # pyzmq's authenticator is a coroutine, though it never waits
@@ -132,7 +135,7 @@ class Gate:
             poller.register(questions, zmq.POLLIN)
         try:
             while not self._stop.is_set():
-                ready = dict(poller.poll(_POLL_MS))
+                ready = dict(poller.poll())
                 if questions in ready:
                     asked = questions.recv_multipart()
                     loop.run_until_complete(self._authenticator.handle_zap_message(asked))
@@ -143,7 +146,6 @@ class Gate:
         finally:
             loop.close()
             self._authenticator.stop()
-            self._events.close()
 
     def _note(self, event: int, value: int, endpoint: bytes) -> None:
         if event == zmq.EVENT_ACCEPTED:

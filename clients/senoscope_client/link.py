@@ -23,7 +23,6 @@ peer sent what is no ZeroMQ message, or one that is too large; ``unknown_key``: 
 key; ``curve_mismatch``: only one side speaks CURVE, or with another key.
 """
 HANDSHAKE_S: Final = 5.0
-FIRST_PATIENCE_S: Final = HANDSHAKE_S + 1
 # ZeroMQ reports that it will connect again at the same moment as the loss.
 _RETRY_S: Final = 0.5
 _LONGEST_PATIENCE_S: Final = 60.0
@@ -71,9 +70,9 @@ class Link:
     ----------
     socket : zmq.Socket
         Its handshake time-out is set here.
-    patience_s : float
-        How long to wait for a handshake, or a message in its place, before a fresh socket tries. Once there
-        was either, the usual time holds for the connections that follow.
+    patience_s : float, optional
+        How long to wait for a handshake, or a message in its place, before a fresh socket tries; at first
+        `first_patience_s`. Once there was either, that time holds for the connections that follow.
 
     Attributes
     ----------
@@ -81,10 +80,10 @@ class Link:
         Whether there is a connection with a finished handshake.
     """
 
-    def __init__(self, socket: zmq.Socket[Any], patience_s: float = FIRST_PATIENCE_S) -> None:
+    def __init__(self, socket: zmq.Socket[Any], patience_s: float | None = None) -> None:
         self.connected = False
         self._socket = socket
-        self._patience_s = patience_s
+        self._patience_s = first_patience_s() if patience_s is None else patience_s
         self._greet_by_s: float | None = None
         self._retry_by_s: float | None = None
         self._reported = False
@@ -101,7 +100,7 @@ class Link:
     def heard(self) -> None:
         """Note that a good message came: a peer of an old protocol version has no handshake to wait for."""
         self._greet_by_s = None
-        self._patience_s = FIRST_PATIENCE_S
+        self._patience_s = first_patience_s()
 
     def events(self) -> Iterator[LinkEvent]:
         """What happened since; ask when the monitor is readable, and twice a second at least."""
@@ -131,7 +130,7 @@ class Link:
             self._reported = False
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._greet_by_s = None
-            self._patience_s = FIRST_PATIENCE_S
+            self._patience_s = first_patience_s()
             self.connected = True
             return LinkEvent(None)
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -154,6 +153,11 @@ class Link:
         self._greet_by_s = None
         self._reported = True
         return LinkEvent(fault, final)
+
+
+def first_patience_s() -> float:
+    """How long to wait for a handshake: longer than ZeroMQ does, which connects again by itself."""
+    return 1.2 * HANDSHAKE_S
 
 
 def next_patience_s(patience_s: float) -> float:

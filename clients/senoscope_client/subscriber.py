@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from senoscope_client.curve import CurveClient, StrPath
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import Unauthorized
-from senoscope_client.link import FIRST_PATIENCE_S, Link, LinkFault, next_patience_s
+from senoscope_client.link import Link, LinkFault, first_patience_s, next_patience_s
 from senoscope_client.result import Result
 from senoscope_client.sizes import MAX_RESULT_BYTES
 
@@ -52,7 +52,7 @@ class _Subscriber(Generic[_T]):
         self._kind: TypeAdapter[_T] = TypeAdapter(kind)
         self._topics = tuple(topics)
         self._endpoint = endpoint
-        self._patience_s = FIRST_PATIENCE_S
+        self._patience_s = first_patience_s()
         self._curve = None if server_key is None else CurveClient.load(server_key, curve_keypair)
         self._context = zmq.Context()
         self._open()
@@ -128,7 +128,7 @@ class _Subscriber(Generic[_T]):
         """The message that waits; None if it is none of this kind, which is counted."""
         parts = self._socket.recv_multipart()
         self._link.heard()
-        self._patience_s = FIRST_PATIENCE_S
+        self._patience_s = first_patience_s()
         try:
             if len(parts) == 2:
                 return self._kind.validate_json(parts[1])
@@ -148,7 +148,7 @@ class _Subscriber(Generic[_T]):
         for event in self._link.events():
             fault = event.fault
             if fault is None:
-                self._patience_s = FIRST_PATIENCE_S
+                self._patience_s = first_patience_s()
                 continue
             if fault in ("unknown_key", "curve_mismatch"):
                 raise self._refusal(fault)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Any, Final
+from typing import Any
 
 import structlog
 import zmq
@@ -14,7 +14,6 @@ from senoscope.logs import Sparing
 from senoscope_client.hang_up import MAX_CONNECTIONS, hang_up
 
 _log = structlog.get_logger(__name__)
-_POLL_MS: Final = 200
 
 
 class Connections:
@@ -39,11 +38,11 @@ class Connections:
         self._sparing = Sparing(every_s=10.0)
         self._open: set[int] = set()
         self._socket = socket
-        self._stop = threading.Event()
         monitored = f"inproc://senoscope-connections-{id(self)}"
-        socket.monitor(monitored, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        socket.monitor(monitored, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED)
         self._events = socket.context.socket(zmq.PAIR)
         self._events.setsockopt(zmq.LINGER, 0)
+        self._events.setsockopt(zmq.RCVHWM, 0)  # the last event must find room, and so end the thread
         self._events.connect(monitored)
         self._thread = threading.Thread(target=self._run, name="connections", daemon=True)
         self._thread.start()
@@ -55,9 +54,9 @@ class Connections:
 
     def close(self) -> None:
         """Count no more; before the socket closes, on its thread."""
-        self._socket.disable_monitor()  # else ZeroMQ would wait for somebody to read
-        self._stop.set()
+        self._socket.disable_monitor()  # that is an event too, which ends the thread
         self._thread.join()
+        self._events.close()
 
     def _refuse(self, descriptor: int, endpoint: str) -> None:
         if hang_up(descriptor, endpoint):
@@ -72,10 +71,7 @@ class Connections:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set():
-                if not self._events.poll(_POLL_MS):
-                    continue
-                event = recv_monitor_message(self._events)
+            while (event := recv_monitor_message(self._events))["event"] != zmq.EVENT_MONITOR_STOPPED:
                 if event["event"] == zmq.EVENT_ACCEPTED:
                     self._open.add(event["value"])
                     if len(self._open) > self._max_connections:
@@ -84,5 +80,3 @@ class Connections:
                     self._open.discard(event["value"])
         except Exception:
             _log.exception("subscribers are no longer counted")
-        finally:
-            self._events.close()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from socket import socketpair
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from senoscope.series import Series, SeriesBook
 from senoscope.threads import WatchedThread
 from senoscope_client.curve import CurveClient
 from senoscope_client.images import FovSpec
-from senoscope_client.link import FIRST_PATIENCE_S, Link, LinkFault, next_patience_s
+from senoscope_client.link import Link, LinkFault, first_patience_s, next_patience_s
 from senoscope_client.result import Source
 from senoscope_client.wire import (
     MAX_PART_BYTES,
@@ -94,7 +95,7 @@ class Receiver:
         self._faults: Counter[LinkFault] = Counter(dict.fromkeys(LINK_FAULTS, 0))
         self._fault: LinkFault | None = None
         self._unreached = 0  # handshakes that failed since the last that succeeded
-        self._patience_s = FIRST_PATIENCE_S
+        self._patience_s = first_patience_s()
         self._spec = spec
         self._hand_on = hand_on
         self._lock = threading.Lock()
@@ -105,6 +106,8 @@ class Receiver:
         self._last_message_s: float | None = None
         self._connected = False
         self._connections = 0
+        # When the one is closed, the other one wakes the thread.
+        self._waker, self._woken = socketpair()
         self.thread = WatchedThread("receiver", self._run, restarts=True)
 
     def start(self) -> None:
@@ -113,6 +116,8 @@ class Receiver:
 
     def close(self) -> None:
         """Stop the thread and close the socket."""
+        self.thread.ask_to_stop()
+        self._waker.close()
         self.thread.stop()
 
     def describe(self) -> dict[str, Any]:
@@ -150,6 +155,7 @@ class Receiver:
                 pause_s = _LONGEST_PAUSE_S
             stop.wait(pause_s)
             pause_s = _FIRST_PAUSE_S if heard else min(2 * pause_s, _LONGEST_PAUSE_S)
+        self._woken.close()
 
     def _listen(self, stop: threading.Event) -> tuple[bool, LinkFault | None]:
         """Receive until the thread is to stop, or the socket will not connect again: another one must.
@@ -178,6 +184,7 @@ class Receiver:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(link.monitor, zmq.POLLIN)
+        poller.register(self._woken, zmq.POLLIN)
         heard = False
         try:
             socket.connect(self.endpoint)
@@ -187,7 +194,7 @@ class Receiver:
                     self._take(_receive(socket))
                     heard = True
                     link.heard()
-                    self._patience_s = FIRST_PATIENCE_S
+                    self._patience_s = first_patience_s()
                 fault = self._note_events(link)
                 if fault is not None:
                     while socket.poll(0):  # what came before
@@ -209,7 +216,7 @@ class Receiver:
                     self._unreached = 0
                     if self._fault != "protocol":  # that is over when a good message comes
                         self._fault = None
-                self._patience_s = FIRST_PATIENCE_S
+                self._patience_s = first_patience_s()
                 _log.info("stream connected", endpoint=self.endpoint)
             else:
                 self._note_fault(event.fault)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import pandas as pd
-
 from senoscope_client import to_dataframe
 from senoscope_client.wire import Position
 from support.service_double import result
 
 
 def test_a_row_per_result_typed_and_in_order():
+    import pandas as pd  # a second that whoever collects tests need not wait
+
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     stream = result(
         kind="stream", series_id="plate 1", frame=3, position_um=Position(x=1, y=2, z=3), acquired_at=at

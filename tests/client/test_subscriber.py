@@ -11,6 +11,7 @@ from itertools import islice
 import pytest
 import zmq
 
+from senoscope_client import link
 from senoscope_client.sizes import MAX_RESULT_BYTES
 from senoscope_client.subscriber import ResultSubscriber
 from support.network_cable import Cable
@@ -77,7 +78,8 @@ def faults() -> dict[str, Callable[[zmq.Socket, Cable], None]]:
 
 
 @pytest.mark.parametrize("fault", faults())
-def test_results_come_again_after_a_fault_of_the_line(fault: str) -> None:
+def test_results_come_again_after_a_fault_of_the_line(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "HANDSHAKE_S", 1.0)
     wanted = result(kind="stream", instrument="nlo-1", frame=1)
     parts = [b"result/stream/nlo-1", wanted.model_dump_json().encode()]
     with results_socket() as (socket, inner):

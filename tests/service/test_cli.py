@@ -158,21 +158,17 @@ def test_every_setting_is_an_option_with_help_and_variable() -> None:
         assert f"SENOSCOPE_{name.upper()}" in text
 
 
-def test_demo_with_a_given_ensemble(miniature: Path) -> None:
-    done = run("demo", "--model", miniature, "--frames", "6", "--port", "0", "--no-browser", "--json")
+def test_demo_with_a_given_ensemble(tmp_path: Path) -> None:
+    """The scan has fields of view of that ensemble's size."""
+    small = mini.build(tmp_path / "small", height=168, width=360)
+    done = run("demo", "--model", small, "--frames", "6", "--port", "0", "--no-browser", "--json")
     summary = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert (summary["sent"], summary["classified"], summary["lost"]) == (6, 6, 0)
     assert done.stderr.count("truth") == 6, "without a terminal there is a line for each FOV"
 
 
-def test_demo_scans_fields_of_view_of_the_ensembles_size(tmp_path: Path) -> None:
-    small = mini.build(tmp_path / "small", height=168, width=360)
-    done = run("demo", "--model", small, "--frames", "3", "--port", "0", "--no-browser", "--json")
-    assert json.loads(done.stdout)["classified"] == 3, done.stderr
-
-
-@pytest.mark.parametrize("shown", [0, 3])
+@pytest.mark.parametrize("shown", [0, pytest.param(3, marks=pytest.mark.full)])
 def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path, shown: int) -> None:
     if os.name == "nt":
         pytest.skip("POSIX signals")
@@ -220,7 +216,7 @@ def test_doctor(miniature: Path) -> None:
     assert done.returncode == 0
     assert findings["ensemble"]["verdict"] == "ok"
     assert findings["stream"]["verdict"] == "note", "nobody publishes, which is no fault of this machine"
-    sick = run("doctor", "--json", "--model", "none-such")
+    sick = run("doctor", "--json", "--model", "none-such", "--stream", "")
     assert sick.returncode == 1
     assert {f["topic"] for f in json.loads(sick.stdout) if f["verdict"] == "fail"} == {"ensemble"}
 
@@ -228,7 +224,8 @@ def test_doctor(miniature: Path) -> None:
 def test_doctor_knows_a_service_that_runs_already(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt")
     try:
-        done = run("doctor", "--model", miniature, "--port", server.url.rpartition(":")[2])
+        port = server.url.rpartition(":")[2]
+        done = run("doctor", "--model", miniature, "--port", port, "--stream", "")
     finally:
         stop_server(server)
     assert "a Senoscope service listens on" in done.stdout.replace("\n", " ")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+import senoscope.receiver
 from senoscope_client.curve import create_keypair
 from senoscope_client.errors import Unauthorized
 from senoscope_client.publisher import FramePublisher
 from senoscope_client.subscriber import ResultSubscriber
 from support import miniature as mini
-from support.servers import Server, start_server, start_server_process, stop_server
+from support.run_logs import wait_for
+from support.servers import Server, start_server, stop_server
 
 
 @dataclass
@@ -43,15 +45,17 @@ def secured(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     for side, name in (("may-watch", "viewer"), ("may-receive", "service")):
         (home / side).mkdir()
         shutil.copy(home / f"{name}.key", home / side)
-    server = start_server(
-        miniature,
-        folder / "log.txt",
-        *("--curve-keypair", str(home / "service.key_secret")),
-        *("--stream-server-key", str(home / "acquisition.key")),
-        *("--results-allowed-keys", str(home / "may-watch")),
-    )
-    yield Secured(server, home)
-    stop_server(server)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(senoscope.receiver, "_LONGEST_PAUSE_S", 0.2)  # after a refusal
+        server = start_server(
+            miniature,
+            folder / "log.txt",
+            *("--curve-keypair", str(home / "service.key_secret")),
+            *("--stream-server-key", str(home / "acquisition.key")),
+            *("--results-allowed-keys", str(home / "may-watch")),
+        )
+        yield Secured(server, home)
+        stop_server(server)
     secret = (home / "service.key_secret").read_text().split('"')[3]
     assert secret not in server.log.read_text()
 
@@ -107,15 +111,18 @@ def test_strangers_get_no_results_and_are_counted(secured: Secured, reader: str 
 
 
 def test_a_publisher_with_another_key_is_not_listened_to(secured: Secured) -> None:
-    with FramePublisher(secured.server.frames, "nlo-1", curve_keypair=secured.secret("stranger")) as impostor:
-        deadline = time.monotonic() + 15  # it comes back less and less often
-        while not impostor.gate.refused["failed_handshake"]:
+    server = secured.server
+    with FramePublisher(server.frames, "nlo-1", curve_keypair=secured.secret("stranger")) as impostor:
+        deadline = time.monotonic() + 60
+        while impostor.gate.refused["failed_handshake"] < 2:  # it comes back
             assert time.monotonic() < deadline, "the service never came"
             time.sleep(0.02)
-        assert not impostor.wait_for_subscriber(1.5)
-    with FramePublisher(secured.server.frames, "nlo-1") as plain:
-        assert not plain.wait_for_subscriber(1.5)
-    assert not secured.server.stream()["receiver"]["connected"]
+        assert not impostor.wait_for_subscriber(0.1)
+    before = server.stream()["receiver"]["refused"]
+    with FramePublisher(server.frames, "nlo-1") as plain:
+        server.wait(lambda status: status["receiver"]["refused"] >= before + 2)
+        assert not plain.wait_for_subscriber(0.1)
+    assert not server.stream()["receiver"]["connected"]
 
 
 def test_a_service_that_was_refused_comes_back_when_it_is_allowed(secured: Secured) -> None:
@@ -136,16 +143,14 @@ def test_a_service_that_was_refused_comes_back_when_it_is_allowed(secured: Secur
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")
 @pytest.mark.parametrize("mode", [0o644, 0o640])
 def test_a_secret_file_that_others_can_read_stops_the_service(
-    miniature: Path, tmp_path: Path, mode: int
+    start: Callable[..., Server], tmp_path: Path, mode: int
 ) -> None:
     _, secret = create_keypair(tmp_path / "keys", "service")
     secret.chmod(mode)
-    server = start_server_process(
-        miniature,
-        tmp_path / "log.txt",
-        *("--curve-keypair", str(secret), "--results-allowed-keys", str(tmp_path / "keys")),
-        wait=False,
+    server = start(
+        *("--curve-keypair", str(secret), "--results-allowed-keys", str(tmp_path / "keys")), wait=False
     )
-    assert server.process.wait(60) == 1
+    wait_for(lambda: not server.running)
+    assert server.stop() == 1
     assert f"chmod 600 {secret}" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()

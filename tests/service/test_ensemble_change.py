@@ -214,8 +214,9 @@ def test_a_calibration_from_the_stream_begins_anew_with_the_next_ensemble(
     assert "the calibrated channels are TPEF, SRS" in after["problem"]
 
 
+@pytest.mark.parametrize("changes", [3, pytest.param(8, marks=pytest.mark.full)])
 def test_no_answer_mixes_two_ensembles_however_often_they_change(
-    server: ServerThread, models_dir: Path
+    server: ServerThread, models_dir: Path, changes: int
 ) -> None:
     label = {read_manifest(models_dir / name)[1]: label for name, label in (("straight", 1), ("swapped", 0))}
     body = named_tiff(senescent(40))
@@ -240,7 +241,7 @@ def test_no_answer_mixes_two_ensembles_however_often_they_change(
     posting = [threading.Thread(target=keep_posting) for _ in range(2)]
     for thread in posting:
         thread.start()
-    for n in range(8):
+    for n in range(changes):
         change(server, ("swapped", "straight")[n % 2])
     over.set()
     for thread in posting:

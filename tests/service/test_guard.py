@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from senoscope_client.errors import Forbidden, Unauthorized
 from senoscope_client.http import Client
 from senoscope_client.live import LiveResults
 from support import miniature as mini
-from support.commands import run_command
+from support.commands import CompletedCommand, run_command
 from support.servers import Server, start_server, stop_server
 from support.web_pages import PAGES
 
@@ -226,11 +224,8 @@ def test_the_python_client_sends_its_key_and_understands_refusals(keyed: Keyed) 
 def test_the_command_line_client_takes_its_key_from_option_or_variable(keyed: Keyed, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", mini.bright())
 
-    def run(*options: str, **environment: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "senoscope_client.cli", *options, "--url", keyed.url]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | environment
-        )
+    def run(*options: str, **environment: str) -> CompletedCommand:
+        return run_command("senoscope-client", *options, "--url", keyed.url, **environment)
 
     classify = ("classify", str(tmp_path / "a.npy"), "--csv")
     assert "senescent" in run(*classify, "--api-key", keyed.classify).stdout

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -57,7 +57,9 @@ def test_bad_requests_are_told_what_is_wrong_and_the_next_is_served(
     assert "Traceback" not in server_process.log.read_text()
 
 
-def test_two_gigabytes_are_refused_in_the_protocols_form(server: Server) -> None:
+def test_two_gigabytes_are_refused_in_the_protocols_form(start: Callable[..., Server]) -> None:
+    server = start("--max-upload-mib", "16")
+
     def endless() -> Iterator[bytes]:
         for _ in range(2048):
             yield bytes(1 << 20)

@@ -19,6 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+import senoscope.api.server
 from support import miniature as mini
 from support.raw_microscope import Microscope
 from support.servers import Server, ServerThread, start_server, start_server_process
@@ -91,7 +92,10 @@ def test_it_says_that_it_is_stopping_while_it_drains(start: Callable[..., Server
     assert posting.answer.status_code == 200
 
 
-def test_a_second_signal_stops_at_once(miniature: Path, tmp_path: Path) -> None:
+def test_a_second_signal_stops_at_once(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(senoscope.api.server, "_LAST_ANSWERS_S", 0.2)
     server = start_server(miniature, tmp_path / "log.txt", "--drain-s", "600", "--batch-size", "1")
     engine = SlowEngine(server)
     with engine.held():
@@ -116,15 +120,22 @@ def test_status_pages(server: Server) -> None:
     assert [network["name"] for network in model["manifest"]["networks"]] == list(mini.NAMES)
 
 
-def test_alive_but_not_ready_while_loading_then_gone_if_that_fails(miniature: Path, tmp_path: Path) -> None:
+def test_alive_but_not_ready_while_loading_then_gone_if_that_fails(
+    start: Callable[..., ServerThread], miniature: Path, tmp_path: Path
+) -> None:
     damaged = Path(shutil.copytree(miniature, tmp_path / "damaged"))
     (damaged / "xception.onnx").write_bytes(b"x")
-    server = start_server_process(damaged, tmp_path / "log.txt", wait=False)
-    assert server.process.wait(60) == 1
+    server = start(model=damaged, wait=False)
+    until = time.monotonic() + 60
+    while server.running:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert server.stop() == 1
     assert "xception.onnx" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.full  # of the others, one ends as this one does
 def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
     server = start_server_process(miniature, tmp_path / "log.txt")
     assert server.stop() == 0
@@ -150,10 +161,12 @@ def test_with_nohup_it_goes_on_when_its_terminal_is_closed(miniature: Path, tmp_
     assert httpx.post(f"{server.url}/v1/classify", content=stack(1), timeout=60).status_code == 200
     assert server.running
     assert server.stop() == 0
-    assert "stopping" in server.log.read_text()
+    log = server.log.read_text()
+    assert "stopping" in log
+    assert "stopped" in log
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_stopped_while_loading_it_does_not_first_become_ready(
     miniature: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:

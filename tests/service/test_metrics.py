@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -244,18 +245,16 @@ def test_requests_by_route_method_and_status(server: Server) -> None:
     assert after.get("senoscope_http_request_duration_seconds_sum", **took) > 0
 
 
-def test_clients_cannot_make_metrics_grow(server: Server) -> None:
+def test_clients_cannot_make_metrics_grow(server: Server, microscope: Microscope) -> None:
     def be_a_nuisance(n: int) -> None:
         httpx.get(f"{server.url}/v1/nowhere-{n}")
         httpx.get(f"{server.url}/v2/models/model-{n}", headers={"X-Request-ID": f"request-{n}"})
         httpx.request(f"VERB{n}", f"{server.url}/nowhere/{n}")
         post(server, np.zeros(n + 1))
-        scope = Microscope(server.frames)
         told = scrape(server).get("senoscope_fov_tell_seconds_count")
-        scope.send(scope.frame(n, instrument=f"nlo-{n}", series_id=f"plate {n}"))
+        series = {"instrument": f"nlo-{n}", "series_id": f"plate {n}", "series_uid": uuid.uuid4()}
+        microscope.send(microscope.frame(n, **series))
         until(server, lambda seen: seen.get("senoscope_fov_tell_seconds_count") > told)
-        scope.close()
-        server.wait(lambda status: not status["receiver"]["connected"])
 
     be_a_nuisance(0)
     before = scrape(server)

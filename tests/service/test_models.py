@@ -40,6 +40,15 @@ def server(models_dir: Path, tmp_path: Path) -> Iterator[Server]:
     stop_server(running)
 
 
+@pytest.fixture(scope="module")
+def unchanged(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for changes that fail."""
+    log = tmp_path_factory.mktemp("unchanged") / "log.txt"
+    running = start_server(Path("first"), log, "--models-dir", str(models_dir))
+    yield running
+    stop_server(running)
+
+
 def change(server: Server, name: str) -> httpx.Response:
     return httpx.post(f"{server.url}/v1/model", json={"name": name}, timeout=60)
 
@@ -109,7 +118,8 @@ def test_one_of_another_input_changes_what_is_taken(server: Server) -> None:
         ("a\0b", "no ensemble of the models folder"),
     ],
 )
-def test_on_any_failure_the_old_one_stays(server: Server, models_dir: Path, name: str, said: str) -> None:
+def test_on_any_failure_the_old_one_stays(unchanged: Server, models_dir: Path, name: str, said: str) -> None:
+    server = unchanged
     answer = change(server, name)
     assert (answer.status_code, answer.json()["code"]) == (422, "model_rejected")
     assert said in answer.json()["detail"]

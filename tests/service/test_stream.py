@@ -201,7 +201,8 @@ def test_a_slow_websocket_client_loses_messages_and_slows_nobody(miniature: Path
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         narrow.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
         with (
-            connect(f"{server.ws}?cam=png", sock=narrow, max_queue=1),
+            # It has not read what comes before the answer to its goodbye, and does not wait for that.
+            connect(f"{server.ws}?cam=png", sock=narrow, max_queue=1, close_timeout=0.1),
             connect(server.ws, max_queue=None) as fast,
         ):
             server.wait(lambda status: status["live_clients"]["connected"] == 2)

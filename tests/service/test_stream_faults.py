@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from senoscope_client import link
 from senoscope_client.sizes import MAX_PART_BYTES, MAX_PIXEL_BYTES
 from senoscope_client.wire import topic_of
 from support.network_cable import Cable
@@ -105,9 +106,11 @@ class Rig:
 
 @pytest.fixture(scope="module")
 def rig(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    made = Rig(miniature, tmp_path_factory.mktemp("faults") / "log.txt")
-    yield made
-    made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(link, "HANDSHAKE_S", 1.0)
+        made = Rig(miniature, tmp_path_factory.mktemp("faults") / "log.txt")
+        yield made
+        made.close()
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.full)])

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+import senoscope.tracing.spans
 from support import miniature as mini
 from support.commands import run_command
 from support.otlp_collector import Collector, collector
@@ -23,6 +24,16 @@ from support.raw_microscope import Microscope
 from support.servers import Server, start_server, stop_server
 
 PARTS = {"queue", "compute", "log commit", "tell"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_a_hurry() -> Iterator[None]:
+    """Spans are sent soon, and nobody waits long for a collector that does not work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(senoscope.tracing.spans, "_EVERY_MS", 50)
+        patch.setattr(senoscope.tracing.spans, "_TIMEOUT_S", 1.0)
+        patch.setattr(senoscope.tracing.spans, "_LAST_WORDS_S", 1.0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ head. Bright SRS makes them answer "senescent", so labels can be told beforehand
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -129,8 +130,23 @@ def _graph(seed: int, grid: tuple[int, int], channels: int, height: int, width: 
     return model
 
 
+def _test_fov(channels: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 1000, (channels, height, width), dtype=np.uint16)
+
+
+@cache  # most ensembles have the same networks
+def _network(seed: int, grid: tuple[int, int], channels: int, height: int, width: int) -> tuple[bytes, float]:
+    """A network's file, and what it answers to the test's field of view."""
+    model = _graph(seed, grid, channels, height, width)
+    return model.SerializeToString(), _evaluate(model, _test_fov(channels, height, width))
+
+
 def reference_probability(model_path: Path, fov: np.ndarray) -> float:
     """What the reference implementation of ONNX, which is not the engine's runtime, answers."""
+    return _evaluate(onnx.load(model_path), fov)
+
+
+def _evaluate(model: onnx.ModelProto, fov: np.ndarray) -> float:
     from onnx.reference import ReferenceEvaluator
 
     channels = fov.shape[0]
@@ -139,7 +155,7 @@ def reference_probability(model_path: Path, fov: np.ndarray) -> float:
         "low": np.full(channels, LOW, np.float32),
         "high": np.full(channels, HIGH, np.float32),
     }
-    return float(ReferenceEvaluator(str(model_path)).run(["probability"], feeds)[0][0])
+    return float(ReferenceEvaluator(model).run(["probability"], feeds)[0][0])
 
 
 def build(
@@ -154,14 +170,13 @@ def build(
 ) -> Path:
     """Write a miniature ensemble into ``directory`` and return it."""
     directory.mkdir(parents=True, exist_ok=True)
-    fov = np.random.default_rng(1).integers(0, 1000, (len(channels), height, width), dtype=np.uint16)
-    np.save(directory / "test_vector.npy", fov)
+    np.save(directory / "test_vector.npy", _test_fov(len(channels), height, width))
     zeros = "0" * 64
     networks, expected = [], {}
     for k, (network, grid) in enumerate(zip(NAMES, GRIDS, strict=True)):
         path = directory / f"{network}.onnx"
-        onnx.save(_graph(seed + k, grid, len(channels), height, width), path)
-        expected[network] = reference_probability(path, fov)
+        content, expected[network] = _network(seed + k, grid, len(channels), height, width)
+        path.write_bytes(content)
         networks.append(
             Network(
                 name=network,

@@ -501,7 +501,7 @@ def bad() -> list[Kind]:
         *(_bad_inference(one) for one in inference.BAD),
         *(
             _bad(
-                f"model: {body[:30]!r}",
+                f"model: {'a long list' if callable(body) else repr(body[:30])}",
                 status,
                 code,
                 "POST",

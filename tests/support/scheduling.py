@@ -6,6 +6,7 @@ depend on an attribute that pytest 9.2 no longer has.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import PurePosixPath
 
 from xdist.scheduler import LoadScopeScheduling
@@ -51,6 +52,11 @@ def group_of(nodeid: str) -> str:
     module = nodeid.partition("::")[0]
     if module in INDEPENDENT and network_of_its_own():
         return nodeid
+    return _group_of_module(module)
+
+
+@cache
+def _group_of_module(module: str) -> str:
     path = PurePosixPath(module)
     named = (GROUPS[str(part)] for part in (path, *path.parents) if str(part) in GROUPS)
     return next(named, "") or module

@@ -23,12 +23,26 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.system("postgres"))])
+KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.system("postgres"))]
+
+
+def new_url(request: pytest.FixtureRequest, folder: Path) -> str:
+    """Address of a log that is yet to be made, for a fixture of those kinds."""
+    if request.param == "sqlite":
+        return f"sqlite:///{folder / 'new folder' / 'log 100%.sqlite3'}"
+    return request.getfixturevalue("postgres").new_database()
+
+
+@pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Address of a log that is yet to be made."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'new folder' / 'log 100%.sqlite3'}"
-    return request.getfixturevalue("postgres").new_database()
+    return new_url(request, tmp_path)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def url_of_module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same, of a log that the tests of a module share because they only read it."""
+    return new_url(request, tmp_path_factory.mktemp("log"))
 
 
 @pytest.fixture

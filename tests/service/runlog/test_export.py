@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,10 +26,13 @@ def entries(manifest: Manifest) -> list[Entry]:
     return [*streamed, entry(manifest, 7, kind="upload", series_uid=None, file="=cmd.tif", probability=0.9)]
 
 
-@pytest.fixture
-def filled(log: RunLog, entries: list[Entry]) -> RunLog:
+@pytest.fixture(scope="module")
+def filled(url_of_module: str, entries: list[Entry]) -> Iterator[RunLog]:
+    log = RunLog(url_of_module)
+    log.prepare()
     log.append(entries)
-    return log
+    yield log
+    log.close()
 
 
 def test_csv(filled: RunLog) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from senoscope.engine.manifest import Manifest
+from senoscope.runlog import housekeeping
 from senoscope.runlog import keeper as keeper_module
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.keeper import LogKeeper
@@ -22,6 +23,11 @@ from senoscope.runlog.schema import VERSION_TABLE
 from senoscope.runlog.store import RunLog
 from senoscope_client.errors import LogUnavailable
 from support.run_logs import SERIES, Disk, PostgresServer, entry, wait_for, wait_until_written, write_locked
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "_EVERY_S", 0.05)
 
 
 @contextmanager

@@ -9,10 +9,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog import schema
@@ -90,17 +86,28 @@ def test_a_new_log_has_the_schema_that_the_migrations_lead_to(url: str) -> None:
 
 
 def test_the_head_is_the_newest_migration() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
 def test_the_migrations_lead_to_the_tables_that_the_code_uses(log: RunLog) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
     with log.database.read() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, metadata) == []
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite", pytest.param("postgres", marks=[pytest.mark.system("postgres"), pytest.mark.full])],
+    indirect=True,
+)
 def test_alembic_is_imported_only_to_migrate(url: str, manifest: Manifest) -> None:
     """A log that is new, or at the newest revision, does not wait for it; an earlier one does."""
     prepare = (

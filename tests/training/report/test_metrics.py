@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics as sk
 
 from senoscope_training.report.metrics import (
     MetricError,
@@ -32,6 +31,8 @@ def draw(seed: int, count: int, levels: int | None):
 @given(st.integers(0, 2**31), st.integers(2, 200), st.sampled_from([None, 1, 2, 7]))
 @settings(max_examples=200, deadline=None)
 def test_equal_to_scikit_learn(seed, count, levels):
+    from sklearn import metrics as sk  # seconds that whoever collects tests need not wait
+
     truth, score = draw(seed, count, levels)
     answer = score > 0.5
     counts = confusion(truth, score)
