@@ -59,6 +59,10 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
+# For tests that show nothing more with a real network.
+tiny_alone = pytest.mark.parametrize("network", ["tiny"], indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module", params=["tiny", pytest.param("mobilenet", marks=pytest.mark.full)])
 def network(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -113,6 +117,7 @@ def test_every_system_and_network_has_its_row(trained: Path, network: str) -> No
     assert float(next(row for row in rows if row["system"] == "Frozen EL")["auc_mean"]) >= 80
 
 
+@tiny_alone
 def test_runs_differ_in_split_copies_and_weights(trained: Path, network: str) -> None:
     first, second = (
         json.loads((trained / "split" / f"run_0{run}" / f"frozen.{network}.json").read_text())
@@ -123,6 +128,7 @@ def test_runs_differ_in_split_copies_and_weights(trained: Path, network: str) ->
     assert first["details"]["head_seed"] != second["details"]["head_seed"]
 
 
+@tiny_alone
 def test_validation_predictions_are_kept_with_each_unit(trained: Path) -> None:
     provenance = json.loads((trained / "provenance.json").read_text())
     train = {entry["file"] for entry in provenance["folds"]["split"]["train"]}
@@ -165,6 +171,7 @@ def test_validation_predictions_are_those_of_the_exported_network(
                 assert answers == pytest.approx(part["score"], abs=1e-4)
 
 
+@tiny_alone
 @pytest.mark.usefixtures("jobs_here")
 def test_a_frozen_ensemble_says_that_it_is_one(trained: Path, tmp_path: Path, network: str) -> None:
     models = tmp_path / "models"
@@ -179,6 +186,7 @@ def test_a_frozen_ensemble_says_that_it_is_one(trained: Path, tmp_path: Path, ne
     assert manifest["metrics"]["accuracy"] == pytest.approx(float(row["accuracy"]) / 100, abs=1e-4)
 
 
+@tiny_alone
 @pytest.mark.usefixtures("jobs_here")
 def test_a_network_that_answers_the_same_to_everything_is_not_exported(
     trained: Path, tmp_path: Path, network: str
@@ -213,6 +221,7 @@ def test_a_network_that_answers_the_same_to_everything_is_not_exported(
         assert ensemble.warnings == (noted,)
 
 
+@tiny_alone
 @pytest.mark.usefixtures("jobs_here")
 @pytest.mark.parametrize("case", ["few positives", pytest.param("permuted labels", marks=pytest.mark.full)])
 def test_an_experiment_that_is_hard_runs_to_its_end(
@@ -242,6 +251,7 @@ def test_an_experiment_that_is_hard_runs_to_its_end(
     }
 
 
+@tiny_alone
 @pytest.mark.usefixtures("jobs_here")
 def test_an_ensemble_that_is_for_comparison_only_is_not_exported(trained: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
@@ -259,6 +269,7 @@ def test_an_ensemble_that_is_for_comparison_only_is_not_exported(trained: Path, 
     assert any("for comparison only" in warning for warning in manifest["warnings"])
 
 
+@tiny_alone
 @pytest.mark.usefixtures("jobs_here")
 def test_heads_that_stay_dead_are_in_the_report(
     home: Path, tmp_path: Path, config: dict, network: str
@@ -295,6 +306,7 @@ def test_heads_that_stay_dead_are_in_the_report(
     assert "not exported" in refused.stderr
 
 
+@tiny_alone
 def test_an_experiment_of_another_release_is_not_mixed_in(home: Path, trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / "small"
     shutil.copytree(trained, copy)
@@ -310,7 +322,12 @@ def test_an_experiment_of_another_release_is_not_mixed_in(home: Path, trained: P
 
 
 @pytest.mark.usefixtures("quick_report")
-@pytest.mark.parametrize("kills", [(1,), pytest.param((0, 3, 7), marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("network", "kills"),
+    [("tiny", (1,)), pytest.param("mobilenet", (0, 3, 7), marks=pytest.mark.full)],
+    indirect=["network"],
+    scope="module",
+)
 def test_killed_at_any_moment_it_ends_with_the_same_numbers(
     home: Path, trained: Path, config: dict, kills: tuple[int, ...]
 ) -> None:
@@ -337,6 +354,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(
     assert not list((home / "runs" / name).rglob("*.features.npz"))
 
 
+@tiny_alone
 def test_another_configuration_or_data_set_is_not_mixed_in(home: Path, trained: Path, config: dict) -> None:
     path = home / "changed.yaml"
     path.write_text(yaml.safe_dump(config | {"phase1": {"max_epochs": 11}}))
@@ -356,6 +374,7 @@ class _References(HTMLParser):
         self.found += [value or "" for name, value in attrs if name in {"src", "href", "xlink:href"}]
 
 
+@tiny_alone
 def test_the_report_is_one_page_that_needs_nothing(trained: Path) -> None:
     page = (trained / "report" / "report.html").read_text()
     parser = _References()
@@ -422,6 +441,7 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     assert "trained on 20 of these 30 FOVs" in on_training.stderr
 
 
+@tiny_alone
 def test_evaluate_tells_its_own_remedies(home: Path, miniature: Path) -> None:
     done = run("evaluate", miniature, home / "data")
     assert done.returncode == 1
@@ -429,12 +449,14 @@ def test_evaluate_tells_its_own_remedies(home: Path, miniature: Path) -> None:
     assert "data.fit" not in done.stderr
 
 
+@tiny_alone
 def test_a_back_end_that_is_not_there_is_named(home: Path) -> None:
     done = run("run", home / "small.yaml", KERAS_BACKEND="theano")
     assert done.returncode == 1
     assert "KERAS_BACKEND=theano: use tensorflow, jax, torch" in done.stderr
 
 
+@tiny_alone
 @pytest.mark.parametrize(
     ("change", "words"),
     [
