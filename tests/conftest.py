@@ -1,7 +1,7 @@
 """Fixtures and options of all tests, their two tiers, and which tests share a worker.
 
-``pytest`` runs the default tier, with two workers; ``pytest --full`` runs all tests, and
-``pytest --full -m full`` those that the default tier leaves out.
+``pytest`` runs the default tier, with two workers, ``pytest --full`` all tests, and ``pytest --left-out``
+those that the run of the default tier before it left out.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from support.servers import ServerProcess, ServerThread
 
 ROOT = Path(__file__).parents[1]
+_SKIPPED = "senoscope/skipped"  # in pytest's cache
 
 # Whatever a test starts without naming a run log must not write to that of whoever runs the tests.
 os.environ.setdefault("SENOSCOPE_DATABASE_URL", "none")
@@ -43,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the tiers, and of the long runs in ``endurance/``."""
     parser.addoption("--full", action="store_true", help="run the tests marked full as well")
     parser.addoption(
+        "--left-out",
+        action="store_true",
+        help="run what `pytest` left out: the tests marked full, and those that it skipped",
+    )
+    parser.addoption(
         "--long",
         action="store_true",
         help="long form of the endurance runs: hours, not seconds; implies --full",
@@ -54,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set what tests rely on in this process, and in those that they start."""
-    if config.getoption("--long"):
+    if config.getoption("--long") or config.getoption("--left-out"):
         config.option.full = True
     # A shell starts what runs in the background with Ctrl-C ignored, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -89,11 +95,16 @@ def _set_up_httpx() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the tier that was not asked for, and let the longest groups of tests come first."""
-    if not config.getoption("--full"):
-        left_out = [item for item in items if item.get_closest_marker("full")]
-        if left_out:
-            config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if not item.get_closest_marker("full")]
+    full = {item for item in items if item.get_closest_marker("full")}
+    wanted = set(items)
+    if config.getoption("--left-out"):
+        skipped = set(config.cache.get(_SKIPPED, []))
+        wanted = full | {item for item in items if item.nodeid in skipped}
+    elif not config.getoption("--full"):
+        wanted -= full
+    if len(wanted) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+        items[:] = [item for item in items if item in wanted]
     items.sort(key=lambda item: start_order(item.nodeid))
 
 
@@ -103,6 +114,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     from support.scheduling import GroupScheduling
 
     return GroupScheduling(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Note what a run of the default tier skipped, for --left-out."""
+    if not config.getoption("--full"):
+        skipped = {report.nodeid for report in terminalreporter.stats.get("skipped", [])}
+        config.cache.set(_SKIPPED, sorted(skipped))
 
 
 _DESELECTED = pytest.StashKey[int]()
