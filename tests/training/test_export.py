@@ -71,6 +71,15 @@ def test_graph_is_clean(tensorflow):
     assert {t.name for t in exported.model.graph.initializer} <= used
 
 
+def test_the_same_network_is_the_same_file_whatever_was_exported_before(tensorflow):
+    backbone = tiny_backbone()
+    first, again = (
+        export_network(backbone, preprocessing("tf"), Head.random(16, seed=3)).model.SerializeToString()
+        for _ in range(2)
+    )
+    assert first == again
+
+
 def test_any_batch_size(tensorflow):
     exported = export_network(tiny_backbone(), preprocessing("torch"))
     image = fovs(3)

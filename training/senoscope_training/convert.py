@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import onnx
@@ -10,6 +11,7 @@ import onnx
 OPSET = 17
 IR_VERSION = 8
 SOURCE, SINK = "preprocessed", "activation"
+_NUMBER = re.compile(r"__\d+(?=(:\d+)?$)")
 
 # What tf2onnx' optimiser has to do here; the rest of its dozen passes find nothing in these networks.
 _PASSES = ("optimize_transpose", "fold_constants", "remove_identity", "remove_back_to_back")
@@ -61,4 +63,30 @@ def convert_backbone(backbone: Any, height: int, width: int) -> onnx.ModelProto:
             known = optimizer._get_optimizers()
             passes = type(known)((name, known[name]) for name in _PASSES)
             converted = optimizer.optimize_graph(converted, catch_errors=False, optimizers=passes)
-    return converted.make_model(backbone.name)
+    return _renumbered(converted.make_model(backbone.name))
+
+
+def _renumbered(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Number names in the order of their first use, so that the same network is the same file.
+
+    tf2onnx numbers them throughout a process, and in the order of sets.
+    """
+    graph = model.graph
+    names: dict[str, str] = {}
+    for node in graph.node:
+        for name in (*node.input, *node.output):
+            if name not in names:
+                names[name] = _NUMBER.sub(f"__{len(names) + 1}", name)
+    for node in graph.node:
+        node.input[:] = [names[name] for name in node.input]
+        node.output[:] = [names[name] for name in node.output]
+        node.name = ""
+    del graph.value_info[:]
+    places = {name: place for place, name in enumerate(names)}
+    initializers = sorted(graph.initializer, key=lambda tensor: places[tensor.name])
+    for tensor in initializers:
+        tensor.name = names[tensor.name]
+    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in initializers]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return model
