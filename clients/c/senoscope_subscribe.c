@@ -29,7 +29,9 @@ enum {
     HIGH_WATER_MARK = 1000,
     MAX_RESULT_BYTES = 16 * 1024 * 1024, /* of one part; with the Grad-CAM map a result has some 100 kB */
     SLICE_MS = 200,
-    REFUSALS = ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL
+    MAX_HANG_UPS = 10, /* handshakes in a row that the service breaks off; ZeroMQ tries again after each */
+    EVENTS = ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+             ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_SUCCEEDED
 };
 
 struct senoscope_results {
@@ -39,6 +41,7 @@ struct senoscope_results {
     size_t size; /* of the result */
     size_t room; /* for either */
     int64_t rejected;
+    int hang_ups;
     char endpoint[256];
     char error[512];
 };
@@ -92,7 +95,7 @@ static int32_t subscribe(senoscope_results *results, const char *endpoint, const
         !set_int(results->socket, ZMQ_HEARTBEAT_TIMEOUT, 6000) ||
         zmq_setsockopt(results->socket, ZMQ_MAXMSGSIZE, &most, sizeof most) != 0 ||
         zmq_setsockopt(results->socket, ZMQ_SUBSCRIBE, topic, strlen(topic)) != 0 ||
-        zmq_socket_monitor(results->socket, MONITOR, REFUSALS) != 0 ||
+        zmq_socket_monitor(results->socket, MONITOR, EVENTS) != 0 ||
         zmq_connect(results->monitor, MONITOR) != 0)
         return fail(results, SENOSCOPE_NETWORK, "ZeroMQ cannot start: ", zmq_strerror(zmq_errno()));
     if (server_key && (code = secure(results, server_key, curve_keypair)) < 0) return code;
@@ -176,19 +179,29 @@ static int32_t take(senoscope_results *results) {
     return 0;
 }
 
-/* What the monitor says: SENOSCOPE_REFUSED, or 0. */
+/* What the monitor says: SENOSCOPE_REFUSED, or 0.
+ *
+ * A service that hangs up on a handshake may do so before its greeting is read: then ZeroMQ gives no reason, and
+ * only its doing so again and again tells. */
 static int32_t listen_to_monitor(senoscope_results *results) {
     unsigned char event[6] = {0};
     char address[256];
-    if (zmq_recv(results->monitor, event, sizeof event, ZMQ_DONTWAIT) < 0) return 0;
-    zmq_recv(results->monitor, address, sizeof address, 0);
-    uint16_t kind;
-    memcpy(&kind, event, sizeof kind);
-    return fail(
-        results, SENOSCOPE_REFUSED, "the service refuses results: ",
-        kind == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
-            ? "it does not know this public key: put the .key file into its folder of allowed keys"
-            : "it speaks CURVE and this subscriber does not, or the other way round, or its key is another");
+    while (zmq_recv(results->monitor, event, sizeof event, ZMQ_DONTWAIT) >= 0) {
+        zmq_recv(results->monitor, address, sizeof address, 0);
+        uint16_t kind;
+        memcpy(&kind, event, sizeof kind);
+        if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+            results->hang_ups = 0;
+            continue;
+        }
+        if (kind == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL && ++results->hang_ups < MAX_HANG_UPS) continue;
+        return fail(
+            results, SENOSCOPE_REFUSED, "the service refuses results: ",
+            kind == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
+                ? "it does not know this public key: put the .key file into its folder of allowed keys"
+                : "it speaks CURVE and this subscriber does not, or the other way round, or its key is another");
+    }
+    return 0;
 }
 
 int32_t senoscope_results_next(senoscope_results *results, int32_t timeout_ms) {
