@@ -57,6 +57,7 @@ struct senoscope_publisher {
     char endpoint[256];
     char error[512];
     int listeners; /* distinct subscriptions that frames match */
+    bool more_said; /* what subscribers sent goes on with the next part */
     bool open;
     bool broken; /* a message was cut short: what follows would be taken for its rest */
     int64_t frames;
@@ -129,7 +130,8 @@ static int32_t send_failed(senoscope_publisher *publisher) {
     return fail(publisher, SENOSCOPE_NETWORK, "a message cannot be sent: %s", zmq_strerror(zmq_errno()));
 }
 
-/* Count who listens; an XPUB socket tells of the first of equal subscriptions and of the end of the last. */
+/* Count who listens; an XPUB socket tells of the first of equal subscriptions and of the end of the last, and
+ * hands on whatever else subscribers send: messages that begin otherwise, or have several parts. */
 static void note_subscriptions(senoscope_publisher *publisher) {
     char said[1 + sizeof publisher->topic], frames[sizeof publisher->topic];
     snprintf(frames, sizeof frames, "fov/%s/image", publisher->instrument);
@@ -137,9 +139,14 @@ static void note_subscriptions(senoscope_publisher *publisher) {
         const int size = zmq_recv(publisher->socket, said, sizeof said, ZMQ_DONTWAIT);
         if (size < 0 && zmq_errno() == EINTR) continue;
         if (size < 0) return;
+        const bool alone = !publisher->more_said;
+        int more = 0;
+        size_t room = sizeof more;
+        zmq_getsockopt(publisher->socket, ZMQ_RCVMORE, &more, &room);
+        publisher->more_said = more != 0;
+        if (!alone || more || size < 1 || (said[0] != 0 && said[0] != 1)) continue;
         /* One that is longer than the topic of frames cannot match it. */
-        if (size < 1 || (size_t)size - 1 > strlen(frames) || memcmp(said + 1, frames, (size_t)size - 1) != 0)
-            continue;
+        if ((size_t)size - 1 > strlen(frames) || memcmp(said + 1, frames, (size_t)size - 1) != 0) continue;
         publisher->listeners += said[0] == 1 ? 1 : -1;
     }
 }

@@ -322,13 +322,15 @@ class FramePublisher:
     def _note_subscriptions(self) -> None:
         while True:
             try:
-                message = self._socket.recv(zmq.NOBLOCK)
+                message = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            if message[:1] == b"\x01":
-                self._subscriptions.add(message[1:])
-            else:
-                self._subscriptions.discard(message[1:])
+            # XPUB hands on whatever else subscribers send.
+            kind, topic = message[0][:1], message[0][1:]
+            if len(message) == 1 and kind == b"\x01":
+                self._subscriptions.add(topic)
+            elif len(message) == 1 and kind == b"\x00":
+                self._subscriptions.discard(topic)
 
     def _usable(self) -> None:
         if self._closing.is_set():

@@ -72,6 +72,25 @@ def publisher(lib, listener):
     lib.close(made)
 
 
+def test_what_a_subscriber_sends_beside_subscriptions_counts_for_nothing(lib, listener):
+    made = lib.open(ANYWHERE, b"nlo-1", None, None)
+    endpoint = lib.endpoint(made).decode()
+    with zmq.Context() as context, context.socket(zmq.XSUB) as rude:
+        rude.connect(endpoint)
+        rude.send(b"\x01")  # to everything
+        assert lib.wait_for_subscriber(made, 20_000) == 1
+        for _ in range(3):
+            rude.send(b"\x02")
+        rude.send_multipart([b"\x02", b"\x02fov/nlo-1/image"])
+        rude.send(b"\x00")
+        give_up = time.monotonic() + 60
+        while lib.wait_for_subscriber(made, 0):
+            assert time.monotonic() < give_up
+    listener.connect(endpoint)
+    assert lib.wait_for_subscriber(made, 20_000) == 1
+    lib.close(made)
+
+
 def recorded(name: str) -> list[bytes]:
     parts = json.loads((FOLDER / "expected.json").read_text("utf-8"))[name]["parts"]
     return [(FOLDER / part).read_bytes() for part in parts]

@@ -63,6 +63,8 @@ class Running:
         self._process.send_signal(signal.SIGTERM if kind is None else signal.SIGKILL)
         for reader in self._readers:
             reader.join()
+        if kind is not None:
+            print("the program said:", self.told, *self.lines[-3:])  # pytest shows it
         assert self._process.wait() == 0 or kind is not None, self.told
         assert not any(word in self.told for word in NO_REPORT), self.told
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -130,6 +131,30 @@ def test_a_subscriber_is_noticed_when_it_comes_and_when_it_goes():
             assert not publisher.wait_for_subscriber(0.2)
         with Listener(publisher.endpoint, topic="fov/nlo-1/image"):
             assert publisher.wait_for_subscriber(10)
+
+
+def test_what_a_subscriber_sends_beside_subscriptions_counts_for_nothing():
+    topic = b"fov/nlo-1/image"
+    with (
+        FramePublisher(ANYWHERE, "nlo-1") as publisher,
+        Listener(publisher.endpoint, topic=topic.decode()),
+        zmq.Context() as context,
+        context.socket(zmq.XSUB) as rude,
+    ):
+        assert publisher.wait_for_subscriber(10)
+        rude.connect(publisher.endpoint)
+        rude.send(b"\x01fov/nlo-1/end")
+        give_up = time.monotonic() + 60
+        while b"fov/nlo-1/end" not in publisher._subscriptions:
+            assert publisher.wait_for_subscriber(0)
+            assert time.monotonic() < give_up
+        rude.send(b"\x02" + topic)
+        rude.send_multipart([b"\x02", b"\x02" + topic])
+        rude.send(b"\x00fov/nlo-1/end")
+        while b"fov/nlo-1/end" in publisher._subscriptions:
+            assert publisher.wait_for_subscriber(0)
+            assert time.monotonic() < give_up
+        assert publisher.wait_for_subscriber(0)
 
 
 def test_closing_ends_the_series_and_lets_it_out():
