@@ -227,7 +227,7 @@ class Service:
     @property
     def loading(self) -> bool:
         """Whether the ensemble is still being loaded, even though nobody may want it any more."""
-        return self._loader.is_alive()
+        return self._loader.is_alive() and not self._ready.is_set()
 
     @property
     def changing(self) -> bool:
