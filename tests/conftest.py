@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import os
 import signal
 import ssl
@@ -72,8 +73,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _set_up_httpx() -> None:
-    """Let calls without a client wait for longer than 5 s, and not read all certificates for each."""
+    """Let calls without a client wait for longer than 5 s, not read all certificates for each, and log little."""
     patience: httpx.Timeout = inspect.signature(httpx.get).parameters["timeout"].default
+    for name in ("httpcore", "httpx"):  # each request is some twenty lines, where a library asks for all of them
+        logging.getLogger(name).setLevel(logging.WARNING)
     patience.connect = patience.read = patience.write = patience.pool = 60
     # Reading the certificates of all authorities takes 50 ms of CPU.
     create = ssl.create_default_context

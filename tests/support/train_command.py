@@ -2,7 +2,7 @@
 
 [SENOSCOPE_TEST_NETWORKS=NAME,NAME...] python -m support.train_command ARGUMENT...
 
-The variable names the networks of an ensemble that ``starter`` makes.
+The variable names the networks of an ensemble that ``starter`` makes, for small fields of view.
 """
 
 from __future__ import annotations
@@ -18,5 +18,6 @@ from support.tiny_backbone import TINY
 if __name__ == "__main__":
     register(TINY)
     if "SENOSCOPE_TEST_NETWORKS" in os.environ:
+        starter.HEIGHT, starter.WIDTH = 64, 80
         starter.NETWORKS = tuple(os.environ["SENOSCOPE_TEST_NETWORKS"].split(","))
     sys.exit(main())
