@@ -1,6 +1,6 @@
 """Fixtures and options of all tests, their two tiers, and which tests share a worker.
 
-``pytest`` runs the default tier, with two workers, ``pytest --full`` all tests, and ``pytest --left-out``
+``pytest`` runs the default tier, with three workers, ``pytest --full`` all tests, and ``pytest --left-out``
 those that the run of the default tier before it left out.
 """
 
@@ -73,9 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _set_up_httpx() -> None:
-    """Let calls without a client wait for longer than 5 s, not read all certificates for each, and log little."""
+    """Let calls without a client wait for longer than 5 s, read no certificates for each, and log little."""
     patience: httpx.Timeout = inspect.signature(httpx.get).parameters["timeout"].default
-    for name in ("httpcore", "httpx"):  # each request is some twenty lines, where a library asks for all of them
+    for name in ("httpcore", "httpx"):  # some twenty lines for each request, where all lines are taken
         logging.getLogger(name).setLevel(logging.WARNING)
     patience.connect = patience.read = patience.write = patience.pool = 60
     # Reading the certificates of all authorities takes 50 ms of CPU.
