@@ -101,7 +101,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     full = {item for item in items if item.get_closest_marker("full")}
     wanted = set(items)
     if config.getoption("--left-out"):
-        skipped = set(config.cache.get(_SKIPPED, []))
+        skipped = set(config.cache.get(_SKIPPED, [])) if _has_cache(config) else set()
         wanted = full | {item for item in items if item.nodeid in skipped}
     elif not config.getoption("--full"):
         wanted -= full
@@ -119,9 +119,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     return GroupScheduling(config, log)
 
 
+def _has_cache(config: pytest.Config) -> bool:
+    """Not with -p no:cacheprovider."""
+    return getattr(config, "cache", None) is not None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Note what a run of the default tier skipped, for --left-out."""
-    if not config.getoption("--full"):
+    if not config.getoption("--full") and _has_cache(config):
         skipped = {report.nodeid for report in terminalreporter.stats.get("skipped", [])}
         config.cache.set(_SKIPPED, sorted(skipped))
 
