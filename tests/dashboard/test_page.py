@@ -39,7 +39,7 @@ def centre_of(seat: Seat, column: int, row: int, columns: int, rows: int) -> tup
 def test_a_scan_is_watched_as_it_goes(server: Server, seat, new_scan) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
-    assert at.page.locator("#starter").is_visible(), "an ensemble that is not for science says so"
+    at.until(lambda: at.page.locator("#starter").is_visible())  # an ensemble that is not for science says so
     assert at.page.locator("#flags .none").inner_text() == "no flags", "and no flag does not look like one"
     with new_scan("plate 3, well B2", planned=20) as scan:
         results = scan.go()
