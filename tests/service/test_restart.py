@@ -48,7 +48,9 @@ def test_session_range_and_stage_map(kept: Callable[[Callable[..., Server]], Ser
         for n in range(3):
             scope.send(scope.frame(n, position_um=Position(x=100.0 * n, y=0.0, z=0.0)))
         server.wait(lambda status: status["live"]["classified"] == 3)
-        before = httpx.get(f"{server.url}/v1/series/{uid}/map.json").json()
+        at = f"{server.url}/v1/series/{uid}/map.json"
+        server.wait(lambda _: len(httpx.get(at).json().get("fovs", ())) == 3)  # the map may follow the count
+        before = httpx.get(at).json()
     server.kill()
 
     server = kept(start_server_process)
