@@ -198,7 +198,7 @@ def measure(size: int, folder: Path, rounds: int, threads: int) -> dict[str, Any
 
     writer = threading.Thread(target=write)
     writer.start()
-    stop.wait(5)  # what a commit takes while nobody reads
+    stop.wait(5)  # what a commit takes without concurrent reads
     quiet = len(commits)
     asked = questions(log, size)
     taken: dict[str, list[float]] = {name: [] for name in asked}

@@ -130,8 +130,8 @@ static int32_t send_failed(senoscope_publisher *publisher) {
     return fail(publisher, SENOSCOPE_NETWORK, "a message cannot be sent: %s", zmq_strerror(zmq_errno()));
 }
 
-/* Count who listens; an XPUB socket tells of the first of equal subscriptions and of the end of the last, and
- * hands on whatever else subscribers send: messages that begin otherwise, or have several parts. */
+/* Count subscriptions; an XPUB socket passes on the first of equal subscriptions, the end of the last, and
+ * whatever else subscribers send: messages that begin otherwise, or have several parts. */
 static void note_subscriptions(senoscope_publisher *publisher) {
     char said[1 + sizeof publisher->topic], frames[sizeof publisher->topic];
     snprintf(frames, sizeof frames, "fov/%s/image", publisher->instrument);

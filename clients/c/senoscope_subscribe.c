@@ -182,7 +182,7 @@ static int32_t take(senoscope_results *results) {
 /* What the monitor says: SENOSCOPE_REFUSED, or 0.
  *
  * A service that hangs up on a handshake may do so before its greeting is read: then ZeroMQ gives no reason, and
- * only its doing so again and again tells. */
+ * repeated hang-ups are the only sign. */
 static int32_t listen_to_monitor(senoscope_results *results) {
     unsigned char event[6] = {0};
     char address[256];

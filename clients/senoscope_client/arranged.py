@@ -26,7 +26,7 @@ class ArrangedImage:
     Attributes
     ----------
     plane_names : tuple of str or None
-        The channel that each plane shows, where the file tells.
+        The channel that each plane shows, where the file says.
     """
 
     def __init__(self, stored: StoredImage, layout: Layout, plane_names: tuple[str, ...] | None) -> None:

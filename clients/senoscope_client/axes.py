@@ -102,9 +102,9 @@ def layout_of(
     name : str
         Of the file, for messages.
     plane_names : sequence of str, optional
-        The channel that each plane shows, in C order of the leading axes, where the file tells.
+        The channel that each plane shows, in C order of the leading axes, where the file says.
     channels : int, optional
-        How many the file has, as the user tells; else as many as the names that repeat, or as ``spec`` has.
+        How many the file has, as the user says; else as many as the names that repeat, or as ``spec`` has.
 
     Raises
     ------

@@ -120,7 +120,7 @@ class Gate:
         return known
 
     def close(self) -> None:
-        """Let nobody in any more; before the socket closes, on its thread."""
+        """Reject further connections; call before the socket closes, on its thread."""
         self._stop.set()
         self._socket.disable_monitor()  # that is an event too, which wakes the gate's thread
         self._thread.join()

@@ -71,7 +71,7 @@ class Limits:
     max_ratio : float
         Bytes of pixels per byte of file, for files that declare more than 64 MiB.
     hostile : bool
-        The file is a stranger's: its metadata are limited too, so that they cannot cost time or memory.
+        The file is untrusted: its metadata are limited too, so that they cannot cost time or memory.
     admit : callable, optional
         Called with the bytes that reading all of it takes, when all else was checked and before it begins;
         what it raises is what reading raises.
@@ -167,12 +167,12 @@ class OpenStack:
         return fov
 
     def position_um(self, n: int) -> Position | None:
-        """Where the stage stood for a field of view, if the file tells."""
+        """Where the stage stood for a field of view, if the file says."""
         image, k = self._places[n]
         return None if image.stored.position_of is None else image.stored.position_of(image.first_plane(k))
 
     def pixel_size_um(self, n: int) -> float | None:
-        """The edge of a pixel in micrometres, if the file tells."""
+        """The edge of a pixel in micrometres, if the file says."""
         return self._places[n][0].stored.pixel_size_um
 
     def read_all(self) -> npt.NDArray[Any]:

@@ -31,7 +31,7 @@ def describe(stream: BinaryIO, size: int, channels: int, asked: str | None, name
     channels : int
         How many the ensemble takes.
     asked : str or None
-        The axes as the user tells them; else they follow from the shape.
+        The axes as the user gives them; else they follow from the shape.
     name : str
         Of the file, for messages.
 
@@ -40,13 +40,13 @@ def describe(stream: BinaryIO, size: int, channels: int, asked: str | None, name
     UnreadableImage
         If it is of Python objects, or if it declares another number of bytes than there are.
     AmbiguousAxes
-        If the shape does not tell the axes.
+        If the axes do not follow from the shape.
     """
     start, shape, fortran, dtype = _open(stream, size, name)
     axes = axes_of(shape, channels, name) if asked is None else "?" * len(shape)
-    told = (asked or "").strip().upper()
+    given = (asked or "").strip().upper()
     # Planes begin at the first of rows and columns; pages that the user unfolds come before them anyway.
-    letters = told if len(told) == len(shape) else axes if asked is None else "?" * (len(shape) - 2) + "YX"
+    letters = given if len(given) == len(shape) else axes if asked is None else "?" * (len(shape) - 2) + "YX"
     first = min((letters.find(letter) for letter in "YX" if letter in letters), default=0)
     inner = len(shape) - first
     plane = shape[first:]

@@ -63,7 +63,7 @@ class OmeImage:
     positions: Mapping[tuple[int, int], Position] = field(default_factory=dict)
 
     def position(self, index: tuple[int, ...]) -> Position | None:
-        """Where the stage stood for a plane; where only one place is told, it is that of all planes."""
+        """Where the stage stood for a plane; where only one place is given, it is that of all planes."""
         if len(self.positions) == 1:
             return next(iter(self.positions.values()))
         at = dict(zip(self.axes, index, strict=True))
@@ -192,13 +192,13 @@ def _own_uuid(xml: str, file_name: str | None, pages: int) -> str | None:
     root = re.search(r"<(?:\w+:)?OME\b[^>]*?\bUUID\s*=\s*[\"']([^\"']*)[\"']", xml)
     if root:
         return root[1].strip()
-    told = re.findall(r"<(?:\w+:)?UUID\b[^>]*?FileName\s*=\s*[\"']([^\"']*)[\"'][^>]*>([^<]*)<", xml)
-    for called, uuid in told:
+    named = re.findall(r"<(?:\w+:)?UUID\b[^>]*?FileName\s*=\s*[\"']([^\"']*)[\"'][^>]*>([^<]*)<", xml)
+    for called, uuid in named:
         if file_name is not None and called.lower() == file_name.lower():
             return str(uuid).strip()
     # A file that was renamed: all planes are in one file, and they are as many as it has.
-    if len({uuid for _, uuid in told}) == 1 and len(told) == pages:
-        return str(told[0][1]).strip()
+    if len({uuid for _, uuid in named}) == 1 and len(named) == pages:
+        return str(named[0][1]).strip()
     return None
 
 
@@ -274,7 +274,7 @@ def _positions(pixels: ET.Element) -> dict[tuple[int, int], Position]:
 
 
 def _length(element: ET.Element, name: str, default_unit: str | None) -> float | None:
-    """A length in micrometres; None where it is not told, or in no unit of length."""
+    """A length in micrometres; None where it is absent, or in no unit of length."""
     try:
         value = float(element.attrib[name])
     except (KeyError, ValueError):

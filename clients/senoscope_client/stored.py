@@ -42,7 +42,7 @@ class StoredImage:
     shape : tuple of int
         Leading axes, then those within a plane.
     axes : str
-        A letter for each axis, I or Q where the file does not tell; empty where it names none at all.
+        A letter for each axis, I or Q where the file does not say; empty where it names none at all.
     inner : int
         How many of the last axes lie within a plane.
     dtype : dtype

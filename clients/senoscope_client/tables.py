@@ -46,7 +46,7 @@ def _axis(axis: Literal["x", "y", "z"]) -> Callable[[Result], Cell]:
 
 
 def _created_at(result: Result) -> datetime | None:
-    if result.id.version != 7:  # it was not made by a service, and tells no time
+    if result.id.version != 7:  # it was not made by a service, and holds no time
         return None
     return datetime.fromtimestamp((result.id.int >> 80) / 1000, UTC)
 

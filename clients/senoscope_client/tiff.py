@@ -181,7 +181,7 @@ def _file(stream: BinaryIO) -> Any:
 def _check_page(place: Any, page: Any, size: int, name: str) -> None:
     """All pixels are in the file, and its segments are of a likely size.
 
-    ``place`` tells where they are, ``page`` how they are packed.
+    ``place`` says where they are, ``page`` how they are packed.
     """
     if int(page.compression) not in _CODECS:
         codec = getattr(page.compression, "name", page.compression)

@@ -78,7 +78,7 @@ def ome_planes(pages: TiffPages, request: Request) -> list[Planes]:
 def _single_planes(
     pages: TiffPages, images: Sequence[ome.OmeImage], notices: tuple[Notice, ...], request: Request
 ) -> Planes:
-    """Images of one plane each, of which nothing tells whether they are channels or fields of view."""
+    """Images of one plane each, with no sign whether they are channels or fields of view."""
     planes = [_ome_image(pages, image, (), request) for image in images]
     names = [image.channels[0] if image.channels else "" for image in images]
     return Planes(

@@ -29,7 +29,7 @@ class Request:
     channels : tuple of str
         That the ensemble takes.
     axes_told : bool
-        Whether the user tells the axes, so that the file need not.
+        Whether the user gives the axes, so that the file need not.
     trusted : bool
         Whether the file is the user's own, and may be of any length.
     file_name : str or None

@@ -214,7 +214,7 @@ def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequenc
 
 
 def _hangups() -> list[signal.Signals]:
-    """The signal that a terminal sends when it is closed, unless whoever started this had it ignored."""
+    """The signal that a terminal sends when it is closed, unless the parent process ignores it."""
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
         return []

@@ -10,7 +10,7 @@ from support.service_double import result
 
 
 def test_a_row_per_result_typed_and_in_order():
-    import pandas as pd  # a second that whoever collects tests need not wait
+    import pandas as pd  # takes a second, which collection need not
 
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     stream = result(

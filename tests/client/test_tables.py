@@ -45,7 +45,7 @@ TEXT = [column.name for column in result_columns([]) if column.kind == "text"]
 
 
 def hostile_result(text: str):
-    """A result whose every text is what a stranger chose."""
+    """A result whose every text is untrusted."""
     plain = result(kind="stream", series_id=text, instrument=text, file=text, frame=-1)
     model = plain.model.model_copy(update={"name": text, "version": text})
     flags = [plain.flags[0].model_copy(update={"code": text})]

@@ -640,15 +640,16 @@ def test_white_is_zero_is_reported_and_not_applied() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("rgb", [False, True])
 def test_pictures_are_turned_as_their_tag_says(orientation: int, rgb: bool, tmp_path: Path) -> None:
-    image = pytest.importorskip("PIL.Image")
+    from PIL import Image
+
     picture = np.ascontiguousarray(np.moveaxis((ONE % 251).astype(np.uint8), 0, -1)) if rgb else GREY
     tag = (274, "H", 1, orientation, True)
     path = tmp_path / "turned.tif"
     # Compressed, because Pillow 13 does not turn what it maps into memory.
     options = {"compression": "zlib", "metadata": None, "extratags": [tag]}
     tifffile.imwrite(path, picture, photometric="rgb" if rgb else "minisblack", **options)
-    with image.open(path) as other:
-        expected = np.array(image.Image.copy(other))  # Pillow turns pictures when it loads them
+    with Image.open(path) as other:
+        expected = np.array(Image.Image.copy(other))  # Pillow turns pictures when it loads them
     names = NAMES if rgb else ("grey",)
     stack = read_fovs(path, FovSpec(names, *expected.shape[:2]))
     np.testing.assert_array_equal(stack.pixels[0], np.moveaxis(expected, -1, 0) if rgb else expected[None])

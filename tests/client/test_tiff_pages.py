@@ -175,8 +175,9 @@ def test_reduced_pages_among_others_are_skipped_and_counted_by_ome() -> None:
 
 
 def pillow_writes(path: Path, planes: np.ndarray) -> None:
-    image = pytest.importorskip("PIL.Image")
-    first, *others = [image.fromarray(plane) for plane in planes]
+    from PIL import Image
+
+    first, *others = [Image.fromarray(plane) for plane in planes]
     first.save(path, save_all=True, append_images=others, compression="tiff_lzw")
 
 
@@ -202,7 +203,8 @@ def test_second_readers_agree(write: Callable, dtype: type, tmp_path: Path) -> N
 
 def shipped() -> list[Path]:
     """The TIFF files that an installed package brings with it."""
-    skimage = pytest.importorskip("skimage")
+    import skimage
+
     return sorted((Path(skimage.__file__).parent / "data").glob("*.tif*"))
 
 

@@ -47,7 +47,7 @@ def new_scan(stand: Stand) -> Callable[..., Scan]:
 
 @pytest.fixture
 def no_microscope(stand: Stand) -> None:
-    """Nobody publishes to the service, so that a test may."""
+    """No publisher is connected, so that a test may be one."""
     stand.clear()
 
 

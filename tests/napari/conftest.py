@@ -36,7 +36,7 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def open_viewer(screen: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], object]]:
     """Gives one viewer to all tests of a module, because making one takes seconds; another once it is closed.
 
-    Its settings are nobody's, and it is small, which takes less time to draw.
+    Its settings are the defaults, and it is small, which takes less time to draw.
     """
     os.environ["NAPARI_CONFIG"] = str(tmp_path_factory.mktemp("napari") / "settings.yaml")
     import napari

@@ -28,7 +28,7 @@ PARTS = {"queue", "compute", "log commit", "tell"}
 
 @pytest.fixture(scope="module", autouse=True)
 def in_a_hurry() -> Iterator[None]:
-    """Spans are sent soon, and nobody waits long for a collector that does not work."""
+    """Spans are sent soon, and a collector that does not work is not waited for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(senoscope.tracing.spans, "_EVERY_MS", 50)
         patch.setattr(senoscope.tracing.spans, "_TIMEOUT_S", 1.0)

@@ -222,7 +222,7 @@ def _parse(text: memoryview, signature: Signature, limits: Limits) -> _Request:
     except ValueError as error:
         raise InvalidRequest(
             f"the request is not JSON: {error}; where binary tensors follow the JSON, "
-            "Inference-Header-Content-Length must tell its length"
+            "Inference-Header-Content-Length must give its length"
         ) from None
 
 
@@ -241,7 +241,7 @@ def _check_contents(text: memoryview, signature: Signature) -> None:
         raise InvalidRequest(
             f"the request is not JSON, or holds {others // 1024} KiB that are not a number (texts, keys, "
             f"null, NaN, true); at most {_MOST_OTHERS // 1024} KiB are taken. Where binary tensors follow "
-            "the JSON, Inference-Header-Content-Length must tell its length"
+            "the JSON, Inference-Header-Content-Length must give its length"
         )
     # A row of numbers has as many characters at least.
     if lists > 1024 + len(text) // max(64, signature.spec.width):

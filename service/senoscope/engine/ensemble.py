@@ -107,7 +107,7 @@ class Ensemble:
         self.directory = directory
         self.device = executor.device
         self.device_reason = device_reason
-        # What whoever uses it should know: noted when it was exported, or found on its test vectors.
+        # What its users should know: noted when it was exported, or found on its test vectors.
         self.warnings: tuple[str, ...] = manifest.warnings
         # Measured when warm, per batch size that was warmed up; 1 is always among them.
         self.compute_ms: dict[int, float] = {}

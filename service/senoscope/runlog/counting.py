@@ -1,4 +1,4 @@
-"""The triggers that count results, so that nobody has to scan them for a count."""
+"""The triggers that count results, so that counting needs no scan."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def test_a_read_that_takes_too_long_is_ended(log: RunLog, url: str, entries: lis
 
 
 def test_a_writer_does_not_wait_for_readers(log: RunLog, url: str, entries: list[Entry]) -> None:
-    """Whoever reads has every connection for reads, until results are written."""
+    """Reads take every connection for reads, until results are written."""
     database = log.database
     written = threading.Event()
     reading = threading.Barrier(9)

@@ -31,7 +31,7 @@ def draw(seed: int, count: int, levels: int | None):
 @given(st.integers(0, 2**31), st.integers(2, 200), st.sampled_from([None, 1, 2, 7]))
 @settings(max_examples=200, deadline=None)
 def test_equal_to_scikit_learn(seed, count, levels):
-    from sklearn import metrics as sk  # seconds that whoever collects tests need not wait
+    from sklearn import metrics as sk  # takes seconds, which collection need not
 
     truth, score = draw(seed, count, levels)
     answer = score > 0.5
