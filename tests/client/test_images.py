@@ -20,6 +20,7 @@ import tifffile
 from senoscope_client import errors
 from senoscope_client.images import FovSpec, FovStack, Limits, read_fovs
 from support.crafted_tiff import crafted, description, ome_xml, one_page, zeros_in_one_go
+from support.image_bytes import npy, tiff
 
 H, W = 20, 24
 NAMES = ("SRS", "TPEF", "Transmission")
@@ -27,18 +28,6 @@ SPEC = FovSpec(NAMES, H, W)
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(0, 4096, (4, 3, H, W), dtype=np.uint16)
 ONE = STACK[0]
-
-
-def tiff(array: np.ndarray, **options) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, **({"photometric": "minisblack"} | options))
-    return buffer.getvalue()
-
-
-def npy(array: np.ndarray, **options) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, **options)
-    return buffer.getvalue()
 
 
 def read(body: bytes, **options) -> FovStack:

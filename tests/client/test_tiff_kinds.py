@@ -17,6 +17,7 @@ from senoscope_client.channel_names import clean, name_planes, scanimage_names
 from senoscope_client.images import FovSpec, FovStack, open_fovs, read_fovs, zero_levels
 from senoscope_client.replay import Replay
 from support.crafted_tiff import crafted, description, one_page
+from support.image_bytes import tiff
 
 H, W = 20, 24
 NAMES = ("SRS", "TPEF", "Transmission")
@@ -24,12 +25,6 @@ SPEC = FovSpec(NAMES, H, W)
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(0, 4096, (4, 3, H, W), dtype=np.uint16)
 ONE = STACK[0]
-
-
-def tiff(array: np.ndarray, **options) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, **({"photometric": "minisblack"} | options))
-    return buffer.getvalue()
 
 
 def pages(planes: Sequence[np.ndarray], first: str | None = None, **options) -> bytes:

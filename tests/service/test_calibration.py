@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 import time
@@ -18,6 +17,7 @@ from websockets.sync.client import connect
 import senoscope.calibration
 from senoscope.engine import fit_range
 from support import miniature as mini
+from support.image_bytes import npy
 from support.raw_microscope import Microscope
 from support.servers import Server, ServerThread, start_server
 
@@ -31,12 +31,6 @@ def _models_range(server: Server) -> Iterator[None]:
 @pytest.fixture
 def fovs() -> np.ndarray:
     return np.random.default_rng(3).normal(400, 60, (4, 3, 250, 300)).clip(0, 900).astype(np.uint16)
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 def calibrate(server: Server, body: bytes = b"", **params) -> httpx.Response:

@@ -30,9 +30,8 @@ from support.classify_requests import (
     Bad,
     containers,
     form,
-    npy,
-    tiff,
 )
+from support.image_bytes import npy, tiff
 from support.run_logs import wait_for
 from support.servers import Server, ServerProcess, ServerThread, start_server, stop_server
 from support.slow_engine import SlowEngine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -33,6 +32,7 @@ from senoscope.engine.manifest import Manifest, sha256_of
 from senoscope.engine.onnx_file import refuse_external_data
 from senoscope.engine.uncertainty import uncertainty
 from support import miniature as mini
+from support.image_bytes import npy
 
 
 @pytest.fixture
@@ -471,20 +471,14 @@ def npy_claiming_terabytes() -> bytes:
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
 
 
-def saved(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "content",
     [
         npy_claiming_terabytes(),
-        saved(np.zeros((3, 250, 301), np.uint16)),
-        saved(np.array(["x" * 10] * 3)),
-        saved(np.zeros((3, 250, 300), np.complex64)),
-        saved(np.full((3, 250, 300), np.nan, np.float32)),
+        npy(np.zeros((3, 250, 301), np.uint16)),
+        npy(np.array(["x" * 10] * 3)),
+        npy(np.zeros((3, 250, 300), np.complex64)),
+        npy(np.full((3, 250, 300), np.nan, np.float32)),
         b"",
         b"PK\x03\x04",
     ],

@@ -6,7 +6,6 @@ The two ensembles take the same channels in another order; bright SRS decides, s
 from __future__ import annotations
 
 import gc
-import io
 import threading
 import time
 import weakref
@@ -17,12 +16,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import tifffile
 
 import senoscope.api.inference
 import senoscope.api.stacks
 from senoscope.engine import read_manifest
 from support import miniature as mini
+from support.image_bytes import tiff
 from support.raw_microscope import Microscope
 from support.servers import ServerThread, start_server
 
@@ -73,9 +72,7 @@ def senescent(fovs: int = 1) -> np.ndarray:
 
 
 def named_tiff(stack: np.ndarray, names: tuple[str, ...] = NAMES) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, stack, ome=True, metadata={"axes": "TCYX", "Channel": {"Name": list(names)}})
-    return buffer.getvalue()
+    return tiff(stack, ome=True, metadata={"axes": "TCYX", "Channel": {"Name": list(names)}})
 
 
 def change(server: ServerThread, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from itertools import combinations
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from support import miniature as mini
+from support.image_bytes import npy
 from support.raw_microscope import Microscope
 from support.servers import Server
 
@@ -41,9 +40,7 @@ def told(server: Server) -> dict[str, set[str]]:
     try:
         scope.send(scope.frame(0), scope.frame(2, mini.dark()))
         server.wait(lambda status: status["live"]["classified"] == 2)
-        buffer = io.BytesIO()
-        np.save(buffer, mini.bright())
-        assert httpx.post(f"{server.url}/v1/classify", content=buffer.getvalue()).status_code == 200
+        assert httpx.post(f"{server.url}/v1/classify", content=npy(mini.bright())).status_code == 200
         text = httpx.get(f"{server.url}/metrics").text
     finally:
         scope.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from senoscope_client.http import Client
 from senoscope_client.live import LiveResults
 from support import miniature as mini
 from support.commands import CompletedCommand, run_command
+from support.image_bytes import npy
 from support.servers import Server, start_server, stop_server
 from support.web_pages import PAGES
 
@@ -47,12 +47,6 @@ class Keyed:
 
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
-
-
-def npy() -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, mini.bright())
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +139,7 @@ def test_scopes(keyed: Keyed) -> None:
         return httpx.get(f"{keyed.url}/v1/model", headers=bearer(key)).status_code
 
     def post(key: str) -> httpx.Response:
-        return httpx.post(f"{keyed.url}/v1/classify", content=npy(), headers=bearer(key))
+        return httpx.post(f"{keyed.url}/v1/classify", content=npy(mini.bright()), headers=bearer(key))
 
     def change(key: str) -> int:
         return httpx.delete(f"{keyed.url}/v1/model", headers=bearer(key)).status_code
@@ -182,7 +176,7 @@ def test_a_websocket_opens_with_a_header_or_as_a_browser_can(keyed: Keyed) -> No
     for way in ways:
         with connect(keyed.server.ws, **way) as connection:
             assert connection.subprotocol == ("senoscope" if "subprotocols" in way else None)
-            httpx.post(f"{keyed.url}/v1/classify", content=npy(), headers=bearer(keyed.classify))
+            httpx.post(f"{keyed.url}/v1/classify", content=npy(mini.bright()), headers=bearer(keyed.classify))
             assert json.loads(connection.recv(timeout=30))["label"] == "senescent"
     with pytest.raises(InvalidStatus) as refused:
         connect(keyed.server.ws, subprotocols=["senoscope", "bearer.wrong-key"])
@@ -251,7 +245,9 @@ def test_an_open_websocket_tells_a_revoked_key_nothing_more(
         ):
 
             def classify() -> str:
-                answer = httpx.post(f"{server.url}/v1/classify", content=npy(), headers=bearer(other))
+                answer = httpx.post(
+                    f"{server.url}/v1/classify", content=npy(mini.bright()), headers=bearer(other)
+                )
                 return answer.json()["results"][0]["id"]
 
             first = classify()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
 import logging
 import os
 import signal
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import prometheus_client
 import pytest
 import structlog
@@ -26,6 +24,7 @@ from senoscope.api.app import create_app
 from senoscope.service import Service
 from senoscope.settings import Settings
 from support import miniature as mini
+from support.image_bytes import npy
 
 
 def process_state() -> dict[str, Any]:
@@ -82,9 +81,7 @@ async def running(model: Path, folder: Path, name: str) -> AsyncIterator[httpx.A
 
 
 async def classify(client: httpx.AsyncClient, fovs: int) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    np.save(buffer, np.stack([mini.bright()] * fovs))
-    answer = await client.post("/v1/classify", content=buffer.getvalue())
+    answer = await client.post("/v1/classify", content=npy([mini.bright()] * fovs))
     return answer.raise_for_status().json()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import shutil
 import signal
@@ -21,6 +20,7 @@ from websockets.sync.client import connect
 
 import senoscope.api.server
 from support import miniature as mini
+from support.image_bytes import npy
 from support.raw_microscope import Microscope
 from support.servers import Server, ServerThread, start_server, start_server_process
 from support.slow_engine import SlowEngine
@@ -29,9 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows n
 
 
 def stack(fovs: int) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.stack([mini.bright()] * fovs))
-    return buffer.getvalue()
+    return npy(np.stack([mini.bright()] * fovs))
 
 
 class Posting(threading.Thread):

@@ -36,6 +36,7 @@ from senoscope_client.live import LiveResults
 from senoscope_client.subscriber import ResultSubscriber
 from support import miniature as mini
 from support.commands import CompletedCommand, run_command
+from support.image_bytes import npy
 from support.raw_http import (
     HANDSHAKE,
     NO_CHANGES,
@@ -131,9 +132,7 @@ def test_a_refused_body_cannot_trickle_on(strict: Server) -> None:
 
 def test_a_slow_but_steady_sender_is_served(start: Callable[..., Server]) -> None:
     server = start("--body-timeout-s", "3")
-    buffer = io.BytesIO()
-    np.save(buffer, mini.bright())
-    body = buffer.getvalue()
+    body = npy(mini.bright())
 
     def steadily() -> Iterator[bytes]:
         for start in range(0, len(body), 65536):
@@ -204,11 +203,10 @@ def test_silent_connections_to_the_results_are_limited(server: Server) -> None:
     server.wait(lambda status: status["results_subscribers"] == 0)
     with ResultSubscriber(server.results) as subscriber:
         server.wait(lambda status: status["results_subscribers"] == 1)
-        buffer = io.BytesIO()
-        np.save(buffer, mini.bright())
+        body = npy(mini.bright())
         deadline = time.monotonic() + 30
         while True:
-            httpx.post(f"{server.url}/v1/classify", content=buffer.getvalue(), timeout=30)
+            httpx.post(f"{server.url}/v1/classify", content=body, timeout=30)
             try:
                 assert subscriber.receive(0.5).label == "senescent"
                 break

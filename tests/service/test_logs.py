@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from websockets.sync.client import connect
 from senoscope.keys import add_key
 from senoscope.logs import Sparing, without_secrets
 from support import miniature as mini
+from support.image_bytes import npy
 from support.raw_microscope import Microscope
 from support.servers import Server, ServerProcess, ServerThread, start_server_process, stop_server
 from support.slow_engine import SlowEngine
@@ -50,12 +50,6 @@ def line(server: Server, fits: Callable[[dict], bool]) -> dict:
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.05)
     return found[0]
-
-
-def npy(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, pixels)
-    return buffer.getvalue()
 
 
 def test_each_line_has_an_event_a_level_and_a_time(server: ServerProcess) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import threading
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ import senoscope.api.stacks
 from senoscope.memory_budget import MemoryBudget
 from senoscope_client.errors import Busy
 from support import miniature as mini
+from support.image_bytes import npy
 from support.run_logs import wait_for
 from support.servers import ServerThread
 
@@ -46,15 +46,13 @@ def test_a_share_that_is_alone_may_exceed_the_budget() -> None:
     assert budget.reserved == 0
 
 
-def npy(fovs: int) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.random.default_rng(0).integers(0, 900, (fovs, 3, 250, 300)).astype(np.uint16))
-    return buffer.getvalue()
+def random_stack(fovs: int) -> bytes:
+    return npy(np.random.default_rng(0).integers(0, 900, (fovs, 3, 250, 300)).astype(np.uint16))
 
 
 def request(server: ServerThread, path: str, fovs: int, **options: object) -> httpx.Response:
     if not path.startswith("/v2"):
-        return httpx.post(f"{server.url}{path}", content=npy(fovs), timeout=60)
+        return httpx.post(f"{server.url}{path}", content=random_stack(fovs), timeout=60)
     body = np.stack([mini.bright()] * fovs).astype("<f4").tobytes()
     headers = {"Inference-Header-Content-Length": "0", **options}
     if "Content-Encoding" in headers:
@@ -109,7 +107,9 @@ def test_a_request_beyond_the_budget_is_told_to_come_again(
     wait_for(lambda: server.service.request_memory.reserved == 0)
 
 
-@pytest.mark.parametrize("content", [b"no image", npy(1)[:-5], npy(1).replace(b"<u2", b"|S2")])
+@pytest.mark.parametrize(
+    "content", [b"no image", random_stack(1)[:-5], random_stack(1).replace(b"<u2", b"|S2")]
+)
 def test_a_request_that_fails_gives_its_memory_back(server: ServerThread, content: bytes) -> None:
     for path in URLS:
         assert httpx.post(f"{server.url}{path}", content=content, timeout=60).status_code >= 400

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.wire import Timestamp
 from support import miniature as mini
+from support.image_bytes import npy
 from support.raw_microscope import Microscope
 from support.servers import Server, start_server, stop_server
 
@@ -66,12 +66,6 @@ def until(server: Server, condition: Callable[[Scrape], bool]) -> Scrape:
         assert time.monotonic() < deadline, seen.text
         time.sleep(0.05)
     return seen
-
-
-def npy(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, pixels)
-    return buffer.getvalue()
 
 
 def post(server: Server, pixels: np.ndarray, **options) -> httpx.Response:

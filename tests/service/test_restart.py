@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from senoscope_client.wire import Position
+from support.image_bytes import npy
 from support.raw_microscope import Microscope
 from support.servers import Server, start_server, start_server_process
 
@@ -36,11 +36,7 @@ def test_session_range_and_stage_map(kept: Callable[[Callable[..., Server]], Ser
     """Both at once, since each process takes seconds to start."""
     server = kept(start_server_process)
     stack = np.random.default_rng(3).normal(400, 60, (2, 3, 250, 300)).clip(0).astype(np.uint16)
-    buffer = io.BytesIO()
-    np.save(buffer, stack)
-    calibrated = httpx.post(
-        f"{server.url}/v1/normalization/calibrate", content=buffer.getvalue(), timeout=60
-    ).json()
+    calibrated = httpx.post(f"{server.url}/v1/normalization/calibrate", content=npy(stack), timeout=60).json()
     assert calibrated["survives_restart"]
     assert calibrated.pop("warnings") == [], "what the reader assumed is no part of what is in force"
     with contextlib.closing(Microscope(server.frames)) as scope:
@@ -55,7 +51,7 @@ def test_session_range_and_stage_map(kept: Callable[[Callable[..., Server]], Ser
 
     server = kept(start_server_process)
     assert httpx.get(f"{server.url}/v1/normalization").json() == calibrated
-    answer = httpx.post(f"{server.url}/v1/classify", content=buffer.getvalue(), timeout=60)
+    answer = httpx.post(f"{server.url}/v1/classify", content=npy(stack), timeout=60)
     assert answer.json()["results"][0]["normalization"]["source"] == "session"
     assert httpx.get(f"{server.url}/v1/series/{uid}/map.json").json() == before
     httpx.delete(f"{server.url}/v1/normalization")

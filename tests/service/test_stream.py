@@ -27,6 +27,7 @@ from senoscope_client.wire import (
 )
 from support import miniature as mini
 from support.bad_messages import BAD_MESSAGES
+from support.image_bytes import npy
 from support.raw_microscope import Microscope
 from support.servers import Server, start_server, stop_server
 from support.slow_engine import SlowEngine
@@ -230,13 +231,10 @@ def test_live_refuses_unknown_parameters(server: Server) -> None:
 
 
 def test_posted_stacks_appear_live_too(server: Server, live: ClientConnection) -> None:
-    import io
 
     import httpx
 
-    buffer = io.BytesIO()
-    np.save(buffer, mini.bright())
-    answer = httpx.post(f"{server.url}/v1/classify", content=buffer.getvalue())
+    answer = httpx.post(f"{server.url}/v1/classify", content=npy(mini.bright()))
     (told,) = receive(live, 1)
     assert told["id"] == answer.json()["results"][0]["id"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 import senoscope.tracing.spans
 from support import miniature as mini
 from support.commands import run_command
+from support.image_bytes import npy
 from support.otlp_collector import Collector, collector
 from support.raw_microscope import Microscope
 from support.servers import Server, start_server, stop_server
@@ -50,12 +50,6 @@ def server(
     running = start_server(miniature, log, "--otlp-endpoint", f"{receiver.url}/")
     yield running
     stop_server(running)
-
-
-def npy(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, pixels)
-    return buffer.getvalue()
 
 
 def spans(receiver: Collector, fits: Callable[[Span], bool], count: int = 1) -> list[Span]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 from collections.abc import Iterator
 
@@ -17,6 +16,7 @@ from websockets.sync.client import connect
 
 from senoscope.engine.gradcam import ensemble_map
 from support import miniature as mini
+from support.image_bytes import npy
 from support.inference_requests import DATATYPES, MODEL, post, request
 from support.servers import Server
 
@@ -36,9 +36,7 @@ def image(pixels: np.ndarray, *, binary: bool = True) -> triton.InferInput:
 
 def classified(server: Server, pixels: np.ndarray) -> list[dict]:
     """What ``POST /v1/classify`` says of the same pixels."""
-    buffer = io.BytesIO()
-    np.save(buffer, pixels)
-    answer = httpx.post(f"{server.url}/v1/classify?cam=grid", content=buffer.getvalue(), timeout=60)
+    answer = httpx.post(f"{server.url}/v1/classify?cam=grid", content=npy(pixels), timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()["results"]
 

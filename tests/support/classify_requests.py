@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import tifffile
 
 from support import miniature as mini
+from support.image_bytes import npy, tiff
 
 NAMES = ["SRS", "TPEF", "Transmission"]
-
-
-def tiff(array: np.ndarray, **options) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, photometric="minisblack", **options)
-    return buffer.getvalue()
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 BY_TURNS = ["senescent", "control"] * 2
@@ -69,9 +56,7 @@ def containers(fovs: np.ndarray) -> dict[str, bytes]:
 
 
 def _object_npy() -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
-    return buffer.getvalue()
+    return npy(np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
 
 
 def _with_nan() -> np.ndarray:

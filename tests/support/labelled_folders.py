@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import cv2
 import numpy as np
-import tifffile
 
 from senoscope_training.config import DataConfig, InputConfig
+from support.image_bytes import tiff
 
 H, W = 32, 40
 SIZE = InputConfig(height=H, width=W)
@@ -24,18 +23,6 @@ def fov(
     blurred = cv2.GaussianBlur(noise, (0, 0), 4).reshape(height, width, channels).transpose(2, 0, 1)
     scaled = (blurred - blurred.min()) / np.ptp(blurred) * 250
     return scaled.astype(dtype)
-
-
-def tiff(array: np.ndarray, **options) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, **({"photometric": "minisblack"} | options))
-    return buffer.getvalue()
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 def png(image: np.ndarray) -> bytes:

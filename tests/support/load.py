@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import platform
@@ -23,6 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from support import miniature as mini
+from support.image_bytes import npy
 from support.servers import Server
 
 T = TypeVar("T")
@@ -50,9 +50,7 @@ class Endurance:
 
 
 def stack(fovs: int) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.stack([mini.bright()] * fovs))
-    return buffer.getvalue()
+    return npy(np.stack([mini.bright()] * fovs))
 
 
 class Listener(threading.Thread):

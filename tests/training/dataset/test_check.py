@@ -20,7 +20,8 @@ from senoscope_training.dataset.check_view import blocks, render
 from senoscope_training.dataset.checking import channel_stats, check, find_leaks
 from senoscope_training.dataset.reading import inspect_data_set, load_pixels
 from senoscope_training.dataset.splits import make_folds
-from support.labelled_folders import NAMES, H, W, config, fov, npy, tiff, write
+from support.image_bytes import npy, tiff
+from support.labelled_folders import NAMES, H, W, config, fov, write
 
 CONFIG = f"name: x\ndata: {{path: data}}\ninput: {{height: {H}, width: {W}}}\nsystems: [scratch]\n"
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from senoscope_training.cli import app
 from senoscope_training.dataset.reading import inspect_data_set, read_data_set
-from support.labelled_folders import SIZE, config, fov, good, table, tiff, write
+from support.image_bytes import tiff
+from support.labelled_folders import SIZE, config, fov, good, table, write
 
 GOOD = good()
 TREE = {f"{'control' if name[0] == 'c' else 'senescent'}/{name}": data for name, data in GOOD.items()}

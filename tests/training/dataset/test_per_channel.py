@@ -13,7 +13,8 @@ from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.per_channel import Pattern, detect
 from senoscope_training.dataset.reading import inspect_data_set, load_fov, load_pixels, read_data_set
 from senoscope_training.dataset.table import Row
-from support.labelled_folders import NAMES, SIZE, config, fov, npy, png, tiff, write
+from support.image_bytes import npy, tiff
+from support.labelled_folders import NAMES, SIZE, config, fov, png, write
 
 PATTERNS = {
     "LAS X": ("dish_{n:03d}_ch{c:02d}.tif", ("ch00", "ch01", "ch02")),

@@ -15,7 +15,8 @@ import tifffile
 from senoscope_training.config import InputConfig
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.reading import inspect_data_set, load_fov, load_pixels, read_data_set
-from support.labelled_folders import NAMES, SIZE, H, W, config, fov, good, npy, png, table, tiff, write
+from support.image_bytes import npy, tiff
+from support.labelled_folders import NAMES, SIZE, H, W, config, fov, good, png, table, write
 
 GOOD = good()
 TREE = {f"{'control' if name[0] == 'c' else 'senescent'}/{name}": data for name, data in GOOD.items()}
