@@ -27,6 +27,14 @@ class DataSetError(Exception):
         self.faults = faults
 
 
+class FovError(DataSetError):
+    """A file that holds no usable field of view."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault), (fault,))
+        self.fault = fault
+
+
 @dataclass(frozen=True)
 class Entry:
     """One labelled field of view.

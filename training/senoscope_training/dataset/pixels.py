@@ -21,11 +21,10 @@ from senoscope_client.errors import (
 )
 from senoscope_client.images import FovStack, read_fovs
 from senoscope_training.config import DataConfig, InputConfig
+from senoscope_training.dataset import png
 from senoscope_training.dataset.faults import Fault
-from senoscope_training.dataset.model import DataSetError
+from senoscope_training.dataset.model import FovError
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_MAX_PNG_PIXELS = 64 * 1024 * 1024
 _ONE_PER_FILE = "Save each field of view as a file of its own"
 _SAVE_AGAIN = "Save it again, or leave it out"
 SIZE_REMEDY = "Set data.fit to pad or resize, set input to the size of the files, or crop the file"
@@ -42,14 +41,6 @@ _KINDS: tuple[tuple[type[SenoscopeError], str, str], ...] = (
     (SenoscopeError, "corrupt", _SAVE_AGAIN),
 )
 _T = TypeVar("_T")
-
-
-class FovError(DataSetError):
-    """A file that holds no usable field of view."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(str(fault), (fault,))
-        self.fault = fault
 
 
 @dataclass(frozen=True)
@@ -81,9 +72,9 @@ def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
     ------
     FovError
     """
-    if data.startswith(_PNG_MAGIC):
-        planes = _decode_png(data, file)
-        return Decoded(_channels_of(planes, file, config), grey=len(planes) == 1)
+    if data.startswith(png.MAGIC):
+        planes, warnings = png.decode_png(data, file)
+        return Decoded(_channels_of(planes, file, config), warnings, grey=len(planes) == 1)
     spec = FovSpec(config.channels, 1, 1, any_size=True)
     try:
         stack = read_fovs(io.BytesIO(data), spec, name=file)
@@ -108,9 +99,9 @@ def decode_plane(data: bytes, file: str, channel: str) -> Decoded:
     FovError
     """
     found: Decoded | None
-    if data.startswith(_PNG_MAGIC):
-        planes = _decode_png(data, file)
-        found = Decoded(planes, grey=True) if len(planes) == 1 else None
+    if data.startswith(png.MAGIC):
+        planes, warnings = png.decode_png(data, file)
+        found = Decoded(planes, warnings, grey=True) if len(planes) == 1 else None
     else:
         found = _grey_of(data, file)
     if found is None:
@@ -179,33 +170,6 @@ def _fov_error(error: SenoscopeError, file: str) -> FovError:
     ):
         problem = problem.partition(advice)[0]
     return FovError(Fault(kind, file, problem.replace("the ensemble takes", "data.channels names"), remedy))
-
-
-def _decode_png(data: bytes, file: str) -> npt.NDArray[Any]:
-    """Channels and rows of a PNG, [C, H, W]; C is 1 or 3."""
-
-    def broken(problem: str, remedy: str = _SAVE_AGAIN) -> FovError:
-        return FovError(Fault("corrupt", file, problem, remedy))
-
-    if data[12:16] != b"IHDR" or len(data) < 33:
-        raise broken("is a damaged PNG file")
-    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    if not 0 < width * height <= _MAX_PNG_PIXELS:
-        raise broken(f"is a PNG file of {height}x{width} pixels", "Crop it to the field of view")
-    # OpenCV makes zeros of rows that are missing at the end and says nothing.
-    if b"IEND" not in data[-16:]:
-        raise broken("is a PNG file that was cut off")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise broken("is a damaged PNG file")
-    if image.ndim == 2:
-        return np.asarray(image[None])
-    if image.shape[2] != 3:
-        raise broken("is a PNG file with transparency", "Save it without an alpha channel")
-    return np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
 
 
 def _channels_of(planes: npt.NDArray[Any], file: str, config: DataConfig) -> npt.NDArray[Any]:

@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.faults import Fault, ordered, told
-from senoscope_training.dataset.model import DataSet, DataSetError, Entry
+from senoscope_training.dataset.model import DataSet, DataSetError, Entry, FovError
 from senoscope_training.dataset.per_channel import Detected, Pattern, combine, detect
 from senoscope_training.dataset.pixels import (
     GREY_REMEDY,
     Decoded,
-    FovError,
     decode,
     decode_plane,
     fit,

@@ -1,0 +1,82 @@
+"""Pictures in place of counts: grey saved as colours, colour tables, few bits."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from senoscope_training.dataset.model import DataSetError
+from senoscope_training.dataset.reading import inspect_data_set, load_fov
+from support.image_bytes import tiff
+from support.labelled_folders import SIZE, config, fov, write
+
+GREY = fov(3, dtype="uint8")[0]
+RAMP = np.arange(256)
+FIRE = np.stack([RAMP, np.maximum(RAMP - 80, 0), np.maximum(2 * RAMP - 255, 0)], 1).astype(np.uint8)
+
+
+def pillow(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def with_table(table: np.ndarray, numbers: np.ndarray = GREY) -> Image.Image:
+    image = Image.fromarray(numbers)
+    image.putpalette(table.tobytes())
+    return image
+
+
+# What a table of greys shows may be stored under any numbers.
+SHUFFLED = np.random.default_rng(4).permutation(256).astype(np.uint8)
+BEHIND_SHUFFLED = with_table(np.stack([np.argsort(SHUFFLED).astype(np.uint8)] * 3, 1), SHUFFLED[GREY])
+
+GREYS = np.stack([RAMP] * 3, 1).astype(np.uint8)
+GREY_PICTURES = {
+    "rgb.png": (pillow(Image.fromarray(np.dstack([GREY] * 3)), "PNG"), "three colour samples are equal"),
+    "rgb.tif": (tiff(np.dstack([GREY] * 3), photometric="rgb"), "three colour samples are equal"),
+    "table.png": (
+        pillow(with_table(GREYS), "PNG"),
+        "colour table, of greys",
+    ),
+    "shuffled.png": (pillow(BEHIND_SHUFFLED, "PNG"), "colour table, of greys"),
+    "table.tif": (pillow(with_table(GREYS), "TIFF"), "colour table"),
+}
+COLOUR_TABLES = {
+    "fire.png": pillow(with_table(FIRE), "PNG"),
+    "fire.tif": pillow(with_table(FIRE), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", GREY_PICTURES)
+def test_a_grey_picture_is_one_channel_however_it_was_saved(tmp_path, name):
+    data, warning = GREY_PICTURES[name]
+    write(tmp_path, {f"control/{n}{name}": data for n in range(2)} | {f"senescent/{name}": tiff(fov(4))})
+    refused = inspect_data_set(config(tmp_path), SIZE).faults
+    assert [fault.kind for fault in refused if fault.file.startswith("control")] == ["grey", "grey"]
+
+    repeating = config(tmp_path, grey="repeat")
+    np.testing.assert_array_equal(
+        load_fov(tmp_path, f"control/0{name}", repeating, SIZE), np.stack([GREY] * 3)
+    )
+    remarks = inspect_data_set(repeating, SIZE).remarks
+    assert any(warning in remark for remark in remarks), remarks
+
+
+@pytest.mark.parametrize("name", COLOUR_TABLES)
+@pytest.mark.parametrize("grey", ["refuse", "repeat"])
+def test_entries_of_a_colour_table_are_refused(tmp_path, name, grey):
+    write(tmp_path, {f"control/{name}": COLOUR_TABLES[name], "senescent/a.tif": tiff(fov(4))})
+    with pytest.raises(DataSetError, match="entries of a colour table"):
+        load_fov(tmp_path, f"control/{name}", config(tmp_path, grey=grey), SIZE)
+
+
+def test_few_bits_are_scaled_with_a_warning(tmp_path):
+    binary = Image.fromarray(GREY > 100)
+    write(tmp_path, {"control/mask.png": pillow(binary, "PNG"), "senescent/a.tif": tiff(fov(4))})
+    repeating = config(tmp_path, grey="repeat")
+    assert set(np.unique(load_fov(tmp_path, "control/mask.png", repeating, SIZE))) == {0, 255}
+    assert any("1-bit numbers" in remark for remark in inspect_data_set(repeating, SIZE).remarks)
