@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from senoscope_client import npy
 from senoscope_client.errors import Busy, Problem, SenoscopeError, error_of
+from senoscope_client.image_files import NPY_SUFFIX, TIFF_SUFFIXES
 from senoscope_client.responses import (
     ClassifyResponse,
     DecisionsPage,
@@ -35,7 +36,7 @@ from senoscope_client.result import CamMode, Result, SourceKind
 from senoscope_client.unreachable import Unreachable
 
 _TIFF, _NPY, _UNKNOWN = "image/tiff", "application/x-npy", "application/octet-stream"
-_SUFFIXES = {".tif": _TIFF, ".tiff": _TIFF, ".btf": _TIFF, ".npy": _NPY}
+_SUFFIXES = dict.fromkeys(TIFF_SUFFIXES, _TIFF) | {NPY_SUFFIX: _NPY}
 # How files begin: NPY, then TIFF and BigTIFF in either byte order.
 _MAGIC = {b"\x93NUM": _NPY, b"II*\0": _TIFF, b"MM\0*": _TIFF, b"II+\0": _TIFF, b"MM\0+": _TIFF}
 

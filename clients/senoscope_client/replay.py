@@ -14,7 +14,6 @@ from senoscope_client.notices import Notice
 from senoscope_client.recorded import Recorded, read_recorded
 from senoscope_client.wire import Index, Mosaic
 
-_SUFFIXES: Final = frozenset({".tif", ".tiff", ".tf2", ".tf8", ".btf", ".lsm", ".stk", ".npy"})
 _SPEC: Final = FovSpec(height=HEIGHT, width=WIDTH, channels=CHANNELS)
 
 
@@ -24,8 +23,8 @@ class Replay:
     Parameters
     ----------
     paths : iterable of path
-        TIFF and NPY stacks, and folders of them, whose files are taken in natural order (2 before 10); hidden
-        ones are skipped.
+        TIFF and NPY stacks, and folders of them, whose files are taken in natural order (2 before 10). Hidden
+        files, sub-folders and files of other kinds are skipped with a warning.
     frames : int, optional
         When to stop.
     loop : bool
@@ -106,10 +105,10 @@ class Replay:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} does not exist")
             return [path]
-        files, hidden = list_images(path, _SUFFIXES)
-        if hidden:
-            names = ", ".join(file.name for file in hidden[:3]) + (", ..." if len(hidden) > 3 else "")
-            self._warn(path, f"hidden files were skipped, {len(hidden)} of them: {names}")
-        if not files:
-            raise FileNotFoundError(f"{path} holds no TIFF and no NPY file")
-        return files
+        listing = list_images(path)
+        for sentence in listing.skipped:
+            self._warn(path, sentence)
+        if not listing.files:
+            skipped = "".join(f"; {sentence}" for sentence in listing.skipped)
+            raise FileNotFoundError(f"{path} holds no TIFF and no NPY file{skipped}")
+        return list(listing.files)

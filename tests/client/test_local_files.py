@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ import tifffile
 
 from senoscope_client import cli, errors
 from senoscope_client.folders import naturally_sorted
+from senoscope_client.image_files import TIFF_SUFFIXES
 from senoscope_client.images import FovSpec, Limits, open_fovs, read_fovs
 from senoscope_client.replay import Replay
+from support.image_bytes import tiff
 
 H, W = 20, 24
 NAMES = ("SRS", "TPEF", "Transmission")
@@ -174,9 +177,48 @@ def test_hidden_files_are_skipped_with_a_note(tmp_path: Path) -> None:
     notes: list[tuple[Path, str]] = []
     replay = Replay([mac_folder(tmp_path)], spec=SPEC, on_warning=lambda *note: notes.append(note))
     assert [int(one.pixels[0, 0, 0]) for one in replay] == [1, 2, 10, 11]
-    ((path, text),) = notes
-    assert path == tmp_path
-    assert text.startswith("hidden files were skipped, 6 of them: ._scan_1.npy, ")
+    assert {path for path, _ in notes} == {tmp_path}
+    hidden, folders = sorted(text for _, text in notes)
+    assert hidden.startswith("hidden files were skipped, 6 of them: ._scan_1.npy, ")
+    assert folders.startswith("sub-folders are not read, 1 of them: sub.tif")
+
+
+# Each kind of file that is not read, what names it, and how many of it there are.
+UNREAD = {
+    ".czi files are not read, 2 of them: a.czi, b.CZI; convert": {"a.czi": b"x", "b.CZI": b"x"},
+    ".png files are not read, 1 of them: a.png; convert": {"a.png": b"\x89PNG"},
+    ".dat files are not read, 4 of them: 1.dat, 2.dat, 3.dat, ...": {f"{n}.dat": b"x" for n in (1, 2, 3, 10)},
+    "files without suffix are not read, 1 of them: raw": {"raw": b"x"},
+    "files that begin as images and are not named so are not read, 1 of them: scan.tiff_": {
+        "scan.tiff_": b"II*\0"
+    },
+    "sub-folders are not read, 1 of them: Pos0; name them too": {"Pos0/a.tif": b"II*\0"},
+    ".zarr files are not read, 1 of them: a.zarr": {"a.zarr/.zarray": b"{}"},
+}
+
+
+@pytest.mark.parametrize(("sentence", "files"), UNREAD.items(), ids=lambda value: str(value)[:12])
+def test_files_that_are_not_read_are_named(tmp_path: Path, sentence: str, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileNotFoundError, match=re.escape(sentence)):
+        Replay([tmp_path], spec=SPEC)
+    for harmless in ("notes.txt", "README", "Thumbs.db", ".DS_Store", "metadata.json"):
+        (tmp_path / harmless).write_bytes(b"x")
+    np.save(tmp_path / "a.npy", fov(1))
+    notes: list[str] = []
+    assert len(list(Replay([tmp_path], spec=SPEC, on_warning=lambda _, note: notes.append(note)))) == 1
+    (note,) = notes
+    assert note.startswith(sentence)
+
+
+@pytest.mark.parametrize("suffix", sorted(TIFF_SUFFIXES))
+def test_tiff_files_of_every_ending_are_replayed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix.upper()}"
+    path.write_bytes(tiff(fov(7), metadata={"axes": "CYX"}))
+    (replayed,) = Replay([tmp_path], spec=SPEC)
+    np.testing.assert_array_equal(replayed.pixels, fov(7))
 
 
 def test_a_companion_that_is_named_outright_is_refused_as_what_it_is(tmp_path: Path) -> None:

@@ -5,100 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from senoscope_client.image_files import (
+    HARMLESS_NAMES,
+    HARMLESS_SUFFIXES,
+    IMAGE_SUFFIXES,
+    NPY_SUFFIX,
+    TIFF_SUFFIXES,
+    begins_as_image,
+)
 from senoscope_training.dataset.faults import Fault
 
-_TIFF_SUFFIXES = (
-    *(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".ptif", ".ptiff"),
-    *(".stk", ".lsm", ".flex", ".qptiff"),  # MetaMorph, Zeiss, Opera, Vectra: TIFF under another name
-)
-SUFFIXES = frozenset({*_TIFF_SUFFIXES, ".npy", ".png"})
+SUFFIXES = TIFF_SUFFIXES | {NPY_SUFFIX, ".png"}
 """Of files that are read."""
 
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x93NUMPY", b"\x89PNG")
-# Kinds that hold images and are not read: to pass over them would lose fields of view.
-_IMAGES = frozenset(
-    {
-        # Pictures
-        *(
-            ".jpg",
-            ".jpeg",
-            ".jpe",
-            ".jfif",
-            ".jp2",
-            ".j2k",
-            ".jpx",
-            ".bmp",
-            ".gif",
-            ".webp",
-            ".heic",
-            ".avif",
-        ),
-        *(".ppm", ".pgm", ".pbm", ".pcx", ".tga", ".psd", ".dng", ".exr"),
-        # Microscopes
-        *(".czi", ".zvi", ".lif", ".lof", ".xlif", ".nd2", ".oib", ".oif", ".oir", ".poir", ".vsi", ".ets"),
-        *(".ims", ".obf", ".msr", ".sld", ".sldy", ".dv", ".r3d", ".ids", ".ics", ".ipl", ".seq", ".xdce"),
-        *(".svs", ".scn", ".ndpi", ".mrxs", ".bif", ".c01", ".dib", ".gel"),
-        # Detectors, spectra, lifetimes
-        *(
-            ".sif",
-            ".spe",
-            ".spc",
-            ".dm3",
-            ".dm4",
-            ".mrc",
-            ".emd",
-            ".ser",
-            ".wdf",
-            ".sdt",
-            ".ptu",
-            ".pt3",
-            ".fli",
-        ),
-        # Arrays and volumes
-        *(".npz", ".mat", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".zarr", ".n5"),
-        *(".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".fits", ".fit", ".fts"),
-        # Films
-        *(".avi", ".mp4", ".mov", ".mkv", ".wmv"),
-    }
-)
-_HARMLESS = frozenset(
-    {
-        *(
-            ".txt",
-            ".csv",
-            ".tsv",
-            ".md",
-            ".rst",
-            ".pdf",
-            ".rtf",
-            ".doc",
-            ".docx",
-            ".odt",
-            ".xls",
-            ".xlsx",
-            ".ods",
-        ),
-        *(".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".xml", ".log", ".html", ".htm"),
-        *(
-            ".py",
-            ".ipynb",
-            ".m",
-            ".r",
-            ".ijm",
-            ".sh",
-            ".bat",
-            ".cppipe",
-            ".roi",
-            ".lnk",
-            ".url",
-            ".part",
-            ".tmp",
-        ),
-    }
-)
-_HARMLESS_NAMES = frozenset(
-    {"thumbs.db", "desktop.ini", "license", "licence", "readme", "changelog", "makefile"}
-)
 _FOLDERS = frozenset({".zarr", ".n5"})
 _CONVERT = "Convert it to TIFF, NPY or PNG"
 _ENDING = "Let its name end in .tif, .npy or .png, or move it away"
@@ -128,7 +47,7 @@ class PassedOver:
 
 def is_readable(path: Path) -> bool:
     """Whether a file's name or its first bytes are of a kind that is read."""
-    return path.suffix.lower() in SUFFIXES or _begins_as_image(path)
+    return path.suffix.lower() in SUFFIXES or begins_as_image(path)
 
 
 def is_folder_of_pixels(name: str) -> bool:
@@ -159,13 +78,13 @@ class Passing:
         name, suffix = path.name, path.suffix.lower()
         if name.startswith("."):
             # Hidden files are written by systems; what they hide under an image's ending may be one.
-            if suffix in SUFFIXES | _IMAGES:
+            if suffix in SUFFIXES | IMAGE_SUFFIXES:
                 _put(self._hidden, "hidden files", file)
-        elif suffix in _IMAGES:
+        elif suffix in IMAGE_SUFFIXES:
             _put(self._images, f"{suffix} files", file)
-        elif suffix in _HARMLESS or name.casefold() in _HARMLESS_NAMES:
+        elif suffix in HARMLESS_SUFFIXES or name.casefold() in HARMLESS_NAMES:
             return
-        elif suffix not in SUFFIXES and _begins_as_image(path):
+        elif suffix not in SUFFIXES and begins_as_image(path):
             _put(self._disguised, f"{suffix or 'such'} files", file)
         elif suffix not in SUFFIXES:
             _put(self._unknown, f"{suffix} files" if suffix else "files without suffix", file)
@@ -214,11 +133,3 @@ class Passing:
 
 def _put(kinds: dict[str, PassedOver], kind: str, file: str) -> None:
     kinds.setdefault(kind, PassedOver(kind, [])).files.append(file)
-
-
-def _begins_as_image(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(8).startswith(_MAGIC)
-    except OSError:
-        return False
