@@ -23,16 +23,19 @@
 #include "senoscope_curve.h"
 #include "senoscope_json.h"
 
-#define MONITOR "inproc://senoscope-results-monitor"
-
 enum {
     HIGH_WATER_MARK = 1000,
     MAX_RESULT_BYTES = 16 * 1024 * 1024, /* of one part; with the Grad-CAM map a result has some 100 kB */
     SLICE_MS = 200,
     MAX_HANG_UPS = 10, /* handshakes in a row that the service breaks off; ZeroMQ tries again after each */
-    EVENTS = ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+    HANDSHAKE_MS = 5000,
+    RETRY_MS = 500, /* ZeroMQ reports that it will connect again at the moment of the loss, or does not */
+    EVENTS = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_DISCONNECTED |
+             ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
              ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_SUCCEEDED
 };
+
+static const int64_t NEVER = INT64_MAX;
 
 struct senoscope_results {
     void *context, *socket, *monitor;
@@ -40,9 +43,13 @@ struct senoscope_results {
     char *text;  /* what was last taken out of it; never longer */
     size_t size; /* of the result */
     size_t room; /* for either */
-    int64_t rejected;
+    int64_t rejected, reconnects;
     int hang_ups;
-    char endpoint[256];
+    void *clock;
+    int64_t greet_by_ms, retry_by_ms; /* when a fresh socket is needed; NEVER while all is well */
+    bool encrypted;
+    char server_key[CURVE_KEY_SIZE], public_key[CURVE_KEY_SIZE], secret_key[CURVE_KEY_SIZE];
+    char endpoint[256], topic[256];
     char error[512];
 };
 
@@ -61,50 +68,80 @@ static bool set_key(void *socket, int name, const char key[CURVE_KEY_SIZE]) {
     return zmq_setsockopt(socket, name, key, CURVE_KEY_SIZE) == 0;
 }
 
-static int32_t secure(senoscope_results *results, const char *server_key, const char *curve_keypair) {
-    char server[CURVE_KEY_SIZE], public_key[CURVE_KEY_SIZE], secret_key[CURVE_KEY_SIZE];
+static int64_t now_ms(const senoscope_results *results) {
+    return (int64_t)(zmq_stopwatch_intermediate(results->clock) / 1000);
+}
+
+static int32_t load_keys(senoscope_results *results, const char *server_key, const char *curve_keypair) {
     if (!zmq_has("curve"))
         return fail(results, SENOSCOPE_BAD_ARGUMENT, "this libzmq was built without CURVE", "");
-    if (!curve_load_public(server_key, server, results->error, sizeof results->error) ||
-        !curve_load_pair(curve_keypair, public_key, secret_key, results->error, sizeof results->error))
+    if (!curve_load_public(server_key, results->server_key, results->error, sizeof results->error) ||
+        !curve_load_pair(curve_keypair, results->public_key, results->secret_key, results->error,
+                         sizeof results->error))
         return SENOSCOPE_BAD_ARGUMENT;
-    if (!set_key(results->socket, ZMQ_CURVE_SERVERKEY, server) ||
-        !set_key(results->socket, ZMQ_CURVE_PUBLICKEY, public_key) ||
-        !set_key(results->socket, ZMQ_CURVE_SECRETKEY, secret_key))
-        return fail(results, SENOSCOPE_NETWORK, "CURVE cannot be set up: ", zmq_strerror(zmq_errno()));
+    results->encrypted = true;
     return 0;
+}
+
+static void close_sockets(senoscope_results *results) {
+    if (results->socket) zmq_close(results->socket);
+    if (results->monitor) zmq_close(results->monitor);
+    results->socket = results->monitor = NULL;
+}
+
+/* Open the socket and its monitor, and connect. */
+static int32_t open_sockets(senoscope_results *results) {
+    const int64_t most = MAX_RESULT_BYTES;
+    char monitored[64]; /* the name of a closed socket's monitor is free only after a while */
+    snprintf(monitored, sizeof monitored, "inproc://senoscope-results-%lld", (long long)results->reconnects);
+    results->greet_by_ms = results->retry_by_ms = NEVER;
+    void *const socket = results->socket = zmq_socket(results->context, ZMQ_SUB);
+    void *const monitor = results->monitor = zmq_socket(results->context, ZMQ_PAIR);
+    if (!socket || !monitor || !set_int(socket, ZMQ_RCVHWM, HIGH_WATER_MARK) ||
+        !set_int(socket, ZMQ_LINGER, 0) || !set_int(monitor, ZMQ_LINGER, 0) ||
+        !set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) ||
+        /* A service whose machine went away without a word is noticed, and connected to again. */
+        !set_int(socket, ZMQ_HEARTBEAT_IVL, 2000) || !set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, 6000) ||
+        zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most) != 0 ||
+        zmq_setsockopt(socket, ZMQ_SUBSCRIBE, results->topic, strlen(results->topic)) != 0 ||
+        zmq_socket_monitor(socket, monitored, EVENTS) != 0 || zmq_connect(monitor, monitored) != 0)
+        return fail(results, SENOSCOPE_NETWORK, "ZeroMQ cannot start: ", zmq_strerror(zmq_errno()));
+    if (results->encrypted && (!set_key(socket, ZMQ_CURVE_SERVERKEY, results->server_key) ||
+                               !set_key(socket, ZMQ_CURVE_PUBLICKEY, results->public_key) ||
+                               !set_key(socket, ZMQ_CURVE_SECRETKEY, results->secret_key)))
+        return fail(results, SENOSCOPE_NETWORK, "CURVE cannot be set up: ", zmq_strerror(zmq_errno()));
+    if (zmq_connect(socket, results->endpoint) != 0) {
+        snprintf(results->error, sizeof results->error, "results cannot be received from %s: %s",
+                 results->endpoint, zmq_strerror(zmq_errno()));
+        return SENOSCOPE_NETWORK;
+    }
+    return 0;
+}
+
+static int32_t connect_socket(senoscope_results *results) {
+    const int32_t code = open_sockets(results);
+    if (code < 0) close_sockets(results); /* the next call tries again */
+    return code;
 }
 
 static int32_t subscribe(senoscope_results *results, const char *endpoint, const char *topic,
                          const char *server_key, const char *curve_keypair) {
-    const int64_t most = MAX_RESULT_BYTES;
     int32_t code = 0;
     if (!endpoint) return fail(results, SENOSCOPE_BAD_ARGUMENT, "the endpoint is missing", "");
     if (!text_or_null(topic)) topic = "result/";
+    if (strlen(endpoint) >= sizeof results->endpoint || strlen(topic) >= sizeof results->topic)
+        return fail(results, SENOSCOPE_BAD_ARGUMENT, "the endpoint or the topic is too long", "");
     if (!server_key != !curve_keypair)
         return fail(results, SENOSCOPE_BAD_ARGUMENT,
                     "CURVE needs both the service's public key and a key pair", "");
     snprintf(results->endpoint, sizeof results->endpoint, "%s", endpoint);
+    snprintf(results->topic, sizeof results->topic, "%s", topic);
+    results->clock = zmq_stopwatch_start();
     results->context = zmq_ctx_new();
-    results->socket = results->context ? zmq_socket(results->context, ZMQ_SUB) : NULL;
-    results->monitor = results->context ? zmq_socket(results->context, ZMQ_PAIR) : NULL;
-    if (!results->socket || !results->monitor || !set_int(results->socket, ZMQ_RCVHWM, HIGH_WATER_MARK) ||
-        !set_int(results->socket, ZMQ_LINGER, 0) || !set_int(results->monitor, ZMQ_LINGER, 0) ||
-        /* A service whose machine went away without a word is noticed, and connected to again. */
-        !set_int(results->socket, ZMQ_HEARTBEAT_IVL, 2000) ||
-        !set_int(results->socket, ZMQ_HEARTBEAT_TIMEOUT, 6000) ||
-        zmq_setsockopt(results->socket, ZMQ_MAXMSGSIZE, &most, sizeof most) != 0 ||
-        zmq_setsockopt(results->socket, ZMQ_SUBSCRIBE, topic, strlen(topic)) != 0 ||
-        zmq_socket_monitor(results->socket, MONITOR, EVENTS) != 0 ||
-        zmq_connect(results->monitor, MONITOR) != 0)
+    if (!results->context || !results->clock)
         return fail(results, SENOSCOPE_NETWORK, "ZeroMQ cannot start: ", zmq_strerror(zmq_errno()));
-    if (server_key && (code = secure(results, server_key, curve_keypair)) < 0) return code;
-    if (zmq_connect(results->socket, endpoint) != 0) {
-        snprintf(results->error, sizeof results->error, "results cannot be received from %s: %s", endpoint,
-                 zmq_strerror(zmq_errno()));
-        return SENOSCOPE_NETWORK;
-    }
-    return 0;
+    if (server_key && (code = load_keys(results, server_key, curve_keypair)) < 0) return code;
+    return connect_socket(results);
 }
 
 senoscope_results *senoscope_results_open(const char *endpoint, const char *topic, const char *server_key,
@@ -179,44 +216,93 @@ static int32_t take(senoscope_results *results) {
     return 0;
 }
 
-/* What the monitor says: SENOSCOPE_REFUSED, or 0.
+/* Whether a handshake failed because only one side speaks CURVE, or with another key. */
+static bool is_of_curve(uint32_t protocol_error) {
+    switch (protocol_error) {
+    case ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+    case ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC:
+    case ZMQ_PROTOCOL_ERROR_ZMTP_KEY_EXCHANGE:
+    case ZMQ_PROTOCOL_ERROR_ZMTP_MALFORMED_COMMAND_HELLO:
+    case ZMQ_PROTOCOL_ERROR_ZMTP_MALFORMED_COMMAND_WELCOME:
+    case ZMQ_PROTOCOL_ERROR_ZMTP_MALFORMED_COMMAND_INITIATE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Take one event of the monitor: SENOSCOPE_REFUSED, or 0.
  *
  * A service that hangs up on a handshake may do so before its greeting is read: then ZeroMQ gives no reason, and
- * repeated hang-ups are the only sign. */
-static int32_t listen_to_monitor(senoscope_results *results) {
+ * repeated hang-ups are the only sign. ZeroMQ connects again by itself after a loss, but not after bytes that are
+ * no ZeroMQ message or a part that is too large: it then reports no CONNECT_RETRIED. */
+static int32_t take_event(senoscope_results *results, uint16_t kind, uint32_t value) {
+    switch (kind) {
+    case ZMQ_EVENT_CONNECTED: /* bytes before a greeting are taken for an old peer's, and waited on for good */
+        results->greet_by_ms = now_ms(results) + HANDSHAKE_MS + RETRY_MS;
+        results->retry_by_ms = NEVER;
+        return 0;
+    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        results->hang_ups = 0;
+        results->greet_by_ms = NEVER;
+        return 0;
+    case ZMQ_EVENT_DISCONNECTED:
+        results->greet_by_ms = NEVER;
+        results->retry_by_ms = now_ms(results) + RETRY_MS;
+        return 0;
+    case ZMQ_EVENT_CONNECT_RETRIED:
+        results->greet_by_ms = results->retry_by_ms = NEVER;
+        return 0;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        if (++results->hang_ups < MAX_HANG_UPS) return 0;
+        break;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        if (is_of_curve(value)) break;
+        results->retry_by_ms = now_ms(results) + RETRY_MS;
+        return 0;
+    default:
+        break;
+    }
+    return fail(
+        results, SENOSCOPE_REFUSED, "the service refuses results: ",
+        kind == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
+            ? "it does not know this public key: put the .key file into its folder of allowed keys"
+            : "it speaks CURVE and this subscriber does not, or the other way round, or its key is another");
+}
+
+/* Take what the monitor says, and replace a socket that will not connect again: an error, or 0. */
+static int32_t watch_connection(senoscope_results *results) {
     unsigned char event[6] = {0};
     char address[256];
+    if (!results->socket) return connect_socket(results);
     while (zmq_recv(results->monitor, event, sizeof event, ZMQ_DONTWAIT) >= 0) {
-        zmq_recv(results->monitor, address, sizeof address, 0);
         uint16_t kind;
+        uint32_t value;
+        zmq_recv(results->monitor, address, sizeof address, 0);
         memcpy(&kind, event, sizeof kind);
-        if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
-            results->hang_ups = 0;
-            continue;
-        }
-        if (kind == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL && ++results->hang_ups < MAX_HANG_UPS) continue;
-        return fail(
-            results, SENOSCOPE_REFUSED, "the service refuses results: ",
-            kind == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
-                ? "it does not know this public key: put the .key file into its folder of allowed keys"
-                : "it speaks CURVE and this subscriber does not, or the other way round, or its key is another");
+        memcpy(&value, event + sizeof kind, sizeof value);
+        const int32_t code = take_event(results, kind, value);
+        if (code < 0) return code;
     }
-    return 0;
+    if (now_ms(results) < results->greet_by_ms && now_ms(results) < results->retry_by_ms) return 0;
+    results->reconnects++;
+    close_sockets(results);
+    return connect_socket(results);
 }
 
 int32_t senoscope_results_next(senoscope_results *results, int32_t timeout_ms) {
-    void *const waited = zmq_stopwatch_start();
-    int32_t code = 0;
+    const int64_t until_ms = now_ms(results) + timeout_ms;
     for (;;) {
-        const long left_ms =
-            timeout_ms < 0 ? SLICE_MS : timeout_ms - (long)(zmq_stopwatch_intermediate(waited) / 1000);
+        int32_t code = watch_connection(results);
+        if (code < 0) return code;
+        const int64_t left_ms = timeout_ms < 0 ? SLICE_MS : until_ms - now_ms(results);
         zmq_pollitem_t item = {results->socket, 0, ZMQ_POLLIN, 0};
-        const int ready = zmq_poll(&item, 1, left_ms < 0 ? 0 : left_ms < SLICE_MS ? left_ms : SLICE_MS);
-        code = ready > 0 ? take(results) : listen_to_monitor(results);
-        if (code != 0 || (timeout_ms >= 0 && left_ms <= 0)) break;
+        if (zmq_poll(&item, 1, left_ms < 0 ? 0 : left_ms < SLICE_MS ? (long)left_ms : SLICE_MS) > 0) {
+            results->greet_by_ms = NEVER; /* a peer of an old protocol version shakes no hands */
+            if ((code = take(results)) != 0) return code;
+        }
+        if (timeout_ms >= 0 && left_ms <= 0) return 0;
     }
-    zmq_stopwatch_stop(waited);
-    return code;
 }
 
 const char *senoscope_results_json(const senoscope_results *results) {
@@ -239,10 +325,12 @@ double senoscope_results_number(senoscope_results *results, const char *path) {
 
 int64_t senoscope_results_rejected(const senoscope_results *results) { return results->rejected; }
 
+int64_t senoscope_results_reconnects(const senoscope_results *results) { return results->reconnects; }
+
 void senoscope_results_close(senoscope_results *results) {
     if (!results) return;
-    if (results->socket) zmq_close(results->socket);
-    if (results->monitor) zmq_close(results->monitor);
+    close_sockets(results);
+    if (results->clock) zmq_stopwatch_stop(results->clock);
     while (results->context && zmq_ctx_term(results->context) != 0 && zmq_errno() == EINTR) {
     }
     free(results->json);
@@ -309,9 +397,14 @@ static int failed(const char *what) {
 static int watch(senoscope_results *results, long count, double timeout_s, bool json) {
     long shown = 0;
     double silent_s = 0;
+    int64_t reconnects = 0;
     while (!told_to_stop) {
         const int32_t came = senoscope_results_next(results, SLICE_MS);
         if (came < 0) return failed(senoscope_results_error(results));
+        if (senoscope_results_reconnects(results) > reconnects) {
+            reconnects = senoscope_results_reconnects(results);
+            fprintf(stderr, PROGRAM ": what came is not ZeroMQ's protocol, or too large; connecting again\n");
+        }
         silent_s = came ? 0 : silent_s + SLICE_MS / 1e3;
         if (!came && timeout_s > 0 && silent_s >= timeout_s)
             return failed("no result came in time; see --timeout-s");

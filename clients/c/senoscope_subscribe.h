@@ -33,8 +33,8 @@ enum {
 
 typedef struct senoscope_results senoscope_results;
 
-/* Subscribe to results. ZeroMQ connects, and connects again, by itself: a service that is not there yet is no
- * error.
+/* Subscribe to results. The subscriber connects, and connects again after any loss, by itself: a service that
+ * is not there yet is no error.
  *
  * endpoint       of the service, such as "tcp://127.0.0.1:5556"
  * topic          only results whose topic begins with this: "result/stream/<instrument>", "result/upload";
@@ -62,6 +62,10 @@ SENOSCOPE_API double senoscope_results_number(senoscope_results *results, const 
 
 /* How many messages were no results, and were skipped. */
 SENOSCOPE_API int64_t senoscope_results_rejected(const senoscope_results *results);
+
+/* How often the connection was made anew because what came was not ZeroMQ's protocol, or too large; results
+ * that were sent meanwhile are lost to this subscriber. */
+SENOSCOPE_API int64_t senoscope_results_reconnects(const senoscope_results *results);
 
 SENOSCOPE_API void senoscope_results_close(senoscope_results *results);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -41,6 +42,13 @@ def c_programs(tmp_path_factory) -> Callable[[str], Path]:
         return build(tmp_path_factory.mktemp("c"), sanitizers)
 
     return built
+
+
+@pytest.fixture(scope="session")
+def c_libraries(c_programs) -> Path:
+    """Return the folder of the C libraries; a running Python cannot load the address sanitizer."""
+    built = os.environ.get("SENOSCOPE_TEST_C_LIBRARIES")
+    return Path(built) if built else c_programs("undefined")
 
 
 @pytest.fixture

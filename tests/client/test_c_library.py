@@ -1,4 +1,4 @@
-"""The C libraries, as LabVIEW calls them: their bytes, what they refuse, and whom; under sanitizers."""
+"""The C library that publishes, as LabVIEW calls it: its bytes, and what and whom it refuses."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from senoscope_client.wire import (
     StartHeader,
     decode,
 )
-from support.c_programs import RELEASE, SOURCES, Library, Series, frame, publishing
-from support.service_double import result
+from support.c_programs import RELEASE, SOURCES, Library, Series, frame
 
 DOCS = SOURCES.parents[1] / "docs" / "how-to"
+RESULTS = Path(__file__).with_name("test_c_results.py")
 ANYWHERE = b"tcp://127.0.0.1:*"
 VECTORS = messages()
 UID = b"0192f0c1-7a4e-7cc3-98c4-dc0c0c07398f"
@@ -45,20 +45,8 @@ pytestmark = pytest.mark.system("libzmq")
 
 
 @pytest.fixture(scope="module")
-def libraries(c_programs):
-    """Without the address sanitizer, which cannot be loaded into a running Python; see the last test."""
-    built = os.environ.get("SENOSCOPE_TEST_C_LIBRARIES")
-    return Path(built) if built else c_programs("undefined")
-
-
-@pytest.fixture(scope="module")
-def lib(libraries):
-    return Library(libraries, "publish")
-
-
-@pytest.fixture(scope="module")
-def sub(libraries):
-    return Library(libraries, "subscribe")
+def lib(c_libraries):
+    return Library(c_libraries, "publish")
 
 
 @pytest.fixture
@@ -339,65 +327,6 @@ def test_library_ends_an_open_series_when_closed(lib, listener):
     assert decode(listener.recv_multipart()).header.reason == "aborted"
 
 
-def test_library_takes_results_apart(sub):
-    told = result(kind="stream", instrument="nlo-1", series_id='B2 "80 µm" \u2028 😀\n', frame=12)
-    with publishing([b"result/stream/nlo-1", told.model_dump_json().encode()]) as endpoint:
-        results = sub.results_open(endpoint.encode(), b"result/stream/nlo-1", None, None)
-        assert sub.results_next(results, 20_000) == 1
-        assert json.loads(sub.results_json(results)) == told.model_dump(mode="json")
-        assert sub.results_text(results, b"label") == b"senescent"
-        assert sub.results_text(results, b"source.series_id").decode() == told.source.series_id
-        assert sub.results_number(results, b"probability") == told.probability
-        assert sub.results_number(results, b"source.frame") == 12
-        assert sub.results_number(results, b"timing_ms.total") == 3.5
-        for path in (b"labe", b"label.x", b"source", b"", b".", b"source.", b"probability"):
-            assert sub.results_text(results, path) is None
-        for path in (b"probabilit", b"label", b"deadline_met", b"normalization.low"):
-            assert math.isnan(sub.results_number(results, path))
-        assert sub.results_rejected(results) == 0
-        sub.results_close(results)
-    nobody = sub.results_open(b"tcp://127.0.0.1:1", None, None, None)
-    assert sub.results_next(nobody, 50) == 0
-    assert sub.results_json(nobody) == b""
-    sub.results_close(nobody)
-    assert sub.results_open(b"nowhere", None, None, None) is None
-    assert b"nowhere" in sub.results_error(None)
-
-
-def test_library_undoes_escapes(sub):
-    text = 'é "\\/\b\f\n\r\t 😀 \x7f'
-    escaped = json.dumps({"probability": 1e-0, "label": text}).replace("/", "\\/").encode()
-    with publishing([b"result/", escaped]) as endpoint:
-        results = sub.results_open(endpoint.encode(), None, None, None)
-        assert sub.results_next(results, 20_000) == 1
-        assert sub.results_text(results, b"label").decode() == text
-        sub.results_close(results)
-
-
-NO_RESULTS = [
-    *([b"result/"], [b"result/", b""], [b"result/", b"{}"], [b"result/", b'{"label":"a"}']),
-    *([b"result/", b'{"label":"a","probability":2}'], [b"result/", b'{"label":1,"probability":0.5}']),
-    *(
-        [b"result/", b'{"label":"a","probability":0.5}', b""],
-        [b"result/", b'{"label":"\xff","probability":0.5}'],
-    ),
-    *([b"result/", b'{"label":"a","probability":"0.5"}'], [b"result/", b'{"label":"a","probability":0.5']),
-    [b"result/", b'{"label":"a","probability":0.' + b"5" * 100 + b"}"],
-]
-
-
-def test_library_skips_and_counts_what_is_no_result(sub):
-    good = [b"result/", b'{"label":"good","probability":0.5}']
-    with publishing(*NO_RESULTS, good) as endpoint:
-        results = sub.results_open(endpoint.encode(), None, None, None)
-        for _ in range(2):  # between two good ones are all of the others
-            before = sub.results_rejected(results)
-            assert sub.results_next(results, 20_000) == 1
-            assert sub.results_text(results, b"label") == b"good"
-        assert sub.results_rejected(results) - before == len(NO_RESULTS)
-        sub.results_close(results)
-
-
 def got_something(publisher, lib, endpoint, curve, wait_ms=20_000) -> bool:
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.LINGER, 0)
@@ -456,7 +385,7 @@ def test_libraries_under_the_address_sanitizer(c_programs):
         ["cc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
     ).stdout.strip()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", __file__],
+        [*(sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"), __file__, RESULTS],
         env={
             **os.environ,
             "SENOSCOPE_TEST_C_LIBRARIES": str(c_programs("address,undefined")),

@@ -101,6 +101,7 @@ _SUBSCRIBE = {
     "results_text": (_TEXT, _HANDLE, _TEXT),
     "results_number": (c.c_double, _HANDLE, _TEXT),
     "results_rejected": (c.c_int64, _HANDLE),
+    "results_reconnects": (c.c_int64, _HANDLE),
     "results_close": (None, _HANDLE),
 }
 
