@@ -95,6 +95,15 @@ def test_whoever_goes_on_to_another_view_is_not_taken_away(server: Server, seat,
     at.until(lambda: at.page.locator("#live").is_visible() and at.seen() == 40)
 
 
+def test_what_was_assumed_about_a_stack_is_shown(server: Server, seat, tmp_path: Path) -> None:
+    at = seat(server.url)
+    at.until(lambda: at.text("#connection").endswith("Connected"))
+    path = tmp_path / "inverted.tif"
+    tifffile.imwrite(path, mini.bright(), photometric="miniswhite", metadata={"axes": "CYX"})
+    at.page.locator("#file").set_input_files(path)
+    at.until(lambda: "inverted.tif: the file declares that 0 is white" in at.text("#toasts"))
+
+
 def test_a_stack_that_is_dropped_on_another_view_changes_nothing_there(
     server: Server, seat, new_scan, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from playwright.sync_api import Page, Route
@@ -13,6 +14,7 @@ from senoscope_client import Position
 from senoscope_client.wire import EndHeader, StartHeader, encode
 from support import miniature as mini
 from support.dashboard_page import Seat
+from support.image_bytes import npy
 from support.microscopes import COLUMNS, PITCH_UM, Scan
 from support.raw_microscope import Microscope
 from support.servers import Server, start_server, stop_server
@@ -240,8 +242,14 @@ def test_history_has_files_an_empty_state_and_24_hours(server: Server, seat, new
     at.page.get_by_label("Since").fill(time)
     at.until(lambda: at.page.locator("#rows tr").count() >= 1)
     at.page.get_by_label("Since").fill("")
+    named = {"file": ("plate_7 <b>.npy", npy(mini.bright()))}
+    assert httpx.post(f"{server.url}/v1/classify", files=named, timeout=60).status_code == 200
     at.page.get_by_label("Series", exact=True).select_option("uploads")
-    at.until(lambda: "No stack was posted yet" in at.text("#nothing") or at.page.locator("#rows tr").count())
+    at.until(lambda: at.page.locator("#rows tr").count() >= 1)
+    headings = at.page.locator("#history thead th").all_inner_texts()
+    column = [heading.strip().lower() for heading in headings].index("file") + 1
+    files = at.page.locator(f"#rows tr td:nth-child({column})")
+    at.until(lambda: files.first.inner_text() == "plate_7 <b>.npy")
 
 
 def test_a_long_banner_takes_one_line(server: Server, seat, no_microscope: None) -> None:

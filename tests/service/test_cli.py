@@ -20,6 +20,7 @@ import pytest
 from senoscope.settings import Settings
 from support import miniature as mini
 from support.commands import CompletedCommand, command_line, run_command, run_process
+from support.image_bytes import tiff
 from support.servers import free_port, start_server, stop_server
 
 
@@ -48,6 +49,16 @@ def test_classify_as_a_process(miniature: Path, stack: Path) -> None:
     bad = run_process("senoscope", "classify", stack.with_name("none.tif"), "--csv", "--model", miniature)
     assert bad.returncode == 1
     assert "none.tif" in bad.stderr
+
+
+def test_classify_prints_what_was_assumed_about_a_file(miniature: Path, tmp_path: Path) -> None:
+    path = tmp_path / "inverted.tif"
+    path.write_bytes(tiff(mini.bright(), photometric="miniswhite", metadata={"axes": "CYX"}))
+    done = run("classify", path, "--csv", "--model", miniature)
+    assert done.returncode == 0, done.stderr
+    assert "inverted.tif" in done.stderr
+    assert "white" in done.stderr
+    assert len(done.stdout.splitlines()) == 2
 
 
 def test_classify_as_json_lines_and_csv(miniature: Path, stack: Path) -> None:

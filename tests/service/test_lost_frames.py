@@ -7,6 +7,8 @@ import random
 from itertools import pairwise
 from uuid import UUID
 
+from structlog.testing import capture_logs
+
 from senoscope import lost_frames
 from senoscope.lanes import LiveLane
 from senoscope.lost_frames import LostFrames, Ranges, lost_ranges
@@ -50,6 +52,21 @@ def test_memory_is_bounded_and_counts_are_not() -> None:
     assert described["count"] == 5000
     assert len(described["ranges"]) == lost_frames._MAX_RANGES
     assert described["ranges"][-1] == [9998, 9998]
+
+
+def test_one_log_line_stands_for_more_and_more_frames() -> None:
+    lost = LostFrames()
+    with capture_logs() as lines:
+        for number in range(100):
+            lost.note(frame(number), "dropped", "the queue was full")
+        lost.note(frame(3), "refused", "of another size")
+    assert [(line["reason"], line["count"]) for line in lines] == [
+        *(("dropped", 2**n) for n in range(7)),
+        ("refused", 1),
+    ]
+    assert {line["event"] for line in lines} == {"frame lost"}
+    assert lines[0]["detail"] == "the queue was full"
+    assert (lines[0]["series_uid"], lines[0]["frame"]) == (str(UID), 0)
 
 
 def test_every_reason_is_told_in_the_order_of_frames_and_survives_a_restart() -> None:
