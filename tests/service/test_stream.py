@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -187,6 +188,29 @@ def test_an_overloaded_service_drops_the_oldest_and_says_so(miniature: Path, tmp
         frames = [n for one in answer["ranges"] for n in range(one["first"], one["last"] + 1)]
         assert len(frames) == status["live"]["dropped"]
         assert {59, 58}.isdisjoint(frames), "the oldest give way"
+    finally:
+        scope.close()
+        stop_server(server)
+
+
+def test_frames_that_the_engine_fails_on_are_listed_with_the_reason(miniature: Path, tmp_path: Path) -> None:
+    server = start_server(miniature, tmp_path / "log.txt")
+    scope = Microscope(server.frames)
+    ensemble = server.service.loaded.ensemble
+    predict = ensemble.predict
+
+    def fragile(stack: np.ndarray, *rest: Any) -> Any:
+        if stack.max() == 777:
+            raise RuntimeError("the engine broke")
+        return predict(stack, *rest)
+
+    ensemble.predict = fragile  # type: ignore[method-assign]
+    try:
+        scope.send(scope.frame(0), scope.frame(1, np.full((3, 250, 300), 777, np.uint16)), scope.frame(2))
+        server.wait(lambda s: s["live"]["classified"] == 2)
+        answer = httpx.get(f"{server.url}/v1/series/{scope.uid}/frames").json()
+        assert answer["counts"] == {"failed": 1}
+        assert [(one["first"], one["last"], one["reason"]) for one in answer["ranges"]] == [(1, 1, "failed")]
     finally:
         scope.close()
         stop_server(server)
