@@ -63,7 +63,8 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         at.until(lambda: at.seen() >= 20, 300)
         assert "starter ensemble" in at.text("#starter")
         assert re.match(r"FOV|plate 3 · FOV \d+", at.text("#where"))
-        at.page.wait_for_timeout(700)
+        at.until(lambda: at.text("#label") == "senescent", 120)
+        at.page.wait_for_timeout(400)
         at.shoot("dashboard")  # the README's, with --pictures
 
         # Pause, and click the brightest on the stage map.
