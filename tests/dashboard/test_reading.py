@@ -209,6 +209,28 @@ def test_places_are_found_in_any_raster(scripts: Page, pattern: str) -> None:
         assert (one["place"]["x"], one["place"]["y"]) == pytest.approx((x, y), abs=4)
 
 
+def test_each_frame_without_a_result_has_its_reason(scripts: Page) -> None:
+    entries = [{"frame": n, "place": None} for n in (0, 4, 9)]
+    ranges = [
+        {"first": 1, "last": 1, "reason": "failed"},
+        {"first": 2, "last": 3, "reason": "dropped"},
+        {"first": 5, "last": 5, "reason": "refused"},
+        {"first": 7, "last": 7, "reason": "missing"},
+        {"first": 8, "last": 8, "reason": "of a later version"},
+    ]
+    found = scripts.evaluate(
+        """async ([entries, ranges]) => {
+            const { withoutResult } = await import("./scanplan.js");
+            return withoutResult(entries, { first_frame: 0, planned_frames: 12, state: "open" }, ranges);
+        }""",
+        [entries, ranges],
+    )
+    kinds = ["failed", "dropped", "dropped", "refused", "unknown", "missing", "unknown", "planned", "planned"]
+    assert [(one["frame"], one["kind"]) for one in found] == [
+        *zip((1, 2, 3, 5, 6, 7, 8, 10, 11), kinds, strict=True)
+    ]
+
+
 def test_places_that_form_no_raster_are_not_guessed(scripts: Page) -> None:
     places = [(0, 0), (50, 10), (20, 90), (77, 31), (3, 44), (61, 70)]
     entries = [{"frame": n, "place": dict(zip("xy", places[n], strict=True))} for n in range(6) if n != 2]
