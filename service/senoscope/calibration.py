@@ -18,14 +18,13 @@ from senoscope.engine.intensity import fit_range
 from senoscope.fov import Fov
 from senoscope.loaded import Loaded
 from senoscope_client._model import OpenModel
-from senoscope_client.axes import FovSpec
 from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable, NotReady
 
 _log = structlog.get_logger(__name__)
 # The run log's keys have 128 characters at most.
 _LONGEST_NAME = 96
-RequireSpec = Callable[[FovSpec], None]
-"""Raises NotReady unless the ensemble in use has that specification."""
+RequireInUse = Callable[[Loaded], None]
+"""Raises NotReady unless a range that was fitted for that ensemble fits the one in use."""
 
 
 class Keeper(Protocol):
@@ -135,7 +134,7 @@ class SessionRange:
             self._orders += 1
             self._wanted, self._collected, self._problem = fovs, [], None
 
-    def observe(self, fov: Fov, loaded: Loaded, require_spec: RequireSpec) -> None:
+    def observe(self, fov: Fov, loaded: Loaded, require_in_use: RequireInUse) -> None:
         """Take notice of a live frame; returns at once.
 
         Parameters
@@ -159,11 +158,14 @@ class SessionRange:
             order = self._fitting = self._orders
         # Fitting takes a tenth of a second or more: not in the thread that drains the stream.
         threading.Thread(
-            target=self._fit_stream, args=(order, fovs, loaded, require_spec), name="calibration", daemon=True
+            target=self._fit_stream,
+            args=(order, fovs, loaded, require_in_use),
+            name="calibration",
+            daemon=True,
         ).start()
 
     def calibrate(
-        self, stack: npt.NDArray[Any], loaded: Loaded, require_spec: RequireSpec
+        self, stack: npt.NDArray[Any], loaded: Loaded, require_in_use: RequireInUse
     ) -> CalibratedRange:
         """Calibrate from an uploaded stack, now.
 
@@ -171,7 +173,7 @@ class SessionRange:
         ----------
         stack : array [N, C, H, W]
             Raw detector units, channels in the order of ``loaded.spec``.
-        require_spec : callable
+        require_in_use : callable
             Called when the range was computed, before it is put in force.
 
         Raises
@@ -181,14 +183,14 @@ class SessionRange:
         InvalidRequest
             If the stack determines no range.
         NotReady
-            If an ensemble of another specification took over meanwhile.
+            If an ensemble that the range does not fit took over meanwhile.
         """
         with self._lock:
             self._require_not_fitting()
             self._orders += 1
             order = self._fitting = self._orders
             self._wanted, self._collected = 0, []
-        return self._fit(order, stack, loaded, "upload", None, require_spec)
+        return self._fit(order, stack, loaded, "upload", None, require_in_use)
 
     def clear(self) -> None:
         """Back to the model's range; a calibration under way is given up."""
@@ -223,10 +225,10 @@ class SessionRange:
         if self._fitting is not None:
             raise Conflict("a calibration is being computed; ask again in a second")
 
-    def _fit_stream(self, order: int, fovs: list[Fov], loaded: Loaded, require_spec: RequireSpec) -> None:
+    def _fit_stream(self, order: int, fovs: list[Fov], loaded: Loaded, require_in_use: RequireInUse) -> None:
         try:
             stack = np.stack([fov.pixels for fov in fovs])
-            self._fit(order, stack, loaded, "stream", fovs[0], require_spec)
+            self._fit(order, stack, loaded, "stream", fovs[0], require_in_use)
         except Exception as error:
             with self._lock:
                 given_up = order != self._orders
@@ -244,7 +246,7 @@ class SessionRange:
         loaded: Loaded,
         fitted_on: Literal["stream", "upload"],
         first: Fov | None,
-        require_spec: RequireSpec,
+        require_in_use: RequireInUse,
     ) -> CalibratedRange:
         k_iqr = loaded.ensemble.manifest.normalization.k_iqr
         try:
@@ -267,11 +269,11 @@ class SessionRange:
                 k_iqr=k_iqr,
             )
             try:
-                require_spec(loaded.spec)
+                require_in_use(loaded)
             except NotReady:
                 raise NotReady(
-                    "an ensemble that takes other channels or another size took over while the calibration "
-                    "was computed; calibrate again"
+                    "an ensemble of another input or of another range took over while the calibration was "
+                    "computed; calibrate again"
                 ) from None
             with self._lock:
                 if order != self._orders:

@@ -156,6 +156,13 @@ class BatchLane:
             stack.fail(error)
         self._stacks.clear()
 
+    def fail_begun(self, error: Exception) -> None:
+        """Fail every stack of which some FOVs were taken and others still wait."""
+        begun = [stack for stack in self._stacks if stack.taken and stack.waiting]
+        for stack in begun:
+            stack.fail(error)
+            self._stacks.remove(stack)
+
     def __len__(self) -> int:
         """FOVs not yet begun that somebody waits for."""
         return sum(stack.waiting for stack in self._stacks if not stack.done.cancelled())

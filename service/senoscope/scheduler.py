@@ -31,10 +31,11 @@ _WARM_EVERY_S = 0.02
 # ... and a scan that pauses for longer than this is no longer a scan.
 _SCAN_PAUSE_S = 30.0
 _FAILURES_TOLERATED = 3
-_ENSEMBLE_CHANGED = (
+_INPUT_CHANGED = (
     "an ensemble that takes other channels or another size took over while this request was served; "
     "send it again"
 )
+_ENSEMBLE_CHANGED = "another ensemble took over while this request was served; send it again"
 
 _DROPPED: Final[dict[DropReason, str]] = {
     "lane_full": "newer frames took its place in the queue",
@@ -208,11 +209,11 @@ class Scheduler:
         """
         with self._changed:
             if spec != self._loaded.spec:
-                raise NotReady(_ENSEMBLE_CHANGED)
+                raise NotReady(_INPUT_CHANGED)
 
     def _require_spec(self, fovs: Sequence[Fov]) -> None:
         if any(fov.spec != self._loaded.spec for fov in fovs):
-            raise NotReady(_ENSEMBLE_CHANGED)
+            raise NotReady(_INPUT_CHANGED)
 
     def depths(self) -> tuple[int, int]:
         """FOVs waiting in the live lane and in the batch lane."""
@@ -223,7 +224,7 @@ class Scheduler:
         """Let another ensemble compute from the next batch on; the future brings the one it replaced.
 
         What waits for an ensemble of another input cannot be computed any more: live frames are dropped
-        and counted, stacks fail with NotReady.
+        and counted, stacks fail with NotReady. So does a stack of which some FOVs were computed already.
         """
         done: Future[Loaded] = Future()
         with self._changed:
@@ -313,7 +314,9 @@ class Scheduler:
         self._failures = 0
         if new.spec != old.spec:
             self._live.clear("ensemble_changed")
-            self._batch.fail_all(NotReady(_ENSEMBLE_CHANGED))
+            self._batch.fail_all(NotReady(_INPUT_CHANGED))
+        else:
+            self._batch.fail_begun(NotReady(_ENSEMBLE_CHANGED))  # no answer mixes two ensembles
         done.set_result(old)
 
     def _next(self) -> tuple[Sequence[Fov], Stack | None] | None:

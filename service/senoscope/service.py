@@ -286,10 +286,16 @@ class Service:
         ------
         Conflict, InvalidRequest
         NotReady
-            If an ensemble of another specification took over meanwhile; the range in force is unchanged.
+            If an ensemble that the range does not fit took over meanwhile; the range in force is unchanged.
         """
         assert self._scheduler is not None
-        self.range.calibrate(stack, loaded, self._scheduler.require_spec)
+        self.range.calibrate(stack, loaded, self._require_in_use)
+
+    def _require_in_use(self, loaded: Loaded) -> None:
+        assert self._scheduler is not None
+        self._scheduler.require_spec(loaded.spec)
+        if self.loaded.ensemble.manifest.normalization.k_iqr != loaded.ensemble.manifest.normalization.k_iqr:
+            raise NotReady("an ensemble of another range took over")
 
     def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
         """Queue a stack for classification; its future brings the records.
@@ -496,7 +502,7 @@ class Service:
     def _take_live(self, fov: Fov) -> None:
         assert self._scheduler is not None
         if self._scheduler.submit_live(fov):
-            self.range.observe(fov, self.loaded, self._scheduler.require_spec)
+            self.range.observe(fov, self.loaded, self._require_in_use)
 
     def _on_device_error(self, error: Exception) -> None:
         """The GPU failed on the same FOVs twice; called on the scheduler's thread."""

@@ -6,6 +6,7 @@ The two ensembles take the same channels in another order; bright SRS decides, s
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import time
 import weakref
@@ -24,6 +25,7 @@ from support import miniature as mini
 from support.image_bytes import tiff
 from support.raw_microscope import Microscope
 from support.servers import ServerThread, start_server
+from support.slow_engine import SlowEngine
 
 NAMES = ("SRS", "TPEF", "Transmission")
 SWAPPED = ("TPEF", "SRS", "Transmission")
@@ -47,6 +49,12 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("two") / "models"
     mini.build(home / "straight", name="straight")
     mini.build(home / "swapped", name="swapped", channels=SWAPPED)
+    mini.build(home / "other", name="other", seed=100)
+    # Takes the same, and leaves out more of what is bright.
+    manifest = mini.build(home / "narrow", name="narrow") / "ensemble.json"
+    content = json.loads(manifest.read_text())
+    content["normalization"]["k_iqr"] /= 2
+    manifest.write_text(json.dumps(content))
     return home
 
 
@@ -134,6 +142,45 @@ def test_a_tensor_read_for_the_ensemble_before_is_refused(
     assert answer.status_code == 503
     assert "send it again" in answer.json()["error"]
     assert server.logged()[0]["model"]["name"] == "straight", "nothing else was computed"
+
+
+def test_a_stack_is_of_one_ensemble_though_both_take_the_same(server: ServerThread) -> None:
+    SlowEngine(server, 0.05)
+    answers: list[httpx.Response] = []
+    body = named_tiff(senescent(60))
+    posting = threading.Thread(
+        target=lambda: answers.append(httpx.post(f"{server.url}/v1/classify", content=body, timeout=60))
+    )
+    posting.start()
+    server.wait(lambda status: status["batch"]["classified"] > 0)
+    change(server, "other")
+    posting.join(60)
+    (answer,) = answers
+    if answer.status_code == 200:  # the change took longer than the stack
+        assert len({one["model"]["digest"] for one in answer.json()["results"]}) == 1
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        assert "another ensemble took over" in answer.json()["detail"]
+
+
+def test_a_calibration_is_refused_when_an_ensemble_of_another_range_took_over(
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = np.random.default_rng(0).integers(0, 900, (4, 3, 250, 300)).astype(np.uint16)
+    url = f"{server.url}/v1/normalization"
+
+    def calibrate() -> httpx.Response:
+        return httpx.post(f"{url}/calibrate", content=named_tiff(noisy), timeout=60)
+
+    gate = Gate(senoscope.api.stacks.read_fovs)
+    with monkeypatch.context() as patch:
+        patch.setattr(senoscope.api.stacks, "read_fovs", gate)
+        answer = while_held(gate, calibrate, lambda: change(server, "narrow"))
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert "calibrate again" in answer.json()["detail"]
+    now = httpx.get(url).json()
+    assert (now["source"], now["session"], now["problem"]) == ("model", None, None)
+    assert calibrate().json()["source"] == "session"
 
 
 def test_a_calibration_for_the_ensemble_before_is_refused(

@@ -168,7 +168,8 @@ def test_a_gpu_that_fails_twice_on_the_same_frame_is_told_of(rig) -> None:
 
 
 def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
-    stack = rig.scheduler.submit_stack([fov(n) for n in (1, 2, 3)])
+    begun = rig.scheduler.submit_stack([fov(n) for n in (1, 2, 3)])
+    taken = rig.scheduler.submit_stack([fov(4)])
     assert rig.engine.entered.acquire(timeout=30)
     other = HeldEngine()
     swapped = rig.scheduler.swap(SimpleNamespace(ensemble=other, maker="other", spec=SPEC))
@@ -179,9 +180,22 @@ def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
     other.step()
     for _ in range(2):
         assert rig.done.acquire(timeout=30)
-    assert (rig.engine.batches, other.batches) == ([[1, 2]], [[3]])
+    assert (rig.engine.batches, other.batches) == ([[1, 2]], [[4]])
     assert [computed.maker for computed in rig.delivered] == [None, "other"]
-    assert not stack.done.done()
+    assert not taken.done.done()
+    with pytest.raises(NotReady, match="another ensemble took over"):
+        begun.done.result(10)
+    assert rig.scheduler.depths() == (0, 0)
+
+
+def test_a_stack_that_was_taken_whole_is_of_the_ensemble_before(rig) -> None:
+    stack = rig.scheduler.submit_stack([fov(1), fov(2)])
+    assert rig.engine.entered.acquire(timeout=30)
+    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker="other", spec=SPEC))
+    rig.engine.may_go.release()
+    swapped.result(10)
+    assert rig.done.acquire(timeout=30)
+    assert not stack.done.done(), "its records are still to be made"
 
 
 def test_an_ensemble_that_is_withdrawn_never_takes_over(rig) -> None:

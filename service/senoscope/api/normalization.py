@@ -59,7 +59,7 @@ async def calibrate(
         with service.request_memory.share() as share:
             stack = await posted_stack(request, parameters, share)
             await run_in_threadpool(service.calibrate, stack.pixels, stack.loaded)
-        return {**service.range.describe(stack.loaded), "warnings": list(stack.warnings)}
+        return {**service.range.describe(service.loaded), "warnings": list(stack.warnings)}
     return service.range.describe(service.loaded)
 
 

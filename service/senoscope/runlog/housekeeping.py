@@ -10,7 +10,8 @@ from typing import Any, Final
 import structlog
 
 from senoscope.runlog.faults import LogFault
-from senoscope.runlog.retention import forget_old
+from senoscope.runlog.retention import forget_old, last_logged_ms
+from senoscope.runlog.steady_clock import SteadyClock
 from senoscope.runlog.store import RunLog
 from senoscope.threads import WatchedThread
 
@@ -53,6 +54,8 @@ class Housekeeping:
         self._on_fault = on_fault
         self._saved: dict[str, dict[str, Any]] = {}
         self._next_retention_s = time.monotonic()
+        self._clock = SteadyClock()
+        self._trusted = True
         self.thread = WatchedThread("run log housekeeping", self._run)
 
     def close(self) -> None:
@@ -82,8 +85,25 @@ class Housekeeping:
         self._next_retention_s = time.monotonic() + _RETENTION_EVERY_S
         if self._keep_days is None and self._keep_mib is None:
             return
-        deleted = forget_old(
-            self._log.database, self._keep_days, self._keep_mib, pause=lambda: stop.wait(_PAUSE_S)
-        )
+        keep_days = self._keep_days if self._clock_is_trusted() else None
+        deleted = forget_old(self._log.database, keep_days, self._keep_mib, lambda: stop.wait(_PAUSE_S))
         if deleted:
             _log.info("old results were forgotten", count=deleted)
+
+    def _clock_is_trusted(self) -> bool:
+        if self._keep_days is None:
+            return True
+        last_ms = last_logged_ms(self._log.database)
+        trusted = self._clock.is_trusted(
+            time.time(), time.monotonic(), None if last_ms is None else last_ms / 1000
+        )
+        if trusted != self._trusted:
+            self._trusted = trusted
+            if trusted:
+                _log.info("results are forgotten by age again")
+            else:
+                _log.warning(
+                    "no results are forgotten by age for four hours: the clock was set, or is far ahead "
+                    "of the last result; correct it if it is wrong"
+                )
+        return trusted

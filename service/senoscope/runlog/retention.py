@@ -58,6 +58,13 @@ def forget_old(
     return deleted
 
 
+def last_logged_ms(database: Database) -> int | None:
+    """When the result that was logged last was made, in milliseconds since 1970; None if there is none."""
+    with database.read() as connection:
+        newest = sa.select(results.c.created_ms).order_by(results.c.seq.desc()).limit(1)
+        return connection.execute(newest).scalar()
+
+
 def used_bytes(database: Database) -> int:
     """How much room the log takes: of SQLite the pages in use, of PostgreSQL an estimate.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog import housekeeping
@@ -237,13 +238,29 @@ def test_old_results_are_forgotten_while_new_ones_come(path: Path, manifest: Man
     log = RunLog(f"sqlite:///{path}")
     log.prepare()
     log.append([entry(manifest, n, created_s=time.time() - 2 * 86400) for n in range(1000)])
+    log.append([entry(manifest, 1000)])
     with kept(log, keep_days=1) as keeper:
-        n = 1000
+        n = 1001
         while len(log.results(ResultFilter(), 1).results) and frames(log)[0] == 0:
             assert keeper.commit([entry(manifest, n)])
             n += 1
         wait_for(lambda: len(frames(log)) == n - 1000)
         assert frames(log) == list(range(1000, n))
+
+
+@pytest.mark.parametrize("size", [None, 0.5], ids=["by age", "by size too"])
+def test_a_clock_that_is_far_ahead_forgets_nothing_by_age(path: Path, manifest: Manifest, size) -> None:
+    log = RunLog(f"sqlite:///{path}")
+    log.prepare()
+    old_s = time.time() - 400 * 86400
+    log.append([entry(manifest, n, created_s=old_s + n) for n in range(500)])
+    with capture_logs() as lines, kept(log, keep_days=30, keep_mib=size):
+        wait_for(lambda: any("results are forgotten by age" in line["event"] for line in lines))
+        if size is None:
+            assert len(frames(log)) == 500
+        else:
+            wait_for(lambda: len(frames(log)) < 500)
+            assert frames(log)[-1] == 499, "the limit of size does not need the clock"
 
 
 @pytest.mark.system("postgres")
