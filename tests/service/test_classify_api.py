@@ -477,3 +477,19 @@ def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> 
 def test_wrong_methods_and_paths(server: Server, method: str, path: str, status: int, code: str) -> None:
     answer = httpx.request(method, server.url + path)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/results?label=senescent&label=control"),
+        ("GET", "/v1/results?limit=5&limit=5"),
+        ("GET", "/v1/results/export?format=csv&format=parquet"),
+        ("POST", "/v1/classify?cam=grid&axes=CYX&axes=YXC"),
+        ("POST", "/v1/normalization/calibrate?fovs=5&fovs=6"),
+    ],
+)
+def test_a_parameter_that_is_given_twice_is_refused(server: Server, method: str, path: str) -> None:
+    answer = httpx.request(method, f"{server.url}{path}", timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "2 times; give it once" in answer.json()["detail"]

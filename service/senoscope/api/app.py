@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
+from starlette.requests import HTTPConnection
 
 from senoscope import __version__
 from senoscope.api import (
@@ -32,6 +34,8 @@ from senoscope.api.guard import Guard, Refusals
 from senoscope.api.observer import RequestMetrics, RouteNoter
 from senoscope.key_ring import KeyRing
 from senoscope.service import Service
+from senoscope_client._foreign import tellable
+from senoscope_client.errors import InvalidRequest
 
 _ROUTERS = tuple(
     part.router
@@ -103,5 +107,13 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(Linger)
     problems.install(app)
     for router in _ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(_require_each_once)])
     return app
+
+
+def _require_each_once(connection: HTTPConnection) -> None:
+    """Refuse a parameter that is given twice: of its two values one would be ignored."""
+    given = Counter(key for key, _ in connection.query_params.multi_items())
+    twice = [key for key, count in given.items() if count > 1]
+    if twice and connection.scope["type"] == "http":
+        raise InvalidRequest(f"{tellable(twice[0], 80)} is given {given[twice[0]]} times; give it once")
