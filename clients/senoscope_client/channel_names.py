@@ -16,6 +16,7 @@ _ENDING: Final = re.compile(r"(?:\.(?:ome|tiff?|lsm|btf|png|npy|raw))+(?=$|[-_ ]
 _SCANIMAGE_NAMES: Final = re.compile(
     r"channels?Names?\"?\s*[=:]\s*(\{[^}\n]*\}|\[[^\]\n]*\]|'[^'\n]*'|\"[^\"\n]*\")", re.IGNORECASE
 )
+_MAX_LABEL: Final = 1024
 _GAP: Final = r"[\s_-]*"
 _NUMBER: Final = re.compile(r"[-_ ]\d{1,6}$")
 
@@ -27,7 +28,7 @@ def plain(name: str) -> str:
 
 def clean(label: str) -> str:
     """The part of a label that can be a channel's name: its first line, without place, ending and number."""
-    line = label.splitlines()[0].strip() if label.strip() else ""
+    line = label.splitlines()[0].strip()[:_MAX_LABEL] if label.strip() else ""
     line = _PLACE.sub("", line)
     return _NUMBER.sub("", _ENDING.sub("", line)).strip() or line
 

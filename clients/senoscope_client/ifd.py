@@ -20,13 +20,14 @@ _MAX_TAGS = 1024
 _TAG_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 _LINKS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 _NUMBERS = {1: "B", 3: "H"} | _LINKS
+_DESCRIPTION, _PAGE_NAME = 270, 285
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _SUBIFDS = 254, 255, 256, 257, 330
 _MICROMANAGER = 51123
 # MetaMorph's tags have a value for each plane, which tifffile reads one by one.
 _METAMORPH = range(33628, 33632)
 # Tags whose values tifffile reads as soon as it meets them; of others it only keeps the place.
-_LOADED = {258, 270, 273, 277, 279, 282, 283, 305, 324, 325, _SUBIFDS, 338, 339, 347, 513, 514, 530}
-_LOADED |= {33628, 42113, 50838, 50839, _MICROMANAGER}
+_LOADED = {258, 273, 277, 279, 282, 283, 305, 324, 325, 338, 339, 347, 513, 514, 530}
+_LOADED |= {_DESCRIPTION, _PAGE_NAME, _SUBIFDS, 33628, 42113, 50838, 50839, _MICROMANAGER}
 # What a number in a page means: pages that differ in these are not planes of one image. How the numbers are
 # packed (compression, strips, tiles) may differ from page to page.
 _MEANING = {_WIDTH, _LENGTH, 258, 262, 274, 277, 284, 338, 339, 32997}
@@ -72,6 +73,8 @@ class Directories:
         Number of how each page is packed.
     metadata : array of int
         Where each page's Micro-Manager metadata are, and how long: two numbers per page, 0 where it has none.
+    names, descriptions : array of int
+        Likewise where each page's PageName and ImageDescription are.
     skipped : list of int
         Places in the chain of the pages that are reduced copies or masks.
     others : int
@@ -84,6 +87,8 @@ class Directories:
     meanings: array[int] = field(default_factory=lambda: array("L"))
     packings: array[int] = field(default_factory=lambda: array("L"))
     metadata: array[int] = field(default_factory=lambda: array("Q"))
+    names: array[int] = field(default_factory=lambda: array("Q"))
+    descriptions: array[int] = field(default_factory=lambda: array("Q"))
     skipped: list[int] = field(default_factory=list)
     others: int = 0
     smallest: int = 1
@@ -134,6 +139,8 @@ class _Page:
     packing: tuple[tuple[int, ...], ...]
     reduced: bool
     metadata: tuple[int, int]
+    name: tuple[int, int]
+    description: tuple[int, int]
     next: int
     below: tuple[int, ...]
 
@@ -187,6 +194,8 @@ class _Walk:
             pages.meanings.append(numbers.setdefault(page.meaning, len(numbers)))
             pages.packings.append(packings.setdefault(page.packing, len(packings)))
             pages.metadata.extend(page.metadata)
+            pages.names.extend(page.name)
+            pages.descriptions.extend(page.description)
         if not len(found):
             found = reduced
         found.smallest = max(1, smallest or 1)
@@ -203,8 +212,11 @@ class _Walk:
         below: tuple[int, ...] = ()
         meaning: list[tuple[int, ...]] = []
         packing: list[tuple[int, ...]] = []
-        area, reduced, metadata = 1, False, (0, 0)
+        area, reduced = 1, False
+        texts = dict.fromkeys((_DESCRIPTION, _PAGE_NAME, _MICROMANAGER), (0, 0))
+        at = offset + count_size - self._inline_size
         for code, kind, count, inline in self._tag.iter_unpack(block[:table]):
+            at += self._tag.size  # the end of this tag, less its value
             if code in _METAMORPH and count > self._limits.max_pages:
                 raise self._absurd
             place = self._values(kind, count, inline) if code in _LOADED else 0
@@ -222,11 +234,19 @@ class _Walk:
                 reduced = reduced or self._small_numbers(kind, count, inline)[:1] == (2,)
             elif code == _SUBIFDS and place is not None:
                 below = self._subifds(kind, count, inline, place)
-            elif code == _MICROMANAGER and place:
-                metadata = (place, count * _TAG_BYTES[kind])
+            elif code in texts and place is not None and kind < len(_TAG_BYTES) and not texts[code][1]:
+                texts[code] = (place or at, count * _TAG_BYTES[kind])
         (following,) = struct.unpack_from(self._link, block, table)
         return _Page(
-            area, tuple(sorted(meaning)), tuple(sorted(packing)), reduced, metadata, following, below
+            area,
+            tuple(sorted(meaning)),
+            tuple(sorted(packing)),
+            reduced,
+            texts[_MICROMANAGER],
+            texts[_PAGE_NAME],
+            texts[_DESCRIPTION],
+            following,
+            below,
         )
 
     def _values(self, kind: int, count: int, inline: bytes) -> int | None:

@@ -21,6 +21,8 @@ from senoscope_client.ifd import Directories
 
 # Bytes of the tiles of one page, however small it is.
 _MAX_TILES = 2 * 1024 * 1024
+# Bytes of what a page says of itself.
+_MAX_WORDS = 64 * 1024
 # None, LZW, Deflate (both codes), PackBits, LZMA, Zstandard (both codes). These unpack into the room that
 # the TIFF file declares; JPEG, PNG and the like bring their own size, which may be a thousand times that.
 _CODECS = {1, 5, 8, 32946, 32773, 34925, 34926, 50000}
@@ -155,6 +157,21 @@ class TiffPages:
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
+
+    def page_name(self, n: int) -> str:
+        """The tag PageName of a page, empty where it has none."""
+        return self._words(*self.directories.names[2 * n : 2 * n + 2])
+
+    def description(self, n: int) -> str:
+        """The beginning of the first tag ImageDescription of a page, empty where it has none."""
+        return self._words(*self.directories.descriptions[2 * n : 2 * n + 2])
+
+    def _words(self, place: int, length: int) -> str:
+        if not length:
+            return ""
+        self._stream.seek(place)
+        text = self._stream.read(min(length, _MAX_WORDS)).partition(b"\0")[0]
+        return text.decode("utf-8", "replace").strip()
 
     def _orientation(self, meaning: int) -> int:
         page = self._open(self.directories.meanings.index(meaning))

@@ -29,8 +29,9 @@ from senoscope_client.tiff_kinds import (
     scanimage_channels,
     shaped_planes,
 )
-from senoscope_client.tiff_micromanager import micromanager_planes, page_labels
+from senoscope_client.tiff_micromanager import micromanager_planes
 from senoscope_client.tiff_ome import ome_planes
+from senoscope_client.tiff_page_names import page_labels, page_texts
 from senoscope_client.tiff_planes import Mismatch, Planes, Request, bare_pages, require_alike
 from senoscope_client.tiff_values import checked_type, values_of
 
@@ -79,8 +80,8 @@ def open_images(stream: BinaryIO, size: int, limits: WalkLimits, request: Reques
             raise AmbiguousAxes(f"{name} {_MISMATCH}") from None
         text = "the file describes other pages than it holds; its description is not used"
         notices.append(Notice("pages-left-out", text))
-        found = [bare_pages(pages, page_labels(pages), name)]
-    mentions = tuple(mentioned(_text(pages.first), request.channels))
+        found = [bare_pages(pages, page_labels(pages, request), name)]
+    mentions = tuple(mentioned(_text(pages), request.channels))
     return [_stored(pages, planes, tuple(notices), mentions, request) for planes in found]
 
 
@@ -106,7 +107,7 @@ def _described(  # noqa: PLR0911 - one return for each kind of file
         return [fluoview_planes(pages, request)]
     if (names := scanimage_channels(pages, stream)) is not None:
         return [interleaved_planes(pages, names, request)]
-    labels = lsm_names(pages) if first.is_lsm else page_labels(pages)
+    labels = lsm_names(pages) if first.is_lsm else page_labels(pages, request)
     return [bare_pages(pages, labels, request.name)]
 
 
@@ -147,13 +148,14 @@ def _stored(
     )
 
 
-def _text(page: Any) -> str:
-    """All that programs wrote into the first page in words, in which names of channels may be."""
+def _text(pages: TiffPages) -> str:
+    """All that programs wrote into the pages in words, in which names of channels may be."""
+    page = pages.first
     texts = [page.tags.valueof(code, "") for code in (270, 305, 315)] + [page.description1]
     metadata = page.tags.valueof(IMAGEJ_METADATA)
     if isinstance(metadata, dict):
         texts += [str(value) for key, value in metadata.items() if key in {"Info", "Properties", "Labels"}]
-    return "\n".join(text[:_MAX_TEXT] for text in texts if isinstance(text, str))
+    return "\n".join(text[:_MAX_TEXT] for text in [*texts, *page_texts(pages)] if isinstance(text, str))
 
 
 def _calibrated(

@@ -16,7 +16,7 @@ from senoscope_client.errors import AmbiguousAxes, UnreadableImage
 from senoscope_client.notices import Notice
 from senoscope_client.stored import Labels
 from senoscope_client.tiff import TiffPages
-from senoscope_client.tiff_micromanager import page_labels
+from senoscope_client.tiff_page_names import page_labels
 from senoscope_client.tiff_planes import (
     Mismatch,
     Planes,
@@ -81,7 +81,7 @@ def imagej_planes(pages: TiffPages, request: Request) -> Planes:
         kept, lengths, planes, table, notices = complete_planes(axes, shape, page_of, request)
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")
     calibration = imagej_calibration(told, dtype, name) if samples == 1 else None
-    labels = _imagej_labels(page, planes) or (None if read else page_labels(pages, table))
+    labels = _imagej_labels(page, planes) or (None if read else page_labels(pages, request, table))
     return Planes(kept, lengths, table, labels, notices, read, calibration)
 
 
@@ -141,6 +141,8 @@ def shaped_planes(pages: TiffPages, request: Request) -> Planes:
         names = None
     names = tuple(map(str, names)) if isinstance(names, list) else None
     labels = channel_labels(names, letters, sizes, planes, "the file's description")
+    if labels is None and read is None:
+        labels = page_labels(pages, request, table)
     return Planes(kept, lengths, table, labels, notices, read)
 
 

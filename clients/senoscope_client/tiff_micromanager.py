@@ -92,10 +92,9 @@ def _stage(metadata: Mapping[str, Any] | None) -> Position | None:
         return None
 
 
-def page_labels(pages: TiffPages, table: Sequence[int] | None = None) -> Labels | None:
+def micromanager_labels(pages: TiffPages, numbers: Sequence[int]) -> Labels | None:
     """The channel that Micro-Manager's metadata of each page name."""
     if not pages.directories.metadata[1]:
         return None
-    numbers = range(len(pages)) if table is None else table
     names = [_event(pages.metadata(n))[1] or "" for n in numbers]
     return Labels("Micro-Manager's metadata", names) if any(names) else None

@@ -12,7 +12,8 @@ from senoscope_client import ome
 from senoscope_client.notices import Notice
 from senoscope_client.stored import Labels
 from senoscope_client.tiff import TiffPages
-from senoscope_client.tiff_micromanager import micromanager_planes, page_labels
+from senoscope_client.tiff_micromanager import micromanager_planes
+from senoscope_client.tiff_page_names import page_labels
 from senoscope_client.tiff_planes import (
     Incomplete,
     Mismatch,
@@ -115,7 +116,9 @@ def _ome_image(
     kept_axes, kept_sizes, planes, table, incomplete = complete_planes(
         axes, sizes, page_of, request, elsewhere
     )
-    labels = channel_labels(image.channels, axes, sizes, planes, "OME-XML") or page_labels(pages, table)
+    labels = channel_labels(image.channels, axes, sizes, planes, "OME-XML") or page_labels(
+        pages, request, table
+    )
 
     def position_of(n: int) -> Position | None:
         index = np.unravel_index(planes[n], sizes)

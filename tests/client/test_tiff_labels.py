@@ -1,0 +1,88 @@
+"""Names of channels that programs write about each page of a TIFF file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import tifffile
+
+from senoscope_client import errors
+from senoscope_client.images import FovSpec, FovStack, read_fovs
+
+H, W = 20, 24
+NAMES = ("SRS", "TPEF", "Transmission")
+SHUFFLED = ("Transmission", "TPEF", "SRS")
+SPEC = FovSpec(NAMES, H, W)
+STACK = np.random.default_rng(0).integers(0, 4096, (4, 3, H, W), dtype=np.uint16)
+
+
+def read(body: bytes, spec: FovSpec = SPEC, **options) -> FovStack:
+    return read_fovs(io.BytesIO(body), spec, **options)
+
+
+def codes(stack: FovStack) -> set[str]:
+    return {notice.code for notice in stack.notices}
+
+
+def pages(planes: Sequence[np.ndarray], options: Sequence[dict], **writer_options) -> bytes:
+    """Bare pages, each written with options of its own."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, **writer_options) as writer:
+        for plane, one in zip(planes, options, strict=True):
+            writer.write(plane, photometric="minisblack", metadata=None, contiguous=False, **one)
+    return buffer.getvalue()
+
+
+# --- names in the tags of each page
+
+PER_PAGE = {
+    "PageName": lambda name: {"extratags": [(285, "s", 0, name, True)]},
+    "description": lambda name: {"description": name},
+    "description with more": lambda name: {"description": f'{{"channel": "{name}", "gain": 3}}'},
+}
+
+
+@pytest.mark.parametrize("big", [{}, {"bigtiff": True}, {"byteorder": ">"}], ids=["classic", "big", "MM"])
+@pytest.mark.parametrize("kind", PER_PAGE)
+@pytest.mark.parametrize("fovs", [1, 4])
+@pytest.mark.parametrize("asked", [None, "PCYX"])
+def test_names_in_the_tags_of_each_page_are_used(kind: str, fovs: int, asked: str | None, big: dict) -> None:
+    planes = STACK[:fovs, ::-1].reshape(-1, H, W)
+    body = pages(list(planes), [PER_PAGE[kind](name) for name in SHUFFLED * fovs], **big)
+    stack = read(body, axes=asked if fovs > 1 else None)
+    np.testing.assert_array_equal(stack.pixels, STACK[:fovs])
+    one = read(body, FovSpec(("SRS",), H, W), axes=asked if fovs > 1 else None)
+    np.testing.assert_array_equal(one.pixels, STACK[:fovs, :1])
+    assert codes(one) >= {"channels-left-out"}
+
+
+def test_names_of_pages_are_used_where_tifffile_describes_the_stack() -> None:
+    options = [PER_PAGE["PageName"](name) for name in SHUFFLED]
+    options[0]["description"] = f'{{"shape": [3, {H}, {W}]}}'
+    np.testing.assert_array_equal(read(pages(list(STACK[0, ::-1]), options)).pixels[0], STACK[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{}, {}, PER_PAGE["description"]("SRS")],
+        [PER_PAGE["description"](text) for text in ("no name", "TPEF", "SRS")],
+        [PER_PAGE["description"]("SRS, TPEF and Transmission")] * 3,
+        [PER_PAGE["PageName"](f"plate 3, {n}") for n in range(3)],
+        [PER_PAGE["PageName"]("SRS/TPEF")] * 3,
+    ],
+    ids=["last page", "one is missing", "all on each page", "of no channel", "of two channels"],
+)
+def test_texts_of_pages_that_do_not_tell_channels_apart_are_reported(options: list[dict]) -> None:
+    stack = read(pages(list(STACK[0]), options))
+    np.testing.assert_array_equal(stack.pixels[0], STACK[0])
+    assert codes(stack) == {"channel-names"}
+
+
+def test_pages_named_as_other_channels_are_refused() -> None:
+    options = [PER_PAGE["PageName"](name) for name in ("SRS", "TPEF", "CARS")]
+    with pytest.raises(errors.AmbiguousAxes, match="CARS"):
+        read(pages(list(STACK[0]), options))
