@@ -123,7 +123,7 @@ def list_pages(stream: BinaryIO, size: int, limits: WalkLimits, name: str) -> Di
     Raises
     ------
     UnreadableImage
-        If a link leads out of the file or to a page a second time, or if there are too many tags.
+        If a link leads out of the file, the pages go in a circle, or there are too many tags.
     TooManyFields
         If there are more than ``limits.max_pages`` pages.
     """
@@ -177,6 +177,8 @@ class _Walk:
             if not offset:
                 continue
             if offset in seen:
+                if not main:  # listed in the tag SubIFDs, and linked to from the one before it
+                    continue
                 raise self._damaged
             seen.add(offset)
             if len(seen) > self._limits.max_pages:
