@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ _NUMBERS = {1: "B", 3: "H"} | _LINKS
 _DESCRIPTION, _PAGE_NAME = 270, 285
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _SUBIFDS = 254, 255, 256, 257, 330
 _MICROMANAGER = 51123
+_REDUCED, _MASK = 1, 4  # in NewSubfileType
 # MetaMorph's tags have a value for each plane, which tifffile reads one by one.
 _METAMORPH = range(33628, 33632)
 # Tags whose values tifffile reads as soon as it meets them; of others it only keeps the place.
@@ -66,7 +68,8 @@ class Directories:
     ----------
     offsets : array of int
         Where the directory of each full page is; reduced copies, masks and sub-directories are not listed,
-        unless there is nothing else.
+        unless there is nothing else. What is declared as a reduced copy but is just like the full pages is
+        one of them.
     meanings : array of int
         Number of each page's kind: pages of equal size, type and meaning have the same number.
     packings : array of int
@@ -79,6 +82,9 @@ class Directories:
         Places in the chain of the pages that are reduced copies or masks.
     others : int
         Pages in sub-directories that are not declared as reduced copies.
+    unreduced : int
+        Pages that are left out because they are declared as reduced copies or masks, but are of full size, or
+        masks just like the full pages.
     smallest : int
         Pixels of the smallest page of all.
     """
@@ -91,6 +97,7 @@ class Directories:
     descriptions: array[int] = field(default_factory=lambda: array("Q"))
     skipped: list[int] = field(default_factory=list)
     others: int = 0
+    unreduced: int = 0
     smallest: int = 1
 
     def __len__(self) -> int:
@@ -137,12 +144,62 @@ class _Page:
     area: int
     meaning: tuple[tuple[int, ...], ...]
     packing: tuple[tuple[int, ...], ...]
-    reduced: bool
+    copy: int
     metadata: tuple[int, int]
     name: tuple[int, int]
     description: tuple[int, int]
     next: int
     below: tuple[int, ...]
+
+
+def _without_copies(
+    found: Directories,
+    copies: array[int],
+    beneath: dict[tuple[int, int], int],
+    meanings: Sequence[tuple[tuple[int, ...], ...]],
+) -> Directories:
+    """The full pages among those of the chain, and how many of full size are left out.
+
+    Parameters
+    ----------
+    found : Directories
+    copies : array of int
+        For each page what it is declared as: 0, or _REDUCED and _MASK.
+    beneath : dict
+        By meaning and declaration, how many pages sub-directories have.
+    meanings : sequence of tuple
+        What each number of a meaning stands for.
+    """
+    full = {meaning for meaning, copy in zip(found.meanings, copies, strict=True) if not copy}
+    found.others = sum(count for (_, copy), count in beneath.items() if not copy)
+    if not full:
+        return found
+    sizes = {_size(meanings[meaning]) for meaning in full}
+
+    def kept(meaning: int, copy: int) -> bool:
+        return not copy or (copy == _REDUCED and meaning in full)
+
+    def unreduced(meaning: int, copy: int) -> bool:
+        return meaning in full or (copy == _REDUCED and _size(meanings[meaning]) in sizes)
+
+    pages = Directories(others=found.others, smallest=found.smallest)
+    pages.unreduced = sum(count for key, count in beneath.items() if key[1] and unreduced(*key))
+    for n, key in enumerate(zip(found.meanings, copies, strict=True)):
+        if not kept(*key):
+            pages.skipped.append(n)
+            pages.unreduced += unreduced(*key)
+            continue
+        pages.offsets.append(found.offsets[n])
+        pages.meanings.append(found.meanings[n])
+        pages.packings.append(found.packings[n])
+        pages.metadata.extend(found.metadata[2 * n : 2 * n + 2])
+        pages.names.extend(found.names[2 * n : 2 * n + 2])
+        pages.descriptions.extend(found.descriptions[2 * n : 2 * n + 2])
+    return pages
+
+
+def _size(meaning: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    return tuple(part for part in meaning if part[0] in {_WIDTH, _LENGTH})
 
 
 class _Walk:
@@ -165,43 +222,44 @@ class _Walk:
 
     def run(self) -> Directories:
         """List the pages."""
-        found, reduced = Directories(), Directories()
+        found = Directories()
+        copies = array("B")
+        beneath: dict[tuple[int, int], int] = {}
         numbers: dict[tuple[tuple[int, ...], ...], int] = {}
         packings: dict[tuple[tuple[int, ...], ...], int] = {}
-        # Pages to visit, each with whether it belongs to the main chain.
-        links = [(*struct.unpack(self._link, self._read(self._first, self._inline_size)), True)]
-        seen: set[int] = set()
+        # Pages to visit, each with the page in whose tag SubIFDs it or its chain is; 0 in the main chain.
+        links = [(*struct.unpack(self._link, self._read(self._first, self._inline_size)), 0)]
+        seen: dict[int, int] = {}
         smallest: int | None = None
         while links:
-            offset, main = links.pop()
+            offset, above = links.pop()
             if not offset:
                 continue
             if offset in seen:
-                if not main:  # listed in the tag SubIFDs, and linked to from the one before it
+                if (
+                    above and seen[offset] == above
+                ):  # listed in the tag SubIFDs, and linked to from the one before it
                     continue
                 raise self._damaged
-            seen.add(offset)
+            seen[offset] = above
             if len(seen) > self._limits.max_pages:
                 raise self._too_many
             page = self._page(offset)
-            links += [(page.next, main), *((link, False) for link in page.below)]
+            links += [(page.next, above), *((link, offset) for link in page.below)]
             smallest = page.area if smallest is None else min(smallest, page.area)
-            if not main:
-                found.others += not page.reduced
+            meaning = numbers.setdefault(page.meaning, len(numbers))
+            if above:
+                beneath[meaning, page.copy] = beneath.get((meaning, page.copy), 0) + 1
                 continue
-            if page.reduced:
-                found.skipped.append(found.chain)
-            pages = reduced if page.reduced else found
-            pages.offsets.append(offset)
-            pages.meanings.append(numbers.setdefault(page.meaning, len(numbers)))
-            pages.packings.append(packings.setdefault(page.packing, len(packings)))
-            pages.metadata.extend(page.metadata)
-            pages.names.extend(page.name)
-            pages.descriptions.extend(page.description)
-        if not len(found):
-            found = reduced
+            copies.append(page.copy)
+            found.offsets.append(offset)
+            found.meanings.append(meaning)
+            found.packings.append(packings.setdefault(page.packing, len(packings)))
+            found.metadata.extend(page.metadata)
+            found.names.extend(page.name)
+            found.descriptions.extend(page.description)
         found.smallest = max(1, smallest or 1)
-        return found
+        return _without_copies(found, copies, beneath, list(numbers))
 
     def _page(self, offset: int) -> _Page:
         count_size = struct.calcsize(self._count)
@@ -214,7 +272,7 @@ class _Walk:
         below: tuple[int, ...] = ()
         meaning: list[tuple[int, ...]] = []
         packing: list[tuple[int, ...]] = []
-        area, reduced = 1, False
+        area, copy = 1, 0
         texts = dict.fromkeys((_DESCRIPTION, _PAGE_NAME, _MICROMANAGER), (0, 0))
         at = offset + count_size - self._inline_size
         for code, kind, count, inline in self._tag.iter_unpack(block[:table]):
@@ -231,9 +289,10 @@ class _Walk:
             elif code in _PACKING:
                 packing.append((code, *self._small_numbers(kind, count, inline)))
             elif code == _SUBFILE:
-                reduced = any(value & 5 for value in self._small_numbers(kind, count, inline))
+                for value in self._small_numbers(kind, count, inline):
+                    copy |= value & (_REDUCED | _MASK)
             elif code == _OLD_SUBFILE:
-                reduced = reduced or self._small_numbers(kind, count, inline)[:1] == (2,)
+                copy |= _REDUCED * (self._small_numbers(kind, count, inline)[:1] == (2,))
             elif code == _SUBIFDS and place is not None:
                 below = self._subifds(kind, count, inline, place)
             elif code in texts and place is not None and kind < len(_TAG_BYTES) and not texts[code][1]:
@@ -243,7 +302,7 @@ class _Walk:
             area,
             tuple(sorted(meaning)),
             tuple(sorted(packing)),
-            reduced,
+            copy,
             texts[_MICROMANAGER],
             texts[_PAGE_NAME],
             texts[_DESCRIPTION],

@@ -73,6 +73,12 @@ def open_images(stream: BinaryIO, size: int, limits: WalkLimits, request: Reques
             f"{directories.others} pages in sub-directories are left out, though not marked as smaller copies"
         )
         notices.append(Notice("pages-left-out", text))
+    if directories.unreduced:
+        text = (
+            f"{directories.unreduced} pages are left out, which are declared as reduced copies or masks, but "
+            "are of full size"
+        )
+        notices.append(Notice("pages-left-out", text))
     try:
         found = _described(pages, stream, request)
     except Mismatch:

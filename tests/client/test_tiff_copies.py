@@ -49,3 +49,55 @@ def test_pages_in_a_circle_are_refused() -> None:
     struct.pack_into("<I", body, first + 2 + 12 * tags, first)
     with pytest.raises(errors.UnreadableImage, match="in a circle"):
         read(bytes(body))
+
+
+def declared(types: list[int], *, last: np.ndarray | None = None) -> bytes:
+    """The pages of two fields of view, each declared as full (0), reduced (1) or a mask (4)."""
+    planes = list(STACK.reshape(6, H, W)[: len(types)])
+    planes[-1] = planes[-1] if last is None else last
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for plane, kind in zip(planes, types, strict=True):
+            tag = (254, "I", 1, kind, True)  # tifffile writes only some masks as such
+            options = {"metadata": None, "contiguous": False, "extratags": [tag]}
+            writer.write(plane, photometric="minisblack", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "types", [[0, 0, 0, 1, 1, 1], [0, 1, 1, 0, 1, 1], [1] * 6, [0, 1, 1, 1, 1, 1]], ids=str
+)
+def test_reduced_copies_that_are_just_like_full_pages_are_full_pages(types: list[int]) -> None:
+    stack = read(declared(types), axes="PCYX")
+    np.testing.assert_array_equal(stack.pixels, STACK)
+    assert stack.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("types", "last", "reported"),
+    [
+        ([0, 0, 0, 1], STACK[0, 0, ::2, ::2], False),
+        ([0, 0, 0, 1], (STACK[0, 0] > 9).astype(np.uint8), True),
+        ([0, 0, 0, 4], (STACK[0, 0] > 9).astype(np.uint8), False),
+        ([0, 0, 0, 4], None, True),
+    ],
+    ids=["thumbnail", "copy of full size", "mask", "mask like a page"],
+)
+def test_copies_that_are_left_out_are_reported_unless_they_are_smaller(
+    types: list[int], last: np.ndarray | None, reported: bool
+) -> None:
+    stack = read(declared(types, last=last))
+    np.testing.assert_array_equal(stack.pixels, STACK[:1])
+    assert [notice.code for notice in stack.notices] == ["pages-left-out"] * reported
+
+
+def test_copies_of_full_size_in_sub_directories_are_reported() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for plane in STACK[0]:
+            writer.write(plane, photometric="minisblack", metadata=None, contiguous=False, subifds=1)
+            writer.write(plane + 1, photometric="minisblack", metadata=None, subfiletype=1)
+    stack = read(buffer.getvalue())
+    np.testing.assert_array_equal(stack.pixels, STACK[:1])
+    assert [notice.code for notice in stack.notices] == ["pages-left-out"]
+    assert "3 pages" in stack.warnings[0]
