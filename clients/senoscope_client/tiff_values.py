@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from senoscope_client._foreign import tellable
 from senoscope_client.calibration import Calibration, gdal_calibration
 from senoscope_client.errors import UnreadableImage
 from senoscope_client.notices import Notice
@@ -75,12 +76,8 @@ def values_of(page: Any, name: str) -> tuple[Calibration | None, tuple[Notice, .
         if value is not None and np.any(np.asarray(value, dtype=object) != 0):
             notices.append(Notice("values", f"the file's tag {tag} is not applied to its numbers"))
     if page.tags.get(_GDAL_NODATA) is not None:
-        notices.append(
-            Notice(
-                "values",
-                f"pixels without data ({str(page.tags.valueof(_GDAL_NODATA))[:20].strip()}) count too",
-            )
-        )
+        value = tellable(str(page.tags.valueof(_GDAL_NODATA)).strip(), 20)
+        notices.append(Notice("values", f"pixels without data ({value}) count too"))
     sample_format = page.tags.valueof(_SAMPLE_FORMAT, 1)
     if _UNDEFINED in (sample_format if isinstance(sample_format, tuple) else (sample_format,)):
         text = f"the file does not say of which type its numbers are: they are taken as {page.dtype}"

@@ -71,5 +71,5 @@ def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], 
 
 
 def _warning_headers(warnings: tuple[str, ...]) -> dict[str, str]:
-    text = "; ".join(warnings).encode("ascii", "replace").decode()
+    text = "".join(letter if " " <= letter <= "~" else "?" for letter in "; ".join(warnings))
     return {"Senoscope-Warnings": text} if text else {}
