@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import BinaryIO
 
 from senoscope_client.errors import TooManyFields, UnreadableImage
@@ -29,12 +30,14 @@ _REDUCED, _MASK = 1, 4  # in NewSubfileType
 _METAMORPH = range(33628, 33632)
 # Tags whose values tifffile reads as soon as it meets them; of others it only keeps the place.
 _LOADED = {258, 273, 277, 279, 282, 283, 305, 324, 325, 338, 339, 347, 513, 514, 530}
-_LOADED |= {_DESCRIPTION, _PAGE_NAME, _SUBIFDS, 33628, 42113, 50838, 50839, _MICROMANAGER}
+_LOADED |= {_DESCRIPTION, _PAGE_NAME, _SUBIFDS, 33628, 50838, 50839, _MICROMANAGER}
 # What a number in a page means: pages that differ in these are not planes of one image. How the numbers are
 # packed (compression, strips, tiles) may differ from page to page.
 _MEANING = {_WIDTH, _LENGTH, 258, 262, 274, 277, 284, 338, 339, 32997}
 # How numbers are packed: FillOrder, RowsPerStrip, Predictor, the size of tiles and the like.
 _PACKING = {259, 266, 278, 292, 293, 317, 322, 323, 530}
+# What the numbers in a page become: curves, a colour table, scales, levels, what stands for no number.
+_TRANSFER = {291, 301, 320, 33445, 42112, 42113, 50712, 50714}
 # What these tags say where they are left out, for each sample.
 _DEFAULTS = {258: 1, 274: 1, 277: 1, 284: 1, 339: 1, 32997: 1}
 
@@ -74,6 +77,8 @@ class Directories:
         Number of each page's kind: pages of equal size, type and meaning have the same number.
     packings : array of int
         Number of how each page is packed.
+    transfers : array of int
+        Number of what each page's tags say that its numbers become.
     metadata : array of int
         Where each page's Micro-Manager metadata are, and how long: two numbers per page, 0 where it has none.
     names, descriptions : array of int
@@ -92,6 +97,7 @@ class Directories:
     offsets: array[int] = field(default_factory=lambda: array("Q"))
     meanings: array[int] = field(default_factory=lambda: array("L"))
     packings: array[int] = field(default_factory=lambda: array("L"))
+    transfers: array[int] = field(default_factory=lambda: array("L"))
     metadata: array[int] = field(default_factory=lambda: array("Q"))
     names: array[int] = field(default_factory=lambda: array("Q"))
     descriptions: array[int] = field(default_factory=lambda: array("Q"))
@@ -144,6 +150,7 @@ class _Page:
     area: int
     meaning: tuple[tuple[int, ...], ...]
     packing: tuple[tuple[int, ...], ...]
+    transfer: tuple[tuple[int, int, bytes], ...]
     copy: int
     metadata: tuple[int, int]
     name: tuple[int, int]
@@ -192,10 +199,18 @@ def _without_copies(
         pages.offsets.append(found.offsets[n])
         pages.meanings.append(found.meanings[n])
         pages.packings.append(found.packings[n])
+        pages.transfers.append(found.transfers[n])
         pages.metadata.extend(found.metadata[2 * n : 2 * n + 2])
         pages.names.extend(found.names[2 * n : 2 * n + 2])
         pages.descriptions.extend(found.descriptions[2 * n : 2 * n + 2])
     return pages
+
+
+def _copy(code: int, values: tuple[int, ...]) -> int:
+    """What a page is declared as by NewSubfileType, or by SubfileType, whose 2 is a reduced copy."""
+    if code == _OLD_SUBFILE:
+        return _REDUCED if values[:1] == (2,) else 0
+    return (values[0] if len(values) == 1 else 0) & (_REDUCED | _MASK)
 
 
 def _size(meaning: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
@@ -219,6 +234,7 @@ class _Walk:
         self._tag = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
         self._inline_size = struct.calcsize(self._link)
         self._tags_in_all = self._loaded = 0
+        self._digests: dict[tuple[int, ...], bytes] = {}
 
     def run(self) -> Directories:
         """List the pages."""
@@ -227,6 +243,7 @@ class _Walk:
         beneath: dict[tuple[int, int], int] = {}
         numbers: dict[tuple[tuple[int, ...], ...], int] = {}
         packings: dict[tuple[tuple[int, ...], ...], int] = {}
+        transfers: dict[tuple[tuple[int, int, bytes], ...], int] = {}
         # Pages to visit, each with the page in whose tag SubIFDs it or its chain is; 0 in the main chain.
         links = [(*struct.unpack(self._link, self._read(self._first, self._inline_size)), 0)]
         seen: dict[int, int] = {}
@@ -255,6 +272,7 @@ class _Walk:
             found.offsets.append(offset)
             found.meanings.append(meaning)
             found.packings.append(packings.setdefault(page.packing, len(packings)))
+            found.transfers.append(transfers.setdefault(page.transfer, len(transfers)))
             found.metadata.extend(page.metadata)
             found.names.extend(page.name)
             found.descriptions.extend(page.description)
@@ -272,6 +290,7 @@ class _Walk:
         below: tuple[int, ...] = ()
         meaning: list[tuple[int, ...]] = []
         packing: list[tuple[int, ...]] = []
+        transfer: list[tuple[int, int, bytes]] = []
         area, copy = 1, 0
         texts = dict.fromkeys((_DESCRIPTION, _PAGE_NAME, _MICROMANAGER), (0, 0))
         at = offset + count_size - self._inline_size
@@ -288,11 +307,10 @@ class _Walk:
                     area *= values[0]
             elif code in _PACKING:
                 packing.append((code, *self._small_numbers(kind, count, inline)))
-            elif code == _SUBFILE:
-                for value in self._small_numbers(kind, count, inline):
-                    copy |= value & (_REDUCED | _MASK)
-            elif code == _OLD_SUBFILE:
-                copy |= _REDUCED * (self._small_numbers(kind, count, inline)[:1] == (2,))
+            elif code in _TRANSFER:
+                transfer.append((code, kind, self._digest(kind, count, inline)))
+            elif code in {_SUBFILE, _OLD_SUBFILE}:
+                copy |= _copy(code, self._small_numbers(kind, count, inline))
             elif code == _SUBIFDS and place is not None:
                 below = self._subifds(kind, count, inline, place)
             elif code in texts and place is not None and kind < len(_TAG_BYTES) and not texts[code][1]:
@@ -302,6 +320,7 @@ class _Walk:
             area,
             tuple(sorted(meaning)),
             tuple(sorted(packing)),
+            tuple(sorted(transfer)),
             copy,
             texts[_MICROMANAGER],
             texts[_PAGE_NAME],
@@ -324,6 +343,17 @@ class _Walk:
         if length > self._limits.max_value or shared:
             raise self._absurd
         return place
+
+    def _digest(self, kind: int, count: int, inline: bytes) -> bytes:
+        """What tells a tag's values from others; empty where they are not in the file."""
+        length = count * (_TAG_BYTES[kind] if kind < len(_TAG_BYTES) else 0)
+        if length <= self._inline_size:
+            return inline[:length]
+        at = (*struct.unpack(self._link, inline), length)
+        if at not in self._digests:  # many pages may share a colour table
+            place = self._values(kind, count, inline)
+            self._digests[at] = b"" if place is None else blake2b(self._read(place, length)).digest()
+        return self._digests[at]
 
     def _small_numbers(self, kind: int, count: int, inline: bytes) -> tuple[int, ...]:
         """The numbers of a tag that has few; what they cannot be read from is what they are told by."""

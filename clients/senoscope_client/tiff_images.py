@@ -7,7 +7,7 @@ them was planned and never taken; what it does not mention is reported.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -130,8 +130,8 @@ def _stored(
     page = pages.page(planes.pages[0])
     shape, axes = pages.shape(planes.pages[0])
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")
-    calibration, of_values = values_of(page, name)
     table = planes.pages
+    calibration, of_values = _values(pages, table, name)
     read: Callable[[int], npt.NDArray[Any]] = planes.read or (lambda n: pages.read(table[n]))
     read, of_type = checked_type(read, planes.pixel_type, dtype, name)
     calibration = planes.calibration or calibration
@@ -152,6 +152,27 @@ def _stored(
         pixel_size_um=planes.pixel_size_um,
         position_of=planes.position_of,
     )
+
+
+def _values(
+    pages: TiffPages, table: Sequence[int], name: str
+) -> tuple[Calibration | None, tuple[Notice, ...]]:
+    """What `values_of` finds for all pages of an image."""
+    transfers = pages.directories.transfers
+    kinds: dict[int, int] = {}
+    for number in table:
+        kinds.setdefault(transfers[number], number)
+    found = [values_of(pages.page(number), name) for number in kinds.values()]
+    calibration = found[0][0]
+    if any(other != calibration for other, _ in found):
+        raise UnreadableImage(
+            f"{name} declares different scales or offsets for its pages (GDAL_METADATA); save the counts "
+            "themselves"
+        )
+    notices: dict[str, Notice] = {}
+    for notice in (notice for _, of_page in found for notice in of_page):
+        notices.setdefault(notice.text.partition("(")[0], notice)  # one of each kind, however they differ
+    return calibration, tuple(notices.values())
 
 
 def _text(pages: TiffPages) -> str:
