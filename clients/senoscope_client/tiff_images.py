@@ -25,7 +25,7 @@ from senoscope_client.tiff_kinds import (
     fluoview_planes,
     imagej_planes,
     interleaved_planes,
-    lsm_names,
+    lsm_planes,
     scanimage_channels,
     shaped_planes,
 )
@@ -108,13 +108,15 @@ def _described(  # noqa: PLR0911 - one return for each kind of file
     if first.is_stk and first.tags.get(_UIC2) is not None and first.tags[_UIC2].count > 1:
         planes = int(first.tags[_UIC2].count)
         read = pages.contiguous(planes, "MetaMorph")
-        return [Planes("Q", (planes,), [0] * planes, read=read)]
+        # In depth or time: of wavelengths MetaMorph writes a file each.
+        return [Planes("Z", (planes,), [0] * planes, read=read)]
     if first.is_fluoview:
         return [fluoview_planes(pages, request)]
     if (names := scanimage_channels(pages, stream)) is not None:
         return [interleaved_planes(pages, names, request)]
-    labels = lsm_names(pages) if first.is_lsm else page_labels(pages, request)
-    return [bare_pages(pages, labels, request.name)]
+    if first.is_lsm:
+        return [lsm_planes(pages, request)]
+    return [bare_pages(pages, page_labels(pages, request), request.name)]
 
 
 def _stored(

@@ -175,13 +175,28 @@ def fluoview_planes(pages: TiffPages, request: Request) -> Planes:
     return Planes("".join(letter for letter, _ in lead), sizes, range(len(pages)))
 
 
-def lsm_names(pages: TiffPages) -> Labels | None:
-    """The names of the channels in a Zeiss LSM file, which are the samples of each page."""
+def lsm_planes(pages: TiffPages, request: Request) -> Planes:
+    """The planes of a Zeiss LSM file, each of which has all channels as its samples.
+
+    Its pages are tiles, positions, times and depths, the last changing fastest.
+    """
+    told = pages.first.tags.valueof(34412)
+    told = told if isinstance(told, dict) else {}
     try:
-        names = pages.first.tags.valueof(34412)["ChannelColors"]["ColorNames"]
-        return Labels("the LSM file's metadata", samples=tuple(map(str, names)))
+        names = tuple(map(str, told["ChannelColors"]["ColorNames"]))
     except (KeyError, TypeError):
-        return None
+        names = ()
+    labels = Labels("the LSM file's metadata", samples=names) if names else None
+    if told.get("DimensionChannels") != max(pages.first.shaped[0], pages.first.shaped[4]):
+        return bare_pages(pages, labels, request.name)
+    require_alike(pages, range(len(pages)), request.name)
+    axes = "MPTZC"
+    sizes = tuple(max(1, int(told.get(f"Dimension{key}", 1))) for key in ("M", "P", "Time", "Z"))
+    if prod(sizes) < len(pages):
+        return Planes("TC", (len(pages), 1), range(len(pages)), labels)
+    page_of = {n: n for n in range(len(pages))}
+    axes, sizes, _, table, notices = complete_planes(axes, (*sizes, 1), page_of, request)
+    return Planes(axes, sizes, table, labels, notices)
 
 
 def scanimage_channels(pages: TiffPages, stream: BinaryIO) -> tuple[str, ...] | None:
