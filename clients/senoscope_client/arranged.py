@@ -165,7 +165,7 @@ def _is_grey(image: ArrangedImage) -> bool:
 def _names_of_columns(
     names: Sequence[str], planes: npt.NDArray[Any], spec: FovSpec, source: str, name: str
 ) -> tuple[str, ...] | None:
-    """The name of each channel, if all planes of the channel have it.
+    """The name of each channel, if all planes of the channel have it, or none.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def _names_of_columns(
         If planes of one channel show different channels of the ensemble.
     """
     wanted = {plain(channel) for channel in spec.channels}
-    columns = [list(dict.fromkeys(names[k] for k in column)) for column in planes.T]
+    columns = [list(dict.fromkeys(names[k] for k in column if names[k])) for column in planes.T]
     mixed = next((column for column in columns if len({plain(one) for one in column} & wanted) > 1), None)
     if mixed is not None:
         raise AmbiguousAxes(
@@ -183,7 +183,7 @@ def _names_of_columns(
         )
     if any(len(column) > 1 for column in columns):
         return None
-    return tuple(column[0] for column in columns)
+    return tuple(column[0] if column else "" for column in columns)
 
 
 def _channels(

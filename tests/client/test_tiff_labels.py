@@ -11,6 +11,7 @@ import tifffile
 
 from senoscope_client import errors
 from senoscope_client.images import FovSpec, FovStack, read_fovs
+from support.image_bytes import tiff
 
 H, W = 20, 24
 NAMES = ("SRS", "TPEF", "Transmission")
@@ -86,3 +87,32 @@ def test_pages_named_as_other_channels_are_refused() -> None:
     options = [PER_PAGE["PageName"](name) for name in ("SRS", "TPEF", "CARS")]
     with pytest.raises(errors.AmbiguousAxes, match="CARS"):
         read(pages(list(STACK[0]), options))
+
+
+# --- planes without a label
+
+LABELS = {
+    "ImageJ": lambda labels: tiff(
+        np.ascontiguousarray(STACK[:, ::-1]), imagej=True, metadata={"axes": "TCYX", "Labels": labels}
+    ),
+    "PageName": lambda labels: pages(
+        list(STACK[:, ::-1].reshape(12, H, W)),
+        [PER_PAGE["PageName"](label) if label else {} for label in labels],
+    ),
+}
+
+
+@pytest.mark.parametrize("missing", [[0], [4], [11], [3, 7, 11], list(range(3, 12))], ids=str)
+@pytest.mark.parametrize("kind", LABELS)
+def test_planes_without_a_label_are_named_by_others_of_their_channel(kind: str, missing: list[int]) -> None:
+    labels = ["" if n in missing else name for n, name in enumerate(SHUFFLED * 4)]
+    stack = read(LABELS[kind](labels), axes=None if kind == "ImageJ" else "PCYX")
+    np.testing.assert_array_equal(stack.pixels, STACK)
+    assert stack.warnings == ()
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_channels_without_any_label_are_not_guessed(kind: str) -> None:
+    labels = ["" if n % 3 == 1 else name for n, name in enumerate(SHUFFLED * 4)]
+    with pytest.raises(errors.AmbiguousAxes, match="channels= with the names"):
+        read(LABELS[kind](labels), axes=None if kind == "ImageJ" else "PCYX")
