@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from senoscope.cli import app
 from senoscope.engine import Ensemble
-from senoscope.engine.answers import blank_answers
+from senoscope.engine.answers import all_same, blank_answers
 from senoscope.engine.manifest import sha256_of
 from support import miniature as mini
 
@@ -38,12 +38,32 @@ CLASSES = [False] * 10 + [True] * 10
         # Many answers alike, but of one class.
         ([-2.0] * 14 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0] * 14 + [1.0] * 6, ""),
         (list(range(20)), [1.0] * 20, ""),
+        # Sure of all it says, and wrong about half of one class.
+        ([*np.linspace(-12, -9, 15), 5.0, 6.0, 7.0, 8.0, 9.0], [1.0] * 20, ""),
+        # A head that is nearly off: its answers differ in the fifth digit.
+        (np.linspace(0.11493, 0.11505, 20), [1.0] * 20, "gives all 20 fields of view the same probability"),
+        (
+            [*np.linspace(0.11493, 0.11505, 15), 1.0, 2.0, 3.0, 4.0, 5.0],
+            [1.0] * 20,
+            "gives 15 of 20 fields of view, half of either class or more, the same probability (0.5287)",
+        ),
     ],
 )
 def test_answers_that_tell_nothing_apart(logits, peaks, reason):
     found = blank_answers(logits, peaks, CLASSES)
     assert reason in found
     assert bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize("middle", [0.002, 0.3, 0.49995, 0.5287, 0.9979])
+@pytest.mark.parametrize(
+    ("spread", "same"), [(0.0, True), (3e-5, True), (9.9e-4, True), (1.01e-3, False), (3e-3, False)]
+)
+def test_training_export_and_service_have_one_rule(middle, spread, same):
+    probability = middle + spread * np.linspace(-0.5, 0.5, 20)
+    logits = np.log(probability / (1 - probability))
+    assert all_same(probability) == same
+    assert ("gives all 20" in blank_answers(logits, [1.0] * 20)) == same
 
 
 def test_nothing_is_said_of_one_field_of_view():
@@ -54,15 +74,18 @@ def test_a_few_maps_of_zero_are_no_sign():
     assert blank_answers([-1.0, -2.0], [0.0, 0.0]) == ""
 
 
-def make(folder: Path, *, blank: str | None, warnings: list[str]) -> Path:
-    """A miniature ensemble with a test vector of each class, one of its networks switched off."""
+def make(folder: Path, *, blank: str | None, warnings: list[str], nearly: bool = False) -> Path:
+    """A miniature ensemble with a test vector of each class, one of its networks switched off, or nearly."""
     mini.build(folder)
     manifest = json.loads((folder / "ensemble.json").read_text())
     if blank is not None:
         path = folder / f"{blank}.onnx"
         model = onnx.load(path)
         for tensor in model.graph.initializer:
-            if tensor.name == "b1":
+            if nearly and tensor.name == "w2":
+                scaled = numpy_helper.to_array(tensor) * np.float32(1e-4)
+                tensor.CopyFrom(numpy_helper.from_array(scaled, "w2"))
+            if not nearly and tensor.name == "b1":
                 tensor.CopyFrom(numpy_helper.from_array(np.full(4, -1e6, np.float32), "b1"))
         onnx.save(model, path)
         (network,) = (one for one in manifest["networks"] if one["name"] == blank)
@@ -96,13 +119,29 @@ def test_a_blank_network_is_found_by_the_test_vectors(blank):
     assert warning.startswith("mobilenet gives all 2 fields of view the same probability (0.2689)")
 
 
+def test_a_network_that_is_nearly_off_is_found_by_the_test_vectors(tmp_path):
+    folder = make(tmp_path / "nearly", blank="mobilenet", warnings=[], nearly=True)
+    with Ensemble.load(folder, device="cpu") as ensemble:
+        seen = ensemble.predict(np.stack([mini.bright(), mini.dark()]))
+        (warning,) = ensemble.warnings
+    bright, dark = (one.logits[one.networks.index("mobilenet")] for one in seen)
+    assert bright != dark
+    assert warning.startswith("mobilenet gives all 2 fields of view the same probability")
+
+
 def test_networks_that_answer_have_no_warning(tmp_path):
     with Ensemble.load(make(tmp_path / "good", blank=None, warnings=[]), device="cpu") as ensemble:
         assert ensemble.warnings == ()
 
 
-def test_what_the_manifest_says_is_said_once(tmp_path):
-    known = "mobilenet gives 15 of 20 fields of view the same probability"
+@pytest.mark.parametrize(
+    "known",
+    [
+        "mobilenet gives 15 of 20 fields of view the same probability",
+        "mobilenet: it gives all validation and test FOVs the same score",
+    ],
+)
+def test_what_the_manifest_says_is_said_once(tmp_path, known):
     folder = make(tmp_path / "noted", blank="mobilenet", warnings=[known])
     with Ensemble.load(folder, device="cpu") as ensemble:
         assert ensemble.warnings == (known,)

@@ -188,37 +188,72 @@ def test_a_frozen_ensemble_says_that_it_is_one(trained: Path, tmp_path: Path, ne
 
 @tiny_alone
 @pytest.mark.usefixtures("jobs_here")
+@pytest.mark.parametrize("system", ["fully_trained", "frozen"])
+@pytest.mark.parametrize("collapsed", ["off", "nearly off"])
 def test_a_network_that_answers_the_same_to_everything_is_not_exported(
-    trained: Path, tmp_path: Path, network: str
+    trained: Path, tmp_path: Path, network: str, system: str, collapsed: str
 ) -> None:
     from senoscope.engine import Ensemble
 
     dead = tmp_path / "dead"
     shutil.copytree(trained, dead)
-    path = dead / "split" / "run_01" / f"fully_trained.{network}.weights.npz"
+    path = dead / "split" / "run_01" / f"{system}.{network}.weights.npz"
     with np.load(path) as kept:
         arrays = {name: kept[name] for name in kept}
-    arrays |= {
-        "w1": np.zeros_like(arrays["w1"]),
-        "b1": np.full_like(arrays["b1"], -1),
-        "b2": np.float32(0.0464),
-    }
+    arrays["b2"] = np.float32(0.0464)
+    if collapsed == "off":
+        arrays |= {"w1": np.zeros_like(arrays["w1"]), "b1": np.full_like(arrays["b1"], -1)}
+    else:
+        arrays["w2"] = arrays["w2"] * np.float32(1e-6)
     np.savez(path, **arrays)
     models = tmp_path / "models"
-    refused = run("export", dead, "--models-dir", models, "--run", 1)
+    command = ("export", dead, "--models-dir", models, "--run", 1, "--system", system)
+    refused = run(*command)
     assert refused.returncode == 1
     # Six validation FOVs and the four that are compared.
-    assert f"{network} gives all 10 fields of view the same probability (0.5116)" in refused.stderr
+    assert f"{network} gives all 10 fields of view the same probability (0.511" in refused.stderr
     assert "--force" in refused.stderr
     assert not (models / "small").exists()
-    forced = run("export", dead, "--models-dir", models, "--run", 1, "--force")
+    forced = run(*command, "--force")
     assert forced.returncode == 0, forced.stderr
     manifest = json.loads((models / "small" / "ensemble.json").read_text())
     (noted,) = manifest["warnings"]
-    assert noted.startswith(f"{network} gives all 10 fields of view the same probability (0.5116)")
+    assert noted.startswith(f"{network} gives all 10 fields of view the same probability (0.511")
     assert noted in (models / "small" / "README.md").read_text()
     with Ensemble.load(models / "small", device="cpu") as ensemble:
         assert ensemble.warnings == (noted,)
+
+
+@tiny_alone
+@pytest.mark.usefixtures("jobs_here")
+@pytest.mark.parametrize(
+    ("note", "kept"),
+    [
+        ("where phase 2 began, the head ranks its training examples no better than chance (AUC 0.50)", ""),
+        ("it gives all validation and test FOVs the same score",) * 2,
+        (
+            "where phase 2 began, the head gives all 44 training examples the same logit; "
+            "it gives all validation and test FOVs the same score",
+            "it gives all validation and test FOVs the same score",
+        ),
+    ],
+)
+def test_what_training_noted_of_the_network_as_it_is_keeps_it_from_export(
+    trained: Path, tmp_path: Path, network: str, note: str, kept: str
+) -> None:
+    noted = tmp_path / "noted"
+    shutil.copytree(trained, noted)
+    path = noted / "split" / "run_01" / f"fully_trained.{network}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"note": note}))
+    models = tmp_path / "models"
+    done = run("export", noted, "--models-dir", models, "--run", 1)
+    assert done.returncode == bool(kept), done.stderr
+    assert (f"not exported: {network}: {kept}." in done.stderr) == bool(kept)
+    if kept:
+        done = run("export", noted, "--models-dir", models, "--run", 1, "--force")
+        assert done.returncode == 0, done.stderr
+    manifest = json.loads((models / "small" / "ensemble.json").read_text())
+    assert manifest.get("warnings", []) == ([f"{network}: {kept}"] if kept else [])
 
 
 @tiny_alone

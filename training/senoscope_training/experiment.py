@@ -35,6 +35,7 @@ from senoscope_training.systems import in_table_order
 CONFIG_NAME = "config.yaml"
 PROVENANCE_NAME = "provenance.json"
 BACKBONES_NAME = "backbones"
+PHASE_2_BEGAN = "where phase 2 began, "  # begins what a note says of a head before fine-tuning
 _RUN = re.compile(r"^run_(\d+)$")
 
 
@@ -101,6 +102,11 @@ class UnitResult(BaseModel):
     def unit(self) -> str:
         """Name of its files."""
         return f"{self.system}.{self.network}" if self.network else self.system
+
+    @property
+    def final_note(self) -> str:
+        """What went wrong with the network as it is kept: the note without what phase 2 began with."""
+        return "; ".join(part for part in self.note.split("; ") if not part.startswith(PHASE_2_BEGAN))
 
 
 @dataclass(frozen=True)

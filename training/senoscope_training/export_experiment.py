@@ -146,8 +146,7 @@ def export_experiment(
                 data=config.data,
                 validation=unit.validation,
                 truth=truth,
-                # What phase 2 began with says nothing of what it ended with.
-                note=unit.note if unit.system == "frozen" else "",
+                note=unit.final_note,
             )
             for unit in sorted(units, key=lambda unit: -ARCHITECTURES[unit.network].cost)
         ]

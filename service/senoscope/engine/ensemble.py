@@ -362,7 +362,8 @@ class Ensemble:
                 [prediction.logits[k] for prediction in seen],
                 [prediction.gradcams[k].max(initial=0) for prediction in seen],
             )
-            if reason and not any(warning.startswith(f"{name} ") for warning in self.manifest.warnings):
+            known = (f"{name} ", f"{name}:")
+            if reason and not any(warning.startswith(known) for warning in self.manifest.warnings):
                 yield f"{name} {reason} among the test vectors: it may tell nothing apart"
 
     def describe(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from senoscope.engine.answers import all_same
 from senoscope_training.config import Config
 from senoscope_training.dataset.ranges import measured_range
 from senoscope_training.dataset.splits import validation_split
@@ -41,7 +42,6 @@ Float32 = npt.NDArray[np.float32]
 
 _BATCH_NORM_FOVS = 10
 _TELL_EVERY_S = 0.5
-_FLAT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class Worker:
             What went wrong with it, if anything.
         """
         test = run.fold.test
-        if np.ptp([*score, *validation.score]) < _FLAT:
+        if all_same([*score, *validation.score]):
             constant = "it gives all validation and test FOVs the same score"
             note = f"{note}; {constant}" if note else constant
         return UnitResult(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.experiment import atomic_file, frozen_backbone
+from senoscope_training.experiment import PHASE_2_BEGAN, atomic_file, frozen_backbone
 from senoscope_training.graph import Head
 from senoscope_training.learning.augmentation import first_copies
 from senoscope_training.learning.fitting import Checkpoint, Progressed
@@ -196,7 +196,7 @@ class Variant:
         history = {name: before[name] + after[name] for name in before}
         originals = self.held.scaled(np.arange(self.held.originals))
         validation = worker.validation(run.held, self.network.see(originals, head).probability)
-        note = f"where phase 2 began, {trained.dead}" if trained.dead else ""
+        note = f"{PHASE_2_BEGAN}{trained.dead}" if trained.dead else ""
         details = _details(trained)
         result = worker.result(run, system, seen.probability, validation, history, note=note, **details)
         worker.finish(run, result)
