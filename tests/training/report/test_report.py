@@ -18,7 +18,7 @@ import yaml
 from senoscope_training.config import Config
 from senoscope_training.dataset.writing import SYNTHETIC_NAME, is_synthetic
 from senoscope_training.experiment import UnitResult, Validation, read_experiment, write_unit
-from senoscope_training.report.metrics import METRICS, exact_interval, interval
+from senoscope_training.report.metrics import METRICS, bootstrap, exact_interval, interval
 from senoscope_training.report.tables import Tables, make_tables, per_run_csv, to_csv
 from senoscope_training.report.write import write_report
 from support.quick_reports import quick_reports
@@ -144,10 +144,43 @@ def test_without_a_mistake_the_interval_is_exact(tmp_path):
     assert row["exact_intervals"] == "accuracy precision recall f1 auc"
 
 
-def test_with_mistakes_the_interval_is_that_of_resampling(tmp_path):
-    directory = experiment(tmp_path, {"scratch": [wrong(0, 3, 5, 8)]})
-    row = next(csv.DictReader((directory / "report" / "table2.csv").open() if page(directory) else ""))
-    assert row["exact_intervals"] == ""
+@pytest.mark.parametrize("name", ["brier", "ece"])
+def test_the_interval_of_what_is_no_rate_is_that_of_resampling(name):
+    scores = np.array([wrong(0, 3, 5, 8)])
+    found = interval(TRUTH, scores, name, resamples=50)
+    assert (found.low, found.high) == bootstrap(np.array(TRUTH), scores, METRICS[name], resamples=50)
+    assert not found.exact
+
+
+@pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1", "auc"])
+@pytest.mark.parametrize("runs", [1, 3, 9])
+@pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (2, 12), (7, 7), (30, 24)])
+def test_another_mistake_never_raises_a_bound(name, runs, positives, negatives):
+    truth = np.arange(positives + negatives) < positives
+    scores = np.stack([np.where(truth, 0.9, 0.1)] * runs)
+    order = np.random.default_rng(0).permutation(scores.size)
+    before = interval(truth, scores, name, resamples=40)
+    for place in order[:16]:
+        run, fov = divmod(int(place), len(truth))
+        scores[run, fov] = 1 - scores[run, fov]
+        after = interval(truth, scores, name, resamples=40)
+        # Where nothing is called positive any more, a precision may be anything.
+        nothing_told = name == "precision" and not (scores[run] > 0.5).any()
+        assert after.low <= before.low + 1e-12
+        assert after.high <= before.high + 1e-12 or nothing_told
+        before = after
+
+
+@pytest.mark.parametrize("runs", [1, 2, 9])
+@pytest.mark.parametrize("count", [4, 14, 54])
+@pytest.mark.parametrize("wrong_ones", [0, 1, 2])
+def test_runs_on_the_same_fovs_are_no_further_fovs(runs, count, wrong_ones):
+    truth = np.arange(count) % 2 == 0
+    scores = np.stack([np.where(truth, 0.9, 0.1)] * runs)
+    scores[0, :wrong_ones] = 1 - scores[0, :wrong_ones]
+    found = interval(truth, scores, "accuracy", resamples=100)
+    assert found.low <= exact_interval(count, count)[0] + 1e-12
+    assert found.high >= 1 - wrong_ones / count / runs
 
 
 @pytest.mark.parametrize(
@@ -184,14 +217,16 @@ def test_no_interval_of_a_rate_has_no_width(name, runs):
             assert found.high >= value - 0.1
 
 
-def test_an_exact_interval_covers_as_often_as_it_says():
-    """Fourteen FOVs of a network that is right on 97 of 100: mostly none is wrong."""
+@pytest.mark.parametrize("runs", [1, 9])
+def test_an_exact_interval_covers_as_often_as_it_says(runs):
+    """Fourteen FOVs of networks that are right on 97 of 100: mostly none is wrong."""
     rng = np.random.default_rng(0)
     covered = 0
     truth = np.arange(14) % 2 == 0
     for _ in range(200):
-        right = rng.random(14) < 0.97
-        found = interval(truth, np.where(right, truth, ~truth) * 1.0, "accuracy", resamples=200)
+        hard = rng.random(14) < (0.03 if runs == 1 else 0.06)  # which each of several runs gets half right
+        right = ~hard | (rng.random((runs, 14)) < (0 if runs == 1 else 0.5))
+        found = interval(truth, np.where(right, truth, ~truth) * 1.0, "accuracy", resamples=60)
         covered += found.low <= 0.97 <= found.high
     assert covered >= 185
 

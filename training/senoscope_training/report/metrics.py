@@ -229,7 +229,7 @@ class Interval:
     Attributes
     ----------
     exact : bool
-        Clopper and Pearson's, because resampling gives none; else from resampling.
+        Whether a bound is Clopper and Pearson's, which reaches further than that of resampling.
     """
 
     low: float
@@ -240,13 +240,14 @@ class Interval:
 def interval(
     truth: npt.ArrayLike, scores: npt.ArrayLike, name: str, *, resamples: int = RESAMPLES
 ) -> Interval:
-    """The interval of a metric's mean over runs: by resampling, or exact where all resamples are the same.
+    """The interval of a metric's mean over runs: by resampling, or exact where that reaches further.
 
-    Without a single mistake each resample gives the same number, as if 14 FOVs were as good as 14,000. The
-    exact interval is that of a fraction of so many FOVs: all of them for the accuracy, the positive ones for
-    the recall, those called positive for the precision. F1 follows from the fraction of right ones among FOVs
-    that are positive or called so. For the AUC disjoint pairs of a positive and a negative FOV count: there
-    are as many as the rarer class has FOVs. Of several runs the one with the fewest FOVs counts.
+    Without a mistake each resample gives the same number, and with few of them nearly so, as if 14 FOVs
+    were as good as 14,000. The exact interval is that of a fraction of so many FOVs, however many runs judge
+    them: all for the accuracy, the positive ones for the recall, those called positive for the precision.
+    F1 follows from the fraction of right ones among FOVs that are positive or called so. For the AUC
+    disjoint pairs of a positive and a negative FOV count: there are as many as the rarer class has FOVs.
+    Its bounds are means over the runs, so that another mistake in any of them raises neither.
 
     Parameters
     ----------
@@ -260,18 +261,32 @@ def interval(
         If the metric cannot be had.
     """
     low, high = bootstrap(truth, scores, METRICS[name], resamples=resamples)
-    if high > low or name not in _COUNTED:
+    if name not in _COUNTED:
         return Interval(low, high)
     t = np.asarray(truth, np.bool_)
-    counts = [confusion(t, run) for run in np.atleast_2d(np.asarray(scores, np.float64))]
-    whole = min(_COUNTED[name](one) for one in counts)
-    if not whole:
-        return Interval(0.0, 1.0, exact=True)
-    value = low / (2 - low) if name == "f1" else low
-    low, high = exact_interval(round(value * whole), whole)
+    counts = [_count(name, t, run) for run in np.atleast_2d(np.asarray(scores, np.float64))]
+    bounds = np.array([exact_interval(*count) if count[1] else (0.0, 1.0) for count in counts])
     if name == "f1":
-        low, high = 2 * low / (1 + low), 2 * high / (1 + high)
-    return Interval(low, high, exact=True)
+        bounds = 2 * bounds / (1 + bounds)
+    exact_low, exact_high = (float(bound) for bound in bounds.mean(axis=0))
+    return Interval(min(low, exact_low), max(high, exact_high), exact_low < low or exact_high > high)
+
+
+def _count(name: str, truth: Bools, score: Floats) -> tuple[int, int]:
+    """How many are right, and of how many FOVs or pairs."""
+    c = confusion(truth, score)
+    match name:
+        case "accuracy":
+            return c.tp + c.tn, len(truth)
+        case "precision":
+            return c.tp, c.tp + c.fp
+        case "recall":
+            return c.tp, c.tp + c.fn
+        case "f1":
+            return c.tp, c.tp + c.fp + c.fn
+        case _:
+            pairs = min(_both(truth, "AUC"))
+            return round(auc(truth, score) * pairs), pairs
 
 
 def mean_sd(values: npt.ArrayLike) -> tuple[float, float]:
@@ -332,10 +347,4 @@ METRICS: dict[str, Callable[[Bools, Floats], float]] = {
     "brier": brier,
     "ece": lambda t, s: reliability(t, s).ece,
 }
-_COUNTED: dict[str, Callable[[Confusion], int]] = {
-    "accuracy": lambda c: c.tp + c.fp + c.tn + c.fn,
-    "precision": lambda c: c.tp + c.fp,
-    "recall": lambda c: c.tp + c.fn,
-    "f1": lambda c: c.tp + c.fp + c.fn,
-    "auc": lambda c: min(c.tp + c.fn, c.tn + c.fp),
-}
+_COUNTED = ("accuracy", "precision", "recall", "f1", "auc")

@@ -41,7 +41,7 @@ class Cell:
         Of all runs.
     runs : int
     exact : bool
-        Whether the interval is Clopper and Pearson's, since resampling gives none.
+        Whether a bound is Clopper and Pearson's, which reaches further than that of resampling.
     """
 
     mean: float
