@@ -458,7 +458,9 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     metrics = json.loads(evaluated.stdout)["metrics"]
     right = np.mean((np.array(unit["score"]) > 0.5) == np.array(unit["truth"]))
     assert metrics["accuracy"] == pytest.approx(right)
-    told = {row["file"]: float(row["probability"]) for row in csv.DictReader(out.open())}
+    answers = list(csv.DictReader(out.open()))
+    assert {row["synthetic"] for row in answers} == {"yes"}
+    told = {row["file"]: float(row["probability"]) for row in answers}
     assert [told[file] for file in unit["files"]] == pytest.approx(unit["score"], abs=1e-4)
     manifest = json.loads((models / "small" / "ensemble.json").read_text())
     assert (manifest["for_science"], "not for science" in manifest["intended_use"]) == (False, True)

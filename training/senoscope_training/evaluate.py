@@ -39,6 +39,8 @@ class Evaluation:
         95 % intervals over FOVs.
     trained_on : int
         How many of the FOVs the ensemble was trained on, by the contents of their files.
+    synthetic : bool
+        Whether the data set has drawn FOVs: the figures then say nothing about cells.
     warnings : tuple of str
         What was assumed about files, and what was passed over.
     """
@@ -53,11 +55,12 @@ class Evaluation:
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     trained_on: int
+    synthetic: bool = False
     warnings: tuple[str, ...] = ()
 
     def to_csv(self) -> str:
-        """One line per FOV."""
-        heading = ["file", "truth", "answer", "probability", *self.networks]
+        """One line per FOV; the last column says ``yes`` where the data set is synthetic."""
+        heading = ["file", "truth", "answer", "probability", *self.networks, "synthetic"]
         rows = (
             [
                 file,
@@ -65,6 +68,7 @@ class Evaluation:
                 self.classes[bool(self.probability[k] > 0.5)],
                 round(float(self.probability[k]), 6),
                 *(round(float(values[k]), 6) for values in self.networks.values()),
+                "yes" if self.synthetic else "",
             ]
             for k, file in enumerate(self.files)
         )
@@ -118,6 +122,7 @@ def evaluate(
         split_record = ensemble.manifest.training.split
     trained = split_record.get("train")  # the starter ensemble tells of no files
     seen = {entry["sha256"] for entry in trained} if isinstance(trained, list) else set()
+    synthetic = is_synthetic(data_set)
     table = np.array(rows, np.float64)
     truth, probability = data_set.labels[chosen], table.mean(axis=1)
     intervals = {}
@@ -138,7 +143,8 @@ def evaluate(
         metrics=summarize(truth, probability),
         intervals=intervals,
         trained_on=len(seen.intersection(data_set.entries[k].sha256 for k in chosen)),
-        warnings=(*remarks, *([_SYNTHETIC] if is_synthetic(data_set.root) else [])),
+        synthetic=synthetic,
+        warnings=(*remarks, *([_SYNTHETIC] if synthetic else [])),
     )
 
 

@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 from senoscope_training.config import Config
+from senoscope_training.dataset.model import DataSet, Entry
 from senoscope_training.dataset.writing import SYNTHETIC_NAME, is_synthetic
+from senoscope_training.evaluate import Evaluation
 from senoscope_training.experiment import UnitResult, Validation, read_experiment, write_unit
 from senoscope_training.report.metrics import METRICS, bootstrap, exact_interval, interval
 from senoscope_training.report.tables import Tables, make_tables, per_run_csv, to_csv
@@ -263,12 +265,62 @@ def test_measured_data_are_not_called_synthetic(tmp_path, figures):
         assert "synthetic" not in path.read_text()
 
 
-def test_a_part_of_a_synthetic_data_set_is_synthetic(tmp_path):
-    (tmp_path / "plates" / "plate_1").mkdir(parents=True)
-    (tmp_path / "plates" / SYNTHETIC_NAME).write_text("drawn")
-    assert is_synthetic(tmp_path / "plates")
-    assert is_synthetic(tmp_path / "plates" / "plate_1")
+@pytest.mark.parametrize(
+    ("marked", "root", "file", "synthetic"),
+    [
+        ("set", "set", "a.tif", True),
+        ("set", "set", "plate_1/a.tif", True),
+        ("set", "set/plate_1", "a.tif", True),
+        ("set", "set/1/2/3/4/5", "a.tif", True),
+        ("set/drawn", "set", "drawn/a.tif", True),
+        ("set/drawn", "set", "drawn/plate_1/well_2/a.tif", True),
+        ("set/1/drawn", "set", "1/drawn/a.tif", True),
+        ("set/drawn", "set", "link/a.tif", True),
+        ("set/drawn", "set", "plate_1/a.tif", False),
+        ("set/plate_1", "set", "plate_10/a.tif", False),
+        ("other", "set", "a.tif", False),
+    ],
+)
+def test_a_data_set_with_drawn_files_is_synthetic(tmp_path, marked, root, file, synthetic):
+    (tmp_path / marked / "plate_1").mkdir(parents=True)
+    (tmp_path / marked / SYNTHETIC_NAME).write_text("drawn")
+    (tmp_path / root).mkdir(parents=True, exist_ok=True)
+    if file.startswith("link"):
+        (tmp_path / root / "link").symlink_to(tmp_path / marked / "plate_1")
+    measured = Entry("measured.tif", False, None, None, "0")
+    drawn = Entry(file, True, None, None, "1")
+    part = replace(measured, parts=("measured.tif", file))
+    for entries in ((measured, drawn), (part,)):
+        data_set = DataSet(tmp_path / root, ("control", "senescent"), ("SRS",), entries)
+        assert is_synthetic(data_set) == synthetic
+
+
+@pytest.mark.parametrize("root", ["set", "set/plate_1", "set/1/2/3/4/5"])
+def test_a_folder_below_the_mark_is_synthetic(tmp_path, root):
+    (tmp_path / root).mkdir(parents=True)
+    (tmp_path / "set" / SYNTHETIC_NAME).write_text("drawn")
+    assert is_synthetic(tmp_path / root)
     assert not is_synthetic(tmp_path)
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_answers_on_synthetic_data_say_so(synthetic):
+    done = Evaluation(
+        model="made",
+        digest="0",
+        classes=("control", "senescent"),
+        files=("a.tif", "b.tif"),
+        truth=np.array([False, True]),
+        probability=np.array([0.2, 0.8]),
+        networks={"tiny": np.array([0.2, 0.8])},
+        metrics={},
+        intervals={},
+        trained_on=0,
+        synthetic=synthetic,
+    )
+    rows = list(csv.DictReader(io.StringIO(done.to_csv())))
+    assert [row["synthetic"] for row in rows] == ["yes" if synthetic else ""] * 2
+    assert [row["tiny"] for row in rows] == ["0.2", "0.8"]
 
 
 def test_figures_are_of_300_dots_per_inch_and_pdf(tmp_path, figures):

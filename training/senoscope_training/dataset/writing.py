@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tifffile
 
 from senoscope_client.synthetic import CHANNELS, synthesize
-from senoscope_training.dataset.model import DataSetError
+from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.table import TABLE_NAME
 from senoscope_training.progress import Progress, Report, silent
 
@@ -25,9 +25,13 @@ _EVERY = 50
 SYNTHETIC_NAME = "SYNTHETIC.txt"
 
 
-def is_synthetic(root: Path) -> bool:
-    """Whether a data set is one of drawings, or a part of one."""
-    return any((folder / SYNTHETIC_NAME).exists() for folder in (root, *root.resolve().parents[:2]))
+def is_synthetic(data: DataSet | Path) -> bool:
+    """Whether a data set, or a folder, is one of drawings, a part of one, or has files of one."""
+    root, entries = (data, ()) if isinstance(data, Path) else (data.root, data.entries)
+    folders = {root, *root.resolve().parents}
+    for path in (root / file for entry in entries for file in (entry.file, *entry.parts)):
+        folders.update(path.parents, path.resolve().parents)  # of a link, both its place and its target's
+    return any((folder / SYNTHETIC_NAME).exists() for folder in folders)
 
 
 @dataclass(frozen=True)

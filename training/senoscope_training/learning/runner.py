@@ -191,7 +191,7 @@ def _prepare(
             "path": str(config.data.path),
             "sha256": data_set.sha256(),
             "fovs": len(data_set),
-            "synthetic": is_synthetic(data_set.root),
+            "synthetic": is_synthetic(data_set),
             "classes": dict(zip(data_set.classes, (int((~labels).sum()), int(labels.sum())), strict=True)),
         },
         "folds": split_record(data_set, tuple(folds)),
