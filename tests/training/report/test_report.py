@@ -19,8 +19,9 @@ from senoscope_training.config import Config
 from senoscope_training.dataset.model import DataSet, Entry
 from senoscope_training.dataset.writing import SYNTHETIC_NAME, is_synthetic
 from senoscope_training.evaluate import Evaluation
-from senoscope_training.experiment import UnitResult, Validation, read_experiment, write_unit
-from senoscope_training.report.metrics import METRICS, bootstrap, exact_interval, interval
+from senoscope_training.experiment import Prediction, UnitResult, Validation, read_experiment, write_unit
+from senoscope_training.report.figures import figure_5
+from senoscope_training.report.metrics import METRICS, bootstrap, exact_interval, interval, mean_sd, roc
 from senoscope_training.report.tables import Tables, make_tables, per_run_csv, to_csv
 from senoscope_training.report.write import write_report
 from support.quick_reports import quick_reports
@@ -198,6 +199,23 @@ def test_runs_on_the_same_fovs_are_no_further_fovs(runs, count, wrong_ones):
 )
 def test_exact_intervals_are_those_of_the_tables(successes, count, expected):
     assert exact_interval(successes, count) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("runs", [1, 2, 5])
+def test_the_band_of_roc_curves_is_one_deviation_of_a_sample(runs):
+    truth = np.array(TRUTH)
+    scores = np.random.default_rng(0).random((runs, len(truth))) * 0.6 + truth * 0.3
+    predictions = [
+        Prediction("split", run, "frozen", FILES, truth, score) for run, score in enumerate(scores)
+    ]
+    (axis,) = figure_5(predictions).axes
+    (band,) = axis.collections
+    at = 0.5
+    rates = [np.interp(at, *roc(truth, score)) for score in scores]
+    mean, sd = mean_sd(rates)
+    points = band.get_paths()[0].vertices
+    drawn = points[np.isclose(points[:, 0], at), 1]
+    assert [drawn.min(), drawn.max()] == pytest.approx(np.clip([mean - sd, mean + sd], 0, 1))
 
 
 @pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1", "auc"])

@@ -145,7 +145,8 @@ def figure_5(predictions: Sequence[Prediction]) -> Figure:
                 curves.append(curve)
             if not curves:
                 continue
-            mean, sd = np.mean(curves, axis=0), np.std(curves, axis=0)
+            mean = np.mean(curves, axis=0)
+            sd = np.std(curves, axis=0, ddof=1) if len(curves) > 1 else np.zeros_like(mean)
             label = f"{title_of(system)}: mean AUC {np.mean(areas):.3f}, max {np.max(areas):.3f}"
             axis.plot(grid, mean, color=PALETTE[k], lw=1.6, label=label)
             axis.fill_between(
