@@ -243,7 +243,6 @@ def test_a_file_that_is_no_network_is_refused(copy: Path) -> None:
         Ensemble.load(copy, device="cpu")
 
 
-@pytest.mark.skipif(gpu_problem() is None, reason="this machine has a GPU")
 def rewrite_graph(directory: Path, change: Callable[[onnx.ModelProto], None], name: str = "resnet50") -> None:
     """Change a network's graph, and let the manifest know its hash."""
     path = directory / f"{name}.onnx"
@@ -505,6 +504,7 @@ def test_an_answer_that_is_no_number_is_an_error(miniature: Path, monkeypatch: p
             ensemble.predict(mini.bright())
 
 
+@pytest.mark.skipif(gpu_problem() is None, reason="this machine has a GPU")
 def test_cuda_is_never_replaced_silently(miniature: Path) -> None:
     with pytest.raises(DeviceError, match="--device cuda: "):
         Ensemble.load(miniature, device="cuda")
