@@ -115,6 +115,32 @@ def test_none_in_any_run_is_said_only_where_no_system_errs(tmp_path):
     assert "None, by any system in any run." in text
 
 
+@pytest.mark.parametrize("unfinished", ["scratch", "hybrid.tiny", "frozen.mobilenet"])
+def test_none_is_said_of_finished_systems_alone(tmp_path, unfinished):
+    both = {"frozen.tiny": [RIGHT], "frozen.mobilenet": [RIGHT]}
+    hybrids = {"hybrid.tiny": [RIGHT], "hybrid.mobilenet": [RIGHT]}
+    directory = experiment(tmp_path, ensemble(RIGHT) | both | hybrids | {"scratch": [RIGHT]})
+    (directory / "split" / "run_01" / f"{unfinished}.json").unlink()
+    text = page(directory)
+    assert "None, by any finished system in any run so far." in text
+    assert "by any system" not in text
+
+
+def test_a_run_that_is_missing_is_no_run_without_mistakes(tmp_path):
+    directory = experiment(tmp_path, ensemble(RIGHT) | {"scratch": [wrong(1)]})
+    (directory / "split" / "run_01" / "scratch.json").unlink()
+    assert "None, by any finished system" in page(directory)
+    two = tmp_path / "two"
+    two.mkdir()
+    directory = experiment(
+        two,
+        {"fully_trained.tiny": [RIGHT, RIGHT]}
+        | {"fully_trained.mobilenet": [RIGHT, RIGHT], "scratch": [wrong(1), wrong(1)]},
+    )
+    (directory / "split" / "run_02" / "fully_trained.tiny.json").unlink()
+    assert "None by Fully trained EL, in any run so far." in page(directory)
+
+
 def test_systems_that_err_are_named_where_the_best_does_not(tmp_path):
     text = page(experiment(tmp_path, ensemble(RIGHT) | {"scratch": [wrong(0, 3)]}))
     assert "None, by any system" not in text
