@@ -14,7 +14,7 @@ from senoscope_client.axes import FovSpec, Layout, layout_of
 from senoscope_client.channel_names import name_planes, plain
 from senoscope_client.errors import AmbiguousAxes, InvalidRequest, UnreadableImage, WrongChannelCount
 from senoscope_client.notices import Notice
-from senoscope_client.stored import StoredImage
+from senoscope_client.stored import Labels, StoredImage
 
 _RGB_SAMPLES: Final = 3
 _LOOKED_AT: Final = 16  # fields of view, for whether their colours are grey
@@ -102,9 +102,14 @@ def lay_out(
         raise UnreadableImage(f"{name} holds an image without pixels, of shape {image.shape}")
     labels = image.labels
     planes = name_planes(labels.planes, spec.channels) if labels is not None and labels.planes else None
+    shape, axes = image.shape, image.axes
+    if "C" in axes and shape[axes.index("C")] == 1 and (asked is not None or not _names_one(labels, planes)):
+        # Programs declare one channel where they know of none; what is told or labelled counts more.
+        at = axes.index("C")
+        shape, axes = (*shape[:at], *shape[at + 1 :]), axes.replace("C", "")
     layout = layout_of(
-        image.shape,
-        image.axes,
+        shape,
+        axes,
         asked,
         spec,
         name,
@@ -112,6 +117,12 @@ def lay_out(
         channels=None if channels is None else len(channels),
     )
     return ArrangedImage(image, layout, planes)
+
+
+def _names_one(labels: Labels | None, planes: Sequence[str] | None) -> bool:
+    """Whether all planes, or their samples, have one name."""
+    names = planes if planes is not None else (() if labels is None else labels.samples)
+    return len({plain(one) for one in names}) == 1 and all(names)
 
 
 def assign_channels(
@@ -203,19 +214,28 @@ def _channels(
             text = f"channels that the ensemble does not take were left out: {_told(extra)}"
             notices = (Notice("channels-left-out", text),) if extra else ()
             return None if found == list(range(len(names))) else found, notices
+        if found and layout.channels < len(spec.channels):
+            raise _wrong_count(name, layout, spec, names)
         if found or asked is not None:
             raise AmbiguousAxes(
                 f"{name} has channels named {_told(names)}; the ensemble takes {wanted}. Pass "
                 "channels= with the names of the file's channels in its order"
             )
     if layout.channels != len(spec.channels):
-        raise WrongChannelCount(
-            f"{name} has {layout.channels} channels, the ensemble takes {len(spec.channels)}: {wanted}"
-        )
+        raise _wrong_count(name, layout, spec, names)
     if names is not None and any(names):
         text = f"the file's channels ({_told(names)}) are taken as {wanted}, by position"
         return None, (Notice("channel-names", text),)
     return None, ()
+
+
+def _wrong_count(name: str, layout: Layout, spec: FovSpec, names: Sequence[str] | None) -> WrongChannelCount:
+    channels = "1 channel" if layout.channels == 1 else f"{layout.channels} channels"
+    told = f": {_told(names)}" if names is not None and any(names) else ""
+    return WrongChannelCount(
+        f"{name} has {channels}{told}{';' if told else ','} the ensemble takes {len(spec.channels)}: "
+        f"{', '.join(spec.channels)}"
+    )
 
 
 def _told(names: Sequence[str]) -> str:

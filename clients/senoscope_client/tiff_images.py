@@ -126,7 +126,7 @@ def _stored(
     mentions: tuple[str, ...],
     request: Request,
 ) -> StoredImage:
-    """The planes as an image, its numbers understood and its axes of length one dropped."""
+    """The planes as an image, its numbers understood and its axes of length one dropped, but for channels."""
     name = request.name
     require_alike(pages, planes.pages, name)
     page = pages.page(planes.pages[0])
@@ -140,7 +140,9 @@ def _stored(
     if calibration is not None:
         read = _calibrated(read, calibration)
         of_values += (Notice("calibration", f"counts are {calibration}, as the file says"),)
-    kept = [(letter, n) for letter, n in zip(planes.axes, planes.shape, strict=True) if n != 1]
+    kept = [
+        (letter, n) for letter, n in zip(planes.axes, planes.shape, strict=True) if n != 1 or letter == "C"
+    ]
     return StoredImage(
         mentions=mentions,
         shape=(*(n for _, n in kept), *shape),

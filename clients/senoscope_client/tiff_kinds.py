@@ -82,6 +82,9 @@ def imagej_planes(pages: TiffPages, request: Request) -> Planes:
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")
     calibration = imagej_calibration(told, dtype, name) if samples == 1 else None
     labels = _imagej_labels(page, planes) or (None if read else page_labels(pages, request, table))
+    # ImageJ's one channel says nothing: its labels may name another for each slice.
+    known = [(axis, n) for axis, n in zip(kept, lengths, strict=True) if (axis, n) != ("C", 1)]
+    kept, lengths = "".join(axis for axis, _ in known), tuple(n for _, n in known)
     return Planes(kept, lengths, table, labels, notices, read, calibration)
 
 

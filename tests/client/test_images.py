@@ -274,7 +274,7 @@ BAD = [
     Bad("2 channels", lambda: tiff(ONE[:2], **CYX), errors.WrongChannelCount, "has 2 channels"),
     Bad("4 channels", lambda: tiff(STACK[:, 0], **CYX), errors.WrongChannelCount, "has 4 channels"),
     Bad("4 samples", lambda: tiff(STACK[:, 0], planarconfig="separate"), errors.WrongChannelCount, "has 4"),
-    Bad("1 page", lambda: tiff(ONE[0]), errors.WrongChannelCount, "has 1 channels"),
+    Bad("1 page", lambda: tiff(ONE[0]), errors.WrongChannelCount, "has 1 channel,"),
     Bad("5 bare pages", lambda: tiff(STACK.reshape(12, H, W)[:5]), errors.WrongChannelCount, "5 images"),
     Bad("6 bare pages", lambda: tiff(STACK.reshape(12, H, W)[:6]), errors.AmbiguousAxes, "axes=PCYX"),
     Bad("3 slices", lambda: tiff(ONE, metadata={"axes": "ZYX"}), errors.AmbiguousAxes, "axes=PCYX"),

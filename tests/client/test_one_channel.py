@@ -1,0 +1,91 @@
+"""Files that declare one channel, for ensembles that take several."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tifffile
+
+from senoscope_client import errors
+from senoscope_client.images import FovSpec, FovStack, read_fovs
+from support.image_bytes import tiff
+
+H, W = 20, 24
+SPEC = FovSpec(("SRS", "TPEF", "Transmission"), H, W)
+SRS = FovSpec(("SRS",), H, W)
+PLANES = np.random.default_rng(0).integers(0, 4096, (3, H, W), dtype=np.uint16)
+
+
+def read(body: bytes, spec: FovSpec = SPEC, **options) -> FovStack:
+    return read_fovs(io.BytesIO(body), spec, **options)
+
+
+def bare(description: str | None = None, tags: tuple = ()) -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for n, plane in enumerate(PLANES):
+            options = {"metadata": None, "contiguous": False, "extratags": list(tags)}
+            writer.write(plane, photometric="minisblack", description=None if n else description, **options)
+    return buffer.getvalue()
+
+
+def ome(axis: str, name: str) -> bytes:
+    stack = PLANES[:, None]
+    return tiff(stack, ome=True, metadata={"axes": f"{axis}CYX", "Channel": {"Name": [name]}})
+
+
+def micromanager(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for n, plane in enumerate(PLANES):
+            text = json.dumps({"Axes": {"channel": name, "time": n}}).encode() + b"\0"
+            tag = (51123, 2, len(text), text, True)
+            writer.write(plane, photometric="minisblack", metadata=None, contiguous=False, extratags=[tag])
+    return buffer.getvalue()
+
+
+def scanimage(name: str) -> bytes:
+    return bare(f"SI.hChannels.channelName = {{'{name}';'other'}}\nSI.hChannels.channelSave = 1\n")
+
+
+def json_of(name: str) -> bytes:
+    told = {"shape": [3, 1, H, W], "axes": "TCYX", "Channel": {"Name": [name]}}
+    return bare(json.dumps(told))
+
+
+KINDS: dict[str, Callable[[str], bytes]] = {
+    "OME, times": lambda name: ome("T", name),
+    "OME, depths": lambda name: ome("Z", name),
+    "ScanImage": scanimage,
+    "Micro-Manager": micromanager,
+    "tifffile": json_of,
+}
+
+
+@pytest.mark.parametrize("name", ["SRS", "CARS"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_named_channel_is_one_channel(kind: str, name: str) -> None:
+    body = KINDS[kind](name)
+    with pytest.raises(errors.WrongChannelCount, match=f"has 1 channel: {name}; the ensemble takes 3"):
+        read(body)
+    np.testing.assert_array_equal(read(body, SRS).pixels, PLANES[:, None])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_and_axes_that_are_told_count_more(kind: str) -> None:
+    body = KINDS[kind]("SRS")
+    assert read(body, axes="PCYX").notices[0].code == "channel-names"
+    told = read(body, axes="PCYX", channels=["SRS", "TPEF", "Transmission"])
+    np.testing.assert_array_equal(told.pixels[0], PLANES)
+
+
+@pytest.mark.parametrize("axis", "TZ")
+def test_a_channel_without_a_name_may_be_one_that_the_program_did_not_know_of(axis: str) -> None:
+    body = tiff(PLANES[:, None], ome=True, metadata={"axes": f"{axis}CYX"})
+    with pytest.raises(errors.AmbiguousAxes, match="axes=PCYX"):
+        read(body)
+    np.testing.assert_array_equal(read(body, axes="PCYX").pixels[0], PLANES)
