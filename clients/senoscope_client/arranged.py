@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from senoscope_client._foreign import tellable
 from senoscope_client.axes import FovSpec, Layout, layout_of
-from senoscope_client.channel_names import name_planes, plain
+from senoscope_client.channel_names import clean, name_planes, named_by_word, plain
 from senoscope_client.errors import AmbiguousAxes, InvalidRequest, UnreadableImage, WrongChannelCount
 from senoscope_client.notices import Notice
 from senoscope_client.stored import Labels, StoredImage
@@ -144,10 +144,12 @@ def assign_channels(
         notices.append(
             Notice("grey-samples", "the channels are equal in every pixel: a grey picture saved as colours")
         )
-    names = None
+    names: Sequence[str] | None = None
+    shown: Sequence[str] | None = None
     if channels is None and labels is not None:
         if image.plane_names is not None and image.planes is not None:
             names = _names_of_columns(image.plane_names, image.planes, spec, labels.source, name)
+            shown = [clean(next(filter(None, (labels.planes[k] for k in one)), "")) for one in image.planes.T]
         elif len(labels.samples) == layout.channels:
             names = labels.samples
         if names is None:
@@ -158,7 +160,12 @@ def assign_channels(
         given = ", ".join(image.stored.mentions)
         text = f"the file mentions {given}, but not which channel is which: taken by position"
         notices.append(Notice("channel-names", text))
-    select, further = _channels(names, layout, spec, channels, name)
+    select, further = _channels(names, shown or names, layout, spec, channels, name)
+    if labels is not None and names is not None and image.plane_names is not None:
+        by_word = named_by_word(labels.planes, image.plane_names, spec.channels)
+        if by_word and {*spec.channels} <= {*names}:
+            text = f"channels are known by one word of their labels: {_told(by_word)}"
+            notices.append(Notice("channel-names", text))
     return image.chosen(select, (*notices, *further))
 
 
@@ -198,40 +205,49 @@ def _names_of_columns(
 
 
 def _channels(
-    names: Sequence[str] | None, layout: Layout, spec: FovSpec, asked: Sequence[str] | None, name: str
+    names: Sequence[str] | None,
+    shown: Sequence[str] | None,
+    layout: Layout,
+    spec: FovSpec,
+    asked: Sequence[str] | None,
+    name: str,
 ) -> tuple[list[int] | None, tuple[Notice, ...]]:
-    """Which of the file's channels to take, in which order (None: all, as they are)."""
+    """Which of the file's channels to take, in which order (None: all, as they are).
+
+    ``shown`` are the names as the file has them, for messages.
+    """
     if asked is not None:
         if len(asked) != layout.channels:
             raise InvalidRequest(f"channels= names {len(asked)} channels, {name} has {layout.channels}")
-        names = tuple(asked)
+        names = shown = tuple(asked)
+    shown = shown or ()
     wanted = ", ".join(spec.channels)
     if names is not None and len(names) == layout.channels:
         known = [plain(given) for given in names]
         found = [known.index(plain(c)) for c in spec.channels if known.count(plain(c)) == 1]
         if len(found) == len(spec.channels):
-            extra = [given for n, given in enumerate(names) if n not in found]
+            extra = [given for n, given in enumerate(shown) if n not in found]
             text = f"channels that the ensemble does not take were left out: {_told(extra)}"
             notices = (Notice("channels-left-out", text),) if extra else ()
             return None if found == list(range(len(names))) else found, notices
         if found and layout.channels < len(spec.channels):
-            raise _wrong_count(name, layout, spec, names)
+            raise _wrong_count(name, layout, spec, shown)
         if found or asked is not None:
             raise AmbiguousAxes(
-                f"{name} has channels named {_told(names)}; the ensemble takes {wanted}. Pass "
+                f"{name} has channels named {_told(shown)}; the ensemble takes {wanted}. Pass "
                 "channels= with the names of the file's channels in its order"
             )
     if layout.channels != len(spec.channels):
-        raise _wrong_count(name, layout, spec, names)
+        raise _wrong_count(name, layout, spec, shown)
     if names is not None and any(names):
-        text = f"the file's channels ({_told(names)}) are taken as {wanted}, by position"
+        text = f"the file's channels ({_told(shown)}) are taken as {wanted}, by position"
         return None, (Notice("channel-names", text),)
     return None, ()
 
 
-def _wrong_count(name: str, layout: Layout, spec: FovSpec, names: Sequence[str] | None) -> WrongChannelCount:
+def _wrong_count(name: str, layout: Layout, spec: FovSpec, names: Sequence[str]) -> WrongChannelCount:
     channels = "1 channel" if layout.channels == 1 else f"{layout.channels} channels"
-    told = f": {_told(names)}" if names is not None and any(names) else ""
+    told = f": {_told(names)}" if any(names) else ""
     return WrongChannelCount(
         f"{name} has {channels}{told}{';' if told else ','} the ensemble takes {len(spec.channels)}: "
         f"{', '.join(spec.channels)}"

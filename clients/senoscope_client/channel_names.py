@@ -36,6 +36,8 @@ def clean(label: str) -> str:
 def name_planes(labels: Sequence[str], channels: Sequence[str]) -> tuple[str, ...]:
     """The channel of each plane: one of ``channels`` where its label says so, else its cleaned label.
 
+    A label that has a channel's name as one word of several says so unless another is just that name.
+
     Parameters
     ----------
     labels : sequence of str
@@ -47,23 +49,58 @@ def name_planes(labels: Sequence[str], channels: Sequence[str]) -> tuple[str, ..
     # The longest first: of the channels "SRS" and "SRS 2" the label "SRS 2" names the second.
     words = [(channel, _word(channel)) for channel in sorted(channels, key=len, reverse=True)]
     known: dict[str, str] = {}
+    for label in dict.fromkeys(labels):
+        same = next((plain(one) for one in (label, clean(label)) if plain(one) in exact), None)
+        if same is not None:
+            known[label] = exact[same]
+    certain = set(known.values())
     for label in labels:
         if label not in known:
-            known[label] = _named(label, exact, words)
+            name = _by_word(label, words)
+            known[label] = clean(label) if name is None or name in certain else name
     return tuple(known[label] for label in labels)
 
 
-def _named(label: str, exact: dict[str, str], words: list[tuple[str, re.Pattern[str]]]) -> str:
-    for candidate in (label, clean(label)):
-        if plain(candidate) in exact:
-            return exact[plain(candidate)]
+def named_by_word(labels: Sequence[str], names: Sequence[str], channels: Sequence[str]) -> list[str]:
+    """Labels that name a channel by one word of several; none where all channels are named in the same way.
+
+    ``plate 3, SRS`` beside ``plate 3, TPEF`` leaves no doubt, ``SRS off-resonance`` beside ``TPEF`` does.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        One per plane.
+    names : sequence of str
+        What `name_planes` made of them.
+    channels : sequence of str
+    """
+    forms: dict[str, set[str]] = {channel: set() for channel in channels}
+    found: dict[str, str] = {}
+    for label, name in dict.fromkeys(zip(labels, names, strict=True)):
+        if name in forms:
+            form = _form(label, name)
+            forms[name].add(form)
+            if form:
+                found.setdefault(f"{name} {form}", clean(label))
+    alike = len(channels) > 1 and len({frozenset(form) for form in forms.values()}) == 1
+    return [] if alike else list(found.values())
+
+
+def _form(label: str, name: str) -> str:
+    """What a label says beside a channel's name, whatever numbers are in it; nothing if it is the name."""
+    if plain(name) in {plain(label), plain(clean(label))}:
+        return ""
+    return re.sub(r"\d+", "0", _word(name).sub("\0", label.splitlines()[0])).casefold()
+
+
+def _by_word(label: str, words: list[tuple[str, re.Pattern[str]]]) -> str | None:
     line = label.splitlines()[0] if label.strip() else ""
     found = []
     for channel, word in words:
         line, count = word.subn("\0", line)
         if count:
             found.append(channel)
-    return found[0] if len(found) == 1 else clean(label)
+    return found[0] if len(found) == 1 else None
 
 
 def _word(channel: str) -> re.Pattern[str]:

@@ -296,7 +296,8 @@ def test_names_that_are_told_count_more_than_labels() -> None:
 
 def test_names_are_words() -> None:
     assert name_planes(["SRS2", "mySRS", "SRS-2", "srs"], ["SRS"]) == ("SRS2", "mySRS", "SRS", "SRS")
-    assert name_planes(["SRS 2", "SRS 2 b", "SRS"], ["SRS", "SRS 2"]) == ("SRS 2", "SRS 2", "SRS")
+    assert name_planes(["SRS 2 b", "SRS"], ["SRS", "SRS 2"]) == ("SRS 2", "SRS")
+    assert name_planes(["SRS", "SRS off", "b TPEF"], ["SRS", "TPEF"]) == ("SRS", "SRS off", "TPEF")
     assert name_planes(["", "a\nSRS"], ["SRS"]) == ("", "a")
     assert clean("c:1/3 t:1/2 - NAME-0001") == "NAME"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -116,3 +116,68 @@ def test_channels_without_any_label_are_not_guessed(kind: str) -> None:
     labels = ["" if n % 3 == 1 else name for n, name in enumerate(SHUFFLED * 4)]
     with pytest.raises(errors.AmbiguousAxes, match="channels= with the names"):
         read(LABELS[kind](labels), axes=None if kind == "ImageJ" else "PCYX")
+
+
+# --- labels that have a channel's name as one word of several
+
+
+def imagej(labels: Sequence[str]) -> bytes:
+    """A field of view with one label for each channel, the last of which may repeat the first's pixels."""
+    planes = np.concatenate([STACK[0], STACK[1]])[: len(labels)]
+    return tiff(planes, imagej=True, metadata={"axes": "CYX", "Labels": list(labels)})
+
+
+def ome(labels: Sequence[str]) -> bytes:
+    planes = np.concatenate([STACK[0], STACK[1]])[: len(labels)]
+    return tiff(planes, ome=True, metadata={"axes": "CYX", "Channel": {"Name": list(labels)}})
+
+
+def page_named(labels: Sequence[str]) -> bytes:
+    planes = np.concatenate([STACK[0], STACK[1]])[: len(labels)]
+    return pages(list(planes), [PER_PAGE["PageName"](label) for label in labels])
+
+
+SOURCES = [imagej, ome, page_named]
+DOUBTFUL = [
+    ("no SRS", "TPEF", "Transmission"),
+    ("SRS off-resonance", "TPEF", "Transmission"),
+    ("SRS", "TPEF (bleached)", "Transmission"),
+    ("SRS a", "TPEF b", "Transmission c"),
+]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("labels", DOUBTFUL, ids=str)
+def test_names_that_are_one_word_of_several_are_reported(source: Callable, labels: tuple[str, ...]) -> None:
+    stack = read(source(labels))
+    np.testing.assert_array_equal(stack.pixels[0], STACK[0])
+    assert codes(stack) == {"channel-names"}
+    assert next(label for label in labels if label not in NAMES) in stack.warnings[0]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "form", ["{}", "c:{n}/3 t:1/2 - {}", "{}-0001", "plate 3, {}, well B{n}", "{}.tif", "PMT{n}_{}_raw"]
+)
+def test_names_in_labels_of_one_form_are_not_doubtful(source: Callable, form: str) -> None:
+    stack = read(source([form.format(name, n=n + 1) for n, name in enumerate(NAMES)]))
+    np.testing.assert_array_equal(stack.pixels[0], STACK[0])
+    assert stack.warnings == ()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("other", ["SRS off", "no SRS", "SRS/TPEF", "TPEF 2 b"])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_channel_of_just_that_name_is_taken(source: Callable, other: str, place: int) -> None:
+    labels = list(NAMES)
+    labels.insert(place, other)
+    stack = read(source(labels))
+    planes = [n for n in range(4) if n != place]
+    np.testing.assert_array_equal(stack.pixels[0], np.concatenate([STACK[0], STACK[1]])[planes])
+    assert stack.warnings == (f"channels that the ensemble does not take were left out: {other}",)
+
+
+@pytest.mark.parametrize("source", SOURCES[:2])
+def test_messages_show_the_names_that_the_file_has(source: Callable) -> None:
+    with pytest.raises(errors.AmbiguousAxes, match="SRS a, SRS b, TPEF, Transmission;"):
+        read(source(["SRS a", "SRS b", "TPEF", "Transmission"]))
