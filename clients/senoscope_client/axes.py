@@ -53,6 +53,8 @@ class Layout:
         The shape that results.
     samples : bool
         Whether the channels are the colour samples of the file.
+    left_out : int
+        Pages at the end that belong to a field of view that is not complete.
     """
 
     shape: tuple[int, ...]
@@ -62,12 +64,22 @@ class Layout:
     height: int
     width: int
     samples: bool = False
+    left_out: int = 0
 
     @property
     def notices(self) -> tuple[Notice, ...]:
         """What was assumed."""
-        text = "the colour samples of the file are taken as the channels, in their order"
-        return (Notice("axes", text),) if self.samples else ()
+        notices = []
+        if self.samples:
+            text = "the colour samples of the file are taken as the channels, in their order"
+            notices.append(Notice("axes", text))
+        if self.left_out:
+            text = (
+                f"{self.fovs + 1} fields of view were begun, {self.fovs} are complete and taken; "
+                f"{self.left_out} pages are left out"
+            )
+            notices.append(Notice("incomplete", text))
+        return tuple(notices)
 
     def apply(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The array as fields of view, [N, C, H, W]."""
@@ -96,6 +108,7 @@ def layout_of(
     asked : str or None
         As the user tells them, which counts more. One letter more than there are axes unfolds pages:
         ``PCYX`` where the channel changes fastest from page to page, ``CPYX`` where it changes slowest.
+        Of the former, pages of a field of view that is not complete are left out.
     spec : FovSpec
         The channel count decides what a stack of bare pages can mean; that the counts agree is for the
         caller to check, who knows the channels' names.
@@ -114,14 +127,17 @@ def layout_of(
     """
     shape = tuple(shape)
     period = _period(plane_names, spec) if plane_names is not None else None
+    stored = shape
     if asked is not None:
-        axes, shape = _asked_axes(asked, shape, channels or (period or (len(spec.channels), ""))[0], name)
+        count = channels or (period or (len(spec.channels), ""))[0]
+        axes, shape = _asked_axes(asked, shape, axes, count, name)
     elif channels is None and period is not None and not set(axes) & {*"CS"} and axes[-2:] == "YX":
         # The names of the planes say which are channels, though no axis does.
         count, axes = period
         planes = prod(shape[:-2])
         lead = (planes // count, count) if axes == "PCYX" else (count, planes // count)
         shape = (*lead, *shape[-2:])
+    left_out = (prod(stored) - prod(shape)) // max(1, prod(stored[-2:]))
     kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n != 1 or a in "CYX"]
     axes, shape = "".join(a for a, _ in kept), tuple(n for _, n in kept)
     if "Y" not in axes or "X" not in axes:
@@ -157,25 +173,31 @@ def layout_of(
         height=height,
         width=width,
         samples=samples,
+        left_out=left_out,
     )
 
 
 def _period(names: Sequence[str], spec: FovSpec) -> tuple[int, str] | None:
-    """How many channels repeat along the planes and in which way, if all of the ensemble's are among them."""
+    """How many channels repeat along the planes and in which way, if all of the ensemble's are among them.
+
+    Where they change from each plane to the next, the last of them may be missing.
+    """
     known = [plain(name) for name in names]
     kinds = list(dict.fromkeys(known))
     count = len(kinds)
-    if not known or len(known) % count or not {plain(channel) for channel in spec.channels} <= {*kinds}:
+    if not known or not {plain(channel) for channel in spec.channels} <= {*kinds}:
         return None
-    repeats = len(known) // count
-    if known == kinds * repeats:
+    repeats, rest = divmod(len(known), count)
+    if known == kinds * repeats + kinds[:rest]:
         return count, "PCYX"
-    if known == [kind for kind in kinds for _ in range(repeats)]:
+    if not rest and known == [kind for kind in kinds for _ in range(repeats)]:
         return count, "CPYX"
     return None
 
 
-def _asked_axes(asked: str, shape: tuple[int, ...], channels: int, name: str) -> tuple[str, tuple[int, ...]]:
+def _asked_axes(
+    asked: str, shape: tuple[int, ...], own: str, channels: int, name: str
+) -> tuple[str, tuple[int, ...]]:
     axes = asked.strip().upper()
     letters = set(axes)
     if (
@@ -189,8 +211,9 @@ def _asked_axes(asked: str, shape: tuple[int, ...], channels: int, name: str) ->
         )
     if len(axes) == len(shape):
         return axes, shape
-    if len(shape) == 3 and len(axes) == 4 and axes.endswith("YX") and shape[0] % channels == 0:
-        pages = shape[0] // channels
+    pages, rest = divmod(shape[0], channels) if shape else (0, 0)
+    stopped = pages and axes[1] == "C" and own[-2:] == "YX"
+    if len(shape) == 3 and len(axes) == 4 and axes.endswith("YX") and (not rest or stopped):
         lead = (pages, channels) if axes[1] == "C" else (channels, pages)
         return axes, (*lead, *shape[1:])
     raise InvalidRequest(
@@ -209,9 +232,12 @@ def _channel_axis(axes: str, shape: tuple[int, ...], spec: FovSpec, name: str) -
     if planes == channels and len(leading) == 1 and leading[0][0] in _UNNAMED:
         return axes.replace(leading[0][0], "C"), shape
     if planes % channels:
+        advice = (
+            ". Pass axes=PCYX if the scan was stopped and the channel changes from each image to the next"
+        )
         raise WrongChannelCount(
             f"{name} holds {planes} images, the ensemble takes {channels} channels per field of view: "
-            f"{', '.join(spec.channels)}"
+            f"{', '.join(spec.channels)}{advice if planes > channels else ''}"
         )
     raise AmbiguousAxes(
         f"{name} holds {planes} images and does not tell which are channels. Pass axes=PCYX if the channel "

@@ -146,7 +146,7 @@ def complete_planes(
     there[list(page_of)] = True
     complete = numbers[there[numbers].all(axis=1)]
     left_out = len(page_of) - complete.size
-    what = "fields of view" if "C" in axes else "pages"
+    what = "fields of view" if numbers.shape[-1] > 1 else "pages"
     where = " in this file" if elsewhere else ""
     if not len(complete):
         raise Incomplete(
