@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_client import npy
+from senoscope_client._quiet import without_tifffiles_log
 from senoscope_client.arranged import ArrangedImage, assign_channels, lay_out
 from senoscope_client.axes import FovSpec
 from senoscope_client.calibration import Calibration, zero_levels
@@ -341,9 +342,10 @@ def _open_tiff(
 
 @contextmanager
 def _as_unreadable(name: str) -> Iterator[None]:
-    """Turn what decoders raise into errors that a sender can act on."""
+    """Turn what decoders raise into errors that a sender can act on, and log nothing."""
     try:
-        yield
+        with without_tifffiles_log():
+            yield
     except (SenoscopeError, OSError):
         raise
     except MemoryError as error:
