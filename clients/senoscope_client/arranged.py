@@ -248,9 +248,11 @@ def _channels(
 def _wrong_count(name: str, layout: Layout, spec: FovSpec, names: Sequence[str]) -> WrongChannelCount:
     channels = "1 channel" if layout.channels == 1 else f"{layout.channels} channels"
     told = f": {_told(names)}" if any(names) else ""
+    doubtful = layout.channels == 1 < layout.fovs and told and names[0] not in spec.channels
+    advice = ". If its images are of several channels, pass axes=, as in PCYX or CPYX" if doubtful else ""
     return WrongChannelCount(
         f"{name} has {channels}{told}{';' if told else ','} the ensemble takes {len(spec.channels)}: "
-        f"{', '.join(spec.channels)}"
+        f"{', '.join(spec.channels)}{advice}"
     )
 
 

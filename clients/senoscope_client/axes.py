@@ -76,7 +76,7 @@ class Layout:
         if self.left_out:
             text = (
                 f"{self.fovs + 1} fields of view were begun, {self.fovs} are complete and taken; "
-                f"{self.left_out} pages are left out"
+                f"{self.left_out} {'page is' if self.left_out == 1 else 'pages are'} left out"
             )
             notices.append(Notice("incomplete", text))
         return tuple(notices)
@@ -212,7 +212,7 @@ def _asked_axes(
     if len(axes) == len(shape):
         return axes, shape
     pages, rest = divmod(shape[0], channels) if shape else (0, 0)
-    stopped = pages and axes[1] == "C" and own[-2:] == "YX"
+    stopped = pages and axes[1] == "C" and own[-2:] == "YX" and "C" not in own
     if len(shape) == 3 and len(axes) == 4 and axes.endswith("YX") and (not rest or stopped):
         lead = (pages, channels) if axes[1] == "C" else (channels, pages)
         return axes, (*lead, *shape[1:])

@@ -17,7 +17,8 @@ _MAX_TEXT: Final = 4 * 1024 * 1024
 def page_labels(pages: TiffPages, request: Request, table: Sequence[int] | None = None) -> Labels | None:
     """The channel that each page names: in Micro-Manager's metadata, its PageName, or its description.
 
-    A description can be about anything, so those are labels only where they name all of the channels.
+    A description can be about anything, even about all pages; those are labels only where each page has one,
+    they differ, and all of the channels are named.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ def page_labels(pages: TiffPages, request: Request, table: Sequence[int] | None 
     if any(names):
         return Labels("tag PageName", names)
     descriptions = [_line(pages.description(n)) for n in numbers]
+    if not all(descriptions) or len(set(descriptions)) < 2:
+        return None
     named = {plain(name) for name in name_planes(descriptions, request.channels)}
     if {plain(channel) for channel in request.channels} <= named:
         return Labels("each page's description", descriptions)

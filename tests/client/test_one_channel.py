@@ -70,8 +70,11 @@ KINDS: dict[str, Callable[[str], bytes]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_named_channel_is_one_channel(kind: str, name: str) -> None:
     body = KINDS[kind](name)
-    with pytest.raises(errors.WrongChannelCount, match=f"has 1 channel: {name}; the ensemble takes 3"):
+    with pytest.raises(
+        errors.WrongChannelCount, match=f"has 1 channel: {name}; the ensemble takes 3"
+    ) as told:
         read(body)
+    assert ("axes=" in str(told.value)) == (name not in SPEC.channels)
     np.testing.assert_array_equal(read(body, SRS).pixels, PLANES[:, None])
 
 

@@ -83,6 +83,16 @@ def test_texts_of_pages_that_do_not_tell_channels_apart_are_reported(options: li
     assert codes(stack) == {"channel-names"}
 
 
+@pytest.mark.parametrize("text", ["Transmission;TPEF;SRS", '{"Labels": ["Transmission", "TPEF", "SRS"]}'])
+@pytest.mark.parametrize("described", [1, 3])
+def test_a_description_of_all_pages_names_none(text: str, described: int) -> None:
+    options = [PER_PAGE["description"](text) if n < described else {} for n in range(3)]
+    body = pages(list(STACK[0, ::-1]), options)
+    assert read(body).notices[0].code == "channel-names"
+    one = read(body, FovSpec(("SRS",), H, W))
+    np.testing.assert_array_equal(one.pixels, STACK[0, ::-1][:, None])
+
+
 def test_pages_named_as_other_channels_are_refused() -> None:
     options = [PER_PAGE["PageName"](name) for name in ("SRS", "TPEF", "CARS")]
     with pytest.raises(errors.AmbiguousAxes, match="CARS"):
