@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from senoscope_training.cli import app
 from senoscope_training.config import DataConfig
+from senoscope_training.dataset.channel_signs import detect
 from senoscope_training.dataset.model import DataSetError
-from senoscope_training.dataset.per_channel import Pattern, detect
+from senoscope_training.dataset.per_channel import Pattern
 from senoscope_training.dataset.reading import inspect_data_set, load_fov, load_pixels, read_data_set
 from senoscope_training.dataset.table import Row
 from support.image_bytes import npy, tiff
@@ -215,11 +216,11 @@ def test_bare_numbers_are_advised_either_way(tmp_path):
     found = inspect_data_set(config(write(tmp_path, folder("dish{n}_{c}.tif"))), SIZE)
     assert {fault.kind for fault in found.faults} == {"grey"}
     for fault in found.faults:
-        assert "data.per_channel: [0, 1, 2]" in fault.remedy
+        assert "data.per_channel: [_0, _1, _2]" in fault.remedy
         assert "data.grey: repeat" not in fault.remedy
     repeated = inspect_data_set(config(tmp_path, grey="repeat"), SIZE)
     assert not repeated.faults
-    assert any("data.per_channel: [0, 1, 2]" in note for note in repeated.notes)
+    assert any("data.per_channel: [_0, _1, _2]" in note for note in repeated.notes)
 
 
 def test_what_was_looked_at_is_accepted(tmp_path):
@@ -248,7 +249,9 @@ def test_files_that_hold_all_channels_are_no_fault(tmp_path):
         (("_C1", "_C2"), "a_C10.tif", None, None),
         (("SRS", "SRS 2"), "a SRS 2.tif", 1, "a \0"),
         (("SRS", "SRS 2"), "a SRS.tif", 0, "a \0"),
-        (("w1", "w2"), "w1_dish_w2.tif", 1, "w1_dish_\0"),
+        (("w1", "w2"), "w1_dish_w2.tif", None, None),
+        (("_w1", "_w2"), "w1_dish_w2.tif", 1, "w1_dish\0"),
+        (("w1", "w2"), "w1/dish_w1.tif", 0, "\0/dish_\0"),
         (("c01", "c02"), "rec01_c02.tif", 1, "rec01_\0"),
         (("-T", "-S"), "x-TPEF.tif", None, None),
         (("ä", "ö"), "x_ä.tif", 0, "x_\0"),

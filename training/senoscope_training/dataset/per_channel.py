@@ -1,137 +1,17 @@
-"""Fields of view whose channels lie in files of their own: told by their names, and put together."""
+"""Fields of view whose channels lie in files of their own, put together by their names."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from senoscope_training.dataset.faults import Fault, natural
+from senoscope_training.dataset.faults import Fault
 from senoscope_training.dataset.table import Row
 
-_MOST_CHANNELS = 8
-_ENOUGH = 0.9  # of the fields of view must have all channels
-# What programs number channels with: LAS X _ch00, Fiji C1-, MetaXpress _w1, Opera -ch1sk1, Yokogawa Z01C01,
-# Prairie View _Ch1, Micro-Manager channel000.
-_NUMBERED = re.compile(
-    r"(?:channel|chan|ch|c|w|wv|pmt|apd|det|detector|camera|cam)[_ ]?\d{1,3}", re.IGNORECASE
-)
-_PIECES = re.compile(r"(?:channel|chan|ch)[_ ]\d+|[^\W\d_]+\d*|\d+", re.IGNORECASE)
-# Detectors and dyes that name channels.
-_NAMES = frozenset(
-    {
-        *(
-            "srs",
-            "cars",
-            "tpef",
-            "tpf",
-            "2pef",
-            "shg",
-            "thg",
-            "nadh",
-            "nadph",
-            "fad",
-            "flim",
-            "raman",
-            "reflection",
-        ),
-        *(
-            "transmission",
-            "trans",
-            "transmitted",
-            "brightfield",
-            "bf",
-            "dic",
-            "phase",
-            "pmt",
-            "tpmt",
-            "td",
-            "dodt",
-        ),
-        *(
-            "dapi",
-            "hoechst",
-            "fitc",
-            "tritc",
-            "gfp",
-            "egfp",
-            "rfp",
-            "yfp",
-            "cfp",
-            "bfp",
-            "mcherry",
-            "tdtomato",
-        ),
-        *(
-            "cy2",
-            "cy3",
-            "cy5",
-            "cy7",
-            "texasred",
-            "red",
-            "green",
-            "blue",
-            "farred",
-            "alexa488",
-            "af488",
-            "af594",
-        ),
-        *(
-            "lipid",
-            "lipids",
-            "protein",
-            "water",
-            "dna",
-            "actin",
-            "nuclei",
-            "bodipy",
-            "mitotracker",
-            "ch2",
-            "ch3",
-        ),
-    }
-)
 _PLACE = "\0"
-
-
-@dataclass(frozen=True)
-class Detected:
-    """Names that look as if each file held one channel.
-
-    Attributes
-    ----------
-    tokens : tuple of str
-        What differs between the files of one field of view, in natural order.
-    fovs : int
-        How many fields of view the files would be.
-    files : int
-        How many files.
-    example : tuple of str
-        The files of one field of view.
-    sure : bool
-        Whether the tokens are such as channels have; bare numbers may count anything.
-    """
-
-    tokens: tuple[str, ...]
-    fovs: int
-    files: int
-    example: tuple[str, ...]
-    sure: bool
-
-    @property
-    def words(self) -> str:
-        """What was seen."""
-        return (
-            f"the names of {self.files} files look like {self.fovs} fields of view with one file per channel "
-            f"({', '.join(self.example)})"
-        )
-
-    @property
-    def setting(self) -> str:
-        """What to set."""
-        return f"data.per_channel: [{', '.join(self.tokens)}], in the order of data.channels"
 
 
 class Pattern:
@@ -147,16 +27,19 @@ class Pattern:
         self.tokens = tuple(tokens)
         self._patterns = [_bounded(token) for token in tokens]
 
+    def named(self, file: str) -> tuple[str, ...]:
+        """The tokens in a path, in the order of the channels; more than one says nothing for certain."""
+        return tuple(self.tokens[channel] for channel in sorted({channel for channel, _ in self._find(file)}))
+
     def split(self, file: str) -> tuple[int, str] | None:
         """The channel of a file, and what the files of its field of view have in common.
 
-        None where no token is in its path. Of several the last one counts.
+        None unless exactly one of the tokens is in its path; it may be there several times.
         """
-        found = self._find(file)
-        if found is None:
+        channel, matches = self._found(file)
+        if channel is None:
             return None
-        channel, match = found
-        rest = PurePosixPath(self._replaced(file, channel, match, _PLACE))
+        rest = PurePosixPath(_replaced(file, matches, _PLACE))
         return channel, rest.with_suffix("").as_posix()
 
     def parts(self, root: Path, file: str) -> tuple[str, ...]:
@@ -164,31 +47,36 @@ class Pattern:
 
         Those that are not there are among them.
         """
-        found = self._find(file)
-        if found is None:
+        channel, matches = self._found(file)
+        if channel is None:
             return (file,)
-        channel, match = found
-        names = [self._replaced(file, channel, match, token) for token in self.tokens]
+        names = [_replaced(file, matches, token) for token in self.tokens]
         names[channel] = file
         return tuple(name if (root / name).is_file() else _nearby(root, name) for name in names)
 
-    def _find(self, file: str) -> tuple[int, re.Match[str]] | None:
+    def _found(self, file: str) -> tuple[int | None, list[re.Match[str]]]:
+        found = self._find(file)
+        channels = {channel for channel, _ in found}
+        return (channels.pop() if len(channels) == 1 else None), [match for _, match in found]
+
+    def _find(self, file: str) -> list[tuple[int, re.Match[str]]]:
+        """Where the tokens are; of those that overlap the longest: "SRS 2" has no "SRS" then."""
         found = [
-            (match.end(), len(match[0]), channel, match)
+            (channel, match)
             for channel, pattern in enumerate(self._patterns)
             for match in pattern.finditer(file)
         ]
-        if not found:
-            return None
-        # The longest of those that end last: of the tokens "SRS" and "SRS 2", "SRS 2" is the second.
-        _, _, channel, match = max(found, key=lambda one: one[:2])
-        return channel, match
+        kept: list[tuple[int, re.Match[str]]] = []
+        for channel, match in sorted(found, key=lambda one: -len(one[1][0])):
+            if all(match.end() <= other.start() or other.end() <= match.start() for _, other in kept):
+                kept.append((channel, match))
+        return kept
 
-    def _replaced(self, file: str, channel: int, match: re.Match[str], by: str) -> str:
-        """A path with another token: in all places if it is a word, in the last one if it is a number."""
-        if any(character.isdigit() for character in self.tokens[channel]):
-            return file[: match.start()] + by + file[match.end() :]
-        return self._patterns[channel].sub(lambda _: by, file)
+
+def _replaced(file: str, matches: Iterable[re.Match[str]], by: str) -> str:
+    for match in sorted(matches, key=lambda one: -one.start()):
+        file = file[: match.start()] + by + file[match.end() :]
+    return file
 
 
 def _bounded(token: str) -> re.Pattern[str]:
@@ -234,8 +122,7 @@ def combine(
     for row in rows:
         found = pattern.split(row.file)
         if found is None:
-            remedy = f"data.per_channel names {named}: rename the file, or move it away"
-            faults.append(Fault("per-channel", row.file, "has none of these in its name", remedy))
+            faults.append(_undecided(row.file, pattern.named(row.file), named))
         else:
             groups[found[1]][found[0]].append(row)
     combined: list[Row] = []
@@ -245,8 +132,40 @@ def combine(
             faults.append(fault)
             continue
         parts = [members[channel][0] for channel in range(len(tokens))]
-        combined.append(replace(parts[0], parts=tuple(part.file for part in parts)))
+        group = _common_group(parts, tokens)
+        combined.append(replace(parts[0], parts=tuple(part.file for part in parts), group=group))
     return combined, faults
+
+
+def _undecided(file: str, there: Sequence[str], named: str) -> Fault:
+    if there:
+        problem = f"has {' and '.join(there)} in its path, which are different channels"
+        remedy = (
+            "Set data.per_channel to longer parts of the names, with what stands beside them (such as "
+            f"{there[0]}- or _{there[0]}), so that each file has one of them; or rename the files"
+        )
+        return Fault("per-channel", file, problem, remedy)
+    remedy = f"data.per_channel names {named}: rename the file, or move it away"
+    return Fault("per-channel", file, "has none of these in its name", remedy)
+
+
+def _common_group(parts: Sequence[Row], tokens: Sequence[str]) -> str | None:
+    """The group of one row per channel; folders of channels above those of classes are no groups."""
+    if len({part.group for part in parts}) == 1:
+        return parts[0].group
+    return without(parts[0].group, tokens[0])
+
+
+def without(group: str | None, token: str) -> str | None:
+    """A group's name without the token of a channel; None if nothing is left."""
+    if group is None:
+        return None
+    token = token.strip("/")
+    if group.casefold() == token.casefold():
+        return None
+    if any(character.isdigit() for character in token):
+        return group
+    return _bounded(token).sub("", group).strip(" _-") or None
 
 
 def _incomplete(
@@ -264,76 +183,10 @@ def _incomplete(
         problem = f"has no file beside it for {', '.join(lacking)}"
         remedy = "Add the missing channels (to dataset.csv too, where there is one), or move the file away"
         return Fault("per-channel", first, problem, remedy)
-    told = {(row.label, row.group, row.split) for row in there}
-    if len(told) > 1:
+    told = {(row.label, row.split) for row in there}
+    groups = {row.group for row in there}
+    bare = {without(row.group, tokens[channel]) for channel, some in members.items() for row in some}
+    if len(told) > 1 or (len(groups) > 1 and len(bare) > 1):
         problem = "and the other channels of its field of view have different labels, groups or splits"
         return Fault("per-channel", first, problem, "Give all channels of a field of view the same")
     return None
-
-
-def detect(rows: Sequence[Row], channels: Sequence[str]) -> Detected | None:
-    """Whether names look like one file per channel.
-
-    One piece of the path must have the same two to eight values for nearly every choice of the other pieces,
-    with one label and one group.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-    channels : sequence of str
-        Names that data.channels has; as pieces of names they are sure.
-    """
-    found = [one for one in _candidates(rows, channels) if one is not None]
-    return max(found, key=lambda one: (one.sure, one.files, len(one.tokens)), default=None)
-
-
-def _candidates(rows: Sequence[Row], channels: Sequence[str]) -> Iterator[Detected | None]:
-    split = [_pieces(row.file) for row in rows]
-    longest = max((len(pieces) for pieces, _ in split), default=0)
-    # Counted from the end, where the channel mostly stands, and from the beginning, for names that begin
-    # with it: paths of one set may have different numbers of pieces.
-    for from_end in (True, False):
-        for place in range(longest):
-            groups: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
-            for row, (pieces, between) in zip(rows, split, strict=True):
-                if place >= len(pieces):
-                    continue
-                mine = pieces[len(pieces) - 1 - place if from_end else place]
-                word = not any(character.isdigit() for character in mine)
-                at = len(pieces) - 1 - place if from_end else place
-                others = [
-                    _PLACE if k == at or (word and piece == mine) else piece for k, piece in enumerate(pieces)
-                ]
-                groups[(*others, *between, row.label, row.group or "", row.split or "")][mine] = row.file
-            yield _judge(list(groups.values()), channels)
-
-
-def _pieces(file: str) -> tuple[list[str], list[str]]:
-    """The words and numbers of a path without its suffix, and what is between them."""
-    path = PurePosixPath(file).with_suffix("")
-    text = (path.with_suffix("") if path.suffix.lower() == ".ome" else path).as_posix()
-    return _PIECES.findall(text), _PIECES.split(text)
-
-
-def _judge(groups: list[dict[str, str]], channels: Sequence[str]) -> Detected | None:
-    if len(groups) < 2:
-        return None
-    kinds = Counter(frozenset(group) for group in groups)
-    tokens, count = kinds.most_common(1)[0]
-    if not 2 <= len(tokens) <= _MOST_CHANNELS or count < max(2, _ENOUGH * len(groups)):
-        return None
-    names = {_plain(channel): k for k, channel in enumerate(channels)}
-    known = sum(_plain(token) in names or _plain(token) in _NAMES for token in tokens)
-    sure = all(_NUMBERED.fullmatch(token) for token in tokens) or known >= len(tokens) - 1
-    if not sure and len(tokens) != len(channels):
-        return None
-    ordered = sorted(tokens, key=natural)
-    if all(_plain(token) in names for token in tokens):
-        ordered.sort(key=lambda token: names[_plain(token)])
-    whole = [group for group in groups if frozenset(group) == tokens]
-    example = tuple(whole[0][token] for token in ordered)
-    return Detected(tuple(ordered), count, sum(map(len, whole)), example, sure)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()

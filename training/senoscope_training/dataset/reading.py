@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_training.config import DataConfig, InputConfig
+from senoscope_training.dataset.channel_signs import Detected, detect
 from senoscope_training.dataset.faults import Fault, ordered, told
 from senoscope_training.dataset.model import DataSet, DataSetError, Entry, FovError
-from senoscope_training.dataset.per_channel import Detected, Pattern, combine, detect
+from senoscope_training.dataset.per_channel import Pattern, combine
 from senoscope_training.dataset.pixels import (
     GREY_REMEDY,
     Decoded,
@@ -396,18 +397,21 @@ def _judge_names(
     if "per-channel" in config.accept:
         return faults, [], (f"{detected.words}, which data.accept accepts",)
     if detected.sure:
-        remedy = f"Set {detected.setting}, or, if each file is a field of view, data.accept: [per-channel]"
+        remedy = (
+            f"{detected.setting[0].upper()}{detected.setting[1:]}, or, if each file is a field of view, set "
+            "data.accept: [per-channel]"
+        )
         others = [fault for fault in faults if fault.kind != "grey"]
         return others, [Fault("per-channel", str(config.path), detected.words, remedy)], ()
     remedy = (
-        f"If its channels lie in files of their own ({', '.join(detected.example)}), set {detected.setting}; "
+        f"If its channels lie in files of their own ({', '.join(detected.example)}), {detected.setting}; "
         "save all channels in one file otherwise"
     )
     changed = [
         replace(fault, remedy=remedy) if fault.kind == "grey" and fault.remedy == GREY_REMEDY else fault
         for fault in faults
     ]
-    note = f"{detected.words}; if they are, set {detected.setting}"
+    note = f"{detected.words}; if they are, {detected.setting}"
     return changed, [], () if bare else (note,)
 
 

@@ -1,0 +1,177 @@
+"""Names of files that hold one channel each: what programs and people write is recognised."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from senoscope_training.dataset.reading import inspect_data_set, load_pixels
+from support.image_bytes import tiff
+from support.labelled_folders import NAMES, SIZE, config, fov, write
+
+SHORT = ("SRS", "TPEF", "T")
+# What of the name is another one for each channel: fields of view count by n, classes by label.
+COMBINED = {
+    "MetaMorph": "{label}/dish_{n:03d}_w{d}{name}.tif",
+    "MetaMorph, stage behind": "{label}/dish_w{d}{name}_s{n}.tif",
+    "InCell": "{label}/A - 1(fld {n} wv {wave}).tif",
+    "ZEN": "{label}/exp-{n}_{track}.tif",
+    "ThorImage": "{label}/Chan{letter}_0001_0001_0001_{n:04d}.tif",
+    "no separator": "{label}/{name}{n}.tif",
+    "capitals": "{label}/img{n}_{mixed}.tif",
+    "abbreviations": "{label}/img{n}_{two_photon}.tif",
+    "the word elsewhere": "{label}/SRS day0/fov{n}_{name}.tif",
+    "channels above classes": "{short}/{label}/{n}.tif",
+    "channels with a day above classes": "{short} day1/{label}/{n}.tif",
+    "numbered channels above classes": "Ch{d}/{label}/{n}.tif",
+    "said twice": "{label}/cell{n}_{twice}.tif",
+    "wave numbers": "{label}/cell{n}_{wave_number}.tif",
+    "wave numbers without a unit": "{label}/cell{n}_{bare_wave}.tif",
+    "the number of a well": "{label}/C{d}-plate_C{well}.tif",
+    "numbers alone, first": "{label}/Ch{d}_Ch{well}.tif",
+    "a separator": "{label}/img{n}_Ch-{d}.tif",
+    "an equals sign": "{label}/img{n} - C={c}.tif",
+}
+APART = {
+    "a running number": "{label}/File_{file:05d}_Ch{d}.tif",
+    "a time": "{label}/cell{n}_{name}_2023-01-01_12-{n:02d}-{c}7.tif",
+    "a running number behind": "{label}/{name}_{file:05d}.tif",
+}
+
+
+def name_of(pattern: str, n: int, c: int, label: str) -> str:
+    return pattern.format(
+        label=label,
+        n=n,
+        c=c,
+        d=c + 1,
+        file=3 * n + c,
+        well=n + 1,
+        letter="ABC"[c],
+        name=NAMES[c],
+        short=SHORT[c],
+        mixed=NAMES[c] if n % 2 else NAMES[c].lower(),
+        wave=("Green - dsRed", "UV - DAPI", "Red - Cy5")[c],
+        track=("AF488-T1", "T-PMT-T2", "NLO-T3")[c],
+        two_photon=("SRS", "2PF", "BF")[c],
+        twice=("SRS2850_ch1", "TPEF_ch2", "BF_ch3")[c],
+        wave_number=("2850cm-1", "2930cm-1", "trans")[c],
+        bare_wave=("2850", "TPEF", "2930")[c],
+    )
+
+
+def files_of(pattern: str, channels: int = 3, fovs: int = 8) -> dict[str, bytes]:
+    """Half of the fields of view in each class; each channel with levels of its own."""
+    labels = ["control", "senescent"]
+    return {
+        name_of(pattern, n, c, labels[2 * n // fovs]): tiff(fov(n)[c] + 1000 * c)
+        for n in range(fovs)
+        for c in range(channels)
+    }
+
+
+def advised(remedy: str) -> tuple[str, ...]:
+    found = re.search(r"data\.per_channel: \[(.*?)\], in", remedy)
+    assert found is not None, remedy
+    return tuple(found[1].split(", "))
+
+
+@pytest.mark.parametrize("kind", COMBINED)
+@pytest.mark.parametrize("channels", [2, 3])
+def test_what_is_advised_puts_the_right_files_together(tmp_path, kind, channels):
+    pattern = COMBINED[kind]
+    root = write(tmp_path, files_of(pattern, channels))
+    names = NAMES[:channels]
+    (fault,) = inspect_data_set(config(root, grey="repeat", channels=names), SIZE).faults
+    assert fault.kind == "per-channel"
+    assert "data.accept: [per-channel]" in fault.remedy
+    tokens = advised(fault.remedy)
+    # People put them into the order of the channels, which numbers and dyes do not tell.
+    wanted = [name_of(pattern, 0, c, "control") for c in range(channels)]
+    in_order = [
+        next(t for t in sorted(tokens, key=len, reverse=True) if t.casefold() in file.casefold())
+        for file in wanted
+    ]
+    setting = config(root, per_channel=in_order, channels=names)
+    found = inspect_data_set(setting, SIZE)
+    assert not found.faults
+    pixels = load_pixels(found.data_set, range(8), setting, SIZE)
+    for entry, pixel in zip(found.data_set.entries, pixels, strict=True):
+        n = next(
+            n for n in range(8) if entry.file == name_of(pattern, n, 0, ("control", "senescent")[n // 4])
+        )
+        assert entry.positive == (n >= 4)
+        np.testing.assert_array_equal(
+            pixel, fov(n)[:channels] + 1000 * np.arange(channels, dtype=np.uint16)[:, None, None]
+        )
+
+
+@pytest.mark.parametrize("kind", APART)
+@pytest.mark.parametrize("grey", ["refuse", "repeat"])
+def test_what_no_setting_puts_together_is_to_be_renamed(tmp_path, kind, grey):
+    found = inspect_data_set(config(write(tmp_path, files_of(APART[kind])), grey=grey), SIZE)
+    (fault,) = found.faults
+    assert fault.kind == "per-channel"
+    assert "Rename the files so that those of a field of view differ in the channel alone" in fault.remedy
+    assert "data.accept: [per-channel]" in fault.remedy
+    accepted = inspect_data_set(config(tmp_path, grey="repeat", accept=("per-channel",)), SIZE)
+    assert not accepted.faults
+    assert len(accepted.data_set) == 24
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {f"control/d{n}_ch01.tif": None for n in (0, 2)} | {"senescent/d5_ch02.tif": None},
+        {f"{'control' if n < 4 else 'senescent'}/d{n}_overlay.tif": tiff(fov(40 + n)[0]) for n in range(8)},
+        {f"{'control' if n < 4 else 'senescent'}/d{n}_merge.tif": tiff(fov(40 + n)) for n in range(8)},
+        {f"{'control' if n < 4 else 'senescent'}/MAX_d{n}.tif": tiff(fov(40 + n)[0]) for n in range(8)},
+    ],
+)
+def test_sets_that_lack_or_add_pictures_are_seen_too(tmp_path, changes):
+    files = files_of("{label}/d{n}_ch{c:02d}.tif") | changes
+    root = write(tmp_path, {name: data for name, data in files.items() if data is not None})
+    (fault,) = inspect_data_set(config(root, grey="repeat"), SIZE).faults
+    assert fault.kind == "per-channel"
+    assert advised(fault.remedy) == ("ch00", "ch01", "ch02")
+    combined = inspect_data_set(config(root, per_channel=("ch00", "ch01", "ch02")), SIZE)
+    assert {fault.kind for fault in combined.faults} == {"per-channel"}
+    lacking = sum(data is None for data in changes.values())
+    assert len(combined.faults) == (lacking or len(changes))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "tokens"),
+    [
+        ("C{d}-plate_C{well}.tif", ("C1", "C2", "C3")),
+        ("{d}_{well}.tif", ("1", "2", "3")),
+        ("{name}_{well}_of_SRS.tif", NAMES),
+    ],
+)
+def test_tokens_of_two_channels_in_one_name_are_a_fault(tmp_path, pattern, tokens):
+    root = write(tmp_path, files_of("{label}/" + pattern, fovs=6))
+    faults = inspect_data_set(config(root, per_channel=tokens), SIZE).faults
+    assert faults
+    assert any("which are different channels" in fault.problem for fault in faults)
+    assert all("longer parts of the names" in f.remedy for f in faults if "different channels" in f.problem)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"img{n}_SRS.tif" for n in range(8)],  # one channel, named
+        [f"cell{n}_day{n % 2}.tif" for n in range(8)],
+        [f"fov_{n:03d}_act.tif" for n in range(8)],
+        [f"A{n}_2023-01-0{n + 1}.tif" for n in range(8)],
+    ],
+)
+def test_single_channels_are_left_alone(tmp_path, names):
+    files = {
+        f"{('control', 'senescent')[2 * n // len(names)]}/{name}": tiff(fov(n)[0])
+        for n, name in enumerate(names)
+    }
+    found = inspect_data_set(config(write(tmp_path, files), grey="repeat"), SIZE)
+    assert not found.faults
+    assert len(found.data_set) == len(names)
