@@ -37,6 +37,7 @@ COMBINED = {
 APART = {
     "a running number": "{label}/File_{file:05d}_Ch{d}.tif",
     "a time": "{label}/cell{n}_{name}_2023-01-01_12-{n:02d}-{c}7.tif",
+    "a time, and an initial": "{label}/cell{n}_{short}_2023-01-01_12-{n:02d}-{c}7.tif",
     "a running number behind": "{label}/{name}_{file:05d}.tif",
 }
 
@@ -156,6 +157,24 @@ def test_tokens_of_two_channels_in_one_name_are_a_fault(tmp_path, pattern, token
     assert faults
     assert any("which are different channels" in fault.problem for fault in faults)
     assert all("longer parts of the names" in f.remedy for f in faults if "different channels" in f.problem)
+
+
+@pytest.mark.parametrize("kind", [*COMBINED, *APART])
+def test_grey_images_are_never_advised_to_be_repeated(tmp_path, kind):
+    files = files_of({**COMBINED, **APART}[kind])
+    odd = {
+        f"{label}/odd{n}.tif": tiff(fov(80 + n)[0]) for n in range(9) for label in ("control", "senescent")
+    }
+    for changed in (files, files | odd):
+        found = inspect_data_set(config(write(tmp_path, changed)), SIZE)
+        assert found.faults
+        assert "data.grey" not in str(found.faults)
+
+
+def test_tokens_are_advised_in_the_order_of_the_channels(tmp_path):
+    root = write(tmp_path, files_of("{short}/{label}/{n}.tif"))
+    (fault,) = inspect_data_set(config(root), SIZE).faults
+    assert advised(fault.remedy) == ("SRS", "TPEF", "T")
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def detect(rows: Sequence[Row], channels: Sequence[str]) -> Detected | None:
 
     Either one piece of the path has the same two to eight values for nearly every choice of the other
     pieces, with one label and one group; or every file has a sign of a channel, and each class has about
-    as many files of each.
+    as many files of each. Where only half of the files have one, that is not sure.
 
     Parameters
     ----------
@@ -185,14 +185,15 @@ def _by_sign(rows: Sequence[Row], channels: Sequence[str]) -> Iterator[_Candidat
     """Candidates for which every file has a sign of a channel, whatever else differs."""
     pattern = sign_pattern(channels)
     signs = {row.file: _signs(row, pattern) for row in rows}
-    if sum(map(bool, signs.values())) < _ENOUGH * len(rows):
+    signed = [file for file, some in signs.items() if some]
+    if len(signed) < len(rows) / 2:
         return
     extras = {file for file, some in signs.items() if any(_text(file, one) in EXTRAS for one in some)}
     seen = {file: some for file, some in signs.items() if some and file not in extras}
     for choose in (_last, _last_word, _run, _long_run, _first, _first_word):
         spans = {file: choose(file, some) for file, some in seen.items()}
         if _balanced(rows, spans):
-            yield _Candidate(spans, sure=True)
+            yield _Candidate(spans, sure=len(signed) >= _ENOUGH * len(rows))
 
 
 def _signs(row: Row, pattern: re.Pattern[str]) -> list[Span]:
@@ -299,12 +300,14 @@ def _whole(files: int, tokens: Sequence[str]) -> int:
 
 
 def _ordered(tokens: Sequence[str], channels: Sequence[str]) -> tuple[str, ...]:
-    """In the order of the channels that they name, if they name one each."""
+    """In the order of the channels that they name, if they name one each; one token may be left over."""
     named = {token: _named(token, channels) for token in tokens}
-    known = [place for place in named.values() if place is not None]
-    if len(set(known)) == len(tokens):
-        return tuple(sorted(tokens, key=lambda token: named[token] or 0))
-    return tuple(tokens)
+    places = {place for place in named.values() if place is not None}
+    rest = set(range(len(channels))) - places
+    if len(places) < len(tokens) - 1 or (len(places) < len(tokens) and len(rest) != 1):
+        return tuple(tokens)
+    left_over = rest.pop() if rest else 0
+    return tuple(sorted(tokens, key=lambda token: left_over if (k := named[token]) is None else k))
 
 
 def _named(token: str, channels: Sequence[str]) -> int | None:

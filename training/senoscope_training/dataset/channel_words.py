@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 # What programs number channels with: LAS X _ch00, Fiji C1-, MetaXpress _w1, Opera -ch1sk1, Yokogawa Z01C01,
@@ -40,10 +40,15 @@ def is_known(token: str, channels: Iterable[str]) -> bool:
     return plain(token) in names or plain(token).rstrip("0123456789") in names
 
 
-def sign_pattern(channels: Iterable[str]) -> re.Pattern[str]:
+def sign_pattern(channels: Sequence[str]) -> re.Pattern[str]:
     """Matches numbered channels, wavelengths and wave numbers, and names of channels and of overlays."""
     words = sorted({*NAMES, *EXTRAS, *(channel.casefold() for channel in channels)}, key=len, reverse=True)
     spelled = [r"[\s_-]?".join(map(re.escape, re.split(r"[\s_-]+", word))) for word in words if word]
     names = "|".join([*spelled, r"t[\s_-]?pmt"])
-    letter, sign = r"[^\W\d_]", rf"(?:{_COUNTED})|(?:{names})\d{{0,4}}(?!{{letter}})"
-    return re.compile(rf"(?<!\d){WAVES}|(?<!{letter})(?:{sign.replace('{letter}', letter)})", re.IGNORECASE)
+    initials = "".join(sorted({channel[0] for channel in channels if channel[0].isalpha()})) or "T"
+    letter = r"[^\W\d_]"
+    return re.compile(
+        rf"(?<!\d){WAVES}|(?<![^\W_])[{initials}](?![^\W_])"
+        rf"|(?<!{letter})(?:{_COUNTED}|(?:{names})\d{{0,4}}(?!{letter}))",
+        re.IGNORECASE,
+    )

@@ -405,7 +405,8 @@ def _judge_names(
         return others, [Fault("per-channel", str(config.path), detected.words, remedy)], ()
     remedy = (
         f"If its channels lie in files of their own ({', '.join(detected.example)}), {detected.setting}; "
-        "save all channels in one file otherwise"
+        "save all channels in one file otherwise, or, if each file is a field of view, set data.accept: "
+        "[per-channel]"
     )
     changed = [
         replace(fault, remedy=remedy) if fault.kind == "grey" and fault.remedy == GREY_REMEDY else fault
