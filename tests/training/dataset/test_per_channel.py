@@ -269,3 +269,30 @@ def test_check_of_a_folder_takes_the_parts(tmp_path):
     good = CliRunner().invoke(app, ["check", str(tmp_path), "--per-channel", "_ch00,_ch01,_ch02"])
     assert good.exit_code == 0, good.stdout
     assert "6 usable fields of view" in good.stdout
+
+
+@pytest.mark.parametrize(
+    ("inside", "faults", "warnings"),
+    [
+        (("SRS", "TPEF", "Transmission"), 0, 0),
+        (("TPEF", "SRS", "Transmission"), 6, 0),
+        (("SRS", "Transmission", "other"), 6, 0),
+        (("SRS", "TPEF", "PMT 3"), 0, 1),
+        (("a", "b", "c"), 0, 3),
+    ],
+)
+def test_a_channel_s_name_in_its_file_is_compared(tmp_path, inside, faults, warnings):
+    files = {
+        f"{('control', 'senescent')[n % 2]}/S{n}_ch{c:02d}.ome.tif": tiff(
+            fov(n)[c], ome=True, metadata={"axes": "YX", "Channel": {"Name": inside[c]}}
+        )
+        for n in range(6)
+        for c in range(3)
+    }
+    setting = config(write(tmp_path, files), per_channel=("ch00", "ch01", "ch02"))
+    found = inspect_data_set(setting, SIZE)
+    assert len(found.faults) == faults
+    for fault in found.faults:
+        assert "data.per_channel takes it for" in fault.problem
+        assert "names its channel" in fault.problem
+    assert sum("by position" in warned.text for warned in found.warnings) == warnings

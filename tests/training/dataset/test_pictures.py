@@ -80,3 +80,70 @@ def test_few_bits_are_scaled_with_a_warning(tmp_path):
     repeating = config(tmp_path, grey="repeat")
     assert set(np.unique(load_fov(tmp_path, "control/mask.png", repeating, SIZE))) == {0, 255}
     assert any("1-bit numbers" in remark for remark in inspect_data_set(repeating, SIZE).remarks)
+
+
+def in_colour(samples: tuple[int, ...], pixels: np.ndarray) -> np.ndarray:
+    """[H, W, 3] with the pixels in some samples and zeros in the others."""
+    image = np.zeros((*pixels.shape, 3), np.uint8)
+    image[:, :, list(samples)] = pixels[:, :, None]
+    return image
+
+
+def coloured(suffix: str, samples: tuple[int, ...], pixels: np.ndarray) -> bytes:
+    image = in_colour(samples, pixels)
+    if suffix == ".png":
+        return pillow(Image.fromarray(image), "PNG")
+    if suffix == ".planes.tif":
+        return tiff(image.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    return tiff(image, photometric="rgb")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".planes.tif"])
+@pytest.mark.parametrize("samples", [(0,), (1,), (2,), (0, 1), (1, 2)])
+@pytest.mark.parametrize("channels", [("SRS",), ("SRS", "TPEF"), ("SRS", "TPEF", "Transmission")])
+def test_a_picture_of_one_channel_in_a_colour_is_grey(tmp_path, suffix, samples, channels):
+    made = {
+        f"{label}/{n}{suffix}": coloured(suffix, samples, fov(10 * n + len(label), dtype="uint8")[0])
+        for n in range(3)
+        for label in ("control", "senescent")
+    }
+    root = write(tmp_path, made)
+    refused = inspect_data_set(config(root, channels=channels), SIZE).faults
+    assert {fault.kind for fault in refused} == ({"grey"} if len(channels) > 1 else set())
+    repeating = config(root, channels=channels, grey="repeat")
+    found = inspect_data_set(repeating, SIZE)
+    assert not found.faults
+    assert any("one channel in a colour" in warned.text for warned in found.warnings)
+    expected = np.stack([fov(7, dtype="uint8")[0]] * len(channels))
+    np.testing.assert_array_equal(load_fov(root, f"control/0{suffix}", repeating, SIZE), expected)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".planes.tif"])
+@pytest.mark.parametrize("grey", ["refuse", "repeat"])
+@pytest.mark.parametrize("colours", [((0,), (1,), (2,)), ((0, 1, 2),) * 3, ((0,), (0, 1, 2), (0, 2))])
+def test_channels_in_coloured_pictures_are_seen_and_combined(tmp_path, suffix, grey, colours):
+    made = {
+        f"{('control', 'senescent')[n % 2]}/S{n}_ch{c:02d}{suffix}": coloured(
+            suffix, colours[c], fov(n, dtype="uint8")[c]
+        )
+        for n in range(6)
+        for c in range(3)
+    }
+    (fault,) = inspect_data_set(config(write(tmp_path, made), grey=grey), SIZE).faults
+    assert fault.kind == "per-channel"
+    setting = config(tmp_path, per_channel=("ch00", "ch01", "ch02"))
+    found = inspect_data_set(setting, SIZE)
+    assert not found.faults
+    np.testing.assert_array_equal(
+        load_fov(tmp_path, found.data_set.entries[0].file, setting, SIZE), fov(0, dtype="uint8")
+    )
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_three_channels_as_colours_stay_three(tmp_path, suffix):
+    image = fov(5, dtype="uint8").transpose(1, 2, 0)
+    data = pillow(Image.fromarray(image), "PNG") if suffix == ".png" else tiff(image, photometric="rgb")
+    write(tmp_path, {f"control/a{suffix}": data, "senescent/b.tif": tiff(fov(4))})
+    np.testing.assert_array_equal(
+        load_fov(tmp_path, f"control/a{suffix}", config(tmp_path), SIZE), fov(5, dtype="uint8")
+    )

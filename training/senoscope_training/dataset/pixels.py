@@ -40,6 +40,8 @@ _KINDS: tuple[tuple[type[SenoscopeError], str, str], ...] = (
     (TooManyFields, "several", _ONE_PER_FILE),
     (SenoscopeError, "corrupt", _SAVE_AGAIN),
 )
+_COLOURS = ("red", "green", "blue")
+_SAMPLES = "colour samples of the file are taken as the channels"  # the reader's notice of RGB pictures
 _T = TypeVar("_T")
 
 
@@ -79,7 +81,7 @@ def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
     try:
         stack = read_fovs(io.BytesIO(data), spec, name=file)
     except WrongChannelCount as error:
-        grey = _grey_of(data, file)
+        grey = _grey_of(data, file) or _one_colour_of(data, file)
         if grey is None:
             raise _fov_error(error, file) from error
         return replace(grey, pixels=_channels_of(grey.pixels, file, config))
@@ -88,11 +90,19 @@ def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
     if len(stack.pixels) != 1:
         fault = Fault("several", file, f"holds {len(stack.pixels)} fields of view", _ONE_PER_FILE)
         raise FovError(fault)
+    single = _without_colour(stack)
+    if single is not None:
+        return replace(single, pixels=_channels_of(single.pixels, file, config))
     return _decoded(stack, grey=stack.pixels.shape[1] == 1)
 
 
-def decode_plane(data: bytes, file: str, channel: str) -> Decoded:
+def decode_plane(data: bytes, file: str, channel: str, channels: Sequence[str]) -> Decoded:
     """The one plane [1, H, W] of a file that holds one channel of a field of view.
+
+    Parameters
+    ----------
+    channel : str
+        The one of ``channels`` that the file's name tells.
 
     Raises
     ------
@@ -103,7 +113,7 @@ def decode_plane(data: bytes, file: str, channel: str) -> Decoded:
         planes, warnings = png.decode_png(data, file)
         found = Decoded(planes, warnings, grey=True) if len(planes) == 1 else None
     else:
-        found = _grey_of(data, file)
+        found = _named_plane(data, file, channel, channels) or _one_colour_of(data, file)
     if found is None:
         problem = f"holds more than one plane, and data.per_channel takes it for the channel {channel} alone"
         remedy = "Save each channel as a grey image, or leave data.per_channel away"
@@ -130,6 +140,7 @@ def join(planes: Sequence[Decoded], files: Sequence[str]) -> Decoded:
     return Decoded(
         np.concatenate([plane.pixels for plane in planes]),
         tuple(dict.fromkeys(warning for plane in planes for warning in plane.warnings)),
+        tuple(text for plane in planes for text in plane.by_position),
     )
 
 
@@ -140,18 +151,56 @@ def _decoded(stack: FovStack, *, grey: bool) -> Decoded:
 
 def _grey_of(data: bytes, file: str) -> Decoded | None:
     """The one plane [1, H, W] that a file holds; None where there are several."""
+    found = _plane_as(data, file, "grey")
+    if found is None:
+        return None
+    # Its one channel is taken for all: what it is called has no part.
+    kept = tuple(warning for warning in found.warnings if warning not in found.by_position)
+    return replace(found, warnings=kept, by_position=())
+
+
+def _named_plane(data: bytes, file: str, channel: str, channels: Sequence[str]) -> Decoded | None:
+    """The one plane [1, H, W] of a file, whose own name for it must not be that of another channel."""
+    found = _plane_as(data, file, channel)
+    if found is None or not found.by_position:
+        return found
+    for other in channels:
+        as_other = None if other == channel else _plane_as(data, file, other)
+        if as_other is not None and not as_other.by_position:
+            problem = f"names its channel {other}, and data.per_channel takes it for {channel}"
+            remedy = "Correct the order of data.per_channel, or the name of the channel in the file"
+            raise FovError(Fault("channels", file, problem, remedy))
+    return found
+
+
+def _plane_as(data: bytes, file: str, channel: str) -> Decoded | None:
+    """The one plane [1, H, W] that a file holds, read as a channel; None where there are several."""
     try:
-        stack = read_fovs(io.BytesIO(data), FovSpec(("grey",), 1, 1, any_size=True), name=file)
+        stack = read_fovs(io.BytesIO(data), FovSpec((channel,), 1, 1, any_size=True), name=file)
     except (AmbiguousAxes, WrongChannelCount):
         return None
     except SenoscopeError as error:
         raise _fov_error(error, file) from error
-    if len(stack.pixels) != 1:
+    return _decoded(stack, grey=True) if len(stack.pixels) == 1 else None
+
+
+def _one_colour_of(data: bytes, file: str) -> Decoded | None:
+    """The one plane [1, H, W] of a picture in one colour; None for others."""
+    try:
+        stack = read_fovs(io.BytesIO(data), FovSpec(_COLOURS, 1, 1, any_size=True), name=file)
+    except SenoscopeError:
         return None
-    # Its one channel is taken for all, or for the one that its name tells: what it is called has no part.
-    found = _decoded(stack, grey=True)
-    kept = tuple(warning for warning in found.warnings if warning not in found.by_position)
-    return replace(found, warnings=kept, by_position=())
+    return _without_colour(stack) if len(stack.pixels) == 1 else None
+
+
+def _without_colour(stack: FovStack) -> Decoded | None:
+    """The one plane of a stack that is a picture of one channel in a colour; None where it is not."""
+    samples = {notice.text for notice in stack.notices if _SAMPLES in notice.text}
+    plane = png.one_colour(stack.pixels[0]) if samples else None
+    if plane is None:
+        return None
+    kept = (notice.text for notice in stack.notices if notice.text not in samples)
+    return Decoded(plane, (*kept, png.ONE_COLOUR), grey=True)
 
 
 def _fov_error(error: SenoscopeError, file: str) -> FovError:

@@ -15,6 +15,9 @@ MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _MAX_PIXELS: Final = 64 * 1024 * 1024
 _PALETTE: Final = 3  # colour type, PNG specification, section 11.2.1
 _WHOLE_SAMPLES: Final = 8  # bits; of fewer, decoders make eight
+ONE_COLOUR: Final = (
+    "the file is a picture of one channel in a colour: one of its samples is taken, as a grey picture"
+)
 _SAVE_AGAIN: Final = "Save it again, or leave it out"
 
 
@@ -30,7 +33,8 @@ def decode_png(data: bytes, file: str) -> tuple[npt.NDArray[Any], tuple[str, ...
     Returns
     -------
     planes : array [C, H, W]
-        uint8 or uint16; C is 1 or 3. Three equal ones, a grey image saved as colours, are one.
+        uint8 or uint16; C is 1 or 3. Three equal ones, a grey image saved as colours, are one, and so are
+        those of an image in one colour; see `one_colour`.
     warnings : tuple of str
 
     Raises
@@ -69,7 +73,21 @@ def decode_png(data: bytes, file: str) -> tuple[npt.NDArray[Any], tuple[str, ...
         warnings.append("the file's colour table, of greys, was applied")
     elif is_grey:
         warnings.append("the file's three colour samples are equal: one of them is taken, as a grey picture")
+    if not is_grey and (single := one_colour(planes)) is not None:
+        return single, (*warnings, ONE_COLOUR)
     return planes[:1] if is_grey else planes, tuple(warnings)
+
+
+def one_colour(planes: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """The one plane [1, H, W] of red, green and blue that are an image of one channel, shown in a colour.
+
+    Programs write single channels so: the samples that are not zero everywhere are equal. None for others,
+    and where all samples are zero.
+    """
+    seen = [plane for plane in planes if plane.any()]
+    if not 1 <= len(seen) < len(planes) or any((plane != seen[0]).any() for plane in seen[1:]):
+        return None
+    return np.asarray(seen[0][None])
 
 
 def _fault(file: str, problem: str, remedy: str = _SAVE_AGAIN) -> FovError:

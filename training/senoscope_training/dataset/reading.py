@@ -309,7 +309,7 @@ def _decode_all(data: dict[str, bytes], config: DataConfig) -> Decoded:
         ((file, content),) = data.items()
         return decode(content, file, config)
     planes = [
-        decode_plane(content, file, channel)
+        decode_plane(content, file, channel, config.channels)
         for (file, content), channel in zip(data.items(), config.channels, strict=True)
     ]
     return join(planes, list(data))
