@@ -217,6 +217,9 @@ def test_the_reader_s_warnings_reach_the_training(tmp_path):
         (["red", "green", "blue"], ["green", "red", "blue"], True),
         (["red", "green", "blue"], ["one", "two", "three"], True),
         (["red", "green", "blue"], None, True),
+        (["Ch1", "Ch2", "Ch3"], ["Ch2", "Ch3", "Ch4"], True),
+        (["2850", "520", "BF"], ["2930", "450", "BF"], True),
+        (["450/50", "525/50", "TL"], ["525/50", "607/70", "TL"], True),
     ],
 )
 def test_names_that_differ_between_files_are_a_fault(tmp_path, control, senescent, follows):
@@ -235,6 +238,35 @@ def test_one_file_in_another_order_is_a_fault(tmp_path):
     (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
     assert fault.kind == "channel-names"
     assert "follows the class" not in fault.problem
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        lambda n: [f"PMT{n % 2 + c}" for c in range(3)],  # follows the class
+        lambda n: [f"PMT{n // 4 + c}" for c in range(3)],  # of two days
+        lambda n: [f"PMT{n % 2 + 2 * (n // 8) + c}" for c in range(3)],
+    ],
+)
+def test_names_that_differ_by_numbers_are_a_fault(tmp_path, names):
+    files = {f"{('control', 'senescent')[n % 2]}/{n}.tif": labelled(names(n), n) for n in range(8)}
+    (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
+    assert fault.kind == "channel-names"
+
+
+def test_names_of_many_kinds_that_follow_the_class_are_a_fault(tmp_path):
+    files = {}
+    for n in range(16):
+        day, label = n // 4, ("control", "senescent")[n % 2]
+        files[f"{label}/{n}.tif"] = labelled([f"PMT{10 * day + 5 * (n % 2) + c}" for c in range(3)], n)
+    (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
+    assert "follows the class" in fault.problem
+
+
+def test_names_of_two_files_that_differ_are_a_fault(tmp_path):
+    files = named_tree(["Ch1", "Ch2", "Ch3"], ["Ch2", "Ch3", "Ch4"], count=2)
+    (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
+    assert fault.kind == "channel-names"
 
 
 def test_labels_with_each_file_s_own_name_are_no_fault(tmp_path):
@@ -272,6 +304,55 @@ def test_zero_levels_that_are_thousands_apart_are_a_fault(tmp_path):
     assert any("zero level" in warned.text for warned in accepted.warnings)
 
 
+@pytest.mark.parametrize(
+    "levels", [(0, 16_384, 32_768), (0, 5_000, 12_000), (0, 5_000, 12_000, 40_000), (2_000, 8_000, 30_000)]
+)
+def test_several_zero_levels_are_a_fault(tmp_path, levels):
+    root = write(tmp_path, raised({n: levels[n // 2 % len(levels)] for n in range(12)}))
+    (fault,) = inspect_data_set(config(root), SIZE).faults
+    assert fault.kind == "zero-level"
+    assert "follows the class" not in fault.problem
+    assert fault.problem.count("one of") == len(levels) - 1
+
+
+def test_several_zero_levels_that_follow_the_class_say_so(tmp_path):
+    root = write(tmp_path, raised({n: ((0, 40_000), (10_000, 20_000))[n % 2][n // 2 % 2] for n in range(12)}))
+    (fault,) = inspect_data_set(config(root), SIZE).faults
+    assert "follows the class" in fault.problem
+
+
+def typed(by_class: tuple[str, str], mixed: bool = False, scale: float = 1.0) -> dict[str, bytes]:
+    """FOVs of both classes in turn, each class with a type and a scale of its own."""
+    made = {}
+    for n in range(12):
+        dtype = by_class[(n // 2 if mixed else n) % 2]
+        pixels = fov(n, dtype="float32") * (scale if n % 2 else 1)
+        pixels = (pixels / 250 if dtype == "float32" else pixels).astype(dtype)
+        made[f"{('control', 'senescent')[n % 2]}/{n}.tif"] = tiff(pixels)
+    return made
+
+
+@pytest.mark.parametrize(
+    "types", [("uint16", "float32"), ("float32", "uint16"), ("uint8", "uint16"), ("uint8", "float32")]
+)
+def test_types_that_follow_the_class_are_a_fault(tmp_path, types):
+    (fault,) = inspect_data_set(config(write(tmp_path / "follow", typed(types))), SIZE).faults
+    assert fault.kind == "types"
+    assert f"holds {types[0]}" in fault.problem
+    assert f"holds {types[1]}" in fault.problem
+    assert "follows the class" in fault.problem
+    assert not inspect_data_set(config(write(tmp_path / "mixed", typed(types, mixed=True))), SIZE).faults
+
+
+@pytest.mark.parametrize(("scale", "noted"), [(1, False), (3, False), (16, True), (1 / 16, True)])
+def test_classes_of_very_different_brightness_are_noted(tmp_path, scale, noted):
+    root = write(tmp_path, typed(("uint16", "uint16"), scale=scale))
+    found = inspect_data_set(config(root), SIZE)
+    assert not found.faults
+    notes = [note for note in found.notes if "times as bright in" in note]
+    assert len(notes) == (3 if noted else 0)
+
+
 @pytest.mark.parametrize("offset", [1_500, 4_000, 32_768])
 def test_zero_levels_that_follow_the_class_say_so(tmp_path, offset):
     root = write(tmp_path, raised({n: offset for n in range(12) if n % 2}))
@@ -289,6 +370,8 @@ def test_zero_levels_that_follow_the_class_say_so(tmp_path, offset):
         {n: 40 * n for n in range(12)},  # drifts
         {n: 10_000 + 700 * n for n in range(12)},  # a bright field that drifts
         {n: 20_000 + 1_500 * (n % 5) for n in range(12)},  # or jumps
+        {n: 2_000 * n for n in range(12)},  # a ramp
+        {n: 2**n * 20 for n in range(12)},
         {n: 500 for n in range(12) if n % 2},  # classes differ, by what cells do
     ],
 )

@@ -26,6 +26,7 @@ TITLES: dict[str, str] = {
     "channels": "files with another number of channels",
     "grey": "grey images",
     "channel-names": "channel names that differ from file to file",
+    "types": "types of numbers that follow the class",
     "zero-level": "zero levels that are far apart",
     "size": "fields of view of another size",
     "pixels": "pixels that are no numbers",

@@ -29,7 +29,12 @@ from senoscope_training.dataset.pixels import (
     join,
     size_fault,
 )
-from senoscope_training.dataset.suspicions import suspect_channel_names, suspect_zero_levels
+from senoscope_training.dataset.suspicions import (
+    suspect_brightness,
+    suspect_channel_names,
+    suspect_types,
+    suspect_zero_levels,
+)
 from senoscope_training.dataset.table import Row, list_rows
 from senoscope_training.progress import Progress, Report, silent
 
@@ -40,7 +45,7 @@ _EVERY = 50  # files between two reports
 _MAX_FILE = 1024 * 1024 * 1024
 _HASH_EDGE = 16
 _MOST_REMARKS = 20
-_ZERO_PERCENTILE = 1.0
+_ZERO_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 99.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ class FileFacts:
         Of the pixels as decoded, whatever the container.
     average_hash : bytes or None
         256 bits: which of 16x16 blocks are brighter than their mean. None for a flat image.
-    zero_levels : tuple of float
-        Of each channel: what one pixel in a hundred is darker than.
+    zero_levels, bright_levels : tuple of float
+        Of each channel: what one pixel in a hundred is darker than, and what one is brighter than.
     warnings, by_position : tuple of str
         See `senoscope_training.dataset.pixels.Decoded`.
     grey : bool
@@ -73,6 +78,7 @@ class FileFacts:
     warnings: tuple[str, ...] = ()
     by_position: tuple[str, ...] = ()
     grey: bool = False
+    bright_levels: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,11 @@ def inspect_data_set(
         }
         faults += wrong.values()
         read = [one for one in read if one[0].file not in wrong]
-    suspicions = [*suspect_channel_names(read), *suspect_zero_levels(read, config.channels)]
+    suspicions = [
+        *suspect_channel_names(read),
+        *suspect_types(read),
+        *suspect_zero_levels(read, config.channels),
+    ]
     maybe: tuple[str, ...] = ()
     if detected is not None:
         faults, found, maybe = _judge_names(detected, faults, read, config)
@@ -219,7 +229,7 @@ def inspect_data_set(
             *_warned(read),
             *(Warned(one.problem, (one.file,)) for one in suspicions if one.kind in config.accept),
         ),
-        (*listing.notes, *maybe),
+        (*listing.notes, *maybe, *suspect_brightness(read, config.channels)),
     )
 
 
@@ -339,16 +349,19 @@ def _facts_of(decoded: Decoded) -> FileFacts:
     digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype.str}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     height, width = pixels.shape[1:]
+    marks = (_ZERO_PERCENTILE, _BRIGHT_PERCENTILE)
+    dark, bright = np.array([np.percentile(plane, marks) for plane in pixels]).T.tolist()
     return FileFacts(
         height,
         width,
         pixels.dtype.name,
         digest.hexdigest(),
         _average_hash(pixels),
-        tuple(float(np.percentile(plane, _ZERO_PERCENTILE)) for plane in pixels),
+        tuple(dark),
         decoded.warnings,
         decoded.by_position,
         decoded.grey,
+        tuple(bright),
     )
 
 

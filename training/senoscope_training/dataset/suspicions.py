@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 _APART = 1000.0  # counts between two groups of zero levels
 _CLEAR = 3.0  # times what levels differ by within a group
 _RATIO = 1.5  # of the levels on both sides: brighter lamps move a bright field by less
+_BRIGHTER = 8.0  # times
 _FEW = 3  # files of a class
+_OWN = 0.9  # of the files have names of their own: labels that hold the name of a file
 _WORD = re.compile(r"\w+")
 _DIGITS = re.compile(r"\d+")
 
+Texts = tuple[str, ...]
+Read = Sequence[tuple["Row", str, "FileFacts"]]
 
-def suspect_channel_names(read: Sequence[tuple[Row, str, FileFacts]]) -> Iterator[Fault]:
+
+def suspect_channel_names(read: Read) -> Iterator[Fault]:
     """A fault where files name their channels differently, and names were not used to order them."""
-    kinds: dict[tuple[str, ...], list[Row]] = {}
+    kinds: dict[Texts, list[Row]] = {}
     for row, _, facts in read:
         kinds.setdefault(facts.by_position, []).append(row)
     unused = {texts: rows for texts, rows in kinds.items() if texts}
@@ -33,12 +38,13 @@ def suspect_channel_names(read: Sequence[tuple[Row, str, FileFacts]]) -> Iterato
         "Name the channels in all files as data.channels does, or in the same order in all of them; if the "
         "order is right in all, set data.accept: [channel-names]"
     )
-    pair = _different(unused)
-    if pair is not None:
-        first, second = pair
+    different = _different(unused)
+    if different:
+        first, second = (texts[0] for texts in different[:2])
+        groups = [[row for texts in some for row in unused[texts]] for some in different]
         problem = (
             f"says: {'; '.join(first)}. But {unused[second][0].file} says: {'; '.join(second)}"
-            f"{_following(unused.values(), read)}"
+            f"{_following(groups, read)}"
         )
         yield Fault("channel-names", unused[first][0].file, problem, remedy)
         return
@@ -51,29 +57,64 @@ def suspect_channel_names(read: Sequence[tuple[Row, str, FileFacts]]) -> Iterato
         yield Fault("channel-names", rows[0].file, problem, remedy)
 
 
-def _different(unused: dict[tuple[str, ...], list[Row]]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Two ways in which channels are named, if there are several and not one for each file.
+def _different(unused: dict[Texts, list[Row]]) -> list[list[Texts]]:
+    """Groups of the ways in which channels are named, if they differ and not for each file.
 
-    Labels often hold the name of the file that an image was made from, which says nothing of channels.
+    Labels often hold the name of the file that an image was made from, which says nothing of channels:
+    where nearly each file has its own, numbers do not count.
     """
-    by_words: dict[tuple[str, ...], tuple[str, ...]] = {}
+    by_words: dict[Texts, Texts] = {}
     for texts in unused:
         other = by_words.setdefault(tuple(sorted(_WORD.findall(" ".join(texts)))), texts)
         if other != texts:  # the same words in another order
-            return other, texts
-    by_letters: dict[str, list[tuple[str, ...]]] = {}
+            return [[other], [texts]]
+    files = sum(len(rows) for rows in unused.values())
+    if 1 < len(unused) <= max(2, files / 4):
+        return [[texts] for texts in unused]
+    by_class: dict[frozenset[str], list[Texts]] = {}
+    for texts, rows in unused.items():
+        by_class.setdefault(frozenset(row.label for row in rows), []).append(texts)
+    if len(by_class) > 1 and max(map(len, by_class)) == 1 and len(unused) < _OWN * files:
+        return list(by_class.values())
+    by_letters: dict[str, list[Texts]] = {}
     for texts in unused:
         by_letters.setdefault(_DIGITS.sub("#", " ".join(texts)), []).append(texts)
-    files = sum(len(rows) for rows in unused.values())
-    if 1 < len(by_letters) <= files / 2:
-        first, second, *_ = by_letters.values()
-        return first[0], second[0]
-    return None
+    return list(by_letters.values()) if 1 < len(by_letters) <= files / 2 else []
 
 
-def suspect_zero_levels(
-    read: Sequence[tuple[Row, str, FileFacts]], channels: Sequence[str]
-) -> Iterator[Fault]:
+def suspect_types(read: Read) -> Iterator[Fault]:
+    """A fault where the type of the numbers tells the class."""
+    kinds: dict[str, list[Row]] = {}
+    for row, _, facts in read:
+        kinds.setdefault(facts.dtype, []).append(row)
+    follows = _following(kinds.values(), read) if len(kinds) > 1 else ""
+    if follows:
+        said = [f"{_more(rows)}holds {dtype}" for dtype, rows in kinds.items()]
+        files = [rows[0].file for rows in kinds.values()]
+        others = ", ".join(f"{file} {words}" for file, words in zip(files[1:], said[1:], strict=True))
+        remedy = "Save all files as the detector's counts, in one type, none of them scaled"
+        yield Fault("types", files[0], f"{said[0]}, {others}{follows}", remedy)
+
+
+def suspect_brightness(read: Read, channels: Sequence[str]) -> Iterator[str]:
+    """A note on each channel in which every file of one class is many times as bright as all of the other."""
+    labels = np.array([row.label for row, _, _ in read])
+    names = np.unique(labels)
+    if len(names) != 2 or min((labels == name).sum() for name in names) < _FEW:
+        return
+    levels = np.array([facts.bright_levels for _, _, facts in read], np.float64)
+    for c, channel in enumerate(channels):
+        for dim, bright in (names, names[::-1]):
+            most, least = levels[labels == dim, c].max(), levels[labels == bright, c].min()
+            if most > 0 and least > _BRIGHTER * most:
+                yield (
+                    f"every file of {bright} is more than {int(least / most)} times as bright in {channel} "
+                    f"as all of {dim} (99 % of the pixels are below {least:,.5g} and {most:,.5g}): see that "
+                    "all were taken with the same gain, and that none were scaled"
+                )
+
+
+def suspect_zero_levels(read: Read, channels: Sequence[str]) -> Iterator[Fault]:
     """A fault for each channel whose darkest level is thousands of counts apart between files.
 
     Stored numbers then mean something else in some of them, as where one program adds 32,768 to signed
@@ -84,16 +125,21 @@ def suspect_zero_levels(
     levels = np.array([facts.zero_levels for _, _, facts in read], np.float64)
     labels = np.array([row.label for row, _, _ in read])
     for c, channel in enumerate(channels):
-        high = _apart(levels[:, c], labels)
-        if high is None:
+        sides = _apart(levels[:, c], labels)
+        if sides is None:
             continue
         groups = [
-            [row for (row, _, _), up in zip(read, high, strict=True) if up == side] for side in (True, False)
+            [row for (row, _, _), mine in zip(read, sides, strict=True) if mine == side]
+            for side in reversed(range(sides.max() + 1))
         ]
-        middles = [float(np.median(levels[high == side, c])) for side in (True, False)]
+        middles = [float(np.median(levels[sides == side, c])) for side in reversed(range(sides.max() + 1))]
+        others = ", ".join(
+            f"{rows[0].file} {_more(rows)}one of {middle:,.0f}"
+            for rows, middle in zip(groups[1:], middles[1:], strict=True)
+        )
         problem = (
             f"{_more(groups[0])}has a zero level of {middles[0]:,.0f} in {channel}, "
-            f"{groups[1][0].file} {_more(groups[1])}one of {middles[1]:,.0f}{_following(groups, read)}"
+            f"{others}{_following(groups, read)}"
         )
         remedy = (
             "Save all files with the same offset (a program may have added 32,768 to signed numbers), or, if "
@@ -106,34 +152,41 @@ def _more(rows: Sequence[Row]) -> str:
     return f"(and {len(rows) - 1} more) " if len(rows) > 1 else ""
 
 
-def _apart(levels: npt.NDArray[np.float64], labels: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_] | None:
-    """Which files are on the upper side of a gap of thousands; None where there is none."""
+def _apart(levels: npt.NDArray[np.float64], labels: npt.NDArray[np.str_]) -> npt.NDArray[np.int64] | None:
+    """The group of each file, from the darkest, where gaps of thousands are between groups; else None.
+
+    Gaps must be wide beside what levels differ by within groups, and groups few, which ramps are not.
+    """
     order = np.sort(levels)
     gaps = np.diff(order)
-    k = int(np.argmax(gaps))
-    below, above = order[: k + 1], order[k + 1 :]
-    spread = max(float(np.ptp(below)), float(np.ptp(above)))
-    if gaps[k] < _APART or (below[-1] > 0 and above[0] < _RATIO * below[-1]):
-        return None
-    high = np.asarray(levels >= above[0])
-    # Where the gap follows the class a network would learn it, and nothing else.
-    if gaps[k] < (1.0 if _follows(high, labels) else _CLEAR) * spread:
-        return None
-    return high
+    wide = np.flatnonzero((gaps >= _APART) & ((order[:-1] <= 0) | (order[1:] >= _RATIO * order[:-1])))
+    found = None
+    for count in range(1, len(wide) + 1):
+        if count > 1 and count + 1 > len(levels) / 2:
+            break
+        cuts = np.sort(wide[np.argsort(-gaps[wide], kind="stable")[:count]])
+        spread = max(float(np.ptp(group)) for group in np.split(order, cuts + 1))
+        sides = np.searchsorted(order[cuts + 1], levels, side="right")
+        # Where the gap follows the class a network would learn it, and nothing else.
+        if gaps[cuts].min() >= (1.0 if _follows(sides, labels) else _CLEAR) * spread:
+            found = np.asarray(sides, np.int64)
+    return found
 
 
-def _follows(high: npt.NDArray[np.bool_], labels: npt.NDArray[np.str_]) -> bool:
+def _follows(groups: npt.NDArray[Any], labels: npt.NDArray[np.str_]) -> bool:
+    """Whether the group of a file tells its class: the classes' total variation is at least 0.8."""
     classes = np.unique(labels)
     if len(classes) != 2 or min((labels == name).sum() for name in classes) < _FEW:
         return False
-    shares = [float(high[labels == name].mean()) for name in classes]
-    return abs(shares[0] - shares[1]) >= 0.8
+    one, other = (groups[labels == name] for name in classes)
+    apart = [abs(np.mean(one == group) - np.mean(other == group)) for group in np.unique(groups)]
+    return bool(np.sum(apart) / 2 >= 0.8)
 
 
-def _following(groups: Iterable[Sequence[Row]], read: Sequence[tuple[Row, str, FileFacts]]) -> str:
-    """Words on groups of files that are the classes, or nothing."""
+def _following(groups: Iterable[Sequence[Row]], read: Read) -> str:
+    """Words on groups of files that are the classes, or nothing; files in no group are one more."""
     labels = np.array([row.label for row, _, _ in read])
-    first = {row.file for row in next(iter(groups))}
-    if not _follows(np.array([row.file in first for row, _, _ in read]), labels):
+    group_of = {row.file: k for k, rows in enumerate(groups) for row in rows}
+    if not _follows(np.array([group_of.get(row.file, -1) for row, _, _ in read]), labels):
         return ""
     return ". This follows the class: a network would learn it instead of the cells"
