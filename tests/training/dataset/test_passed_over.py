@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 import yaml
@@ -94,6 +96,83 @@ def test_hidden_images_are_passed_over_with_a_note(tmp_path):
     assert note.startswith("control/._c0.tif and 2 more hidden files: not read")
 
 
+@pytest.mark.parametrize("suffix", [".tmp", ".part", ".xml", ".txt", ".csv", ".log", ".tif~"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_image_under_a_harmless_ending_is_named(tmp_path, suffix, listed):
+    files = {**TREE, f"control/x{suffix}": tiff(fov(9)), f"control/y{suffix}": tiff(fov(8))}
+    if listed:
+        rows = [f"{name},{name.partition('/')[0]}" for name in TREE]
+        files["dataset.csv"] = "\n".join(["file,label", *rows])
+    found = inspect_data_set(config(write(tmp_path, files)), SIZE)
+    said = [fault.file for fault in found.faults] + list(found.notes)
+    assert any(f"control/x{suffix} and 1 more" in one for one in said)
+    assert bool(found.faults) is not listed
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found"),
+        *(".cache", ".Trash-1000", ".thumbnails/large"),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "control/"])
+def test_folders_of_systems_are_skipped_with_a_note(tmp_path, folder, place):
+    more = {f"{place}{folder}/control/{n}.tif": tiff(fov(9 + n)) for n in range(2)}
+    more |= {f"senescent/{folder}/c.tif/THUMB.jpg": b"?"}
+    found = inspect_data_set(config(write(tmp_path, TREE | more)), SIZE)
+    assert not found.faults
+    assert len(found.data_set) == 6
+    (note,) = found.notes
+    assert note.startswith(f"{place}{folder.partition('/')[0]} and 1 more: ")
+    assert "move images that belong to the data set out of them" in note
+
+
+def test_folders_of_systems_without_images_are_not_named(tmp_path):
+    more = {f"{name}/x": b"?" for name in (".git", "@eaDir", "System Volume Information")}
+    assert not inspect_data_set(config(write(tmp_path, TREE | more)), SIZE).notes
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_link_to_a_folder_is_named(tmp_path, listed, inside):
+    other = write(tmp_path / ("data/store" if inside else "elsewhere"), {"control/x.tif": tiff(fov(9))})
+    files: dict[str, bytes | str] = dict(TREE)
+    if listed:
+        rows = [f"{name},{name.partition('/')[0]}" for name in TREE]
+        files["dataset.csv"] = "\n".join(["file,label", *rows])
+    root = write(tmp_path / "data", files)
+    try:
+        (root / "plate_2").symlink_to(other, target_is_directory=True)
+    except OSError:
+        pytest.skip("no links here")
+    found = inspect_data_set(config(root), SIZE)
+    said = [str(fault) for fault in found.faults] + list(found.notes)
+    assert any(one.startswith("plate_2: is a link to a folder, which is not followed") for one in said)
+    assert bool(found.faults) is not listed
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, listed):
+    files: dict[str, bytes | str] = {**TREE, "locked/control/x.tif": tiff(fov(9))}
+    if listed:
+        rows = [f"{name},{name.partition('/')[0]}" for name in TREE]
+        files["dataset.csv"] = "\n".join(["file,label", *rows])
+    root = write(tmp_path, files)
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = inspect_data_set(config(root), SIZE)
+    said = [str(fault) for fault in found.faults] + list(found.notes)
+    assert any(one.startswith("locked: cannot be looked into (Permission denied)") for one in said)
+    assert bool(found.faults) is not listed
+
+
 def test_images_that_a_table_does_not_list_are_noted(tmp_path):
     more = {
         "extra1.tif": tiff(fov(9)),
@@ -174,6 +253,27 @@ def test_the_neighbour_of_a_numbered_file_is_no_near_miss(tmp_path):
     files = {**GOOD, "dataset.csv": table(GOOD, "c8.tif,control")}
     (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
     assert "did you mean" not in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("written", "on_disk", "meant"),
+    [
+        ("a1.tif", ["a001.tif", "b1.tif"], "a001.tif"),
+        ("a001.tif", ["a1.tif", "b001.tif"], "a1.tif"),
+        ("a1.tif", ["b1.tif"], None),
+        ("B02_f1.tif", ["A02_f1.tif", "C02_f1.tif"], None),
+        ("fvo_1.tif", ["fov_01.tif", "fov_10.tif"], "fov_01.tif"),
+        ("day1_fov2.tif", ["day2_fov1.tif", "day2_fov2.tif"], None),
+        ("c00.tif", [], None),  # c0.tif has a row of its own
+    ],
+)
+def test_what_a_row_may_mean_has_its_numbers_and_no_row_of_its_own(tmp_path, written, on_disk, meant):
+    files = {**GOOD, **{name: tiff(fov(20 + n)) for n, name in enumerate(on_disk)}}
+    files["dataset.csv"] = table(GOOD, f"{written},control")
+    (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
+    assert fault.kind == "missing"
+    assert ("did you mean" in fault.problem) is (meant is not None)
+    assert meant is None or f"did you mean {meant!r}?" in fault.problem
 
 
 def labelled(names: list[str], seed: int = 9) -> bytes:

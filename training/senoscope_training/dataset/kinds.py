@@ -78,14 +78,15 @@ class Passing:
         name, suffix = path.name, path.suffix.lower()
         if name.startswith("."):
             # Hidden files are written by systems; what they hide under an image's ending may be one.
-            if suffix in SUFFIXES | IMAGE_SUFFIXES:
+            if suffix in SUFFIXES | IMAGE_SUFFIXES or begins_as_image(path):
                 _put(self._hidden, "hidden files", file)
         elif suffix in IMAGE_SUFFIXES:
             _put(self._images, f"{suffix} files", file)
+        elif suffix not in SUFFIXES and begins_as_image(path):
+            # Also under a harmless name, such as that of a download that was not renamed.
+            _put(self._disguised, f"{suffix or 'such'} files", file)
         elif suffix in HARMLESS_SUFFIXES or name.casefold() in HARMLESS_NAMES:
             return
-        elif suffix not in SUFFIXES and begins_as_image(path):
-            _put(self._disguised, f"{suffix or 'such'} files", file)
         elif suffix not in SUFFIXES:
             _put(self._unknown, f"{suffix} files" if suffix else "files without suffix", file)
 

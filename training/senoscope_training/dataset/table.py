@@ -7,16 +7,19 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
-from senoscope_training.dataset.faults import Fault, natural, nearest
-from senoscope_training.dataset.kinds import SUFFIXES, Passing, is_folder_of_pixels, is_readable
+from senoscope_training.dataset.faults import Fault, nearest
+from senoscope_training.dataset.kinds import SUFFIXES, Passing, is_readable
+from senoscope_training.dataset.walk import FolderWalk
 
 TABLE_NAME = "dataset.csv"
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"[0-9]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_SHORT = 2  # letters, that name wells and not things
 _MAX_TABLE = 64 * 1024 * 1024
 _CONVERT = "Convert it to TIFF, NPY or PNG"
 
@@ -87,10 +90,18 @@ def composed(text: str) -> str:
 
 
 class _Spellings:
-    """The files of a folder, to be found by names that are spelled otherwise."""
+    """The files of a folder, to be found by names that are spelled otherwise.
 
-    def __init__(self, root: Path) -> None:
+    Parameters
+    ----------
+    root : Path
+    listed : collection of str
+        The names in the table; a file that one row lists is not what another row means.
+    """
+
+    def __init__(self, root: Path, listed: Iterable[str]) -> None:
         self._root = root
+        self._listed = {composed(_posix(name)).casefold() for name in listed}
         self._found: dict[str, list[str]] | None = None
 
     def alike(self, file: str) -> list[str]:
@@ -102,24 +113,36 @@ class _Spellings:
     def nearest(self, file: str) -> str:
         """The file with the nearest name, for a question in a message; empty if there is none.
 
-        Its numbers are the same: of numbered files every one has neighbours, which are others.
+        Its numbers are the same, and its single letters: of numbered files and wells every one has
+        neighbours, which are others.
         """
-        numbers = _NUMBER.findall(PurePosixPath(file).name)
         names = [
             composed(one)
-            for some in self._files().values()
+            for name, some in self._files().items()
+            if name not in self._listed
             for one in some
-            if _NUMBER.findall(PurePosixPath(one).name) == numbers
+            if _may_mean(file, one)
         ]
         return _same_name(file, names) or nearest(composed(file), names)
 
     def _files(self) -> dict[str, list[str]]:
         if self._found is None:
             self._found = {}
-            for path in _files(self._root):
+            for path in FolderWalk(self._root).files():
                 name = path.relative_to(self._root).as_posix()
                 self._found.setdefault(composed(name).casefold(), []).append(name)
         return self._found
+
+
+def _may_mean(file: str, other: str) -> bool:
+    """Whether names have the same numbers, and letters that are typing errors at most."""
+    name, there = (PurePosixPath(one).with_suffix("").name.casefold() for one in (file, other))
+    if [int(number) for number in _NUMBER.findall(name)] != [int(one) for one in _NUMBER.findall(there)]:
+        return False
+    words, others = _LETTERS.findall(name), _LETTERS.findall(there)
+    return len(words) != len(others) or all(
+        one == two or max(len(one), len(two)) > _SHORT for one, two in zip(words, others, strict=True)
+    )
 
 
 def _same_name(file: str, names: list[str]) -> str:
@@ -138,7 +161,7 @@ def _from_table(table: Path, root: Path, classes: tuple[str, str]) -> Listing:
     seen: dict[str, str] = {}
     respelled: list[str] = []
     inside = root.resolve()
-    spellings = _Spellings(inside)
+    spellings = _Spellings(inside, (row.get("file", "") for _, row in cells))
     some_split = any(row.get("split") for _, row in cells)
     for where, row in cells:
         given = row.get("file", "")
@@ -173,8 +196,8 @@ def _from_table(table: Path, root: Path, classes: tuple[str, str]) -> Listing:
 
 def _not_listed(inside: Path, listed: Container[str]) -> tuple[str, ...]:
     """Notes on files of the folder that the table does not list."""
-    passing = Passing(inside)
-    for path in _files(inside, hidden=True):
+    passing, walk = Passing(inside), FolderWalk(inside)
+    for path in walk.files(hidden=True):
         if os.path.normcase(path.resolve()) in listed:
             continue
         file = path.relative_to(inside).as_posix()
@@ -182,7 +205,7 @@ def _not_listed(inside: Path, listed: Container[str]) -> tuple[str, ...]:
             passing.add_unlisted(file)
         else:
             passing.add(file)
-    return passing.notes(listed=True)
+    return (*passing.notes(listed=True), *walk.notes(listed=True))
 
 
 def _respelled(pairs: list[str]) -> tuple[str, ...]:
@@ -330,9 +353,9 @@ def _groups_in_both(rows: list[Row]) -> Iterator[Fault]:
 def _from_folders(root: Path, classes: tuple[str, str]) -> Listing:
     rows: list[Row] = []
     faults: list[Fault] = []
-    passing = Passing(root)
+    passing, walk = Passing(root), FolderWalk(root)
     inside = root.resolve()
-    for path in _files(root, hidden=True):
+    for path in walk.files(hidden=True):
         relative = path.relative_to(root)
         file, folders = relative.as_posix(), relative.parts[:-1]
         if path.name.startswith(".") or relative.suffix.lower() not in SUFFIXES:
@@ -355,19 +378,5 @@ def _from_folders(root: Path, classes: tuple[str, str]) -> Listing:
         label = named[level]
         assert label is not None
         rows.append(Row(file, label, composed(folders[0]) if level == 1 else None, None))
-    return Listing(rows, faults + passing.faults(), passing.notes(listed=False))
-
-
-def _files(root: Path, *, hidden: bool = False) -> Iterator[Path]:
-    """Files below a folder, in natural order, and folders that are one image.
-
-    Hidden folders are left out, as those that macOS adds to archives; hidden files are given if asked for.
-    """
-    for folder, names, files in os.walk(root):
-        pixels = [name for name in names if is_folder_of_pixels(name)]
-        names[:] = sorted(
-            (name for name in names if name not in pixels and not name.startswith((".", "__MACOSX"))),
-            key=natural,
-        )
-        shown = [name for name in files if hidden or not name.startswith(".")]
-        yield from (Path(folder) / name for name in sorted([*shown, *pixels], key=natural))
+    notes = (*passing.notes(listed=False), *walk.notes(listed=False))
+    return Listing(rows, [*faults, *passing.faults(), *walk.faults()], notes)
