@@ -6,7 +6,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from senoscope_training.dataset.channel_words import (
     EXTRAS,
@@ -25,6 +24,7 @@ _MOST_CHANNELS = 8
 _ENOUGH = 0.9  # of the fields of view must have all channels, where tokens could count anything
 _BALANCE = 0.4  # of the files of the commonest channel must be there of another
 _PIECES = re.compile(r"(?:channel|chan|ch)[_ =-]\d+|(?<![^\W\d_])c=\d+|[^\W\d_]+\d*|\d+", re.IGNORECASE)
+_SUFFIX = re.compile(r"(?:\.ome)?\.[^./]*$", re.IGNORECASE)
 _GAP = re.compile(r"[\s_+-]{0,3}")
 _SPECTRAL = re.compile(r"\d{3,4}")
 
@@ -128,43 +128,55 @@ def _candidates(rows: Sequence[Row], channels: Sequence[str]) -> list[_Candidate
     return list({tuple(sorted(one.spans.items())): one for one in reversed(found)}.values())[::-1]
 
 
+@dataclass(frozen=True)
+class _Path:
+    """The words and numbers of a path without its suffix, in small letters, and what is between them."""
+
+    spans: tuple[Span, ...]
+    texts: tuple[str, ...]
+    between: tuple[str, ...]
+
+    @classmethod
+    def of(cls, file: str) -> _Path:
+        stem = _stem(file)
+        pieces = list(_PIECES.finditer(stem))
+        texts = tuple(piece[0].casefold() for piece in pieces)
+        return cls(tuple(piece.span() for piece in pieces), texts, tuple(_PIECES.split(stem)))
+
+    def without(self, at: int) -> tuple[str, ...]:
+        """What the files of a field of view have in common if one piece is the channel."""
+        mine = self.texts[at]
+        word = not any(character.isdigit() for character in mine)
+        others = ["\0" if k == at or (word and text == mine) else text for k, text in enumerate(self.texts)]
+        return (*others, *self.between)
+
+
 def _by_place(rows: Sequence[Row], channels: Sequence[str]) -> Iterator[_Candidate]:
-    split = [list(_PIECES.finditer(_stem(row.file))) for row in rows]
-    longest = max(map(len, split), default=0)
+    paths = [_Path.of(row.file) for row in rows]
+    longest = max((len(path.texts) for path in paths), default=0)
     # Counted from the end, where the channel mostly stands, and from the beginning, for names that begin
     # with it: paths of one set may have different numbers of pieces.
     for from_end in (True, False):
         for place in range(longest):
             groups: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
             spans: dict[str, Span] = {}
-            for row, pieces in zip(rows, split, strict=True):
-                if place >= len(pieces):
+            above = False  # whether the folders above classes tell the channel
+            for row, path in zip(rows, paths, strict=True):
+                if place >= len(path.texts):
                     continue
-                at = len(pieces) - 1 - place if from_end else place
-                mine = pieces[at][0].casefold()
-                spans[row.file] = pieces[at].span()
-                groups[(*_others(row, pieces, at), without(row.group, mine) or "")][mine] = row.file
+                at = len(path.texts) - 1 - place if from_end else place
+                group = without(row.group, path.texts[at])
+                above |= group != row.group
+                spans[row.file] = path.spans[at]
+                key = (*path.without(at), row.label, row.split or "", group or "")
+                groups[key][path.texts[at]] = row.file
             sure = _judged(list(groups.values()), channels)
-            if sure is not None:
+            if sure or (sure is False and not above):
                 yield _Candidate(spans, sure)
 
 
-def _others(row: Row, pieces: Sequence[re.Match[str]], at: int) -> Iterator[str]:
-    """What the files of a field of view have in common if one piece is the channel."""
-    mine = pieces[at][0].casefold()
-    word = not any(character.isdigit() for character in mine)
-    end = 0
-    for k, piece in enumerate(pieces):
-        text = piece[0].casefold()
-        yield row.file[end : piece.start()]
-        yield "\0" if k == at or (word and text == mine) else text
-        end = piece.end()
-    yield from (_stem(row.file)[end:], row.label, row.split or "")
-
-
 def _stem(file: str) -> str:
-    path = PurePosixPath(file).with_suffix("")
-    return (path.with_suffix("") if path.suffix.lower() == ".ome" else path).as_posix()
+    return _SUFFIX.sub("", file)
 
 
 def _judged(groups: list[dict[str, str]], channels: Sequence[str]) -> bool | None:

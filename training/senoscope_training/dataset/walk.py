@@ -69,9 +69,8 @@ class FolderWalk:
         found = []
         for kind, files in self._left_out.items():
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            found.append(
-                f"{files[0]}{more}: {kind} with images, not read; move out what belongs to the data set"
-            )
+            advice = "move images that belong to the data set out of them"
+            found.append(f"{files[0]}{more}: not read, for they are {kind}; {advice}")
         if listed:
             found += [f"{fault.file}: {fault.problem}" for fault in self.faults()]
         return tuple(found)
