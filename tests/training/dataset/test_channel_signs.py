@@ -123,6 +123,20 @@ def test_what_no_setting_puts_together_is_to_be_renamed(tmp_path, kind, grey):
 
 
 @pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        (("SRS",), "which must name all 2 then, or to those that it names (now 1)"),
+        (("SRS", "TPEF", "Transmission"), "which must name 2 channels then (now 3)"),
+    ],
+)
+def test_the_advice_says_what_data_channels_must_be(tmp_path, channels, words):
+    root = write(tmp_path, files_of("{label}/d{n}_ch{c:02d}.tif", channels=2))
+    (fault,) = inspect_data_set(config(root, channels=channels), SIZE).faults
+    assert fault.kind == "per-channel"
+    assert words in fault.remedy
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {f"control/d{n}_ch01.tif": None for n in (0, 2)} | {"senescent/d5_ch02.tif": None},

@@ -6,21 +6,21 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from senoscope_training.config import DataConfig, InputConfig
-from senoscope_training.dataset.channel_signs import Detected, detect
+from senoscope_training.dataset.channel_advice import judge_names
+from senoscope_training.dataset.channel_signs import detect
 from senoscope_training.dataset.faults import Fault, ordered, told
+from senoscope_training.dataset.file_facts import FileFacts, facts_of
 from senoscope_training.dataset.model import DataSet, DataSetError, Entry, FovError
 from senoscope_training.dataset.per_channel import Pattern, combine
 from senoscope_training.dataset.pixels import (
-    GREY_REMEDY,
     Decoded,
     decode,
     decode_plane,
@@ -43,42 +43,7 @@ __all__ = ["FileFacts", "Inspection", "inspect_data_set", "load_fov", "load_pixe
 _THREADS = 4
 _EVERY = 50  # files between two reports
 _MAX_FILE = 1024 * 1024 * 1024
-_HASH_EDGE = 16
 _MOST_REMARKS = 20
-_ZERO_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 99.0
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """What was found in a file.
-
-    Attributes
-    ----------
-    height, width : int
-        Before any padding or resizing.
-    dtype : str
-    pixel_sha256 : str
-        Of the pixels as decoded, whatever the container.
-    average_hash : bytes or None
-        256 bits: which of 16x16 blocks are brighter than their mean. None for a flat image.
-    zero_levels, bright_levels : tuple of float
-        Of each channel: what one pixel in a hundred is darker than, and what one is brighter than.
-    warnings, by_position : tuple of str
-        See `senoscope_training.dataset.pixels.Decoded`.
-    grey : bool
-        Whether it holds one plane alone.
-    """
-
-    height: int
-    width: int
-    dtype: str
-    pixel_sha256: str
-    average_hash: bytes | None
-    zero_levels: tuple[float, ...] = ()
-    warnings: tuple[str, ...] = ()
-    by_position: tuple[str, ...] = ()
-    grey: bool = False
-    bright_levels: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,7 +147,7 @@ def inspect_data_set(
     def inspect(row: Row) -> tuple[Row, str, FileFacts] | Fault:
         try:
             data = _bytes_of_all(config.path, row.parts or (row.file,))
-            return row, _sha256(data), _facts_of(_decode_all(data, config))
+            return row, _sha256(data), facts_of(_decode_all(data, config))
         except FovError as error:
             return error.fault
 
@@ -210,7 +175,7 @@ def inspect_data_set(
     ]
     maybe: tuple[str, ...] = ()
     if detected is not None:
-        faults, found, maybe = _judge_names(detected, faults, read, config)
+        faults, found, maybe = judge_names(detected, faults, [facts for _, _, facts in read], config)
         suspicions += found
     faults += [fault for fault in suspicions if fault.kind not in config.accept]
     faults += _contradictions(read)
@@ -344,44 +309,6 @@ def _bytes_of(path: Path, file: str) -> bytes:
     return guarded(path.read_bytes, file)
 
 
-def _facts_of(decoded: Decoded) -> FileFacts:
-    pixels = decoded.pixels
-    digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    height, width = pixels.shape[1:]
-    marks = (_ZERO_PERCENTILE, _BRIGHT_PERCENTILE)
-    dark, bright = np.array([np.percentile(plane, marks) for plane in pixels]).T.tolist()
-    return FileFacts(
-        height,
-        width,
-        pixels.dtype.name,
-        digest.hexdigest(),
-        _average_hash(pixels),
-        tuple(dark),
-        decoded.warnings,
-        decoded.by_position,
-        decoded.grey,
-        tuple(bright),
-    )
-
-
-def _average_hash(pixels: npt.NDArray[Any]) -> bytes | None:
-    edge = (_HASH_EDGE, _HASH_EDGE)
-    blocks = [
-        cv2.resize(plane.astype(np.float32), edge, interpolation=cv2.INTER_AREA).astype(np.float64)
-        for plane in pixels
-    ]
-    spreads = [float(block.std()) for block in blocks]
-    # Channels count alike, whatever the gain of their detectors.
-    seen = [
-        (block - block.mean()) / spread for block, spread in zip(blocks, spreads, strict=True) if spread > 0
-    ]
-    if not seen:
-        return None
-    mean = np.mean(seen, axis=0)
-    return np.packbits(mean > mean.mean()).tobytes()
-
-
 def _commonest_size(facts: Iterable[FileFacts]) -> tuple[InputConfig, list[Fault]]:
     sizes = Counter((one.height, one.width) for one in facts)
     if not sizes:
@@ -393,40 +320,6 @@ def _commonest_size(facts: Iterable[FileFacts]) -> tuple[InputConfig, list[Fault
         remedy = "Crop or bin them to between 32 and 4096 rows and columns"
         return InputConfig(), [Fault("size", "the data set", problem, remedy)]
     return InputConfig(height=height, width=width), []
-
-
-def _judge_names(
-    detected: Detected, faults: list[Fault], read: Sequence[tuple[Row, str, FileFacts]], config: DataConfig
-) -> tuple[list[Fault], list[Fault], tuple[str, ...]]:
-    """What follows from names that look like one file per channel: faults as they are now, suspicions, notes.
-
-    Grey images are never advised to be repeated then.
-    """
-    bare = sum(fault.kind == "grey" for fault in faults)
-    grey = bare + sum(facts.grey for _, _, facts in read)
-    if 2 * grey < bare + len(read) or not grey:  # files that hold all channels, whatever their names
-        doubt = f"{detected.words}, yet each holds all channels: see that none is there twice"
-        return faults, [], (doubt,) if detected.sure else ()
-    if "per-channel" in config.accept:
-        return faults, [], (f"{detected.words}, which data.accept accepts",)
-    if detected.sure:
-        remedy = (
-            f"{detected.setting[0].upper()}{detected.setting[1:]}, or, if each file is a field of view, set "
-            "data.accept: [per-channel]"
-        )
-        others = [fault for fault in faults if fault.kind != "grey"]
-        return others, [Fault("per-channel", str(config.path), detected.words, remedy)], ()
-    remedy = (
-        f"If its channels lie in files of their own ({', '.join(detected.example)}), {detected.setting}; "
-        "save all channels in one file otherwise, or, if each file is a field of view, set data.accept: "
-        "[per-channel]"
-    )
-    changed = [
-        replace(fault, remedy=remedy) if fault.kind == "grey" and fault.remedy == GREY_REMEDY else fault
-        for fault in faults
-    ]
-    note = f"{detected.words}; if they are, {detected.setting}"
-    return changed, [], () if bare else (note,)
 
 
 def _contradictions(read: list[tuple[Row, str, FileFacts]]) -> Iterator[Fault]:
