@@ -28,9 +28,12 @@ class Ranges:
     ----------
     count : int
         Frames that were added, forgotten ones included.
+    forgotten_below : int
+        Whether a frame below this number was added is no longer known.
     """
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = (), count: int | None = None) -> None:
+        self.forgotten_below = 0
         self._ranges = sorted((int(first), int(last)) for first, last in ranges)
         held = sum(last - first + 1 for first, last in self._ranges)
         self.count = held if count is None else max(held, count)
@@ -48,18 +51,26 @@ class Ranges:
         if after and self._ranges[after - 1][1] == frame - 1:
             first = self._ranges.pop(after - 1)[0]
         insort(self._ranges, (first, last))
-        del self._ranges[:-_MAX_RANGES]
+        self._forget()
         self.count += 1
         return True
 
-    def discard(self, frame: int) -> None:
-        """Take a frame out again."""
+    def discard(self, frame: int) -> bool:
+        """Take a frame out again; whether it was in."""
         n = bisect_left(self._ranges, (frame + 1,)) - 1
         if n >= 0 and self._ranges[n][0] <= frame <= self._ranges[n][1]:
             first, last = self._ranges[n]
             parts = ((first, frame - 1), (frame + 1, last))
             self._ranges[n : n + 1] = [part for part in parts if part[0] <= part[1]]
+            self._forget()
             self.count -= 1
+            return True
+        return False
+
+    def _forget(self) -> None:
+        if len(self._ranges) > _MAX_RANGES:
+            self.forgotten_below = max(self.forgotten_below, self._ranges[-_MAX_RANGES - 1][1] + 1)
+            del self._ranges[:-_MAX_RANGES]
 
     def __iter__(self) -> Any:
         """The ranges, lowest first."""

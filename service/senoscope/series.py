@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
+from senoscope.lost_frames import Ranges
 from senoscope_client.wire import EndHeader, Header, HeartbeatHeader, ImageHeader, StartHeader
 
 Verdict = Literal["new", "repeated"]
@@ -37,6 +38,10 @@ class Series:
     Frames before the first one seen count as missing only if the series is known to have begun while the
     service listened: one that joins late has not lost them.
 
+    What is remembered of missing and refused frames is bounded; the lowest numbers are forgotten first. A frame
+    that comes late or again and may be one of those is taken as new: that a field of view is classified twice
+    does no harm, that it is never classified does.
+
     Attributes
     ----------
     next_frame : int or None
@@ -60,7 +65,10 @@ class Series:
     restarts: int = 0
     end_reason: str | None = None
     _holes: list[tuple[int, int]] = field(default_factory=list)
-    _refused: set[int] = field(default_factory=set)
+    _refused: Ranges = field(default_factory=Ranges)
+    # Below this number, gaps or refused frames were forgotten, and with the gaps so many missing frames.
+    _forgotten_below: int = 0
+    _forgotten_missing: int = 0
     _joined_at: int | None = None
     _restarted_ms: int = 0
 
@@ -74,8 +82,7 @@ class Series:
 
     def see(self, frame: int) -> Verdict:
         """Count an image."""
-        if frame in self._refused:  # sent again, mended this time perhaps
-            self._refused.discard(frame)
+        if self._refused.discard(frame):  # sent again, mended this time perhaps
             return "new"
         if self._joined_at is not None and frame < self._joined_at:
             # Joined late, and frames come out of order: those in between are on their way or missing.
@@ -87,6 +94,8 @@ class Series:
             self.received += 1
             return "new"
         if self.next_frame is not None and frame < self.next_frame and not self._fill(frame):
+            if frame < self._forgotten_below:  # it came before; whether it could be used is forgotten
+                return "new"
             self.repeated += 1
             return "repeated"
         self.expect(frame)
@@ -97,8 +106,8 @@ class Series:
 
     def refuse(self, frame: int) -> None:
         """Note that an image that came could not be used: its number may come again."""
-        if len(self._refused) < _MAX_HOLES:
-            self._refused.add(frame)
+        self._refused.add(frame)
+        self._forgotten_below = max(self._forgotten_below, self._refused.forgotten_below)
 
     def restart(self) -> None:
         """The same series begins again at frame 0."""
@@ -107,7 +116,8 @@ class Series:
         self.next_frame = 0
         self._joined_at = None
         self._holes.clear()
-        self._refused.clear()
+        self._refused = Ranges()
+        self._forgotten_below = self._forgotten_missing = 0
 
     def _miss(self, start: int, stop: int) -> None:
         self.missing += stop - start
@@ -117,18 +127,23 @@ class Series:
     def _fill(self, frame: int) -> bool:
         """Whether the frame is one of the missing ones, which then no longer is."""
         n = bisect_right(self._holes, frame, key=lambda hole: hole[0]) - 1
-        if n < 0:
+        if n >= 0 and frame < self._holes[n][1]:
+            start, stop = self._holes[n]
+            parts = ((start, frame), (frame + 1, stop))
+            self._holes[n : n + 1] = [hole for hole in parts if hole[0] < hole[1]]
+            self._forget_holes()
+        elif frame < self._forgotten_below and self._forgotten_missing:
+            self._forgotten_missing -= 1
+        else:
             return False
-        start, stop = self._holes[n]
-        if frame >= stop:
-            return False
-        self._holes[n : n + 1] = [hole for hole in ((start, frame), (frame + 1, stop)) if hole[0] < hole[1]]
-        self._forget_holes()
         self.missing -= 1
         return True
 
     def _forget_holes(self) -> None:
-        """Keep the newest: a frame of a forgotten one that comes after all counts as repeated."""
+        """Keep the newest."""
+        for start, stop in self._holes[:-_MAX_HOLES]:
+            self._forgotten_below = max(self._forgotten_below, stop)
+            self._forgotten_missing += stop - start
         del self._holes[:-_MAX_HOLES]
 
     def describe(self) -> dict[str, Any]:
@@ -149,7 +164,9 @@ class Series:
                 "next_frame": self.next_frame,
                 "joined_at": self._joined_at,
                 "holes": self._holes.copy(),
-                "refused": sorted(self._refused),
+                "refused_ranges": list(self._refused),
+                "forgotten_below": self._forgotten_below,
+                "forgotten_missing": self._forgotten_missing,
                 "restarted_ms": self._restarted_ms,
             },
         }
@@ -179,7 +196,11 @@ class Series:
         series.next_frame = counting.get("next_frame")
         series._joined_at = counting.get("joined_at")
         series._holes = [(start, stop) for start, stop in counting.get("holes", ())]
-        series._refused = set(counting.get("refused", ()))
+        # Earlier versions kept each number by itself.
+        single = [(frame, frame) for frame in counting.get("refused", ())]
+        series._refused = Ranges(counting.get("refused_ranges", single))
+        series._forgotten_below = counting.get("forgotten_below", 0)
+        series._forgotten_missing = counting.get("forgotten_missing", 0)
         series._restarted_ms = counting.get("restarted_ms", 0)
         series._settle(sorted({frame for frame, made_ms in logged if made_ms >= series._restarted_ms}))
         return series
@@ -189,17 +210,25 @@ class Series:
         if self.next_frame is not None and first_lost < self.next_frame:
             lost = self.next_frame - first_lost
             lost -= sum(max(0, stop - max(start, first_lost)) for start, stop in self._holes)
+            forgotten = min(self._forgotten_missing, max(0, self._forgotten_below - first_lost), lost)
+            self._forgotten_missing -= forgotten
+            self._forgotten_below = min(self._forgotten_below, first_lost)
+            lost -= forgotten
             self.received -= lost
             self.missing += lost
             self._holes = [
                 *((start, min(stop, first_lost)) for start, stop in self._holes if start < first_lost),
                 (first_lost, self.next_frame),
             ]
-            self._refused = {frame for frame in self._refused if frame < first_lost}
-        repeated = self.repeated
+            self._refused = Ranges(
+                (first, min(last, first_lost - 1)) for first, last in self._refused if first < first_lost
+            )
+        # Frames with results fill gaps that are remembered, and no others.
+        repeated, forgotten_below, self._forgotten_below = self.repeated, self._forgotten_below, 0
         for frame in logged:
             self.see(frame)
         self.repeated = repeated
+        self._forgotten_below = max(self._forgotten_below, forgotten_below)
 
 
 class SeriesBook:
@@ -234,6 +263,11 @@ class SeriesBook:
             begins_again = True
         series.planned_frames = header.planned_frames
         return begins_again
+
+    def instrument_of(self, series_uid: UUID) -> str | None:
+        """Whose series this is; None if it is not known."""
+        series = self._series.get(series_uid) or self._earlier.get(series_uid)
+        return None if series is None else series.instrument
 
     def image(self, header: ImageHeader) -> Verdict:
         """A frame came."""

@@ -235,8 +235,58 @@ def test_what_is_remembered_of_gaps_is_bounded_however_frames_come() -> None:
         assert series.see(1 + 2 * n) == "new"
     assert series.missing == 10_000_000 - 1 - 5000
     assert len(series.snapshot()["counting"]["holes"]) <= 1024
-    assert series.see(1) == "repeated"
     assert series.see(9_999_999) == "new"
+
+
+def test_frames_that_come_after_their_gap_was_forgotten_are_taken() -> None:
+    series = Series(A, "plate 3", "nlo", next_frame=0)
+    for n in range(0, 10_000, 2):
+        assert series.see(n) == "new"
+    for n in range(1, 9_999, 2):
+        assert series.see(n) == "new"
+    assert (series.received, series.missing) == (9_999, 0)
+    assert series.see(9_998) == "repeated", "of the highest numbers everything is known"
+    assert series.see(0) == "new", "it may be one whose gap was forgotten"
+    assert (series.received, series.missing) == (9_999, 0)
+
+
+def test_refused_frames_may_come_again_however_many_there_are() -> None:
+    series = Series(A, "plate 3", "nlo", next_frame=0)
+    for n in range(0, 10_000, 2):
+        assert series.see(n) == "new"
+        series.refuse(n)
+    assert [series.see(n) for n in range(0, 10_000, 2)] == ["new"] * 5000
+    assert series.received + series.missing == series.next_frame
+    one_range = Series(A, "plate 3", "nlo", next_frame=0)
+    for n in range(10_000):
+        one_range.see(n)
+        one_range.refuse(n)
+    assert one_range.snapshot()["counting"]["refused_ranges"] == [(0, 9_999)]
+    for n in range(0, 10_000, 2):
+        assert one_range.see(n) == "new"
+    assert len(one_range.snapshot()["counting"]["refused_ranges"]) <= 512
+
+
+def test_what_was_forgotten_stays_so_over_a_restart_of_the_service() -> None:
+    series = Series(A, "plate 3", "nlo", next_frame=0)
+    for n in range(0, 10_000, 2):
+        series.see(n)
+        series.refuse(n)
+    again = Series.recalled(
+        json.loads(json.dumps(series.snapshot())), ((n, 2**60) for n in range(0, 10_000, 2))
+    )
+    assert (again.received, again.missing) == (5000, 4999)
+    assert again.see(1) == "new"
+    assert (again.received, again.missing) == (5001, 4998)
+
+
+def test_refused_frames_that_an_earlier_version_kept_are_recalled() -> None:
+    series = Series(A, "plate 3", "nlo", next_frame=3, received=3)
+    snapshot = json.loads(json.dumps(series.snapshot()))
+    del snapshot["counting"]["refused_ranges"]
+    snapshot["counting"]["refused"] = [1]
+    again = Series.recalled(snapshot, [(2, 2**60)])
+    assert [again.see(n) for n in (1, 0)] == ["new", "repeated"]
 
 
 def test_gaps_of_a_series_that_was_joined_late_are_bounded_too() -> None:
