@@ -22,6 +22,7 @@ _SECRETS: Final = (
     (re.compile(r"\bsenoscope_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), "senoscope_***"),
     (re.compile(r"(://[^/\s:@]*):[^/\s@]+@"), r"\1:***@"),
 )
+_SHOWN: Final = 80  # characters of a series' name
 
 
 def without_secrets(text: str) -> str:
@@ -34,7 +35,7 @@ def without_secrets(text: str) -> str:
 def about_source(source: Source) -> dict[str, Any]:
     """Which field of view a log line concerns."""
     facts = {
-        "series": source.series_id,
+        "series": None if source.series_id is None else source.series_id[:_SHOWN],
         "series_uid": None if source.series_uid is None else str(source.series_uid),
         "frame": source.frame,
         "file": source.file,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 
-from senoscope.logs import about_source
+from senoscope.logs import Sparing, about_source
 from senoscope_client.result import Source
 
 _log = structlog.get_logger(__name__)
@@ -19,6 +19,8 @@ Reason = Literal["dropped", "missing", "refused", "failed"]
 # Frames that came and were lost here; the missing ones are the gaps that `Series` counts.
 _MAX_SERIES: Final = 64
 _MAX_RANGES: Final = 512  # of each series and reason
+# Every series may have a line of its own, and a publisher may send a new series with each frame.
+_LOG_EVERY_S: Final = 1.0
 
 
 class Ranges:
@@ -86,17 +88,25 @@ class LostFrames:
     def __init__(self) -> None:
         self._series: OrderedDict[UUID, dict[str, Ranges]] = OrderedDict()
         self._lock = threading.Lock()
+        self._sparing = Sparing(_LOG_EVERY_S)
 
     def note(self, source: Source, reason: Reason, detail: str) -> None:
-        """Note that a frame has no result; the 1st, 2nd, 4th, 8th ... of a series and reason is logged."""
+        """Note that a frame has no result.
+
+        The 1st, 2nd, 4th, 8th ... of a series and reason is logged, but not of more than one series a second.
+        """
         uid, frame = source.series_uid, source.frame
         if uid is None or frame is None:
             return
         with self._lock:
             ranges = self._of(uid).setdefault(reason, Ranges())
             new, count = ranges.add(frame), ranges.count
-        if new and count & (count - 1) == 0:
-            _log.warning("frame lost", reason=reason, detail=detail, count=count, **about_source(source))
+        if not new or count & (count - 1):
+            return
+        left_out = self._sparing.ask(f"{reason} {count}")
+        if left_out is not None:
+            facts = about_source(source) | ({"left_out": left_out} if left_out else {})
+            _log.warning("frame lost", reason=reason, detail=detail, count=count, **facts)
 
     def arrived(self, uid: UUID, frame: int) -> None:
         """Note that a frame that was refused came again and can be used."""

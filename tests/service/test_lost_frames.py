@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from senoscope import lost_frames
 from senoscope.lanes import LiveLane
+from senoscope.logs import Sparing
 from senoscope.lost_frames import LostFrames, Ranges, lost_ranges
 from senoscope_client.result import Source
 
@@ -67,6 +68,18 @@ def test_one_log_line_stands_for_more_and_more_frames() -> None:
     assert {line["event"] for line in lines} == {"frame lost"}
     assert lines[0]["detail"] == "the queue was full"
     assert (lines[0]["series_uid"], lines[0]["frame"]) == (str(UID), 0)
+
+
+def test_ever_new_series_do_not_flood_the_log() -> None:
+    lost = LostFrames()
+    lost._sparing = Sparing(every_s=1e9)
+    long = Source(kind="stream", series_uid=UID, series_id="plate" * 200, instrument="nlo-1", frame=0)
+    with capture_logs() as lines:
+        for n in range(1000):
+            lost.note(long.model_copy(update={"series_uid": UUID(int=n)}), "refused", "of another size")
+        lost.note(frame(1, UUID(int=2000)), "failed", "")
+    assert [line["reason"] for line in lines] == ["refused", "failed"]
+    assert len(lines[0]["series"]) == 80
 
 
 def test_every_reason_is_told_in_the_order_of_frames_and_survives_a_restart() -> None:
