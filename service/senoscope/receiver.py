@@ -53,8 +53,9 @@ _REASONS: Final[dict[LinkFault, str]] = {
     "unknown_key": "it does not allow this public key",
     "curve_mismatch": "only one side speaks CURVE",
 }
-# Why frames that keep the format are rejected all the same.
-UNFIT = ("wrong_frame_size", "wrong_channels", "non_finite_pixels")
+# Why messages that keep the format are rejected all the same.
+UNFIT = ("series_of_another_instrument", "wrong_frame_size", "wrong_channels", "non_finite_pixels")
+_SHOWN: Final = 80  # characters of a name in a text
 # Frames that may wait inside ZeroMQ while this thread is held up; the bounded queue that drops the
 # oldest is the scheduler's.
 _HIGH_WATER_MARK = 64
@@ -270,6 +271,14 @@ class Receiver:
                 return
             header = message.header
             self._messages[header.type] += 1
+            owner = self._book.instrument_of(header.series_uid)
+            if owner is not None and owner != header.instrument:
+                self._reject(
+                    "series_of_another_instrument",
+                    f"a message of {header.instrument[:_SHOWN]!r} has the series_uid {header.series_uid}, "
+                    f"which a series of {owner[:_SHOWN]!r} has; each series needs a UUID of its own",
+                )
+                return
             match header:
                 case StartHeader():
                     if self._book.start(header):
@@ -293,7 +302,7 @@ class Receiver:
 
     def _fit(self, header: ImageHeader, pixels: npt.NDArray[Any], spec: FovSpec) -> npt.NDArray[Any] | None:
         """The pixels with their channels in the ensemble's order, or None if they are not for it."""
-        where = f"frame {header.frame} of series {header.series_id!r}"
+        where = f"frame {header.frame} of series {header.series_id[:_SHOWN]!r}"
         if header.shape[1:] != (spec.height, spec.width):
             self._reject(
                 "wrong_frame_size",
@@ -305,7 +314,7 @@ class Receiver:
         if sorted(header.channels) != sorted(spec.channels):
             self._reject(
                 "wrong_channels",
-                f"{where} has channels {', '.join(header.channels)}; the ensemble takes "
+                f"{where} has channels {', '.join(header.channels)[:_SHOWN]}; the ensemble takes "
                 f"{', '.join(spec.channels)}",
                 header,
             )

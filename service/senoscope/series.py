@@ -38,9 +38,9 @@ class Series:
     Frames before the first one seen count as missing only if the series is known to have begun while the
     service listened: one that joins late has not lost them.
 
-    What is remembered of missing and refused frames is bounded; the lowest numbers are forgotten first. A frame
-    that comes late or again and may be one of those is taken as new: that a field of view is classified twice
-    does no harm, that it is never classified does.
+    What is remembered of missing and refused frames is bounded; the lowest numbers are forgotten first. A
+    frame that comes late or again and may be one of those is taken as new: it does no harm to classify a
+    field of view twice.
 
     Attributes
     ----------

@@ -39,6 +39,7 @@ BAD_MESSAGES: list[tuple[str, Callable[[Microscope], list]]] = [
     ("byte_count", lambda m: [*m.frame(1)[:2], bytes(10)]),
     ("byte_count", lambda m: _json(m.frame(1), lambda h: h.update(shape=[3, 251, 300]))),
     ("dtype_not_allowed", lambda m: _json(m.frame(1), lambda h: h.update(dtype="complex64"))),
+    ("series_of_another_instrument", lambda m: m.frame(1, instrument="nlo-2")),
     ("wrong_frame_size", lambda m: m.frame(1, mini.bright(3, 300, 250))),
     ("wrong_channels", lambda m: m.frame(1, channels=("SRS", "CARS", "Transmission"))),
     ("wrong_channels", lambda m: m.frame(1, mini.bright(2), channels=NAMES[:2])),
