@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from senoscope_client.curve import CurveClient, StrPath
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import Unauthorized
-from senoscope_client.link import Link, LinkFault, first_patience_s, next_patience_s
+from senoscope_client.link import Link, LinkFault, first_patience_s, next_patience_s, receive_parts
 from senoscope_client.result import Result
 from senoscope_client.sizes import MAX_RESULT_BYTES
 
@@ -24,7 +24,7 @@ _SLICE_MS = 200
 _HIGH_WATER_MARK = 1000
 _log = logging.getLogger(__name__)
 _BROKEN: dict[LinkFault, str] = {
-    "protocol": "the connection brought what is no ZeroMQ message, or one that is too large",
+    "protocol": "the connection brought what is no ZeroMQ message, or one that is too large or does not end",
     "no_handshake": "ZeroMQ's handshake was not completed; does another program listen there?",
 }
 _T = TypeVar("_T")
@@ -111,27 +111,37 @@ class _Subscriber(Generic[_T]):
             If the service refuses this subscriber; ZeroMQ does not try again.
         """
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
+        watch_at = 0.0
         while True:
-            left_ms = _SLICE_MS if give_up is None else max(0, round((give_up - time.monotonic()) * 1000))
-            if self._socket.poll(min(left_ms, _SLICE_MS)):
-                message = self._read()
+            now = time.monotonic()
+            left_ms = _SLICE_MS if give_up is None else max(0, round((give_up - now) * 1000))
+            broken = False
+            waits = self._socket.poll(min(left_ms, _SLICE_MS))
+            if waits:
+                parts = receive_parts(self._socket)
+                message = self._read(parts)
                 if message is not None:
                     return message
-            elif self._note_events():
+                if parts is None:
+                    self._note_fault("protocol")
+                    broken = True
+            if not broken and (not waits or now >= watch_at):  # bad messages may come without a pause
+                watch_at = now + _SLICE_MS / 1000
+                broken = self._note_events()
+            if broken:
                 self._link.close()
                 self._socket.close(0)
                 self._open()
-            elif left_ms <= _SLICE_MS and give_up is not None:
+            if give_up is not None and time.monotonic() >= give_up:
                 raise TimeoutError(f"no {self._what} for {timeout_s} s")
 
-    def _read(self) -> _T | None:
-        """The message that waits; None if it is none of this kind, which is counted."""
-        parts = self._socket.recv_multipart()
+    def _read(self, parts: list[zmq.Frame] | None) -> _T | None:
+        """A message; None if it is none of this kind, which is counted."""
         self._link.heard()
         self._patience_s = first_patience_s()
         try:
-            if len(parts) == 2:
-                return self._kind.validate_json(parts[1])
+            if parts is not None and len(parts) == 2:
+                return self._kind.validate_json(parts[1].bytes)
         except ValidationError:
             pass
         self.rejected += 1
@@ -152,16 +162,24 @@ class _Subscriber(Generic[_T]):
                 continue
             if fault in ("unknown_key", "curve_mismatch"):
                 raise self._refusal(fault)
-            self.faults[fault] += 1
-            if event.final:
-                _log.warning("%ss from %s: %s; connecting again", self._what, self._endpoint, _BROKEN[fault])
+            if not event.final:
+                self.faults[fault] += 1
+            else:
+                self._note_fault(fault)
                 if fault == "no_handshake":
                     self._patience_s = next_patience_s(self._patience_s)
                 return True
         return False
 
+    def _note_fault(self, fault: LinkFault) -> None:
+        self.faults[fault] += 1
+        _log.warning("%ss from %s: %s; connecting again", self._what, self._endpoint, _BROKEN[fault])
+
     def _refusal(self, fault: LinkFault) -> Unauthorized:
-        why = "it speaks CURVE and this subscriber does not, or the other way round: see server_key"
+        why = (
+            "it speaks CURVE and this subscriber does not, or the other way round, or with another key: see "
+            "server_key; or it has another mechanism, such as PLAIN"
+        )
         if fault == "unknown_key":
             why = "it does not know this public key: put the .key file into its folder of allowed keys"
         return Unauthorized(f"the service at {self._endpoint} refuses {self._what}s: {why}")

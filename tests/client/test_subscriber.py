@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from itertools import islice
+from typing import Any
 
 import pytest
+import zmq
 
 from senoscope_client import link
+from senoscope_client import subscriber as subscriber_module
 from senoscope_client.subscriber import ResultSubscriber
+from support import zmtp_bytes
+from support.network_cable import Cable
 from support.results_lines import FAULTS, results_line, results_socket
 from support.service_double import result
 
@@ -46,16 +51,40 @@ def test_waiting_ends_when_told():
             subscriber.receive(0)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+def test_waiting_ends_although_broken_results_come_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast they come: here, without sending them."""
+    broken: list[object] = []
+    with results_socket() as (_, endpoint), ResultSubscriber(endpoint) as subscriber:
+        monkeypatch.setattr(subscriber._socket, "poll", lambda _: len(broken) < 10_000_000)
+        monkeypatch.setattr(subscriber, "_read", broken.append)
+        monkeypatch.setattr(subscriber_module, "receive_parts", lambda _: [])
+        with pytest.raises(TimeoutError):
+            subscriber.receive(0.2)
+    assert 0 < len(broken) < 10_000_000
+
+
+def _many_parts(socket: zmq.Socket[Any], cable: Cable) -> None:
+    socket.send_multipart([b"result/stream/nlo-1", *[b""] * 100_000])
+
+
+def _endless(socket: zmq.Socket[Any], cable: Cable) -> None:
+    cable.greet_next(zmtp_bytes.endless(b"result/stream/nlo-1", 32 << 20))
+
+
+ENDLESS = {"many parts": _many_parts, "no end": _endless}
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *ENDLESS])
 def test_results_come_again_after_a_fault_of_the_line(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "HANDSHAKE_S", 1.0)
+    monkeypatch.setattr(link, "_MAX_UNFINISHED_BYTES", 16 << 20)
     wanted = result(kind="stream", instrument="nlo-1", frame=1)
     parts = [b"result/stream/nlo-1", wanted.model_dump_json().encode()]
     with results_line() as (socket, cable, endpoint), ResultSubscriber(endpoint) as subscriber:
         socket.recv()
         socket.send_multipart(parts)
         assert subscriber.receive(30) == wanted
-        FAULTS[fault](socket, cable)
+        (FAULTS | ENDLESS)[fault](socket, cable)
         deadline = time.monotonic() + 60
         while True:
             assert time.monotonic() < deadline
@@ -67,6 +96,8 @@ def test_results_come_again_after_a_fault_of_the_line(fault: str, monkeypatch: p
             except TimeoutError:
                 continue
         assert sum(subscriber.faults.values()) >= 1
+        if fault in ENDLESS:
+            assert subscriber.faults["protocol"] >= 1
 
 
 def test_a_malformed_endpoint_is_told():
