@@ -22,7 +22,14 @@ from senoscope.series import Series, SeriesBook
 from senoscope.threads import WatchedThread
 from senoscope_client.curve import CurveClient
 from senoscope_client.images import FovSpec
-from senoscope_client.link import Link, LinkFault, first_patience_s, next_patience_s
+from senoscope_client.link import (
+    MAX_PARTS,
+    Link,
+    LinkFault,
+    first_patience_s,
+    next_patience_s,
+    receive_parts,
+)
 from senoscope_client.result import Source
 from senoscope_client.wire import (
     MAX_PART_BYTES,
@@ -48,10 +55,12 @@ _REASONS: Final[dict[LinkFault, str]] = {
     "lost": "the connection was lost",
     "no_handshake": "connections are accepted, but ZeroMQ's handshake is not completed; does another program "
     "listen there, or a tunnel with nothing behind it?",
-    "protocol": f"a part of over {MAX_PIXEL_BYTES // 1024**2} MiB came, or bytes that are no ZeroMQ message; "
+    "protocol": f"a part of over {MAX_PIXEL_BYTES // 1024**2} MiB came, a message of over {MAX_PARTS} parts, "
+    "or one without an end, or bytes that are no ZeroMQ message, or the peer refuses or is no publisher; "
     "connecting again",
     "unknown_key": "it does not allow this public key",
-    "curve_mismatch": "only one side speaks CURVE",
+    "curve_mismatch": "only one side speaks CURVE, or the keys do not fit, or the peer has another "
+    "mechanism, such as PLAIN",
 }
 # Why messages that keep the format are rejected all the same.
 UNFIT = ("series_of_another_instrument", "wrong_frame_size", "wrong_channels", "non_finite_pixels")
@@ -192,19 +201,31 @@ class Receiver:
             while not stop.is_set():
                 ready = dict(poller.poll(_POLL_MS))
                 if socket in ready:
-                    self._take(_receive(socket))
+                    if not self._receive(socket):
+                        self._note_fault("protocol")
+                        return heard, "protocol"
                     heard = True
                     link.heard()
                     self._patience_s = first_patience_s()
                 fault = self._note_events(link)
                 if fault is not None:
-                    while socket.poll(0):  # what came before
-                        self._take(_receive(socket))
+                    while socket.poll(0) and self._receive(socket):  # what came before
+                        pass
                     return heard, fault
             return heard, None
         finally:
             link.close()
             socket.close(0)
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> bool:
+        """Take the message that waits; False if it has so many parts that the socket is to be closed."""
+        parts = receive_parts(socket)
+        if parts is None:
+            with self._lock:
+                self._reject("part_count", f"a message has more than {MAX_PARTS} parts")
+            return False
+        self._take([part.buffer for part in parts])
+        return True
 
     def _note_events(self, link: Link) -> LinkFault | None:
         """Count what happened to the connection; the fault after which a fresh socket is needed."""
@@ -334,10 +355,6 @@ class Receiver:
         if count & (count - 1) == 0:
             which = {} if header is None else about_source(_source(header))
             _log.warning("message rejected", reason=reason, detail=detail, count=count, **which)
-
-
-def _receive(socket: zmq.Socket[bytes]) -> list[memoryview]:
-    return [frame.buffer for frame in socket.recv_multipart(copy=False)]
 
 
 def _source(header: ImageHeader) -> Source:

@@ -14,6 +14,7 @@ import pytest
 from senoscope_client import link
 from senoscope_client.sizes import MAX_PART_BYTES, MAX_PIXEL_BYTES
 from senoscope_client.wire import topic_of
+from support import zmtp_bytes
 from support.network_cable import Cable
 from support.raw_microscope import Microscope
 from support.servers import ServerThread, free_port, start_server
@@ -57,6 +58,14 @@ def no_greeting(microscope: Microscope, cable: Cable) -> None:
     cable.greet_next(b"")
 
 
+def many_parts(microscope: Microscope, cable: Cable) -> None:
+    microscope.send([b"fov/nlo-1/image", *[b""] * 200_000])
+
+
+def no_publisher(microscope: Microscope, cable: Cable) -> None:
+    cable.greet_next(zmtp_bytes.greeting() + zmtp_bytes.ready(b"REQ"))
+
+
 def reset(microscope: Microscope, cable: Cable) -> None:
     cable.reset()
 
@@ -70,6 +79,8 @@ FAULTS: dict[Fault, set[str]] = {
     http_answer: {"no_handshake", "protocol"},
     half_greeting: {"no_handshake"},
     no_greeting: {"no_handshake"},
+    many_parts: {"protocol"},
+    no_publisher: {"protocol"},
     reset: {"lost"},
 }
 
@@ -149,6 +160,40 @@ def test_a_stream_that_breaks_the_protocol_is_reported_until_a_good_message_come
     assert "stream interrupted" in rig.server.wait_for_log("over 64 MiB")
     rig.send_until_classified()
     assert httpx.get(f"{rig.server.url}/readyz").json() == {"status": "ready"}
+
+
+def test_a_message_of_too_many_parts_is_rejected_and_ends_the_connection(rig: Rig) -> None:
+    rig.send_until_classified()
+    before = rig.server.stream()["receiver"]
+    many_parts(rig.microscope, rig.cable)
+    rig.server.wait(lambda s: s["receiver"]["faults"]["protocol"] > before["faults"]["protocol"])
+    after = rig.server.stream()["receiver"]
+    assert after["rejected"]["part_count"] == before["rejected"].get("part_count", 0) + 1
+    rig.send_until_classified()
+
+
+def test_a_message_without_an_end_ends_the_connection(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.send_until_classified()
+    before = rig.faults()["protocol"]
+    monkeypatch.setattr(link, "_MAX_UNFINISHED_BYTES", 16 << 20)
+    rig.cable.greet_next(zmtp_bytes.endless(b"fov/nlo-1/image", 32 << 20))
+    rig.server.wait(lambda s: s["receiver"]["faults"]["protocol"] > before)
+    rig.send_until_classified()
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "text"),
+    [
+        (zmtp_bytes.greeting(b"PLAIN"), "another mechanism, such as PLAIN"),
+        (zmtp_bytes.greeting() + zmtp_bytes.ready(b"REQ"), "is no publisher"),
+    ],
+    ids=["plain", "request socket"],
+)
+def test_what_is_reported_of_a_peer_is_true(rig: Rig, bytes_: bytes, text: str) -> None:
+    rig.send_until_classified()
+    rig.cable.greet_next(bytes_)
+    rig.server.wait(lambda s: text in (s["receiver"]["problem"] or ""))
+    rig.send_until_classified()
 
 
 def test_another_program_at_the_endpoint_is_reported(
