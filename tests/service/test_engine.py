@@ -18,7 +18,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from senoscope.engine import DeviceError, Ensemble, EnsembleError, IntensityRange, fit_range
 from senoscope.engine.bound import BoundExecutor
@@ -321,6 +321,78 @@ def test_a_manifest_that_claims_something_else_than_its_graphs_is_refused(
         Ensemble.load(copy, device="cpu")
 
 
+def after_logit(model: onnx.ModelProto, *nodes: onnx.NodeProto, **constants: np.ndarray) -> None:
+    """Let nodes make ``logit`` of ``l0``, which is what the graph had for it."""
+    place = next(k for k, node in enumerate(model.graph.node) if "logit" in node.output)
+    model.graph.node[place].output[:] = ["l0"]
+    for n, node in enumerate(nodes):
+        model.graph.node.insert(place + 1 + n, node)
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+
+
+def mix_batch(model: onnx.ModelProto) -> None:
+    """Let the answer depend on the batch's mean, as a batch normalization in its training mode does."""
+    node = helper.make_node
+    after_logit(
+        model,
+        node("ReduceMean", ["l0"], ["mean"], axes=[0], keepdims=1),
+        node("Sub", ["l0", "mean"], ["apart"]),
+        node("Mul", ["apart", "top"], ["more"]),
+        node("Add", ["l0", "more"], ["logit"]),
+    )
+
+
+def answer_once(model: onnx.ModelProto) -> None:
+    """Answer to the first field of view alone, which no declaration of the graph tells."""
+    node = helper.make_node
+    after_logit(
+        model,
+        node("Cast", ["high"], ["whole"], to=TensorProto.INT64),
+        node("Div", ["whole", "whole"], ["ones"]),
+        node("Slice", ["ones", "first", "second"], ["one"]),
+        node("Slice", ["l0", "first", "one"], ["logit"]),
+        first=np.array([0], np.int64),
+        second=np.array([1], np.int64),
+    )
+
+
+def answer_for_the_first(model: onnx.ModelProto) -> None:
+    """Give all fields of view of a batch the answer to its first one."""
+    node = helper.make_node
+    after_logit(
+        model,
+        node("Shape", ["l0"], ["count"]),
+        node("Slice", ["l0", "first", "second"], ["one"]),
+        node("Expand", ["one", "count"], ["logit"]),
+        first=np.array([0], np.int64),
+        second=np.array([1], np.int64),
+    )
+
+
+@pytest.mark.parametrize("change", [mix_batch, answer_once, answer_for_the_first])
+def test_a_network_that_answers_differently_in_a_batch_is_refused(
+    copy: Path, change: Callable[[onnx.ModelProto], None]
+) -> None:
+    rewrite_graph(copy, change)
+    with pytest.raises(EnsembleError, match=r"resnet50\.onnx: answers differently in a batch: "):
+        Ensemble.load(copy, device="cpu")
+
+
+def test_an_answer_to_part_of_a_batch_is_an_error(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ensemble.load(miniature, device="cpu") as ensemble:
+        run = ensemble._executor.run
+
+        def shortened(*arguments: Any) -> list[NetworkOutput]:
+            outputs = run(*arguments)
+            outputs[2] = outputs[2]._replace(logit=outputs[2].logit[:1])
+            return outputs
+
+        monkeypatch.setattr(ensemble._executor, "run", shortened)
+        ensemble.predict(mini.bright())
+        with pytest.raises(RuntimeError, match="network densenet121: it does not answer to every"):
+            ensemble.predict(np.stack([mini.bright(), mini.dark()]))
+
+
 def rename_output(model: onnx.ModelProto, name: str, inner: str) -> None:
     for node in model.graph.node:
         for names in (node.output, node.input):
@@ -478,10 +550,11 @@ def npy_claiming_terabytes() -> bytes:
         npy(np.array(["x" * 10] * 3)),
         npy(np.zeros((3, 250, 300), np.complex64)),
         npy(np.full((3, 250, 300), np.nan, np.float32)),
+        npy(np.full((3, 250, 300), 1e39)),
         b"",
         b"PK\x03\x04",
     ],
-    ids=["terabytes", "other size", "text", "complex", "NaN", "empty", "archive"],
+    ids=["terabytes", "other size", "text", "complex", "NaN", "too large", "empty", "archive"],
 )
 def test_a_vector_that_is_no_field_of_view_is_refused(copy: Path, content: bytes) -> None:
     (copy / "test_vector.npy").write_bytes(content)

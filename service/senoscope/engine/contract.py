@@ -61,6 +61,53 @@ def check_outputs(outputs: Sequence[NetworkOutput], networks: Sequence[NetworkFi
             raise EnsembleError(network.path, problem)
 
 
+def check_batch(
+    alone: Sequence[Sequence[NetworkOutput]],
+    batch: Sequence[NetworkOutput],
+    networks: Sequence[NetworkFile],
+    tolerance: float,
+    gradcam_tolerance: float,
+) -> None:
+    """Compare what networks answer to fields of view in one batch with what they answer to each alone.
+
+    Parameters
+    ----------
+    alone : sequence of outputs
+        Of all networks, for each field of view of the batch.
+    tolerance : float
+        Largest deviation of a probability.
+    gradcam_tolerance : float
+        Largest deviation of a Grad-CAM map, as a fraction of its maximum.
+
+    Raises
+    ------
+    EnsembleError
+        Where they differ: the graph mixes the fields of view of a batch, or drops some.
+    """
+    for k, (network, together) in enumerate(zip(networks, batch, strict=True)):
+        problem = None if has_count(together, len(alone)) else "not every field of view gets an answer"
+        for n in range(len(alone)) if problem is None else ():
+            one = alone[n][k]
+            apart = abs(float(together.probability[n]) - float(one.probability[0]))
+            map_apart = float(np.abs(together.gradcam[n] - one.gradcam[0]).max(initial=0))
+            limit = gradcam_tolerance * float(one.gradcam.max(initial=0)) + np.finfo(np.float32).tiny
+            if not apart <= tolerance:
+                problem = f"its probability differs by {apart:.3g}"
+            elif not map_apart <= limit:
+                problem = f"its Grad-CAM map differs by {map_apart:.3g}"
+        if problem is not None:
+            raise EnsembleError(
+                network.path,
+                f"answers differently in a batch: {problem}. The answer to a field of view must not depend "
+                "on the others of its batch; is a batch normalization exported in its training mode?",
+            )
+
+
+def has_count(output: NetworkOutput, count: int) -> bool:
+    """Whether there is an answer for each of so many fields of view."""
+    return all(array.shape[:1] == (count,) for array in output)
+
+
 def mean_nothing(output: NetworkOutput) -> bool:
     """Whether an answer is none: `problem_of_values` tells why. Quick, since every frame's is asked."""
     probability = output.probability

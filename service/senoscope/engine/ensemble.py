@@ -16,7 +16,13 @@ import numpy.typing as npt
 from senoscope.engine import locations
 from senoscope.engine.answers import blank_answers
 from senoscope.engine.cancellation import Cancellation
-from senoscope.engine.contract import check_outputs, mean_nothing, problem_of_values
+from senoscope.engine.contract import (
+    check_batch,
+    check_outputs,
+    has_count,
+    mean_nothing,
+    problem_of_values,
+)
 from senoscope.engine.devices import open_executor
 from senoscope.engine.errors import DeviceError, EnsembleError
 from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
@@ -67,6 +73,11 @@ class Prediction:
         """Bytes of all arrays."""
         arrays = (self.logits, self.probabilities, *self.gradcams, *self.features)
         return sum(array.nbytes for array in arrays)
+
+    def outputs(self) -> list[NetworkOutput]:
+        """What each network answered, as to a batch of one."""
+        parts = zip(self.logits, self.probabilities, self.gradcams, self.features, strict=True)
+        return [NetworkOutput(*(np.asarray(part)[None] for part in one)) for one in parts]
 
     def map(self) -> npt.NDArray[np.float32]:
         """The ensemble's Grad-CAM map, [H, W], in 0..1."""
@@ -246,6 +257,8 @@ class Ensemble:
         bounds.require_valid(len(spec.channels))
         outputs = self._executor.run(image, bounds.low, bounds.high)
         for name, output in zip(self.names, outputs, strict=True):
+            if not has_count(output, len(image)):
+                raise RuntimeError(f"network {name}: it does not answer to every field of view of a batch")
             if mean_nothing(output):
                 problem = problem_of_values(output) or "its answer is too large"
                 raise RuntimeError(f"network {name}: {problem}")
@@ -299,7 +312,8 @@ class Ensemble:
         seen: list[Prediction] = []
         for vector in self.manifest.test_vectors:
             path = self.directory / vector.file
-            (prediction,) = self.predict(self._read_test_vector(path))
+            pixels = self._read_test_vector(path)
+            (prediction,) = self.predict(pixels)
             seen.append(prediction)
             expected = vector.expected
             values = zip(self.names, map(float, prediction.probabilities), strict=True)
@@ -316,7 +330,21 @@ class Ensemble:
                 grid = (expected.gradcams or {}).get(name)
                 if grid is not None:
                     self._compare_maps(path, name, gradcam, np.array(grid, np.float32), vector)
+            if len(seen) == 1:  # one batch tells: the graph is the same for all vectors
+                self._check_batch(pixels, prediction, vector)
         self.warnings = (*self.manifest.warnings, *self._blank_networks(seen))
+
+    def _check_batch(
+        self, pixels: npt.NDArray[np.float32], prediction: Prediction, vector: TestVector
+    ) -> None:
+        """Check that a vector and another field of view get the same answers in a batch as alone."""
+        low, high = self.model_range.low, self.model_range.high
+        # The vector's mirror, brighter: alike, the two would hide that a graph computes with their mean.
+        other = pixels[:, :, ::-1] / 2 + high[:, None, None] / 2
+        pair = np.ascontiguousarray(np.stack([pixels, other]), np.float32)
+        alone = prediction.outputs(), self._executor.run(pair[1:], low, high)
+        batch = self._executor.run(pair, low, high)
+        check_batch(alone, batch, self._networks, vector.tolerance, vector.gradcam_tolerance)
 
     def _compare_maps(
         self,
@@ -336,7 +364,7 @@ class Ensemble:
                 "machine does not compute what was trained",
             )
 
-    def _read_test_vector(self, path: Path) -> npt.NDArray[Any]:
+    def _read_test_vector(self, path: Path) -> npt.NDArray[np.float32]:
         spec = self.manifest.input
         shape = (len(spec.channels), spec.height, spec.width)
         try:
@@ -350,10 +378,10 @@ class Ensemble:
                 f"cannot be used as a test vector: it is {array.dtype} {array.shape}; expected are "
                 f"numbers {shape}",
             )
-        pixels = np.array(array)
-        if not np.isfinite(pixels).all():
-            raise EnsembleError(path, "cannot be used as a test vector: a pixel is NaN or infinite")
-        return pixels
+        try:
+            return as_real_numbers(np.array(array))
+        except ValueError as error:
+            raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
 
     def _blank_networks(self, seen: list[Prediction]) -> Iterator[str]:
         """A warning for each network that answers all test vectors alike, unless the manifest has one."""
