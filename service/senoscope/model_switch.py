@@ -45,14 +45,21 @@ def load_ensemble(
     return ensemble
 
 
-class _Loading:
+class Loading:
     """An ensemble that is loaded on a thread of its own, which can be left behind.
 
-    Python waits for other threads when it exits, and a graph that never ends may not be interruptible.
+    Python waits for other threads when it exits, and neither a graph that never ends nor a file that is read
+    from a disk which does not answer may be interruptible.
+
+    Parameters
+    ----------
+    load : callable
+        Loads it; begins at once.
+    cancellation : Cancellation
+        What ``load`` looks at.
     """
 
-    def __init__(self, name: str, load: Callable[[], Ensemble], cancellation: Cancellation) -> None:
-        self._name = name
+    def __init__(self, load: Callable[[], Ensemble], cancellation: Cancellation) -> None:
         self._load = load
         self._cancellation = cancellation
         self._lock = threading.Lock()
@@ -61,15 +68,13 @@ class _Loading:
         self.thread = threading.Thread(target=self._run, name="model loader", daemon=True)
         self.thread.start()
 
-    def wait(self, within_s: float) -> Ensemble:
-        """The ensemble; raises why there is none."""
+    def wait(self, within_s: float, too_late: Exception) -> Ensemble:
+        """The ensemble; raises why there is none, which is ``too_late`` after so many seconds."""
         limit_s = time.monotonic() + within_s
         while self.thread.is_alive() and self._cancellation.error is None and time.monotonic() < limit_s:
             self.thread.join(0.05)
         if self.thread.is_alive():
-            self._cancellation.cancel(
-                ModelRejected(f"{self._name}: was not loaded within {within_s:g} s (--load-timeout-s)")
-            )
+            self._cancellation.cancel(too_late)
             self.thread.join(_GIVE_UP_S)
         with self._lock:
             self._left = True
@@ -112,7 +117,7 @@ class ModelSwitch:
         self._scheduler = scheduler
         self._lock = threading.Lock()  # over the three below
         self._last: Cancellation | None = None
-        self._loading: list[_Loading] = []
+        self._loading: list[Loading] = []
         self._closed = False
         self._busy = threading.Lock()  # held by the one change that is under way
 
@@ -185,15 +190,16 @@ class ModelSwitch:
     def _load_and_swap(
         self, directory: Path, device: Device | None, digest: str | None, cancellation: Cancellation
     ) -> Loaded:
-        loading = _Loading(
-            directory.name,
+        loading = Loading(
             lambda: load_ensemble(directory, self._settings, device, cancellation),
             cancellation,
         )
         with self._lock:
             self._loading.append(loading)
+        within_s = self._settings.load_timeout_s
+        too_late = ModelRejected(f"{directory.name}: was not loaded within {within_s:g} s (--load-timeout-s)")
         try:
-            ensemble = loading.wait(self._settings.load_timeout_s)
+            ensemble = loading.wait(within_s, too_late)
         except EnsembleError as error:
             where = error.path.relative_to(directory) if error.path != directory else Path(directory.name)
             raise ModelRejected(f"{where.as_posix()}: {error.problem}") from error

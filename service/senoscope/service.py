@@ -25,7 +25,7 @@ from senoscope.memory_budget import MemoryBudget
 from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
 from senoscope.metrics.state import ServiceState
-from senoscope.model_switch import ModelSwitch, load_ensemble
+from senoscope.model_switch import Loading, ModelSwitch, load_ensemble
 from senoscope.publisher import ResultPublisher
 from senoscope.receiver import Receiver
 from senoscope.records import RecentRecords
@@ -118,6 +118,7 @@ class Service:
         self._loading = _LOADING
         self._falling_back = threading.Event()
         self._cancellation = Cancellation()
+        self._opening: Loading | None = None
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self.registry.register(ServiceState(self))
         ProcessCollector(registry=self.registry)
@@ -227,7 +228,9 @@ class Service:
     @property
     def loading(self) -> bool:
         """Whether the ensemble is still being loaded, even though nobody may want it any more."""
-        return self._loader.is_alive() and not self._ready.is_set()
+        opening = self._opening
+        left_behind = opening is not None and opening.thread.is_alive()
+        return (self._loader.is_alive() or left_behind) and not self._ready.is_set()
 
     @property
     def changing(self) -> bool:
@@ -401,17 +404,12 @@ class Service:
         self._loading = _LOADING
         _log.info("loading ensemble", path=str(directory))
         within_s = self.settings.load_timeout_s
-        limit = threading.Timer(
-            within_s,
-            self._cancellation.cancel,
-            [EnsembleError(directory, f"was not loaded within {within_s:g} s (--load-timeout-s)")],
+        too_late = EnsembleError(directory, f"was not loaded within {within_s:g} s (--load-timeout-s)")
+        self._opening = Loading(
+            lambda: load_ensemble(directory, self.settings, cancellation=self._cancellation),
+            self._cancellation,
         )
-        limit.daemon = True
-        limit.start()
-        try:
-            ensemble = load_ensemble(directory, self.settings, cancellation=self._cancellation)
-        finally:
-            limit.cancel()
+        ensemble = self._opening.wait(within_s, too_late)
         with self._assembling:
             if self._closing:
                 ensemble.close()

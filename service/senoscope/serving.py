@@ -183,7 +183,8 @@ class ServiceServer(uvicorn.Server):
 def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequence[ExposureWarning]) -> bool:
     """Serve until a signal or a failure ends it; whether it was no failure.
 
-    The process is set up for this service alone. It ends here if the service is stopped while it loads.
+    The process is set up for this service alone. It ends here if the service is stopped, or
+    fails, while it loads.
 
     Raises
     ------
@@ -205,12 +206,11 @@ def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequenc
     if server.failure is not None:
         raise server.failure
     service = server.service
-    if service is not None and service.failed:
-        return False
+    failed = service is not None and service.failed
     if service is not None and (service.loading or service.changing):
-        # Stopped while an ensemble was loaded that could not be interrupted: Python would wait for it.
-        _end_process(0)
-    return True
+        # An ensemble is still being loaded that could not be interrupted: Python would wait for it.
+        _end_process(1 if failed else 0)
+    return not failed
 
 
 def _hangups() -> list[signal.Signals]:

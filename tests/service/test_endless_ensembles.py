@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import sys
 import threading
@@ -18,9 +19,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import senoscope.model_switch
-from senoscope.engine import Ensemble
+from senoscope.engine import Ensemble, EnsembleError
 from senoscope.engine.cancellation import Cancellation
-from senoscope.engine.manifest import sha256_of
+from senoscope.engine.manifest import sha256_of, verify_file
 from support import miniature as mini
 from support.servers import Server, ServerThread, start_server, start_server_process
 from support.slow_engine import SlowEngine
@@ -159,6 +160,54 @@ def test_a_service_that_begins_with_it_ends_after_its_time(models_dir: Path, tmp
     server = start_server_process(Path("endless"), tmp_path / "log.txt", *options, wait=False)
     assert server.process.wait(60) == 1
     assert "was not loaded within 1 s" in server.log.read_text()
+
+
+def with_files_that_stall(folder: Path) -> Path:
+    """A module that lets no file of an ensemble be read, as a network share does that stalls."""
+    (folder / "sitecustomize.py").write_text(
+        "import threading, senoscope.engine.ensemble as e, senoscope.model_switch as m\n"
+        "e.verify_file = lambda *_: threading.Event().wait()\n"
+        "m._GIVE_UP_S = 0.1\n"
+    )
+    return folder
+
+
+def test_a_service_whose_files_stall_at_its_start_ends_after_its_time(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(with_files_that_stall(tmp_path)), *sys.path]))
+    options = ("--models-dir", str(models_dir), "--load-timeout-s", "1")
+    server = start_server_process(Path("good"), tmp_path / "log.txt", *options, wait=False)
+    try:
+        assert server.process.wait(60) == 1
+    finally:
+        server.kill()
+    assert "was not loaded within 1 s" in server.log.read_text()
+
+
+def test_reading_a_file_ends_when_it_is_cancelled(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(bytes(4 * 1024 * 1024))
+    cancellation = Cancellation()
+    blocks = iter(range(2))
+
+    def cancel_within() -> None:
+        if next(blocks, None) is None:
+            cancellation.cancel(KeyError("the reason"))
+        cancellation.require()
+
+    with pytest.raises(KeyError, match="the reason"):
+        verify_file(path, sha256_of(path), cancel_within)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("name", ["ensemble.json", "xception.onnx", "test_vector.npy"])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    folder = mini.build(tmp_path / "piped")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(EnsembleError, match=f"{name}: is no regular file"):
+        Ensemble.load(folder, device="cpu")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")

@@ -193,7 +193,7 @@ class Ensemble:
 
         def verify(entry: tuple[str, str]) -> None:
             cancellation.require()
-            verify_file(directory / entry[0], entry[1])
+            verify_file(directory / entry[0], entry[1], cancellation.require)
 
         with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
             list(pool.map(verify, to_verify))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 import struct
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -43,6 +45,7 @@ Extent = Annotated[int, Field(ge=1, le=65536)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 _MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 _DEEPEST = 32
+_BLOCK_BYTES = 1024 * 1024
 # Control characters, and halves of surrogate pairs.
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 # Values of one field of view, as many as a frame of the stream can have.
@@ -362,10 +365,35 @@ class Manifest(_Model):
         return self.model_dump_json(indent=2, exclude=left_out) + "\n"
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(path: Path, between_blocks: Callable[[], object] = lambda: None) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Parameters
+    ----------
+    between_blocks : callable
+        Called before each MiB; what it raises ends the reading.
+    """
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(_BLOCK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while True:
+            between_blocks()
+            count = file.readinto(block)
+            if not count:
+                return digest.hexdigest()
+            digest.update(block[:count])
+
+
+def _require_regular(path: Path) -> None:
+    """Refuse what would be waited for for ever when it is opened: a named pipe, or a device.
+
+    Raises
+    ------
+    EnsembleError
+    OSError
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise EnsembleError(path, "is no regular file")
 
 
 def read_manifest(directory: Path) -> tuple[Manifest, str]:
@@ -384,6 +412,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
     """
     path = directory / MANIFEST_NAME
     try:
+        _require_regular(path)
         with path.open("rb") as file:
             text = file.read(_MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError:
@@ -432,16 +461,22 @@ def _check_text(value: Any, where: str, depth: int) -> None:
         raise ValueError(f"{where[:80]} is a number of more than 63 bits")
 
 
-def verify_file(path: Path, sha256: str) -> None:
+def verify_file(path: Path, sha256: str, between_blocks: Callable[[], object] = lambda: None) -> None:
     """Check that a file of an ensemble is the one that its manifest means.
+
+    Parameters
+    ----------
+    between_blocks : callable
+        As of `sha256_of`.
 
     Raises
     ------
     EnsembleError
-        If the file is missing or has other contents.
+        If the file is missing, is no regular file, or has other contents.
     """
     try:
-        actual = sha256_of(path)
+        _require_regular(path)
+        actual = sha256_of(path, between_blocks)
     except FileNotFoundError:
         raise EnsembleError(path, "is named in ensemble.json but is missing") from None
     except OSError as error:
