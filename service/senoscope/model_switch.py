@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _log = structlog.get_logger(__name__)
 _SWAP_TIMEOUT_S = 60.0
 # What a loading that was cancelled may take to end: an operator of a graph, or a file that is being read.
 _GIVE_UP_S = 10.0
+_LISTED_FOR_S = 1.0
 
 
 def load_ensemble(
@@ -265,6 +267,40 @@ def list_ensembles(models_dir: Path) -> list[dict[str, Any]]:
             }
         found.append(entry)
     return found
+
+
+class EnsembleList:
+    """The ensembles of a folder, listed on one thread for all who ask, and anew when that is a second ago.
+
+    Nothing waits for that thread: a folder may be on a disk that does not answer.
+
+    Parameters
+    ----------
+    models_dir : Path
+    """
+
+    def __init__(self, models_dir: Path) -> None:
+        self._models_dir = models_dir
+        self._lock = threading.Lock()
+        self._latest: Future[list[dict[str, Any]]] | None = None
+        self._began_s = 0.0
+
+    def ask(self) -> Future[list[dict[str, Any]]]:
+        """What `list_ensembles` finds; returns at once."""
+        with self._lock:
+            latest = self._latest
+            if latest is None or (latest.done() and time.monotonic() > self._began_s + _LISTED_FOR_S):
+                latest = self._latest = Future()
+                latest.set_running_or_notify_cancel()  # nobody who gives up waiting cancels it for others
+                self._began_s = time.monotonic()
+                threading.Thread(target=self._list, args=(latest,), name="ensemble list", daemon=True).start()
+            return latest
+
+    def _list(self, listing: Future[list[dict[str, Any]]]) -> None:
+        try:
+            listing.set_result(list_ensembles(self._models_dir))
+        except Exception as error:
+            listing.set_exception(error)
 
 
 def _folders(models_dir: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from senoscope.memory_budget import MemoryBudget
 from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
 from senoscope.metrics.state import ServiceState
-from senoscope.model_switch import Loading, ModelSwitch, load_ensemble
+from senoscope.model_switch import EnsembleList, Loading, ModelSwitch, load_ensemble
 from senoscope.publisher import ResultPublisher
 from senoscope.receiver import Receiver
 from senoscope.records import RecentRecords
@@ -67,6 +67,8 @@ class Service:
 
     Attributes
     ----------
+    ensembles : EnsembleList
+        Of the models folder.
     request_memory : MemoryBudget
         For bodies and pixels of requests.
     registry : ServiceRegistry
@@ -93,6 +95,7 @@ class Service:
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
         self.maps = StageMaps()
         self.request_memory = MemoryBudget(settings.request_memory_mib * 1024 * 1024)
+        self.ensembles = EnsembleList(settings.models_dir)
         self._lost = LostFrames()
         self._rules = read_rules(settings.rules) if settings.rules is not None else None
         self.log = self._open_log()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -12,9 +15,14 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+import senoscope.api.models
+import senoscope.model_switch
+from senoscope.engine import EnsembleError
+from senoscope.model_switch import EnsembleList
 from support import miniature as mini
+from support.image_bytes import npy
 from support.raw_microscope import Microscope
-from support.servers import Server, start_server, stop_server
+from support.servers import Server, ServerThread, start_server, start_server_process, stop_server
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +149,77 @@ def test_two_changes_at_once_are_one_too_many(server: Server) -> None:
     assert set(answers) <= {200, 409}
     assert 200 in answers
     assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+@pytest.fixture
+def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """The folders whose manifests began to be read, which none of them is to its end within the test."""
+    began: list[Path] = []
+    released = threading.Event()
+
+    def stall(folder: Path) -> None:
+        began.append(folder)
+        released.wait()
+        raise EnsembleError(folder, "cannot be read")
+
+    monkeypatch.setattr(senoscope.model_switch, "read_manifest", stall)
+    monkeypatch.setattr(senoscope.api.models, "_LIST_WITHIN_S", 0.5)
+    yield began
+    released.set()
+
+
+def test_a_folder_that_does_not_answer_holds_up_nothing_else(
+    models_dir: Path, start: Callable[..., ServerThread], stalled: list[Path]
+) -> None:
+    server = start("--models-dir", str(models_dir))
+    answers: list[httpx.Response] = []
+    asking = [
+        threading.Thread(
+            target=lambda: answers.append(httpx.get(f"{server.url}/v1/models", timeout=60)), daemon=True
+        )
+        for _ in range(45)  # more than there are threads for requests
+    ]
+    for thread in asking:
+        thread.start()
+    classified = httpx.post(f"{server.url}/v1/classify", content=npy(mini.bright()), timeout=60)
+    assert classified.status_code == 200
+    for thread in asking:
+        thread.join(60)
+    assert [(one.status_code, one.json()["code"]) for one in answers] == [(503, "not_ready")] * 45
+    assert "models folder could not be read" in answers[0].json()["detail"]
+    assert len(stalled) == 1, "all wait for one reading"
+    assert server.stop() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
+def test_a_process_ends_while_its_models_folder_does_not_answer(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, threading, senoscope.model_switch as m\n"
+        "def stall(folder):\n"
+        "    print('reading', file=sys.stderr, flush=True)\n"
+        "    threading.Event().wait()\n"
+        "m.read_manifest = stall\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    server = start_server_process(Path("first"), tmp_path / "log.txt", "--models-dir", str(models_dir))
+    try:
+        with httpx.Client(timeout=60) as client:
+            threading.Thread(target=client.get, args=(f"{server.url}/v1/models",), daemon=True).start()
+            server.wait_for_log("reading")
+            assert server.stop() == 0
+    finally:
+        server.kill()
+
+
+def test_what_is_listed_is_read_again_after_a_while(tmp_path: Path) -> None:
+    ensembles = EnsembleList(tmp_path)
+    assert ensembles.ask().result(60) == []
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "ensemble.json").write_text("{")
+    deadline = time.monotonic() + 60
+    while not (found := ensembles.ask().result(60)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert [entry["name"] for entry in found] == ["new"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,17 +11,18 @@ from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.body import json_of
 from senoscope.api.documented import json_body, problems
-from senoscope.model_switch import list_ensembles
 from senoscope.service import Service
 from senoscope_client.errors import (
     Conflict,
     ModelRejected,
+    NotReady,
     PayloadTooLarge,
     RequestTimeout,
     UnsupportedMediaType,
 )
 
 router = APIRouter(responses=problems())
+_LIST_WITHIN_S = 5.0
 
 
 class ModelChange(BaseModel):
@@ -59,10 +61,13 @@ async def change_model(request: Request) -> dict[str, Any]:
 
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """The ensembles of the models folder, with their versions."""
+    """The ensembles of the models folder, with their versions; as they were up to a second ago."""
     service: Service = request.app.state.service
     service.require_ready()
-    return {
-        "in_use": service.loaded.ensemble.digest,
-        "ensembles": await run_in_threadpool(list_ensembles, service.settings.models_dir),
-    }
+    listing = asyncio.wrap_future(service.ensembles.ask())
+    await asyncio.wait([listing], timeout=_LIST_WITHIN_S)
+    if not listing.done():
+        raise NotReady(
+            f"the models folder could not be read within {_LIST_WITHIN_S:g} s; does its disk answer?"
+        )
+    return {"in_use": service.loaded.ensemble.digest, "ensembles": listing.result()}
