@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import cv2
+import matplotlib as mpl
 import numpy as np
 import pytest
 from rich.console import Console
@@ -16,10 +17,13 @@ from typer.testing import CliRunner
 from senoscope.engine.intensity import fit_range
 from senoscope_training.cli import app
 from senoscope_training.config import SplitConfig
+from senoscope_training.dataset.check_figure import draw
 from senoscope_training.dataset.check_view import blocks, render
 from senoscope_training.dataset.checking import channel_stats, check, find_leaks
+from senoscope_training.dataset.model import DataSet, Entry
 from senoscope_training.dataset.reading import inspect_data_set, load_pixels
 from senoscope_training.dataset.splits import make_folds
+from senoscope_training.dataset.writing import SYNTHETIC_NAME
 from support.image_bytes import npy, tiff
 from support.labelled_folders import NAMES, H, W, config, fov, write
 
@@ -293,3 +297,16 @@ def test_padding_does_not_count_as_measured() -> None:
     assert (high >= 140).all()
     with pytest.raises(DataSetError, match="SRS have the value 0"):
         require_range(*measured_range(cells, 3.5, padded=False), ("SRS", "TPEF"), "the data set")
+
+
+@pytest.mark.parametrize("mark", ["", "drawn", None], ids=["the folder", "a folder in it", "none"])
+def test_the_figure_of_drawn_files_says_so(tmp_path, mark):
+    (tmp_path / "drawn").mkdir()
+    if mark is not None:
+        (tmp_path / mark / SYNTHETIC_NAME).write_text("x")
+    entries = tuple(Entry(f"drawn/{k}.tif", bool(k % 2), None, None, str(k)) for k in range(4))
+    pixels = np.random.default_rng(0).integers(0, 99, (4, 3, 16, 16)).astype(np.uint16)
+    data_set = DataSet(tmp_path, ("control", "senescent"), NAMES, entries)
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        draw(data_set, pixels, tmp_path / "figure.svg")
+    assert ("not for science" in (tmp_path / "figure.svg").read_text()) == (mark is not None)

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 
 from senoscope_training.dataset.model import DataSet
 from senoscope_training.dataset.ranges import measured, measured_range
+from senoscope_training.dataset.writing import is_synthetic
 
 _SHOWN = 8  # of each class
+_SYNTHETIC = "synthetic data, not for science"
 _COLOURS = ("#0072b2", "#d55e00")
 
 
@@ -38,7 +40,10 @@ def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path, *, padded: boo
     """
     # Names of files and classes are not formulas, whatever dollars they have.
     with mpl.rc_context({"text.parse_math": False}):
-        _figure(data_set, pixels, padded).savefig(path, dpi=150)
+        figure = _figure(data_set, pixels, padded)
+        if is_synthetic(data_set):
+            figure.text(0.995, 0.002, _SYNTHETIC, ha="right", va="bottom", fontsize=8, color="#d55e00")
+        figure.savefig(path, dpi=150)
 
 
 def _figure(data_set: DataSet, pixels: npt.NDArray[Any], padded: bool) -> Figure:

@@ -170,7 +170,7 @@ def check(
 
 
 def _drawn(data_set: DataSet) -> tuple[str, ...]:
-    return ("these fields of view are synthetic, not for science",) if is_synthetic(data_set.root) else ()
+    return ("these fields of view are synthetic, not for science",) if is_synthetic(data_set) else ()
 
 
 def _stats(pixels: npt.NDArray[Any], config: DataConfig, k_iqr: float) -> tuple[ChannelStats, ...]:
