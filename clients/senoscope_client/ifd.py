@@ -189,8 +189,10 @@ def _without_copies(
     def unreduced(meaning: int, copy: int) -> bool:
         return meaning in full or (copy == _REDUCED and _size(meanings[meaning]) in sizes)
 
-    pages = Directories(others=found.others, smallest=found.smallest)
-    pages.unreduced = sum(count for key, count in beneath.items() if key[1] and unreduced(*key))
+    found.unreduced = sum(count for key, count in beneath.items() if key[1] and unreduced(*key))
+    if not any(copies):
+        return found
+    pages = Directories(others=found.others, unreduced=found.unreduced, smallest=found.smallest)
     for n, key in enumerate(zip(found.meanings, copies, strict=True)):
         if not kept(*key):
             pages.skipped.append(n)

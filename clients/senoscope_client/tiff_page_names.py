@@ -12,6 +12,7 @@ from senoscope_client.tiff_micromanager import micromanager_labels
 from senoscope_client.tiff_planes import Request
 
 _MAX_TEXT: Final = 4 * 1024 * 1024
+_MAX_LABEL: Final = 1024
 
 
 def page_labels(pages: TiffPages, request: Request, table: Sequence[int] | None = None) -> Labels | None:
@@ -30,7 +31,7 @@ def page_labels(pages: TiffPages, request: Request, table: Sequence[int] | None 
     numbers = range(len(pages)) if table is None else table
     if (labels := micromanager_labels(pages, numbers)) is not None:
         return labels
-    names = [pages.page_name(n) for n in numbers]
+    names = [_line(pages.page_name(n)) for n in numbers]
     if any(names):
         return Labels("tag PageName", names)
     descriptions = [_line(pages.description(n)) for n in numbers]
@@ -57,4 +58,4 @@ def page_texts(pages: TiffPages) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    return next(iter(text.strip().splitlines()), "")
+    return next(iter(text[:_MAX_LABEL].strip().splitlines()), "")

@@ -191,3 +191,22 @@ def test_a_channel_of_just_that_name_is_taken(source: Callable, other: str, plac
 def test_messages_show_the_names_that_the_file_has(source: Callable) -> None:
     with pytest.raises(errors.AmbiguousAxes, match="SRS a, SRS b, TPEF, Transmission;"):
         read(source(["SRS a", "SRS b", "TPEF", "Transmission"]))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "text", [".tif" * 15_000 + "x", "SRS-" * 15_000 + "x", "c:1/3 " * 10_000, "-1" * 30_000]
+)
+@pytest.mark.parametrize("kind", ["PageName", "description", "ImageJ"])
+def test_long_labels_take_little_time(kind: str, text: str) -> None:
+    if kind == "ImageJ":
+        body = tiff(
+            STACK[0], imagej=True, metadata={"axes": "CYX", "Labels": [f"{text}{n}" for n in range(3)]}
+        )
+    else:
+        body = pages(list(STACK[0]), [PER_PAGE[kind](f"{text}{n}") for n in range(3)])
+    try:
+        stack = read(body)
+    except errors.AmbiguousAxes:
+        return
+    assert len("".join(stack.warnings)) < 2000
