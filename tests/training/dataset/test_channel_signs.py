@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 
 from senoscope_training.dataset.reading import inspect_data_set, load_pixels
 from support.image_bytes import tiff
@@ -31,6 +32,7 @@ COMBINED = {
     "wave numbers without a unit": "{label}/cell{n}_{bare_wave}.tif",
     "the number of a well": "{label}/C{d}-plate_C{well}.tif",
     "numbers alone, first": "{label}/Ch{d}_Ch{well}.tif",
+    "filters": "{label}/img{n}-{filter}.tif",
     "a separator": "{label}/img{n}_Ch-{d}.tif",
     "an equals sign": "{label}/img{n} - C={c}.tif",
 }
@@ -59,6 +61,8 @@ def name_of(pattern: str, n: int, c: int, label: str) -> str:
         two_photon=("SRS", "2PF", "BF")[c],
         twice=("SRS2850_ch1", "TPEF_ch2", "BF_ch3")[c],
         wave_number=("2850cm-1", "2930cm-1", "trans")[c],
+        odd_filter=("460-50", "525-40", "800")[c],
+        filter=("460-50", "525-40", "607-36")[c],
         bare_wave=("2850", "TPEF", "2930")[c],
     )
 
@@ -76,7 +80,9 @@ def files_of(pattern: str, channels: int = 3, fovs: int = 8) -> dict[str, bytes]
 def advised(remedy: str) -> tuple[str, ...]:
     found = re.search(r"data\.per_channel: \[(.*?)\], in", remedy)
     assert found is not None, remedy
-    return tuple(found[1].split(", "))
+    tokens = yaml.safe_load(f"[{found[1]}]")
+    assert all(isinstance(token, str) for token in tokens), found[1]
+    return tuple(tokens)
 
 
 @pytest.mark.parametrize("kind", COMBINED)
@@ -171,6 +177,30 @@ def test_tokens_of_two_channels_in_one_name_are_a_fault(tmp_path, pattern, token
     assert faults
     assert any("which are different channels" in fault.problem for fault in faults)
     assert all("longer parts of the names" in f.remedy for f in faults if "different channels" in f.problem)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{label}/{d}_{well}.tif", "{label}/img{n}-{odd_filter}.tif", "{label}/img{n} ({d}).tif"]
+)
+def test_what_may_be_channels_is_noted_with_a_setting_that_works(tmp_path, pattern):
+    root = write(tmp_path, files_of(pattern))
+    found = inspect_data_set(config(root, grey="repeat"), SIZE)
+    assert not found.faults
+    (note,) = (note for note in found.notes if "one file per channel" in note)
+    assert len(advised(note)) >= 2
+    if len(advised(note)) == 3:
+        combined = inspect_data_set(config(root, per_channel=advised(note)), SIZE)
+        assert not combined.faults
+        assert len(combined.data_set) == 8
+
+
+@pytest.mark.parametrize("pattern", ["{label}/img{n}_{letter}.tif", "{label}/{n} ({d}).tif"])
+def test_what_may_be_channels_is_noted_though_some_are_lacking(tmp_path, pattern):
+    files = files_of(pattern, fovs=10)
+    for n, c in ((0, 0), (3, 2), (7, 1)):
+        del files[name_of(pattern, n, c, ("control", "senescent")[n // 5])]
+    found = inspect_data_set(config(write(tmp_path, files), grey="repeat"), SIZE)
+    assert any("one file per channel" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("kind", [*COMBINED, *APART])

@@ -262,6 +262,13 @@ def test_a_part_of_a_name_is_not_part_of_a_longer_word(tokens, file, channel, re
     assert found == (None if channel is None else (channel, rest))
 
 
+@pytest.mark.parametrize("file", ["control/C1-plate_C2.tif", "control/other.tif"])
+def test_a_file_without_one_token_is_not_loaded(tmp_path, file):
+    write(tmp_path, {file: tiff(fov(0)[0])})
+    with pytest.raises(DataSetError, match="per_channel"):
+        load_fov(tmp_path, file, config(tmp_path, per_channel=("C1", "C2", "C3")), SIZE)
+
+
 def test_check_of_a_folder_takes_the_parts(tmp_path):
     write(tmp_path, folder("d{n}_ch{c:02d}.tif"))
     bad = CliRunner().invoke(app, ["check", str(tmp_path)])

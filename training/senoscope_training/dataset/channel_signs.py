@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import yaml
+
 from senoscope_training.dataset.channel_words import (
     EXTRAS,
     NUMBERED,
@@ -21,7 +23,7 @@ from senoscope_training.dataset.per_channel import combine, without
 from senoscope_training.dataset.table import Row
 
 _MOST_CHANNELS = 8
-_ENOUGH = 0.9  # of the fields of view must have all channels, where tokens could count anything
+_ENOUGH = 0.9  # of the fields of view must be as expected
 _BALANCE = 0.4  # of the files of the commonest channel must be there of another
 _PIECES = re.compile(r"(?:channel|chan|ch)[_ =-]\d+|(?<![^\W\d_])c=\d+|[^\W\d_]+\d*|\d+", re.IGNORECASE)
 _SUFFIX = re.compile(r"(?:\.ome)?\.[^./]*$", re.IGNORECASE)
@@ -72,7 +74,18 @@ class Detected:
                 "rename the files so that those of a field of view differ in the channel alone, and set "
                 "data.per_channel to what differs"
             )
-        return f"set data.per_channel: [{', '.join(self.tokens)}], in the order of data.channels"
+        return (
+            f"set data.per_channel: [{', '.join(map(_written, self.tokens))}], in the order of data.channels"
+        )
+
+
+def _written(token: str) -> str:
+    """A token as YAML has it: 1_ and 2850 would be numbers without quotation marks."""
+    try:
+        is_same = yaml.safe_load(f"[{token}]") == [token]
+    except yaml.YAMLError:
+        is_same = False
+    return token if is_same else f"'{token}'"
 
 
 @dataclass(frozen=True)
@@ -184,7 +197,11 @@ def _judged(groups: list[dict[str, str]], channels: Sequence[str]) -> bool | Non
     if len(groups) < 2:
         return None
     tokens, count = Counter(frozenset(group) for group in groups).most_common(1)[0]
-    if not 2 <= len(tokens) <= _MOST_CHANNELS or count < max(2, _ENOUGH * len(groups)):
+    if not 2 <= len(tokens) <= _MOST_CHANNELS or count < max(2, len(groups) / 2):
+        return None
+    # One of three or more channels may be lacking here and there.
+    lacking = sum(len(group) == len(tokens) - 1 > 1 and tokens.issuperset(group) for group in groups)
+    if count + lacking < _ENOUGH * len(groups):
         return None
     known = sum(is_known(token, channels) for token in tokens)
     if known:  # beside names numbers are wavelengths

@@ -13,7 +13,7 @@ _COUNTED: Final = (
     r"|(?:channel|chan|ch)[_ -]?[a-h](?![^\W\d_])"
 )
 NUMBERED: Final = re.compile(_COUNTED, re.IGNORECASE)
-WAVES: Final = r"\d{3,4}[ _]?(?:nm|cm-?1)(?![^\W_])"
+WAVES: Final = r"(?:\d{3,4}[ _]?(?:nm|cm-?1)(?![^\W_])|\d{3}-\d{2}(?![\d-]))"  # 800nm, 2850cm-1, 525-40
 TRACK: Final = re.compile(r"t\d{1,2}", re.IGNORECASE)  # ZEN's -T1, which goes with a channel's name
 # Detectors, dyes and what they show.
 _NAMES: Final = """

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from senoscope_training.dataset.faults import Fault
+from senoscope_training.dataset.model import FovError
 from senoscope_training.dataset.table import Row
 
 _PLACE = "\0"
@@ -46,10 +47,15 @@ class Pattern:
         """The files of all channels, of which one is named.
 
         Those that are not there are among them.
+
+        Raises
+        ------
+        FovError
+            If not exactly one of the tokens is in its path.
         """
         channel, matches = self._found(file)
         if channel is None:
-            return (file,)
+            raise FovError(_undecided(file, self.named(file), ", ".join(self.tokens)))
         names = [_replaced(file, matches, token) for token in self.tokens]
         names[channel] = file
         return tuple(name if (root / name).is_file() else _nearby(root, name) for name in names)
