@@ -18,7 +18,7 @@ from senoscope_client.hang_up import MAX_CONNECTIONS, hang_up
 
 _log = logging.getLogger(__name__)
 # All that a subscriber has to say, handshakes included; beyond it ZeroMQ hangs up before it keeps anything.
-MAX_SUBSCRIPTION_BYTES = 4096
+MAX_SUBSCRIPTION_BYTES = 1024
 _DOMAIN = "senoscope"
 _LOG_EVERY_S = 10.0
 # A peer without CURVE or with a wrong server key fails in either of the last two ways.
@@ -105,6 +105,11 @@ class Gate:
     def count(self) -> int:
         """How many are connected, those who are just being refused included."""
         return len(self._open)
+
+    @property
+    def descriptors(self) -> frozenset[int]:
+        """File descriptors of the connections."""
+        return frozenset(self._open)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the owner of a public key, in Z85, may connect; asked by pyzmq's authenticator."""

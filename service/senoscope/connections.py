@@ -52,6 +52,11 @@ class Connections:
         """How many there are."""
         return len(self._open)
 
+    @property
+    def descriptors(self) -> frozenset[int]:
+        """File descriptors of the connections."""
+        return frozenset(self._open)
+
     def close(self) -> None:
         """Count no more; before the socket closes, on its thread."""
         self._socket.disable_monitor()  # that is an event too, which ends the thread

@@ -6,11 +6,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 import zmq
 
 from senoscope.connections import Connections
 from senoscope.process import max_connections
 from senoscope.records import Record
+from senoscope.subscriptions import Subscriptions
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.gate import MAX_SUBSCRIPTION_BYTES, Gate
 from senoscope_client.hang_up import HANDSHAKE_MS, MAX_CONNECTIONS
@@ -19,6 +21,10 @@ from senoscope_client.result import CamMode, Result, Source
 # Results are small: a subscriber may fall this far behind before ZeroMQ drops what is meant for it.
 _HIGH_WATER_MARK = 1000
 _LINGER_MS = 500
+_READ_EVERY_S = 0.1
+# Subscriptions that ZeroMQ reads ahead from each connection.
+_READ_AHEAD = 100
+_log = structlog.get_logger(__name__)
 
 
 def topic_of(source: Source) -> bytes:
@@ -74,7 +80,10 @@ class ResultPublisher:
         self._connections: Connections | None = None
         # A socket belongs to one thread at a time: results and decisions come from two.
         self._lock = threading.Lock()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.PUB)
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
+        # All subscriptions are passed on, also those that others have, and their ends.
+        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._socket.setsockopt(zmq.RCVHWM, _READ_AHEAD)
         self._socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
@@ -96,6 +105,12 @@ class ResultPublisher:
                 f"results cannot be published at {endpoint}: {error}; --results takes another endpoint"
             ) from error
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        watch = self.gate or self._connections
+        assert watch is not None
+        self._subscriptions = Subscriptions(self._socket, self.endpoint, lambda: watch.descriptors)
+        self._closing = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="results subscriptions", daemon=True)
+        self._reader.start()
 
     @property
     def subscribers(self) -> int:
@@ -107,7 +122,7 @@ class ResultPublisher:
     def refused(self) -> dict[str, int]:
         """Subscribers that were not let in, by reason."""
         watch = self.gate or self._connections
-        return {} if watch is None else dict(watch.refused)
+        return ({} if watch is None else dict(watch.refused)) | dict(self._subscriptions.refused)
 
     def tell(self, record: Record) -> None:
         """Publish a result; subscribers that are too slow lose it."""
@@ -123,10 +138,23 @@ class ResultPublisher:
 
     def _send(self, topic: bytes, message: bytes) -> None:
         with self._lock:
+            self._subscriptions.read()
             self._socket.send_multipart([topic, message], flags=zmq.NOBLOCK)
+
+    def _read(self) -> None:
+        """Read subscriptions also while there are no results."""
+        try:
+            while not self._closing.wait(_READ_EVERY_S):
+                with self._lock:
+                    self._subscriptions.read()
+                    self._subscriptions.look()
+        except Exception:
+            _log.exception("subscriptions are read only while results are published")
 
     def close(self) -> None:
         """Send what is queued, then close."""
+        self._closing.set()
+        self._reader.join()
         self._let_nobody_in()
         self._socket.close()
         self._context.term()

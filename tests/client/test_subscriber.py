@@ -68,7 +68,8 @@ def _many_parts(socket: zmq.Socket[Any], cable: Cable) -> None:
 
 
 def _endless(socket: zmq.Socket[Any], cable: Cable) -> None:
-    cable.greet_next(zmtp_bytes.endless(b"result/stream/nlo-1", 32 << 20))
+    endless = zmtp_bytes.endless(b"result/stream/nlo-1", 32 << 20)
+    cable.greet_next(zmtp_bytes.greeting() + zmtp_bytes.ready(b"PUB"), then=endless)
 
 
 ENDLESS = {"many parts": _many_parts, "no end": _endless}

@@ -176,7 +176,8 @@ def test_a_message_without_an_end_ends_the_connection(rig: Rig, monkeypatch: pyt
     rig.send_until_classified()
     before = rig.faults()["protocol"]
     monkeypatch.setattr(link, "_MAX_UNFINISHED_BYTES", 16 << 20)
-    rig.cable.greet_next(zmtp_bytes.endless(b"fov/nlo-1/image", 32 << 20))
+    endless = zmtp_bytes.endless(b"fov/nlo-1/image", 32 << 20)
+    rig.cable.greet_next(zmtp_bytes.greeting() + zmtp_bytes.ready(b"PUB"), then=endless)
     rig.server.wait(lambda s: s["receiver"]["faults"]["protocol"] > before)
     rig.send_until_classified()
 

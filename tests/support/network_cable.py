@@ -27,6 +27,7 @@ class Cable:
         self._whole.set()
         self._hung_up = False
         self._greeting: bytes | None = None
+        self._then = b""
         self._lock = threading.Lock()
         self._ends: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", port))
@@ -59,8 +60,16 @@ class Cable:
             end.close()
         self._close_all()
 
-    def greet_next(self, data: bytes) -> None:
-        """Let the next connection bring only these bytes, and then nothing; and break off those that are."""
+    def greet_next(self, data: bytes, then: bytes = b"") -> None:
+        """Let the next connection bring only these bytes, and then nothing; and break off those that are.
+
+        Parameters
+        ----------
+        data : bytes
+        then : bytes
+            To follow when the other side has finished ZeroMQ's handshake.
+        """
+        self._then = then
         self._greeting = data
         self._close_all()
 
@@ -90,6 +99,10 @@ class Cable:
             if self._greeting is not None:
                 with contextlib.suppress(OSError):
                     near.sendall(self._greeting)
+                    heard = b""
+                    while self._then and b"READY" not in heard:
+                        heard += near.recv(4096) or b"READY"
+                    near.sendall(self._then)
                 self._greeting = None
                 with self._lock:
                     self._ends.add(near)

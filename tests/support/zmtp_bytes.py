@@ -27,6 +27,5 @@ def part(content: bytes, *, more: bool) -> bytes:
 
 
 def endless(topic: bytes, size: int) -> bytes:
-    """A publisher's handshake and the beginning of a message, with so many bytes in parts of 64 KiB."""
-    piece = part(bytes(65536), more=True)
-    return greeting() + ready(b"PUB") + part(topic, more=True) + piece * (size // 65536)
+    """The beginning of a message, with so many bytes in parts of 64 KiB."""
+    return part(topic, more=True) + part(bytes(65536), more=True) * (size // 65536)
