@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from senoscope.engine.intensity import fit_range
 from senoscope.fov import Fov
 from senoscope.loaded import Loaded
 from senoscope_client._model import OpenModel
-from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable, NotReady
+from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable, NotReady, PayloadTooLarge
 
 _log = structlog.get_logger(__name__)
 # The run log's keys have 128 characters at most.
@@ -83,10 +84,15 @@ class SessionRange:
         Keeps the range over restarts.
     instrument : str
         The microscope that the range belongs to; services of several may share one keeper.
+    most_fovs : callable
+        How many frames of the stream, for the ensemble in use, fit into the memory that may be taken.
     """
 
-    def __init__(self, keeper: Keeper | None, instrument: str) -> None:
+    def __init__(
+        self, keeper: Keeper | None, instrument: str, most_fovs: Callable[[], int] = lambda: sys.maxsize
+    ) -> None:
         self._keeper = keeper
+        self._most_fovs = most_fovs
         self._key = _key_of(instrument)
         self._lock = threading.Lock()
         self._keeping = threading.Lock()  # held while a range is kept; never taken with `_lock` held
@@ -128,7 +134,18 @@ class SessionRange:
         return loaded.ensemble.model_range
 
     def begin(self, fovs: int) -> None:
-        """Calibrate from the next ``fovs`` frames of the stream; begins anew if it had begun."""
+        """Calibrate from the next ``fovs`` frames of the stream; begins anew if it had begun.
+
+        Raises
+        ------
+        Conflict
+            If another calibration is being computed.
+        PayloadTooLarge
+            If so many do not fit into memory.
+        """
+        problem = _too_many(fovs, self._most_fovs())
+        if problem is not None:
+            raise PayloadTooLarge(problem)
         with self._lock:
             self._require_not_fitting()
             self._orders += 1
@@ -150,6 +167,10 @@ class SessionRange:
             if self._collected and self._collected[0].spec != fov.spec:
                 self._collected = []  # another ensemble, of another input, took over
             if self._collected and self._collected[0].source.instrument != fov.source.instrument:
+                return
+            problem = None if self._collected else _too_many(self._wanted, self._most_fovs())
+            if problem is not None:  # those of an ensemble that took over are larger
+                self._wanted, self._problem = 0, f"the calibration was given up: {problem}"
                 return
             self._collected.append(fov)
             if len(self._collected) < self._wanted:
@@ -227,8 +248,8 @@ class SessionRange:
 
     def _fit_stream(self, order: int, fovs: list[Fov], loaded: Loaded, require_in_use: RequireInUse) -> None:
         try:
-            stack = np.stack([fov.pixels for fov in fovs])
-            self._fit(order, stack, loaded, "stream", fovs[0], require_in_use)
+            first = fovs[0]
+            self._fit(order, _stacked(fovs), loaded, "stream", first, require_in_use)
         except Exception as error:
             with self._lock:
                 given_up = order != self._orders
@@ -298,6 +319,25 @@ class SessionRange:
                 calibrated = self._calibrated
             value = calibrated.model_dump(mode="json") if calibrated else None
             self._kept = self._keeper is not None and self._keeper.set_value(self._key, value)
+
+
+def _stacked(fovs: list[Fov]) -> npt.NDArray[Any]:
+    """Pixels as one stack; takes the fields of view out of the list, so that each is freed once copied."""
+    dtype = np.result_type(*(fov.pixels.dtype for fov in fovs))
+    stack = np.empty((len(fovs), *fovs[0].pixels.shape), dtype)
+    for n in reversed(range(len(fovs))):
+        stack[n] = fovs.pop().pixels
+    return stack
+
+
+def _too_many(fovs: int, most: int) -> str | None:
+    """Why so many frames cannot be collected, or None if they can."""
+    if fovs <= most:
+        return None
+    return (
+        f"{fovs} frames of this size do not fit into the memory for requests, {most} do; ask for fewer, or "
+        "give the service more (--request-memory-mib)"
+    )
 
 
 def _key_of(instrument: str) -> str:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from senoscope.archive import Archive
 
 _log = structlog.get_logger(__name__)
+_MOST_BYTES_OF_A_VALUE = 4  # of a frame of the stream
 _LOADING = "the ensemble is being loaded, verified and warmed up"
 
 
@@ -99,7 +100,7 @@ class Service:
         self._lost = LostFrames()
         self._rules = read_rules(settings.rules) if settings.rules is not None else None
         self.log = self._open_log()
-        self.range = SessionRange(self.log, settings.instrument_name)
+        self.range = SessionRange(self.log, settings.instrument_name, self._most_calibrated_on)
         self._on_failure = on_failure
         self._on_loaded = on_loaded
         self.traces = open_traces(settings.otlp_endpoint)
@@ -302,6 +303,12 @@ class Service:
         self._scheduler.require_spec(loaded.spec)
         if self.loaded.ensemble.manifest.normalization.k_iqr != loaded.ensemble.manifest.normalization.k_iqr:
             raise NotReady("an ensemble of another range took over")
+
+    def _most_calibrated_on(self) -> int:
+        """Frames of the stream that a calibration may collect."""
+        spec = self.loaded.spec
+        fov_bytes = len(spec.channels) * spec.height * spec.width * _MOST_BYTES_OF_A_VALUE
+        return self.settings.request_memory_mib * 1024 * 1024 // fov_bytes
 
     def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
         """Queue a stack for classification; its future brings the records.

@@ -16,6 +16,9 @@ from websockets.sync.client import connect
 
 import senoscope.calibration
 from senoscope.engine import fit_range
+from senoscope.fov import Fov
+from senoscope_client.axes import FovSpec
+from senoscope_client.result import Source
 from support import miniature as mini
 from support.image_bytes import npy
 from support.raw_microscope import Microscope
@@ -232,6 +235,46 @@ def test_a_kept_range_that_cannot_be_read_is_reported(kept: Any) -> None:
     bounds = senoscope.calibration.SessionRange(Keeper(), "nlo-1")
     bounds.restore()
     assert "cannot be read" in (bounds._problem or "")
+
+
+def test_no_more_frames_are_collected_than_fit_into_memory(
+    start: Callable[..., ServerThread], fovs: np.ndarray
+) -> None:
+    most = 3 * 1024**2 // (4 * 3 * 250 * 300)
+    server = start("--request-memory-mib", "3")
+    refused = calibrate(server, fovs=most + 1)
+    assert (refused.status_code, refused.json()["code"]) == (413, "payload_too_large")
+    assert f"{most} do" in refused.json()["detail"]
+    assert ask(server)["calibrating"] is None
+    assert calibrate(server, fovs=most).status_code == 202
+
+
+def test_a_calibration_is_given_up_for_an_ensemble_whose_frames_do_not_fit(
+    tmp_path: Path, start: Callable[..., ServerThread]
+) -> None:
+    for name, size in (("small", 125), ("large", 500)):
+        mini.build(tmp_path / name, name=name, height=size, width=300)
+    server = start("--request-memory-mib", "2", "--models-dir", str(tmp_path), model=Path("small"))
+    assert calibrate(server, fovs=4).status_code == 202
+    assert httpx.post(f"{server.url}/v1/model", json={"name": "large"}, timeout=60).status_code == 200
+    scope = Microscope(server.frames)
+    try:
+        scope.send(scope.frame(0, mini.bright(3, 500, 300)))
+        until = time.monotonic() + 60
+        while (answer := ask(server))["calibrating"] is not None:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        scope.close()
+    assert "given up: 4 frames of this size do not fit" in answer["problem"]
+
+
+def test_frames_are_freed_while_they_are_stacked(fovs: np.ndarray) -> None:
+    spec = FovSpec(("SRS", "TPEF", "Transmission"), 250, 300)
+    source = Source(kind="stream")
+    frames = [Fov(pixels.copy(), source, spec=spec) for pixels in fovs]
+    assert np.array_equal(senoscope.calibration._stacked(frames), fovs)
+    assert not frames
 
 
 @pytest.mark.parametrize(
