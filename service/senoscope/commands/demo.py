@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,12 +24,16 @@ from senoscope_client.errors import NotReady
 
 # NumPy and the HTTP client are imported once the arguments are known to be right.
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from senoscope.live_table import DemoScore, LiveTable
     from senoscope.settings import Settings
     from senoscope_client.http import Client
     from senoscope_client.live import LiveResults
 
 _READY_TIMEOUT_S = 120.0
+# Exit statuses of a process that ends by the signal; of one that is terminated, on Windows.
+_KILLED = {1} if sys.platform == "win32" else {-signal.SIGTERM, -signal.SIGINT}
 _QUIET_S = 20.0  # where the scan's end is lost: no result for so long, and what is missing is lost too
 # The simulated microscope scans somewhat slower than the service can follow.
 _SHARE_OF_CAPACITY = 0.75
@@ -89,35 +94,25 @@ def demo(
         engine = model_facts["engine"]
         warning = "" if model_facts["manifest"]["for_science"] else ", not for science"
         rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / engine["compute_ms"])
-        console.print(
-            f"The dashboard is at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second.",
-            soft_wrap=True,
-        )
-        if not no_browser:
-            _open_browser(url)
         publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
         publish += [*_scan_options(model_facts["manifest"]["input"], seed, frames), *_pace_options(rate, url)]
         score = DemoScore(seed)
-        interrupted = False
-        with (
-            client.live(timeout_s=0.5) as results,
-            _process("microscope", [sys.executable, "-m", "senoscope_client.cli", *publish]) as microscope,
-            LiveTable(
-                console,
-                score,
-                total=frames,
-                title=f"Senoscope live: synthetic FOVs, ensemble {model_facts['name']}{warning}",
-            ) as table,
-        ):
-            try:
-                _watch(client, results, microscope, service, score, table, frames)
-            except KeyboardInterrupt:
-                interrupted = True
-                console.print("stopping: waiting for the frames on their way")
-                microscope.terminate()
-                _watch(client, results, microscope, service, score, table, None)
+        title = f"Senoscope live: synthetic FOVs, ensemble {model_facts['name']}{warning}"
+        table = LiveTable(console, score, total=frames, title=title)
+
+        def announce() -> None:
+            console.print(
+                f"The dashboard is at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second.",
+                soft_wrap=True,
+            )
+            if not no_browser:
+                _open_browser(url)
+
+        interrupted = _scan(client, service, publish, score, table, console, frames, announce)
         stream = client.stream()
-    sent = _frames_sent(stream) if frames is None or interrupted else frames
+    sent = frames
+    if sent is None or interrupted:
+        sent = max(_frames_sent(stream), score.classified)
     summary = {
         **score.summary(sent, stream),
         "model": settings.model,
@@ -154,8 +149,29 @@ def _port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
+class _Child(subprocess.Popen[bytes]):
+    """A child process, which may be asked to end before it can handle that."""
+
+    _asked_to_end = False
+
+    def ask_to_end(self) -> None:
+        """Send it SIGTERM; returns at once."""
+        self._asked_to_end = True
+        self.terminate()
+
+    @property
+    def killed(self) -> bool:
+        """Whether it ended as it was asked to, without having handled that."""
+        return self._asked_to_end and self.poll() in _KILLED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended, and not as it should."""
+        return self.poll() not in {None, 0} and not self.killed
+
+
 @contextmanager
-def _process(name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def _process(name: str, command: list[str]) -> Iterator[_Child]:
     """A child process whose output is shown only if it fails."""
     with tempfile.TemporaryFile() as log:
         # Its own group, so that Ctrl-C reaches the demo alone, which then ends its children in order.
@@ -163,12 +179,12 @@ def _process(name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         group["env"] = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_DEMO}
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
+        process = _Child(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
         try:
             yield process
-            failed = process.poll() not in (None, 0)
+            failed = process.failed
         except BaseException:
-            failed = process.poll() not in (None, 0)
+            failed = process.failed
             raise
         finally:
             if process.poll() is None:
@@ -198,11 +214,41 @@ def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
     raise NotReady("the service did not become ready")
 
 
+def _scan(
+    client: Client,
+    service: _Child,
+    publish: list[str],
+    score: DemoScore,
+    table: LiveTable,
+    console: Console,
+    frames: int | None,
+    announce: Callable[[], None],
+) -> bool:
+    """Let the microscope scan until its last frame has been shown; whether it was interrupted."""
+    command = [sys.executable, "-m", "senoscope_client.cli", *publish]
+    interrupted = False
+    try:
+        announce()
+        with client.live(timeout_s=0.5) as results, _process("microscope", command) as microscope, table:
+            try:
+                _watch(client, results, microscope, service, score, table, frames)
+            except KeyboardInterrupt:
+                interrupted = True
+                console.print("stopping: waiting for the frames on their way")
+                microscope.ask_to_end()
+                _watch(client, results, microscope, service, score, table, None)
+    except KeyboardInterrupt:
+        if interrupted:  # the second time
+            raise
+        return True  # before the first frame
+    return interrupted
+
+
 def _watch(
     client: Client,
     results: LiveResults,
-    microscope: subprocess.Popen[bytes],
-    service: subprocess.Popen[bytes],
+    microscope: _Child,
+    service: _Child,
     score: DemoScore,
     table: LiveTable,
     frames: int | None,
@@ -217,10 +263,12 @@ def _watch(
             if service.poll() is not None:
                 raise NotReady("the service ended") from None
             if microscope.poll() is not None:
-                if microscope.returncode != 0:
+                if microscope.failed:
                     raise NotReady("the simulated microscope ended") from None
                 quiet_since_s = quiet_since_s or time.monotonic()
-                if _is_complete(client.stream(), score) or time.monotonic() - quiet_since_s > _QUIET_S:
+                stream = client.stream()
+                never_began = microscope.killed and not stream["receiver"]["series"]
+                if never_began or _is_complete(stream, score) or time.monotonic() - quiet_since_s > _QUIET_S:
                     return
         else:
             score.add(result)
