@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
 import structlog
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.problems import problem_response
+from senoscope.records import Record
 from senoscope_client.errors import Busy
 from senoscope_client.result import CamMode
 
@@ -90,7 +93,7 @@ class LiveHub:
     def tell(self, record: Tellable) -> None:
         """Hand a record to the event loop; called from the delivery thread."""
         if self._clients:
-            self._call(self._fan_out, record)
+            self._call(self._fan_out, _without_pixels(record))
 
     def close(self) -> None:
         """Let every client drain, then close."""
@@ -132,6 +135,14 @@ class LiveHub:
     def _close_all(self) -> None:
         for client in self._clients:
             client.close()
+
+
+def _without_pixels(record: Tellable) -> Tellable:
+    """The same record, without what a client that lags behind would keep: a whole posted stack, perhaps."""
+    if not isinstance(record, Record):
+        return record
+    none = np.empty((0, 0, 0), record.fov.pixels.dtype)
+    return replace(record, fov=replace(record.fov, pixels=none, request=None))
 
 
 @router.websocket("/v1/live")

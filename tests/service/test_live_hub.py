@@ -1,0 +1,58 @@
+"""What the hub of live results keeps for clients that lag behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from senoscope.api.live import LiveHub
+from senoscope.engine import Ensemble
+from senoscope.fov import Fov
+from senoscope.loaded import fov_spec_of
+from senoscope.records import Record, ResultMaker
+from senoscope_client.result import CamMode, Source
+from support import miniature as mini
+
+
+def records_of_a_stack(miniature: Path) -> tuple[list[Record], weakref.ref[np.ndarray]]:
+    """Records of a stack's fields of view, and the stack, which their pixels are views of."""
+    stack = np.stack([mini.bright(), mini.dark()])
+    with Ensemble.load(miniature, device="cpu") as ensemble:
+        maker = ResultMaker(ensemble, 100.0, linked=True)
+        spec = fov_spec_of(ensemble)
+        records = [
+            maker.make(
+                Fov(pixels, Source(kind="upload", frame=n), spec=spec),
+                prediction,
+                ensemble.model_range,
+                0.0,
+                1.0,
+            )
+            for n, (pixels, prediction) in enumerate(zip(stack, ensemble.predict(stack), strict=True))
+        ]
+    return records, weakref.ref(stack)
+
+
+def test_what_waits_for_a_slow_client_holds_no_pixels(miniature: Path) -> None:
+    async def lag_behind() -> None:
+        hub = LiveHub(backlog=10, max_clients=1)
+        hub.attach(asyncio.get_running_loop())
+        client = hub.join("grid")
+        records, stack = records_of_a_stack(miniature)
+        expected = [[record.json(cam) for cam in get_args(CamMode)] for record in records]
+        for record in records:
+            hub.tell(record)
+        del record, records
+        await asyncio.sleep(0)  # the hub's turn
+        gc.collect()
+        assert stack() is None
+        waiting = [await client.get() for _ in expected]
+        told = [[one.json(cam) for cam in get_args(CamMode)] for one in waiting if one is not None]
+        assert told == expected
+
+    asyncio.run(lag_behind())
