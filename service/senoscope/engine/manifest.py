@@ -39,8 +39,13 @@ FileName = Annotated[str, Field(max_length=255), AfterValidator(_plain_name)]
 # Names go into addresses, headers, names of tensors and of metrics.
 Name = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Version = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+() -]*[A-Za-z0-9.)])?$")]
-Label = Annotated[str, Field(min_length=1, max_length=255)]
-ChannelName = Annotated[str, Field(min_length=1, max_length=64)]
+# Labels and channels are columns of tables: no line breaks, no tabs.
+_ONE_LINE = r"^[^\t\n\r\u2028\u2029]+$"
+Label = Annotated[str, Field(max_length=255, pattern=_ONE_LINE)]
+ChannelName = Annotated[str, Field(max_length=64, pattern=_ONE_LINE)]
+# Every result of an ensemble that is not for science holds its intended use.
+Text = Annotated[str, Field(max_length=2000)]
+Title = Annotated[str, Field(max_length=200)]
 Extent = Annotated[int, Field(ge=1, le=65536)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 _MAX_MANIFEST_BYTES = 16 * 1024 * 1024
@@ -144,13 +149,13 @@ class NormalizationSpec(_Model):
     method: Literal["median_iqr"] = "median_iqr"
     k_iqr: float = Field(3.5, gt=0)
     channels: tuple[ChannelRange, ...]
-    fitted_on: str
+    fitted_on: Text
 
 
 class BackboneWeights(_Model):
     """Where the backbone's weights came from; ``sha256`` is over the weight file or the weights' bytes."""
 
-    source: str
+    source: Text
     sha256: Sha256
 
 
@@ -191,13 +196,13 @@ class Network(_Model):
     """
 
     name: Name
-    architecture: str
+    architecture: Title
     opset: int
     gradcam_grid: tuple[Extent, Extent]
     feature_size: int = Field(gt=0, le=1024 * 1024)
     backbone_weights: BackboneWeights
     seed: int
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[Title, float] = Field(default_factory=dict)
     variants: tuple[Variant, ...] = Field(min_length=1)
 
     def variant(self, precision: str) -> Variant | None:
@@ -228,7 +233,7 @@ class Training(_Model):
     data_sha256: Sha256
     split: dict[str, Any]
     runs: int
-    software: dict[str, str]
+    software: dict[Title, Text]
 
 
 class Expected(_Model):
@@ -307,18 +312,18 @@ class Manifest(_Model):
     name: Name
     version: Version
     created: datetime
-    licence: str
-    intended_use: str
+    licence: Text
+    intended_use: Text
     for_science: bool = True
-    authors: tuple[str, ...]
-    cite: tuple[str, ...]
+    authors: tuple[Title, ...] = Field(max_length=1000)
+    cite: tuple[Text, ...] = Field(max_length=100)
     input: Input
     normalization: NormalizationSpec
     networks: tuple[Network, ...] = Field(min_length=1)
     ensemble: Combination = Combination()
     training: Training
-    metrics: dict[str, float] = Field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    metrics: dict[Title, float] = Field(default_factory=dict)
+    warnings: tuple[Text, ...] = Field((), max_length=100)
     test_vectors: tuple[TestVector, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
