@@ -317,7 +317,7 @@ def set_in(*path: str | int, value: object) -> Callable[[dict], None]:
         (set_in("networks", 3, "architecture", value="a" * 201), r"networks\.3\.architecture: .*200 char"),
         (set_in("normalization", "fitted_on", value="f" * 2001), r"normalization\.fitted_on: .*2000 char"),
         (set_in("input", "channels", 0, "name", value="SRS\r\nX: 1"), r"input\.channels\.0\.name: .*pattern"),
-        (set_in("input", "channels", 0, "name", value=""), r"input\.channels\.0\.name: .*pattern"),
+        (set_in("input", "channels", 0, "name", value=""), r"input\.channels\.0\.name: .*at least 1"),
         (set_in("ensemble", "classes", value=["a\tb", "x"]), r"ensemble\.classes\.0: .*pattern"),
         (set_in("ensemble", "classes", value=["a", "x\u2028y"]), r"ensemble\.classes\.1: .*pattern"),
         (set_in("ensemble", "classes", value=["a", "x\n"]), r"ensemble\.classes\.1: .*pattern"),

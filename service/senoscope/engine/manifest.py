@@ -41,8 +41,8 @@ Name = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*
 Version = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+() -]*[A-Za-z0-9.)])?$")]
 # Labels and channels are columns of tables: no line breaks, no tabs.
 _ONE_LINE = r"^[^\t\n\r\u2028\u2029]+$"
-Label = Annotated[str, Field(max_length=255, pattern=_ONE_LINE)]
-ChannelName = Annotated[str, Field(max_length=64, pattern=_ONE_LINE)]
+Label = Annotated[str, Field(min_length=1, max_length=255, pattern=_ONE_LINE)]
+ChannelName = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
 # Every result of an ensemble that is not for science holds its intended use.
 Text = Annotated[str, Field(max_length=2000)]
 Title = Annotated[str, Field(max_length=200)]
