@@ -13,6 +13,7 @@ from senoscope_client.tiff_planes import Request
 
 _MAX_TEXT: Final = 4 * 1024 * 1024
 _MAX_LABEL: Final = 1024
+_MAX_PAGES: Final = 4096
 
 
 def page_labels(pages: TiffPages, request: Request, table: Sequence[int] | None = None) -> Labels | None:
@@ -31,9 +32,12 @@ def page_labels(pages: TiffPages, request: Request, table: Sequence[int] | None 
     numbers = range(len(pages)) if table is None else table
     if (labels := micromanager_labels(pages, numbers)) is not None:
         return labels
-    names = [_line(pages.page_name(n)) for n in numbers]
-    if any(names):
-        return Labels("tag PageName", names)
+    if any(pages.directories.names):
+        names = [_line(pages.page_name(n)) for n in numbers]
+        if any(names):
+            return Labels("tag PageName", names)
+    if not all(pages.directories.descriptions):
+        return None
     descriptions = [_line(pages.description(n)) for n in numbers]
     if not all(descriptions) or len(set(descriptions)) < 2:
         return None
@@ -44,10 +48,10 @@ def page_labels(pages: TiffPages, request: Request, table: Sequence[int] | None 
 
 
 def page_texts(pages: TiffPages) -> Iterator[str]:
-    """What pages after the first say of themselves, each text once, up to 4 MiB."""
+    """What the first few thousand pages say of themselves, each text once, up to 4 MiB."""
     room = _MAX_TEXT
     seen: set[str] = set()
-    for n in range(len(pages)):
+    for n in range(min(len(pages), _MAX_PAGES)):
         for text in (pages.page_name(n), pages.description(n) if n else ""):
             if text and text not in seen:
                 seen.add(text)
