@@ -38,6 +38,7 @@ COMBINED = {
 }
 APART = {
     "a running number": "{label}/File_{file:05d}_Ch{d}.tif",
+    "a running number of projections": "{label}/MAX_{file:05d}_Ch{d}.tif",
     "a time": "{label}/cell{n}_{name}_2023-01-01_12-{n:02d}-{c}7.tif",
     "a time, and an initial": "{label}/cell{n}_{short}_2023-01-01_12-{n:02d}-{c}7.tif",
     "a running number behind": "{label}/{name}_{file:05d}.tif",
@@ -219,6 +220,17 @@ def test_tokens_are_advised_in_the_order_of_the_channels(tmp_path):
     root = write(tmp_path, files_of("{short}/{label}/{n}.tif"))
     (fault,) = inspect_data_set(config(root), SIZE).faults
     assert advised(fault.remedy) == ("SRS", "TPEF", "T")
+
+
+def test_files_of_all_channels_are_not_doubted_for_words_alone(tmp_path):
+    names = [
+        name_of("{label}/File_{file:05d}_Ch{d}.tif", n, c, "control") for n in range(4) for c in range(3)
+    ]
+    files = {name: tiff(fov(k)) for k, name in enumerate(names)}
+    files |= {name.replace("control", "senescent"): tiff(fov(50 + k)) for k, name in enumerate(names)}
+    found = inspect_data_set(config(write(tmp_path, files)), SIZE)
+    assert not found.faults
+    assert not found.notes
 
 
 @pytest.mark.parametrize(

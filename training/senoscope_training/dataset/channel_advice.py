@@ -23,7 +23,7 @@ def judge_names(
     grey = bare + sum(facts.grey for facts in read)
     if 2 * grey < bare + len(read) or not grey:  # files that hold all channels, whatever their names
         doubt = f"{detected.words}, yet each holds all channels: see that none is there twice"
-        return faults, [], (doubt,) if detected.sure else ()
+        return faults, [], (doubt,) if detected.sure and detected.tokens else ()
     if "per-channel" in config.accept:
         return faults, [], (f"{detected.words}, which data.accept accepts",)
     setting = _setting(detected, config)

@@ -218,7 +218,13 @@ def _by_sign(rows: Sequence[Row], channels: Sequence[str]) -> Iterator[_Candidat
     if len(signed) < len(rows) / 2:
         return
     extras = {file for file, some in signs.items() if any(_text(file, one) in EXTRAS for one in some)}
-    seen = {file: some for file, some in signs.items() if some and file not in extras}
+    if 2 * len(extras) >= len(signed):  # all are projections, and no additions
+        extras = set()
+    seen = {
+        file: sure
+        for file, some in signs.items()
+        if file not in extras and (sure := [one for one in some if _text(file, one) not in EXTRAS])
+    }
     for choose in (_last, _last_word, _run, _long_run, _first, _first_word):
         spans = {file: choose(file, some) for file, some in seen.items()}
         if _balanced(rows, spans):
