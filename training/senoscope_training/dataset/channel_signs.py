@@ -252,7 +252,7 @@ def _first(_: str, signs: Sequence[Span]) -> Span:
 def _word(file: str, span: Span) -> Span:
     """A sign without the number behind it, which may count fields of view."""
     text = file[slice(*span)]
-    bare = text.rstrip("0123456789")
+    bare = text.rstrip("0123456789 _-")
     if NUMBERED.fullmatch(text) or re.fullmatch(WAVES, text, re.IGNORECASE) or not bare:
         return span
     return span[0], span[0] + len(bare)

@@ -41,7 +41,10 @@ def is_known(token: str, channels: Iterable[str]) -> bool:
 
 
 def sign_pattern(channels: Sequence[str]) -> re.Pattern[str]:
-    """Matches numbered channels, wavelengths and wave numbers, and names of channels and of overlays."""
+    """Matches numbered channels, wavelengths and wave numbers, and names of channels and of overlays.
+
+    A name may have a wave number behind it: SRS_2850.
+    """
     words = sorted({*NAMES, *EXTRAS, *(channel.casefold() for channel in channels)}, key=len, reverse=True)
     spelled = [r"[\s_-]?".join(map(re.escape, re.split(r"[\s_-]+", word))) for word in words if word]
     names = "|".join([*spelled, r"t[\s_-]?pmt"])
@@ -49,6 +52,6 @@ def sign_pattern(channels: Sequence[str]) -> re.Pattern[str]:
     letter = r"[^\W\d_]"
     return re.compile(
         rf"(?<!\d){WAVES}|(?<![^\W_])[{initials}](?![^\W_])"
-        rf"|(?<!{letter})(?:{_COUNTED}|(?:{names})\d{{0,4}}(?!{letter}))",
+        rf"|(?<!{letter})(?:{_COUNTED}|(?:{names})(?:[ _-][1-9]\d{{2,3}}(?!\d)|\d{{0,4}})(?!{letter}))",
         re.IGNORECASE,
     )
