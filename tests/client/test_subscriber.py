@@ -11,6 +11,7 @@ import zmq
 
 from senoscope_client import link
 from senoscope_client import subscriber as subscriber_module
+from senoscope_client.errors import Unauthorized
 from senoscope_client.subscriber import ResultSubscriber
 from support import zmtp_bytes
 from support.network_cable import Cable
@@ -61,6 +62,19 @@ def test_waiting_ends_although_broken_results_come_all_the_time(monkeypatch: pyt
         with pytest.raises(TimeoutError):
             subscriber.receive(0.2)
     assert 0 < len(broken) < 10_000_000
+
+
+def test_a_refusal_is_noticed_although_broken_results_come_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds = iter(range(10_000_000))
+    with results_socket() as (_, endpoint), ResultSubscriber(endpoint) as subscriber:
+        monkeypatch.setattr(subscriber._socket, "poll", lambda _: next(rounds) + 1)
+        monkeypatch.setattr(subscriber, "_read", lambda _: None)
+        monkeypatch.setattr(subscriber_module, "receive_parts", lambda _: [])
+        monkeypatch.setattr(subscriber._link, "events", lambda: [link.LinkEvent("unknown_key", final=True)])
+        with pytest.raises(Unauthorized):
+            subscriber.receive()
 
 
 def _many_parts(socket: zmq.Socket[Any], cable: Cable) -> None:
