@@ -138,18 +138,17 @@ class ResultPublisher:
 
     def _send(self, topic: bytes, message: bytes) -> None:
         with self._lock:
-            self._subscriptions.read()
             self._socket.send_multipart([topic, message], flags=zmq.NOBLOCK)
 
     def _read(self) -> None:
-        """Read subscriptions also while there are no results."""
+        """Count subscriptions; ZeroMQ itself has applied them."""
         try:
             while not self._closing.wait(_READ_EVERY_S):
                 with self._lock:
                     self._subscriptions.read()
                     self._subscriptions.look()
         except Exception:
-            _log.exception("subscriptions are read only while results are published")
+            _log.exception("subscriptions to results are no longer limited")
 
     def close(self) -> None:
         """Send what is queued, then close."""
