@@ -381,7 +381,18 @@ def answer_for_the_first(model: onnx.ModelProto) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [mix_batch, answer_once, answer_for_the_first])
+def mix_maps(model: onnx.ModelProto) -> None:
+    """Let the Grad-CAM map depend on the batch's largest."""
+    rename_output(model, "gradcam", "map0")
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["map0"], ["largest"], axes=[0], keepdims=1),
+            helper.make_node("Add", ["map0", "largest"], ["gradcam"]),
+        ]
+    )
+
+
+@pytest.mark.parametrize("change", [mix_batch, mix_maps, answer_once, answer_for_the_first])
 def test_a_network_that_answers_differently_in_a_batch_is_refused(
     copy: Path, change: Callable[[onnx.ModelProto], None]
 ) -> None:

@@ -85,22 +85,29 @@ def check_batch(
         Where they differ: the graph mixes the fields of view of a batch, or drops some.
     """
     for k, (network, together) in enumerate(zip(networks, batch, strict=True)):
-        problem = None if has_count(together, len(alone)) else "not every field of view gets an answer"
-        for n in range(len(alone)) if problem is None else ():
-            one = alone[n][k]
-            apart = abs(float(together.probability[n]) - float(one.probability[0]))
-            map_apart = float(np.abs(together.gradcam[n] - one.gradcam[0]).max(initial=0))
-            limit = gradcam_tolerance * float(one.gradcam.max(initial=0)) + np.finfo(np.float32).tiny
-            if not apart <= tolerance:
-                problem = f"its probability differs by {apart:.3g}"
-            elif not map_apart <= limit:
-                problem = f"its Grad-CAM map differs by {map_apart:.3g}"
+        problem = _problem_of_batch([one[k] for one in alone], together, tolerance, gradcam_tolerance)
         if problem is not None:
             raise EnsembleError(
                 network.path,
                 f"answers differently in a batch: {problem}. The answer to a field of view must not depend "
                 "on the others of its batch; is a batch normalization exported in its training mode?",
             )
+
+
+def _problem_of_batch(
+    alone: Sequence[NetworkOutput], together: NetworkOutput, tolerance: float, gradcam_tolerance: float
+) -> str | None:
+    if not has_count(together, len(alone)):
+        return "not every field of view gets an answer"
+    for n, one in enumerate(alone):
+        apart = abs(float(together.probability[n]) - float(one.probability[0]))
+        if not apart <= tolerance:
+            return f"its probability differs by {apart:.3g}"
+        peak = float(one.gradcam.max(initial=0))
+        apart = float(np.abs(together.gradcam[n] - one.gradcam[0]).max(initial=0))
+        if not apart <= gradcam_tolerance * peak + np.finfo(np.float32).tiny:
+            return f"its Grad-CAM map differs by {apart:.3g}"
+    return None
 
 
 def has_count(output: NetworkOutput, count: int) -> bool:
