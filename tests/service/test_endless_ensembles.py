@@ -204,10 +204,19 @@ def test_reading_a_file_ends_when_it_is_cancelled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["ensemble.json", "xception.onnx", "test_vector.npy"])
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
     folder = mini.build(tmp_path / "piped")
-    (folder / name).unlink()
-    os.mkfifo(folder / name)
-    with pytest.raises(EnsembleError, match=f"{name}: is no regular file"):
-        Ensemble.load(folder, device="cpu")
+    pipe = folder / name
+    pipe.unlink()
+    os.mkfifo(pipe)
+    # Whoever opens the pipe finds it empty, so that a test that fails does not wait for ever.
+    writing = threading.Thread(target=pipe.write_bytes, args=(b"",), daemon=True)
+    writing.start()
+    try:
+        with pytest.raises(EnsembleError, match=f"{name}: is no regular file"):
+            Ensemble.load(folder, device="cpu")
+    finally:
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # lets the writer go
+        writing.join(60)
+        os.close(reader)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
