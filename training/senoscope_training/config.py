@@ -16,7 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-Acceptable = Literal["per-channel", "zero-level", "channel-names"]
+Acceptable = Literal["per-channel", "zero-level", "channel-names", "types"]
 
 
 class ConfigError(Exception):
@@ -48,7 +48,8 @@ class DataConfig(_Model):
     accept: tuple[Acceptable, ...] = ()
     """What was looked at and is in order, though it looks like a mistake: `per-channel` (names that look like
     one file per channel), `zero-level` (files whose zero levels are thousands apart), `channel-names` (files
-    that name their channels differently). It is then a warning, and no fault."""
+    that name their channels differently), `types` (classes stored as different types of numbers). It is then
+    a warning, and no fault."""
     pixel_size_um: Positive = 0.35
     """Edge of a pixel in the sample; told to the ensemble that is exported."""
 

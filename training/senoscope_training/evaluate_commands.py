@@ -32,6 +32,7 @@ class _Accept(StrEnum):
     per_channel = "per-channel"
     zero_level = "zero-level"
     channel_names = "channel-names"
+    types = "types"
 
 
 class _Fit(StrEnum):

@@ -441,6 +441,9 @@ def test_types_that_follow_the_class_are_a_fault(tmp_path, types):
     assert f"holds {types[0]}" in fault.problem
     assert f"holds {types[1]}" in fault.problem
     assert "follows the class" in fault.problem
+    accepting = inspect_data_set(config(tmp_path / "follow", accept=("types",)), SIZE)
+    assert not accepting.faults
+    assert any("follows the class" in remark for remark in accepting.remarks)
     assert not inspect_data_set(config(write(tmp_path / "mixed", typed(types, mixed=True))), SIZE).faults
 
 

@@ -92,7 +92,10 @@ def suspect_types(read: Read) -> Iterator[Fault]:
         said = [f"{_more(rows)}holds {dtype}" for dtype, rows in kinds.items()]
         files = [rows[0].file for rows in kinds.values()]
         others = ", ".join(f"{file} {words}" for file, words in zip(files[1:], said[1:], strict=True))
-        remedy = "Save all files as the detector's counts, in one type, none of them scaled"
+        remedy = (
+            "Save all files as the detector's counts, in one type, none of them scaled; or, if they are "
+            "counts, set data.accept: [types]"
+        )
         yield Fault("types", files[0], f"{said[0]}, {others}{follows}", remedy)
 
 
