@@ -209,8 +209,9 @@ class Receiver:
                     self._patience_s = first_patience_s()
                 fault = self._note_events(link)
                 if fault is not None:
-                    while socket.poll(0) and self._receive(socket):  # what came before
-                        pass
+                    for _ in range(2 * _HIGH_WATER_MARK):  # what came before
+                        if not socket.poll(0) or not self._receive(socket):
+                            break
                     return heard, fault
             return heard, None
         finally:
