@@ -254,6 +254,39 @@ def test_what_fails_when_the_page_opens_is_tried_again(
         page.close()
 
 
+def test_a_series_that_is_chosen_while_the_page_opens_stays(
+    server: Server, context: BrowserContext, new_scan
+) -> None:
+    asked: list[Route] = []
+
+    def hold_all_but_the_first(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.continue_()
+
+    with new_scan() as scan:
+        scan.go((900,))
+        scan.publisher.end_series()
+        scan.publisher.start_series("newer")
+        server.wait(lambda told: told["receiver"]["series"][0]["series_id"] == "newer")
+        page = context.new_page()
+        page.route(f"{server.url}/v1/series?limit=50", hold_all_but_the_first)
+        page.goto(server.url)
+        at = Seat(page)
+        chosen = f"series:{scan.uid}"
+        at.until(lambda: at.page.locator(f"#series option[value='{chosen}']").count() == 1)
+        at.page.get_by_label("Series", exact=True).select_option(chosen)
+        at.until(lambda: at.text("#label") == "senescent")
+        at.until(lambda: len(asked) > 1)
+        with page.expect_response(f"{server.url}/v1/series?limit=50") as answer:
+            asked[1].continue_()
+        answer.value.finished()
+        at.drawn()
+        assert at.page.locator("#series").input_value() == chosen
+        page.unroute_all(behavior="ignoreErrors")
+        page.close()
+
+
 def test_a_list_that_is_pointed_at_stands_still(server: Server, seat, new_scan) -> None:
     with new_scan() as scan:
         scan.go((900, 60))

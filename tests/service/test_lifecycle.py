@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -140,8 +140,19 @@ def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
     assert "stopped" in server.log.read_text()
 
 
+@contextlib.contextmanager
+def hangups(action: signal.Handlers) -> Iterator[None]:
+    """What processes that are started meanwhile do with SIGHUP, which ``nohup`` ignores."""
+    before = signal.signal(signal.SIGHUP, action)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_terminal_that_is_closed_ends_it_as_cleanly(miniature: Path, tmp_path: Path) -> None:
-    server = start_server_process(miniature, tmp_path / "log.txt")
+    with hangups(signal.SIG_DFL):
+        server = start_server_process(miniature, tmp_path / "log.txt")
     server.process.send_signal(signal.SIGHUP)
     assert server.process.wait(60) == 0
     log = server.log.read_text()
@@ -150,11 +161,8 @@ def test_a_terminal_that_is_closed_ends_it_as_cleanly(miniature: Path, tmp_path:
 
 
 def test_with_nohup_it_goes_on_when_its_terminal_is_closed(miniature: Path, tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
-    try:
+    with hangups(signal.SIG_IGN):
         server = start_server_process(miniature, tmp_path / "log.txt")
-    finally:
-        signal.signal(signal.SIGHUP, before)
     server.process.send_signal(signal.SIGHUP)
     assert httpx.post(f"{server.url}/v1/classify", content=stack(1), timeout=60).status_code == 200
     assert server.running

@@ -159,6 +159,7 @@ async function arrive() {
 /** The newest series, at its last field of view; the scan takes over when it goes on. */
 async function begin() {
   const [newest] = await sync.refresh();
+  if (store.shown) return; // chosen meanwhile
   const collection = newest && store.collections.get(`series:${newest.series_uid}`);
   const uploads = store.collection("uploads", "uploads", "Posted stacks");
   say($("empty"), "No field of view yet. Start a scan, or drop a TIFF stack on this page.");
