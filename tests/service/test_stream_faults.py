@@ -74,8 +74,9 @@ FAULTS: dict[Fault, set[str]] = {
     oversize_part: {"protocol"},
     oversize_header: {"protocol"},
     random_bytes: {"protocol", "lost"},
-    random_greeting: {"no_handshake", "protocol"},
-    long_greeting: {"protocol", "no_handshake", "refused"},  # by a mechanism of random bytes
+    # Random bytes may be a greeting with a mechanism of its own.
+    random_greeting: {"no_handshake", "protocol", "refused"},
+    long_greeting: {"protocol", "no_handshake", "refused"},
     http_answer: {"no_handshake", "protocol"},
     half_greeting: {"no_handshake"},
     no_greeting: {"no_handshake"},

@@ -47,7 +47,8 @@ def _oversize(socket: zmq.Socket[Any], cable: Cable) -> None:
 FAULTS: dict[str, Fault] = {
     "oversize": _oversize,
     "random bytes": lambda _, cable: cable.inject(os.urandom(4096)),
-    "random greeting": lambda _, cable: cable.greet_next(os.urandom(64)),
+    # Not 0xff, with which a greeting begins: of another mechanism it would be a refusal.
+    "random greeting": lambda _, cable: cable.greet_next(b"\0" + os.urandom(63)),
     "half a greeting": lambda _, cable: cable.greet_next(b"\xff\0\0\0\0\0\0\0\1\x7f\3"),
     "reset": lambda _, cable: cable.reset(),
 }
