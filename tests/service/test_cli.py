@@ -203,6 +203,7 @@ def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path, shown: 
     assert not psutil.wait_procs(children, timeout=30)[1]
 
 
+@pytest.mark.full
 def test_demo_that_is_terminated_leaves_nothing_running(miniature: Path) -> None:
     if os.name == "nt":
         pytest.skip("POSIX signals")

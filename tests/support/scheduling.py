@@ -18,6 +18,7 @@ from support.docs_reader import network_of_its_own
 GROUPS = {
     "tests/client/test_c_library.py": "C",
     "tests/client/test_c_programs.py": "C",
+    "tests/client/test_c_results.py": "C",
     "tests/dashboard": "chromium",
     "tests/endurance/test_dashboard.py": "chromium",
     "tests/napari": "napari",

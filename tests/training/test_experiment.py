@@ -359,7 +359,10 @@ def test_an_experiment_of_another_release_is_not_mixed_in(home: Path, trained: P
 @pytest.mark.usefixtures("quick_report")
 @pytest.mark.parametrize(
     ("network", "kills"),
-    [("tiny", (1,)), pytest.param("mobilenet", (0, 3, 7), marks=pytest.mark.full)],
+    [
+        pytest.param("tiny", (1,), marks=pytest.mark.full),
+        pytest.param("mobilenet", (0, 3, 7), marks=pytest.mark.full),
+    ],
     indirect=["network"],
     scope="module",
 )
