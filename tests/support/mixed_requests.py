@@ -25,6 +25,7 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from senoscope_client.wire import StartHeader, encode
 from support import classify_requests as classify
 from support import inference_requests as inference
 from support import miniature as mini
@@ -619,6 +620,8 @@ class Stream:
         with self._lock:
             stranger = copy.copy(self._scope)
             stranger.uid = uuid.uuid4()  # in a series that goes on, they would be frames sent again
+            if reason == "series_of_another_instrument":  # which a service can tell of those that it knows
+                stranger.send(encode(StartHeader(**stranger.common())))
             stranger.send(make(stranger))
             self.wrong[reason] += 1
         return f"sent {reason}"
