@@ -29,6 +29,8 @@ _PAUSE_S: Final = 300.0
 _LOOK_UP_S: Final = 5.0
 _OPEN_AT_ONCE: Final = 4
 GRADCAM: Final = "Grad-CAM"
+# What XML 1.0 (section 2.2) leaves out.
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass
@@ -190,7 +192,8 @@ def write_fov(writer: tifffile.TiffWriter, record: Record) -> None:
     metadata: dict[str, Any] = {
         "axes": "CYX",
         "Name": f"frame {source.frame}: {result.label} {result.probability:.3f}",
-        "Description": record.json("none").decode(),
+        # Names may hold what JSON allows and XML does not.
+        "Description": _NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", record.json("none").decode()),
         "Channel": {"Name": [*record.channels, GRADCAM]},
     }
     if source.pixel_size_um is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import httpx
 import numpy as np
@@ -72,3 +74,21 @@ def test_a_killed_service_leaves_pages_that_can_be_read(miniature: Path, tmp_pat
         pages = [page.asarray() for page in file.pages]
     assert len(pages) >= 8  # the last FOV may have been on its way to the disk
     assert (np.stack(pages[:3]) == _fov(0, "uint16")).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["a\ufffeb", "\uffff", "a\x00b", "\x1b[31m", "line\r\nend", "<b>&amp;", "\U0001f600"]
+)
+def test_whatever_a_series_is_called_its_file_is_xml(miniature: Path, tmp_path: Path, name: str) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", "--archive", str(tmp_path / "archive"))
+    scope = Microscope(server.frames)
+    try:
+        scope.send(scope.frame(0, series_id=name))
+        server.wait(lambda status: status["archive"]["written"] == 1)
+    finally:
+        scope.close()
+        stop_server(server)
+    (path,) = (tmp_path / "archive").iterdir()
+    with tifffile.TiffFile(path) as file:
+        image = ElementTree.fromstring(file.ome_metadata).find("{*}Image")
+    assert json.loads(image.findtext("{*}Description"))["source"]["series_id"] == name
