@@ -104,7 +104,7 @@ def lay_out(
     planes = name_planes(labels.planes, spec.channels) if labels is not None and labels.planes else None
     shape, axes = image.shape, image.axes
     if "C" in axes and shape[axes.index("C")] == 1 and (asked is not None or not _names_one(labels, planes)):
-        # Programs declare one channel where they know of none; what is told or labelled counts more.
+        # Programs declare one channel where they know of none; axes= and labels count more.
         at = axes.index("C")
         shape, axes = (*shape[:at], *shape[at + 1 :]), axes.replace("C", "")
     layout = layout_of(
@@ -153,7 +153,7 @@ def assign_channels(
         elif len(labels.samples) == layout.channels:
             names = labels.samples
         if names is None:
-            given = _told(list(dict.fromkeys(labels.samples or labels.planes)))
+            given = _quoted(list(dict.fromkeys(labels.samples or labels.planes)))
             text = f"names in the file do not say which channel is which ({labels.source}: {given})"
             notices.append(Notice("channel-names", text))
     elif channels is None and len(spec.channels) > 1 and image.stored.mentions:
@@ -164,7 +164,7 @@ def assign_channels(
     if labels is not None and names is not None and image.plane_names is not None:
         by_word = named_by_word(labels.planes, image.plane_names, spec.channels)
         if by_word and {*spec.channels} <= {*names}:
-            text = f"channels are known by one word of their labels: {_told(by_word)}"
+            text = f"channels are known by one word of their labels: {_quoted(by_word)}"
             notices.append(Notice("channel-names", text))
     return image.chosen(select, (*notices, *further))
 
@@ -195,7 +195,7 @@ def _names_of_columns(
     mixed = next((column for column in columns if len({plain(one) for one in column} & wanted) > 1), None)
     if mixed is not None:
         raise AmbiguousAxes(
-            f"{name} has planes that would be one channel, but are named {_told(mixed)} ({source}). Pass "
+            f"{name} has planes that would be one channel, but are named {_quoted(mixed)} ({source}). Pass "
             "axes= as the file is (PCYX: the channel changes from image to image, CPYX: all images of "
             "a channel come together), or channels= with the names in its order, if the names are wrong"
         )
@@ -227,34 +227,34 @@ def _channels(
         found = [known.index(plain(c)) for c in spec.channels if known.count(plain(c)) == 1]
         if len(found) == len(spec.channels):
             extra = [given for n, given in enumerate(shown) if n not in found]
-            text = f"channels that the ensemble does not take were left out: {_told(extra)}"
+            text = f"channels that the ensemble does not take were left out: {_quoted(extra)}"
             notices = (Notice("channels-left-out", text),) if extra else ()
             return None if found == list(range(len(names))) else found, notices
         if found and layout.channels < len(spec.channels):
             raise _wrong_count(name, layout, spec, shown)
         if found or asked is not None:
             raise AmbiguousAxes(
-                f"{name} has channels named {_told(shown)}; the ensemble takes {wanted}. Pass "
+                f"{name} has channels named {_quoted(shown)}; the ensemble takes {wanted}. Pass "
                 "channels= with the names of the file's channels in its order"
             )
     if layout.channels != len(spec.channels):
         raise _wrong_count(name, layout, spec, shown)
     if names is not None and any(names):
-        text = f"the file's channels ({_told(shown)}) are taken as {wanted}, by position"
+        text = f"the file's channels ({_quoted(shown)}) are taken as {wanted}, by position"
         return None, (Notice("channel-names", text),)
     return None, ()
 
 
 def _wrong_count(name: str, layout: Layout, spec: FovSpec, names: Sequence[str]) -> WrongChannelCount:
     channels = "1 channel" if layout.channels == 1 else f"{layout.channels} channels"
-    told = f": {_told(names)}" if any(names) else ""
-    doubtful = layout.channels == 1 < layout.fovs and told and names[0] not in spec.channels
+    listed = f": {_quoted(names)}" if any(names) else ""
+    doubtful = layout.channels == 1 < layout.fovs and listed and names[0] not in spec.channels
     advice = ". If its images are of several channels, pass axes=, as in PCYX or CPYX" if doubtful else ""
     return WrongChannelCount(
-        f"{name} has {channels}{told}{';' if told else ','} the ensemble takes {len(spec.channels)}: "
+        f"{name} has {channels}{listed}{';' if listed else ','} the ensemble takes {len(spec.channels)}: "
         f"{', '.join(spec.channels)}{advice}"
     )
 
 
-def _told(names: Sequence[str]) -> str:
+def _quoted(names: Sequence[str]) -> str:
     return tellable(", ".join(names), 200)

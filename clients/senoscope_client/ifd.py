@@ -347,7 +347,7 @@ class _Walk:
         return place
 
     def _digest(self, kind: int, count: int, inline: bytes) -> bytes:
-        """What tells a tag's values from others; empty where they are not in the file."""
+        """A digest of a tag's values; empty where they are not in the file."""
         length = count * (_TAG_BYTES[kind] if kind < len(_TAG_BYTES) else 0)
         if length <= self._inline_size:
             return inline[:length]

@@ -226,8 +226,8 @@ def received_bytes(descriptor: int) -> int | None:
         return None
     try:
         with sockets.fromfd(descriptor, sockets.AF_INET, sockets.SOCK_STREAM) as connection:
-            told = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _BYTES_RECEIVED_AT + 8)
-        return int(struct.unpack_from("=Q", told, _BYTES_RECEIVED_AT)[0])
+            info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _BYTES_RECEIVED_AT + 8)
+        return int(struct.unpack_from("=Q", info, _BYTES_RECEIVED_AT)[0])
     except (OSError, struct.error):  # closed meanwhile, or an older kernel
         return None
 

@@ -47,13 +47,13 @@ def imagej_planes(pages: TiffPages, request: Request) -> Planes:
     """
     page, name = pages.first, request.name
     lines = str(page.imagej_description or "").splitlines()
-    told = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    entries = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     try:
         sizes = {
-            axis: int(told.get(key, 1))
+            axis: int(entries.get(key, 1))
             for axis, key in zip("TZC", ("frames", "slices", "channels"), strict=True)
         }
-        images = int(told.get("images", 1))
+        images = int(entries.get("images", 1))
     except ValueError:
         raise Mismatch from None
     if min(*sizes.values(), images) < 1:
@@ -61,7 +61,7 @@ def imagej_planes(pages: TiffPages, request: Request) -> Planes:
     samples = max(page.shaped[0], page.shaped[4])
     if samples > 1 and sizes["C"] == samples:  # samples that are declared as channels
         sizes["C"] = 1
-    axes = _IMAGEJ_ORDERS.get(told.get("order", "").lower(), "TZC")
+    axes = _IMAGEJ_ORDERS.get(entries.get("order", "").lower(), "TZC")
     shape = tuple(sizes[axis] for axis in axes)
     if prod(shape) == 1 and max(images, len(pages)) > 1:
         axes, shape = "I", (max(images, len(pages)),)
@@ -80,7 +80,7 @@ def imagej_planes(pages: TiffPages, request: Request) -> Planes:
         page_of = {n: n for n in range(len(pages))}
         kept, lengths, planes, table, notices = complete_planes(axes, shape, page_of, request)
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")
-    calibration = imagej_calibration(told, dtype, name) if samples == 1 else None
+    calibration = imagej_calibration(entries, dtype, name) if samples == 1 else None
     labels = _imagej_labels(page, planes) or (None if read else page_labels(pages, request, table))
     # ImageJ's one channel says nothing: its labels may name another for each slice.
     known = [(axis, n) for axis, n in zip(kept, lengths, strict=True) if (axis, n) != ("C", 1)]
@@ -104,8 +104,8 @@ def shaped_planes(pages: TiffPages, request: Request) -> Planes:
     if len(text) > _MAX_TEXT:
         raise Mismatch
     try:
-        told = tifffile.tifffile.shaped_description_metadata(text)
-        shape = tuple(int(n) for n in told["shape"])
+        entries = tifffile.tifffile.shaped_description_metadata(text)
+        shape = tuple(int(n) for n in entries["shape"])
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise Mismatch from None
     if not shape or min(shape) < 1:
@@ -120,7 +120,7 @@ def shaped_planes(pages: TiffPages, request: Request) -> Planes:
     )
     if not inner:
         raise Mismatch
-    axes = told.get("axes")
+    axes = entries.get("axes")
     axes = axes.upper() if isinstance(axes, str) and len(axes) == len(shape) else "Q" * len(shape)
     lead = len(shape) - inner
     sizes, letters = shape[:lead], axes[:lead]
@@ -139,7 +139,7 @@ def shaped_planes(pages: TiffPages, request: Request) -> Planes:
         page_of = {n: n for n in range(count)}
         kept, lengths, planes, table, notices = complete_planes(letters, sizes, page_of, request)
     try:
-        names = told["Channel"]["Name"]
+        names = entries["Channel"]["Name"]
     except (KeyError, TypeError):
         names = None
     names = tuple(map(str, names)) if isinstance(names, list) else None
@@ -183,18 +183,18 @@ def lsm_planes(pages: TiffPages, request: Request) -> Planes:
 
     Its pages are tiles, positions, times and depths, the last changing fastest.
     """
-    told = pages.first.tags.valueof(34412)
-    told = told if isinstance(told, dict) else {}
+    entries = pages.first.tags.valueof(34412)
+    entries = entries if isinstance(entries, dict) else {}
     try:
-        names = tuple(map(str, told["ChannelColors"]["ColorNames"]))
+        names = tuple(map(str, entries["ChannelColors"]["ColorNames"]))
     except (KeyError, TypeError):
         names = ()
     labels = Labels("the LSM file's metadata", samples=names) if names else None
-    if told.get("DimensionChannels") != max(pages.first.shaped[0], pages.first.shaped[4]):
+    if entries.get("DimensionChannels") != max(pages.first.shaped[0], pages.first.shaped[4]):
         return bare_pages(pages, labels, request.name)
     require_alike(pages, range(len(pages)), request.name)
     axes = "MPTZC"
-    sizes = tuple(max(1, int(told.get(f"Dimension{key}", 1))) for key in ("M", "P", "Time", "Z"))
+    sizes = tuple(max(1, int(entries.get(f"Dimension{key}", 1))) for key in ("M", "P", "Time", "Z"))
     if prod(sizes) < len(pages):
         return Planes("TC", (len(pages), 1), range(len(pages)), labels)
     page_of = {n: n for n in range(len(pages))}

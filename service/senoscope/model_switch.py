@@ -291,7 +291,7 @@ class EnsembleList:
             latest = self._latest
             if latest is None or (latest.done() and time.monotonic() > self._began_s + _LISTED_FOR_S):
                 latest = self._latest = Future()
-                latest.set_running_or_notify_cancel()  # nobody who gives up waiting cancels it for others
+                latest.set_running_or_notify_cancel()  # a caller that gives up does not cancel it for others
                 self._began_s = time.monotonic()
                 threading.Thread(target=self._list, args=(latest,), name="ensemble list", daemon=True).start()
             return latest

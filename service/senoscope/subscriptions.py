@@ -34,10 +34,10 @@ class _Connection:
 
 
 class Subscriptions:
-    """Reads the subscriptions that an XPUB socket passes on, and hangs up on whoever has too many.
+    """Read the subscriptions of an XPUB socket, and disconnect peers that have too many.
 
     ZeroMQ itself keeps all of them, and all parts of a message that does not end. Whether bytes come without
-    a message, only Linux tells.
+    a message, only Linux reports.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Subscriptions:
     endpoint : str
         That it is bound to.
     descriptors : callable
-        Tells the file descriptors of the open connections.
+        Returns the file descriptors of the open connections.
 
     Attributes
     ----------

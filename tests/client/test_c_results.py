@@ -21,14 +21,14 @@ def sub(c_libraries):
 
 
 def test_library_takes_results_apart(sub):
-    told = result(kind="stream", instrument="nlo-1", series_id='B2 "80 µm" \u2028 😀\n', frame=12)
-    with publishing([b"result/stream/nlo-1", told.model_dump_json().encode()]) as endpoint:
+    sent = result(kind="stream", instrument="nlo-1", series_id='B2 "80 µm" \u2028 😀\n', frame=12)
+    with publishing([b"result/stream/nlo-1", sent.model_dump_json().encode()]) as endpoint:
         results = sub.results_open(endpoint.encode(), b"result/stream/nlo-1", None, None)
         assert sub.results_next(results, 20_000) == 1
-        assert json.loads(sub.results_json(results)) == told.model_dump(mode="json")
+        assert json.loads(sub.results_json(results)) == sent.model_dump(mode="json")
         assert sub.results_text(results, b"label") == b"senescent"
-        assert sub.results_text(results, b"source.series_id").decode() == told.source.series_id
-        assert sub.results_number(results, b"probability") == told.probability
+        assert sub.results_text(results, b"source.series_id").decode() == sent.source.series_id
+        assert sub.results_number(results, b"probability") == sent.probability
         assert sub.results_number(results, b"source.frame") == 12
         assert sub.results_number(results, b"timing_ms.total") == 3.5
         for path in (b"labe", b"label.x", b"source", b"", b".", b"source.", b"probability"):
@@ -37,10 +37,10 @@ def test_library_takes_results_apart(sub):
             assert math.isnan(sub.results_number(results, path))
         assert sub.results_rejected(results) == 0
         sub.results_close(results)
-    nobody = sub.results_open(b"tcp://127.0.0.1:1", None, None, None)
-    assert sub.results_next(nobody, 50) == 0
-    assert sub.results_json(nobody) == b""
-    sub.results_close(nobody)
+    silent = sub.results_open(b"tcp://127.0.0.1:1", None, None, None)
+    assert sub.results_next(silent, 50) == 0
+    assert sub.results_json(silent) == b""
+    sub.results_close(silent)
     assert sub.results_open(b"nowhere", None, None, None) is None
     assert b"nowhere" in sub.results_error(None)
 

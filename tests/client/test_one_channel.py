@@ -53,8 +53,8 @@ def scanimage(name: str) -> bytes:
 
 
 def json_of(name: str) -> bytes:
-    told = {"shape": [3, 1, H, W], "axes": "TCYX", "Channel": {"Name": [name]}}
-    return bare(json.dumps(told))
+    metadata = {"shape": [3, 1, H, W], "axes": "TCYX", "Channel": {"Name": [name]}}
+    return bare(json.dumps(metadata))
 
 
 KINDS: dict[str, Callable[[str], bytes]] = {
@@ -72,18 +72,18 @@ def test_a_named_channel_is_one_channel(kind: str, name: str) -> None:
     body = KINDS[kind](name)
     with pytest.raises(
         errors.WrongChannelCount, match=f"has 1 channel: {name}; the ensemble takes 3"
-    ) as told:
+    ) as caught:
         read(body)
-    assert ("axes=" in str(told.value)) == (name not in SPEC.channels)
+    assert ("axes=" in str(caught.value)) == (name not in SPEC.channels)
     np.testing.assert_array_equal(read(body, SRS).pixels, PLANES[:, None])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_and_axes_that_are_told_count_more(kind: str) -> None:
+def test_names_and_axes_that_are_given_count_more(kind: str) -> None:
     body = KINDS[kind]("SRS")
     assert read(body, axes="PCYX").notices[0].code == "channel-names"
-    told = read(body, axes="PCYX", channels=["SRS", "TPEF", "Transmission"])
-    np.testing.assert_array_equal(told.pixels[0], PLANES)
+    stack = read(body, axes="PCYX", channels=["SRS", "TPEF", "Transmission"])
+    np.testing.assert_array_equal(stack.pixels[0], PLANES)
 
 
 @pytest.mark.parametrize("axis", "TZ")

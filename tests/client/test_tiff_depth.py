@@ -55,8 +55,8 @@ def lsm(planes: np.ndarray, names: Sequence[str], **dimensions: int) -> bytes:
     info = np.zeros(1, INFO)
     channels = planes.shape[1]
     info["MagicNumber"], info["StructureSize"] = 67127628, INFO.itemsize
-    told = {"X": W, "Y": H, "Z": 1, "Time": 1, "Channels": channels} | dimensions
-    for axis, length in told.items():
+    metadata = {"X": W, "Y": H, "Z": 1, "Time": 1, "Channels": channels} | dimensions
+    for axis, length in metadata.items():
         info[f"Dimension{axis}"] = length
 
     def written() -> bytes:
@@ -96,11 +96,13 @@ def test_pages_of_an_lsm_file_of_one_channel_are_no_channels(axis: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dimensions", "told"),
+    ("dimensions", "expected_codes"),
     [({"Time": 4}, set()), ({"Z": 2, "Time": 2}, set()), ({"Time": 6}, {"incomplete"}), ({}, set())],
     ids=["times", "depths and times", "stopped", "wrong"],
 )
-def test_channels_of_an_lsm_file_are_the_samples_of_its_pages(dimensions: dict, told: set[str]) -> None:
+def test_channels_of_an_lsm_file_are_the_samples_of_its_pages(
+    dimensions: dict, expected_codes: set[str]
+) -> None:
     stack = read(lsm(STACK[:, ::-1], NAMES[::-1], **dimensions))
     np.testing.assert_array_equal(stack.pixels, STACK)
-    assert codes(stack) - {"axes"} == told
+    assert codes(stack) - {"axes"} == expected_codes

@@ -268,7 +268,7 @@ def test_a_series_that_is_chosen_while_the_page_opens_stays(
         scan.go((900,))
         scan.publisher.end_series()
         scan.publisher.start_series("newer")
-        server.wait(lambda told: told["receiver"]["series"][0]["series_id"] == "newer")
+        server.wait(lambda status: status["receiver"]["series"][0]["series_id"] == "newer")
         page = context.new_page()
         page.route(f"{server.url}/v1/series?limit=50", hold_all_but_the_first)
         page.goto(server.url)

@@ -355,7 +355,7 @@ def mix_batch(model: onnx.ModelProto) -> None:
 
 
 def answer_once(model: onnx.ModelProto) -> None:
-    """Answer to the first field of view alone, which no declaration of the graph tells."""
+    """Answer to the first field of view alone, which no declaration of the graph shows."""
     node = helper.make_node
     after_logit(
         model,

@@ -163,46 +163,32 @@ def test_a_stack_is_of_one_ensemble_though_both_take_the_same(server: ServerThre
         assert "another ensemble took over" in answer.json()["detail"]
 
 
-def test_a_calibration_is_refused_when_an_ensemble_of_another_range_took_over(
-    server: ServerThread, monkeypatch: pytest.MonkeyPatch
+def calibrate(server: ServerThread, stack: np.ndarray) -> httpx.Response:
+    url = f"{server.url}/v1/normalization/calibrate"
+    return httpx.post(url, content=named_tiff(stack), timeout=60)
+
+
+@pytest.mark.parametrize(("other", "dim"), [("swapped", 1), ("narrow", None)], ids=["input", "range"])
+def test_a_calibration_for_the_ensemble_before_is_refused(
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch, other: str, dim: int | None
 ) -> None:
     noisy = np.random.default_rng(0).integers(0, 900, (4, 3, 250, 300)).astype(np.uint16)
-    url = f"{server.url}/v1/normalization"
-
-    def calibrate() -> httpx.Response:
-        return httpx.post(f"{url}/calibrate", content=named_tiff(noisy), timeout=60)
-
+    if dim is not None:
+        noisy[:, dim] //= 10
     gate = Gate(senoscope.api.stacks.read_fovs)
     with monkeypatch.context() as patch:
         patch.setattr(senoscope.api.stacks, "read_fovs", gate)
-        answer = while_held(gate, calibrate, lambda: change(server, "narrow"))
+        answer = while_held(gate, lambda: calibrate(server, noisy), lambda: change(server, other))
     assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
     assert "calibrate again" in answer.json()["detail"]
-    now = httpx.get(url).json()
-    assert (now["source"], now["session"], now["problem"]) == ("model", None, None)
-    assert calibrate().json()["source"] == "session"
-
-
-def test_a_calibration_for_the_ensemble_before_is_refused(
-    server: ServerThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noisy = np.random.default_rng(0).integers(0, 900, (4, 3, 250, 300)).astype(np.uint16)
-    noisy[:, 1] //= 10
-    url = f"{server.url}/v1/normalization"
-
-    def calibrate() -> httpx.Response:
-        return httpx.post(f"{url}/calibrate", content=named_tiff(noisy), timeout=60)
-
-    gate = Gate(senoscope.api.stacks.read_fovs)
-    with monkeypatch.context() as patch:
-        patch.setattr(senoscope.api.stacks, "read_fovs", gate)
-        answer = while_held(gate, calibrate, lambda: change(server, "swapped"))
-    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
-    now = httpx.get(url).json()
-    assert (now["source"], now["session"], now["calibrating"]) == ("model", None, None)
-    high = dict(zip(SWAPPED, calibrate().json()["high"], strict=True))
-    assert high["SRS"] > 800
-    assert high["TPEF"] < 100
+    now = httpx.get(f"{server.url}/v1/normalization").json()
+    assert (now["source"], now["session"], now["calibrating"], now["problem"]) == ("model", None, None, None)
+    again = calibrate(server, noisy).json()
+    assert again["source"] == "session"
+    if dim is not None:
+        high = dict(zip(SWAPPED, again["high"], strict=True))
+        assert high["SRS"] > 800
+        assert high["TPEF"] < 100
 
 
 def test_a_frame_arranged_for_the_ensemble_before_is_counted(

@@ -52,7 +52,7 @@ def test_what_waits_for_a_slow_client_holds_no_pixels(miniature: Path) -> None:
         gc.collect()
         assert stack() is None
         waiting = [await client.get() for _ in expected]
-        told = [[one.json(cam) for cam in get_args(CamMode)] for one in waiting if one is not None]
-        assert told == expected
+        texts = [[one.json(cam) for cam in get_args(CamMode)] for one in waiting if one is not None]
+        assert texts == expected
 
     asyncio.run(lag_behind())

@@ -30,8 +30,10 @@ def test_any_text_in_a_file_can_be_quoted(server: Server, where: str, text: str,
         assert (answer.status_code, answer.json()["code"]) == (422, "ambiguous_axes")
         return
     assert answer.status_code == 200, answer.text
-    told = answer.headers.get("Senoscope-Warnings", "") if accept == "text/csv" else answer.json()["warnings"]
-    assert told or where == "PageName"
+    reported = (
+        answer.headers.get("Senoscope-Warnings", "") if accept == "text/csv" else answer.json()["warnings"]
+    )
+    assert reported or where == "PageName"
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)

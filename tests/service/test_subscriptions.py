@@ -90,7 +90,7 @@ def test_subscriptions_that_ended_do_not_count(publisher: ResultPublisher, subsc
     assert publisher.refused == {}
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells what came")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux reports the received bytes")
 def test_a_subscriber_whose_message_does_not_end_is_hung_up_on(publisher: ResultPublisher) -> None:
     port = int(publisher.endpoint.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:

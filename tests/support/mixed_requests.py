@@ -620,7 +620,7 @@ class Stream:
         with self._lock:
             stranger = copy.copy(self._scope)
             stranger.uid = uuid.uuid4()  # in a series that goes on, they would be frames sent again
-            if reason == "series_of_another_instrument":  # which a service can tell of those that it knows
+            if reason == "series_of_another_instrument":  # only series that the service knows
                 stranger.send(encode(StartHeader(**stranger.common())))
             stranger.send(make(stranger))
             self.wrong[reason] += 1

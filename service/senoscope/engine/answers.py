@@ -12,7 +12,7 @@ _ENOUGH_MAPS = 8  # of a few, all may speak against the positive class, which le
 
 
 def all_same(probabilities: npt.ArrayLike) -> bool:
-    """Whether probabilities [N] differ by less than tells fields of view apart: 0.001."""
+    """Whether the probabilities [N] are the same: their spread is below 0.001."""
     return bool(np.ptp(np.asarray(probabilities, np.float64)) < _SAME)
 
 

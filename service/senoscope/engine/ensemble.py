@@ -330,7 +330,7 @@ class Ensemble:
                 grid = (expected.gradcams or {}).get(name)
                 if grid is not None:
                     self._compare_maps(path, name, gradcam, np.array(grid, np.float32), vector)
-            if len(seen) == 1:  # one batch tells: the graph is the same for all vectors
+            if len(seen) == 1:  # one batch is enough: the graph is the same for all vectors
                 self._check_batch(pixels, prediction, vector)
         self.warnings = (*self.manifest.warnings, *self._blank_networks(seen))
 

@@ -100,7 +100,7 @@ def test_what_is_advised_puts_the_right_files_together(tmp_path, kind, channels)
     assert fault.kind == "per-channel"
     assert "data.accept: [per-channel]" in fault.remedy
     tokens = advised(fault.remedy)
-    # People put them into the order of the channels, which numbers and dyes do not tell.
+    # People put them into the order of the channels, which does not follow from numbers and dyes.
     wanted = [name_of(pattern, 0, c, "control") for c in range(channels)]
     in_order = [
         next(t for t in sorted(tokens, key=len, reverse=True) if t.casefold() in file.casefold())

@@ -90,7 +90,7 @@ def _written(token: str) -> str:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One choice of what tells channels apart: its place in each file's path that has one."""
+    """A part of the path that differs between channels: its place in each path that has one."""
 
     spans: dict[str, Span]
     sure: bool
@@ -173,7 +173,7 @@ def _by_place(rows: Sequence[Row], channels: Sequence[str]) -> Iterator[_Candida
         for place in range(longest):
             groups: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
             spans: dict[str, Span] = {}
-            above = False  # whether the folders above classes tell the channel
+            above = False  # whether the folders above classes name the channel
             for row, path in zip(rows, paths, strict=True):
                 if place >= len(path.texts):
                     continue

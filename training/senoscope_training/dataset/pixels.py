@@ -102,7 +102,7 @@ def decode_plane(data: bytes, file: str, channel: str, channels: Sequence[str]) 
     Parameters
     ----------
     channel : str
-        The one of ``channels`` that the file's name tells.
+        The one of ``channels`` that the file's name contains.
 
     Raises
     ------

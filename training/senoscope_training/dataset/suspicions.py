@@ -83,7 +83,7 @@ def _different(unused: dict[Texts, list[Row]]) -> list[list[Texts]]:
 
 
 def suspect_types(read: Read) -> Iterator[Fault]:
-    """A fault where the type of the numbers tells the class."""
+    """A fault where the type of the numbers follows the class."""
     kinds: dict[str, list[Row]] = {}
     for row, _, facts in read:
         kinds.setdefault(facts.dtype, []).append(row)
@@ -177,7 +177,7 @@ def _apart(levels: npt.NDArray[np.float64], labels: npt.NDArray[np.str_]) -> npt
 
 
 def _follows(groups: npt.NDArray[Any], labels: npt.NDArray[np.str_]) -> bool:
-    """Whether the group of a file tells its class: the classes' total variation is at least 0.8."""
+    """Whether groups follow the classes: their total variation distance is at least 0.8."""
     classes = np.unique(labels)
     if len(classes) != 2 or min((labels == name).sum() for name in classes) < _FEW:
         return False
