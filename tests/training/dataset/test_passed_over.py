@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def test_folders_of_systems_without_images_are_not_named(tmp_path):
 
 
 @pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets administrators alone make links")
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_link_to_a_folder_is_named(tmp_path, listed, inside):
     other = write(tmp_path / ("data/store" if inside else "elsewhere"), {"control/x.tif": tiff(fov(9))})
@@ -142,10 +144,7 @@ def test_a_link_to_a_folder_is_named(tmp_path, listed, inside):
         rows = [f"{name},{name.partition('/')[0]}" for name in TREE]
         files["dataset.csv"] = "\n".join(["file,label", *rows])
     root = write(tmp_path / "data", files)
-    try:
-        (root / "plate_2").symlink_to(other, target_is_directory=True)
-    except OSError:
-        pytest.skip("no links here")
+    (root / "plate_2").symlink_to(other, target_is_directory=True)
     found = inspect_data_set(config(root), SIZE)
     said = [str(fault) for fault in found.faults] + list(found.notes)
     assert any(one.startswith("plate_2: is a link to a folder, which is not followed") for one in said)
