@@ -53,7 +53,7 @@ def test_resumed_anywhere_ends_with_the_same_numbers(tmp_path):
 
     phase = FrozenPhase(max_epochs=12, learning_rate=0.01)
     weights, progressed = train(phase)
-    for stop in range(1, 12, 3):
+    for stop in (1, 10):
         path = tmp_path / f"{stop}.npz"
 
         def kill(epoch, columns, stop=stop):
