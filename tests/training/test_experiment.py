@@ -93,7 +93,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, config: dict) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(home: Path, network: str) -> Path:
-    """The experiment, trained without a break; tests of the report draw the figures that the tiny one lacks."""
+    """The experiment, trained without a break; the tiny one's report has no figures."""
     with quick_reports(figures=network != "tiny"):
         done = run("run", home / "small.yaml")
     assert done.returncode == 0, done.stderr
@@ -190,8 +190,9 @@ def test_a_frozen_ensemble_says_that_it_is_one(trained: Path, tmp_path: Path, ne
 
 @tiny_alone
 @pytest.mark.usefixtures("jobs_here")
-@pytest.mark.parametrize("system", ["fully_trained", "frozen"])
-@pytest.mark.parametrize("collapsed", ["off", "nearly off"])
+@pytest.mark.parametrize(
+    ("system", "collapsed"), [("frozen", "off"), ("fully_trained", "nearly off")], ids=["off", "nearly off"]
+)
 def test_a_network_that_answers_the_same_to_everything_is_not_exported(
     trained: Path, tmp_path: Path, network: str, system: str, collapsed: str
 ) -> None:

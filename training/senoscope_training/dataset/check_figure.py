@@ -66,27 +66,56 @@ def _figure(data_set: DataSet, pixels: npt.NDArray[Any], padded: bool) -> Figure
         axes.set_xlabel("raw units")
         axes.set_ylabel("fraction of pixels")
         axes.legend(fontsize="small")
-    sheet = below.subplots(2 * channels, _SHOWN, squeeze=False)
-    for axes in sheet.flat:
-        axes.set_axis_off()
-    for positive in (0, 1):
+    for positive, axes in enumerate(below.subplots(2, 1)):
         members = np.flatnonzero(labels == bool(positive))
         # Evenly over the files, so that it is not one plate that is shown.
         chosen = (
             members[np.unique(np.linspace(0, len(members) - 1, _SHOWN).astype(int))] if len(members) else []
         )
+        axes.set_axis_off()
+        axes.imshow(
+            _contact_sheet(pixels[chosen], low, high), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+        )
+        gap = _gap(pixels)
+        height, width = (edge + gap for edge in pixels.shape[2:])
         for column, index in enumerate(chosen):
-            for c in range(channels):
-                axes = sheet[positive * channels + c, column]
-                axes.imshow(pixels[index, c], cmap="gray", vmin=low[c], vmax=high[c], interpolation="nearest")
-                if c == 0:
-                    axes.set_title(_short(data_set.entries[index].file), fontsize=5)
-                if column == 0:
-                    title = f"{data_set.classes[positive]}\n{data_set.channels[c]}"
-                    axes.text(
-                        -0.06, 0.5, title, ha="right", va="center", transform=axes.transAxes, fontsize=7
-                    )
+            file = _short(data_set.entries[index].file)
+            axes.text(column * width, -1, file, ha="left", va="bottom", fontsize=5)
+        for c, channel in enumerate(data_set.channels):
+            title = f"{data_set.classes[positive]}\n{channel}"
+            axes.text(-gap, (c + 0.5) * height, title, ha="right", va="center", fontsize=7)
     return figure
+
+
+def _gap(images: npt.NDArray[Any]) -> int:
+    """Pixels between images, as wide in the picture whatever their size."""
+    height: int = images.shape[2]
+    return max(1, height // 24)
+
+
+def _contact_sheet(
+    images: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]
+) -> npt.NDArray[np.float32]:
+    """Images side by side, each above its other channels, as one picture: an axes for each takes seconds.
+
+    Parameters
+    ----------
+    images : array [N, C, H, W]
+        At most `_SHOWN`; their places are kept where there are fewer.
+    low, high : array [C]
+        What becomes 0 and 1.
+
+    Returns
+    -------
+    array [C * (H + gap), _SHOWN * (W + gap)]
+        With NaN in the gaps, which are not drawn.
+    """
+    _, channels, height, width = images.shape
+    gap = _gap(images)
+    tiles = np.full((channels, height + gap, _SHOWN, width + gap), np.nan, np.float32)
+    span = np.maximum(high - low, np.finfo(np.float32).tiny)[:, None, None]
+    tiles[:, :height, : len(images), :width] = ((images - low[:, None, None]) / span).transpose(1, 2, 0, 3)
+    return tiles.reshape(channels * (height + gap), -1)
 
 
 def _short(file: str) -> str:
