@@ -20,7 +20,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from senoscope.keys import ApiKey, find_key, hash_of
+from senoscope.access.api_keys import ApiKey, find_key, hash_of
 
 BATCH = 20  # checks per reading of the clock
 SHARED = 4  # hexadecimal digits of the hash

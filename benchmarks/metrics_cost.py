@@ -22,12 +22,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from senoscope.api.app import create_app
-from senoscope.delivery import Moments
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov
-from senoscope.loaded import fov_spec_of
 from senoscope.metrics.results import ResultMetrics
-from senoscope.records import Record, ResultMaker
+from senoscope.results.delivery import Moments
+from senoscope.results.record import Record, ResultMaker
+from senoscope.scheduling.active_ensemble import fov_spec_of
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope.tracing.spans import Traces

@@ -19,11 +19,11 @@ import numpy as np
 from rich.console import Console
 
 from senoscope import Ensemble
+from senoscope.commands.demo_view import DemoScore, LiveTable
 from senoscope.fov import Fov
-from senoscope.live_table import DemoScore, LiveTable
-from senoscope.loaded import fov_spec_of
-from senoscope.records import ResultMaker
-from senoscope.render import overlay_png, scale_channel
+from senoscope.results.pictures import overlay_png, scale_channel
+from senoscope.results.record import ResultMaker
+from senoscope.scheduling.active_ensemble import fov_spec_of
 from senoscope_client.microscope import MosaicScan
 from senoscope_client.result import Source
 from senoscope_client.synthetic import PIXEL_SIZE_UM, synthesize

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from senoscope.engine import Ensemble, Prediction
-    from senoscope.library import load_ensemble
+    from senoscope.starter.library import load_ensemble
 
     __version__: str
 
@@ -20,14 +20,15 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         value = _version()
     elif name in {"Ensemble", "Prediction"}:
-        from senoscope import engine, library
+        from senoscope import engine
         from senoscope.engine import locations
+        from senoscope.starter import library
 
         # The engine does not import the starter, which Ensemble.load("starter") may have to build.
         locations.find_by_name = library.locate
         value = getattr(engine, name)
     elif name == "load_ensemble":
-        from senoscope import library
+        from senoscope.starter import library
 
         value = library.load_ensemble
     else:

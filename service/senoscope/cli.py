@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from senoscope.command_line import ENV_PREFIX, LazyGroup, Subcommand, run_command_line
+from senoscope.commands.command_line import ENV_PREFIX, LazyGroup, Subcommand, run_command_line
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

@@ -11,39 +11,39 @@ import numpy.typing as npt
 import structlog
 from prometheus_client import ProcessCollector
 
-from senoscope.calibration import SessionRange
+from senoscope.api.service_metrics import ServiceState
 from senoscope.decisions.decider import Decider, DecisionSink
 from senoscope.decisions.rules import read_rules
-from senoscope.delivery import Delivery, Sink
 from senoscope.engine import Ensemble, EnsembleError
 from senoscope.engine.cancellation import Cancellation
 from senoscope.fov import Fov
-from senoscope.lanes import Stack
-from senoscope.loaded import Loaded
-from senoscope.lost_frames import LostFrames
-from senoscope.memory_budget import MemoryBudget
 from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
-from senoscope.metrics.state import ServiceState
-from senoscope.model_switch import EnsembleList, Loading, ModelSwitch, load_ensemble
-from senoscope.publisher import ResultPublisher
-from senoscope.receiver import Receiver
-from senoscope.records import RecentRecords
+from senoscope.outputs.stage_map import StageMaps
+from senoscope.outputs.zeromq import ResultPublisher
+from senoscope.results.delivery import Delivery, Sink
+from senoscope.results.lost_frames import LostFrames
+from senoscope.results.record import RecentRecords
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.places import OFF
 from senoscope.runlog.store import RunLog
-from senoscope.scheduler import Scheduler
-from senoscope.series import Series
+from senoscope.scheduling.active_ensemble import Loaded
+from senoscope.scheduling.lanes import Stack
+from senoscope.scheduling.memory_budget import MemoryBudget
+from senoscope.scheduling.model_switch import EnsembleList, Loading, ModelSwitch, load_ensemble
+from senoscope.scheduling.scheduler import Scheduler
+from senoscope.scheduling.session_range import SessionRange
 from senoscope.settings import Settings
-from senoscope.stagemap import StageMaps
 from senoscope.starter import locate_ensemble
-from senoscope.threads import WatchedThread
+from senoscope.stream.receiver import Receiver
+from senoscope.stream.series import Series
 from senoscope.tracing import open_traces
+from senoscope.watched_thread import WatchedThread
 from senoscope_client.curve import CurveClient
 from senoscope_client.errors import InvalidRequest, LogUnavailable, NotReady
 
 if TYPE_CHECKING:
-    from senoscope.archive import Archive
+    from senoscope.outputs.archive import Archive
 
 _log = structlog.get_logger(__name__)
 _MOST_BYTES_OF_A_VALUE = 4  # of a frame of the stream
@@ -439,7 +439,7 @@ class Service:
             )
             self._sinks.append(self._publisher)
         if settings.archive is not None:
-            from senoscope.archive import Archive  # and with it tifffile
+            from senoscope.outputs.archive import Archive  # and with it tifffile
 
             self._archive = Archive(settings.archive)
             self._archive.start()

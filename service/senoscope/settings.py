@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import typer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from senoscope.command_line import ENV_PREFIX
+from senoscope.commands.command_line import ENV_PREFIX
 from senoscope.engine.locations import default_models_dir
 from senoscope.engine.options import Device
 from senoscope.runlog.places import checked_database_url, default_database_url

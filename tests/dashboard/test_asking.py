@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from playwright.sync_api import Page
 
-from senoscope.keys import add_key, revoke_key
+from senoscope.access.api_keys import add_key, revoke_key
 from support import miniature as mini
 from support.microscopes import Scan
 from support.servers import Server, start_server, stop_server

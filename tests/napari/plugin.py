@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from senoscope.engine.gradcam import ensemble_map, network_map
-from senoscope.records import uuid7
+from senoscope.results.record import uuid7
 from senoscope_client import Client, FramePublisher, Position, Result
 from senoscope_client.errors import Unauthorized
 from senoscope_client.result import Gradcam, ModelRef, Normalization, Source, Timing, Uncertainty

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from senoscope.batching import BatchSizer
+from senoscope.scheduling.batch_sizer import BatchSizer
 
 GPU = {1: 3.5, 2: 5.0, 4: 8.0, 8: 14.0, 16: 26.0}
 

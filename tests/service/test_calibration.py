@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-import senoscope.calibration
+import senoscope.scheduling.session_range
 from senoscope.engine import fit_range
 from senoscope.fov import Fov
 from senoscope_client.axes import FovSpec
@@ -124,7 +124,7 @@ def held_fit(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threadin
         assert may_go.wait(60)
         return fit_range(stack, k_iqr)
 
-    monkeypatch.setattr(senoscope.calibration, "fit_range", fit)
+    monkeypatch.setattr(senoscope.scheduling.session_range, "fit_range", fit)
     return entered, may_go
 
 
@@ -232,7 +232,7 @@ def test_a_kept_range_that_cannot_be_read_is_reported(kept: Any) -> None:
         def set_value(self, key: str, value: Any) -> bool:
             return True
 
-    bounds = senoscope.calibration.SessionRange(Keeper(), "nlo-1")
+    bounds = senoscope.scheduling.session_range.SessionRange(Keeper(), "nlo-1")
     bounds.restore()
     assert "cannot be read" in (bounds._problem or "")
 
@@ -273,7 +273,7 @@ def test_frames_are_freed_while_they_are_stacked(fovs: np.ndarray) -> None:
     spec = FovSpec(("SRS", "TPEF", "Transmission"), 250, 300)
     source = Source(kind="stream")
     frames = [Fov(pixels.copy(), source, spec=spec) for pixels in fovs]
-    assert np.array_equal(senoscope.calibration._stacked(frames), fovs)
+    assert np.array_equal(senoscope.scheduling.session_range._stacked(frames), fovs)
     assert not frames
 
 

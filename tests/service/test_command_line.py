@@ -15,7 +15,7 @@ import typer
 
 import senoscope.commands
 from senoscope.cli import app
-from senoscope.command_line import LazyGroup, Subcommand, exiting_on_sigterm, run_command_line
+from senoscope.commands.command_line import LazyGroup, Subcommand, exiting_on_sigterm, run_command_line
 from support.commands import CompletedCommand, command_line, run_command, run_process
 
 HEAVY = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-import senoscope.receiver
+import senoscope.stream.receiver
 from senoscope_client.curve import create_keypair
 from senoscope_client.errors import Unauthorized
 from senoscope_client.publisher import FramePublisher
@@ -46,7 +46,7 @@ def secured(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         (home / side).mkdir()
         shutil.copy(home / f"{name}.key", home / side)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(senoscope.receiver, "_LONGEST_PAUSE_S", 0.2)  # after a refusal
+        patch.setattr(senoscope.stream.receiver, "_LONGEST_PAUSE_S", 0.2)  # after a refusal
         server = start_server(
             miniature,
             folder / "log.txt",

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticSerializationError
 
-import senoscope.delivery
-from senoscope.delivery import Delivery
+import senoscope.results.delivery
 from senoscope.fov import Fov
-from senoscope.records import RecentRecords, Record
+from senoscope.results.delivery import Delivery
+from senoscope.results.record import RecentRecords, Record
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.store import RunLog
-from senoscope.scheduler import Computed
+from senoscope.scheduling.scheduler import Computed
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.result import Source
@@ -109,7 +109,7 @@ def test_a_batch_that_found_no_room_gives_none_back(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise each wait that ran out would make room for one batch more than there is."""
-    monkeypatch.setattr(senoscope.delivery, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(senoscope.results.delivery, "_PATIENCE_S", 0.0)
     computed: list[Computed] = []
     with monkeypatch.context() as patch:
         patch.setattr(Delivery, "_finish", lambda _, one: computed.append(one))

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from senoscope.commands.demo import _Child, _is_complete
-from senoscope.live_table import DemoScore
+from senoscope.commands.demo_view import DemoScore
 
 
 def stream(state: str = "ended", **live: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import senoscope.model_switch
+import senoscope.scheduling.model_switch
 from senoscope.engine import Ensemble, EnsembleError
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.manifest import sha256_of, verify_file
@@ -133,7 +133,7 @@ def test_it_is_given_up_after_its_time(
 def test_a_change_that_cannot_take_over_leaves_nothing_pending(
     server: ServerThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(senoscope.model_switch, "_SWAP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(senoscope.scheduling.model_switch, "_SWAP_TIMEOUT_S", 0.3)
     with SlowEngine(server).held():
         posting = threading.Thread(target=classify, args=(server,), daemon=True)
         posting.start()
@@ -165,7 +165,7 @@ def test_a_service_that_begins_with_it_ends_after_its_time(models_dir: Path, tmp
 def with_files_that_stall(folder: Path) -> Path:
     """A module that lets no file of an ensemble be read, as a network share does that stalls."""
     (folder / "sitecustomize.py").write_text(
-        "import threading, senoscope.engine.ensemble as e, senoscope.model_switch as m\n"
+        "import threading, senoscope.engine.ensemble as e, senoscope.scheduling.model_switch as m\n"
         "e.verify_file = lambda *_: threading.Event().wait()\n"
         "m._GIVE_UP_S = 0.1\n"
     )

@@ -18,8 +18,8 @@ import httpx
 import numpy as np
 import pytest
 
-import senoscope.api.inference
-import senoscope.api.stacks
+import senoscope.api.uploads
+import senoscope.api.v2.routes
 from senoscope.engine import read_manifest
 from support import miniature as mini
 from support.image_bytes import tiff
@@ -109,9 +109,9 @@ def test_a_stack_read_for_the_ensemble_before_is_refused(
         return httpx.post(f"{server.url}/v1/classify", content=named_tiff(senescent(2)), timeout=60)
 
     before = post().json()["results"][0]["probability"]
-    gate = Gate(senoscope.api.stacks.read_fovs)
+    gate = Gate(senoscope.api.uploads.read_fovs)
     with monkeypatch.context() as patch:
-        patch.setattr(senoscope.api.stacks, "read_fovs", gate)
+        patch.setattr(senoscope.api.uploads, "read_fovs", gate)
         answer = while_held(gate, post, lambda: change(server, "swapped"))
     assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
     assert "send it again" in answer.json()["detail"]
@@ -135,9 +135,9 @@ def test_a_tensor_read_for_the_ensemble_before_is_refused(
         )
 
     assert post().status_code == 200
-    gate = Gate(senoscope.api.inference.decode)
+    gate = Gate(senoscope.api.v2.routes.decode)
     with monkeypatch.context() as patch:
-        patch.setattr(senoscope.api.inference, "decode", gate)
+        patch.setattr(senoscope.api.v2.routes, "decode", gate)
         answer = while_held(gate, post, lambda: change(server, "swapped"))
     assert answer.status_code == 503
     assert "send it again" in answer.json()["error"]
@@ -175,9 +175,9 @@ def test_a_calibration_for_the_ensemble_before_is_refused(
     noisy = np.random.default_rng(0).integers(0, 900, (4, 3, 250, 300)).astype(np.uint16)
     if dim is not None:
         noisy[:, dim] //= 10
-    gate = Gate(senoscope.api.stacks.read_fovs)
+    gate = Gate(senoscope.api.uploads.read_fovs)
     with monkeypatch.context() as patch:
-        patch.setattr(senoscope.api.stacks, "read_fovs", gate)
+        patch.setattr(senoscope.api.uploads, "read_fovs", gate)
         answer = while_held(gate, lambda: calibrate(server, noisy), lambda: change(server, other))
     assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
     assert "calibrate again" in answer.json()["detail"]

@@ -14,8 +14,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from senoscope.api.guard import scope_needed
-from senoscope.keys import Scope, add_key, revoke_key
+from senoscope.access.api_keys import Scope, add_key, revoke_key
+from senoscope.api.middleware.guard import scope_needed
 from senoscope_client.errors import Forbidden, Unauthorized
 from senoscope_client.http import Client
 from senoscope_client.live import LiveResults

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senoscope.api.compression import unpack
-from senoscope.api.messages import Inference, decode, encode, json_length_of
-from senoscope.api.signature import Signature
-from senoscope.api.tensors import padding
+from senoscope.api.v2.compression import unpack
+from senoscope.api.v2.messages import Inference, decode, encode, json_length_of
+from senoscope.api.v2.signature import Signature
+from senoscope.api.v2.tensors import padding
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov
-from senoscope.loaded import Loaded
+from senoscope.scheduling.active_ensemble import Loaded
 from senoscope_client.errors import NotReady, PayloadTooLarge, SenoscopeError
 from senoscope_client.images import Limits
 from senoscope_client.result import Source

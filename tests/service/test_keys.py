@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from senoscope.key_ring import KeyRing
-from senoscope.keys import add_key, find_key, read_keys
+from senoscope.access.api_keys import add_key, find_key, read_keys
+from senoscope.access.key_ring import KeyRing
 from support.commands import CompletedCommand, run_command
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")

@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from senoscope.api.server import GuardedProtocol
-from senoscope.process import max_connections
+from senoscope.commands.process import max_connections
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.errors import Busy

@@ -10,11 +10,11 @@ from typing import get_args
 
 import numpy as np
 
-from senoscope.api.live import LiveHub
+from senoscope.api.routes.live import LiveHub
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov
-from senoscope.loaded import fov_spec_of
-from senoscope.records import Record, ResultMaker
+from senoscope.results.record import Record, ResultMaker
+from senoscope.scheduling.active_ensemble import fov_spec_of
 from senoscope_client.result import CamMode, Source
 from support import miniature as mini
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-from senoscope.keys import add_key
+from senoscope.access.api_keys import add_key
 from senoscope.logs import Sparing, without_secrets
 from support import miniature as mini
 from support.image_bytes import npy

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from structlog.testing import capture_logs
 
-from senoscope import lost_frames
-from senoscope.lanes import LiveLane
 from senoscope.logs import Sparing
-from senoscope.lost_frames import LostFrames, Ranges, lost_ranges
+from senoscope.results import lost_frames
+from senoscope.results.lost_frames import LostFrames, Ranges, lost_ranges
+from senoscope.scheduling.lanes import LiveLane
 from senoscope_client.result import Source
 
 UID = UUID(int=1)

@@ -10,9 +10,9 @@ import httpx
 import numpy as np
 import pytest
 
-import senoscope.api.inference
-import senoscope.api.stacks
-from senoscope.memory_budget import MemoryBudget
+import senoscope.api.uploads
+import senoscope.api.v2.routes
+from senoscope.scheduling.memory_budget import MemoryBudget
 from senoscope_client.errors import Busy
 from support import miniature as mini
 from support.image_bytes import npy
@@ -71,7 +71,7 @@ def test_a_request_beyond_the_budget_is_told_to_come_again(
 ) -> None:
     """While one request of 12 MiB is being read, others of that size are busy, small ones are served."""
     entered, may_go = threading.Event(), threading.Event()
-    module = senoscope.api.inference if held.startswith("/v2") else senoscope.api.stacks
+    module = senoscope.api.v2.routes if held.startswith("/v2") else senoscope.api.uploads
     name = "decode" if held.startswith("/v2") else "read_fovs"
     read = getattr(module, name)
 

@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from senoscope.access.api_keys import add_key
 from senoscope.api.app import create_app
 from senoscope.engine.devices import gpu_problem
-from senoscope.keys import add_key
 from senoscope.metrics import catalogue
 from senoscope.metrics.device import GpuMemory
 from senoscope.metrics.results import latency_buckets

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-import senoscope.api.models
-import senoscope.model_switch
+import senoscope.api.routes.models
+import senoscope.scheduling.model_switch
 from senoscope.engine import EnsembleError
-from senoscope.model_switch import EnsembleList
+from senoscope.scheduling.model_switch import EnsembleList
 from support import miniature as mini
 from support.image_bytes import npy
 from support.raw_microscope import Microscope
@@ -162,8 +162,8 @@ def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
         released.wait()
         raise EnsembleError(folder, "cannot be read")
 
-    monkeypatch.setattr(senoscope.model_switch, "read_manifest", stall)
-    monkeypatch.setattr(senoscope.api.models, "_LIST_WITHIN_S", 0.5)
+    monkeypatch.setattr(senoscope.scheduling.model_switch, "read_manifest", stall)
+    monkeypatch.setattr(senoscope.api.routes.models, "_LIST_WITHIN_S", 0.5)
     yield began
     released.set()
 
@@ -196,7 +196,7 @@ def test_a_process_ends_while_its_models_folder_does_not_answer(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys, threading, senoscope.model_switch as m\n"
+        "import sys, threading, senoscope.scheduling.model_switch as m\n"
         "def stall(folder):\n"
         "    print('reading', file=sys.stderr, flush=True)\n"
         "    threading.Event().wait()\n"

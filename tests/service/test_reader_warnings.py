@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from senoscope.api.classify import _warning_headers
+from senoscope.api.routes.classify import _warning_headers
 from support import miniature as mini
 from support.classify_requests import NAMES
 from support.image_bytes import tiff

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from senoscope.fov import Fov
-from senoscope.scheduler import Computed, Scheduler
+from senoscope.scheduling.scheduler import Computed, Scheduler
 from senoscope_client.axes import FovSpec
 from senoscope_client.errors import Busy, NotReady
 from senoscope_client.result import Source

@@ -8,7 +8,7 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senoscope.series import Series, SeriesBook
+from senoscope.stream.series import Series, SeriesBook
 from senoscope_client.wire import EndHeader, HeartbeatHeader, ImageHeader, StartHeader, Timestamp
 
 A, B = UUID(int=1), UUID(int=2)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from senoscope.serving import StartingApp
+from senoscope.commands.serving import StartingApp
 from support.commands import run_process
 from support.servers import Server, start_server_process
 
@@ -173,7 +173,7 @@ def lives(server: Server) -> bool:
 def test_the_process_is_set_up_for_the_service() -> None:
     """Whatever a `Service` leaves alone, ``serve`` sets."""
     program = (
-        "import gc, logging, sys; from senoscope.process import collect_garbage, set_up_process; "
+        "import gc, logging, sys; from senoscope.commands.process import collect_garbage, set_up_process; "
         "set_up_process('json'); assert not gc.isenabled(); collect_garbage(); "
         "assert gc.isenabled() and gc.get_freeze_count() > 0; assert sys.getswitchinterval() < 0.001; "
         "assert logging.getLogger('opentelemetry').level == logging.CRITICAL; "

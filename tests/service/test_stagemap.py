@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from senoscope import stagemap
-from senoscope.stagemap import StageMaps, Tile, draw_map
+from senoscope.outputs import stage_map as stagemap
+from senoscope.outputs.stage_map import StageMaps, Tile, draw_map
 from senoscope_client.wire import Position
 from support import miniature as mini
 from support.raw_microscope import Microscope

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from senoscope.publisher import ResultPublisher
+from senoscope.outputs.zeromq import ResultPublisher
 from support import zmtp_bytes
 
 

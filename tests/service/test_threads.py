@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from senoscope.threads import WatchedThread
+from senoscope.watched_thread import WatchedThread
 
 
 def wait_until(condition, timeout_s: float = 10) -> None:

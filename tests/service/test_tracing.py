@@ -79,7 +79,7 @@ def test_a_frame_is_a_trace_of_its_own(server: Server, receiver: Collector) -> N
     assert not more
     assert (whole.name, whole.parent_span_id) == ("field of view", b"")
     told = facts(whole)
-    assert (told["senoscope.series"], told["senoscope.frame"]) == ("plate 3", 5)
+    assert (told["senoscope.stream.series"], told["senoscope.frame"]) == ("plate 3", 5)
     assert told["senoscope.label"] == "senescent"
     parts = {span.name: span for span in children(receiver, whole, len(PARTS))}
     assert parts.keys() == PARTS

@@ -17,7 +17,7 @@ import numpy as np
 import psycopg
 
 from senoscope.engine.manifest import Manifest
-from senoscope.records import uuid7
+from senoscope.results.record import uuid7
 from senoscope.runlog.entries import Entry
 from senoscope.runlog.keeper import LogKeeper
 from senoscope_client.result import Flag, ModelRef, Normalization, Result, Source, Timing, Uncertainty

@@ -26,9 +26,9 @@ import structlog
 import typer
 import typer.main
 
-from senoscope.exposure import check_exposure
+from senoscope.access.exposure import check_exposure
+from senoscope.commands.serving import ServiceServer
 from senoscope.service import Service
-from senoscope.serving import ServiceServer
 from senoscope.settings import Settings, settings_command
 from support.server_logs import ServerLog
 

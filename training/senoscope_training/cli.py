@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from senoscope.command_line import exiting_on_sigterm, run_command_line
+from senoscope.commands.command_line import exiting_on_sigterm, run_command_line
 from senoscope_training.dataset.commands import check, import_zenodo, synthesize
 from senoscope_training.evaluate_commands import evaluate
 from senoscope_training.export_commands import export

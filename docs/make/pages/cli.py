@@ -13,7 +13,7 @@ import typer
 
 from pages.markdown import code, codes, line, prose, table
 from senoscope.cli import app as service
-from senoscope.command_line import LazyGroup
+from senoscope.commands.command_line import LazyGroup
 from senoscope_client.cli import command_parser
 from senoscope_training.cli import app as training
 

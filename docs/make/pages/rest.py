@@ -12,7 +12,7 @@ from starlette.routing import WebSocketRoute
 from pages.markdown import code, codes, line, prose, table
 from pages.schema import default, properties, words
 from senoscope.api.app import create_app
-from senoscope.api.guard import scope_needed
+from senoscope.api.middleware.guard import scope_needed
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client import errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic.fields import FieldInfo
 
 from pages.markdown import code, line, table
-from senoscope.command_line import ENV_PREFIX
+from senoscope.commands.command_line import ENV_PREFIX
 from senoscope.settings import Settings
 
 _HEAD = """# Settings of the service

@@ -12,27 +12,27 @@ from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
 from senoscope import __version__
-from senoscope.api import (
+from senoscope.access.key_ring import KeyRing
+from senoscope.api import problems
+from senoscope.api.middleware.body_limit import BodyLimit, Linger
+from senoscope.api.middleware.guard import Guard, Refusals
+from senoscope.api.middleware.observer import RequestMetrics, RouteNoter
+from senoscope.api.routes import (
     classify,
     dashboard,
     decisions,
     gradcam,
-    inference,
     live,
     metrics,
     models,
     normalization,
     pixels,
-    problems,
     results,
     series,
     stagemap,
     status,
 )
-from senoscope.api.body import BodyLimit, Linger
-from senoscope.api.guard import Guard, Refusals
-from senoscope.api.observer import RequestMetrics, RouteNoter
-from senoscope.key_ring import KeyRing
+from senoscope.api.v2 import routes as inference
 from senoscope.service import Service
 from senoscope_client._foreign import tellable
 from senoscope_client.errors import InvalidRequest

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from senoscope.process import max_connections
+from senoscope.commands.process import max_connections
 from senoscope.settings import Settings
 from senoscope_client._foreign import tellable
 from senoscope_client.errors import Problem
@@ -215,7 +215,7 @@ def _fault_of_handshake(event: h11.Request) -> str | None:
 
 def observed(app: FastAPI) -> ASGIApp:
     """The application, with its requests measured and traced."""
-    from senoscope.api.observer import Observer
+    from senoscope.api.middleware.observer import Observer
 
     return Observer(app, app.state.request_metrics, app.state.service.traces)
 

@@ -16,7 +16,7 @@ from senoscope.engine.options import Device
 # arguments is reported without them.
 if TYPE_CHECKING:
     from senoscope.engine import Ensemble
-    from senoscope.records import Record, ResultMaker
+    from senoscope.results.record import Record, ResultMaker
     from senoscope_client.images import OpenStack
     from senoscope_client.result import Result
 
@@ -54,8 +54,8 @@ def classify(
     directory = ensemble_folder(settings, messages)
 
     from senoscope.engine import Ensemble
-    from senoscope.loaded import fov_spec_of
-    from senoscope.records import ResultMaker
+    from senoscope.results.record import ResultMaker
+    from senoscope.scheduling.active_ensemble import fov_spec_of
     from senoscope_client.images import open_fovs
     from senoscope_client.tables import results_csv
 
@@ -100,7 +100,7 @@ def classify(
 def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: OpenStack, name: str) -> Iterator[Record]:
     """Read and classify one field of view after the other, so that a file may be longer than memory."""
     from senoscope.fov import Fov
-    from senoscope.loaded import fov_spec_of
+    from senoscope.scheduling.active_ensemble import fov_spec_of
     from senoscope_client.result import Source
 
     for n in range(len(stack)):
@@ -125,7 +125,7 @@ def _unique_stems(files: list[Path]) -> list[str]:
 
 
 def _write_overlays(record: Record, folder: Path, stem: str, channels: tuple[str, ...]) -> None:
-    from senoscope.render import overlay_png, scale_channel
+    from senoscope.results.pictures import overlay_png, scale_channel
 
     folder.mkdir(parents=True, exist_ok=True)
     source, bounds = record.result.source, record.result.normalization
@@ -140,7 +140,7 @@ def _print_table(results: list[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from senoscope.live_table import bar
+    from senoscope.commands.demo_view import bar
     from senoscope_client.tables import flag_words
 
     table = Table()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senoscope.command_line import exiting_on_sigterm
+from senoscope.commands.command_line import exiting_on_sigterm
 from senoscope.runlog.places import default_database_url
 from senoscope_client.errors import NotReady
 
@@ -26,7 +26,7 @@ from senoscope_client.errors import NotReady
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from senoscope.live_table import DemoScore, LiveTable
+    from senoscope.commands.demo_view import DemoScore, LiveTable
     from senoscope.settings import Settings
     from senoscope_client.http import Client
     from senoscope_client.live import LiveResults
@@ -75,8 +75,8 @@ def demo(
     began_s = time.perf_counter()
     http_port = _port(port)
 
+    from senoscope.commands.demo_view import DemoScore, LiveTable
     from senoscope.commands.ensembles import ensemble_folder
-    from senoscope.live_table import DemoScore, LiveTable
     from senoscope_client.http import Client
 
     ensemble_folder(settings, console)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from senoscope.command_line import ENV_PREFIX
+from senoscope.commands.command_line import ENV_PREFIX
 
 keys = typer.Typer(
     no_args_is_help=True, add_completion=False, help="API keys, and CURVE key pairs for ZeroMQ."
@@ -28,7 +28,7 @@ def new(
     """Make an API key and print it, once: only its hash is kept."""
     from pydantic import TypeAdapter, ValidationError
 
-    from senoscope.keys import Name, Scope, add_key
+    from senoscope.access.api_keys import Name, Scope, add_key
     from senoscope_client.errors import InvalidRequest
 
     scope_names: TypeAdapter[tuple[Scope, ...]] = TypeAdapter(tuple[Scope, ...])
@@ -49,7 +49,7 @@ def new(
 @keys.command("list")
 def list_keys(api_keys: KeysFile) -> None:
     """Name, scopes and date of each API key."""
-    from senoscope.keys import read_keys
+    from senoscope.access.api_keys import read_keys
 
     for key in read_keys(api_keys):
         print(f"{key.name}\t{','.join(key.scopes)}\t{key.created:%Y-%m-%d %H:%M:%S}Z")
@@ -58,7 +58,7 @@ def list_keys(api_keys: KeysFile) -> None:
 @keys.command("revoke")
 def revoke(name: str, api_keys: KeysFile) -> None:
     """Take an API key back; a running service refuses it from the next request on."""
-    from senoscope.keys import revoke_key
+    from senoscope.access.api_keys import revoke_key
 
     revoke_key(api_keys, name)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from senoscope.command_line import ENV_PREFIX
+from senoscope.commands.command_line import ENV_PREFIX
 
 # The run log, and with it SQLAlchemy, is imported where a logged series is to be judged.
 if TYPE_CHECKING:

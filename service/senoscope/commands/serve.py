@@ -12,7 +12,7 @@ from senoscope.settings import Settings, settings_command
 @settings_command
 def serve(settings: Settings) -> None:
     """Subscribe to the microscope's frames, classify them, and answer over HTTP, WebSocket and ZeroMQ."""
-    from senoscope.exposure import check_exposure
+    from senoscope.access.exposure import check_exposure
     from senoscope.starter import require_ensemble
 
     # What can be refused is refused before the service is imported.
@@ -21,7 +21,7 @@ def serve(settings: Settings) -> None:
         warnings = check_exposure(settings, host)
         _check_files(settings)
 
-        from senoscope.serving import ServiceServer, run_server
+        from senoscope.commands.serving import ServiceServer, run_server
 
         scheme = "https" if settings.tls_cert else "http"
         address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -34,7 +34,7 @@ def serve(settings: Settings) -> None:
 def _check_files(settings: Settings) -> None:
     """Read the files that the service will read, so that one that it cannot use is reported at once."""
     if settings.api_keys is not None:
-        from senoscope.keys import read_keys
+        from senoscope.access.api_keys import read_keys
 
         read_keys(settings.api_keys)
     if settings.rules is not None:

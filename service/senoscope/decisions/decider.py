@@ -14,9 +14,9 @@ import structlog
 
 from senoscope.decisions.judge import Judge
 from senoscope.decisions.rules import RuleSet
-from senoscope.records import Record
+from senoscope.results.record import Record
 from senoscope.runlog.keeper import LogKeeper
-from senoscope.threads import WatchedThread
+from senoscope.watched_thread import WatchedThread
 from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import LogUnavailable
 from senoscope_client.result import Result

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from senoscope.decisions.rules import RevisitLimits, Rule, RuleSet
-from senoscope.records import uuid7
+from senoscope.results.record import uuid7
 from senoscope_client.decision import Action, Decision
 from senoscope_client.result import Result, Source
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from senoscope.delivery import Moments
 from senoscope.metrics import catalogue
-from senoscope.records import Record
+from senoscope.results.delivery import Moments
+from senoscope.results.record import Record
 
 _COARSE_S: Final = (0.001, 0.002, 0.004, 0.008, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _OF_DEADLINE: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 2.0)

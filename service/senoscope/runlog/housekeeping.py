@@ -13,7 +13,7 @@ from senoscope.runlog.faults import LogFault
 from senoscope.runlog.retention import forget_old, last_logged_ms
 from senoscope.runlog.steady_clock import SteadyClock
 from senoscope.runlog.store import RunLog
-from senoscope.threads import WatchedThread
+from senoscope.watched_thread import WatchedThread
 
 _log = structlog.get_logger(__name__)
 _EVERY_S: Final = 1.0

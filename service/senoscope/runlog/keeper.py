@@ -13,7 +13,7 @@ from senoscope.runlog.entries import Entry
 from senoscope.runlog.faults import LogFault, LogState, place_of
 from senoscope.runlog.housekeeping import Housekeeping
 from senoscope.runlog.store import RunLog
-from senoscope.threads import WatchedThread
+from senoscope.watched_thread import WatchedThread
 from senoscope_client.decision import Decision
 from senoscope_client.errors import LogUnavailable
 

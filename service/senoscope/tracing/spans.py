@@ -17,9 +17,9 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, se
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from senoscope import __version__
-from senoscope.delivery import Moments
 from senoscope.logs import about
-from senoscope.records import Record
+from senoscope.results.delivery import Moments
+from senoscope.results.record import Record
 
 _log = structlog.get_logger(__name__)
 # Some 8 MB; a minute of frames at 25 Hz.

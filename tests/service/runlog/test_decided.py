@@ -7,7 +7,7 @@ import uuid
 from uuid import UUID
 
 from senoscope.engine.manifest import Manifest
-from senoscope.records import uuid7
+from senoscope.results.record import uuid7
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.retention import forget_old
 from senoscope.runlog.store import RunLog

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine.manifest import ChannelRange
-from senoscope.render import overlay_png, scale_channel
+from senoscope.results.pictures import overlay_png, scale_channel
 
 
 def cover_png(pixels: npt.NDArray[Any], gradcam: npt.NDArray[np.float32], bounds: ChannelRange) -> bytes:

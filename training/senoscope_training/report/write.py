@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from senoscope.render import scale_channel
+from senoscope.results.pictures import scale_channel
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.reading import load_fov

@@ -1,0 +1,253 @@
+"""Who may do what: the table of scopes, and the middleware that refuses everybody else."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import threading
+import time
+from collections import Counter
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from senoscope.access.api_keys import Scope
+from senoscope.access.key_ring import KeyRing
+from senoscope.api.problems import problem_response
+from senoscope_client.errors import Forbidden, SenoscopeError, Unauthorized
+from senoscope_client.live import FORBIDDEN, UNAUTHORIZED
+
+_log = structlog.get_logger(__name__)
+_LOG_EVERY_S = 10.0
+REASONS = ("no_key", "wrong_key", "missing_scope", "foreign_page", "foreign_host")
+_SUBPROTOCOL = "senoscope"
+_KEY_PREFIX = "bearer."
+
+
+class Rule(NamedTuple):
+    """What a kind of request needs."""
+
+    methods: frozenset[str]
+    path: re.Pattern[str]
+    scope: Scope | None
+
+
+_READING = frozenset({"GET", "HEAD"})
+# The first that fits counts; what none fits needs admin.
+RULES = (
+    Rule(_READING, re.compile(r"/(livez|readyz|v2/health/(live|ready))"), None),
+    # The page that asks for a key; what it shows, it asks for with the key.
+    Rule(_READING, re.compile(r"/(dashboard/[^/]+)?"), None),
+    Rule(_READING | {"WEBSOCKET"}, re.compile(r"/.*", re.DOTALL), "read"),
+    Rule(frozenset({"POST"}), re.compile(r"/v2/repository/index"), "read"),
+    Rule(frozenset({"POST"}), re.compile(r"/v1/classify"), "classify"),
+    Rule(frozenset({"POST"}), re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer"), "classify"),
+)
+
+
+def scope_needed(method: str, path: str) -> Scope | None:
+    """The scope that a request needs; None where it is open to everybody."""
+    for rule in RULES:
+        if method in rule.methods and rule.path.fullmatch(path):
+            return rule.scope
+    return "admin"
+
+
+class Refusals:
+    """Counts who was refused, and why; any thread may read ``counts``."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._logged_s: dict[str, float] = {}
+
+    def count(self, reason: str, **facts: object) -> None:
+        """One more; logged unless a refusal for that reason was, a moment ago."""
+        now_s = time.monotonic()
+        with self._lock:
+            self.counts[reason] += 1
+            count = self.counts[reason]
+            if now_s - self._logged_s.get(reason, -_LOG_EVERY_S) < _LOG_EVERY_S:
+                return
+            self._logged_s[reason] = now_s
+        _log.warning("request refused", reason=reason, count=count, **facts)
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, error: SenoscopeError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error
+
+
+class Guard:
+    """ASGI middleware in front of every route, WebSockets included.
+
+    With keys, each request needs one with the right scope, and so does each message that a WebSocket is sent.
+    Without, the service is for this machine alone, which includes every page that a browser on it shows:
+    requests from other sites' pages are refused.
+
+    Parameters
+    ----------
+    app : ASGI application
+    keys : KeyRing or None
+    refusals : Refusals
+    any_host : bool
+        Whether requests without keys may be addressed to any host name. Where only this machine is served,
+        a foreign name is a foreign page's way around the browser's rules (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing | None, refusals: Refusals, *, any_host: bool) -> None:
+        self._app = app
+        self._keys = keys
+        self._refusals = refusals
+        self._any_host = any_host
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check(scope)
+        except _Refused as refused:
+            self._count(refused, scope)
+            answer = problem_response(refused.error, scope["path"])
+            if isinstance(refused.error, Unauthorized):
+                answer.headers["WWW-Authenticate"] = 'Bearer realm="senoscope"'
+            await answer(scope, receive, send)
+            return
+        send = _choosing(scope, send)
+        if scope["type"] == "websocket" and self._keys is not None:
+            send = self._while_allowed(scope, send)
+        await self._app(_without_key(scope), receive, send)
+
+    def _check(self, scope: AsgiScope) -> None:
+        if self._keys is None:
+            _check_page(Headers(scope=scope), self._any_host)
+        else:
+            self._check_key(self._keys, scope, scope_needed(_method(scope), scope["path"]))
+
+    def _count(self, refused: _Refused, scope: AsgiScope) -> None:
+        client = scope.get("client")
+        self._refusals.count(
+            refused.reason,
+            method=_method(scope),
+            path=scope["path"][:200],
+            client=client[0] if client else None,
+        )
+
+    def _while_allowed(self, scope: AsgiScope, send: Send) -> Send:
+        """Hangs up instead of sending a message for which the key is no longer good."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "websocket.send":
+                try:
+                    self._check(scope)
+                except _Refused as refused:
+                    self._count(refused, scope)
+                    code = UNAUTHORIZED if isinstance(refused.error, Unauthorized) else FORBIDDEN
+                    await send({"type": "websocket.close", "code": code, "reason": str(refused.error)[:120]})
+                    raise OSError("the key was revoked") from None  # as when the client has left
+            await send(message)
+
+        return sending
+
+    @staticmethod
+    def _check_key(keys: KeyRing, scope: AsgiScope, needed: Scope | None) -> None:
+        if needed is None:
+            return
+        presented = _keys_of(scope)
+        if not presented:
+            raise _Refused(
+                "no_key",
+                Unauthorized(
+                    "this service wants an API key: send `Authorization: Bearer KEY` (senoscope-client: "
+                    "--api-key or SENOSCOPE_API_KEY)"
+                ),
+            )
+        key = keys.identify(presented[0]) if len(presented) == 1 else None
+        if key is None:
+            raise _Refused("wrong_key", Unauthorized("this API key is not known here, or no longer"))
+        if not key.may(needed):
+            raise _Refused(
+                "missing_scope",
+                Forbidden(f"this API key has scope {', '.join(key.scopes)}; the request needs {needed}"),
+            )
+
+
+def _method(scope: AsgiScope) -> str:
+    return scope["method"] if scope["type"] == "http" else "WEBSOCKET"
+
+
+def _keys_of(scope: AsgiScope) -> list[str]:
+    """The keys that a request carries: in its header or, from browsers' WebSockets, as a subprotocol."""
+    found = []
+    for value in Headers(scope=scope).getlist("authorization"):
+        kind, _, key = value.partition(" ")
+        found.append(key.strip() if kind.lower() == "bearer" else "")
+    found += [
+        name.removeprefix(_KEY_PREFIX)
+        for name in scope.get("subprotocols", ())
+        if name.startswith(_KEY_PREFIX)
+    ]
+    return found
+
+
+def _without_key(scope: AsgiScope) -> AsgiScope:
+    """The request as the routes see it: nothing behind the guard can log a key."""
+    hidden = {b"authorization", b"sec-websocket-protocol"}
+    kept: AsgiScope = dict(scope)
+    kept["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in hidden]
+    if "subprotocols" in scope:
+        kept["subprotocols"] = [name for name in scope["subprotocols"] if not name.startswith(_KEY_PREFIX)]
+    return kept
+
+
+def _choosing(scope: AsgiScope, send: Send) -> Send:
+    """Names our subprotocol where it was offered: a browser hangs up on a server that chooses none."""
+    if _SUBPROTOCOL not in scope.get("subprotocols", ()):
+        return send
+
+    async def choosing(message: Message) -> None:
+        if message["type"] == "websocket.accept":
+            message = {**message, "subprotocol": message.get("subprotocol") or _SUBPROTOCOL}
+        await send(message)
+
+    return choosing
+
+
+def _check_page(headers: Headers, any_host: bool) -> None:
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if origin is not None and _host_of(origin) != host.lower():
+        raise _Refused("foreign_page", Forbidden(f"a page of {origin[:100]} may not use this service"))
+    if not any_host and host and not _names_this_machine(host):
+        raise _Refused(
+            "foreign_host",
+            Forbidden(
+                f"without API keys this service answers to localhost and to addresses, not to {host[:100]}"
+            ),
+        )
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # a bracket that is not closed, for one
+        return None
+
+
+def _names_this_machine(host: str) -> bool:
+    """Whether a Host header is one that no foreign page can have: localhost, or an address."""
+    name = re.sub(r":\d*$", "", host).strip("[]").lower()
+    if name == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

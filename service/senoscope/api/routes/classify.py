@@ -1,0 +1,75 @@
+"""``POST /v1/classify``: a stack in, its results out."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+
+from senoscope.api.accept import wants_csv
+from senoscope.api.openapi import STACK_ERRORS, TEXT_CSV, problems
+from senoscope.api.uploads import IMAGE_CONTENT, ImageParameters, classify_stack, posted_stack
+from senoscope.results.record import Record
+from senoscope.service import Service
+from senoscope_client.responses import ClassifyResponse
+from senoscope_client.result import CamMode
+from senoscope_client.tables import results_csv
+
+router = APIRouter()
+
+
+class ClassifyParameters(ImageParameters):
+    """Query parameters of ``POST /v1/classify``."""
+
+    cam: CamMode = Field("none", description="Grad-CAM that the results carry inline.")
+
+
+@router.post(
+    "/v1/classify",
+    response_model=ClassifyResponse,
+    summary="Classify the fields of view of a TIFF stack or NPY array",
+    responses=problems(*STACK_ERRORS) | {200: {"content": TEXT_CSV}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": IMAGE_CONTENT
+            | {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file"],
+                        "properties": {"file": {"type": "string", "format": "binary"}},
+                    }
+                }
+            },
+        }
+    },
+)
+async def classify(request: Request, parameters: Annotated[ClassifyParameters, Query()]) -> Response:
+    """Classify a posted stack; the answer comes when all of it is done."""
+    service: Service = request.app.state.service
+    service.require_ready()
+    service.require_room()  # before a body is read that could not be queued
+    with service.request_memory.share() as share:
+        stack = await posted_stack(request, parameters, share)
+        records = await classify_stack(request, stack.pixels, stack.loaded.spec, stack.name)
+        return await run_in_threadpool(_answer, request, records, stack.warnings, parameters.cam)
+
+
+def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], cam: CamMode) -> Response:
+    if wants_csv(request.headers.get("accept", "")):
+        text = results_csv([record.result for record in records])
+        return Response(text, media_type="text/csv; charset=utf-8", headers=_warning_headers(warnings))
+    # `ClassifyResponse` put together from results that are encoded already, for the log and the sinks:
+    # encoding hundreds of them at once would hold up the live stream.
+    results = b",".join(record.json(cam) for record in records)
+    told = f'],"warnings":{json.dumps(warnings)},"count":{len(records)}}}'
+    return Response(b'{"results":[' + results + told.encode(), media_type="application/json")
+
+
+def _warning_headers(warnings: tuple[str, ...]) -> dict[str, str]:
+    text = "".join(letter if " " <= letter <= "~" else "?" for letter in "; ".join(warnings))
+    return {"Senoscope-Warnings": text} if text else {}

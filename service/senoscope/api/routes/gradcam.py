@@ -1,0 +1,76 @@
+"""``GET /v1/results/{id}/gradcam.png``: the map of a result as a picture."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from senoscope.api.lookup import Found, find
+from senoscope.api.openapi import IMAGE_PNG, problems
+from senoscope.engine.gradcam import network_map
+from senoscope.results.pictures import Style, intensity_png, map_png, overlay_png, scale_channel
+from senoscope_client.errors import InvalidRequest, LogUnavailable, NotFound
+
+router = APIRouter()
+
+
+class GradcamParameters(BaseModel):
+    """Query parameters of the picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    network: str | None = Field(None, description="This network's map in place of the ensemble's.")
+    channel: str | None = Field(None, description="The channel that is shown; the first by default.")
+    style: Style = Field("map", description="The map alone, over a channel, or weighted with its intensity.")
+
+
+@router.get(
+    "/v1/results/{identifier}/gradcam.png",
+    response_class=Response,
+    responses=problems(LogUnavailable, NotFound) | {200: {"content": IMAGE_PNG}},
+)
+async def gradcam_png(
+    request: Request, identifier: UUID, parameters: Annotated[GradcamParameters, Query()]
+) -> Response:
+    """The Grad-CAM map: alone, over a channel, or weighted with a channel's intensity.
+
+    ``network`` shows that network's map instead of the ensemble's; ``channel`` defaults to the first. What
+    shows a channel can be drawn only while its pixels are remembered.
+    """
+    png = await run_in_threadpool(_draw, await find(request, identifier), parameters)
+    # A result never changes, so its picture never does.
+    return Response(
+        png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}
+    )
+
+
+def _draw(found: Found, parameters: GradcamParameters) -> bytes:
+    maps, channels = found.maps, found.channels
+    if parameters.network is None:
+        gradcam = maps.map()
+    elif parameters.network in maps.networks:
+        k = maps.networks.index(parameters.network)
+        gradcam = network_map(maps.gradcams[k], *maps.shape)
+    else:
+        raise InvalidRequest(
+            f"network {parameters.network!r} is not in the ensemble: {', '.join(maps.networks)}"
+        )
+    name = parameters.channel or channels[0]
+    if name not in channels:
+        raise InvalidRequest(f"channel {name!r} is not one of {', '.join(channels)}")
+    if parameters.style == "map":
+        return map_png(gradcam)
+    if found.pixels is None:
+        raise NotFound(
+            f"the pixels of {found.result.id} are no longer remembered (--remember-mib sets how many are), "
+            f"and style={parameters.style} needs them; style=map is drawn from the run log"
+        )
+    c = channels.index(name)
+    bounds = found.result.normalization
+    channel = scale_channel(found.pixels[c], bounds.low[c], bounds.high[c])
+    draw = overlay_png if parameters.style == "overlay" else intensity_png
+    return draw(gradcam, channel)

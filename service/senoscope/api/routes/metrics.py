@@ -1,0 +1,62 @@
+"""``GET /metrics``: what Prometheus scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+
+from senoscope.api.middleware.guard import REASONS, Refusals
+from senoscope.api.routes.live import LiveHub
+from senoscope.api.service_metrics import Value, by_key, gathered
+from senoscope.metrics import catalogue
+from senoscope.service import Service
+
+router = APIRouter()
+
+
+class DoorState:
+    """The collector over those who come to the service: who is there, who was refused.
+
+    Parameters
+    ----------
+    service : Service
+    hub : LiveHub
+    refusals : Refusals
+    """
+
+    def __init__(self, service: Service, hub: LiveHub, refusals: Refusals) -> None:
+        self._service = service
+        self._hub = hub
+        self._refusals = refusals
+
+    def describe(self) -> list[Metric]:
+        """Nothing beforehand, as `ServiceState`."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        hub, publisher = self._hub, self._service.publisher
+        there: list[Value] = [(("websocket",), hub.clients)]
+        refused: list[Value] = [(("websocket", "too_many"), hub.refused)]
+        if publisher is not None:
+            there.append((("zeromq",), publisher.subscribers))
+            reasons = dict(publisher.gate.refused) if publisher.gate else {}
+            refused += [(("zeromq", reason), count) for reason, count in reasons.items()]
+        yield gathered(catalogue.SUBSCRIBERS, there)
+        yield gathered(catalogue.SUBSCRIBERS_REFUSED, refused)
+        yield gathered(catalogue.SUBSCRIBERS_LOST, [(("websocket",), hub.lost)])
+        yield gathered(catalogue.REQUESTS_REFUSED, by_key(dict.fromkeys(REASONS, 0) | self._refusals.counts))
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+def metrics(request: Request) -> Response:
+    """All metrics, as OpenMetrics where the client asks for that, else in Prometheus' text format.
+
+    The service need not be ready: the metrics tell whether it is.
+    """
+    service: Service = request.app.state.service
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(service.registry), media_type=media_type)

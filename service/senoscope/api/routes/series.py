@@ -1,0 +1,119 @@
+"""``GET /v1/series``: the series of the stream, those of now and those before."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from senoscope.api.accept import wants_csv
+from senoscope.api.lookup import service_of
+from senoscope.api.openapi import TEXT_CSV, problems
+from senoscope.api.reading import read
+from senoscope.results.lost_frames import lost_ranges
+from senoscope.runlog.entries import LoggedSeries
+from senoscope_client.csv_cells import csv_rows
+from senoscope_client.errors import LogUnavailable, NotFound
+from senoscope_client.responses import FrameRange, FramesResponse, SeriesResponse, SeriesSummary
+
+router = APIRouter(responses=problems(LogUnavailable))
+
+
+class SeriesParameters(BaseModel):
+    """How many."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000, description="Most series that are told.")
+
+
+@router.get("/v1/series")
+async def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()]) -> SeriesResponse:
+    """The series that were seen last, newest first, with how many results carry which label."""
+    service = service_of(request)
+    logged = await read(request, service.log.readable().series, parameters.limit) if service.log else []
+    by_uid = {one.snapshot["series_uid"]: one for one in logged}
+    live = service.describe_series()
+    found = [_live(snapshot, by_uid.pop(snapshot["series_uid"], None)) for snapshot in live]
+    found += [_past(one) for one in by_uid.values()]
+    return SeriesResponse(series=tuple(found[: parameters.limit]))
+
+
+@router.get("/v1/series/{uid}", responses=problems(LogUnavailable, NotFound))
+async def one_series(request: Request, uid: UUID) -> SeriesSummary:
+    """One series."""
+    service = service_of(request)
+    logged = await read(request, service.log.readable().one_series, uid) if service.log else None
+    for snapshot in service.describe_series():
+        if snapshot["series_uid"] == str(uid):
+            return _live(snapshot, logged)
+    if logged is None:
+        raise NotFound(f"no series {uid} was seen; /v1/series lists those that were")
+    return _past(logged)
+
+
+class FramesParameters(BaseModel):
+    """Which page."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(1000, ge=1, le=10_000, description="Most ranges of one page.")
+    cursor: int = Field(0, ge=0, le=2**31, description="``next`` of the page before.")
+
+
+@router.get(
+    "/v1/series/{uid}/frames",
+    response_model=FramesResponse,
+    responses=problems(LogUnavailable, NotFound) | {200: {"content": TEXT_CSV}},
+)
+async def series_frames(
+    request: Request, uid: UUID, parameters: Annotated[FramesParameters, Query()]
+) -> Response:
+    """Which frames of a series have no result, and why; consecutive ones are one range.
+
+    ``dropped``: newer frames took their place in the queue; ``missing``: sent, but never received;
+    ``refused``: of another size, other channels or unusable pixels; ``failed``: no result could be computed.
+    """
+    service = service_of(request)
+    live = {snapshot["series_uid"]: snapshot for snapshot in service.describe_series()}
+    snapshot = live.get(str(uid))
+    if snapshot is None and service.log is not None:
+        logged = await read(request, service.log.readable().one_series, uid)
+        snapshot = logged.snapshot if logged else None
+    if snapshot is None:
+        raise NotFound(f"no series {uid} was seen; /v1/series lists those that were")
+    ranges, counts = lost_ranges(snapshot)
+    if wants_csv(request.headers.get("accept", "")):
+        heading = ("series_uid", "first", "last", "reason")
+        return Response("".join(csv_rows([heading, *((uid, *one) for one in ranges)])), media_type="text/csv")
+    end = parameters.cursor + parameters.limit
+    answer = FramesResponse(
+        series_uid=uid,
+        counts=counts,
+        ranges=tuple(
+            FrameRange(first=first, last=last, reason=reason)
+            for first, last, reason in ranges[parameters.cursor : end]
+        ),
+        next=end if end < len(ranges) else None,
+    )
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+def _live(snapshot: dict[str, Any], logged: LoggedSeries | None) -> SeriesSummary:
+    return SeriesSummary(**snapshot, live=True, **_of_log(logged))
+
+
+def _past(logged: LoggedSeries) -> SeriesSummary:
+    snapshot = logged.snapshot
+    if snapshot["state"] == "open":  # nobody counts it any more: the service ended before the series did
+        snapshot = {**snapshot, "state": "interrupted"}
+    return SeriesSummary(**snapshot, live=False, **_of_log(logged))
+
+
+def _of_log(logged: LoggedSeries | None) -> dict[str, Any]:
+    if logged is None:
+        return {}
+    return {"labels": logged.labels, "updated_at": datetime.fromtimestamp(logged.updated_ms / 1000, UTC)}

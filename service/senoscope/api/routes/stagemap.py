@@ -1,0 +1,82 @@
+"""``/v1/series/{uid}/map``: the FOVs of a series at their places on the stage."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from senoscope.api.lookup import service_of
+from senoscope.api.openapi import IMAGE_PNG, problems
+from senoscope.api.reading import read
+from senoscope.outputs.stage_map import MAX_FOVS, Layer, StageMaps, Tile, describe
+from senoscope.runlog.entries import ResultFilter
+from senoscope.runlog.store import RunLog
+from senoscope_client.errors import LogUnavailable, NotFound
+
+router = APIRouter(responses=problems(LogUnavailable, NotFound))
+
+
+class MapParameters(BaseModel):
+    """Query parameters of the picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    layer: Layer = Field("probability", description="What the colours tell.")
+
+
+@router.get("/v1/series/{uid}/map.json")
+async def map_json(request: Request, uid: UUID) -> dict[str, Any]:
+    """Position, size, probability and uncertainty of every FOV, in micrometres where the stream tells."""
+
+    def answer() -> dict[str, Any]:
+        tiles = _maps(request, uid).tiles(uid)
+        if tiles is None:
+            raise _unknown(uid)
+        return {"series_uid": str(uid), "fovs": describe(tiles)}
+
+    return await read(request, answer)
+
+
+@router.get("/v1/series/{uid}/map.png", response_class=Response, responses={200: {"content": IMAGE_PNG}})
+async def map_png(request: Request, uid: UUID, parameters: Annotated[MapParameters, Query()]) -> Response:
+    """The same as a picture, coloured by probability, or by uncertainty with ``?layer=uncertainty``."""
+    png = await read(request, lambda: _maps(request, uid).png(uid, parameters.layer))
+    if png is None:
+        raise _unknown(uid)
+    return Response(png, media_type="image/png", headers={"Cache-Control": "no-cache"})
+
+
+def _maps(request: Request, uid: UUID) -> StageMaps:
+    """The maps, the one of this series completed from the run log."""
+    service = service_of(request)
+    if service.log is not None and not service.maps.complete(uid):
+        try:
+            _complete(service.maps, service.log.readable(), uid)
+        except LogUnavailable:
+            if service.maps.tiles(uid) is None:
+                raise
+    return service.maps
+
+
+def _complete(maps: StageMaps, log: RunLog, uid: UUID) -> None:
+    shapes: dict[str, tuple[int, int] | None] = {}  # by ensemble: another one may have taken over in between
+    tiles = []
+    # The newest, as many as a map holds.
+    for result in islice(log.iterate(ResultFilter(series=uid)), MAX_FOVS):
+        digest = result.model.digest
+        if digest not in shapes:
+            found = log.result(result.id)
+            shapes[digest] = None if found is None else found[1].shape
+        shape = shapes[digest]
+        if shape is not None:
+            tiles.append(Tile.of(result, *shape))
+    if tiles:
+        maps.fill(uid, sorted(tiles, key=lambda tile: tile.id))  # by time: ids are UUIDv7
+
+
+def _unknown(uid: UUID) -> NotFound:
+    return NotFound(f"no field of view of series {uid} is known here")

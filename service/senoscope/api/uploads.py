@@ -1,0 +1,147 @@
+"""A posted stack on its way through the service: read, classified, given up where its client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy.typing as npt
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from senoscope.api.middleware.body_limit import Upload, upload_of
+from senoscope.api.middleware.observer import seen_of
+from senoscope.api.problems import ClientGone
+from senoscope.fov import Fov
+from senoscope.results.record import Record
+from senoscope.scheduling.active_ensemble import Loaded
+from senoscope.scheduling.memory_budget import MemoryShare
+from senoscope.service import Service
+from senoscope_client.errors import UnreadableImage, UnsupportedMediaType
+from senoscope_client.images import FovSpec, FovStack, read_fovs
+from senoscope_client.result import Source
+
+# Of a request's body, for OpenAPI.
+IMAGE_CONTENT: Final[dict[str, Any]] = {
+    kind: {"schema": {"type": "string", "format": "binary"}}
+    for kind in ("image/tiff", "application/x-npy", "application/octet-stream")
+}
+
+
+class ImageParameters(BaseModel):
+    """Query parameters that tell what a posted file does not."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    axes: str | None = Field(None, description="Axes of the file, such as PCYX, where it does not tell.")
+    channels: str | None = Field(
+        None, description="Channels of the file in their order, such as TPEF,SRS,Transmission."
+    )
+
+
+@dataclass(frozen=True)
+class PostedStack:
+    """The fields of view of a request.
+
+    Attributes
+    ----------
+    pixels : array [N, C, H, W]
+        Raw detector units, channels in the order of ``loaded.spec``.
+    warnings : tuple of str
+        What was assumed about the file.
+    name : str or None
+        Of the file.
+    loaded : Loaded
+        The ensemble that the file was read for; another one may be in use by now.
+    """
+
+    pixels: npt.NDArray[Any]
+    warnings: tuple[str, ...]
+    name: str | None
+    loaded: Loaded
+
+
+async def posted_stack(request: Request, parameters: ImageParameters, share: MemoryShare) -> PostedStack:
+    """The fields of view in a request.
+
+    Parameters
+    ----------
+    share : MemoryShare
+        Of the request, to be held for as long as the pixels are.
+
+    Raises
+    ------
+    SenoscopeError
+        If there is no file, or it cannot be read, or does not fit the ensemble.
+    """
+    service: Service = request.app.state.service
+    limits, most = service.settings.image_limits, service.settings.max_upload_bytes
+    loaded = service.loaded
+
+    def read(upload: Upload) -> FovStack:
+        try:
+            return read_fovs(
+                upload.file,
+                loaded.spec,
+                media_type=upload.media_type,
+                axes=parameters.axes,
+                channels=parameters.channels.split(",") if parameters.channels else None,
+                limits=replace(limits, admit=share.reserve),
+                name=upload.name or "the body",
+            )
+        except (UnreadableImage, UnsupportedMediaType) as error:
+            raise upload.explained(error) from error
+
+    async with upload_of(request, share, lambda packed: min(most, limits.unpacked_bytes(packed))) as upload:
+        stack = await run_in_threadpool(read, upload)
+    share.keep(stack.pixels.nbytes)
+    return PostedStack(stack.pixels, stack.warnings, upload.name, loaded)
+
+
+async def classify_stack(
+    request: Request, pixels: npt.NDArray[Any], spec: FovSpec, name: str | None = None
+) -> list[Record]:
+    """Classify a stack whose request was read to its end; the records come when all of it is done.
+
+    Parameters
+    ----------
+    pixels : array [N, C, H, W]
+        Raw detector units, channels in the order of ``spec``.
+    spec : FovSpec
+        What the pixels were arranged for.
+    name : str, optional
+        Of the file.
+
+    Raises
+    ------
+    Busy
+    NotReady
+        Also if an ensemble of another specification is in use, or takes over before all of it is computed.
+    ClientGone
+        If the client closed the connection; FOVs that were not begun are not computed.
+    """
+    service: Service = request.app.state.service
+    seen = seen_of(request.scope)
+    ref = None if seen is None else seen.ref
+    fovs = [
+        Fov(fov, Source(kind="upload", file=name, frame=n), request=ref, spec=spec)
+        for n, fov in enumerate(pixels)
+    ]
+    job = service.submit_stack(fovs)
+    computing = asyncio.wrap_future(job.done)
+    gone = asyncio.create_task(_until_gone(request))
+    try:
+        await asyncio.wait((computing, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not computing.done():
+            raise ClientGone("the client closed the connection before its stack was done")
+        return computing.result()
+    finally:
+        gone.cancel()
+        job.done.cancel()  # does nothing to one that is done; FOVs not begun are not computed
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,165 @@
+"""``/v2``: the Open Inference Protocol (KServe v2), with the binary tensor data extension."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from senoscope import __version__
+from senoscope.api.openapi import BINARY, JSON_OBJECT, PROTOCOL_ERRORS
+from senoscope.api.uploads import classify_stack
+from senoscope.api.v2.compression import content_coding, pack, unpack, wanted_coding
+from senoscope.api.v2.messages import Answer, Inference, decode, encode, json_length_of
+from senoscope.api.v2.signature import Signature
+from senoscope.api.v2.tensors import padding
+from senoscope.scheduling.memory_budget import MemoryShare
+from senoscope.service import Service
+from senoscope_client.errors import NotFound, NotReady
+from senoscope_client.images import Limits
+
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], responses=PROTOCOL_ERRORS)
+
+_JSON_LENGTH = "Inference-Header-Content-Length"
+
+
+def _service(request: Request) -> Service:
+    """The service, which must be ready."""
+    service: Service = request.app.state.service
+    service.require_ready()
+    return service
+
+
+def _model(request: Request, name: str) -> Signature:
+    """The ensemble in use, if it is the one that the path names."""
+    signature = _loaded(_service(request))
+    if name != signature.name:
+        raise NotFound(f"model {name[:80]!r} is not loaded; {signature.name!r} is")
+    version = request.path_params.get("version", signature.version)
+    if version != signature.version:
+        raise NotFound(
+            f"model {name!r} has no version {version[:80]!r}; version {signature.version!r} is loaded"
+        )
+    return signature
+
+
+def _loaded(service: Service) -> Signature:
+    return Signature(service.loaded, service.settings.max_fovs)
+
+
+Ready = Annotated[Service, Depends(_service)]
+Model = Annotated[Signature, Depends(_model)]
+
+
+@router.get("")
+async def server_metadata() -> dict[str, Any]:
+    """What serves, and which extensions of the protocol it knows."""
+    return {
+        "name": "senoscope",
+        "version": __version__,
+        "extensions": ["binary_tensor_data", "model_configuration"],
+    }
+
+
+@router.get("/health/live")
+async def server_live() -> dict[str, bool]:
+    """Whether the process answers at all."""
+    return {"live": True}
+
+
+@router.get("/health/ready")
+async def server_ready(request: Request) -> dict[str, bool]:
+    """As ``/readyz``: 503 with the reason if inference cannot be asked for."""
+    service: Service = request.app.state.service
+    problem = service.problem()
+    if problem is not None:
+        raise NotReady(problem)
+    return {"ready": True}
+
+
+@router.post("/repository/index")
+async def repository_index(service: Ready) -> list[dict[str, str]]:
+    """The one model that is loaded."""
+    model = _loaded(service)
+    return [{"name": model.name, "version": model.version, "state": "READY", "reason": ""}]
+
+
+@router.get("/models/{name}/versions/{version}", include_in_schema=False)
+@router.get("/models/{name}")
+async def model_metadata(model: Model) -> dict[str, Any]:
+    """Names, datatypes and shapes of the model's tensors; -1 stands for the number of fields of view."""
+    return model.metadata()
+
+
+@router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
+@router.get("/models/{name}/ready")
+async def model_ready(model: Model) -> dict[str, Any]:
+    """Whether the model can be asked."""
+    return {"name": model.name, "ready": True}
+
+
+@router.get("/models/{name}/versions/{version}/config", include_in_schema=False)
+@router.get("/models/{name}/config")
+async def model_config(model: Model) -> dict[str, Any]:
+    """The model's configuration, in the form of Triton."""
+    return model.config()
+
+
+@router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
+@router.post(
+    "/models/{name}/infer",
+    response_class=Response,
+    responses={200: {"content": JSON_OBJECT | {"application/octet-stream": BINARY}}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"type": "object"}},
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    },
+)
+async def infer(request: Request, model: Model) -> Response:
+    """Classify the fields of view in the tensor ``image``; the answer comes when all of them are done."""
+    service: Service = request.app.state.service
+    service.require_room()  # before a body is read that could not be queued
+    with service.request_memory.share() as share:
+        asked = await _receive(request, model, service.settings.image_limits, share)
+        records = await classify_stack(request, asked.pixels, model.spec)
+        model.require_same(records)
+        answer = await run_in_threadpool(encode, model, asked.id, asked.outputs, records)
+        return await _respond(request, answer)
+
+
+async def _receive(request: Request, model: Signature, limits: Limits, share: MemoryShare) -> Inference:
+    json_length = json_length_of(request.headers.get(_JSON_LENGTH))
+    coding = content_coding(request.headers.get("content-encoding"))
+    pad = padding(json_length)
+    buffer = bytearray(pad)
+    async for chunk in request.stream():
+        share.reserve(len(chunk))
+        buffer += chunk
+    body = memoryview(buffer)[pad:]
+    if coding is not None:
+        max_bytes = limits.unpacked_bytes(len(body))
+        body = await run_in_threadpool(unpack, body, coding, max_bytes, pad, share.reserve)
+        del buffer
+        share.keep(len(body))
+    asked = await run_in_threadpool(decode, body, json_length, model, replace(limits, admit=share.reserve))
+    share.keep(asked.pixels.nbytes)
+    return asked
+
+
+async def _respond(request: Request, answer: Answer) -> Response:
+    coding = wanted_coding(request.headers.get("accept-encoding"))
+    headers: dict[str, str] = {}
+    if coding is not None:
+        headers["Content-Encoding"] = coding
+    if answer.json_length is not None:
+        headers[_JSON_LENGTH] = str(answer.json_length)
+    content = await run_in_threadpool(pack, answer.parts, coding)
+    media_type = "application/json" if answer.json_length is None else "application/octet-stream"
+    return Response(content, headers=headers, media_type=media_type)

@@ -1,0 +1,167 @@
+"""The loaded ensemble in the terms of the Open Inference Protocol: what it takes and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope.engine import Ensemble
+from senoscope.results.record import Record
+from senoscope.scheduling.active_ensemble import Loaded
+from senoscope_client.errors import NotReady
+
+INPUT = "image"
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "FP32": np.dtype("<f4"),
+    "UINT16": np.dtype("<u2"),
+    "UINT8": np.dtype("u1"),
+}
+"""What the input may come as; the first is what the networks compute with."""
+
+_PLATFORM = "onnxruntime_onnx"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor that clients can ask for.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of one field of view's part; the tensor is [N, *shape].
+    read : callable
+        Takes it from a record: float or array for FP32, str for BYTES.
+    default : bool
+        Whether clients that name no outputs get it.
+    """
+
+    name: str
+    datatype: Literal["FP32", "BYTES"]
+    shape: tuple[int, ...]
+    read: Callable[[Record], Any]
+    default: bool = True
+
+    def values(self, records: Sequence[Record]) -> npt.NDArray[Any] | list[str]:
+        """The tensor: a float32 array [N, *shape], or N strings."""
+        if self.datatype == "BYTES":
+            return [self.read(record) for record in records]
+        array = np.empty((len(records), *self.shape), "<f4")
+        for n, record in enumerate(records):
+            array[n] = self.read(record)
+        return array
+
+
+class Signature:
+    """What an ensemble takes and gives.
+
+    Attributes
+    ----------
+    name, version : str
+        Of the ensemble.
+    spec : FovSpec
+        What one field of view must be like.
+    outputs : dict of str to Output
+        By name, in the order in which they are told.
+    """
+
+    def __init__(self, loaded: Loaded, max_fovs: int) -> None:
+        ensemble = loaded.ensemble
+        self.name = ensemble.manifest.name
+        self.version = ensemble.manifest.version
+        self.spec = loaded.spec
+        self.outputs = {output.name: output for output in _outputs(ensemble)}
+        self._digest = ensemble.digest
+        self._max_fovs = max_fovs
+        self._networks = ensemble.names
+        self._classes = ensemble.manifest.ensemble.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of a field of view."""
+        return len(self.spec.channels), self.spec.height, self.spec.width
+
+    def require_same(self, records: Sequence[Record]) -> None:
+        """Raise if another ensemble made the records: one was loaded while they waited.
+
+        Raises
+        ------
+        NotReady
+        """
+        if any(record.result.model.digest != self._digest for record in records):
+            raise NotReady("another ensemble was loaded while this request waited; send it again")
+
+    def metadata(self) -> dict[str, Any]:
+        """The protocol's model metadata."""
+        return {
+            "name": self.name,
+            "versions": [self.version],
+            "platform": _PLATFORM,
+            "inputs": [{"name": INPUT, "datatype": next(iter(DATATYPES)), "shape": [-1, *self.shape]}],
+            "outputs": [
+                {"name": output.name, "datatype": output.datatype, "shape": [-1, *output.shape]}
+                for output in self.outputs.values()
+            ],
+        }
+
+    def config(self) -> dict[str, Any]:
+        """The model configuration of Triton's extension, as far as it has a meaning here."""
+        named = {
+            "networks": self._networks,
+            "classes": self._classes,
+            "channels": self.spec.channels,
+            "datatypes": DATATYPES,
+        }
+        return {
+            "name": self.name,
+            "platform": _PLATFORM,
+            "backend": "onnxruntime",
+            "version_policy": {"latest": {"num_versions": 1}},
+            "max_batch_size": self._max_fovs,
+            "input": [
+                {
+                    "name": INPUT,
+                    "data_type": f"TYPE_{next(iter(DATATYPES))}",
+                    "format": "FORMAT_NCHW",
+                    "dims": list(self.shape),
+                }
+            ],
+            "output": [
+                {
+                    "name": output.name,
+                    "data_type": "TYPE_STRING" if output.datatype == "BYTES" else f"TYPE_{output.datatype}",
+                    "dims": list(output.shape),  # without the batch, as all dims here
+                }
+                for output in self.outputs.values()
+            ],
+            "parameters": {key: {"string_value": ",".join(values)} for key, values in named.items()},
+        }
+
+
+def _outputs(ensemble: Ensemble) -> list[Output]:
+    spec = ensemble.manifest.input
+    networks = ensemble.manifest.networks
+    return [
+        Output("probability", "FP32", (), lambda record: record.result.probability),
+        Output("label", "BYTES", (), lambda record: record.result.label),
+        Output("network_probabilities", "FP32", (len(networks),), lambda r: r.prediction.probabilities),
+        *(
+            Output(f"gradcam_{network.name}", "FP32", network.gradcam_grid, partial(_grid, k))
+            for k, network in enumerate(networks)
+        ),
+        Output(
+            "gradcam",
+            "FP32",
+            (spec.height, spec.width),
+            lambda record: record.prediction.map(),
+            default=False,
+        ),
+    ]
+
+
+def _grid(k: int, record: Record) -> npt.NDArray[np.float32]:
+    return record.prediction.gradcams[k]

@@ -1,0 +1,248 @@
+"""Running a service in a process of its own, from its start until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import uvicorn
+
+from senoscope.access.exposure import ExposureWarning
+from senoscope.api.server import observed, server_config
+from senoscope.commands.command_line import handling_signals
+from senoscope.commands.process import collect_garbage, set_up_process
+from senoscope.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from senoscope.service import Service
+
+_log = structlog.get_logger(__name__)
+_END_WITHIN_S = 10.0
+
+
+class StartingApp:
+    """ASGI application that stands for another one while that one is made.
+
+    ``/livez`` is answered at once; every other request waits until the other application has started.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the other application; called on a thread of its own.
+    on_failure : callable
+        Called with the reason if it cannot be made or started.
+    """
+
+    def __init__(self, make: Callable[[], ASGIApp], on_failure: Callable[[Exception], None]) -> None:
+        self._make = make
+        self._on_failure = on_failure
+        self._settled = asyncio.Event()
+        self._app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or run the other application from its start to its end."""
+        if scope["type"] == "lifespan":
+            await self._run(scope, receive, send)
+            return
+        if not self._settled.is_set() and _asks_whether_alive(scope):
+            await _send_json(send, 200, {"status": "alive"})
+            return
+        await self._settled.wait()
+        if self._app is not None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await _send_json(send, 503, {"status": "not_ready", "reason": "the service could not start"})
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        startup = [await receive()]
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            app = await asyncio.to_thread(self._make)
+        except Exception as error:
+            self._fail(error)
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+        async def receive_from_start() -> Message:
+            return startup.pop() if startup else await receive()
+
+        async def send_rest(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._app = app
+                self._settled.set()
+            elif message["type"] == "lifespan.startup.failed":
+                self._fail(RuntimeError(message.get("message", "")))
+            else:
+                await send(message)
+
+        await app(scope, receive_from_start, send_rest)
+
+    def _fail(self, error: Exception) -> None:
+        self._on_failure(error)
+        self._settled.set()
+
+
+class ServiceServer(uvicorn.Server):
+    """A server around a service, which is made while the server answers already.
+
+    Stopped by a signal, it goes on answering, not ready any more, while what waits is computed. A second
+    signal stops it without that.
+
+    Parameters
+    ----------
+    settings : Settings
+    on_made : callable
+        Called when the service was made.
+
+    Attributes
+    ----------
+    settings : Settings
+    service : Service or None
+        None until it was made.
+    failure : Exception or None
+        Why it could not be made.
+    end_within_s : float or None
+        What may pass from a second signal to the end of the process, which a third one ends at once. None:
+        the process belongs to others, and goes on.
+    on_loaded : callable or None
+        Called when the service has loaded its ensemble; to be set before the server runs.
+
+    Raises
+    ------
+    OSError
+        If certificate and key cannot be used.
+    """
+
+    def __init__(self, settings: Settings, on_made: Callable[[], None]) -> None:
+        super().__init__(_loaded(server_config(StartingApp(self._make, self._stop), settings)))
+        self.failure: Exception | None = None
+        self.service: Service | None = None
+        self.settings = settings
+        self.on_loaded: Callable[[], None] | None = None
+        self._on_made = on_made
+        self._signals = 0
+        self.end_within_s: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; the second time, stop."""
+        del sig, frame  # all of them mean the same
+        self._signals += 1
+        if self._signals == 1 and self.service is not None and not self.service.loading:
+            threading.Thread(target=self._drain, args=(self.service,), name="drain", daemon=True).start()
+            return
+        self.should_exit = True
+        if self.end_within_s is None or self._signals < 2:
+            return
+        if self._signals > 2:
+            _end_process(1)
+        # Whatever hangs: a graph that cannot be interrupted, or a disk that does not answer.
+        limit = threading.Timer(self.end_within_s, _end_process, [1])
+        limit.daemon = True
+        limit.start()
+
+    def _drain(self, service: Service) -> None:
+        try:
+            service.drain(self.settings.drain_s)
+        finally:
+            self.should_exit = True
+
+    def _make(self) -> ASGIApp:
+        # FastAPI, SQLAlchemy, NumPy, ONNX Runtime: two thirds of the time that it takes to become ready.
+        from senoscope.api.app import create_app
+        from senoscope.service import Service
+
+        service = Service(self.settings, on_failure=self._leave, on_loaded=self.on_loaded)
+        app = observed(create_app(service))
+        self.service = service
+        self._on_made()
+        return app
+
+    def _stop(self, error: Exception) -> None:
+        self.failure = error
+        self.should_exit = True
+
+    def _leave(self, error: Exception) -> None:
+        del error  # logged by the service
+        self.should_exit = True
+
+
+def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequence[ExposureWarning]) -> bool:
+    """Serve until a signal or a failure ends it; whether it was no failure.
+
+    The process is set up for this service alone. It ends here if the service is stopped, or
+    fails, while it loads.
+
+    Raises
+    ------
+    Exception
+        Why the service could not be made.
+    """
+    set_up_process(server.settings.log_format)
+    server.on_loaded = collect_garbage
+    for warning in warnings:
+        _log.warning(warning.event, **warning.facts)
+    # uvicorn raises the signal that stopped it once more, for whoever started it; stopping when asked to is
+    # success here.
+    server.end_within_s = _END_WITHIN_S
+    with (
+        handling_signals(lambda *_: None, signal.SIGINT, signal.SIGTERM),
+        handling_signals(server.handle_exit, *_hangups()),
+    ):
+        server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
+    service = server.service
+    failed = service is not None and service.failed
+    if service is not None and (service.loading or service.changing):
+        # An ensemble is still being loaded that could not be interrupted: Python would wait for it.
+        _end_process(1 if failed else 0)
+    return not failed
+
+
+def _hangups() -> list[signal.Signals]:
+    """The signal that a terminal sends when it is closed, unless the parent process ignores it."""
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        return []
+    return [hangup]
+
+
+def _end_process(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _asks_whether_alive(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["path"] == "/livez" and scope["method"] in {"GET", "HEAD"}
+
+
+async def _send_json(send: Send, status: int, document: dict[str, Any]) -> None:
+    body = json.dumps(document).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _loaded(config: uvicorn.Config) -> uvicorn.Config:
+    """Loaded now, so that a bad certificate is one clear line too."""
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        files = f"{config.ssl_certfile} and {config.ssl_keyfile}"
+        raise OSError(f"TLS cannot be used with {files}: {error.strerror or error}") from error
+    return config

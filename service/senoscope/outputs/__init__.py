@@ -1,0 +1,1 @@
+"""Where results go while the scan runs: ZeroMQ, the archive, the stage map."""

@@ -1,0 +1,164 @@
+"""Results over ZeroMQ, for software that steers the microscope."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+import zmq
+
+from senoscope.commands.process import max_connections
+from senoscope.outputs.connections import Connections
+from senoscope.outputs.subscriptions import Subscriptions
+from senoscope.results.record import Record
+from senoscope_client.decision import Decision, Judged
+from senoscope_client.gate import MAX_SUBSCRIPTION_BYTES, Gate
+from senoscope_client.hang_up import HANDSHAKE_MS, MAX_CONNECTIONS
+from senoscope_client.result import CamMode, Result, Source
+
+# Results are small: a subscriber may fall this far behind before ZeroMQ drops what is meant for it.
+_HIGH_WATER_MARK = 1000
+_LINGER_MS = 500
+_READ_EVERY_S = 0.1
+# Subscriptions that ZeroMQ reads ahead from each connection.
+_READ_AHEAD = 100
+_log = structlog.get_logger(__name__)
+
+
+def topic_of(source: Source) -> bytes:
+    """``result/stream/<instrument>``, ``result/upload`` or ``result/file``."""
+    parts = ["result", source.kind, *([source.instrument] if source.instrument else [])]
+    return "/".join(parts).encode()
+
+
+def decision_topic(kind: str, result: Result) -> bytes:
+    """``decision/<instrument>/<series_uid>``, or ``judged/...``.
+
+    Not the series' name, which is neither unique nor free of slashes, and which others may begin with.
+    """
+    return f"{kind}/{result.source.instrument}/{result.source.series_uid}".encode()
+
+
+class ResultPublisher:
+    """The sink that publishes each result as topic and JSON, and so the decisions on it.
+
+    Parameters
+    ----------
+    endpoint : str
+        To bind, such as ``tcp://127.0.0.1:5556``; port ``*`` takes a free one.
+    cam : {"none", "grid", "png"}
+        How much of the Grad-CAM map goes along.
+    curve_keypair, allowed_keys : Path, optional
+        As of `senoscope_client.gate.Gate`: who may subscribe, encrypted. Without, everybody may.
+
+    Attributes
+    ----------
+    gate : Gate or None
+        Where results are encrypted.
+
+    Raises
+    ------
+    OSError
+        If the endpoint cannot be bound, or a key file cannot be read.
+    ValueError
+        If a key file holds no key.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        cam: CamMode,
+        curve_keypair: Path | None = None,
+        allowed_keys: Path | None = None,
+    ) -> None:
+        self._cam = cam
+        # A context of its own, because a gate is for all of one.
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.gate: Gate | None = None
+        self._connections: Connections | None = None
+        # A socket belongs to one thread at a time: results and decisions come from two.
+        self._lock = threading.Lock()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
+        # All subscriptions are passed on, also those that others have, and their ends.
+        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._socket.setsockopt(zmq.RCVHWM, _READ_AHEAD)
+        self._socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        most = max_connections(MAX_CONNECTIONS, 0.25)
+        try:
+            if allowed_keys is not None and curve_keypair is not None:
+                self.gate = Gate(self._socket, curve_keypair, allowed_keys, most)
+            else:
+                self._connections = Connections(self._socket, most)
+            self._socket.bind(endpoint)
+        except (OSError, ValueError):
+            self._context.destroy(0)
+            raise
+        except zmq.ZMQError as error:
+            self._let_nobody_in()
+            self._context.destroy(0)
+            raise OSError(
+                f"results cannot be published at {endpoint}: {error}; --results takes another endpoint"
+            ) from error
+        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        watch = self.gate or self._connections
+        assert watch is not None
+        self._subscriptions = Subscriptions(self._socket, self.endpoint, lambda: watch.descriptors)
+        self._closing = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="results subscriptions", daemon=True)
+        self._reader.start()
+
+    @property
+    def subscribers(self) -> int:
+        """How many are connected."""
+        watch = self.gate or self._connections
+        return 0 if watch is None else watch.count
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Subscribers that were not let in, by reason."""
+        watch = self.gate or self._connections
+        return ({} if watch is None else dict(watch.refused)) | dict(self._subscriptions.refused)
+
+    def tell(self, record: Record) -> None:
+        """Publish a result; subscribers that are too slow lose it."""
+        self._send(topic_of(record.result.source), record.json(self._cam))
+
+    def tell_judged(self, result: Result, decisions: Sequence[Decision], judged: Judged) -> None:
+        """Publish the decisions on a result, and that there are no more."""
+        for decision in decisions:
+            self._send(
+                decision_topic("decision", result), decision.model_dump_json(exclude_none=True).encode()
+            )
+        self._send(decision_topic("judged", result), judged.model_dump_json().encode())
+
+    def _send(self, topic: bytes, message: bytes) -> None:
+        with self._lock:
+            self._socket.send_multipart([topic, message], flags=zmq.NOBLOCK)
+
+    def _read(self) -> None:
+        """Count subscriptions; ZeroMQ itself has applied them."""
+        try:
+            while not self._closing.wait(_READ_EVERY_S):
+                with self._lock:
+                    self._subscriptions.read()
+                    self._subscriptions.look()
+        except Exception:
+            _log.exception("subscriptions to results are no longer limited")
+
+    def close(self) -> None:
+        """Send what is queued, then close."""
+        self._closing.set()
+        self._reader.join()
+        self._let_nobody_in()
+        self._socket.close()
+        self._context.term()
+
+    def _let_nobody_in(self) -> None:
+        for watch in (self.gate, self._connections):
+            if watch is not None:
+                watch.close()

@@ -1,0 +1,1 @@
+"""From the engine's predictions to results that are logged and delivered."""

@@ -1,0 +1,370 @@
+"""Who is computed next: live frames first, posted stacks in the gaps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import structlog
+
+from senoscope.engine import IntensityRange, Prediction
+from senoscope.fov import Fov
+from senoscope.logs import about
+from senoscope.results.lost_frames import LostFrames
+from senoscope.results.record import ResultMaker
+from senoscope.scheduling.active_ensemble import Loaded
+from senoscope.scheduling.batch_sizer import BatchSizer
+from senoscope.scheduling.lanes import BatchLane, DropReason, LiveLane, Stack
+from senoscope.watched_thread import WatchedThread
+from senoscope_client.axes import FovSpec
+from senoscope_client.errors import NotReady
+
+_log = structlog.get_logger(__name__)
+_LOOK_UP_S = 1.0
+# While frames come, a device that cools down is never idle for longer than this ...
+_WARM_EVERY_S = 0.02
+# ... and a scan that pauses for longer than this is no longer a scan.
+_SCAN_PAUSE_S = 30.0
+_FAILURES_TOLERATED = 3
+_INPUT_CHANGED = (
+    "an ensemble that takes other channels or another size took over while this request was served; "
+    "send it again"
+)
+_ENSEMBLE_CHANGED = "another ensemble took over while this request was served; send it again"
+
+_DROPPED: Final[dict[DropReason, str]] = {
+    "lane_full": "newer frames took its place in the queue",
+    "ensemble_changed": "it was arranged for an ensemble that another one has replaced",
+    "stopping": "the service stops",
+}
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What came out of the engine for one batch, on its way to the delivery thread.
+
+    Attributes
+    ----------
+    stack : Stack or None
+        The stack that the FOVs belong to; None for a live frame.
+    maker : ResultMaker
+        Of the ensemble that computed it.
+    started_s : float
+        By ``time.perf_counter``.
+    """
+
+    fovs: Sequence[Fov]
+    predictions: list[Prediction]
+    bounds: IntensityRange
+    stack: Stack | None
+    maker: ResultMaker
+    started_s: float
+    compute_ms: float
+
+
+@dataclass
+class LaneCounts:
+    """What the scheduler has seen since it started."""
+
+    live_failed: int = 0
+    live_computed: int = 0
+    batch_computed: int = 0
+    retried: int = 0
+
+
+class Scheduler:
+    """Owns the engine: its one thread is the only one that calls it.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        What computes first; :meth:`swap` changes it.
+    bounds : callable
+        Tells the intensity range in force for an ensemble.
+    deliver : callable
+        Takes each computed batch; must not block.
+    on_device_error : callable
+        Told when the device failed on the same FOVs twice running.
+    lost : LostFrames, optional
+        Notes which live frames get no result.
+    deadline_ms : float
+        That batches of stacks must leave room for.
+    live_depth, batch_depth : int
+        Live frames, and FOVs of stacks, that may wait.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        bounds: Callable[[Loaded], IntensityRange],
+        deliver: Callable[[Computed], None],
+        on_device_error: Callable[[Exception], None],
+        *,
+        deadline_ms: float,
+        live_depth: int,
+        batch_depth: int,
+        lost: LostFrames | None = None,
+    ) -> None:
+        self._loaded = loaded
+        self._bounds = bounds
+        self._deliver = deliver
+        self._on_device_error = on_device_error
+        self._deadline_ms = deadline_ms
+        self._sizer = BatchSizer(loaded.ensemble.compute_ms, deadline_ms)
+        self._lost = lost or LostFrames()
+        self._live = LiveLane(live_depth, self._note_dropped)
+        self._batch = BatchLane(batch_depth)
+        self._next_loaded: tuple[Loaded, Future[Loaded]] | None = None
+        self._changed = threading.Condition()
+        self._open = True
+        self._in_flight: tuple[Sequence[Fov], Stack | None] | None = None
+        self._computing = False
+        self._last_live_s = float("-inf")
+        self._failures = 0
+        self._last_failure = ""
+        self.counts = LaneCounts()
+        self.thread = WatchedThread("scheduler", self._run, restarts=True)
+
+    @property
+    def loaded(self) -> Loaded:
+        """What computes now; read it once and pass it along, since another one may take over at any time."""
+        return self._loaded
+
+    @property
+    def live_dropped(self) -> dict[DropReason, int]:
+        """Live frames that were not computed, by reason."""
+        return dict(self._live.dropped)
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be computed, or None."""
+        if self._failures >= _FAILURES_TOLERATED:
+            return f"the engine failed on the last {self._failures} batches: {self._last_failure}"
+        return None
+
+    def submit_live(self, fov: Fov) -> bool:
+        """Queue a live frame; if the lane is full its oldest frame is dropped and counted.
+
+        Returns
+        -------
+        bool
+            False if the frame was dropped, and counted, because it was arranged for another ensemble or
+            because the service stops.
+        """
+        with self._changed:
+            if not self._open:
+                self._live.drop(fov, "stopping")
+            elif fov.spec != self._loaded.spec:
+                self._live.drop(fov, "ensemble_changed")
+            else:
+                self._live.put(fov)
+                self._changed.notify_all()
+                return True
+        return False
+
+    def require_room(self, fovs: int = 1) -> None:
+        """Raise if a stack of so many FOVs would be refused; cheap, so ask before decoding one.
+
+        Raises
+        ------
+        Busy, NotReady
+        """
+        with self._changed:
+            self._require_room(fovs)
+
+    def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
+        """Queue a posted stack.
+
+        Raises
+        ------
+        Busy
+            If the lane has no room for it.
+        NotReady
+            If the service is stopping, or the FOVs were arranged for an ensemble of another specification.
+        """
+        stack = Stack(fovs)
+        with self._changed:
+            self._require_room(len(fovs))
+            self._require_spec(fovs)
+            self._batch.put(stack)
+            self._changed.notify_all()
+        return stack
+
+    def _require_room(self, fovs: int) -> None:
+        if not self._open:
+            raise NotReady("the service is stopping")
+        self._batch.require_room(fovs, self._sizer.seconds_for)
+
+    def require_spec(self, spec: FovSpec) -> None:
+        """Raise if the ensemble in use takes something else than what was arranged so.
+
+        Raises
+        ------
+        NotReady
+        """
+        with self._changed:
+            if spec != self._loaded.spec:
+                raise NotReady(_INPUT_CHANGED)
+
+    def _require_spec(self, fovs: Sequence[Fov]) -> None:
+        if any(fov.spec != self._loaded.spec for fov in fovs):
+            raise NotReady(_INPUT_CHANGED)
+
+    def depths(self) -> tuple[int, int]:
+        """FOVs waiting in the live lane and in the batch lane."""
+        with self._changed:
+            return len(self._live), len(self._batch)
+
+    def swap(self, loaded: Loaded) -> Future[Loaded]:
+        """Let another ensemble compute from the next batch on; the future brings the one it replaced.
+
+        What waits for an ensemble of another input cannot be computed any more: live frames are dropped
+        and counted, stacks fail with NotReady. So does a stack of which some FOVs were computed already.
+        """
+        done: Future[Loaded] = Future()
+        with self._changed:
+            if not self._open or self._next_loaded is not None:
+                raise NotReady("the service is stopping, or another ensemble is just taking over")
+            self._next_loaded = loaded, done
+            self._changed.notify_all()
+        return done
+
+    def cancel_swap(self, taking_over: Future[Loaded]) -> bool:
+        """Withdraw an ensemble that has not taken over yet; False if it has."""
+        with self._changed:
+            if self._next_loaded is None or self._next_loaded[1] is not taking_over:
+                return False
+            self._next_loaded = None
+            return True
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.thread.start()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Take no more stacks, and wait until all that waits is computed; whether it was, in time."""
+        until_s = time.monotonic() + timeout_s
+        with self._changed:
+            self._open = False
+            while self._computing or len(self._live) or len(self._batch):
+                left_s = until_s - time.monotonic()
+                if left_s <= 0 or self.thread.problem:
+                    return False
+                self._changed.wait(min(left_s, _LOOK_UP_S))
+        return True
+
+    def close(self) -> None:
+        """Stop after the batch in flight; stacks not finished fail with NotReady."""
+        with self._changed:
+            self._open = False
+            self._live.clear("stopping")
+            self._batch.fail_all(NotReady("the service is stopping"))
+            if self._next_loaded is not None:
+                self._next_loaded[1].set_exception(NotReady("the service is stopping"))
+                self._next_loaded = None
+        self.thread.ask_to_stop()
+        with self._changed:
+            self._changed.notify_all()
+        self.thread.stop()
+
+    def _run(self, stop: threading.Event) -> None:
+        if self._in_flight is not None:  # this thread died on it, and was restarted
+            fovs, stack = self._in_flight
+            if stack is None:
+                self.counts.live_failed += len(fovs)
+            else:
+                stack.fail(RuntimeError("the scheduler failed on this stack; its log tells more"))
+            self._in_flight = None
+        while not stop.is_set():
+            with self._changed:
+                self._computing = False
+                self._changed.notify_all()
+                self._swap_if_asked()
+                batch = self._next()
+                if batch is None:
+                    warming = self._scanning() and self._loaded.ensemble.cools_down
+                    self._changed.wait(_WARM_EVERY_S if warming else _LOOK_UP_S)
+                    self._swap_if_asked()
+                    batch = self._next()
+                self._computing = batch is not None
+            if batch is not None:
+                self._in_flight = batch
+                self._compute(*batch)
+                batch = self._in_flight = None  # its pixels are not kept while this thread waits
+            elif warming and not stop.is_set():
+                self._loaded.ensemble.keep_warm()
+
+    def _note_dropped(self, fov: Fov, reason: DropReason) -> None:
+        self._lost.note(fov.source, "dropped", _DROPPED[reason])
+
+    def _scanning(self) -> bool:
+        return time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
+
+    def _swap_if_asked(self) -> None:
+        if self._next_loaded is None:
+            return
+        new, done = self._next_loaded
+        old, self._loaded, self._next_loaded = self._loaded, new, None
+        self._sizer = BatchSizer(new.ensemble.compute_ms, self._deadline_ms)
+        self._failures = 0
+        if new.spec != old.spec:
+            self._live.clear("ensemble_changed")
+            self._batch.fail_all(NotReady(_INPUT_CHANGED))
+        else:
+            self._batch.fail_begun(NotReady(_ENSEMBLE_CHANGED))  # no answer mixes two ensembles
+        done.set_result(old)
+
+    def _next(self) -> tuple[Sequence[Fov], Stack | None] | None:
+        frame = self._live.take()
+        if frame is not None:
+            self._last_live_s = time.monotonic()
+            return (frame,), None
+        return self._batch.take(self._sizer.size)
+
+    def _compute(self, fovs: Sequence[Fov], stack: Stack | None) -> None:
+        loaded = self._loaded
+        bounds = self._bounds(loaded)
+        started_s = time.perf_counter()
+        pixels = fovs[0].pixels[None] if len(fovs) == 1 else np.stack([fov.pixels for fov in fovs])
+        try:
+            predictions = self._predict(loaded, fovs, pixels, bounds)
+        except Exception as error:  # one frame that cannot be computed must not stop the next
+            _log.exception("engine failed", fovs=len(fovs), **about(fovs[0]))
+            self._failures += 1
+            self._last_failure = str(error)
+            if stack is None:
+                self.counts.live_failed += 1
+                self._lost.note(fovs[0].source, "failed", f"the engine failed: {type(error).__name__}")
+            else:
+                stack.fail(error)
+            if loaded.ensemble.device != "cpu":
+                self._on_device_error(error)
+            return
+        self._failures = 0
+        compute_ms = (time.perf_counter() - started_s) * 1e3
+        self._sizer.note(len(fovs), compute_ms)
+        if stack is None:
+            self.counts.live_computed += 1
+        else:
+            self.counts.batch_computed += len(fovs)
+        self._deliver(Computed(fovs, predictions, bounds, stack, loaded.maker, started_s, compute_ms))
+
+    def _predict(
+        self, loaded: Loaded, fovs: Sequence[Fov], pixels: np.ndarray, bounds: IntensityRange
+    ) -> list[Prediction]:
+        try:
+            return loaded.ensemble.predict(pixels, bounds)
+        except ValueError:  # the pixels' fault; they would be refused again
+            raise
+        except Exception as error:
+            # A GPU that another process filled for a moment is worth a second try.
+            self.counts.retried += 1
+            _log.warning(
+                "engine failed, trying once more", reason=str(error), fovs=len(fovs), **about(fovs[0])
+            )
+            return loaded.ensemble.predict(pixels, bounds)

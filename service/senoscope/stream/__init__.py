@@ -1,0 +1,1 @@
+"""The acquisition PC's frames, and the series that they belong to."""

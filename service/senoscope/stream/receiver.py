@@ -1,0 +1,372 @@
+"""Draining the acquisition PC's frame stream: decode, check, count, hand on, and never fall behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from socket import socketpair
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+import zmq
+
+from senoscope.fov import Fov
+from senoscope.logs import about_source
+from senoscope.results.lost_frames import LostFrames
+from senoscope.stream.series import Series, SeriesBook
+from senoscope.watched_thread import WatchedThread
+from senoscope_client.curve import CurveClient
+from senoscope_client.images import FovSpec
+from senoscope_client.link import (
+    MAX_PARTS,
+    Link,
+    LinkFault,
+    first_patience_s,
+    next_patience_s,
+    receive_parts,
+)
+from senoscope_client.result import Source
+from senoscope_client.wire import (
+    MAX_PART_BYTES,
+    MAX_PIXEL_BYTES,
+    EndHeader,
+    HeartbeatHeader,
+    ImageHeader,
+    StartHeader,
+    WireError,
+    decode,
+)
+
+_log = structlog.get_logger(__name__)
+_TOPIC = b"fov/"
+_POLL_MS = 200
+_REFUSALS: Final = frozenset({"unknown_key", "curve_mismatch"})
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
+_UNREACHED_TOLERATED: Final = 3
+# What `describe` counts; refusals are counted by themselves.
+LINK_FAULTS: Final[tuple[LinkFault, ...]] = ("lost", "no_handshake", "protocol")
+_REASONS: Final[dict[LinkFault, str]] = {
+    "lost": "the connection was lost",
+    "no_handshake": "connections are accepted, but ZeroMQ's handshake is not completed; does another program "
+    "listen there, or a tunnel with nothing behind it?",
+    "protocol": f"a part of over {MAX_PIXEL_BYTES // 1024**2} MiB came, a message of over {MAX_PARTS} parts, "
+    "or one without an end, or bytes that are no ZeroMQ message, or the peer refuses or is no publisher; "
+    "connecting again",
+    "unknown_key": "it does not allow this public key",
+    "curve_mismatch": "only one side speaks CURVE, or the keys do not fit, or the peer has another "
+    "mechanism, such as PLAIN",
+}
+# Why messages that keep the format are rejected all the same.
+UNFIT = ("series_of_another_instrument", "wrong_frame_size", "wrong_channels", "non_finite_pixels")
+_SHOWN: Final = 80  # characters of a name in a text
+# Frames that may wait inside ZeroMQ while this thread is held up; the bounded queue that drops the
+# oldest is the scheduler's.
+_HIGH_WATER_MARK = 64
+
+
+class Receiver:
+    """The thread that owns the SUB socket.
+
+    Parameters
+    ----------
+    endpoint : str
+        Of the frame publisher; ZeroMQ connects, and connects again, by itself.
+    spec : callable
+        Tells what the ensemble in use takes; frames of other sizes or channels are refused and counted.
+    hand_on : callable
+        Takes each good frame; must not block.
+    curve : CurveClient, optional
+        Keys, where the frames are encrypted.
+    lost : LostFrames, optional
+        Notes which frames get no result.
+    earlier : iterable of Series
+        Those that an earlier process counted, and that may go on.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        spec: Callable[[], FovSpec],
+        hand_on: Callable[[Fov], None],
+        curve: CurveClient | None = None,
+        earlier: Iterable[Series] = (),
+        lost: LostFrames | None = None,
+    ) -> None:
+        self._lost = lost or LostFrames()
+        self.endpoint = endpoint
+        self._curve = curve
+        self._refused = 0
+        self._faults: Counter[LinkFault] = Counter(dict.fromkeys(LINK_FAULTS, 0))
+        self._fault: LinkFault | None = None
+        self._unreached = 0  # handshakes that failed since the last that succeeded
+        self._patience_s = first_patience_s()
+        self._spec = spec
+        self._hand_on = hand_on
+        self._lock = threading.Lock()
+        self._book = SeriesBook(earlier)
+        self._messages: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
+        self._last_rejection: str | None = None
+        self._last_message_s: float | None = None
+        self._connected = False
+        self._connections = 0
+        # When the one is closed, the other one wakes the thread.
+        self._waker, self._woken = socketpair()
+        self.thread = WatchedThread("receiver", self._run, restarts=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.thread.start()
+
+    def close(self) -> None:
+        """Stop the thread and close the socket."""
+        self.thread.ask_to_stop()
+        self._waker.close()
+        self.thread.stop()
+
+    def describe(self) -> dict[str, Any]:
+        """State and counters."""
+        problem = self.problem
+        with self._lock:
+            silent_s = None if self._last_message_s is None else time.monotonic() - self._last_message_s
+            return {
+                "endpoint": self.endpoint,
+                "connected": self._connected,
+                "connections": self._connections,
+                "refused": self._refused,
+                "faults": dict(self._faults),
+                "problem": problem,
+                "silent_s": None if silent_s is None else round(silent_s, 3),
+                "messages": dict(self._messages),
+                "rejected": dict(self._rejected),
+                "last_rejection": self._last_rejection,
+                "series": self._book.describe(),
+            }
+
+    def series(self) -> list[dict[str, Any]]:
+        """The series that are remembered, newest first, with what it takes to count on from there."""
+        with self._lock:
+            snapshots = self._book.snapshots()
+        return [
+            {**snapshot, "lost": self._lost.describe(UUID(snapshot["series_uid"]))} for snapshot in snapshots
+        ]
+
+    def _run(self, stop: threading.Event) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while not stop.is_set():
+            heard, fault = self._listen(stop)
+            if fault in _REFUSALS:
+                pause_s = _LONGEST_PAUSE_S
+            stop.wait(pause_s)
+            pause_s = _FIRST_PAUSE_S if heard else min(2 * pause_s, _LONGEST_PAUSE_S)
+        self._woken.close()
+
+    def _listen(self, stop: threading.Event) -> tuple[bool, LinkFault | None]:
+        """Receive until the thread is to stop, or the socket will not connect again: another one must.
+
+        Returns
+        -------
+        heard : bool
+            Whether a message of a publisher came.
+        fault : LinkFault or None
+            What ended it.
+        """
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        socket = context.socket(zmq.SUB)
+        socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART_BYTES)
+        socket.setsockopt(zmq.SUBSCRIBE, _TOPIC)
+        # A publisher whose machine went away without a word is noticed, and connected to again.
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        if self._curve is not None:
+            self._curve.secure(socket)
+        link = Link(socket, self._patience_s)
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(link.monitor, zmq.POLLIN)
+        poller.register(self._woken, zmq.POLLIN)
+        heard = False
+        try:
+            socket.connect(self.endpoint)
+            while not stop.is_set():
+                ready = dict(poller.poll(_POLL_MS))
+                if socket in ready:
+                    if not self._receive(socket):
+                        self._note_fault("protocol")
+                        return heard, "protocol"
+                    heard = True
+                    link.heard()
+                    self._patience_s = first_patience_s()
+                fault = self._note_events(link)
+                if fault is not None:
+                    for _ in range(2 * _HIGH_WATER_MARK):  # what came before
+                        if not socket.poll(0) or not self._receive(socket):
+                            break
+                    return heard, fault
+            return heard, None
+        finally:
+            link.close()
+            socket.close(0)
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> bool:
+        """Take the message that waits; False if it has so many parts that the socket is to be closed."""
+        parts = receive_parts(socket)
+        if parts is None:
+            with self._lock:
+                self._reject("part_count", f"a message has more than {MAX_PARTS} parts")
+            return False
+        self._take([part.buffer for part in parts])
+        return True
+
+    def _note_events(self, link: Link) -> LinkFault | None:
+        """Count what happened to the connection; the fault after which a fresh socket is needed."""
+        for event in link.events():
+            with self._lock:
+                self._connected = link.connected
+            if event.fault is None:
+                with self._lock:
+                    self._connections += 1
+                    self._unreached = 0
+                    if self._fault != "protocol":  # that is over when a good message comes
+                        self._fault = None
+                self._patience_s = first_patience_s()
+                _log.info("stream connected", endpoint=self.endpoint)
+            else:
+                self._note_fault(event.fault)
+                if event.final:
+                    if event.fault == "no_handshake":
+                        self._patience_s = next_patience_s(self._patience_s)
+                    return event.fault
+        return None
+
+    def _note_fault(self, fault: LinkFault) -> None:
+        with self._lock:
+            self._connected = False
+            if fault == "no_handshake":
+                self._unreached += 1
+            if fault == "lost":
+                self._faults[fault] += 1
+            elif fault in _REFUSALS:
+                self._refused += 1
+                self._fault = fault
+            else:
+                self._faults[fault] += 1
+                # One may be a publisher that was just ending.
+                if fault != "no_handshake" or self._unreached >= _UNREACHED_TOLERATED:
+                    self._fault = fault
+            count = self._refused if fault in _REFUSALS else self._faults[fault]
+        if fault == "lost":
+            _log.info("stream disconnected", endpoint=self.endpoint)
+        elif count & (count - 1) == 0:
+            event = "the frame publisher refuses this service" if fault in _REFUSALS else "stream interrupted"
+            _log.warning(event, endpoint=self.endpoint, reason=_REASONS[fault], count=count)
+
+    @property
+    def problem(self) -> str | None:
+        """Why frames of this endpoint may be missing, or None while nothing is known to be wrong."""
+        with self._lock:
+            fault = self._fault
+        return None if fault is None else f"the frame stream at {self.endpoint}: {_REASONS[fault]}"
+
+    def _take(self, parts: list[memoryview]) -> None:
+        arrived_s = time.perf_counter()
+        with self._lock:
+            self._last_message_s = time.monotonic()
+            self._fault = None
+            try:
+                message = decode(parts)
+            except WireError as error:
+                if error.reason == "unknown_type":  # a later version's message: not ours to refuse
+                    self._messages["unknown_type"] += 1
+                else:
+                    self._reject(error.reason, str(error))
+                return
+            header = message.header
+            self._messages[header.type] += 1
+            owner = self._book.instrument_of(header.series_uid)
+            if owner is not None and owner != header.instrument:
+                self._reject(
+                    "series_of_another_instrument",
+                    f"a message of {header.instrument[:_SHOWN]!r} has the series_uid {header.series_uid}, "
+                    f"which a series of {owner[:_SHOWN]!r} has; each series needs a UUID of its own",
+                )
+                return
+            match header:
+                case StartHeader():
+                    if self._book.start(header):
+                        self._lost.forget(header.series_uid)
+                case HeartbeatHeader():
+                    self._book.heartbeat(header)
+                case EndHeader():
+                    self._book.end(header)
+                case ImageHeader():
+                    if self._book.image(header) == "repeated":
+                        return
+                    assert message.pixels is not None
+                    spec = self._spec()
+                    pixels = self._fit(header, message.pixels, spec)
+                    if pixels is None:
+                        self._book.refuse(header)
+                        self._lost.note(_source(header), "refused", self._last_rejection or "")
+                    else:
+                        self._lost.arrived(header.series_uid, header.frame)
+                        self._hand_on(Fov(pixels, _source(header), arrived_s, spec=spec))
+
+    def _fit(self, header: ImageHeader, pixels: npt.NDArray[Any], spec: FovSpec) -> npt.NDArray[Any] | None:
+        """The pixels with their channels in the ensemble's order, or None if they are not for it."""
+        where = f"frame {header.frame} of series {header.series_id[:_SHOWN]!r}"
+        if header.shape[1:] != (spec.height, spec.width):
+            self._reject(
+                "wrong_frame_size",
+                f"{where} is {header.shape[1]}x{header.shape[2]}; the ensemble takes "
+                f"{spec.height}x{spec.width}",
+                header,
+            )
+            return None
+        if sorted(header.channels) != sorted(spec.channels):
+            self._reject(
+                "wrong_channels",
+                f"{where} has channels {', '.join(header.channels)[:_SHOWN]}; the ensemble takes "
+                f"{', '.join(spec.channels)}",
+                header,
+            )
+            return None
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            self._reject("non_finite_pixels", f"{where} has pixels that are NaN or infinite", header)
+            return None
+        if header.channels != spec.channels:
+            return pixels[[header.channels.index(name) for name in spec.channels]]
+        return pixels
+
+    def _reject(self, reason: str, detail: str, header: ImageHeader | None = None) -> None:
+        self._rejected[reason] += 1
+        self._last_rejection = detail
+        # A stream that is wrong is wrong many times a second: log the 1st, 2nd, 4th, 8th ...
+        count = self._rejected[reason]
+        if count & (count - 1) == 0:
+            which = {} if header is None else about_source(_source(header))
+            _log.warning("message rejected", reason=reason, detail=detail, count=count, **which)
+
+
+def _source(header: ImageHeader) -> Source:
+    return Source(
+        kind="stream",
+        instrument=header.instrument,
+        series_id=header.series_id,
+        series_uid=header.series_uid,
+        frame=header.frame,
+        index=header.index,
+        position_um=header.position_um,
+        pixel_size_um=header.pixel_size_um,
+        acquired_at=header.timestamp.to_datetime(),
+    )
