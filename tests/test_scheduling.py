@@ -10,7 +10,7 @@ from support import scheduling
 @pytest.mark.parametrize(
     ("nodeid", "group"),
     [
-        ("tests/service/test_guard.py::test_a[b::c]", "tests/service/test_guard.py"),
+        ("tests/service/api/test_guard.py::test_a[b::c]", "tests/service/api/test_guard.py"),
         ("tests/dashboard/test_page.py::test_a", "chromium"),
         ("tests/endurance/test_dashboard.py::test_a", "chromium"),
         ("tests/endurance/test_soak.py::test_a", "tests/endurance/test_soak.py"),
@@ -33,5 +33,5 @@ def test_pages_are_read_side_by_side_where_each_has_its_own_network(
 
 
 def test_what_takes_longest_starts_first() -> None:
-    nodeids = ["tests/service/test_guard.py::test_a", "tests/dashboard/test_page.py::test_a"]
+    nodeids = ["tests/service/api/test_guard.py::test_a", "tests/dashboard/test_page.py::test_a"]
     assert sorted(nodeids, key=scheduling.start_order) == nodeids[::-1]

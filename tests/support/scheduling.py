@@ -44,7 +44,7 @@ FIRST = (
         "tests/endurance",
         "tests/e2e",
     ),
-    *("postgres", "tests/service/test_command_line.py", "tests/service/test_cli.py"),
+    *("postgres", "tests/service/commands/test_command_line.py", "tests/service/commands/test_cli.py"),
 )
 
 

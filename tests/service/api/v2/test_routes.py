@@ -35,7 +35,7 @@ from support.run_logs import wait_for
 from support.servers import Server, ServerProcess, ServerThread, start_server, stop_server
 from support.slow_engine import SlowEngine
 
-DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "inference-protocol.md"
+DOCS = Path(__file__).parents[4] / "docs" / "how-to" / "inference-protocol.md"
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
