@@ -25,9 +25,9 @@ import zmq
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from senoscope_client.publisher import FramePublisher
-from senoscope_client.synthetic import synthesize
-from senoscope_client.wire import Position
+from senoscope_client.simulation.synthetic import synthesize
+from senoscope_client.wire.messages import Position
+from senoscope_client.zeromq.frame_publisher import FramePublisher
 from support import miniature
 from support.dashboard_page import chromium, sit_down
 from support.servers import start_server, stop_server

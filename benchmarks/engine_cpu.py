@@ -25,7 +25,7 @@ import onnxruntime as ort
 
 from senoscope import Ensemble
 from senoscope.engine.sessions import usable_cores
-from senoscope_client.synthetic import synthesize
+from senoscope_client.simulation.synthetic import synthesize
 
 
 def _timed(call: Callable[[], Any]) -> float:

@@ -31,7 +31,7 @@ from senoscope.scheduling.active_ensemble import fov_spec_of
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope.tracing.spans import Traces
-from senoscope_client.result import Source
+from senoscope_client.models.result import Source
 from support import miniature as mini
 
 

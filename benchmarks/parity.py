@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from senoscope.engine.manifest import read_manifest
-from senoscope_client.synthetic import synthesize
+from senoscope_client.simulation.synthetic import synthesize
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def main() -> None:
     import keras
 
     from senoscope.engine.intensity import fit_range
-    from senoscope_client.synthetic import synthesize
+    from senoscope_client.simulation.synthetic import synthesize
     from senoscope_training.config import AugmentationConfig, FrozenPhase, HeadConfig
     from senoscope_training.head import build_head, compile_for, head_loss
     from senoscope_training.learning.augmentation import plan_copies

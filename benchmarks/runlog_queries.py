@@ -27,7 +27,7 @@ import numpy as np
 
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
-from senoscope_client.result import ModelRef, Normalization, Result, Source, Timing, Uncertainty
+from senoscope_client.models.result import ModelRef, Normalization, Result, Source, Timing, Uncertainty
 
 NETWORKS = (
     "densenet121",

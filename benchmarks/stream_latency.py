@@ -33,9 +33,9 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from senoscope_client.publisher import FramePublisher
-from senoscope_client.synthetic import synthesize
-from senoscope_client.wire import Header, ImageHeader, encode
+from senoscope_client.simulation.synthetic import synthesize
+from senoscope_client.wire.messages import Header, ImageHeader, encode
+from senoscope_client.zeromq.frame_publisher import FramePublisher
 
 _SLOWEST_TOLD = 5
 

@@ -6,19 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from senoscope_client.aio import AsyncClient
     from senoscope_client.dataframe import to_dataframe
-    from senoscope_client.decision import Decision, Judged
     from senoscope_client.errors import SenoscopeError
-    from senoscope_client.http import Client
-    from senoscope_client.live import LiveDecisions, LiveResults
-    from senoscope_client.live_aio import AsyncLiveDecisions, AsyncLiveResults
-    from senoscope_client.publisher import FramePublisher
-    from senoscope_client.result import Result
-    from senoscope_client.retries import Retries
-    from senoscope_client.subscriber import DecisionSubscriber, ResultSubscriber
+    from senoscope_client.http.async_client import AsyncClient
+    from senoscope_client.http.client import Client
+    from senoscope_client.http.live import LiveDecisions, LiveResults
+    from senoscope_client.http.live_async import AsyncLiveDecisions, AsyncLiveResults
+    from senoscope_client.http.retries import Retries
+    from senoscope_client.models.decision import Decision, Judged
+    from senoscope_client.models.result import Result
     from senoscope_client.unreachable import Unreachable
-    from senoscope_client.wire import Index, Mosaic, Position, Timestamp, WireError
+    from senoscope_client.wire.messages import Index, Mosaic, Position, Timestamp, WireError
+    from senoscope_client.zeromq.frame_publisher import FramePublisher
+    from senoscope_client.zeromq.subscribers import DecisionSubscriber, ResultSubscriber
 
 __all__ = [
     "AsyncClient",
@@ -46,26 +46,26 @@ __all__ = [
 
 # Whoever needs only the wire format does not pay for sockets, and the engine must not import them.
 _HOMES = {
-    "AsyncClient": "aio",
-    "AsyncLiveDecisions": "live_aio",
-    "AsyncLiveResults": "live_aio",
-    "Client": "http",
-    "Decision": "decision",
-    "DecisionSubscriber": "subscriber",
-    "FramePublisher": "publisher",
-    "Index": "wire",
-    "Judged": "decision",
-    "LiveDecisions": "live",
-    "LiveResults": "live",
-    "Mosaic": "wire",
-    "Position": "wire",
-    "Result": "result",
-    "ResultSubscriber": "subscriber",
-    "Retries": "retries",
+    "AsyncClient": "http.async_client",
+    "AsyncLiveDecisions": "http.live_async",
+    "AsyncLiveResults": "http.live_async",
+    "Client": "http.client",
+    "Decision": "models.decision",
+    "DecisionSubscriber": "zeromq.subscribers",
+    "FramePublisher": "zeromq.frame_publisher",
+    "Index": "wire.messages",
+    "Judged": "models.decision",
+    "LiveDecisions": "http.live",
+    "LiveResults": "http.live",
+    "Mosaic": "wire.messages",
+    "Position": "wire.messages",
+    "Result": "models.result",
+    "ResultSubscriber": "zeromq.subscribers",
+    "Retries": "http.retries",
     "SenoscopeError": "errors",
-    "Timestamp": "wire",
+    "Timestamp": "wire.messages",
     "Unreachable": "unreachable",
-    "WireError": "wire",
+    "WireError": "wire.messages",
     "to_dataframe": "dataframe",
 }
 

@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from senoscope_client.exposure import is_local_endpoint
-from senoscope_client.fov_defaults import CHANNELS, HEIGHT, WIDTH
+from senoscope_client.security.loopback import is_local_endpoint
+from senoscope_client.simulation.fov_defaults import CHANNELS, HEIGHT, WIDTH
 
 # NumPy, pydantic, the sockets and HTTP are imported by the subcommand that needs them.
 if TYPE_CHECKING:
-    from senoscope_client.result import Result
+    from senoscope_client.models.result import Result
 
 DEFAULT_URL: Final = "http://127.0.0.1:8750"
 DEFAULT_STREAM: Final = "tcp://127.0.0.1:5555"
@@ -184,8 +184,8 @@ def _add_api_key(command: argparse.ArgumentParser) -> None:
 
 
 def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from senoscope_client.microscope import FrameSource, MosaicScan, run
-    from senoscope_client.publisher import FramePublisher
+    from senoscope_client.simulation.microscope import FrameSource, MosaicScan, run
+    from senoscope_client.zeromq.frame_publisher import FramePublisher
 
     if options.synthetic == bool(options.paths):
         parser.error("publish takes either --synthetic or the files to send")
@@ -199,8 +199,8 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     if options.synthetic:
         source = MosaicScan(options.seed, frames=options.frames, height=options.height, width=options.width)
     else:
-        from senoscope_client.images import FovSpec
-        from senoscope_client.replay import Replay
+        from senoscope_client.images.reader import FovSpec
+        from senoscope_client.simulation.replay import Replay
 
         source = Replay(
             options.paths,
@@ -265,7 +265,7 @@ class _Warnings:
 
 def _keeping_up(url: str, api_key: str | None) -> Callable[[], bool]:
     """Whether so few frames wait at a service that one more delays none by much."""
-    from senoscope_client.http import Client
+    from senoscope_client.http.client import Client
 
     client = Client(url, api_key=api_key)
     return lambda: int(client.stream()["live"]["waiting"]) <= _FRAMES_WAITING
@@ -293,8 +293,8 @@ def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 @contextlib.contextmanager
 def _results(options: argparse.Namespace) -> Iterator[Iterator[Result]]:
-    from senoscope_client.live import LiveResults
-    from senoscope_client.subscriber import ResultSubscriber
+    from senoscope_client.http.live import LiveResults
+    from senoscope_client.zeromq.subscribers import ResultSubscriber
 
     if options.zmq is not None:
         with ResultSubscriber(
@@ -311,7 +311,7 @@ def _results(options: argparse.Namespace) -> Iterator[Iterator[Result]]:
 
 def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from senoscope_client.errors import SenoscopeError
-    from senoscope_client.http import Client
+    from senoscope_client.http.client import Client
     from senoscope_client.tables import LINE_HEADING, result_line, results_csv
 
     results: list[Result] = []
@@ -344,7 +344,7 @@ def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
 def _progress(
     options: argparse.Namespace, title: str, path: Path
 ) -> contextlib.AbstractContextManager[Callable[[int, int], None] | None]:
-    from senoscope_client.progress import StackProgress
+    from senoscope_client.http.progress import StackProgress
 
     wanted = sys.stderr.isatty() if options.progress is None else options.progress
     if not wanted:
@@ -353,7 +353,7 @@ def _progress(
 
 
 def _keys(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
-    from senoscope_client.curve import create_keypair
+    from senoscope_client.zeromq.curve_keys import create_keypair
 
     public, secret = create_keypair(options.directory, options.name)
     print(f"{public}  goes to the other side\n{secret}  stays here, and is for nobody else")

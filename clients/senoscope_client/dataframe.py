@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from senoscope_client.errors import SenoscopeError
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 from senoscope_client.tables import Kind, networks_of, result_columns, result_row
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from senoscope_client._model import OpenModel
+from senoscope_client.models.base import OpenModel
 
 
 class Problem(OpenModel):

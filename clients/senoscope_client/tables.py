@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from senoscope_client.csv_cells import csv_rows, safe_text
 
 if TYPE_CHECKING:
-    from senoscope_client.result import Flag, Result, Source
+    from senoscope_client.models.result import Flag, Result, Source
 
 LINE_HEADING: Final = f"{'source':<32} {'FOV':>6}  {'label':<10} {'probability':>11} {'ms':>8}  flags"
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import numpy.typing as npt
 
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 
 
 class Link(Enum):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 from senoscope_napari.camera import centre_on, fit, size_of
 from senoscope_napari.gradcam import Map
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 
 Map = npt.NDArray[np.float32]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from senoscope_client import AsyncClient, Result, SenoscopeError
 from senoscope_client.errors import Forbidden, LogUnavailable, NotFound, NotReady, Unauthorized
-from senoscope_client.retries import NO_RETRIES
+from senoscope_client.http.retries import NO_RETRIES
 from senoscope_napari.events import (
     Classified,
     Earlier,

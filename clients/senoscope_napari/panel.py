@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 from senoscope_napari.events import Link, LinkState
 from senoscope_napari.table import ResultTable
 from senoscope_napari.words import certainty, flags_in_full, origin, other_flags, warning_of

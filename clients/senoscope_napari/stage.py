@@ -13,7 +13,7 @@ from napari.components import ViewerModel
 from napari.layers import Shapes
 from napari.utils.colormaps import ensure_colormap
 
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 from senoscope_napari.camera import fit
 
 NAME: Final = "Stage map"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 from senoscope_client.tables import flag_words
 
 _HEADINGS = ("FOV", "label", "probability", "entropy", "flags")

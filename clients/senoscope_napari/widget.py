@@ -13,7 +13,7 @@ from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 from senoscope_napari.events import (
     Classified,
     Earlier,

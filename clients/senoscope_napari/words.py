@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from senoscope_client.result import Flag, Result
+from senoscope_client.models.result import Flag, Result
 from senoscope_client.tables import flag_words
 
 NOT_FOR_SCIENCE = "not_for_science"

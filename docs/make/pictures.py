@@ -24,9 +24,9 @@ from senoscope.fov import Fov
 from senoscope.results.pictures import overlay_png, scale_channel
 from senoscope.results.record import ResultMaker
 from senoscope.scheduling.active_ensemble import fov_spec_of
-from senoscope_client.microscope import MosaicScan
-from senoscope_client.result import Source
-from senoscope_client.synthetic import PIXEL_SIZE_UM, synthesize
+from senoscope_client.models.result import Source
+from senoscope_client.simulation.microscope import MosaicScan
+from senoscope_client.simulation.synthetic import PIXEL_SIZE_UM, synthesize
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
 WHITE = (255, 255, 255)

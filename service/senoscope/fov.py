@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from senoscope_client.axes import FovSpec
-from senoscope_client.result import Source
+from senoscope_client.images.axes import FovSpec
+from senoscope_client.models.result import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import structlog
 
 if TYPE_CHECKING:
     from senoscope.fov import Fov
-    from senoscope_client.result import Source
+    from senoscope_client.models.result import Source
 
 # What no code here puts into a line, but a library's error message might.
 _SECRETS: Final = (

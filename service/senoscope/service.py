@@ -39,8 +39,8 @@ from senoscope.stream.receiver import Receiver
 from senoscope.stream.series import Series
 from senoscope.tracing import open_traces
 from senoscope.watched_thread import WatchedThread
-from senoscope_client.curve import CurveClient
 from senoscope_client.errors import InvalidRequest, LogUnavailable, NotReady
+from senoscope_client.zeromq.curve_keys import CurveClient
 
 if TYPE_CHECKING:
     from senoscope.outputs.archive import Archive

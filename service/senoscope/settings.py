@@ -17,10 +17,10 @@ from senoscope.commands.command_line import ENV_PREFIX
 from senoscope.engine.locations import default_models_dir
 from senoscope.engine.options import Device
 from senoscope.runlog.places import checked_database_url, default_database_url
-from senoscope_client.choices import CamMode
+from senoscope_client.models.choices import CamMode
 
 if TYPE_CHECKING:
-    from senoscope_client.images import Limits
+    from senoscope_client.images.reader import Limits
 
 _MIB = 1024 * 1024
 _ENDPOINT = re.compile(r"tcp://(\[[^\]\s]+\]|[^:/\s]+):(\d{1,5}|\*)|ipc://\S+")
@@ -192,7 +192,7 @@ class Settings(BaseModel):
         """What tells this service's microscope from those of others with the same run log."""
         if self.instrument:
             return self.instrument
-        from senoscope_client.exposure import is_local_endpoint
+        from senoscope_client.security.loopback import is_local_endpoint
 
         if self.stream and not is_local_endpoint(self.stream):
             return self.stream
@@ -207,7 +207,7 @@ class Settings(BaseModel):
     @property
     def image_limits(self) -> Limits:
         """What the image reader may unpack."""
-        from senoscope_client.images import Limits
+        from senoscope_client.images.reader import Limits
 
         return Limits(max_fovs=self.max_fovs, max_decoded_bytes=self.max_decoded_mib * _MIB)
 

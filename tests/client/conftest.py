@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from senoscope_client.curve import create_keypair
+from senoscope_client.zeromq.curve_keys import create_keypair
 from support.c_programs import build
 
 

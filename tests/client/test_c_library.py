@@ -19,8 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.vectors.regenerate import FOLDER, messages
-from senoscope_client.curve import CurveClient
-from senoscope_client.wire import (
+from senoscope_client.wire.messages import (
     EndHeader,
     HeartbeatHeader,
     ImageHeader,
@@ -29,6 +28,7 @@ from senoscope_client.wire import (
     StartHeader,
     decode,
 )
+from senoscope_client.zeromq.curve_keys import CurveClient
 from support.c_programs import RELEASE, SOURCES, Library, Series, frame
 
 DOCS = SOURCES.parents[1] / "docs" / "how-to"

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import zmq
 
-from senoscope_client.curve import create_keypair
-from senoscope_client.wire import EndHeader, ImageHeader, Index, decode
+from senoscope_client.wire.messages import EndHeader, ImageHeader, Index, decode
+from senoscope_client.zeromq.curve_keys import create_keypair
 from support import miniature as mini
 from support.c_programs import SOURCES, publishing
 from support.servers import free_port, start_server, stop_server

@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from senoscope_client.cli import main
-from senoscope_client.wire import EndHeader, ImageHeader, decode
+from senoscope_client.wire.messages import EndHeader, ImageHeader, decode
 from support.commands import command_line
 from support.servers import free_port
 from support.service_double import http_double, live_double, result

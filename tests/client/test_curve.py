@@ -17,12 +17,12 @@ import pytest
 import zmq
 
 from senoscope_client.cli import main
-from senoscope_client.curve import CurveClient, create_keypair, load_keypair, load_public_key
 from senoscope_client.errors import Unauthorized
-from senoscope_client.exposure import is_local_endpoint, is_loopback
-from senoscope_client.gate import Gate
-from senoscope_client.publisher import FramePublisher
-from senoscope_client.subscriber import ResultSubscriber
+from senoscope_client.security.loopback import is_local_endpoint, is_loopback
+from senoscope_client.zeromq.curve_keys import CurveClient, create_keypair, load_keypair, load_public_key
+from senoscope_client.zeromq.curve_server import Gate
+from senoscope_client.zeromq.frame_publisher import FramePublisher
+from senoscope_client.zeromq.subscribers import ResultSubscriber
 from support.service_double import result
 
 PIXELS = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(3, 4, 5)
@@ -259,8 +259,8 @@ def test_a_gate_whose_thread_is_gone_lets_nobody_in(keys):
     """What holds when the answers to ZeroMQ's questions stop: closed, not open."""
     code = f"""
 import zmq
-from senoscope_client.curve import CurveClient
-from senoscope_client.gate import Gate
+from senoscope_client.zeromq.curve_keys import CurveClient
+from senoscope_client.zeromq.curve_server import Gate
 context = zmq.Context()
 pub = context.socket(zmq.XPUB)
 gate = Gate(pub, {str(keys.secret("server"))!r}, {str(keys.allowed)!r})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from senoscope_client import to_dataframe
-from senoscope_client.wire import Position
+from senoscope_client.wire.messages import Position
 from support.service_double import result
 
 

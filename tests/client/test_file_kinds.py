@@ -7,8 +7,8 @@ import io
 import pytest
 
 from senoscope_client import errors
-from senoscope_client.file_kinds import kind_of
-from senoscope_client.images import FovSpec, read_fovs
+from senoscope_client.images.file_kinds import kind_of
+from senoscope_client.images.reader import FovSpec, read_fovs
 
 SPEC = FovSpec(("SRS", "TPEF", "Transmission"), 20, 24)
 HEADS = {

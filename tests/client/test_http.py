@@ -17,9 +17,9 @@ from senoscope_client.errors import (
     Unauthorized,
     WrongFrameSize,
 )
-from senoscope_client.http import Client
-from senoscope_client.live import LiveResults
-from senoscope_client.retries import NO_RETRIES
+from senoscope_client.http.client import Client
+from senoscope_client.http.live import LiveResults
+from senoscope_client.http.retries import NO_RETRIES
 from senoscope_client.unreachable import Unreachable
 from support.service_double import form_file, http_double, live_double, result
 

@@ -18,7 +18,7 @@ import pytest
 import tifffile
 
 from senoscope_client import errors
-from senoscope_client.images import FovSpec, FovStack, Limits, read_fovs
+from senoscope_client.images.reader import FovSpec, FovStack, Limits, read_fovs
 from support.crafted_tiff import crafted, description, ome_xml, one_page, zeros_in_one_go
 from support.image_bytes import npy, tiff
 

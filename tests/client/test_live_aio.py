@@ -8,7 +8,7 @@ import pytest
 from websockets.asyncio.server import serve
 
 from senoscope_client.errors import InvalidRequest, SenoscopeError, Unauthorized
-from senoscope_client.live_aio import AsyncLiveResults
+from senoscope_client.http.live_async import AsyncLiveResults
 from senoscope_client.unreachable import Unreachable
 from support.service_double import http_double, live_double, result
 

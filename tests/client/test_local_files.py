@@ -12,10 +12,10 @@ import pytest
 import tifffile
 
 from senoscope_client import cli, errors
-from senoscope_client.folders import naturally_sorted
-from senoscope_client.image_files import TIFF_SUFFIXES
-from senoscope_client.images import FovSpec, Limits, open_fovs, read_fovs
-from senoscope_client.replay import Replay
+from senoscope_client.images.folders import naturally_sorted
+from senoscope_client.images.image_files import TIFF_SUFFIXES
+from senoscope_client.images.reader import FovSpec, Limits, open_fovs, read_fovs
+from senoscope_client.simulation.replay import Replay
 from support.image_bytes import tiff
 
 H, W = 20, 24

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import zmq
 
-from senoscope_client.microscope import Acquired, MosaicScan, run
-from senoscope_client.publisher import FramePublisher
-from senoscope_client.synthetic import synthesize
-from senoscope_client.wire import EndHeader, ImageHeader, Index, decode
+from senoscope_client.simulation.microscope import Acquired, MosaicScan, run
+from senoscope_client.simulation.synthetic import synthesize
+from senoscope_client.wire.messages import EndHeader, ImageHeader, Index, decode
+from senoscope_client.zeromq.frame_publisher import FramePublisher
 
 ANYWHERE = "tcp://127.0.0.1:*"
 

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from senoscope_client import errors
-from senoscope_client.images import FovSpec, FovStack, read_fovs
+from senoscope_client.images.reader import FovSpec, FovStack, read_fovs
 from support.image_bytes import tiff
 
 H, W = 20, 24

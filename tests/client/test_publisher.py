@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import zmq
 
-from senoscope_client.publisher import FramePublisher
-from senoscope_client.wire import (
+from senoscope_client.wire.messages import (
     EndHeader,
     HeartbeatHeader,
     ImageHeader,
@@ -20,6 +19,7 @@ from senoscope_client.wire import (
     StartHeader,
     decode,
 )
+from senoscope_client.zeromq.frame_publisher import FramePublisher
 
 PIXELS = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(3, 4, 5)
 ANYWHERE = "tcp://127.0.0.1:*"

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from senoscope_client import errors
-from senoscope_client.images import FovSpec, open_fovs
+from senoscope_client.images.reader import FovSpec, open_fovs
 from support.crafted_tiff import Tags, crafted, description, one_page
 from support.image_bytes import tiff
 

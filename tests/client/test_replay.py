@@ -10,10 +10,10 @@ import tifffile
 import zmq
 
 from senoscope_client.errors import SenoscopeError
-from senoscope_client.microscope import run
-from senoscope_client.publisher import FramePublisher
-from senoscope_client.replay import Replay
-from senoscope_client.wire import Index, Position, decode
+from senoscope_client.simulation.microscope import run
+from senoscope_client.simulation.replay import Replay
+from senoscope_client.wire.messages import Index, Position, decode
+from senoscope_client.zeromq.frame_publisher import FramePublisher
 
 
 @pytest.fixture

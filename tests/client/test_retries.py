@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from senoscope_client.aio import AsyncClient
 from senoscope_client.errors import Busy, NotReady, SenoscopeError
-from senoscope_client.http import Client
-from senoscope_client.responses import ClassifyResponse
-from senoscope_client.retries import Retries
+from senoscope_client.http.async_client import AsyncClient
+from senoscope_client.http.client import Client
+from senoscope_client.http.retries import Retries
+from senoscope_client.models.responses import ClassifyResponse
 from senoscope_client.unreachable import Unreachable
 from support.service_double import result
 

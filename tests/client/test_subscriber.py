@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import zmq
 
-from senoscope_client import link
-from senoscope_client import subscriber as subscriber_module
 from senoscope_client.errors import Unauthorized
-from senoscope_client.subscriber import ResultSubscriber
+from senoscope_client.zeromq import link
+from senoscope_client.zeromq import subscribers as subscriber_module
+from senoscope_client.zeromq.subscribers import ResultSubscriber
 from support import zmtp_bytes
 from support.network_cable import Cable
 from support.results_lines import FAULTS, results_line, results_socket

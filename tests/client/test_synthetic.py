@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from senoscope_client.synthetic import is_senescent, synthesize
+from senoscope_client.simulation.synthetic import is_senescent, synthesize
 
 
 def test_seed_and_index_determine_every_pixel_in_any_process():
     code = (
-        "import hashlib; from senoscope_client.synthetic import synthesize;"
+        "import hashlib; from senoscope_client.simulation.synthetic import synthesize;"
         "print(hashlib.sha256(synthesize(7, 3).pixels.tobytes()).hexdigest())"
     )
     digests = {

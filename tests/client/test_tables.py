@@ -12,7 +12,7 @@ import pytest
 from senoscope_client import to_dataframe
 from senoscope_client.csv_cells import csv_rows, safe_text
 from senoscope_client.tables import csv_lines, result_columns, results_csv
-from senoscope_client.wire import Position
+from senoscope_client.wire.messages import Position
 from support.service_double import result
 
 HOSTILE = {

@@ -13,9 +13,9 @@ import pytest
 import tifffile
 
 from senoscope_client import errors
-from senoscope_client.channel_names import clean, name_planes, scanimage_names
-from senoscope_client.images import FovSpec, FovStack, open_fovs, read_fovs, zero_levels
-from senoscope_client.replay import Replay
+from senoscope_client.images.channel_names import clean, name_planes, scanimage_names
+from senoscope_client.images.reader import FovSpec, FovStack, open_fovs, read_fovs, zero_levels
+from senoscope_client.simulation.replay import Replay
 from support.crafted_tiff import crafted, description, one_page
 from support.image_bytes import tiff
 

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from senoscope_client import errors
-from senoscope_client.images import FovSpec, open_fovs, read_fovs
+from senoscope_client.images.reader import FovSpec, open_fovs, read_fovs
 from support.crafted_tiff import crafted, one_page
 
 H, W = 20, 24

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from senoscope_client import errors
-from senoscope_client.images import FovSpec, FovStack, Limits, read_fovs
+from senoscope_client.images.reader import FovSpec, FovStack, Limits, read_fovs
 from support.crafted_tiff import crafted, one_page
 
 H, W = 20, 24

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from client.vectors.regenerate import FOLDER, files, messages
 from fuzz.targets import check_wire, joined
-from senoscope_client.wire import (
+from senoscope_client.wire.messages import (
     MAX_HEADER_BYTES,
     EndHeader,
     ImageHeader,
@@ -242,7 +242,5 @@ def test_a_time_without_zone_is_no_time():
 
 
 def test_the_format_needs_no_sockets():
-    code = (
-        "import sys, senoscope_client.wire; sys.exit(bool({'zmq', 'httpx', 'websockets'} & set(sys.modules)))"
-    )
+    code = "import sys, senoscope_client.wire.messages; sys.exit(bool({'zmq', 'httpx', 'websockets'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from senoscope_client.synthetic import synthesize
+from senoscope_client.simulation.synthetic import synthesize
 from support.dashboard_page import Seat
 from support.servers import Server, start_server, stop_server
 

@@ -15,7 +15,7 @@ import zmq
 from playwright.sync_api import BrowserContext, Route
 
 from senoscope_client import Position
-from senoscope_client.wire import ImageHeader, Timestamp, encode
+from senoscope_client.wire.messages import ImageHeader, Timestamp, encode
 from support import miniature as mini
 from support.dashboard_page import Seat
 from support.microscopes import COLUMNS, LEVELS, logged

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, Route
 
 from senoscope_client import Position
-from senoscope_client.wire import EndHeader, StartHeader, encode
+from senoscope_client.wire.messages import EndHeader, StartHeader, encode
 from support import miniature as mini
 from support.dashboard_page import Seat
 from support.image_bytes import npy

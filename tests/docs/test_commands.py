@@ -17,7 +17,7 @@ import pytest
 import tifffile
 import yaml
 
-from senoscope_client.synthetic import synthesize
+from senoscope_client.simulation.synthetic import synthesize
 from support import miniature as mini
 from support.docs_reader import Block, Failed, Step, Terminal, blocks, steps
 

@@ -15,7 +15,7 @@ import pytest
 from senoscope import Ensemble
 from senoscope.engine import IntensityRange
 from senoscope.engine.manifest import read_manifest
-from senoscope_client.synthetic import synthesize
+from senoscope_client.simulation.synthetic import synthesize
 from support.servers import free_port, start_server, stop_server
 
 pytestmark = pytest.mark.networks

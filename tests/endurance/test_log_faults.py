@@ -18,7 +18,7 @@ import pytest
 
 from senoscope_client import Client
 from senoscope_client.errors import LogUnavailable
-from senoscope_client.responses import SeriesSummary
+from senoscope_client.models.responses import SeriesSummary
 from support import miniature as mini
 from support.load import Endurance
 from support.microscopes import SteadyScan

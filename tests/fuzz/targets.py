@@ -7,8 +7,8 @@ import io
 import numpy as np
 
 from senoscope_client.errors import SenoscopeError
-from senoscope_client.images import FovSpec, Limits, read_fovs
-from senoscope_client.wire import WireError, decode, encode
+from senoscope_client.images.reader import FovSpec, Limits, read_fovs
+from senoscope_client.wire.messages import WireError, decode, encode
 
 SPEC = FovSpec(("SRS", "TPEF", "Transmission"), 6, 8)
 LIMITS = Limits(max_fovs=16, max_decoded_bytes=1 << 20)

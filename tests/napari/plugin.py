@@ -15,7 +15,7 @@ from senoscope.engine.gradcam import ensemble_map, network_map
 from senoscope.results.record import uuid7
 from senoscope_client import Client, FramePublisher, Position, Result
 from senoscope_client.errors import Unauthorized
-from senoscope_client.result import Gradcam, ModelRef, Normalization, Source, Timing, Uncertainty
+from senoscope_client.models.result import Gradcam, ModelRef, Normalization, Source, Timing, Uncertainty
 from senoscope_napari.gradcam import result_map
 from support import miniature as mini
 from support.qt_events import pump

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from senoscope_client import errors
-from senoscope_client.http import Client
-from senoscope_client.publisher import FramePublisher
-from senoscope_client.subscriber import ResultSubscriber
-from senoscope_client.wire import Position
+from senoscope_client.http.client import Client
+from senoscope_client.wire.messages import Position
+from senoscope_client.zeromq.frame_publisher import FramePublisher
+from senoscope_client.zeromq.subscribers import ResultSubscriber
 from support import miniature as mini
 from support.servers import Server
 

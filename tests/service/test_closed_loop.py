@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from senoscope_client.closed_loop import ClosedLoop, LoopSummary
+from senoscope_client.acquisition.closed_loop import ClosedLoop, LoopSummary
+from senoscope_client.acquisition.micromanager import MdaFrames
 from senoscope_client.errors import SenoscopeError
-from senoscope_client.http import Client
-from senoscope_client.micromanager import MdaFrames
-from senoscope_client.publisher import FramePublisher
+from senoscope_client.http.client import Client
+from senoscope_client.zeromq.frame_publisher import FramePublisher
 from support.run_logs import wait_for
 from support.servers import Server, free_port, start_server, stop_server
 

@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 import senoscope.stream.receiver
-from senoscope_client.curve import create_keypair
 from senoscope_client.errors import Unauthorized
-from senoscope_client.publisher import FramePublisher
-from senoscope_client.subscriber import ResultSubscriber
+from senoscope_client.zeromq.curve_keys import create_keypair
+from senoscope_client.zeromq.frame_publisher import FramePublisher
+from senoscope_client.zeromq.subscribers import ResultSubscriber
 from support import miniature as mini
 from support.run_logs import wait_for
 from support.servers import Server, start_server, stop_server

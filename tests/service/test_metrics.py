@@ -25,7 +25,7 @@ from senoscope.metrics.device import GpuMemory
 from senoscope.metrics.results import latency_buckets
 from senoscope.service import Service
 from senoscope.settings import Settings
-from senoscope_client.wire import Timestamp
+from senoscope_client.wire.messages import Timestamp
 from support import miniature as mini
 from support.image_bytes import npy
 from support.raw_microscope import Microscope

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from senoscope_client.wire import Position
+from senoscope_client.wire.messages import Position
 from support.image_bytes import npy
 from support.raw_microscope import Microscope
 from support.servers import Server, start_server, start_server_process

@@ -25,7 +25,7 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from senoscope_client.wire import StartHeader, encode
+from senoscope_client.wire.messages import StartHeader, encode
 from support import classify_requests as classify
 from support import inference_requests as inference
 from support import miniature as mini

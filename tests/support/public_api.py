@@ -25,9 +25,9 @@ SNAPSHOT = Path(__file__).parents[1] / "public_api.json"
 # Packages whose `__all__` is public, and the names that the documentation imports from modules.
 _PACKAGES = ("senoscope", "senoscope.engine", "senoscope_client")
 _DOCUMENTED = {
-    "senoscope_client.closed_loop": ("ClosedLoop",),
-    "senoscope_client.micromanager": ("MdaFrames",),
-    "senoscope_client.synthetic": ("synthesize",),
+    "senoscope_client.acquisition.closed_loop": ("ClosedLoop",),
+    "senoscope_client.acquisition.micromanager": ("MdaFrames",),
+    "senoscope_client.simulation.synthetic": ("synthesize",),
 }
 
 
@@ -186,7 +186,7 @@ def _without_texts(schema: Any) -> Any:
 
 
 def _headers() -> dict[str, Any]:
-    from senoscope_client.headers import EndHeader, HeartbeatHeader, ImageHeader, StartHeader
+    from senoscope_client.wire.headers import EndHeader, HeartbeatHeader, ImageHeader, StartHeader
 
     return {
         header.__name__: _without_texts(header.model_json_schema())

@@ -7,7 +7,7 @@ import uuid
 import numpy as np
 import zmq
 
-from senoscope_client.wire import ImageHeader, Position, Timestamp, encode
+from senoscope_client.wire.messages import ImageHeader, Position, Timestamp, encode
 from support import miniature as mini
 
 NAMES = ("SRS", "TPEF", "Transmission")

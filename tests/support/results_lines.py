@@ -9,7 +9,7 @@ from typing import Any
 
 import zmq
 
-from senoscope_client.sizes import MAX_RESULT_BYTES
+from senoscope_client.wire.sizes import MAX_RESULT_BYTES
 from support.network_cable import Cable
 from support.servers import free_port
 

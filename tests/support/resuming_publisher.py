@@ -18,7 +18,7 @@ import uuid
 import numpy as np
 import zmq
 
-from senoscope_client.wire import (
+from senoscope_client.wire.messages import (
     EndHeader,
     Header,
     HeartbeatHeader,

@@ -20,7 +20,7 @@ from senoscope.engine.manifest import Manifest
 from senoscope.results.record import uuid7
 from senoscope.runlog.entries import Entry
 from senoscope.runlog.keeper import LogKeeper
-from senoscope_client.result import Flag, ModelRef, Normalization, Result, Source, Timing, Uncertainty
+from senoscope_client.models.result import Flag, ModelRef, Normalization, Result, Source, Timing, Uncertainty
 from support import miniature as mini
 from support.servers import free_port
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from websockets.sync.server import serve
 
-from senoscope_client.result import (
+from senoscope_client.models.result import (
     Flag,
     ModelRef,
     Normalization,

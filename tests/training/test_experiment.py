@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-from senoscope_client.synthetic import synthesize
+from senoscope_client.simulation.synthetic import synthesize
 from senoscope_training.architectures import ARCHITECTURES
 from support.commands import CompletedCommand, run_command
 from support.quick_reports import quick_reports

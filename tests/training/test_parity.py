@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from senoscope_client.synthetic import synthesize
+from senoscope_client.simulation.synthetic import synthesize
 
 pytestmark = [pytest.mark.networks, pytest.mark.timeout(900)]
 

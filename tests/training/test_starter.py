@@ -76,7 +76,7 @@ def group_alive(group: int) -> bool:
 
 
 def test_fovs_are_reproducible_balanced_and_not_those_of_a_demonstration():
-    from senoscope_client.synthetic import synthesize
+    from senoscope_client.simulation.synthetic import synthesize
 
     first, second = (synthetic_fovs(0, 4, 6, 64, 80) for _ in range(2))
     np.testing.assert_array_equal(first.pixels, second.pixels)

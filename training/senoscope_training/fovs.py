@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_client.synthetic import synthesize
+from senoscope_client.simulation.synthetic import synthesize
 
 # Simulated microscopes count their seeds from zero. Far away from those, a demonstration never shows the
 # ensemble a field of view that it was trained on.

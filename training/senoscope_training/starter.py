@@ -26,7 +26,7 @@ from senoscope.engine.manifest import (
 )
 from senoscope.engine.sessions import usable_cores
 from senoscope.starter.recipe import VECTORS_NAME, write_zip
-from senoscope_client.synthetic import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
+from senoscope_client.simulation.synthetic import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
 from senoscope_training.architectures import ARCHITECTURES
 from senoscope_training.config import FrozenPhase, HeadConfig
 from senoscope_training.fovs import LabelledFovs, synthetic_fovs

@@ -6,14 +6,14 @@ from pydantic import BaseModel
 
 from pages.markdown import attributes, prose
 from pages.schema import properties
-from senoscope_client.headers import EndHeader, HeartbeatHeader, ImageHeader, StartHeader
+from senoscope_client.wire.headers import EndHeader, HeartbeatHeader, ImageHeader, StartHeader
 
 _HEAD = """# Headers of the frame stream
 
 What part 1 of each message holds, as JSON: see [the frame stream](wire-format.md). Keys that are not
 required may be left out or be null. Unknown keys are refused; what is yours goes into `user_data`.
 
-Made from `senoscope_client.headers` by `python docs/make/reference.py`.
+Made from `senoscope_client.wire.headers` by `python docs/make/reference.py`.
 """
 _HEADERS: dict[str, type[BaseModel]] = {
     "start": StartHeader,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from senoscope_client.private_files import create_private, require_private
+from senoscope_client.security.private_files import create_private, require_private
 
 Scope = Literal["read", "classify", "admin"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from senoscope.settings import Settings
-from senoscope_client.exposure import is_local_endpoint, is_loopback
+from senoscope_client.security.loopback import is_local_endpoint, is_loopback
 
 
 class ExposureWarning(NamedTuple):

@@ -34,8 +34,8 @@ from senoscope.api.routes import (
 )
 from senoscope.api.v2 import routes as inference
 from senoscope.service import Service
-from senoscope_client._foreign import tellable
 from senoscope_client.errors import InvalidRequest
+from senoscope_client.images.sanitize import tellable
 
 _ROUTERS = tuple(
     part.router

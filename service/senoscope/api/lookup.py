@@ -15,7 +15,7 @@ from senoscope.runlog.entries import Maps
 from senoscope.runlog.store import RunLog
 from senoscope.service import Service
 from senoscope_client.errors import LogUnavailable, NotFound
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 
 
 @dataclass(frozen=True)

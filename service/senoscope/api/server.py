@@ -17,8 +17,8 @@ from websockets.server import ServerProtocol
 
 from senoscope.commands.process import max_connections
 from senoscope.settings import Settings
-from senoscope_client._foreign import tellable
 from senoscope_client.errors import Problem
+from senoscope_client.images.sanitize import tellable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

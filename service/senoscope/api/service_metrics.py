@@ -13,7 +13,7 @@ from senoscope.metrics.catalogue import Declared
 from senoscope.metrics.device import GpuMemory
 from senoscope.runlog.faults import LogState
 from senoscope.stream.receiver import UNFIT
-from senoscope_client.wire import WireFault
+from senoscope_client.wire.messages import WireFault
 
 if TYPE_CHECKING:
     from senoscope.service import Service

@@ -20,8 +20,8 @@ from senoscope.scheduling.active_ensemble import Loaded
 from senoscope.scheduling.memory_budget import MemoryShare
 from senoscope.service import Service
 from senoscope_client.errors import UnreadableImage, UnsupportedMediaType
-from senoscope_client.images import FovSpec, FovStack, read_fovs
-from senoscope_client.result import Source
+from senoscope_client.images.reader import FovSpec, FovStack, read_fovs
+from senoscope_client.models.result import Source
 
 # Of a request's body, for OpenAPI.
 IMAGE_CONTENT: Final[dict[str, Any]] = {

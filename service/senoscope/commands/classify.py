@@ -17,8 +17,8 @@ from senoscope.engine.options import Device
 if TYPE_CHECKING:
     from senoscope.engine import Ensemble
     from senoscope.results.record import Record, ResultMaker
-    from senoscope_client.images import OpenStack
-    from senoscope_client.result import Result
+    from senoscope_client.images.reader import OpenStack
+    from senoscope_client.models.result import Result
 
 
 def classify(
@@ -56,7 +56,7 @@ def classify(
     from senoscope.engine import Ensemble
     from senoscope.results.record import ResultMaker
     from senoscope.scheduling.active_ensemble import fov_spec_of
-    from senoscope_client.images import open_fovs
+    from senoscope_client.images.reader import open_fovs
     from senoscope_client.tables import results_csv
 
     failed = 0
@@ -101,7 +101,7 @@ def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: OpenStack, na
     """Read and classify one field of view after the other, so that a file may be longer than memory."""
     from senoscope.fov import Fov
     from senoscope.scheduling.active_ensemble import fov_spec_of
-    from senoscope_client.result import Source
+    from senoscope_client.models.result import Source
 
     for n in range(len(stack)):
         pixels = stack.read(n)

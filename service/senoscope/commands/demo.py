@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from senoscope.commands.demo_view import DemoScore, LiveTable
     from senoscope.settings import Settings
-    from senoscope_client.http import Client
-    from senoscope_client.live import LiveResults
+    from senoscope_client.http.client import Client
+    from senoscope_client.http.live import LiveResults
 
 _READY_TIMEOUT_S = 120.0
 # Exit statuses of a process that ends by the signal; of one that is terminated, on Windows.
@@ -77,7 +77,7 @@ def demo(
 
     from senoscope.commands.demo_view import DemoScore, LiveTable
     from senoscope.commands.ensembles import ensemble_folder
-    from senoscope_client.http import Client
+    from senoscope_client.http.client import Client
 
     ensemble_folder(settings, console)
     making_s = time.perf_counter() - began_s

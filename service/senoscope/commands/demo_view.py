@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from senoscope_client.result import Result
-from senoscope_client.synthetic import is_senescent
+from senoscope_client.models.result import Result
+from senoscope_client.simulation.synthetic import is_senescent
 
 _ROWS = 15
 

@@ -167,7 +167,7 @@ def _stream(settings: Settings) -> Finding:
 
     import zmq
 
-    from senoscope_client.curve import CurveClient
+    from senoscope_client.zeromq.curve_keys import CurveClient
 
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     subscriber = context.socket(zmq.SUB)

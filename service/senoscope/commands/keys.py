@@ -69,8 +69,8 @@ def curve(
     name: Annotated[str, typer.Option(help="Of the files: NAME.key and NAME.key_secret.")],
 ) -> None:
     """Make a CURVE key pair for encrypted ZeroMQ."""
-    from senoscope_client.curve import create_keypair
     from senoscope_client.errors import InvalidRequest
+    from senoscope_client.zeromq.curve_keys import create_keypair
 
     try:
         public, secret = create_keypair(directory, name)

@@ -16,7 +16,7 @@ from senoscope.commands.command_line import ENV_PREFIX
 if TYPE_CHECKING:
     from senoscope.decisions.rules import RuleSet
     from senoscope.runlog.store import RunLog
-    from senoscope_client.decision import Decision
+    from senoscope_client.models.decision import Decision
 
 rules = typer.Typer(no_args_is_help=True, add_completion=False, help="Rules that decide on results.")
 _MANY = 1000

@@ -17,9 +17,9 @@ from senoscope.decisions.rules import RuleSet
 from senoscope.results.record import Record
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.watched_thread import WatchedThread
-from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import LogUnavailable
-from senoscope_client.result import Result
+from senoscope_client.models.decision import Decision, Judged
+from senoscope_client.models.result import Result
 
 _log = structlog.get_logger(__name__)
 # Results that may wait to be judged, some kilobytes each.

@@ -13,8 +13,8 @@ import structlog
 
 from senoscope.decisions.rules import RevisitLimits, Rule, RuleSet
 from senoscope.results.record import uuid7
-from senoscope_client.decision import Action, Decision
-from senoscope_client.result import Result, Source
+from senoscope_client.models.decision import Action, Decision
+from senoscope_client.models.result import Result, Source
 
 _log = structlog.get_logger(__name__)
 # Bound on what a publisher that opens series after series can make us remember.

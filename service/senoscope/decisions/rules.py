@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from senoscope_client._model import StrictModel
-from senoscope_client.decision import Action
 from senoscope_client.errors import InvalidRequest
-from senoscope_client.result import Result
+from senoscope_client.models.base import StrictModel
+from senoscope_client.models.decision import Action
+from senoscope_client.models.result import Result
 
 Measure = Literal["probability", "entropy", "mutual_information", "agreement"]
 _MEASURES: Final[tuple[Measure, ...]] = ("probability", "entropy", "mutual_information", "agreement")

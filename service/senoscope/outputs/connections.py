@@ -11,7 +11,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from senoscope.logs import Sparing
-from senoscope_client.hang_up import MAX_CONNECTIONS, hang_up
+from senoscope_client.zeromq.hang_up import MAX_CONNECTIONS, hang_up
 
 _log = structlog.get_logger(__name__)
 

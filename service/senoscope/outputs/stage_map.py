@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.results.record import Record
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 
 Layer = Literal["probability", "uncertainty"]
 

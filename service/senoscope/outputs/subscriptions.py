@@ -12,8 +12,8 @@ import structlog
 import zmq
 
 from senoscope.logs import Sparing
-from senoscope_client.hang_up import hang_up
-from senoscope_client.link import received_bytes
+from senoscope_client.zeromq.hang_up import hang_up
+from senoscope_client.zeromq.link import received_bytes
 
 _log = structlog.get_logger(__name__)
 # ZeroMQ takes about 50 bytes for each byte of a topic.

@@ -13,10 +13,10 @@ from senoscope.commands.process import max_connections
 from senoscope.outputs.connections import Connections
 from senoscope.outputs.subscriptions import Subscriptions
 from senoscope.results.record import Record
-from senoscope_client.decision import Decision, Judged
-from senoscope_client.gate import MAX_SUBSCRIPTION_BYTES, Gate
-from senoscope_client.hang_up import HANDSHAKE_MS, MAX_CONNECTIONS
-from senoscope_client.result import CamMode, Result, Source
+from senoscope_client.models.decision import Decision, Judged
+from senoscope_client.models.result import CamMode, Result, Source
+from senoscope_client.zeromq.curve_server import MAX_SUBSCRIPTION_BYTES, Gate
+from senoscope_client.zeromq.hang_up import HANDSHAKE_MS, MAX_CONNECTIONS
 
 # Results are small: a subscriber may fall this far behind before ZeroMQ drops what is meant for it.
 _HIGH_WATER_MARK = 1000
@@ -51,7 +51,7 @@ class ResultPublisher:
     cam : {"none", "grid", "png"}
         How much of the Grad-CAM map goes along.
     curve_keypair, allowed_keys : Path, optional
-        As of `senoscope_client.gate.Gate`: who may subscribe, encrypted. Without, everybody may.
+        As of `senoscope_client.zeromq.curve_server.Gate`: who may subscribe, encrypted. Without, everybody may.
 
     Attributes
     ----------

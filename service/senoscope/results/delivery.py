@@ -19,7 +19,7 @@ from senoscope.runlog.entries import Entry
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.scheduling.scheduler import Computed
 from senoscope.watched_thread import WatchedThread
-from senoscope_client.result import Flag
+from senoscope_client.models.result import Flag
 
 _log = structlog.get_logger(__name__)
 # FOVs that are logged in one transaction, where so many wait.

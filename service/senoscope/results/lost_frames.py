@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from senoscope.logs import Sparing, about_source
-from senoscope_client.result import Source
+from senoscope_client.models.result import Source
 
 _log = structlog.get_logger(__name__)
 Reason = Literal["dropped", "missing", "refused", "failed"]

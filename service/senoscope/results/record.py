@@ -18,7 +18,7 @@ from senoscope.engine import Ensemble, IntensityRange, Prediction
 from senoscope.engine.uncertainty import uncertainty
 from senoscope.fov import Fov
 from senoscope.results.pictures import map_png
-from senoscope_client.result import (
+from senoscope_client.models.result import (
     CamMode,
     Flag,
     Gradcam,

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import sqlite
 
 from senoscope.runlog.database import Database
 from senoscope.runlog.tables import decisions
-from senoscope_client.decision import Decision
+from senoscope_client.models.decision import Decision
 
 _INSERT: Final = str(
     sqlite.insert(decisions)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.manifest import Manifest
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
 from senoscope_client.errors import InvalidRequest
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 from senoscope_client.tables import Kind, csv_lines, result_columns, result_row
 
 ExportFormat = Literal["csv", "parquet"]

@@ -14,8 +14,8 @@ from senoscope.runlog.faults import LogFault, LogState, place_of
 from senoscope.runlog.housekeeping import Housekeeping
 from senoscope.runlog.store import RunLog
 from senoscope.watched_thread import WatchedThread
-from senoscope_client.decision import Decision
 from senoscope_client.errors import LogUnavailable
+from senoscope_client.models.decision import Decision
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")

@@ -15,8 +15,8 @@ from senoscope.runlog import decided, paging
 from senoscope.runlog.database import Database
 from senoscope.runlog.entries import Entry, LoggedSeries, Maps, ModelLayout, Page, ResultFilter
 from senoscope.runlog.tables import kept_values, models, result_counts, results, series
-from senoscope_client.decision import Decision
-from senoscope_client.result import Result, Source
+from senoscope_client.models.decision import Decision
+from senoscope_client.models.result import Result, Source
 
 # Rows that a long read takes at once: SQLite cannot shorten its write-ahead log while anybody reads.
 _CHUNK: Final = 500

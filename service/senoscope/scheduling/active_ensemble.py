@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from senoscope.engine import Ensemble
 from senoscope.results.record import ResultMaker
-from senoscope_client.images import FovSpec
+from senoscope_client.images.reader import FovSpec
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from senoscope.scheduling.active_ensemble import Loaded
 from senoscope.scheduling.batch_sizer import BatchSizer
 from senoscope.scheduling.lanes import BatchLane, DropReason, LiveLane, Stack
 from senoscope.watched_thread import WatchedThread
-from senoscope_client.axes import FovSpec
 from senoscope_client.errors import NotReady
+from senoscope_client.images.axes import FovSpec
 
 _log = structlog.get_logger(__name__)
 _LOOK_UP_S = 1.0

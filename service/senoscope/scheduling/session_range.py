@@ -18,8 +18,8 @@ from senoscope.engine import IntensityRange
 from senoscope.engine.intensity import fit_range
 from senoscope.fov import Fov
 from senoscope.scheduling.active_ensemble import Loaded
-from senoscope_client._model import OpenModel
 from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable, NotReady, PayloadTooLarge
+from senoscope_client.models.base import OpenModel
 
 _log = structlog.get_logger(__name__)
 # The run log's keys have 128 characters at most.

@@ -20,18 +20,9 @@ from senoscope.logs import about_source
 from senoscope.results.lost_frames import LostFrames
 from senoscope.stream.series import Series, SeriesBook
 from senoscope.watched_thread import WatchedThread
-from senoscope_client.curve import CurveClient
-from senoscope_client.images import FovSpec
-from senoscope_client.link import (
-    MAX_PARTS,
-    Link,
-    LinkFault,
-    first_patience_s,
-    next_patience_s,
-    receive_parts,
-)
-from senoscope_client.result import Source
-from senoscope_client.wire import (
+from senoscope_client.images.reader import FovSpec
+from senoscope_client.models.result import Source
+from senoscope_client.wire.messages import (
     MAX_PART_BYTES,
     MAX_PIXEL_BYTES,
     EndHeader,
@@ -40,6 +31,15 @@ from senoscope_client.wire import (
     StartHeader,
     WireError,
     decode,
+)
+from senoscope_client.zeromq.curve_keys import CurveClient
+from senoscope_client.zeromq.link import (
+    MAX_PARTS,
+    Link,
+    LinkFault,
+    first_patience_s,
+    next_patience_s,
+    receive_parts,
 )
 
 _log = structlog.get_logger(__name__)

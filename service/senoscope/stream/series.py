@@ -11,7 +11,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from senoscope.results.lost_frames import Ranges
-from senoscope_client.wire import EndHeader, Header, HeartbeatHeader, ImageHeader, StartHeader
+from senoscope_client.wire.messages import EndHeader, Header, HeartbeatHeader, ImageHeader, StartHeader
 
 Verdict = Literal["new", "repeated"]
 

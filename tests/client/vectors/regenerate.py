@@ -15,7 +15,7 @@ from uuid import UUID
 
 import numpy as np
 
-from senoscope_client.wire import (
+from senoscope_client.wire.messages import (
     EndHeader,
     HeartbeatHeader,
     ImageHeader,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from senoscope_client import errors
-from senoscope_client.aio import AsyncClient
 from senoscope_client.cli import main as senoscope_client
-from senoscope_client.http import Client
+from senoscope_client.http.async_client import AsyncClient
+from senoscope_client.http.client import Client
 from support import miniature as mini
 from support.servers import Server
 

@@ -17,8 +17,8 @@ from websockets.sync.client import connect
 from senoscope.access.api_keys import Scope, add_key, revoke_key
 from senoscope.api.middleware.guard import scope_needed
 from senoscope_client.errors import Forbidden, Unauthorized
-from senoscope_client.http import Client
-from senoscope_client.live import LiveResults
+from senoscope_client.http.client import Client
+from senoscope_client.http.live import LiveResults
 from support import miniature as mini
 from support.commands import CompletedCommand, run_command
 from support.image_bytes import npy

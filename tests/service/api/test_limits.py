@@ -32,8 +32,8 @@ from senoscope.commands.process import max_connections
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.errors import Busy
-from senoscope_client.live import LiveResults
-from senoscope_client.subscriber import ResultSubscriber
+from senoscope_client.http.live import LiveResults
+from senoscope_client.zeromq.subscribers import ResultSubscriber
 from support import miniature as mini
 from support.commands import CompletedCommand, run_command
 from support.image_bytes import npy

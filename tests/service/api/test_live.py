@@ -15,7 +15,7 @@ from senoscope.engine import Ensemble
 from senoscope.fov import Fov
 from senoscope.results.record import Record, ResultMaker
 from senoscope.scheduling.active_ensemble import fov_spec_of
-from senoscope_client.result import CamMode, Source
+from senoscope_client.models.result import CamMode, Source
 from support import miniature as mini
 
 

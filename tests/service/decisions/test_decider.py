@@ -11,7 +11,7 @@ import pytest
 
 from senoscope.decisions.decider import Decider
 from senoscope.decisions.rules import RuleSet, read_rules
-from senoscope_client.wire import Position
+from senoscope_client.wire.messages import Position
 from support.run_logs import result, wait_for
 
 DOCS = Path(__file__).parents[3] / "docs" / "how-to"

@@ -11,12 +11,12 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
-from senoscope_client.decision import Decision, Judged
-from senoscope_client.http import Client
-from senoscope_client.live import LiveDecisions, LiveResults
-from senoscope_client.publisher import FramePublisher
-from senoscope_client.subscriber import DecisionSubscriber, ResultSubscriber
-from senoscope_client.wire import Position
+from senoscope_client.http.client import Client
+from senoscope_client.http.live import LiveDecisions, LiveResults
+from senoscope_client.models.decision import Decision, Judged
+from senoscope_client.wire.messages import Position
+from senoscope_client.zeromq.frame_publisher import FramePublisher
+from senoscope_client.zeromq.subscribers import DecisionSubscriber, ResultSubscriber
 from support import miniature as mini
 from support.commands import CompletedCommand, run_command
 from support.servers import Server, start_server, stop_server

@@ -9,8 +9,8 @@ import pytest
 
 from senoscope.decisions.judge import Judge
 from senoscope.decisions.rules import RulesError, read_rules
-from senoscope_client.result import Flag, Result, Uncertainty
-from senoscope_client.wire import Index, Position
+from senoscope_client.models.result import Flag, Result, Uncertainty
+from senoscope_client.wire.messages import Index, Position
 from support.run_logs import SERIES, result
 
 RESCAN = '[[rules]]\nname = "rescan"\naction = "revisit"\nwhen.probability = { above = 0.8 }\n'

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from senoscope_client.replay import Replay
+from senoscope_client.simulation.replay import Replay
 from support import miniature as mini
 from support.raw_microscope import NAMES, Microscope
 from support.servers import start_server, start_server_process, stop_server

@@ -11,7 +11,7 @@ import pytest
 
 from senoscope.outputs import stage_map as stagemap
 from senoscope.outputs.stage_map import StageMaps, Tile, draw_map
-from senoscope_client.wire import Position
+from senoscope_client.wire.messages import Position
 from support import miniature as mini
 from support.raw_microscope import Microscope
 from support.servers import Server

@@ -22,7 +22,7 @@ from senoscope.runlog.store import RunLog
 from senoscope.scheduling.scheduler import Computed
 from senoscope.service import Service
 from senoscope.settings import Settings
-from senoscope_client.result import Source
+from senoscope_client.models.result import Source
 from support import miniature as mini
 from support.run_logs import wait_for
 

@@ -13,7 +13,7 @@ from senoscope.logs import Sparing
 from senoscope.results import lost_frames
 from senoscope.results.lost_frames import LostFrames, Ranges, lost_ranges
 from senoscope.scheduling.lanes import LiveLane
-from senoscope_client.result import Source
+from senoscope_client.models.result import Source
 
 UID = UUID(int=1)
 

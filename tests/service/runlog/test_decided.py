@@ -11,7 +11,7 @@ from senoscope.results.record import uuid7
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.retention import forget_old
 from senoscope.runlog.store import RunLog
-from senoscope_client.decision import Decision
+from senoscope_client.models.decision import Decision
 from support.run_logs import SERIES, entry, result
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from senoscope_client import Client, FramePublisher, Position
 from senoscope_client.errors import InvalidRequest, LogUnavailable, NotFound
-from senoscope_client.result import Result
+from senoscope_client.models.result import Result
 from support import miniature as mini
 from support.run_logs import wait_for
 from support.servers import Server, start_server, start_server_process, stop_server

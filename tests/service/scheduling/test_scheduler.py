@@ -12,9 +12,9 @@ import pytest
 
 from senoscope.fov import Fov
 from senoscope.scheduling.scheduler import Computed, Scheduler
-from senoscope_client.axes import FovSpec
 from senoscope_client.errors import Busy, NotReady
-from senoscope_client.result import Source
+from senoscope_client.images.axes import FovSpec
+from senoscope_client.models.result import Source
 
 
 class HeldEngine:

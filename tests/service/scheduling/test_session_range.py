@@ -17,8 +17,8 @@ from websockets.sync.client import connect
 import senoscope.scheduling.session_range
 from senoscope.engine import fit_range
 from senoscope.fov import Fov
-from senoscope_client.axes import FovSpec
-from senoscope_client.result import Source
+from senoscope_client.images.axes import FovSpec
+from senoscope_client.models.result import Source
 from support import miniature as mini
 from support.image_bytes import npy
 from support.raw_microscope import Microscope

@@ -20,7 +20,7 @@ import pytest
 import zmq
 from websockets.sync.client import ClientConnection, connect
 
-from senoscope_client.wire import (
+from senoscope_client.wire.messages import (
     EndHeader,
     HeartbeatHeader,
     StartHeader,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from senoscope.stream.series import Series, SeriesBook
-from senoscope_client.wire import EndHeader, HeartbeatHeader, ImageHeader, StartHeader, Timestamp
+from senoscope_client.wire.messages import EndHeader, HeartbeatHeader, ImageHeader, StartHeader, Timestamp
 
 A, B = UUID(int=1), UUID(int=2)
 

@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-from senoscope_client import link
-from senoscope_client.sizes import MAX_PART_BYTES, MAX_PIXEL_BYTES
-from senoscope_client.wire import topic_of
+from senoscope_client.wire.messages import topic_of
+from senoscope_client.wire.sizes import MAX_PART_BYTES, MAX_PIXEL_BYTES
+from senoscope_client.zeromq import link
 from support import zmtp_bytes
 from support.network_cable import Cable
 from support.raw_microscope import Microscope

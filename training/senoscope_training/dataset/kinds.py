@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from senoscope_client.image_files import (
+from senoscope_client.images.image_files import (
     HARMLESS_NAMES,
     HARMLESS_SUFFIXES,
     IMAGE_SUFFIXES,

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_client.axes import FovSpec
 from senoscope_client.errors import (
     AmbiguousAxes,
     NonFinitePixels,
@@ -19,7 +18,8 @@ from senoscope_client.errors import (
     TooManyFields,
     WrongChannelCount,
 )
-from senoscope_client.images import FovStack, read_fovs
+from senoscope_client.images.axes import FovSpec
+from senoscope_client.images.reader import FovStack, read_fovs
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset import png
 from senoscope_training.dataset.faults import Fault

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from senoscope_client.image_files import IMAGE_SUFFIXES
+from senoscope_client.images.image_files import IMAGE_SUFFIXES
 from senoscope_training.dataset.faults import Fault, natural
 from senoscope_training.dataset.kinds import SUFFIXES, is_folder_of_pixels
 

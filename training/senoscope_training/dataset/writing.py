@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from senoscope_client.synthetic import CHANNELS, synthesize
+from senoscope_client.simulation.synthetic import CHANNELS, synthesize
 from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.table import TABLE_NAME
 from senoscope_training.progress import Progress, Report, silent

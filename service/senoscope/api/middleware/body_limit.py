@@ -22,7 +22,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from senoscope.api.problems import problem_response, told_faults
 from senoscope.api.v2.compression import Unpacker, file_coding
 from senoscope.scheduling.memory_budget import MemoryShare
-from senoscope_client._foreign import tellable
 from senoscope_client.errors import (
     InsufficientStorage,
     InvalidRequest,
@@ -31,6 +30,7 @@ from senoscope_client.errors import (
     SenoscopeError,
     UnsupportedMediaType,
 )
+from senoscope_client.images.sanitize import tellable
 
 _log = structlog.get_logger(__name__)
 _MIB = 1024 * 1024

@@ -19,7 +19,7 @@ from senoscope.access.api_keys import Scope
 from senoscope.access.key_ring import KeyRing
 from senoscope.api.problems import problem_response
 from senoscope_client.errors import Forbidden, SenoscopeError, Unauthorized
-from senoscope_client.live import FORBIDDEN, UNAUTHORIZED
+from senoscope_client.http.live import FORBIDDEN, UNAUTHORIZED
 
 _log = structlog.get_logger(__name__)
 _LOG_EVERY_S = 10.0

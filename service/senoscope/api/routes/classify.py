@@ -14,8 +14,8 @@ from senoscope.api.openapi import STACK_ERRORS, TEXT_CSV, problems
 from senoscope.api.uploads import IMAGE_CONTENT, ImageParameters, classify_stack, posted_stack
 from senoscope.results.record import Record
 from senoscope.service import Service
-from senoscope_client.responses import ClassifyResponse
-from senoscope_client.result import CamMode
+from senoscope_client.models.responses import ClassifyResponse
+from senoscope_client.models.result import CamMode
 from senoscope_client.tables import results_csv
 
 router = APIRouter()

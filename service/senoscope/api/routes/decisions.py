@@ -15,10 +15,10 @@ from senoscope.api.lookup import require_log
 from senoscope.api.openapi import problems
 from senoscope.api.reading import read
 from senoscope.api.routes.live import LiveHub, serve_live
-from senoscope_client.decision import Decision, Judged
 from senoscope_client.errors import LogUnavailable
-from senoscope_client.responses import DecisionsPage
-from senoscope_client.result import CamMode, Result
+from senoscope_client.models.decision import Decision, Judged
+from senoscope_client.models.responses import DecisionsPage
+from senoscope_client.models.result import CamMode, Result
 
 router = APIRouter(responses=problems(LogUnavailable))
 

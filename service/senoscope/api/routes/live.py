@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from senoscope.api.problems import problem_response
 from senoscope.results.record import Record
 from senoscope_client.errors import Busy
-from senoscope_client.result import CamMode
+from senoscope_client.models.result import CamMode
 
 router = APIRouter()
 _log = structlog.get_logger(__name__)

@@ -20,8 +20,8 @@ from senoscope.results.record import with_maps
 from senoscope.runlog.entries import Page, ResultFilter
 from senoscope.runlog.export import MEDIA_TYPES, ExportFormat, export
 from senoscope_client.errors import LogUnavailable, NotFound
-from senoscope_client.responses import ResultsPage
-from senoscope_client.result import CamMode, Result, SourceKind
+from senoscope_client.models.responses import ResultsPage
+from senoscope_client.models.result import CamMode, Result, SourceKind
 from senoscope_client.tables import results_csv
 
 router = APIRouter(responses=problems(LogUnavailable))

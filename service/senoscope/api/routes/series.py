@@ -17,7 +17,7 @@ from senoscope.results.lost_frames import lost_ranges
 from senoscope.runlog.entries import LoggedSeries
 from senoscope_client.csv_cells import csv_rows
 from senoscope_client.errors import LogUnavailable, NotFound
-from senoscope_client.responses import FrameRange, FramesResponse, SeriesResponse, SeriesSummary
+from senoscope_client.models.responses import FrameRange, FramesResponse, SeriesResponse, SeriesSummary
 
 router = APIRouter(responses=problems(LogUnavailable))
 

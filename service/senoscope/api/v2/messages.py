@@ -19,7 +19,7 @@ from senoscope.api.v2.signature import DATATYPES, INPUT, Output, Signature
 from senoscope.api.v2.tensors import bytes_of, check_pixels, json_of, pixels_of_bytes, pixels_of_json
 from senoscope.results.record import Record
 from senoscope_client.errors import InvalidRequest, PayloadTooLarge
-from senoscope_client.images import Limits
+from senoscope_client.images.reader import Limits
 
 _MIB = 1024 * 1024
 # What Python takes to hold a parsed JSON document, and what a float32 takes as JSON, at worst.

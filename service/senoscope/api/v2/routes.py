@@ -18,7 +18,7 @@ from senoscope.api.v2.tensors import padding
 from senoscope.scheduling.memory_budget import MemoryShare
 from senoscope.service import Service
 from senoscope_client.errors import NotFound, NotReady
-from senoscope_client.images import Limits
+from senoscope_client.images.reader import Limits
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], responses=PROTOCOL_ERRORS)
 

@@ -21,7 +21,7 @@ from senoscope_client.errors import (
     WrongChannelCount,
     WrongFrameSize,
 )
-from senoscope_client.images import Limits, as_supported
+from senoscope_client.images.reader import Limits, as_supported
 
 _MIB = 1024 * 1024
 _ALIGNMENT = 16

@@ -20,8 +20,8 @@ from senoscope.engine import Ensemble
 from senoscope.fov import Fov
 from senoscope.scheduling.active_ensemble import Loaded
 from senoscope_client.errors import NotReady, PayloadTooLarge, SenoscopeError
-from senoscope_client.images import Limits
-from senoscope_client.result import Source
+from senoscope_client.images.reader import Limits
+from senoscope_client.models.result import Source
 from support import miniature as mini
 from support.inference_requests import COUNT, PIXELS, as_json, request
 

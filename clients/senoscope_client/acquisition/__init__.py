@@ -1,0 +1,1 @@
+"""Acquisition software that Senoscope is connected to."""

@@ -1,0 +1,1 @@
+"""Files and arrays of images, read as fields of view."""

@@ -1,0 +1,411 @@
+"""Reading fields of view from TIFF and NPY files that nobody vouches for.
+
+All that a file declares (pages, size, compression, axes, channels) is checked before a pixel is decoded
+and before memory for it is allocated. A file is opened, and then read field of view by field of view.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf, prod
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_client.errors import (
+    AmbiguousAxes,
+    NonFinitePixels,
+    PayloadTooLarge,
+    SenoscopeError,
+    TooManyFields,
+    UnreadableImage,
+    UnsupportedMediaType,
+)
+from senoscope_client.images import npy
+from senoscope_client.images.arranged import ArrangedImage, assign_channels, lay_out
+from senoscope_client.images.axes import FovSpec
+from senoscope_client.images.calibration import Calibration, zero_levels
+from senoscope_client.images.file_kinds import kind_of
+from senoscope_client.images.notices import Notice, distinct
+from senoscope_client.images.quiet import without_tifffiles_log
+from senoscope_client.images.stored import StoredImage
+from senoscope_client.images.tiff_page_check import WalkLimits
+from senoscope_client.wire.messages import Position
+
+__all__ = [
+    "LOCAL_FILES",
+    "FovSpec",
+    "FovStack",
+    "Limits",
+    "Notice",
+    "OpenStack",
+    "as_supported",
+    "open_fovs",
+    "read_fovs",
+    "zero_levels",
+]
+
+_MIB = 1024 * 1024
+_UNSUSPICIOUS_BYTES = 64 * _MIB
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NPY_MAGIC = b"\x93NUMPY"
+_HEAD = 600
+_READABLE = frozenset({"image/tiff", "image/x-tiff", "image/tif", "application/x-npy", "application/npy"})
+_ANY = 2**40
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file may unpack to.
+
+    Attributes
+    ----------
+    max_fovs : int
+        Fields of view.
+    max_decoded_bytes : int
+        Bytes of pixels.
+    max_ratio : float
+        Bytes of pixels per byte of file, for files that declare more than 64 MiB.
+    hostile : bool
+        The file is untrusted: its metadata are limited too, so that they cannot cost time or memory.
+    admit : callable, optional
+        Called with the bytes that reading all of it takes, when all else was checked and before it begins;
+        what it raises is what reading raises.
+    """
+
+    max_fovs: int = 512
+    max_decoded_bytes: int = 512 * _MIB
+    max_ratio: float = 100.0
+    hostile: bool = True
+    admit: Callable[[int], None] | None = None
+
+    def walk(self, channels: int) -> WalkLimits:
+        """How many pages and how much metadata a TIFF file of so many channels may have."""
+        if not self.hostile:
+            return WalkLimits(_ANY, _ANY, _ANY, shared=True)
+        return WalkLimits(self.max_fovs * max(8, 2 * channels))
+
+    def unpacked_bytes(self, packed_bytes: int) -> int:
+        """What a body of that many compressed bytes may unpack to."""
+        plausible = max(_UNSUSPICIOUS_BYTES, int(self.max_ratio * packed_bytes))
+        return min(self.max_decoded_bytes, plausible)
+
+
+# Of the user's own files: as long as a night, and read one field of view at a time.
+LOCAL_FILES: Final = Limits(max_fovs=1_000_000, max_decoded_bytes=8 * 1024**4, max_ratio=inf, hostile=False)
+
+
+@dataclass(frozen=True)
+class FovStack:
+    """Fields of view from a file.
+
+    Attributes
+    ----------
+    pixels : array [N, C, H, W]
+        Raw detector units; uint8, uint16 or float32, channels in the order that was asked for.
+    notices : tuple of Notice
+        What was assumed about the file, converted, or left out.
+    calibration : Calibration or None
+        How its stored numbers became counts, where they were not counts.
+    """
+
+    pixels: npt.NDArray[Any]
+    notices: tuple[Notice, ...]
+    calibration: Calibration | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notices as sentences."""
+        return tuple(notice.text for notice in self.notices)
+
+
+class OpenStack:
+    """The fields of view of an open file, each read when it is asked for.
+
+    Attributes
+    ----------
+    notices : tuple of Notice
+        What was assumed about the file, converted, or left out.
+    calibration : Calibration or None
+        How its stored numbers become counts, where they are not counts.
+    """
+
+    def __init__(self, images: Sequence[ArrangedImage], spec: FovSpec, name: str) -> None:
+        self._images = images
+        self._spec = spec
+        self._name = name
+        self.notices = distinct(notice for image in images for notice in image.notices)
+        self.calibration = images[0].stored.calibration
+        self._places = [(image, n) for image in images for n in range(image.layout.fovs)]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notices as sentences."""
+        return tuple(notice.text for notice in self.notices)
+
+    def read(self, n: int) -> npt.NDArray[Any]:
+        """A field of view, [C, H, W]; uint8, uint16 or float32.
+
+        Raises
+        ------
+        UnreadableImage
+            If the file is damaged there.
+        NonFinitePixels
+            If a pixel is NaN or infinite.
+        """
+        image, k = self._places[n]
+        with _as_unreadable(self._name):
+            pixels = image.read(k)
+        fov: npt.NDArray[Any] = as_supported(pixels[None], self._spec, self._name, first=n)[0]
+        return fov
+
+    def position_um(self, n: int) -> Position | None:
+        """Where the stage stood for a field of view, if the file says."""
+        image, k = self._places[n]
+        return None if image.stored.position_of is None else image.stored.position_of(image.first_plane(k))
+
+    def pixel_size_um(self, n: int) -> float | None:
+        """The edge of a pixel in micrometres, if the file says."""
+        return self._places[n][0].stored.pixel_size_um
+
+    def read_all(self) -> npt.NDArray[Any]:
+        """All fields of view, [N, C, H, W], of one type."""
+        first = self.read(0)
+        pixels = np.empty((len(self), *first.shape), first.dtype)
+        pixels[0] = first
+        for n in range(1, len(self)):
+            fov = self.read(n)
+            if fov.dtype != pixels.dtype:
+                raise AmbiguousAxes(f"{self._name} holds images of different types; save one stack per file")
+            pixels[n] = fov
+        return pixels
+
+
+@contextmanager
+def open_fovs(
+    file: BinaryIO | Path,
+    spec: FovSpec,
+    *,
+    media_type: str | None = None,
+    axes: str | None = None,
+    channels: Sequence[str] | None = None,
+    limits: Limits = LOCAL_FILES,
+    name: str = "the file",
+) -> Iterator[OpenStack]:
+    """Open a TIFF or NPY file to read its fields of view one by one.
+
+    Parameters
+    ----------
+    file : binary file or Path
+        Seekable.
+    spec : FovSpec
+        What the ensemble takes. Frames of another size are refused, never resized.
+    media_type : str, optional
+        As the sender declares it; the first bytes of the file count more.
+    axes : str, optional
+        The file's axes, such as ``PCYX``, where it does not tell or tells wrongly.
+    channels : sequence of str, optional
+        The names of the file's channels in its order, where it does not tell or tells wrongly.
+    limits : Limits
+        Default: those of the user's own files.
+    name : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    UnsupportedMediaType, UnreadableImage, AmbiguousAxes, WrongFrameSize, WrongChannelCount,
+    PayloadTooLarge, TooManyFields, InvalidRequest
+        See `senoscope_client.errors`.
+    OSError
+        If a path cannot be opened.
+    """
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            yield _opened(stream, spec, media_type, axes, channels, limits, file.name, name)
+    else:
+        yield _opened(file, spec, media_type, axes, channels, limits, name, name)
+
+
+def read_fovs(
+    file: BinaryIO | Path,
+    spec: FovSpec,
+    *,
+    media_type: str | None = None,
+    axes: str | None = None,
+    channels: Sequence[str] | None = None,
+    limits: Limits | None = None,
+    name: str = "the file",
+) -> FovStack:
+    """Read the fields of view of a TIFF or NPY file, all of them at once.
+
+    Parameters and errors are those of `open_fovs`, and
+
+    Parameters
+    ----------
+    limits : Limits, optional
+        Default: those of uploads.
+
+    Raises
+    ------
+    NonFinitePixels
+        If a pixel is NaN or infinite.
+    """
+    limits = limits or Limits()
+    with open_fovs(
+        file, spec, media_type=media_type, axes=axes, channels=channels, limits=limits, name=name
+    ) as stack:
+        return FovStack(stack.read_all(), stack.notices, stack.calibration)
+
+
+def _opened(
+    stream: BinaryIO,
+    spec: FovSpec,
+    media_type: str | None,
+    axes: str | None,
+    channels: Sequence[str] | None,
+    limits: Limits,
+    file_name: str,
+    name: str,
+) -> OpenStack:
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    head = stream.read(_HEAD)
+    stream.seek(0)
+    if not size:
+        raise UnreadableImage(f"{name} is empty; send a TIFF stack or an NPY array")
+    if head.startswith(_NPY_MAGIC):
+        images = [npy.describe(stream, size, len(spec.channels), axes, name)]
+    elif head.startswith(_TIFF_MAGIC):
+        images = _open_tiff(stream, size, spec, axes, limits, file_name, name)
+    else:
+        raise _refused(head, media_type, name)
+    with _as_unreadable(name):
+        arranged = [lay_out(image, spec, axes, channels, name) for image in images]
+        _check_size(arranged, size, limits, name)
+        arranged = [assign_channels(image, spec, channels, name) for image in arranged]
+        if limits.admit is not None:
+            limits.admit(sum(map(_memory_of, arranged)))
+    return OpenStack(arranged, spec, name)
+
+
+def _memory_of(image: ArrangedImage) -> int:
+    """Bytes that reading all fields of view of an image takes."""
+    layout, dtype = image.layout, image.stored.dtype
+    kept = dtype.kind == "u" and dtype.itemsize <= 2
+    values = layout.fovs * layout.channels * layout.height * layout.width
+    taken = values * (dtype.itemsize if kept else 4)
+    # Where planes do not lie one after another, the whole image is decoded first.
+    return taken if image.planes is not None else taken + prod(image.stored.shape) * dtype.itemsize
+
+
+def _refused(head: bytes, media_type: str | None, name: str) -> SenoscopeError:
+    declared = (media_type or "").partition(";")[0].strip().lower()
+    kind = kind_of(head)
+    if declared in _READABLE and kind is None:
+        return UnreadableImage(f"{name} is declared as {declared}, but does not begin as such a file does")
+    if kind is None:
+        return UnsupportedMediaType(f"{name} is neither a TIFF stack nor an NPY array; send TIFF or NPY")
+    said = f"is declared as {declared}, but is" if declared in _READABLE else "is"
+    error = UnreadableImage if declared in _READABLE else UnsupportedMediaType
+    return error(f"{name} {said} {kind.what}; {kind.advice}")
+
+
+def _open_tiff(
+    stream: BinaryIO,
+    size: int,
+    spec: FovSpec,
+    axes: str | None,
+    limits: Limits,
+    file_name: str,
+    name: str,
+) -> list[StoredImage]:
+    try:
+        from senoscope_client.images import tiff_images
+    except ImportError as error:
+        raise SenoscopeError('reading TIFF files needs `pip install "senoscope[tiff]"`') from error
+    request = tiff_images.Request(spec.channels, axes is not None, not limits.hostile, file_name, name)
+    with _as_unreadable(name):
+        images = tiff_images.open_images(stream, size, limits.walk(len(spec.channels)), request)
+        if len({image.shape[-image.inner :] for image in images}) > 1:
+            shapes = ", ".join("x".join(map(str, image.shape)) for image in images[:5])
+            raise AmbiguousAxes(f"{name} holds {len(images)} images ({shapes}); save one stack per file")
+        return images
+
+
+@contextmanager
+def _as_unreadable(name: str) -> Iterator[None]:
+    """Turn what decoders raise into errors that a sender can act on, and log nothing."""
+    try:
+        with without_tifffiles_log():
+            yield
+    except (SenoscopeError, OSError):
+        raise
+    except MemoryError as error:
+        raise PayloadTooLarge(f"{name} unpacks to more than the memory that is free; split it") from error
+    except Exception as error:  # the decoders raise dozens of unrelated classes on damaged files
+        raise UnreadableImage(
+            f"{name} is a damaged TIFF file, or one of a kind that cannot be read ({type(error).__name__}); "
+            "write it again, best without compression"
+        ) from error
+
+
+def _check_size(images: Sequence[ArrangedImage], size: int, limits: Limits, name: str) -> None:
+    fovs = sum(image.layout.fovs for image in images)
+    if fovs > limits.max_fovs:
+        raise TooManyFields(
+            f"{name} holds {fovs} fields of view, at most {limits.max_fovs} are taken; split it"
+        )
+    decoded = sum(prod(image.stored.shape) * image.stored.dtype.itemsize for image in images)
+    if decoded > limits.max_decoded_bytes:
+        raise PayloadTooLarge(
+            f"{name} unpacks to {decoded / _MIB:.0f} MiB, at most {limits.max_decoded_bytes / _MIB:.0f} MiB "
+            "are taken; split it"
+        )
+    if decoded > _UNSUSPICIOUS_BYTES and decoded > limits.max_ratio * size:
+        raise PayloadTooLarge(
+            f"{name} unpacks to {decoded / size:.0f} times its size, which no real stack does; at most "
+            f"{limits.max_ratio:.0f} times are taken. Split it, or save it without compression"
+        )
+
+
+def as_supported(pixels: npt.NDArray[Any], spec: FovSpec, name: str, *, first: int = 0) -> npt.NDArray[Any]:
+    """The pixels as contiguous uint8, uint16 or float32 of this machine's byte order, all of them finite.
+
+    Parameters
+    ----------
+    pixels : array [N, C, H, W], any real dtype
+        Returned as it is where it is all that already.
+    name : str
+        What holds them, for messages.
+    first : int
+        Number of the first field of view, for messages.
+
+    Raises
+    ------
+    NonFinitePixels
+    """
+    kept = pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, found below
+        pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=") if kept else np.float32)
+    if pixels.dtype.kind != "f":
+        return pixels
+    # The sum is finite only if every pixel is, unless large ones overflow it: cheap, and then exact.
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(pixels.sum(dtype=np.float64)):
+            return pixels
+    bad = ~np.isfinite(pixels)
+    if bad.any():
+        n, c = np.argwhere(bad)[0][:2]
+        raise NonFinitePixels(
+            f"{name} holds {int(bad.sum())} pixels that are NaN or infinite, the first in field of view "
+            f"{first + n}, channel {spec.channels[c]}; replace or crop them"
+        )
+    return pixels

@@ -1,0 +1,236 @@
+"""Which page of a TIFF file shows what, by the descriptions of ImageJ, tifffile, ScanImage and others."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from math import prod
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import tifffile
+
+from senoscope_client.errors import AmbiguousAxes, UnreadableImage
+from senoscope_client.images.calibration import imagej_calibration
+from senoscope_client.images.channel_names import scanimage_names
+from senoscope_client.images.notices import Notice
+from senoscope_client.images.stored import Labels
+from senoscope_client.images.tiff import TiffPages
+from senoscope_client.images.tiff_page_names import page_labels
+from senoscope_client.images.tiff_planes import (
+    Mismatch,
+    Planes,
+    Request,
+    bare_pages,
+    channel_labels,
+    complete_planes,
+    require_alike,
+    require_plausible,
+)
+
+IMAGEJ_METADATA: Final = 50839
+_MAX_TEXT: Final = 4 * 1024 * 1024
+_SCANIMAGE_MAGIC: Final = 0x07030301
+# Axes, the slowest first, of ImageJ's orders of planes.
+_IMAGEJ_ORDERS: Final = {"ctz": "ZTC", "zct": "TCZ", "ztc": "CTZ", "tcz": "ZCT", "tzc": "CZT"}
+
+
+def imagej_planes(pages: TiffPages, request: Request) -> Planes:
+    """The planes of a file of ImageJ, whose first page describes them all.
+
+    Raises
+    ------
+    Mismatch
+        If it describes fewer pages than there are, or not in numbers.
+    UnreadableImage
+        If its planes are not all in the file, or its numbers are no counts.
+    """
+    page, name = pages.first, request.name
+    lines = str(page.imagej_description or "").splitlines()
+    entries = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    try:
+        sizes = {
+            axis: int(entries.get(key, 1))
+            for axis, key in zip("TZC", ("frames", "slices", "channels"), strict=True)
+        }
+        images = int(entries.get("images", 1))
+    except ValueError:
+        raise Mismatch from None
+    if min(*sizes.values(), images) < 1:
+        raise Mismatch
+    samples = max(page.shaped[0], page.shaped[4])
+    if samples > 1 and sizes["C"] == samples:  # samples that are declared as channels
+        sizes["C"] = 1
+    axes = _IMAGEJ_ORDERS.get(entries.get("order", "").lower(), "TZC")
+    shape = tuple(sizes[axis] for axis in axes)
+    if prod(shape) == 1 and max(images, len(pages)) > 1:
+        axes, shape = "I", (max(images, len(pages)),)
+    planned = prod(shape)
+    read = None
+    notices: tuple[Notice, ...] = ()
+    planes: list[int]
+    table: Sequence[int]
+    if len(pages) > planned:
+        raise Mismatch
+    kept, lengths = axes, shape
+    if len(pages) == 1 < planned and pages.is_contiguous:
+        read = pages.contiguous(require_plausible(planned, pages, request), "ImageJ")
+        planes, table = list(range(planned)), [0] * planned
+    else:
+        page_of = {n: n for n in range(len(pages))}
+        kept, lengths, planes, table, notices = complete_planes(axes, shape, page_of, request)
+    dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")
+    calibration = imagej_calibration(entries, dtype, name) if samples == 1 else None
+    labels = _imagej_labels(page, planes) or (None if read else page_labels(pages, request, table))
+    # ImageJ's one channel says nothing: its labels may name another for each slice.
+    known = [(axis, n) for axis, n in zip(kept, lengths, strict=True) if (axis, n) != ("C", 1)]
+    kept, lengths = "".join(axis for axis, _ in known), tuple(n for _, n in known)
+    return Planes(kept, lengths, table, labels, notices, read, calibration)
+
+
+def _imagej_labels(page: Any, planes: Sequence[int]) -> Labels | None:
+    metadata = page.tags.valueof(IMAGEJ_METADATA)
+    labels = metadata.get("Labels") if isinstance(metadata, dict) else None
+    if not isinstance(labels, (list, tuple)) or not any(labels):
+        return None
+    texts = [str(label) for label in labels]
+    return Labels("ImageJ labels", [texts[n] if n < len(texts) else "" for n in planes])
+
+
+def shaped_planes(pages: TiffPages, request: Request) -> Planes:
+    """As tifffile itself writes: a shape, and perhaps axes and names, as JSON."""
+    page = pages.first
+    text = str(page.shaped_description or "")
+    if len(text) > _MAX_TEXT:
+        raise Mismatch
+    try:
+        entries = tifffile.tifffile.shaped_description_metadata(text)
+        shape = tuple(int(n) for n in entries["shape"])
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        raise Mismatch from None
+    if not shape or min(shape) < 1:
+        raise Mismatch
+    inner = next(
+        (
+            k
+            for k in range(len(shape) + 1)
+            if _squeezed(shape[len(shape) - k :]) == _squeezed(page.shape) and k >= 2
+        ),
+        0,
+    )
+    if not inner:
+        raise Mismatch
+    axes = entries.get("axes")
+    axes = axes.upper() if isinstance(axes, str) and len(axes) == len(shape) else "Q" * len(shape)
+    lead = len(shape) - inner
+    sizes, letters = shape[:lead], axes[:lead]
+    planned = prod(sizes)
+    count = len(pages)
+    if count > planned:
+        _refuse_several(pages, planned, request.name)
+    kept, lengths, read = letters, sizes, None
+    notices: tuple[Notice, ...] = ()
+    planes: list[int]
+    table: Sequence[int]
+    if count == 1 < planned and pages.is_contiguous:
+        read = pages.contiguous(require_plausible(planned, pages, request), "tifffile")
+        planes, table = list(range(planned)), [0] * planned
+    else:
+        page_of = {n: n for n in range(count)}
+        kept, lengths, planes, table, notices = complete_planes(letters, sizes, page_of, request)
+    try:
+        names = entries["Channel"]["Name"]
+    except (KeyError, TypeError):
+        names = None
+    names = tuple(map(str, names)) if isinstance(names, list) else None
+    labels = channel_labels(names, letters, sizes, planes, "the file's description")
+    if labels is None and read is None:
+        labels = page_labels(pages, request, table)
+    return Planes(kept, lengths, table, labels, notices, read)
+
+
+def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)
+
+
+def _refuse_several(pages: TiffPages, first: int, name: str) -> None:
+    """Refuse pages after those that a description declares, as further images or as what they are."""
+    require_alike(pages, range(len(pages)), name)
+    following = pages.page(first)
+    if following.is_shaped:
+        shapes = ", ".join("x".join(map(str, pages.shape(n)[0])) for n in (0, first))
+        raise AmbiguousAxes(f"{name} holds several images ({shapes}); save one stack per file")
+    raise Mismatch
+
+
+def fluoview_planes(pages: TiffPages, request: Request) -> Planes:
+    """The planes of a file of FluoView, as its metadata order them where they fit the pages."""
+    try:
+        dimensions = pages.file.fluoview_metadata["Dimensions"][::-1]
+        letters = "".join(tifffile.TIFF.MM_DIMENSIONS.get(one[0].upper(), "Q") for one in dimensions)
+        shape = tuple(int(one[1]) for one in dimensions)
+    except (KeyError, TypeError, IndexError, ValueError):
+        return bare_pages(pages, None, request.name)
+    lead = [(letter, n) for letter, n in zip(letters, shape, strict=True) if letter not in "YX"]
+    sizes = tuple(n for _, n in lead)
+    if not sizes or min(sizes) < 1 or prod(sizes) != len(pages):
+        return bare_pages(pages, None, request.name)
+    return Planes("".join(letter for letter, _ in lead), sizes, range(len(pages)))
+
+
+def lsm_planes(pages: TiffPages, request: Request) -> Planes:
+    """The planes of a Zeiss LSM file, each of which has all channels as its samples.
+
+    Its pages are tiles, positions, times and depths, the last changing fastest.
+    """
+    entries = pages.first.tags.valueof(34412)
+    entries = entries if isinstance(entries, dict) else {}
+    try:
+        names = tuple(map(str, entries["ChannelColors"]["ColorNames"]))
+    except (KeyError, TypeError):
+        names = ()
+    labels = Labels("the LSM file's metadata", samples=names) if names else None
+    if entries.get("DimensionChannels") != max(pages.first.shaped[0], pages.first.shaped[4]):
+        return bare_pages(pages, labels, request.name)
+    require_alike(pages, range(len(pages)), request.name)
+    axes = "MPTZC"
+    sizes = tuple(max(1, int(entries.get(f"Dimension{key}", 1))) for key in ("M", "P", "Time", "Z"))
+    if prod(sizes) < len(pages):
+        return Planes("TC", (len(pages), 1), range(len(pages)), labels)
+    page_of = {n: n for n in range(len(pages))}
+    axes, sizes, _, table, notices = complete_planes(axes, (*sizes, 1), page_of, request)
+    return Planes(axes, sizes, table, labels, notices)
+
+
+def scanimage_channels(pages: TiffPages, stream: BinaryIO) -> tuple[str, ...] | None:
+    """The channels of a file of ScanImage, one page after the other; None of another file."""
+    texts = [str(pages.first.tags.valueof(tag, "") or "") for tag in (270, 305, 315)]
+    stream.seek(16)
+    header = stream.read(16)
+    if len(header) == 16:
+        magic, _, length, _ = struct.unpack("<IIII", header)
+        if magic == _SCANIMAGE_MAGIC and length < _MAX_TEXT:
+            texts.append(stream.read(length).decode("utf-8", "replace"))
+    text = "\n".join(texts)
+    if not any(mark in text for mark in ("SI.", "scanimage.", "state.acq", "channelName")):
+        return None
+    return scanimage_names(text)
+
+
+def interleaved_planes(pages: TiffPages, names: tuple[str, ...], request: Request) -> Planes:
+    """Pages whose channel changes from each to the next."""
+    count, channels = len(pages), len(names)
+    require_alike(pages, range(count), request.name)
+    fovs, rest = divmod(count, channels)
+    if not fovs:
+        raise UnreadableImage(
+            f"{request.name} holds {count} pages, fewer than one field of view of its {channels} channels has"
+        )
+    notices: tuple[Notice, ...] = ()
+    if rest:
+        text = (
+            f"{fovs + 1} fields of view were begun, {fovs} are complete and taken; {rest} pages are left out"
+        )
+        notices = (Notice("incomplete", text),)
+    table = range(fovs * channels)
+    return Planes("PC", (fovs, channels), table, Labels("ScanImage's metadata", names * fovs), notices)

@@ -1,0 +1,182 @@
+"""Planes of a TIFF file that were planned, and the pages that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_client.errors import AmbiguousAxes, UnreadableImage
+from senoscope_client.images.calibration import Calibration
+from senoscope_client.images.notices import Notice
+from senoscope_client.images.stored import Labels
+from senoscope_client.images.tiff import TiffPages
+from senoscope_client.wire.messages import Position
+
+_MAX_PLANES: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a file.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        That the ensemble takes.
+    axes_told : bool
+        Whether the user gives the axes, so that the file need not.
+    trusted : bool
+        Whether the file is the user's own, and may be of any length.
+    file_name : str or None
+        As its own metadata may call it.
+    name : str
+        Of the file, for messages.
+    """
+
+    channels: tuple[str, ...]
+    axes_told: bool
+    trusted: bool
+    file_name: str | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Planes of one image, in C order of the leading axes.
+
+    Attributes
+    ----------
+    axes, shape
+        The leading axes.
+    pages : sequence of int
+        The page of each plane.
+    read : callable or None
+        Reads a plane; default: its page.
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+    pages: Sequence[int]
+    labels: Labels | None = None
+    notices: tuple[Notice, ...] = ()
+    read: Callable[[int], npt.NDArray[Any]] | None = None
+    calibration: Calibration | None = None
+    pixel_type: str = ""
+    pixel_size_um: float | None = None
+    position_of: Callable[[int], Position | None] | None = None
+
+
+class Mismatch(Exception):
+    """A description that does not fit the pages."""
+
+
+class Incomplete(UnreadableImage):
+    """An image of which not one field of view is complete."""
+
+
+def require_alike(pages: TiffPages, numbers: Sequence[int], name: str) -> None:
+    """Check that pages are of one size, type and meaning.
+
+    Raises
+    ------
+    AmbiguousAxes
+    """
+    meanings = pages.directories.meanings
+    kinds: dict[int, int] = {}
+    for number in numbers:
+        kinds.setdefault(meanings[number], number)
+    if len(kinds) < 2:
+        return
+    chosen = list(kinds.values())[:5]
+    shapes = ", ".join(map(pages.kind, chosen))
+    turned = sorted({pages.orientation(number) for number in chosen})
+    if len(turned) > 1:
+        raise AmbiguousAxes(
+            f"{name} has pages of different orientation (tag 274: {', '.join(map(str, turned))}), of shapes "
+            f"{shapes}; save them all alike"
+        )
+    raise AmbiguousAxes(f"{name} holds {len(kinds)} images ({shapes}); save one stack per file")
+
+
+def bare_pages(pages: TiffPages, labels: Labels | None, name: str) -> Planes:
+    """All pages, of which nothing is known."""
+    count = len(pages)
+    require_alike(pages, range(count), name)
+    return Planes("Q", (count,), range(count), labels)
+
+
+def complete_planes(
+    axes: str, sizes: tuple[int, ...], page_of: Mapping[int, int], request: Request, elsewhere: bool = False
+) -> tuple[str, tuple[int, ...], list[int], list[int], tuple[Notice, ...]]:
+    """The planes of complete fields of view.
+
+    Parameters
+    ----------
+    axes, sizes
+        The leading axes as planned.
+    page_of : mapping of int to int
+        By the number of a plane in C order, its page.
+    elsewhere : bool
+        Whether other planes are said to be in other files.
+
+    Returns
+    -------
+    axes, sizes
+        As planned where all planes are there, else a list of fields of view, P, with their channels, C.
+    planes, pages : list of int
+        The number of each plane that is kept, and its page.
+    notices : tuple of Notice
+    """
+    planned = prod(sizes)
+    if len(page_of) == planned:
+        return axes, sizes, list(range(planned)), [page_of[n] for n in range(planned)], ()
+    if planned > max(_MAX_PLANES, 100 * len(page_of)):
+        raise UnreadableImage(
+            f"{request.name} describes {planned} pages, but holds {len(page_of)}; write it again"
+        )
+    numbers = np.arange(planned).reshape(sizes)
+    numbers = np.moveaxis(numbers, axes.index("C"), -1) if "C" in axes else numbers[..., None]
+    numbers = numbers.reshape(-1, numbers.shape[-1])
+    there = np.zeros(planned, bool)
+    there[list(page_of)] = True
+    complete = numbers[there[numbers].all(axis=1)]
+    left_out = len(page_of) - complete.size
+    what = "fields of view" if numbers.shape[-1] > 1 else "pages"
+    where = " in this file" if elsewhere else ""
+    if not len(complete):
+        raise Incomplete(
+            f"{request.name} holds no complete field of view: {len(numbers)} were planned, of whose "
+            f"{planned} pages {len(page_of)} are there{where}; write it again"
+        )
+    text = f"{len(numbers)} {what} were planned, {len(complete)} are complete{where} and taken"
+    if left_out:
+        text += f"; {left_out} pages of incomplete ones are left out"
+    planes = [int(n) for n in complete.ravel()]
+    kept = ("PC", complete.shape) if "C" in axes else ("Q", complete.shape[:1])
+    return (*kept, planes, [page_of[n] for n in planes], (Notice("incomplete", text),))
+
+
+def require_plausible(planned: int, pages: TiffPages, request: Request) -> int:
+    """A number of planes that a file of this size can hold."""
+    if planned > max(1, pages.size // max(1, int(pages.first.nbytes))) + 1:
+        raise UnreadableImage(
+            f"{request.name} describes {planned} pages, but is cut off: it has room for fewer; write it again"
+        )
+    return planned
+
+
+def channel_labels(
+    names: Sequence[str] | None, axes: str, sizes: tuple[int, ...], planes: Sequence[int], source: str
+) -> Labels | None:
+    """Labels of planes by the names of the channels; of samples where the planes have no channels."""
+    if not names or not any(names):
+        return None
+    if "C" not in axes or sizes[axes.index("C")] != len(names):
+        return Labels(source, samples=tuple(names))
+    step = prod(sizes[axes.index("C") + 1 :])
+    return Labels(source, [names[n // step % len(names)] for n in planes])

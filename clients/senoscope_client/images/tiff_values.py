@@ -1,0 +1,147 @@
+"""What the numbers in a page of a TIFF file mean, by its tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_client.errors import UnreadableImage
+from senoscope_client.images.calibration import Calibration, gdal_calibration
+from senoscope_client.images.notices import Notice
+from senoscope_client.images.sanitize import tellable
+
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _LINEAR_RAW = 0, 1, 2, 3, 4, 34892
+_PHOTOMETRIC, _COLOUR_MAP, _ORIENTATION = 262, 320, 274
+_MD_FILE_TAG, _GDAL_METADATA, _GDAL_NODATA = 33445, 42112, 42113
+_SAMPLE_FORMAT, _UNDEFINED = 339, 4
+_SQUARE_ROOTS: Final = 2
+_COLOURS: Final = {
+    5: "CMYK",
+    6: "YCbCr",
+    8: "CIELab",
+    9: "ICCLab",
+    10: "ITULab",
+    32803: "a colour filter array",
+}
+# Tags that say that the numbers are not counts, in ways that are not applied here.
+_NOT_APPLIED: Final = {
+    291: "GrayResponseCurve",
+    301: "TransferFunction",
+    50712: "LinearizationTable",
+    50714: "BlackLevel",
+}
+
+
+def values_of(page: Any, name: str) -> tuple[Calibration | None, tuple[Notice, ...]]:
+    """How the numbers of a page become counts, and what to know of them.
+
+    Raises
+    ------
+    UnreadableImage
+        If they are nothing like counts: colours of another space, entries of a colour table, square roots.
+    """
+    notices = []
+    photometric = int(page.tags.valueof(_PHOTOMETRIC, _BLACK_IS_ZERO))
+    if photometric == _WHITE_IS_ZERO:
+        notices.append(
+            Notice(
+                "values",
+                "the file declares that 0 is white (MinIsWhite): its numbers are taken as they are, "
+                "not inverted",
+            )
+        )
+    elif photometric == _PALETTE:
+        notices.append(_palette(page, name))
+    elif photometric not in {_BLACK_IS_ZERO, _RGB, _MASK, _LINEAR_RAW}:
+        kind = _COLOURS.get(photometric, f"photometric interpretation {photometric}")
+        raise UnreadableImage(
+            f"{name} holds colours ({kind}), not detector counts; save each detector as one channel"
+        )
+    orientation = page.tags.valueof(_ORIENTATION, 1)
+    if orientation != 1:
+        notices.append(
+            Notice(
+                "orientation", f"the pictures were turned as the file's tag Orientation ({orientation}) says"
+            )
+        )
+    if page.tags.valueof(_MD_FILE_TAG) == _SQUARE_ROOTS:
+        raise UnreadableImage(
+            f"{name} holds square roots of counts (a gel scanner's file); save it with linear numbers"
+        )
+    for code, tag in _NOT_APPLIED.items():
+        value = page.tags.valueof(code)
+        if value is not None and np.any(np.asarray(value, dtype=object) != 0):
+            notices.append(Notice("values", f"the file's tag {tag} is not applied to its numbers"))
+    if page.tags.get(_GDAL_NODATA) is not None:
+        value = tellable(str(page.tags.valueof(_GDAL_NODATA)).strip(), 20)
+        notices.append(Notice("values", f"pixels without data ({value}) count too"))
+    sample_format = page.tags.valueof(_SAMPLE_FORMAT, 1)
+    if _UNDEFINED in (sample_format if isinstance(sample_format, tuple) else (sample_format,)):
+        text = f"the file does not say of which type its numbers are: they are taken as {page.dtype}"
+        notices.append(Notice("values", text))
+    xml = page.tags.valueof(_GDAL_METADATA)
+    return gdal_calibration(xml, name) if isinstance(xml, str) else None, tuple(notices)
+
+
+def _palette(page: Any, name: str) -> Notice:
+    """The notice of a colour table that only colours counts: from black up, in proportion to the number."""
+    table = page.tags.valueof(_COLOUR_MAP)
+    colours = np.asarray(table, np.float64).reshape(3, -1) if table is not None else np.zeros((3, 2))
+    ramp = np.linspace(0, 1, colours.shape[1])
+    # Tables are written with 8 or 16 bits; half a step of the former is rounding.
+    if colours.max() <= 0 or np.abs(colours - colours[:, -1:] * ramp).max() > 65535 / 255:
+        raise UnreadableImage(
+            f"{name} holds entries of a colour table, not detector counts; save it as grey (in Fiji: Image > "
+            "Lookup Tables > Grays, in Pillow: the mode L)"
+        )
+    return Notice("palette", "the file's colour table is taken as for display: its numbers are the counts")
+
+
+def checked_type(
+    read: Callable[[int], npt.NDArray[Any]], declared: str, dtype: np.dtype[Any], name: str
+) -> tuple[Callable[[int], npt.NDArray[Any]], tuple[Notice, ...]]:
+    """A reader that refuses pixels which the OME-XML and the tags of a file understand differently.
+
+    Parameters
+    ----------
+    read : callable
+        Reads a plane.
+    declared : str
+        The type that OME-XML declares.
+    dtype : dtype
+        The type that the tags declare.
+    name : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    UnreadableImage
+        If every number means something else: the types are of equal size, and one is a float.
+    """
+    try:
+        other = np.dtype({"float": "float32", "double": "float64"}.get(declared, declared or dtype.name))
+    except TypeError:
+        return read, (Notice("values", f"the OME-XML declares pixels of the unknown type {declared[:20]!r}"),)
+    if other == dtype or {other.kind, dtype.kind} - set("iuf"):
+        return read, ()
+    contradiction = (
+        f"{name} contradicts itself: its OME-XML declares {other.name} pixels, its pages {dtype.name}; write "
+        "it again"
+    )
+    if other.itemsize != dtype.itemsize:
+        text = f"the OME-XML declares {other.name} pixels, the pages {dtype.name}, which is taken"
+        return read, (Notice("values", text),)
+    if "f" in {other.kind, dtype.kind}:
+        raise UnreadableImage(contradiction)
+    positive = 2 ** (8 * dtype.itemsize - 1) - 1
+
+    def read_checked(n: int) -> npt.NDArray[Any]:
+        plane = read(n)
+        if plane.size and (plane.min() < 0 or plane.max() > positive):
+            raise UnreadableImage(contradiction)
+        return plane
+
+    return read_checked, ()

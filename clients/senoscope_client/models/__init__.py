@@ -1,0 +1,1 @@
+"""The documents that the service sends and answers with."""

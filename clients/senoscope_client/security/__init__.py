@@ -1,0 +1,1 @@
+"""Files of secrets, and which addresses are of this machine."""

@@ -1,0 +1,1 @@
+"""A simulated microscope, and synthetic fields of view."""

@@ -1,0 +1,114 @@
+"""Recorded fields of view, from TIFF and NPY stacks, as a source for the simulated microscope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from senoscope_client.images.axes import FovSpec
+from senoscope_client.images.folders import list_images
+from senoscope_client.images.notices import Notice
+from senoscope_client.images.recorded import Recorded, read_recorded
+from senoscope_client.simulation.fov_defaults import CHANNELS, HEIGHT, WIDTH
+from senoscope_client.simulation.microscope import Acquired
+from senoscope_client.wire.messages import Index, Mosaic
+
+_SPEC: Final = FovSpec(height=HEIGHT, width=WIDTH, channels=CHANNELS)
+
+
+class Replay:
+    """The fields of view of files, in the order of the files; OME-TIFF tells stage positions and pixel sizes.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        TIFF and NPY stacks, and folders of them, whose files are taken in natural order (2 before 10). Hidden
+        files, sub-folders and files of other kinds are skipped with a warning.
+    frames : int, optional
+        When to stop.
+    loop : bool
+        Begin anew when the files are through; each pass is a time point.
+    axes : str, optional
+        The order of the files' axes, where they do not tell.
+    channels : sequence of str, optional
+        The names of the files' channels, in order, where they do not tell.
+    spec : FovSpec
+        What the fields of view must be like.
+    on_warning : callable, optional
+        Called with a path and a sentence for all that the user should know: what was assumed about a file,
+        once for each, and which files were skipped.
+
+    Raises
+    ------
+    OSError
+        If a path does not exist, or there is no stack at all.
+    SenoscopeError
+        While iterating, if a file cannot be read or does not fit ``spec``.
+    """
+
+    planned_frames: int | None
+    mosaic: Mosaic | None = None
+
+    def __init__(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        frames: int | None = None,
+        loop: bool = False,
+        axes: str | None = None,
+        channels: Sequence[str] | None = None,
+        spec: FovSpec = _SPEC,
+        on_warning: Callable[[Path, str], None] | None = None,
+    ) -> None:
+        self._on_warning = on_warning
+        self._reported: set[tuple[Path, str]] = set()
+        self.files = tuple(file for path in paths for file in self._files(Path(path)))
+        # How many the files hold is known when they have been read.
+        self.planned_frames = frames if loop else None
+        self._frames = frames
+        self._loop = loop
+        self._axes = axes
+        self._channels = channels
+        self._spec = spec
+
+    def __iter__(self) -> Iterator[Acquired]:
+        sent = time_point = 0
+        while True:
+            place = 0
+            for file in self.files:
+                for fov in self._read(file):
+                    if sent == self._frames:
+                        return
+                    index = Index(p=place, t=time_point)
+                    yield Acquired(fov.pixels, fov.position_um, index, fov.pixel_size_um)
+                    sent, place = sent + 1, place + 1
+            if not self._loop or place == 0:
+                return
+            time_point += 1
+
+    def _read(self, file: Path) -> Iterator[Recorded]:
+        channels = None if self._channels is None else list(self._channels)
+
+        def report(notice: Notice) -> None:
+            self._warn(file, notice.text)
+
+        return read_recorded(file, self._spec, self._axes, channels, report)
+
+    def _warn(self, path: Path, text: str) -> None:
+        if self._on_warning is not None and (path, text) not in self._reported:
+            self._reported.add((path, text))
+            self._on_warning(path, text)
+
+    def _files(self, path: Path) -> list[Path]:
+        if not path.is_dir():
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} does not exist")
+            return [path]
+        listing = list_images(path)
+        for sentence in listing.skipped:
+            self._warn(path, sentence)
+        if not listing.files:
+            skipped = "".join(f"; {sentence}" for sentence in listing.skipped)
+            raise FileNotFoundError(f"{path} holds no TIFF and no NPY file{skipped}")
+        return list(listing.files)
