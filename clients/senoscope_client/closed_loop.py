@@ -1,6 +1,7 @@
 """The closed loop with Micro-Manager.
 
-The name that programs written for earlier releases import; the code is in `senoscope_client.acquisition.closed_loop`.
+For programs that import the name from here; the code is in
+`senoscope_client.acquisition.closed_loop`.
 """
 
 from senoscope_client.acquisition.closed_loop import ClosedLoop

@@ -1,6 +1,7 @@
 """Frames that Micro-Manager acquires.
 
-The name that programs written for earlier releases import; the code is in `senoscope_client.acquisition.micromanager`.
+For programs that import the name from here; the code is in
+`senoscope_client.acquisition.micromanager`.
 """
 
 from senoscope_client.acquisition.micromanager import MdaFrames

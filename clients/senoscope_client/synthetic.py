@@ -1,6 +1,7 @@
 """Synthetic fields of view.
 
-The name that programs written for earlier releases import; the code is in `senoscope_client.simulation.synthetic`.
+For programs that import the name from here; the code is in
+`senoscope_client.simulation.synthetic`.
 """
 
 from senoscope_client.simulation.synthetic import synthesize

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from senoscope.commands.command_line import ENV_PREFIX, LazyGroup, Subcommand, run_command_line
+from senoscope.commands.command_line import LazyGroup, Subcommand, run_command_line
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -103,6 +103,7 @@ def _report(error: Exception) -> int | None:
 
 
 def _faults_of_settings(error: ValidationError) -> Iterator[str]:
+    from senoscope.settings import ENV_PREFIX
 
     for fault in error.errors():
         if not fault["loc"]:  # settings that do not go together

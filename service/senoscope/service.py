@@ -11,7 +11,6 @@ import numpy.typing as npt
 import structlog
 from prometheus_client import ProcessCollector
 
-from senoscope.api.service_metrics import ServiceState
 from senoscope.decisions.decider import Decider, DecisionSink
 from senoscope.decisions.rules import read_rules
 from senoscope.engine import Ensemble, EnsembleError
@@ -21,14 +20,13 @@ from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
 from senoscope.outputs.stage_map import StageMaps
 from senoscope.outputs.zeromq import ResultPublisher
-from senoscope.results.delivery import Delivery, Sink
+from senoscope.results.delivery import Delivery, Sink, Stack
 from senoscope.results.lost_frames import LostFrames
 from senoscope.results.record import RecentRecords
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.places import OFF
 from senoscope.runlog.store import RunLog
 from senoscope.scheduling.active_ensemble import Loaded
-from senoscope.scheduling.lanes import Stack
 from senoscope.scheduling.memory_budget import MemoryBudget
 from senoscope.scheduling.model_switch import EnsembleList, Loading, ModelSwitch, load_ensemble
 from senoscope.scheduling.scheduler import Scheduler
@@ -124,7 +122,6 @@ class Service:
         self._cancellation = Cancellation()
         self._opening: Loading | None = None
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
-        self.registry.register(ServiceState(self))
         ProcessCollector(registry=self.registry)
 
     def add_sink(self, sink: Sink) -> None:

@@ -8,12 +8,11 @@ import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from senoscope.commands.command_line import ENV_PREFIX
 from senoscope.engine.locations import default_models_dir
 from senoscope.engine.options import Device
 from senoscope.runlog.places import checked_database_url, default_database_url
@@ -22,6 +21,8 @@ from senoscope_client.models.choices import CamMode
 if TYPE_CHECKING:
     from senoscope_client.images.reader import Limits
 
+ENV_PREFIX: Final = "SENOSCOPE_"
+"""Of the variable that stands for an option."""
 _MIB = 1024 * 1024
 _ENDPOINT = re.compile(r"tcp://(\[[^\]\s]+\]|[^:/\s]+):(\d{1,5}|\*)|ipc://\S+")
 

@@ -242,5 +242,6 @@ def test_a_time_without_zone_is_no_time():
 
 
 def test_the_format_needs_no_sockets():
-    code = "import sys, senoscope_client.wire.messages; sys.exit(bool({'zmq', 'httpx', 'websockets'} & set(sys.modules)))"
+    loaded = "{'zmq', 'httpx', 'websockets'} & set(sys.modules)"
+    code = f"import sys, senoscope_client.wire.messages; sys.exit(bool({loaded}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

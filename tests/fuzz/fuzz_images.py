@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of `senoscope_client.images.reader.read_fovs`, as `fuzz_wire` does of the frame stream."""
+"""Coverage-guided fuzzing of `images.reader.read_fovs`, as `fuzz_wire` does of the frame stream."""
 
 from __future__ import annotations
 

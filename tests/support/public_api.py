@@ -11,6 +11,7 @@ import argparse
 import enum
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -25,9 +26,9 @@ SNAPSHOT = Path(__file__).parents[1] / "public_api.json"
 # Packages whose `__all__` is public, and the names that the documentation imports from modules.
 _PACKAGES = ("senoscope", "senoscope.engine", "senoscope_client")
 _DOCUMENTED = {
-    "senoscope_client.acquisition.closed_loop": ("ClosedLoop",),
-    "senoscope_client.acquisition.micromanager": ("MdaFrames",),
-    "senoscope_client.simulation.synthetic": ("synthesize",),
+    "senoscope_client.closed_loop": ("ClosedLoop",),
+    "senoscope_client.micromanager": ("MdaFrames",),
+    "senoscope_client.synthetic": ("synthesize",),
 }
 
 
@@ -80,7 +81,8 @@ def _signature(function: Any) -> str:
     plain = [
         parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()
     ]
-    return str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+    text = str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+    return re.sub(r" at 0x[0-9a-f]+", "", text)  # of a function that is a default
 
 
 def _commands() -> dict[str, Any]:

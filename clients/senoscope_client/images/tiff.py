@@ -1,7 +1,7 @@
 """Reading single pages of a TIFF file without trusting them. Needs the extra ``tiff``.
 
 tifffile decodes a page, and knows the many ways to pack one. Which pages there are is for the file's own
-directories to say (`senoscope_client.images.tiff_page_check`): for some kinds of file tifffile computes pages instead.
+directories to say (see `tiff_page_check`): for some kinds of file tifffile computes pages instead.
 """
 
 from __future__ import annotations

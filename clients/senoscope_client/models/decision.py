@@ -6,7 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from senoscope_client.models.base import OpenModel
-from senoscope_client.wire.headers import Index, Position
+from senoscope_client.models.coordinates import Index, Position
 
 Action = Literal["revisit", "skip", "stop"]
 """Scan this place once more; leave out what is still planned at this place; end the series."""

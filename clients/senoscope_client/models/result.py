@@ -10,7 +10,7 @@ from pydantic import Field
 
 from senoscope_client.models.base import OpenModel
 from senoscope_client.models.choices import CamMode, SourceKind
-from senoscope_client.wire.headers import Index, Position
+from senoscope_client.models.coordinates import Index, Position
 
 __all__ = [
     "CamMode",

@@ -1,7 +1,7 @@
 """Synthetic fields of view of HepG2-like cells, control or senescent, with their truth.
 
-What tells the classes apart is told in `senoscope_client.simulation.cells`. The images are for demonstrations and
-tests, and prove nothing about cells.
+How the classes differ is documented in `senoscope_client.simulation.cells`. The images are for
+demonstrations and tests, and prove nothing about cells.
 """
 
 from __future__ import annotations

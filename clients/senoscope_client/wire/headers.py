@@ -8,7 +8,6 @@ add goes into ``user_data``.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Annotated, Literal, Self
 from uuid import UUID
@@ -16,16 +15,11 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from senoscope_client.models.base import StrictModel
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NS_PER_S = 1_000_000_000
-# JSON numbers beyond this lose digits in readers that hold them as doubles.
-_LARGEST_INTEGER = 2**53 - 1
+from senoscope_client.models.coordinates import Count, Index, Mosaic, Position, Timestamp
 
 # No slash, blank or control character, because the name is one level of the topic.
 Instrument = Annotated[str, Field(pattern=r"^[^\s/\x00-\x1f\x7f]{1,64}$")]
 ChannelName = Annotated[str, Field(min_length=1, max_length=64)]
-Count = Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]
 Extent = Annotated[int, Field(ge=1, le=65536)]
 Wavelength = Annotated[float, Field(gt=0)]
 PixelType = Literal["uint8", "uint16", "float32"]
@@ -41,82 +35,6 @@ def _all_finite(value: JsonValue) -> JsonValue:
 
 
 UserData = Annotated[dict[str, JsonValue], AfterValidator(_all_finite)]
-
-
-class Position(StrictModel):
-    """Where the stage stood, in micrometres."""
-
-    x: float
-    y: float
-    z: float
-
-
-class Index(StrictModel):
-    """The place of a frame in its acquisition, each from 0.
-
-    Attributes
-    ----------
-    p : int
-        Stage position.
-    t : int
-        Time point.
-    z : int
-        Slice of the z stack.
-    """
-
-    p: Count = 0
-    t: Count = 0
-    z: Count = 0
-
-
-class Timestamp(StrictModel):
-    """A time by the acquisition PC's clock.
-
-    Attributes
-    ----------
-    seconds : int
-        Whole seconds since 1970-01-01T00:00:00Z, until the end of the year 9999.
-    nanoseconds : int
-        The rest, 0 to 999 999 999.
-    """
-
-    seconds: Annotated[int, Field(ge=0, le=253_402_300_799)]
-    nanoseconds: Annotated[int, Field(ge=0, lt=_NS_PER_S)]
-
-    @classmethod
-    def from_ns(cls, time_ns: int) -> Self:
-        """From nanoseconds since the epoch, as `time.time_ns` gives them."""
-        seconds, nanoseconds = divmod(time_ns, _NS_PER_S)
-        return cls(seconds=seconds, nanoseconds=nanoseconds)
-
-    @classmethod
-    def from_datetime(cls, time: datetime) -> Self:
-        """From a time that knows its zone.
-
-        Raises
-        ------
-        ValueError
-            If the time does not tell its zone.
-        """
-        if time.utcoffset() is None:
-            raise ValueError("a time stamp needs a time zone; say datetime.now(UTC)")
-        since = time - _EPOCH
-        return cls(seconds=since.days * 86_400 + since.seconds, nanoseconds=since.microseconds * 1000)
-
-    def to_ns(self) -> int:
-        """Nanoseconds since the epoch."""
-        return self.seconds * _NS_PER_S + self.nanoseconds
-
-    def to_datetime(self) -> datetime:
-        """The time in UTC; what is below a microsecond is cut off."""
-        return _EPOCH + timedelta(seconds=self.seconds, microseconds=self.nanoseconds // 1000)
-
-
-class Mosaic(StrictModel):
-    """The grid of stage positions that a series covers."""
-
-    rows: Annotated[int, Field(ge=1, le=_LARGEST_INTEGER)]
-    columns: Annotated[int, Field(ge=1, le=_LARGEST_INTEGER)]
 
 
 class _Header(StrictModel):

@@ -20,17 +20,8 @@ import numpy.typing as npt
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from senoscope_client.wire.headers import (
-    EndHeader,
-    Header,
-    HeartbeatHeader,
-    ImageHeader,
-    Index,
-    Mosaic,
-    Position,
-    StartHeader,
-    Timestamp,
-)
+from senoscope_client.models.coordinates import Index, Mosaic, Position, Timestamp
+from senoscope_client.wire.headers import EndHeader, Header, HeartbeatHeader, ImageHeader, StartHeader
 from senoscope_client.wire.sizes import MAX_HEADER_BYTES, MAX_PART_BYTES, MAX_PIXEL_BYTES, MAX_TOPIC_BYTES
 
 __all__ = [

@@ -65,7 +65,7 @@ class FramePublisher:
     curve_keypair : path, optional
         Secret key file of this publisher: frames are encrypted, and go only to who knows its public key.
     allowed_keys : path, optional
-        Folder of the public keys of the only subscribers that are let in; see `senoscope_client.zeromq.curve_server`.
+        Folder of the public keys of the only subscribers that are let in; see `curve_server`.
 
     Raises
     ------

@@ -212,7 +212,7 @@ class ResultSubscriber(_Subscriber[Result]):
     rejected : int
         Messages that were no result and were skipped.
     faults : Counter
-        Connections that ended, by reason; see `senoscope_client.zeromq.link.LinkFault`. Results that were published
+        Connections that ended, by reason; see `link.LinkFault`. Results that were published
         meanwhile did not come; the service's run log has them.
 
     Raises

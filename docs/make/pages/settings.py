@@ -5,8 +5,7 @@ from __future__ import annotations
 from pydantic.fields import FieldInfo
 
 from pages.markdown import code, line, table
-from senoscope.commands.command_line import ENV_PREFIX
-from senoscope.settings import Settings
+from senoscope.settings import ENV_PREFIX, Settings
 
 _HEAD = """# Settings of the service
 

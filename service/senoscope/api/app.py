@@ -32,6 +32,7 @@ from senoscope.api.routes import (
     stagemap,
     status,
 )
+from senoscope.api.service_metrics import ServiceState
 from senoscope.api.v2 import routes as inference
 from senoscope.service import Service
 from senoscope_client.errors import InvalidRequest
@@ -99,6 +100,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.decision_hub = told
     app.state.refusals = Refusals()
     app.state.request_metrics = RequestMetrics(service.registry)
+    service.registry.register(ServiceState(service))
     service.registry.register(metrics.DoorState(service, hub, app.state.refusals))
     # From the inside to the outside.
     app.add_middleware(RouteNoter)

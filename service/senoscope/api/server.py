@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from senoscope.commands.process import max_connections
+from senoscope.access.connection_limit import max_connections
 from senoscope.settings import Settings
 from senoscope_client.errors import Problem
 from senoscope_client.images.sanitize import tellable

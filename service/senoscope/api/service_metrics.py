@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
 from prometheus_client.metrics_core import Metric
 
@@ -12,11 +12,9 @@ from senoscope.metrics import catalogue
 from senoscope.metrics.catalogue import Declared
 from senoscope.metrics.device import GpuMemory
 from senoscope.runlog.faults import LogState
+from senoscope.service import Service
 from senoscope.stream.receiver import UNFIT
 from senoscope_client.wire.messages import WireFault
-
-if TYPE_CHECKING:
-    from senoscope.service import Service
 
 # Told from the first scrape on, so that the first of a kind shows as an increase.
 _REJECTIONS: Final = (*(fault for fault in get_args(WireFault) if fault != "unknown_type"), *UNFIT)

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-ENV_PREFIX = "SENOSCOPE_"  # of the variable that stands for an option
 SIGTERM_STATUS = 128 + signal.SIGTERM
 
 

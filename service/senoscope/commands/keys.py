@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from senoscope.commands.command_line import ENV_PREFIX
-
 keys = typer.Typer(
     no_args_is_help=True, add_completion=False, help="API keys, and CURVE key pairs for ZeroMQ."
 )
 
 KeysFile = Annotated[
-    Path, typer.Option("--api-keys", envvar=f"{ENV_PREFIX}API_KEYS", help="The keys file, as of `serve`.")
+    Path, typer.Option("--api-keys", envvar="SENOSCOPE_API_KEYS", help="The keys file, as of `serve`.")
 ]
 
 

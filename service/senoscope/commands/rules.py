@@ -10,8 +10,6 @@ from uuid import UUID
 
 import typer
 
-from senoscope.commands.command_line import ENV_PREFIX
-
 # The run log, and with it SQLAlchemy, is imported where a logged series is to be judged.
 if TYPE_CHECKING:
     from senoscope.decisions.rules import RuleSet
@@ -36,7 +34,7 @@ def check(
     ] = None,
     database_url: Annotated[
         str | None,
-        typer.Option(envvar=f"{ENV_PREFIX}DATABASE_URL", help="The run log, as of `serve`."),
+        typer.Option(envvar="SENOSCOPE_DATABASE_URL", help="The run log, as of `serve`."),
     ] = None,
 ) -> None:
     """Tell a rule file in words and, with --replay, what it would have decided; changes nothing."""

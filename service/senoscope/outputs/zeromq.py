@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import zmq
 
-from senoscope.commands.process import max_connections
+from senoscope.access.connection_limit import max_connections
 from senoscope.outputs.connections import Connections
 from senoscope.outputs.subscriptions import Subscriptions
 from senoscope.results.record import Record
@@ -51,7 +51,7 @@ class ResultPublisher:
     cam : {"none", "grid", "png"}
         How much of the Grad-CAM map goes along.
     curve_keypair, allowed_keys : Path, optional
-        As of `senoscope_client.zeromq.curve_server.Gate`: who may subscribe, encrypted. Without, everybody may.
+        As of `senoscope_client.zeromq.curve_server.Gate`: keys of subscribers. Without, any may subscribe.
 
     Attributes
     ----------

@@ -6,18 +6,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import InvalidStateError
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
 import structlog
 
+from senoscope.engine import IntensityRange, Prediction
+from senoscope.fov import Fov
 from senoscope.logs import about
 from senoscope.results.lost_frames import LostFrames
-from senoscope.results.record import RecentRecords, Record
+from senoscope.results.record import RecentRecords, Record, ResultMaker
 from senoscope.runlog.entries import Entry
 from senoscope.runlog.keeper import LogKeeper
-from senoscope.scheduling.scheduler import Computed
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.models.result import Flag
 
@@ -28,6 +30,57 @@ _AT_ONCE = 64
 # patience at most, in which a microscope at the paper's rate sends some 40 frames.
 _WAITING = 32
 _PATIENCE_S = 2.0
+
+
+@dataclass(eq=False)
+class Stack:
+    """A posted stack on its way through the batch lane.
+
+    Attributes
+    ----------
+    fovs : sequence of Fov
+    done : Future of list of Record
+        Cancelling it keeps FOVs that were not begun from being computed.
+    """
+
+    fovs: Sequence[Fov]
+    done: Future[list[Record]] = field(default_factory=Future)
+    taken: int = 0
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def waiting(self) -> int:
+        """FOVs not yet begun."""
+        return len(self.fovs) - self.taken
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits that this stack will not be finished."""
+        self.taken = len(self.fovs)
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What came out of the engine for one batch, on its way to the delivery thread.
+
+    Attributes
+    ----------
+    stack : Stack or None
+        The stack that the FOVs belong to; None for a live frame.
+    maker : ResultMaker
+        Of the ensemble that computed it.
+    started_s : float
+        By ``time.perf_counter``.
+    """
+
+    fovs: Sequence[Fov]
+    predictions: list[Prediction]
+    bounds: IntensityRange
+    stack: Stack | None
+    maker: ResultMaker
+    started_s: float
+    compute_ms: float
 
 
 class Sink(Protocol):

@@ -4,46 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from senoscope.fov import Fov
-from senoscope.results.record import Record
+from senoscope.results.delivery import Stack
 from senoscope_client.errors import Busy
 
 DropReason = Literal["lane_full", "ensemble_changed", "stopping"]
 DROP_REASONS: Final[tuple[DropReason, ...]] = get_args(DropReason)
 """Why a live frame is not computed: newer ones came, an ensemble of another specification took over, or the
 service stops."""
-
-
-@dataclass(eq=False)
-class Stack:
-    """A posted stack on its way through the batch lane.
-
-    Attributes
-    ----------
-    fovs : sequence of Fov
-    done : Future of list of Record
-        Cancelling it keeps FOVs that were not begun from being computed.
-    """
-
-    fovs: Sequence[Fov]
-    done: Future[list[Record]] = field(default_factory=Future)
-    taken: int = 0
-    records: list[Record] = field(default_factory=list)
-
-    @property
-    def waiting(self) -> int:
-        """FOVs not yet begun."""
-        return len(self.fovs) - self.taken
-
-    def fail(self, error: Exception) -> None:
-        """Tell whoever waits that this stack will not be finished."""
-        self.taken = len(self.fovs)
-        if not self.done.done():
-            self.done.set_exception(error)
 
 
 class LiveLane:

@@ -15,11 +15,11 @@ import structlog
 from senoscope.engine import IntensityRange, Prediction
 from senoscope.fov import Fov
 from senoscope.logs import about
+from senoscope.results.delivery import Computed, Stack
 from senoscope.results.lost_frames import LostFrames
-from senoscope.results.record import ResultMaker
 from senoscope.scheduling.active_ensemble import Loaded
 from senoscope.scheduling.batch_sizer import BatchSizer
-from senoscope.scheduling.lanes import BatchLane, DropReason, LiveLane, Stack
+from senoscope.scheduling.lanes import BatchLane, DropReason, LiveLane
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.errors import NotReady
 from senoscope_client.images.axes import FovSpec
@@ -42,29 +42,6 @@ _DROPPED: Final[dict[DropReason, str]] = {
     "ensemble_changed": "it was arranged for an ensemble that another one has replaced",
     "stopping": "the service stops",
 }
-
-
-@dataclass(frozen=True)
-class Computed:
-    """What came out of the engine for one batch, on its way to the delivery thread.
-
-    Attributes
-    ----------
-    stack : Stack or None
-        The stack that the FOVs belong to; None for a live frame.
-    maker : ResultMaker
-        Of the ensemble that computed it.
-    started_s : float
-        By ``time.perf_counter``.
-    """
-
-    fovs: Sequence[Fov]
-    predictions: list[Prediction]
-    bounds: IntensityRange
-    stack: Stack | None
-    maker: ResultMaker
-    started_s: float
-    compute_ms: float
 
 
 @dataclass

@@ -9,15 +9,16 @@ one scale and one bias per channel, and the trained head. The package ships that
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from senoscope.starter.build import StarterError, build_starter
-    from senoscope.starter.locate import STARTER_NAME, locate_ensemble, require_ensemble
+    from senoscope.starter.locate import locate_ensemble, require_ensemble
+
+STARTER_NAME: Final = "starter"
 
 __all__ = ["STARTER_NAME", "StarterError", "build_starter", "locate_ensemble", "require_ensemble"]
 _HOMES = {
-    "STARTER_NAME": "locate",
     "StarterError": "build",
     "build_starter": "build",
     "locate_ensemble": "locate",

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from senoscope.engine.errors import EnsembleError
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, Network
-from senoscope.starter.locate import STARTER_NAME
+from senoscope.starter import STARTER_NAME
 from senoscope.starter.onnx_file import network_size, write_network
 from senoscope.starter.recipe import VECTORS_NAME, NetworkRecipe
 

@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senoscope.starter.locate import STARTER_NAME, locate_ensemble
+from senoscope.starter import STARTER_NAME
+from senoscope.starter.locate import locate_ensemble
 
 if TYPE_CHECKING:
     from senoscope.engine.ensemble import Ensemble

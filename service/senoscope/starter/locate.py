@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from senoscope.engine.errors import EnsembleError
 from senoscope.engine.locations import find_ensemble
+from senoscope.starter import STARTER_NAME
 
-STARTER_NAME: Final = "starter"
 NOTICE = "Building the starter ensemble in {models_dir} (once): for demonstrations, not for science."
 
 

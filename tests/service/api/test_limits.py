@@ -27,8 +27,8 @@ from uvicorn.server import ServerState
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from senoscope.access.connection_limit import max_connections
 from senoscope.api.server import GuardedProtocol
-from senoscope.commands.process import max_connections
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.errors import Busy

@@ -15,11 +15,10 @@ from pydantic_core import PydanticSerializationError
 
 import senoscope.results.delivery
 from senoscope.fov import Fov
-from senoscope.results.delivery import Delivery
+from senoscope.results.delivery import Computed, Delivery
 from senoscope.results.record import RecentRecords, Record
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.store import RunLog
-from senoscope.scheduling.scheduler import Computed
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.models.result import Source

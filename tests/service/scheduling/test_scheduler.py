@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from senoscope.fov import Fov
-from senoscope.scheduling.scheduler import Computed, Scheduler
+from senoscope.results.delivery import Computed
+from senoscope.scheduling.scheduler import Scheduler
 from senoscope_client.errors import Busy, NotReady
 from senoscope_client.images.axes import FovSpec
 from senoscope_client.models.result import Source

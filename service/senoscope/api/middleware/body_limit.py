@@ -19,8 +19,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from senoscope.api.compression import Unpacker, file_coding
 from senoscope.api.problems import problem_response, told_faults
-from senoscope.api.v2.compression import Unpacker, file_coding
 from senoscope.scheduling.memory_budget import MemoryShare
 from senoscope_client.errors import (
     InsufficientStorage,

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from senoscope import __version__
+from senoscope.api.compression import content_coding, pack, unpack, wanted_coding
 from senoscope.api.openapi import BINARY, JSON_OBJECT, PROTOCOL_ERRORS
 from senoscope.api.uploads import classify_stack
-from senoscope.api.v2.compression import content_coding, pack, unpack, wanted_coding
 from senoscope.api.v2.messages import Answer, Inference, decode, encode, json_length_of
 from senoscope.api.v2.signature import Signature
 from senoscope.api.v2.tensors import padding

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senoscope.api.v2.compression import unpack
+from senoscope.api.compression import unpack
 from senoscope.api.v2.messages import Inference, decode, encode, json_length_of
 from senoscope.api.v2.signature import Signature
 from senoscope.api.v2.tensors import padding
