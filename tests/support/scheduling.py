@@ -16,9 +16,9 @@ from support.docs_reader import network_of_its_own
 # Tests that must not run side by side, or share what takes long to start, by folder or file. Of several
 # entries the innermost counts; without a name each module is a group.
 GROUPS = {
-    "tests/client/test_c_library.py": "C",
-    "tests/client/test_c_programs.py": "C",
-    "tests/client/test_c_results.py": "C",
+    "tests/client/c/test_c_library.py": "C",
+    "tests/client/c/test_c_programs.py": "C",
+    "tests/client/c/test_c_results.py": "C",
     "tests/dashboard": "chromium",
     "tests/endurance/test_dashboard.py": "chromium",
     "tests/napari": "napari",
