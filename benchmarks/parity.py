@@ -28,12 +28,12 @@ def main() -> None:
     parser.add_argument("--result", type=Path)
     arguments = parser.parse_args()
 
-    from senoscope_training.runtime import start_tensorflow
+    from senoscope_training.workers.tensorflow import start_tensorflow
 
     start_tensorflow(2)
-    from senoscope_training import parity
-    from senoscope_training.architectures import backbone_of, build_application
-    from senoscope_training.graph import Head
+    from senoscope_training.export import parity
+    from senoscope_training.export.graph import Head
+    from senoscope_training.networks.architectures import backbone_of, build_application
 
     manifest, _ = read_manifest(arguments.model)
     low = np.array([c.low for c in manifest.normalization.channels], np.float32)

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=300)
     parser.add_argument("--result", type=Path)
     arguments = parser.parse_args()
-    from senoscope_training.learning.backend import start_backend
+    from senoscope_training.workers.backend import start_backend
 
     start_backend(2)
     import keras
@@ -35,12 +35,12 @@ def main() -> None:
     from senoscope.engine.intensity import fit_range
     from senoscope_client.simulation.synthetic import synthesize
     from senoscope_training.config import AugmentationConfig, FrozenPhase, HeadConfig
-    from senoscope_training.head import build_head, compile_for, head_loss
-    from senoscope_training.learning.augmentation import plan_copies
-    from senoscope_training.learning.fitting import fit
-    from senoscope_training.learning.images import FeatureExamples, ImageExamples, scale_to_images
-    from senoscope_training.learning.network import TrainableNetwork, untrained_head
-    from senoscope_training.weights import WeightsPlan
+    from senoscope_training.networks.augmentation import plan_copies
+    from senoscope_training.networks.fitting import fit
+    from senoscope_training.networks.head import build_head, compile_for, head_loss
+    from senoscope_training.networks.images import FeatureExamples, ImageExamples, scale_to_images
+    from senoscope_training.networks.trainable import TrainableNetwork, untrained_head
+    from senoscope_training.networks.weights import WeightsPlan
 
     height, width = arguments.height, arguments.width
     made = [synthesize(11, n, height=height, width=width) for n in range(arguments.fovs)]

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from senoscope_training import export_experiment, pool
-from senoscope_training.learning import runner
-from senoscope_training.progress import Report
+from senoscope_training.experiment import runner
+from senoscope_training.export import experiment as export_experiment
+from senoscope_training.workers import pool
+from senoscope_training.workers.progress import Report
 
 
 def run_jobs_here(

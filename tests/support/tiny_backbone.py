@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from senoscope_training.architectures import Architecture
+from senoscope_training.networks.architectures import Architecture
 
 HEIGHT, WIDTH = 45, 61
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import sys
 
-from senoscope_training import starter
-from senoscope_training.architectures import register
 from senoscope_training.cli import main
+from senoscope_training.networks.architectures import register
+from senoscope_training.starter import ensemble as starter
 from support.tiny_backbone import TINY
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from senoscope_training.architectures import register
+from senoscope_training.networks.architectures import register
 from support.jobs_here import jobs_in_this_process
 from support.quick_reports import quick_reports
 from support.tiny_backbone import TINY
@@ -14,7 +14,7 @@ register(TINY)
 
 @pytest.fixture(scope="session")
 def tensorflow():
-    from senoscope_training.runtime import start_tensorflow
+    from senoscope_training.workers.tensorflow import start_tensorflow
 
     start_tensorflow(threads=2)
     import keras

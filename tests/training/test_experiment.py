@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from senoscope_client.simulation.synthetic import synthesize
-from senoscope_training.architectures import ARCHITECTURES
+from senoscope_training.networks.architectures import ARCHITECTURES
 from support.commands import CompletedCommand, run_command
 from support.quick_reports import quick_reports
 from support.servers import start_server, stop_server

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from senoscope_training.config import FrozenPhase, HeadConfig
-from senoscope_training.head import (
+from senoscope_training.networks.head import (
     VALIDATION_FRACTION,
     build_head,
     dead_reason,
@@ -14,8 +14,8 @@ from senoscope_training.head import (
     stratified_split,
     train_head,
 )
-from senoscope_training.learning.images import FeatureExamples
-from senoscope_training.learning.seeds import derive_seed
+from senoscope_training.networks.images import FeatureExamples
+from senoscope_training.networks.seeds import derive_seed
 from senoscope_training.report.metrics import auc
 
 
@@ -108,7 +108,9 @@ def test_dead_is_constant_or_no_better_than_chance(logits, reason):
 
 def test_of_dead_attempts_the_one_that_ranks_best_is_kept(tensorflow, monkeypatch):
     x, labels = features(0, count=40, size=20)
-    monkeypatch.setattr("senoscope_training.head.dead_reason", lambda labels, logits: "as a test has it")
+    monkeypatch.setattr(
+        "senoscope_training.networks.head.dead_reason", lambda labels, logits: "as a test has it"
+    )
     kept = train(x, labels, seed=4, config=HeadConfig(attempts=2), phase=FrozenPhase(max_epochs=2))
     monkeypatch.undo()
     split = stratified_split(labels, VALIDATION_FRACTION, 4)
@@ -124,8 +126,8 @@ def train_one(x, labels, split, seed):
     """One attempt by itself: phase 1 with the seed of the attempt."""
     import keras
 
-    from senoscope_training.head import Standardization, compile_for, folded
-    from senoscope_training.learning.fitting import fit
+    from senoscope_training.networks.fitting import fit
+    from senoscope_training.networks.head import Standardization, compile_for, folded
 
     standard = Standardization.fitted(x[split[0]])
     learnt, judged = (FeatureExamples(standard.apply(x[part]), labels[part]) for part in split)
@@ -173,7 +175,7 @@ def test_head_is_the_papers(tensorflow):
 def test_numpy_and_keras_agree_on_the_loss(tensorflow):
     import keras
 
-    from senoscope_training.head import compile_for
+    from senoscope_training.networks.head import compile_for
 
     x, labels = features(3, count=40, size=20)
     keras.utils.set_random_seed(1)

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from senoscope_training.simplify import histogram, simplify
+from senoscope_training.export.simplify import histogram, simplify
 
 CHANNELS = 4
 

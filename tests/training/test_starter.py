@@ -15,9 +15,9 @@ import pytest
 
 from senoscope.engine.manifest import Manifest
 from senoscope_training import export_code_digest
-from senoscope_training.fovs import synthetic_fovs
 from senoscope_training.schema import SCHEMA_NAME, manifest_schema
-from senoscope_training.starter import StarterError, StarterOptions, make_starter
+from senoscope_training.starter.ensemble import StarterError, StarterOptions, make_starter
+from senoscope_training.starter.fovs import synthetic_fovs
 
 CLONE = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "senoscope_training.cli")

@@ -11,10 +11,10 @@ import pytest
 
 from senoscope.starter.build import recipe_folder
 from senoscope.starter.recipe import NetworkRecipe
-from senoscope_training.architectures import preprocessing
-from senoscope_training.export import ExportedNetwork, export_network
-from senoscope_training.random_weights import draw_kernels, kernel_slots
-from senoscope_training.starter_recipe import Distillation, RecipeError, Source
+from senoscope_training.export.network import ExportedNetwork, export_network
+from senoscope_training.networks.architectures import preprocessing
+from senoscope_training.networks.random_weights import draw_kernels, kernel_slots
+from senoscope_training.starter.recipe import Distillation, RecipeError, Source
 from support.tiny_backbone import HEIGHT, WIDTH, tiny_backbone
 
 SEED = 11
@@ -51,7 +51,7 @@ def test_a_rebuilt_network_answers_as_the_exported_one(tensorflow, tmp_path: Pat
 
 def test_a_large_kernel_that_was_not_drawn_is_refused(tensorflow, monkeypatch: pytest.MonkeyPatch) -> None:
     network, sources = exported()
-    monkeypatch.setattr("senoscope_training.starter_recipe._MOST_STORED", 64)
+    monkeypatch.setattr("senoscope_training.starter.recipe._MOST_STORED", 64)
     with pytest.raises(RecipeError, match="none of the kernels drawn"):
         Distillation(network.model, "tiny", SEED + 1, sources)
 

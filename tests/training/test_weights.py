@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from senoscope_training import weights as weights_module
-from senoscope_training.architectures import (
+from senoscope_training.networks import weights as weights_module
+from senoscope_training.networks.architectures import (
     ARCHITECTURES,
     PAPER_ARCHITECTURES,
     backbone_of,
@@ -16,7 +16,12 @@ from senoscope_training.architectures import (
     preprocess,
     preprocessing,
 )
-from senoscope_training.weights import WeightsError, find_weight_file, plan_weights, verify_weight_file
+from senoscope_training.networks.weights import (
+    WeightsError,
+    find_weight_file,
+    plan_weights,
+    verify_weight_file,
+)
 
 NAMES = tuple(one.name for one in PAPER_ARCHITECTURES)
 

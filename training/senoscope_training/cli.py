@@ -11,11 +11,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from senoscope.commands.command_line import exiting_on_sigterm, run_command_line
-from senoscope_training.dataset.commands import check, import_zenodo, synthesize
-from senoscope_training.evaluate_commands import evaluate
-from senoscope_training.export_commands import export
-from senoscope_training.learning.commands import run
-from senoscope_training.report.commands import report
+from senoscope_training.commands.dataset import check, import_zenodo, synthesize
+from senoscope_training.commands.evaluate import evaluate
+from senoscope_training.commands.export import export
+from senoscope_training.commands.report import report
+from senoscope_training.commands.run import run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,14 +105,14 @@ def starter(
     It is for demonstrations and tests, not for science. It takes a few minutes and no network.
     """
     from senoscope.engine.locations import default_models_dir
-    from senoscope_training.head import DeadHeadError
-    from senoscope_training.parity import ParityError
-    from senoscope_training.pool import WorkerDied
-    from senoscope_training.progress import JsonReporter, TextReporter
-    from senoscope_training.starter import StarterError, StarterOptions, make_recipe, make_starter
-    from senoscope_training.starter_recipe import RecipeError
-    from senoscope_training.systems import NETWORKS
-    from senoscope_training.weights import WeightsError
+    from senoscope_training.experiment.systems import NETWORKS
+    from senoscope_training.export.parity import ParityError
+    from senoscope_training.networks.head import DeadHeadError
+    from senoscope_training.networks.weights import WeightsError
+    from senoscope_training.starter.ensemble import StarterError, StarterOptions, make_recipe, make_starter
+    from senoscope_training.starter.recipe import RecipeError
+    from senoscope_training.workers.pool import WorkerDied
+    from senoscope_training.workers.progress import JsonReporter, TextReporter
 
     options = StarterOptions(
         name=name,

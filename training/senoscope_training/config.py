@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from senoscope_training.architectures import ARCHITECTURES
-from senoscope_training.systems import NETWORKS, SYSTEMS, NetworkName, SystemName
+from senoscope_training.experiment.systems import NETWORKS, SYSTEMS, NetworkName, SystemName
+from senoscope_training.networks.architectures import ARCHITECTURES
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]

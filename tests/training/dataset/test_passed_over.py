@@ -302,7 +302,7 @@ def test_the_reader_s_warnings_reach_the_check(tmp_path):
 
 
 def test_the_reader_s_warnings_reach_the_training(tmp_path):
-    from senoscope_training.progress import Progress
+    from senoscope_training.workers.progress import Progress
 
     root = write(tmp_path, named_tree(["red", "green", "blue"], ["red", "green", "blue"]))
     told: list[Progress] = []

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from senoscope_training.config import AugmentationConfig
-from senoscope_training.learning.augmentation import plan_copies
-from senoscope_training.learning.images import scale_to_images
+from senoscope_training.networks.augmentation import plan_copies
+from senoscope_training.networks.images import scale_to_images
 
 LABELS = np.arange(10) < 4
 
@@ -82,7 +82,7 @@ def test_angles_and_shifts_stay_in_bounds_and_corners_are_empty():
 
 
 def test_scaling_is_that_of_exported_graphs():
-    from senoscope_training.parity import scale_to_bytes
+    from senoscope_training.export.parity import scale_to_bytes
 
     pixels = np.random.default_rng(1).integers(0, 4000, (3, 3, 20, 30), dtype=np.uint16)
     low, high = np.array([100, 200, 0.5], np.float32), np.array([3000, 2500, 3999.5], np.float32)

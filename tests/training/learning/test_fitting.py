@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from senoscope_training.config import FrozenPhase, HeadConfig
-from senoscope_training.learning.images import FeatureExamples
+from senoscope_training.networks.images import FeatureExamples
 
 CONFIG = HeadConfig(dropout=0.5)
 
@@ -29,8 +29,8 @@ def examples(count: int = 60, size: int = 30, seed: int = 0):
 def train(phase, checkpoint=None, watch=None):
     import keras
 
-    from senoscope_training.head import build_head, compile_for, head_loss
-    from senoscope_training.learning.fitting import fit
+    from senoscope_training.networks.fitting import fit
+    from senoscope_training.networks.head import build_head, compile_for, head_loss
 
     data, held = examples(), examples(seed=1)
     keras.utils.set_random_seed(3)
@@ -49,7 +49,7 @@ def train(phase, checkpoint=None, watch=None):
 
 
 def test_resumed_anywhere_ends_with_the_same_numbers(tmp_path):
-    from senoscope_training.learning.fitting import Checkpoint
+    from senoscope_training.networks.fitting import Checkpoint
 
     phase = FrozenPhase(max_epochs=12, learning_rate=0.01)
     weights, progressed = train(phase)
@@ -72,8 +72,8 @@ def test_stops_after_patience_and_restores_the_best(tmp_path):
     losses = iter([1.0, 0.5, 0.6, 0.7, 0.8, 0.9])
     import keras
 
-    from senoscope_training.head import build_head, compile_for
-    from senoscope_training.learning.fitting import fit
+    from senoscope_training.networks.fitting import fit
+    from senoscope_training.networks.head import build_head, compile_for
 
     keras.utils.set_random_seed(0)
     model = build_head(30, CONFIG)
@@ -96,8 +96,8 @@ def test_a_small_gain_does_not_count():
     losses = iter([1.0, 0.999, 0.998, 0.997])
     import keras
 
-    from senoscope_training.head import build_head, compile_for
-    from senoscope_training.learning.fitting import fit
+    from senoscope_training.networks.fitting import fit
+    from senoscope_training.networks.head import build_head, compile_for
 
     keras.utils.set_random_seed(0)
     model = build_head(30, CONFIG)
@@ -112,8 +112,8 @@ def test_a_small_gain_does_not_count():
 def test_a_loss_that_is_no_number_says_so():
     import keras
 
-    from senoscope_training.head import build_head, compile_for
-    from senoscope_training.learning.fitting import FitError, fit
+    from senoscope_training.networks.fitting import FitError, fit
+    from senoscope_training.networks.head import build_head, compile_for
 
     keras.utils.set_random_seed(0)
     model = build_head(30, CONFIG)
@@ -124,7 +124,7 @@ def test_a_loss_that_is_no_number_says_so():
 
 def test_a_damaged_checkpoint_is_not_a_crash(tmp_path):
     """A kill never leaves one (it is written beside and renamed), but a full disk's repair might."""
-    from senoscope_training.learning.fitting import Checkpoint
+    from senoscope_training.networks.fitting import Checkpoint
 
     path = tmp_path / "c.npz"
     path.write_bytes(b"PK\x03\x04 damaged")

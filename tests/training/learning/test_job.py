@@ -7,11 +7,11 @@ import pytest
 
 from senoscope.engine.intensity import fit_range
 from senoscope_training.config import Config
-from senoscope_training.learning import job as job_module
-from senoscope_training.learning.augmentation import plan_copies
-from senoscope_training.learning.images import augmented_range, scale_to_images
-from senoscope_training.learning.job import FoldData, TrainingJob, Worker, class_balanced
-from senoscope_training.weights import WeightsPlan
+from senoscope_training.experiment import job as job_module
+from senoscope_training.experiment.job import FoldData, TrainingJob, Worker, class_balanced
+from senoscope_training.networks.augmentation import plan_copies
+from senoscope_training.networks.images import augmented_range, scale_to_images
+from senoscope_training.networks.weights import WeightsPlan
 
 SIZE = 32
 COUNT = 36

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from senoscope_training.config import AugmentationConfig, FrozenPhase, HeadConfig, TunedPhase
-from senoscope_training.head import train_head
-from senoscope_training.learning.augmentation import plan_copies
-from senoscope_training.learning.images import FeatureExamples, ImageExamples
-from senoscope_training.weights import WeightsPlan
+from senoscope_training.networks.augmentation import plan_copies
+from senoscope_training.networks.head import train_head
+from senoscope_training.networks.images import FeatureExamples, ImageExamples
+from senoscope_training.networks.weights import WeightsPlan
 
 SIZE = 64
 RANDOM = WeightsPlan({})
@@ -26,7 +26,7 @@ def fovs():
 
 @pytest.fixture(scope="module", params=["tiny", pytest.param("mobilenet", marks=pytest.mark.full)])
 def network(request, tensorflow, fovs):
-    from senoscope_training.learning.network import TrainableNetwork
+    from senoscope_training.networks.trainable import TrainableNetwork
 
     return TrainableNetwork(request.param, RANDOM, 5, fovs[0][:8], HeadConfig())
 
@@ -49,9 +49,9 @@ def pooled(network, examples):
 def test_phase_1_on_features_is_phase_1_through_the_network(network, fovs):
     import keras
 
-    from senoscope_training.head import build_head, compile_for, head_loss
-    from senoscope_training.learning.fitting import fit
-    from senoscope_training.learning.network import untrained_head
+    from senoscope_training.networks.fitting import fit
+    from senoscope_training.networks.head import build_head, compile_for, head_loss
+    from senoscope_training.networks.trainable import untrained_head
 
     network.reset()
     train, held = augmented(network, fovs)
@@ -94,7 +94,7 @@ def test_fine_tuning_moves_kernels_and_never_batch_norm_statistics(network, fovs
 
 
 def test_what_is_seen_is_what_keras_and_a_gradient_tape_say(network, fovs):
-    from senoscope_training.parity import keras_answers
+    from senoscope_training.export.parity import keras_answers
 
     network.reset()
     train, held = augmented(network, fovs)
@@ -109,7 +109,7 @@ def test_what_is_seen_is_what_keras_and_a_gradient_tape_say(network, fovs):
 
 
 def test_exported_features_are_those_of_keras(network, fovs):
-    from senoscope_training.learning.frozen_onnx import FrozenFeatures
+    from senoscope_training.experiment.frozen_onnx import FrozenFeatures
 
     network.reset()
     expected = network.features(fovs[0][:4])

@@ -17,7 +17,7 @@ def _keras(tensorflow):
 
 
 def test_layers_and_penalties_are_the_authors():
-    from senoscope_training.learning.scratch import build_scratch
+    from senoscope_training.networks.scratch import build_scratch
 
     model = build_scratch(250, 300, 3, ScratchConfig())
     kinds = [type(layer).__name__ for layer in model.layers]
@@ -40,9 +40,9 @@ def test_layers_and_penalties_are_the_authors():
 
 
 def examples(seed: int, count: int = 20):
-    from senoscope_training.learning.augmentation import plan_copies
-    from senoscope_training.learning.images import ImageExamples
-    from senoscope_training.learning.scratch import scale_to_unit
+    from senoscope_training.networks.augmentation import plan_copies
+    from senoscope_training.networks.images import ImageExamples
+    from senoscope_training.networks.scratch import scale_to_unit
 
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2 == 1
@@ -54,7 +54,7 @@ def examples(seed: int, count: int = 20):
 
 
 def test_the_learning_rate_decays_as_the_authors(monkeypatch):
-    from senoscope_training.learning import scratch
+    from senoscope_training.networks import scratch
 
     rates = []
 
@@ -75,8 +75,8 @@ def test_the_learning_rate_decays_as_the_authors(monkeypatch):
 def test_numpy_and_keras_agree_on_the_loss():
     import keras
 
-    from senoscope_training.head import compile_for
-    from senoscope_training.learning.scratch import build_scratch, scratch_loss
+    from senoscope_training.networks.head import compile_for
+    from senoscope_training.networks.scratch import build_scratch, scratch_loss
 
     config = ScratchConfig(activity_l2=0.05, bias_l2=0.3, dropout=0.5)
     keras.utils.set_random_seed(0)
@@ -93,7 +93,7 @@ def test_numpy_and_keras_agree_on_the_loss():
 
 
 def test_validation_fovs_are_judged_without_their_copies():
-    from senoscope_training.learning.scratch import train_scratch
+    from senoscope_training.networks.scratch import train_scratch
 
     held = examples(1, count=12)
     test = held.scaled(np.arange(12))
@@ -107,7 +107,7 @@ def test_validation_fovs_are_judged_without_their_copies():
     [(1, "valid", 1), (2, "valid", 3), (3, "valid", 11), (4, "valid", 43), (5, "same", 1)],
 )
 def test_the_smallest_image_is_one_that_builds(layers, pooling, edge):
-    from senoscope_training.learning.scratch import build_scratch
+    from senoscope_training.networks.scratch import build_scratch
 
     config = ScratchConfig(filters=(2,) * layers, pooling=pooling)
     assert config.smallest_edge() == edge

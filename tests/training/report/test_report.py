@@ -18,8 +18,14 @@ import yaml
 from senoscope_training.config import Config
 from senoscope_training.dataset.model import DataSet, Entry
 from senoscope_training.dataset.writing import SYNTHETIC_NAME, is_synthetic
-from senoscope_training.evaluate import Evaluation
-from senoscope_training.experiment import Prediction, UnitResult, Validation, read_experiment, write_unit
+from senoscope_training.experiment.folder import (
+    Prediction,
+    UnitResult,
+    Validation,
+    read_experiment,
+    write_unit,
+)
+from senoscope_training.report.evaluate import Evaluation
 from senoscope_training.report.figures import figure_5
 from senoscope_training.report.metrics import METRICS, bootstrap, exact_interval, interval, mean_sd, roc
 from senoscope_training.report.tables import Tables, make_tables, per_run_csv, to_csv

@@ -38,7 +38,7 @@ from bioimageio.spec.model.v0_5 import (
 from senoscope.engine.manifest import Manifest
 from senoscope_training.bioimageio import words
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY
-from senoscope_training.convert import OPSET
+from senoscope_training.export.convert import OPSET
 
 _DOI = re.compile(r"10\.\d{4,9}/[^\s,;]+[^\s,;.]")
 _TAGS = ("2d", "cells", "ensemble", "grad-cam", "image-classification", "label-free", "nonlinear-optical")

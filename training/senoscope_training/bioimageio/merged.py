@@ -10,7 +10,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from senoscope.engine.errors import EnsembleError
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest
-from senoscope_training.convert import IR_VERSION, OPSET
+from senoscope_training.export.convert import IR_VERSION, OPSET
 
 IMAGE = "image"
 PROBABILITY, NETWORKS, GRADCAM = "probability", "network_probabilities", "gradcam"

@@ -17,8 +17,8 @@ from senoscope.engine.sessions import CPU, usable_cores
 from senoscope_training.bioimageio import words
 from senoscope_training.bioimageio.cover import cover_png
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY, merge
-from senoscope_training.graph import save
-from senoscope_training.progress import Progress, Report, silent
+from senoscope_training.export.graph import save
+from senoscope_training.workers.progress import Progress, Report, silent
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 TOLERANCES = {PROBABILITY: 1e-5, NETWORKS: 1e-5, GRADCAM: 1e-4}

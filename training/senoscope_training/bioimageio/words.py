@@ -6,7 +6,7 @@ import textwrap
 
 from senoscope.engine.manifest import Manifest
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY
-from senoscope_training.model_card import metric_table, range_table, warning_lines
+from senoscope_training.export.model_card import metric_table, range_table, warning_lines
 
 _LONGEST_DESCRIPTION = 512  # beyond which bioimage.io warns
 _NOT_FOR_SCIENCE = "Not for science: trained on synthetic images, it says nothing about real cells."

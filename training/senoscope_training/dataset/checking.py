@@ -17,7 +17,7 @@ from senoscope_training.dataset.model import DataSet, Fold
 from senoscope_training.dataset.ranges import measured
 from senoscope_training.dataset.reading import FileFacts, Inspection, Warned, load_pixels
 from senoscope_training.dataset.writing import is_synthetic
-from senoscope_training.progress import Report, silent
+from senoscope_training.workers.progress import Report, silent
 
 BINS = 32
 PERCENTILES = (1, 25, 50, 75, 99)

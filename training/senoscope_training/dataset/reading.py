@@ -36,7 +36,7 @@ from senoscope_training.dataset.suspicions import (
     suspect_zero_levels,
 )
 from senoscope_training.dataset.table import Row, list_rows
-from senoscope_training.progress import Progress, Report, silent
+from senoscope_training.workers.progress import Progress, Report, silent
 
 __all__ = ["FileFacts", "Inspection", "inspect_data_set", "load_fov", "load_pixels", "read_data_set"]
 

@@ -18,7 +18,7 @@ import tifffile
 from senoscope_client.simulation.synthetic import CHANNELS, synthesize
 from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.table import TABLE_NAME
-from senoscope_training.progress import Progress, Report, silent
+from senoscope_training.workers.progress import Progress, Report, silent
 
 _EVERY = 50
 # Lies in a folder of synthetic FOVs, so that no ensemble trained on them is taken for science.

@@ -15,7 +15,7 @@ from senoscope_training.dataset.faults import nearest
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.pickles import HostilePickle, read_pickle
 from senoscope_training.dataset.writing import LabelledFov, new_folder, write_fovs
-from senoscope_training.progress import Progress, Report, silent
+from senoscope_training.workers.progress import Progress, Report, silent
 
 __all__ = ["HostilePickle", "import_pickles"]
 

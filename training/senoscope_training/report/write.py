@@ -14,7 +14,7 @@ from senoscope.results.pictures import scale_channel
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.reading import load_fov
-from senoscope_training.experiment import Experiment, Prediction, atomic_file, read_experiment
+from senoscope_training.experiment.folder import Experiment, Prediction, atomic_file, read_experiment
 from senoscope_training.report.figures import Rendered, all_figures, fov_with_map, render
 from senoscope_training.report.mistakes import (
     Judged,

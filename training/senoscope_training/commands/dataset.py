@@ -1,0 +1,220 @@
+"""The commands for data sets: check, import-zenodo, synthesize."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from senoscope_training.config import Config
+    from senoscope_training.dataset.model import DataSet, Fold
+
+
+def check(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG_OR_FOLDER",
+            help="Configuration of an experiment, or folder of a data set.",
+            show_default=False,
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write histograms and sample images into this PNG.")
+    ] = None,
+    classes: Annotated[
+        str, typer.Option(help="With a folder: label of the negative class, then of the positive one.")
+    ] = "control,senescent",
+    channels: Annotated[
+        str, typer.Option(help="With a folder: names of the channels, in the order of the files.")
+    ] = "SRS,TPEF,Transmission",
+    per_channel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART,PART,...",
+            help="With a folder whose channels lie in files of their own: the part of the names that tells "
+            "each channel, such as _ch00,_ch01,_ch02, in the order of the channels.",
+        ),
+    ] = None,
+) -> None:
+    """Look at a data set before training: counts, leaks, intensities, every fault.
+
+    A configuration tells sizes and the split too. Exits with 1 if there are faults.
+    """
+    from rich.console import Console
+
+    from senoscope_training.config import ConfigError, load_config
+    from senoscope_training.dataset.check_view import render
+    from senoscope_training.dataset.checking import check as look
+    from senoscope_training.dataset.model import DataSetError
+    from senoscope_training.dataset.reading import inspect_data_set, load_pixels
+    from senoscope_training.workers.progress import TextReporter
+
+    try:
+        config = (
+            _folder_config(source, classes, channels, per_channel) if source.is_dir() else load_config(source)
+        )
+        with TextReporter(()) as report:
+            size = None if source.is_dir() else config.input
+            inspection = inspect_data_set(config.data, size, report)
+            data_set = inspection.data_set
+            pixels = load_pixels(data_set, range(len(data_set)), config.data, inspection.size, report)
+        folds, notes = ((), ()) if source.is_dir() else _folds(data_set, config)
+        k_iqr = config.normalization.k_iqr
+        found = look(inspection, config.data, folds, k_iqr=k_iqr, notes=notes, pixels=pixels)
+        if figure is not None and len(data_set):
+            from senoscope_training.dataset.check_figure import draw
+
+            draw(data_set, pixels, figure, padded=config.data.fit == "pad")
+    except (ConfigError, DataSetError) as error:
+        _fail(str(error))
+    except (OSError, ValueError) as error:
+        _fail(f"{figure} cannot be written: {error}")
+    if as_json:
+        typer.echo(json.dumps(found.document(), indent=1))
+    else:
+        console = Console(highlight=False)
+        # Tables that are piped into a file keep their columns.
+        for part in render(found):
+            console.print(part, soft_wrap=not console.is_terminal)
+    if not found.usable:
+        raise typer.Exit(1)
+
+
+def import_zenodo(
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to make.", show_default=False)],
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="SOURCE...", help="Pickles of the record, or folders of them."),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the record from Zenodo first, into OUT.download.")
+    ] = False,
+) -> None:
+    """Turn the pickled arrays of the paper's Zenodo record into a data set folder.
+
+    Pickles are read without executing them; one that holds more than arrays is refused.
+    """
+    from senoscope_training.dataset.model import DataSetError
+    from senoscope_training.dataset.zenodo import import_pickles
+    from senoscope_training.workers.progress import TextReporter
+
+    if not sources and not download:
+        _fail("name the pickles, or pass --download to fetch them from Zenodo", 2)
+    try:
+        if out.exists():
+            raise DataSetError(f"{out} is there already; name another folder, or delete it first")
+        paths = list(sources or ())
+        if download:
+            paths.append(_download(out.with_name(f"{out.name}.download")))
+        with TextReporter(()) as report:
+            count = import_pickles(paths, out, report=report)
+    except DataSetError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; no data set was made", 130)
+    typer.echo(f"{out}: {count} fields of view; look at them with `senoscope-train check {out}`")
+
+
+def synthesize(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", show_default=False)],
+    train: Annotated[int, typer.Option(min=2, help="Fields of view to train.")] = 170,
+    test: Annotated[int, typer.Option(min=2, help="Fields of view to test.")] = 54,
+    height: Annotated[int, typer.Option(min=32, max=4096, help="Rows.")] = 250,
+    width: Annotated[int, typer.Option(min=32, max=4096, help="Columns.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same data set.")] = 0,
+    groups: Annotated[int, typer.Option(min=2, help="Culture plates; each is in train or in test.")] = 6,
+) -> None:
+    """Make a labelled data set of synthetic fields of view, to try things out; not for science."""
+    from senoscope_training.dataset.model import DataSetError
+    from senoscope_training.dataset.writing import write_synthetic
+    from senoscope_training.workers.progress import TextReporter
+
+    try:
+        with TextReporter(()) as report:
+            write_synthetic(
+                out,
+                train=train,
+                test=test,
+                height=height,
+                width=width,
+                seed=seed,
+                groups=groups,
+                report=report,
+            )
+    except DataSetError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; no data set was made", 130)
+    typer.echo(f"{out}: {train + test} fields of view; look at them with `senoscope-train check {out}`")
+
+
+def _folder_config(folder: Path, classes: str, channels: str, per_channel: str | None) -> Config:
+    from pydantic import ValidationError
+
+    from senoscope_training.config import Config, ConfigError
+
+    names = tuple(name.strip() for name in classes.split(","))
+    data = {"path": folder, "classes": names, "channels": tuple(c.strip() for c in channels.split(","))}
+    if per_channel is not None:
+        data["per_channel"] = tuple(part.strip() for part in per_channel.split(","))
+    try:
+        return Config.model_validate({"name": "check", "data": data, "systems": ("scratch",)})
+    except ValidationError as error:
+        faults = "; ".join(str(fault["msg"]) for fault in error.errors(include_url=False))
+        raise ConfigError(
+            "--classes takes two names, --channels one to three, --per-channel as many as there are "
+            f"channels, with commas: {faults}"
+        ) from error
+
+
+def _folds(data_set: DataSet, config: Config) -> tuple[tuple[Fold, ...], tuple[str, ...]]:
+    """The folds of an experiment, or a note on why there are none."""
+    from senoscope_training.dataset.model import DataSetError
+    from senoscope_training.dataset.splits import make_folds
+
+    try:
+        return make_folds(data_set, config.split, config.seed), ()
+    except DataSetError as error:
+        return (), (f"no split: {error}",)
+
+
+def _download(folder: Path) -> Path:
+    from rich.console import Console
+    from rich.progress import (
+        DownloadColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    from senoscope_training.dataset.download import download_record
+
+    tasks: dict[str, TaskID] = {}
+    columns = (
+        TextColumn("{task.description}"),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def step(name: str, there: int, size: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=size)
+            progress.update(tasks[name], completed=there)
+
+        download_record(folder, step)
+    return folder
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    typer.echo(f"senoscope-train: {message}", file=sys.stderr)
+    raise typer.Exit(code)

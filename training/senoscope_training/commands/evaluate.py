@@ -1,0 +1,159 @@
+"""The command ``senoscope-train evaluate``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from senoscope_training.config import DataConfig
+
+
+class _Split(StrEnum):
+    test = "test"
+    train = "train"
+    all = "all"
+
+
+class _Device(StrEnum):
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+class _Accept(StrEnum):
+    per_channel = "per-channel"
+    zero_level = "zero-level"
+    channel_names = "channel-names"
+    types = "types"
+
+
+class _Fit(StrEnum):
+    refuse = "refuse"
+    pad = "pad"
+    resize = "resize"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Ensemble: a name in the folder of ensembles, or a path.")],
+    data: Annotated[Path, typer.Argument(file_okay=False, help="Folder of a labelled data set.")],
+    split: Annotated[_Split, typer.Option(help="Which FOVs, by the column of dataset.csv.")] = _Split.test,
+    models_dir: Annotated[
+        Path | None, typer.Option(envvar="SENOSCOPE_MODELS_DIR", help="Where named ensembles live.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="CSV file with each FOV's answer.")] = None,
+    fit: Annotated[_Fit, typer.Option(help="What to do with FOVs of another size.")] = _Fit.refuse,
+    grey: Annotated[bool, typer.Option("--grey", help="Repeat grey images over the channels.")] = False,
+    per_channel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART,PART,...",
+            help="For channels in files of their own: the part of the names that tells each channel, in the "
+            "ensemble's order.",
+        ),
+    ] = None,
+    accept: Annotated[
+        list[_Accept] | None,
+        typer.Option(help="What looks like a mistake in the data set, and is none; repeat for more."),
+    ] = None,
+    device: Annotated[_Device, typer.Option(help="Where the ensemble runs.")] = _Device.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+) -> None:
+    """Run an exported ensemble, as it will be served, on labelled FOVs, and report its metrics."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from senoscope.engine import DeviceError, EnsembleError
+    from senoscope.engine.locations import default_models_dir
+    from senoscope.starter import locate_ensemble
+    from senoscope_training.config import ConfigError
+    from senoscope_training.dataset.model import DataSetError
+    from senoscope_training.experiment.folder import atomic_file
+    from senoscope_training.report.evaluate import evaluate as run
+    from senoscope_training.workers.progress import TextReporter
+
+    try:
+        folder = locate_ensemble(model, models_dir or default_models_dir(), partial(print, file=sys.stderr))
+        config = _data_config(data, fit, grey, per_channel, accept or [])
+        console = Console(stderr=True)
+        with TextReporter((folder.name,), console) as report:
+            # A line for each FOV would be no progress to look at where there is no terminal.
+            done = run(folder, config, split.value, device.value, *([report] if console.is_terminal else []))
+        if out is not None:
+            with atomic_file(out) as file:
+                file.write(done.to_csv().encode())
+    except (EnsembleError, ConfigError, DataSetError, DeviceError, OSError) as error:
+        print(f"senoscope-train: {_as_options(str(error))}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    for warning in done.warnings:
+        print(f"senoscope-train: warning: {_as_options(warning)}", file=sys.stderr)
+    if done.trained_on:
+        print(
+            f"senoscope-train: warning: the ensemble was trained on {done.trained_on} of these "
+            f"{len(done.files)} FOVs: the figures say little about new cells. Its own test FOVs are listed "
+            f"in {folder / 'ensemble.json'}, training.split",
+            file=sys.stderr,
+        )
+    if as_json:
+        document: dict[str, Any] = {
+            "model": done.model,
+            "digest": done.digest,
+            "split": split.value,
+            "metrics": done.metrics,
+            "intervals_95": done.intervals,
+            "trained_on": done.trained_on,
+            "warnings": done.warnings,
+        }
+        print(json.dumps(document, indent=2))
+        return
+    table = Table(title=f"{done.model} on {len(done.files)} FOVs of {data}")
+    for heading in ("metric", "value", "95 % interval"):
+        table.add_column(heading)
+    for name, value in done.metrics.items():
+        if name != "fovs":
+            interval = done.intervals.get(name)
+            table.add_row(
+                name, f"{value:.3f}", "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+            )
+    Console().print(table)
+
+
+def _data_config(
+    folder: Path, fit: _Fit, grey: bool, per_channel: str | None, accept: list[_Accept]
+) -> DataConfig:
+    from pydantic import ValidationError
+
+    from senoscope_training.config import ConfigError, DataConfig
+
+    given: dict[str, Any] = {
+        "path": folder,
+        "fit": fit.value,
+        "grey": "repeat" if grey else "refuse",
+        "per_channel": () if per_channel is None else tuple(part.strip() for part in per_channel.split(",")),
+        "accept": tuple(one.value for one in accept),
+    }
+    try:
+        return DataConfig.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError("; ".join(fault["msg"] for fault in error.errors(include_url=False))) from error
+
+
+def _as_options(words: str) -> str:
+    """Remedies with options: the size is the ensemble's, and there is no configuration."""
+    from senoscope_training.dataset.pixels import SIZE_REMEDY
+
+    words = words.replace(SIZE_REMEDY, "Say --fit pad or --fit resize, or crop the file")
+    words = re.sub(
+        r"data\.per_channel: \[([^\]]*)\]", lambda m: f"--per-channel {m[1].replace(', ', ',')}", words
+    )
+    words = re.sub(r"data\.accept: \[([^\]]*)\]", r"--accept \1", words)
+    return (
+        words.replace("data.grey: repeat", "--grey").replace("Set --", "Pass --").replace("set --", "pass --")
+    )

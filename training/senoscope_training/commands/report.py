@@ -1,0 +1,26 @@
+"""The command ``senoscope-train report``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    experiment: Annotated[Path, typer.Argument(file_okay=False, help="Folder of an experiment.")],
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for the report.  [default: its own]")
+    ] = None,
+) -> None:
+    """Write the report: one self-contained page, with tables as CSV and figures as SVG and PNG."""
+    from senoscope_training.experiment.folder import ExperimentError
+    from senoscope_training.report.write import write_report
+
+    try:
+        print(write_report(experiment, out))
+    except ExperimentError as error:
+        print(f"senoscope-train: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error

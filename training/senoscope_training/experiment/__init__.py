@@ -1,0 +1,1 @@
+"""An experiment: which units there are, training them, and the folder that holds them."""

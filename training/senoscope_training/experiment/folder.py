@@ -1,0 +1,309 @@
+"""An experiment on disk: what was predicted, how training went, and what all of it was made from.
+
+    <runs_dir>/<name>/
+        config.yaml                     as resolved
+        provenance.json                 data, split, software, host
+        <fold>/run_01/<unit>.json       one file per finished unit of work, see `UnitResult`
+        <fold>/run_01/<unit>.npz        Grad-CAM maps of its test FOVs, where it has any
+        <fold>/run_01/<unit>.weights.npz
+        <fold>/<network>.backbone.npz   of the frozen ensemble with random backbones
+        backbones/<network>.backbone.npz    of the frozen ensemble with trained ones
+
+A unit is one network of one system in one run: ``fully_trained.mobilenet``, ``frozen.mobilenet``,
+``hybrid.mobilenet``, ``two_channels_srs_tpef.mobilenet``, or ``scratch``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from senoscope_training.config import Config
+from senoscope_training.experiment.systems import in_table_order
+
+CONFIG_NAME = "config.yaml"
+PROVENANCE_NAME = "provenance.json"
+BACKBONES_NAME = "backbones"
+PHASE_2_BEGAN = "where phase 2 began, "  # begins what a note says of a head before fine-tuning
+_RUN = re.compile(r"^run_(\d+)$")
+
+
+class ExperimentError(Exception):
+    """A folder that is no experiment, or one that lacks what is asked of it."""
+
+
+class Validation(BaseModel):
+    """Predictions for FOVs of the training side that a unit has not learned from; originals, no copies.
+
+    Attributes
+    ----------
+    files : tuple of str
+        The validation FOVs; with the hybrid all FOVs of the training side, each judged by a machine of the
+        cross-validation that has not learned from it.
+    truth : tuple of bool
+    score : tuple of float
+        As in `UnitResult`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: tuple[str, ...]
+    truth: tuple[bool, ...]
+    score: tuple[float, ...]
+
+
+class UnitResult(BaseModel):
+    """What one unit of work leaves behind.
+
+    Attributes
+    ----------
+    system, network : str
+        ``network`` is empty for the CNN from scratch.
+    files : tuple of str
+        The test FOVs.
+    truth : tuple of bool
+        True for the positive class.
+    score : tuple of float
+        Of each test FOV: the probability, or, for the hybrid, its vote (0 or 1).
+    validation : Validation, optional
+        Earlier releases did not keep it.
+    history : dict of str to list of float
+        Per epoch: ``loss``, ``val_loss`` and what else was watched; empty for the hybrid.
+    details : dict
+        Seed, epochs, chosen parameters, seconds.
+    note : str
+        What went wrong, such as a head that is dead after every attempt; empty if nothing did.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    system: str
+    network: str = ""
+    files: tuple[str, ...]
+    truth: tuple[bool, ...]
+    score: tuple[float, ...]
+    validation: Validation | None = None
+    history: dict[str, list[float]] = {}
+    details: dict[str, Any] = {}
+    note: str = ""
+
+    @property
+    def unit(self) -> str:
+        """Name of its files."""
+        return f"{self.system}.{self.network}" if self.network else self.system
+
+    @property
+    def final_note(self) -> str:
+        """What went wrong with the network as it is kept: the note without what phase 2 began with."""
+        return "; ".join(part for part in self.note.split("; ") if not part.startswith(PHASE_2_BEGAN))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one system said of the test FOVs in one run.
+
+    Attributes
+    ----------
+    system : str
+        A key of `systems.titles()`: a system, or a single network.
+    files : tuple of str
+    truth : bool array [N]
+    score : float64 array [N]
+        Mean probability of the networks; for the hybrid the fraction of votes. The answer is positive
+        where it is greater than 0.5.
+    """
+
+    fold: str
+    run: int
+    system: str
+    files: tuple[str, ...]
+    truth: npt.NDArray[np.bool_]
+    score: npt.NDArray[np.float64]
+
+    @property
+    def answer(self) -> npt.NDArray[np.bool_]:
+        """Whether each FOV is called positive, bool [N]."""
+        return self.score > 0.5
+
+
+@dataclass(frozen=True)
+class History:
+    """How one training went: per-epoch columns of one unit."""
+
+    fold: str
+    run: int
+    system: str
+    network: str
+    columns: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that an experiment has so far.
+
+    Attributes
+    ----------
+    predictions : tuple of Prediction
+        Of complete systems only: an ensemble that lacks a network is not there yet.
+    missing : tuple of str
+        ``fold/run_01/unit`` of all that is not finished.
+    notes : tuple of pairs of str
+        ``fold/run_01/unit`` and what went wrong with it, where anything did.
+    """
+
+    directory: Path
+    config: Config
+    provenance: dict[str, Any]
+    predictions: tuple[Prediction, ...]
+    histories: tuple[History, ...]
+    missing: tuple[str, ...] = field(default=())
+    notes: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data set is one of drawings."""
+        return bool(self.provenance["data"].get("synthetic"))
+
+    def maps(self, fold: str, run: int) -> dict[str, npt.NDArray[np.float32]]:
+        """Grad-CAM maps [N, h, w] of the fine-tuned networks for the test FOVs, not normalised.
+
+        Empty where the fully trained ensemble was not trained.
+        """
+        folder = run_folder(self.directory, fold, run)
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        for network in self.config.networks:
+            path = folder / f"fully_trained.{network}.npz"
+            if path.is_file():
+                with np.load(path) as arrays:
+                    found[network] = np.asarray(arrays["gradcam"], np.float32)
+        return found
+
+
+def run_folder(directory: Path, fold: str, run: int) -> Path:
+    """Folder of one run of one fold."""
+    return directory / fold / f"run_{run:02d}"
+
+
+def frozen_backbone(directory: Path, fold: str, network: str, *, random: bool) -> Path:
+    """Where the weights of a frozen backbone are kept.
+
+    All folds share those of a trained one; a random one has the batch-norm statistics of its fold.
+    """
+    folder = directory / fold if random else directory / BACKBONES_NAME
+    return folder / f"{network}.backbone.npz"
+
+
+def units_of(config: Config) -> tuple[str, ...]:
+    """Units of each run, in the order of systems and networks."""
+    return tuple(
+        unit
+        for system in config.systems
+        for unit in (["scratch"] if system == "scratch" else [f"{system}.{n}" for n in config.networks])
+    )
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that is there entirely or not at all, whatever interrupts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_unit(directory: Path, fold: str, run: int, unit: str) -> UnitResult | None:
+    """A finished unit, or None."""
+    path = run_folder(directory, fold, run) / f"{unit}.json"
+    if not path.is_file():
+        return None
+    return UnitResult.model_validate_json(path.read_bytes())
+
+
+def write_unit(directory: Path, fold: str, run: int, result: UnitResult) -> None:
+    """Write a finished unit; its json file comes last, so that what it names is there."""
+    with atomic_file(run_folder(directory, fold, run) / f"{result.unit}.json") as file:
+        file.write((result.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_experiment(directory: Path) -> Experiment:
+    """Read what an experiment has so far.
+
+    Raises
+    ------
+    ExperimentError
+        If the folder is none of an experiment.
+    """
+    try:
+        config = Config.model_validate(yaml.safe_load((directory / CONFIG_NAME).read_text(encoding="utf-8")))
+        provenance = json.loads((directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ExperimentError(f"{directory} is no folder of an experiment: {error}") from error
+    predictions: list[Prediction] = []
+    histories: list[History] = []
+    missing: list[str] = []
+    notes: list[tuple[str, str]] = []
+    for fold in provenance["folds"]:
+        for run in range(1, config.runs + 1):
+            units = {unit: read_unit(directory, fold, run, unit) for unit in units_of(config)}
+            missing += [f"{fold}/run_{run:02d}/{unit}" for unit, result in units.items() if result is None]
+            done = {unit: result for unit, result in units.items() if result is not None}
+            notes += [
+                (f"{fold}/run_{run:02d}/{unit}", result.note) for unit, result in done.items() if result.note
+            ]
+            histories += [
+                History(fold, run, result.system, result.network, result.history)
+                for result in done.values()
+                if result.history
+            ]
+            predictions += _combine(config, fold, run, done)
+    return Experiment(
+        directory,
+        config,
+        provenance,
+        tuple(predictions),
+        tuple(histories),
+        tuple(missing),
+        tuple(notes),
+    )
+
+
+def _combine(config: Config, fold: str, run: int, done: dict[str, UnitResult]) -> list[Prediction]:
+    """Predictions of systems from those of their networks: the plain mean, which for votes is their share."""
+    combined = []
+    for system in config.systems:
+        names = ["scratch"] if system == "scratch" else [f"{system}.{network}" for network in config.networks]
+        members = [done[name] for name in names if name in done]
+        if len(members) < len(names):
+            continue
+        score = np.asarray(np.mean([member.score for member in members], axis=0, dtype=np.float64))
+        combined.append(_prediction(fold, run, system, members[0], score))
+        if system == "fully_trained":
+            combined += [
+                _prediction(fold, run, member.network, member, np.array(member.score, np.float64))
+                for member in members
+            ]
+    order = in_table_order({prediction.system for prediction in combined})
+    return sorted(combined, key=lambda prediction: order.index(prediction.system))
+
+
+def _prediction(
+    fold: str, run: int, system: str, member: UnitResult, score: npt.NDArray[np.float64]
+) -> Prediction:
+    return Prediction(fold, run, system, member.files, np.array(member.truth, np.bool_), score)

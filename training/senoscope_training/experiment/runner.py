@@ -1,0 +1,215 @@
+"""An experiment from its configuration to its last unit: prepared once, resumed at will."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+
+from senoscope.engine.intensity import usual_saturation
+from senoscope.engine.sessions import usable_cores
+from senoscope_training.config import Config
+from senoscope_training.dataset.model import DataSet, Fold
+from senoscope_training.dataset.ranges import measured_range, require_range
+from senoscope_training.dataset.reading import load_pixels, read_data_set
+from senoscope_training.dataset.splits import make_folds, split_record
+from senoscope_training.dataset.writing import is_synthetic
+from senoscope_training.experiment.folder import (
+    CONFIG_NAME,
+    PROVENANCE_NAME,
+    Experiment,
+    ExperimentError,
+    atomic_file,
+    read_experiment,
+)
+from senoscope_training.experiment.job import FoldData, TrainingJob, run_training
+from senoscope_training.networks.architectures import ARCHITECTURES
+from senoscope_training.networks.seeds import derive_seed
+from senoscope_training.networks.weights import WeightsPlan, plan_weights
+from senoscope_training.versions import software_versions
+from senoscope_training.workers.backend import backend_problem, start_backend
+from senoscope_training.workers.pool import run_jobs
+from senoscope_training.workers.progress import Progress, Report, silent
+
+_PIXELS = "pixels.npy"
+_MAX_JOBS = 4
+# Raised whenever the same configuration trains otherwise than before. 2: batch-norm statistics of random
+# backbones per fold, copies of raw counts with `each_split`, the CNN from scratch as in the authors' code.
+_PROCEDURE = 2
+
+
+def run_experiment(config: Config, jobs: int | None = None, report: Report = silent) -> Experiment:
+    """Train what an experiment still lacks.
+
+    The same call goes on after an interruption, whatever interrupted, and ends with the same numbers.
+
+    Parameters
+    ----------
+    jobs : int, optional
+        Networks to train at a time, each in a process of its own; default: as cores allow, four at most,
+        and one where there is a GPU.
+
+    Raises
+    ------
+    DataSetError
+        With every fault of the data set, before anything is trained.
+    ExperimentError
+        If the folder belongs to another configuration or another data set, or is in use; if Keras' back
+        end is not there.
+    WeightsError, FitError, WorkerDied
+        As their names say; what was finished stays.
+    """
+    problem = backend_problem()
+    if problem is not None:
+        raise ExperimentError(problem)
+    directory = config.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ExperimentError(f"{directory} is being trained by another process") from None
+    with lock:
+        report(Progress("data", detail=str(config.data.path)))
+        data_set = read_data_set(config.data, config.input, report)
+        folds = make_folds(data_set, config.split, derive_seed(config.seed, "folds"))
+        plan = plan_weights(config.weights, config.weights_dir, config.networks)
+        _refuse_another(config, data_set, plan)
+        pixels = _pixels(config, data_set, report)
+        prepared = _prepare(config, data_set, folds, plan, np.load(pixels, mmap_mode="r"))
+        names = _names(config)
+        workers = jobs or _default_jobs()
+        threads = max(1, usable_cores() // min(workers, len(names)))
+        todo = [
+            TrainingJob(
+                network=name,
+                config=config,
+                plan=plan,
+                pixels=pixels,
+                labels=data_set.labels,
+                groups=data_set.groups,
+                files=tuple(entry.file for entry in data_set.entries),
+                folds=prepared,
+                threads=threads,
+            )
+            for name in names
+        ]
+        report(Progress("training", detail=f"{plan.words}; {directory}"))
+        run_jobs(run_training, todo, workers, partial(start_backend, threads), report)
+        pixels.unlink(missing_ok=True)
+        return read_experiment(directory)
+
+
+def _names(config: Config) -> list[str]:
+    """Jobs, the longest first."""
+    networks: Sequence[str] = () if set(config.systems) == {"scratch"} else config.networks
+    names = sorted(networks, key=lambda name: -ARCHITECTURES[name].cost)
+    return [*names, "scratch"] if "scratch" in config.systems else names
+
+
+def _default_jobs() -> int:
+    if Path("/dev/nvidia0").exists() or os.environ.get("CUDA_VISIBLE_DEVICES", "-1") not in {"", "-1"}:
+        return 1  # a GPU is kept busy by one network
+    return min(_MAX_JOBS, usable_cores())
+
+
+def _refuse_another(config: Config, data_set: DataSet, plan: WeightsPlan) -> None:
+    """An experiment is one configuration on one data set: mixed results would look like one."""
+    path = config.directory / CONFIG_NAME
+    if not path.is_file():
+        return
+    provenance = json.loads((config.directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
+    if provenance.get("procedure", 1) != _PROCEDURE:
+        raise ExperimentError(
+            f"{config.directory} was begun by another release, whose training differs: give this experiment "
+            "another `name`, or remove that folder"
+        )
+    made_with = yaml.safe_load(path.read_text(encoding="utf-8"))
+    now = config.model_dump(mode="json")
+    differing = sorted(
+        key for key in now if now[key] != made_with.get(key) and key not in {"runs_dir", "data"}
+    )
+    if now["data"] | {"path": ""} != made_with["data"] | {"path": ""}:
+        differing.append("data")
+    # More runs, or further systems, only add to what is there.
+    differing = [key for key in differing if key not in {"runs", "systems"}]
+    if differing:
+        raise ExperimentError(
+            f"{config.directory} was made with another configuration: {', '.join(differing)} differ. "
+            "Give this one another `name`, or remove that folder"
+        )
+    if provenance["data"]["sha256"] != data_set.sha256():
+        raise ExperimentError(
+            f"the data set at {config.data.path} has changed since {config.directory} was begun: give the "
+            "experiment another `name`, or remove that folder"
+        )
+    if provenance["weights"] != plan.words:
+        raise ExperimentError(
+            f"{config.directory} was begun with {provenance['weights']}, now there are {plan.words}: "
+            "give the experiment another `name`, or say `weights:`"
+        )
+
+
+def _pixels(config: Config, data_set: DataSet, report: Report) -> Path:
+    """All FOVs in one file that worker processes map into their memory; kept while training goes on."""
+    path = config.directory / _PIXELS
+    if not path.is_file():
+        report(Progress("reading", detail=f"{len(data_set)} FOVs"))
+        pixels = load_pixels(data_set, np.arange(len(data_set)), config.data, config.input)
+        with atomic_file(path) as file:
+            np.save(file, pixels)
+    return path
+
+
+def _prepare(
+    config: Config, data_set: DataSet, folds: Sequence[Fold], plan: WeightsPlan, pixels: Any
+) -> tuple[FoldData, ...]:
+    """Fit the intensity ranges, and write down what the experiment is made from."""
+    prepared = []
+    ranges = {}
+    for fold in folds:
+        train = np.asarray(pixels[fold.train])
+        low, high = measured_range(train, config.normalization.k_iqr, padded=config.data.fit == "pad")
+        require_range(low, high, config.data.channels, f"training FOVs of {fold.name}")
+        prepared.append(FoldData(fold.name, fold.train, fold.test, low, high))
+        ranges[fold.name] = {
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "saturated_p99": usual_saturation(train, high).tolist(),
+        }
+    labels = data_set.labels
+    provenance = {
+        "data": {
+            "path": str(config.data.path),
+            "sha256": data_set.sha256(),
+            "fovs": len(data_set),
+            "synthetic": is_synthetic(data_set),
+            "classes": dict(zip(data_set.classes, (int((~labels).sum()), int(labels.sum())), strict=True)),
+        },
+        "folds": split_record(data_set, tuple(folds)),
+        "intensity_ranges": ranges,
+        "weights": plan.words,
+        "procedure": _PROCEDURE,
+        "software": software_versions(),
+        "host": {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": usable_cores(),
+            "python": platform.python_version(),
+            "keras_backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        },
+    }
+    with atomic_file(config.directory / PROVENANCE_NAME) as file:
+        file.write((json.dumps(provenance, indent=1) + "\n").encode())
+    # The configuration last: where it is, the rest is.
+    with atomic_file(config.directory / CONFIG_NAME) as file:
+        file.write(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+    return tuple(prepared)

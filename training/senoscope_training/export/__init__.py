@@ -1,0 +1,1 @@
+"""From Keras to the ONNX files of an ensemble."""

@@ -1,0 +1,305 @@
+"""An experiment's fully trained or frozen ensemble as a folder that the service loads."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope.engine.manifest import (
+    MANIFEST_NAME,
+    Channel,
+    ChannelRange,
+    Combination,
+    Input,
+    Manifest,
+    NormalizationSpec,
+    Training,
+)
+from senoscope.engine.sessions import usable_cores
+from senoscope_training.config import Config
+from senoscope_training.dataset.reading import load_fov
+from senoscope_training.experiment.folder import (
+    Experiment,
+    ExperimentError,
+    Prediction,
+    UnitResult,
+    frozen_backbone,
+    read_experiment,
+    read_unit,
+    run_folder,
+)
+from senoscope_training.export.job import ExportJob, run_export
+from senoscope_training.export.model_card import model_card
+from senoscope_training.export.publish import Published, put_in_place, write_test_vector
+from senoscope_training.networks.architectures import ARCHITECTURES
+from senoscope_training.report.metrics import summarize
+from senoscope_training.versions import software_versions
+from senoscope_training.workers.pool import run_jobs
+from senoscope_training.workers.progress import Progress, Report, silent
+from senoscope_training.workers.tensorflow import start_tensorflow
+
+ExportedSystem = Literal["fully_trained", "frozen"]
+_PARITY_FOVS = 4
+_MAX_JOBS = 4
+_SYNTHETIC = "trained on synthetic fields of view, not for science"
+_PAPER = "Sorrentino et al. 2023, Front. Chem. 11:1213981, doi:10.3389/fchem.2023.1213981"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export and what to say of it.
+
+    Attributes
+    ----------
+    name : str, optional
+        Of the ensemble; default: the experiment's.
+    system : {"fully_trained", "frozen"}
+        Which ensemble.
+    fold, run : str, int, optional
+        Which fold and run; default: the first fold, and its run with the lowest mean validation loss. The
+        test FOVs have no say in that choice.
+    authors, licence, intended_use : optional
+        For the manifest and the model card.
+    force : bool
+        Replace an ensemble of that name, and export networks that tell nothing apart; the manifest says so.
+    """
+
+    name: str | None = None
+    system: ExportedSystem = "fully_trained"
+    fold: str | None = None
+    run: int | None = None
+    authors: tuple[str, ...] = ()
+    licence: str = "not stated"
+    intended_use: str = (
+        "Research use: telling senescent from control cells on the microscope, with the sample preparation "
+        "and settings of the data set that it was trained on. Not for diagnosis."
+    )
+    jobs: int | None = None
+    force: bool = False
+
+
+def export_experiment(
+    directory: Path, models_dir: Path, options: ExportOptions, report: Report = silent
+) -> Path:
+    """Export one run, compare every network with Keras, and put the ensemble into ``models_dir``.
+
+    Raises
+    ------
+    ExperimentError
+        If there is no such run, it is not finished, its weights were not kept, the name is taken, or a
+        network answers the same to everything (unless forced).
+    ParityError, WorkerDied
+        If an exported network deviates from Keras; if a process is killed.
+    """
+    experiment = read_experiment(directory)
+    config = experiment.config
+    fold, run, units = _choose(experiment, options)
+    name = options.name or config.name
+    target = models_dir / name
+    if target.exists() and not options.force:
+        raise ExperimentError(f"{target} exists; --force replaces it, --name takes another")
+    comparison = ""
+    if config.normalization.fitted_on == "each_split":
+        comparison = (
+            "trained with normalization.fitted_on: each_split, which is for comparison only: a single field "
+            "of view is scaled otherwise, and answers differ from those of the report"
+        )
+        if not options.force:
+            raise ExperimentError(f"not exported: {comparison}. --force exports it all the same")
+    weights = {unit.network: _weights(experiment, fold, run, unit) for unit in units}
+    absent = [path for paths in weights.values() for path in paths if not path.is_file()]
+    if absent:
+        raise ExperimentError(f"{absent[0]} is missing: train with keep_weights: all")
+    bounds = experiment.provenance["intensity_ranges"][fold]
+    low, high = (np.array(bounds[side], np.float32) for side in ("low", "high"))
+    sample, truth, vectors = _sample(config, units[0])
+    tuned = "fine-tuned from " if options.system == "fully_trained" else ""
+    models_dir.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models_dir))
+    try:
+        build = temporary / "ensemble"
+        build.mkdir()
+        report(Progress("networks", detail=f"{directory.name}, {fold}, run {run}"))
+        side_by_side = options.jobs or min(_MAX_JOBS, usable_cores())
+        threads = max(1, usable_cores() // side_by_side)
+        jobs = [
+            ExportJob(
+                name=unit.network,
+                weights=weights[unit.network],
+                directory=build,
+                sample=sample,
+                low=low,
+                high=high,
+                source=f"{tuned}{experiment.provenance['weights']}",
+                seed=int(unit.details["seed"]),
+                metrics=_metrics(unit),
+                threads=threads,
+                data=config.data,
+                validation=unit.validation,
+                truth=truth,
+                note=unit.final_note,
+            )
+            for unit in sorted(units, key=lambda unit: -ARCHITECTURES[unit.network].cost)
+        ]
+        made = run_jobs(run_export, jobs, side_by_side, partial(start_tensorflow, threads), report)
+        published = {job.name: result.published for job, result in zip(jobs, made, strict=True)}
+        faults = tuple(sorted(result.fault for result in made if result.fault))
+        if faults and not options.force:
+            raise ExperimentError(
+                f"not exported: {'; '.join(faults)}. Such a network adds nothing to an ensemble: leave it "
+                "out of `networks`, take another --run, or see what is wrong with its training. --force "
+                "exports it all the same, and the manifest says so"
+            )
+        faults += (comparison,) if comparison else ()
+        for fault in faults:
+            report(Progress("warning", detail=fault))
+        manifest = _manifest(experiment, fold, run, name, options, build, sample, vectors, published, faults)
+        (build / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
+        (build / "README.md").write_text(model_card(manifest), encoding="utf-8", newline="\n")
+        put_in_place(build, target, temporary / "old", options.force)
+    except FileExistsError as error:
+        raise ExperimentError(str(error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    report(Progress("done", detail=f"{target}: load it with senoscope serve --model {name}"))
+    return target
+
+
+def _choose(experiment: Experiment, options: ExportOptions) -> tuple[str, int, list[UnitResult]]:
+    config = experiment.config
+    folds = list(experiment.provenance["folds"])
+    fold = options.fold or folds[0]
+    if fold not in folds:
+        raise ExperimentError(f"there is no fold {fold!r}; there are {', '.join(folds)}")
+    candidates = {}
+    for run in [options.run] if options.run else range(1, config.runs + 1):
+        units = [
+            read_unit(experiment.directory, fold, run, f"{options.system}.{network}")
+            for network in config.networks
+        ]
+        if all(units):
+            candidates[run] = [unit for unit in units if unit is not None]
+    if not candidates:
+        wanted = f"run {options.run}" if options.run else "any run"
+        raise ExperimentError(
+            f"{experiment.directory} has no finished `{options.system}` ensemble in {wanted} of {fold}: "
+            "finish it with senoscope-train run"
+        )
+    run = min(candidates, key=lambda run: float(np.mean([_best_loss(unit) for unit in candidates[run]])))
+    return fold, run, candidates[run]
+
+
+def _weights(experiment: Experiment, fold: str, run: int, unit: UnitResult) -> tuple[Path, ...]:
+    """The files that hold a unit's weights, backbone first."""
+    path = run_folder(experiment.directory, fold, run) / f"{unit.unit}.weights.npz"
+    if unit.system != "frozen":
+        return (path,)
+    places = [
+        frozen_backbone(experiment.directory, fold, unit.network, random=random) for random in (True, False)
+    ]
+    backbone = next((place for place in places if place.is_file()), places[0])
+    return backbone, path
+
+
+def _best_loss(unit: UnitResult) -> float:
+    phases = unit.history["phase"]
+    return min(
+        loss for loss, phase in zip(unit.history["val_loss"], phases, strict=True) if phase == phases[-1]
+    )
+
+
+def _metrics(unit: UnitResult) -> dict[str, float]:
+    right = (np.array(unit.score) > 0.5) == np.array(unit.truth)
+    return {
+        "test_accuracy": float(right.mean()),
+        "validation_loss": _best_loss(unit),
+        "epochs": float(len(unit.history["loss"])),
+    }
+
+
+def _sample(config: Config, unit: UnitResult) -> tuple[npt.NDArray[Any], tuple[bool, ...], tuple[int, int]]:
+    """Some test FOVs to compare on, both classes among them; their truth; which become test vectors."""
+    truth = np.array(unit.truth)
+    positive, negative = np.flatnonzero(truth), np.flatnonzero(~truth)
+    chosen = [*negative[: _PARITY_FOVS // 2], *positive[: _PARITY_FOVS // 2]]
+    stack = [load_fov(config.data.path, unit.files[k], config.data, config.input) for k in chosen]
+    return np.stack(stack), tuple(bool(truth[k]) for k in chosen), (0, len(chosen) - 1)
+
+
+def _manifest(
+    experiment: Experiment,
+    fold: str,
+    run: int,
+    name: str,
+    options: ExportOptions,
+    build: Path,
+    sample: npt.NDArray[Any],
+    vectors: tuple[int, int],
+    published: dict[str, Published],
+    faults: tuple[str, ...],
+) -> Manifest:
+    config, provenance = experiment.config, experiment.provenance
+    bounds = provenance["intensity_ranges"][fold]
+    chosen = _prediction(experiment, fold, run, options.system)
+    return Manifest(
+        name=name,
+        version=f"{version('senoscope')}+{fold}.run{run}{'.frozen' * (options.system == 'frozen')}",
+        created=datetime.now(UTC),
+        licence=options.licence,
+        intended_use=_SYNTHETIC if provenance["data"].get("synthetic") else options.intended_use,
+        for_science=not provenance["data"].get("synthetic"),
+        authors=options.authors or ("not stated",),
+        cite=(_PAPER,),
+        input=Input(
+            height=config.input.height,
+            width=config.input.width,
+            channels=tuple(Channel(name=channel) for channel in config.data.channels),
+            pixel_size_um=config.data.pixel_size_um,
+        ),
+        normalization=NormalizationSpec(
+            k_iqr=config.normalization.k_iqr,
+            channels=tuple(
+                ChannelRange(low=low, high=high, saturated_p99=usual)
+                for low, high, usual in zip(
+                    bounds["low"],
+                    bounds["high"],
+                    bounds.get("saturated_p99", [None] * len(bounds["low"])),  # trained before it was kept
+                    strict=True,
+                )
+            ),
+            fitted_on=f"{len(provenance['folds'][fold]['train'])} training FOVs of {config.data.path.name}",
+        ),
+        networks=tuple(published[network].network for network in config.networks),
+        ensemble=Combination(classes=config.data.classes),
+        training=Training(
+            config=config.model_dump(mode="json", exclude={"runs_dir", "weights_dir"}),
+            data_sha256=provenance["data"]["sha256"],
+            split={"fold": fold, "run": run, "system": options.system, **provenance["folds"][fold]},
+            runs=config.runs,
+            software=software_versions(),
+        ),
+        metrics=summarize(chosen.truth, chosen.score),
+        warnings=faults,
+        test_vectors=tuple(
+            write_test_vector(
+                build,
+                k,
+                sample[index],
+                {network: published[network].expected[index] for network in config.networks},
+            )
+            for k, index in enumerate(vectors)
+        ),
+    )
+
+
+def _prediction(experiment: Experiment, fold: str, run: int, system: str) -> Prediction:
+    return next(p for p in experiment.predictions if (p.fold, p.run, p.system) == (fold, run, system))

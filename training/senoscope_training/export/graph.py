@@ -1,0 +1,212 @@
+"""The exported network around the backbone: intensity scaling before it, head and Grad-CAM after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from senoscope_training.export.convert import IR_VERSION, OPSET, SINK, SOURCE
+from senoscope_training.export.simplify import Graph, attribute
+from senoscope_training.networks.architectures import Preprocessing
+
+Float32 = npt.NDArray[np.float32]
+W1, B1, W2, B2 = "head/w1", "head/b1", "head/w2", "head/b2"
+_TOP = 255.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """The paper's head after global max pooling, as plain arrays.
+
+    logit = w2 . relu(w1' m + b1) + b2, with m the C pooled features.
+
+    Attributes
+    ----------
+    w1 : float32 array [C, 4]
+    b1 : float32 array [4]
+    w2 : float32 array [4]
+    b2 : float
+    """
+
+    w1: Float32
+    b1: Float32
+    w2: Float32
+    b2: float
+
+    def logits(self, features: Float32) -> npt.NDArray[np.float64]:
+        """Logits [N] of pooled features [N, C]."""
+        hidden = np.maximum(features.astype(np.float64) @ self.w1 + self.b1, 0)
+        return np.asarray(hidden @ self.w2 + self.b2, np.float64)
+
+    def tensors(self) -> dict[str, Float32]:
+        """The initializers of the exported graph, by name."""
+        return {
+            W1: np.asarray(self.w1, np.float32),
+            B1: np.asarray(self.b1, np.float32),
+            W2: np.asarray(self.w2, np.float32).reshape(1, -1),
+            B2: np.array([self.b2], np.float32),
+        }
+
+    @classmethod
+    def random(cls, features: int, seed: int, units: int = 4) -> Head:
+        """A head that is on for any input: for checks of a graph before its head is trained."""
+        rng = np.random.default_rng(seed)
+        w1 = rng.normal(0, 1 / np.sqrt(features), (features, units))
+        return cls(w1.astype(np.float32), np.ones(units, np.float32), np.ones(units, np.float32), -1.0)
+
+
+def assemble(
+    backbone: onnx.ModelProto, preprocessing: Preprocessing, head: Head, height: int, width: int, name: str
+) -> onnx.ModelProto:
+    """Put scaling and preprocessing before a converted backbone, and head and Grad-CAM after it.
+
+    Parameters
+    ----------
+    backbone : onnx.ModelProto
+        As :func:`senoscope_training.export.convert.convert_backbone` makes it, simplified; taken apart here.
+
+    Returns
+    -------
+    onnx.ModelProto
+        The contract of an exported network: ``image``, ``low``, ``high`` in; ``logit``, ``probability``,
+        ``gradcam``, ``features`` out; any batch size.
+    """
+    graph = Graph(backbone)
+    channels, rows, columns = (d.dim_value for d in backbone.graph.output[0].type.tensor_type.shape.dim[1:])
+    offset = _fold_preprocessing(graph, preprocessing)
+    constants: dict[str, npt.NDArray[np.generic]] = {
+        "column": np.array([1, -1, 1, 1], np.int64),
+        "top": np.array(_TOP, np.float32),
+        "zero": np.array(0, np.float32),
+        "pooled_shape": np.array([-1, channels], np.int64),
+        "cells_shape": np.array([-1, channels, rows * columns], np.int64),
+        "weights_shape": np.array([-1, 1, channels], np.int64),
+        "map_shape": np.array([-1, rows, columns], np.int64),
+        "vector": np.array([-1], np.int64),
+        **head.tensors(),
+    }
+    node = helper.make_node
+    # Same operations in the same order as NumPy's clip((x - low) / (high - low) * 255, 0, 255): truncation
+    # to whole numbers makes a rounding error of the last digit a step of a whole grey value.
+    front = [
+        node("Reshape", ["low", "column"], ["low4"]),
+        node("Reshape", ["high", "column"], ["high4"]),
+        node("Sub", ["image", "low4"], ["above"]),
+        node("Sub", ["high4", "low4"], ["span"]),
+        node("Div", ["above", "span"], ["unit"]),
+        node("Mul", ["unit", "top"], ["scaled"]),
+        node("Clip", ["scaled", "zero", "top"], ["clipped"]),
+        node("Floor", ["clipped"], [SOURCE if offset is None else "counts"]),
+    ]
+    if offset is not None:
+        constants["offset"] = offset.reshape(1, -1, 1, 1)
+        front.append(node("Add", ["counts", "offset"], [SOURCE]))
+    # Grad-CAM in closed form: the gradient of the logit with respect to the pooled features is
+    # g = W1 (1[z > 0] * w2), and each cell of the map is relu(sum_c g_c A_c / cells).
+    back = [
+        node("GlobalMaxPool", [SINK], ["pooled"]),
+        node("Reshape", ["pooled", "pooled_shape"], ["features"]),
+        node("Gemm", ["features", W1, B1], ["z"]),
+        node("Relu", ["z"], ["hidden"]),
+        node("Gemm", ["hidden", W2, B2], ["logit2"], transB=1),
+        node("Reshape", ["logit2", "vector"], ["logit"]),
+        node("Sigmoid", ["logit"], ["probability"]),
+        node("Greater", ["z", "zero"], ["on"]),
+        node("Where", ["on", W2, "zero"], ["through"]),
+        node("Gemm", ["through", W1], ["weights"], transB=1, alpha=1.0 / (rows * columns)),
+        node("Reshape", ["weights", "weights_shape"], ["weights3"]),
+        node("Reshape", [SINK, "cells_shape"], ["cells"]),
+        node("MatMul", ["weights3", "cells"], ["summed"]),
+        node("Relu", ["summed"], ["positive"]),
+        node("Reshape", ["positive", "map_shape"], ["gradcam"]),
+    ]
+    value = helper.make_tensor_value_info
+    body = graph.finish().graph
+    initializers = [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in constants.items()]
+    assembled = helper.make_graph(
+        [*front, *body.node, *back],
+        name,
+        [
+            value("image", TensorProto.FLOAT, ["N", 3, height, width]),
+            value("low", TensorProto.FLOAT, [3]),
+            value("high", TensorProto.FLOAT, [3]),
+        ],
+        [
+            value("logit", TensorProto.FLOAT, ["N"]),
+            value("probability", TensorProto.FLOAT, ["N"]),
+            value("gradcam", TensorProto.FLOAT, ["N", rows, columns]),
+            value("features", TensorProto.FLOAT, ["N", channels]),
+        ],
+        [*initializers, *body.initializer],
+    )
+    for k, entry in enumerate(assembled.node):
+        entry.name = f"{entry.op_type}_{k}"
+    model = helper.make_model(
+        assembled,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="senoscope",
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def _fold_preprocessing(graph: Graph, preprocessing: Preprocessing) -> Float32 | None:
+    """Fold channel order and scale into the first convolution, and the offset too where it is unpadded.
+
+    Returns what remains to be added to the image of 0..255, [3], or nothing. With zero padding the offset
+    must stay outside, because the padding is zero after preprocessing and not before it.
+    """
+    (first,) = graph.takers[SOURCE]
+    kernel = graph.constant(first.input[1])
+    if first.op_type != "Conv" or kernel is None:
+        raise ValueError(f"the backbone begins with {first.op_type}, expected Conv")
+    kernel = kernel.astype(np.float64)
+    inverse = np.argsort(preprocessing.order)
+    shift = kernel.sum(axis=(2, 3)) @ preprocessing.offset
+    folded = (kernel * preprocessing.scale.reshape(1, -1, 1, 1))[:, inverse]
+    names = [graph.add_constant(folded.astype(np.float32), "first_kernel"), *first.input[2:]]
+    remaining: Float32 | None = (preprocessing.offset / preprocessing.scale)[inverse].astype(np.float32)
+    if not any(attribute(first, "pads", [0])):
+        bias = graph.constant(first.input[2]) if len(first.input) > 2 else np.float32(0)
+        names = [names[0], graph.add_constant((bias + shift).astype(np.float32), "first_bias")]
+        remaining = None
+    del first.input[1:]
+    first.input.extend(names)
+    return remaining
+
+
+def replace_head(model: onnx.ModelProto, head: Head) -> None:
+    """Give an exported network another head, in place, without exporting it again.
+
+    Raises
+    ------
+    ValueError
+        If the graph has no such head, or one of another shape.
+    """
+    tensors = head.tensors()
+    found = {t.name: t for t in model.graph.initializer if t.name in tensors}
+    for name, array in tensors.items():
+        if name not in found:
+            raise ValueError(f"the graph has no initializer {name}")
+        if tuple(found[name].dims) != array.shape:
+            raise ValueError(f"{name} is {tuple(found[name].dims)} in the graph, {array.shape} in the head")
+        found[name].CopyFrom(numpy_helper.from_array(array, name))
+
+
+def read_head(model: onnx.ModelProto) -> Head:
+    """The head of an exported network."""
+    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in {W1, B1, W2, B2}}
+    return Head(
+        np.array(arrays[W1]), np.array(arrays[B1]), np.array(arrays[W2]).ravel(), float(arrays[B2][0])
+    )
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a network to one file."""
+    path.write_bytes(model.SerializeToString(deterministic=True))

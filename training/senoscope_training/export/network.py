@@ -1,0 +1,60 @@
+"""Export of one network to the ONNX contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from senoscope_training.export.convert import convert_backbone
+from senoscope_training.export.graph import Head, assemble
+from senoscope_training.export.simplify import simplify
+from senoscope_training.networks.architectures import Preprocessing
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """An exported network in memory.
+
+    Attributes
+    ----------
+    model : onnx.ModelProto
+    gradcam_grid : tuple of int
+        Rows and columns of its Grad-CAM map.
+    feature_size : int
+        Length of its pooled feature vector.
+    """
+
+    model: onnx.ModelProto
+    gradcam_grid: tuple[int, int]
+    feature_size: int
+
+
+def export_network(backbone: Any, preprocessing: Preprocessing, head: Head | None = None) -> ExportedNetwork:
+    """Export a backbone with a head.
+
+    Parameters
+    ----------
+    backbone : keras.Model
+        Preprocessed image [N, H, W, 3] to the last activation [N, h, w, C].
+    preprocessing : Preprocessing
+        What turns an image of 0..255 into what the backbone takes.
+    head : Head, optional
+        Default: a random one, to be replaced (:func:`senoscope_training.export.graph.replace_head`).
+
+    Returns
+    -------
+    ExportedNetwork
+        Not yet compared with Keras; see :mod:`senoscope_training.export.parity`.
+    """
+    _, height, width, _ = backbone.input.shape
+    _, rows, columns, channels = backbone.output.shape
+    converted = simplify(convert_backbone(backbone, height, width))
+    shape = [d.dim_value for d in converted.graph.output[0].type.tensor_type.shape.dim[1:]]
+    if shape != [channels, rows, columns]:
+        raise ValueError(f"{backbone.name}: converted to {shape}, Keras has {[channels, rows, columns]}")
+    model = assemble(
+        converted, preprocessing, head or Head.random(channels, seed=0), height, width, backbone.name
+    )
+    return ExportedNetwork(model, (rows, columns), channels)

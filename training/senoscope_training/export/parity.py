@@ -1,0 +1,165 @@
+"""Comparison of an exported network with Keras and a real gradient tape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_training.export.graph import Head
+from senoscope_training.networks.architectures import ARCHITECTURES
+from senoscope_training.networks.head import keras_network
+
+Float32 = npt.NDArray[np.float32]
+
+LOGIT_TOLERANCE = 1e-4
+GRADCAM_TOLERANCE = 1e-4
+# A logit of zero has no relative error: below one the error counts absolutely, which keeps the probability
+# within a quarter of the tolerance. The absolute error is recorded beside it.
+_SMALLEST_LOGIT = 1.0
+
+
+class ParityError(Exception):
+    """An exported network does not compute what Keras computes."""
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Largest deviations of an exported network from Keras over some fields of view.
+
+    Attributes
+    ----------
+    logit_relative : float
+        Relative to the logit where it exceeds one, absolute where it does not.
+    logit_absolute : float
+    gradcam : float
+        As a fraction of the maximum of each FOV's map.
+    """
+
+    logit_relative: float
+    logit_absolute: float
+    gradcam: float
+
+    def require(self, what: str) -> None:
+        """Raise :class:`ParityError` where the tolerance is missed."""
+        # Written so that a NaN fails.
+        if not (self.logit_relative <= LOGIT_TOLERANCE and self.gradcam <= GRADCAM_TOLERANCE):
+            raise ParityError(
+                f"{what}: the exported graph deviates from Keras by {self.logit_relative:.2g} of the logit "
+                f"(allowed {LOGIT_TOLERANCE:g}) and {self.gradcam:.2g} of the Grad-CAM maximum "
+                f"(allowed {GRADCAM_TOLERANCE:g})"
+            )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of N fields of view: logit [N], probability [N], gradcam [N, h, w]."""
+
+    logit: Float32
+    probability: Float32
+    gradcam: Float32
+
+
+def scale_to_bytes(image: npt.NDArray[Any], low: Float32, high: Float32) -> Float32:
+    """Raw counts [N, C, H, W] to whole numbers in 0..255, as the exported graph does it."""
+    bounds = [np.asarray(bound, np.float32)[:, None, None] for bound in (low, high)]
+    unit = (np.asarray(image, np.float32) - bounds[0]) / (bounds[1] - bounds[0])
+    return np.asarray(np.floor(np.clip(unit * np.float32(255), 0, 255)), np.float32)
+
+
+def keras_input(name: str, image: npt.NDArray[Any], low: Float32, high: Float32) -> Float32:
+    """Raw counts [N, C, H, W] to what the backbone takes [N, H, W, C], by Keras' own preprocessing."""
+    from keras.applications import imagenet_utils
+
+    scaled = np.ascontiguousarray(scale_to_bytes(image, low, high).transpose(0, 2, 3, 1))
+    mode = ARCHITECTURES[name].preprocess
+    return np.asarray(
+        imagenet_utils.preprocess_input(scaled, data_format="channels_last", mode=mode), np.float32
+    )
+
+
+def keras_answers(
+    name: str, backbone: Any, head: Head, image: npt.NDArray[Any], low: Float32, high: Float32
+) -> Answers:
+    """Logits by Keras, and Grad-CAM by a gradient tape at the last activation, one FOV at a time."""
+    import tensorflow as tf
+
+    network = keras_network(backbone, head)
+    tail = _tail(network, backbone)
+    logits, maps = [], []
+    for fov in image:
+        activation, logit = network(keras_input(name, fov[None], low, high), training=False)
+        with tf.GradientTape() as tape:
+            tape.watch(activation)
+            explained = tail(activation, training=False)
+        weights = tf.reduce_mean(tape.gradient(explained, activation), axis=(1, 2), keepdims=True)
+        logits.append(np.asarray(logit).reshape(-1))
+        maps.append(tf.nn.relu(tf.reduce_sum(activation * weights, axis=-1)).numpy())
+    logit_all = np.concatenate(logits).astype(np.float32)
+    probability = 1 / (1 + np.exp(-logit_all.astype(np.float64)))
+    return Answers(logit_all, probability.astype(np.float32), np.concatenate(maps))
+
+
+def _tail(network: Any, backbone: Any) -> Any:
+    import keras
+
+    return keras.Sequential(
+        [
+            keras.layers.Input(backbone.output.shape[1:]),
+            network.get_layer("pooling"),
+            network.get_layer("head"),
+        ]
+    )
+
+
+def onnx_answers(
+    path: Path, image: npt.NDArray[Any], low: Float32, high: Float32, threads: int = 1
+) -> Answers:
+    """The same from the exported file, by ONNX Runtime on the CPU."""
+    session = open_session(path, threads)
+    feeds = {"low": np.asarray(low, np.float32), "high": np.asarray(high, np.float32)}
+    rows = [
+        session.run(
+            ["logit", "probability", "gradcam"], {"image": np.asarray(fov[None], np.float32), **feeds}
+        )
+        for fov in image
+    ]
+    return Answers(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+
+
+def open_session(model: Path | str | bytes, threads: int) -> Any:
+    """A plain CPU session of a file or of a serialised model, without any of the engine's settings."""
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    return ort.InferenceSession(
+        str(model) if isinstance(model, Path) else model, settings, providers=["CPUExecutionProvider"]
+    )
+
+
+def compare(actual: Answers, reference: Answers) -> ParityReport:
+    """Largest deviations of ``actual`` from ``reference``."""
+    difference = np.abs(actual.logit.astype(np.float64) - reference.logit)
+    relative = difference / np.maximum(np.abs(reference.logit), _SMALLEST_LOGIT)
+    return ParityReport(
+        logit_relative=float(relative.max()),
+        logit_absolute=float(difference.max()),
+        gradcam=max(
+            _map_deviation(ours, theirs)
+            for ours, theirs in zip(actual.gradcam, reference.gradcam, strict=True)
+        ),
+    )
+
+
+def _map_deviation(actual: Float32, reference: Float32) -> float:
+    peak = float(reference.max())
+    deviation = float(np.abs(actual - reference).max())
+    if peak > 0:
+        return deviation / peak
+    return 0.0 if deviation == 0 else float("inf")

@@ -1,1 +1,0 @@
-"""The paper's procedure: augmentation, two phases, early stopping, hybrid, CNN from scratch, resumption."""

@@ -1,0 +1,1 @@
+"""The starter ensemble, and the recipe that `senoscope` builds it from."""

@@ -1,0 +1,1 @@
+"""Worker processes, what they report, and the libraries that they compute with."""
