@@ -47,10 +47,9 @@ def _default_sessions(ensemble: Ensemble, feeds: dict[str, Any]) -> Callable[[],
 def _authors_way(ensemble: Ensemble, feeds: dict[str, Any]) -> Callable[[], Any]:
     import tensorflow as tf
 
-    from senoscope_training.export.graph import Head
     from senoscope_training.export.parity import keras_input
     from senoscope_training.networks.architectures import backbone_of
-    from senoscope_training.networks.head import keras_network
+    from senoscope_training.networks.head import Head, keras_network
     from senoscope_training.networks.weights import load_application, plan_weights
 
     plan = plan_weights("random", None, ensemble.names)

@@ -32,8 +32,8 @@ def main() -> None:
 
     start_tensorflow(2)
     from senoscope_training.export import parity
-    from senoscope_training.export.graph import Head
     from senoscope_training.networks.architectures import backbone_of, build_application
+    from senoscope_training.networks.head import Head
 
     manifest, _ = read_manifest(arguments.model)
     low = np.array([c.low for c in manifest.normalization.channels], np.float32)

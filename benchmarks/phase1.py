@@ -34,11 +34,11 @@ def main() -> None:
 
     from senoscope.engine.intensity import fit_range
     from senoscope_client.simulation.synthetic import synthesize
-    from senoscope_training.config import AugmentationConfig, FrozenPhase, HeadConfig
     from senoscope_training.networks.augmentation import plan_copies
     from senoscope_training.networks.fitting import fit
     from senoscope_training.networks.head import build_head, compile_for, head_loss
     from senoscope_training.networks.images import FeatureExamples, ImageExamples, scale_to_images
+    from senoscope_training.networks.settings import AugmentationConfig, FrozenPhase, HeadConfig
     from senoscope_training.networks.trainable import TrainableNetwork, untrained_head
     from senoscope_training.networks.weights import WeightsPlan
 

@@ -14,7 +14,7 @@ from support import scheduling
         ("tests/dashboard/test_page.py::test_a", "chromium"),
         ("tests/endurance/test_dashboard.py::test_a", "chromium"),
         ("tests/endurance/test_soak.py::test_a", "tests/endurance/test_soak.py"),
-        ("tests/training/learning/test_network.py::test_a", "tensorflow"),
+        ("tests/training/networks/test_trainable.py::test_a", "tensorflow"),
         ("tests/training/report/test_report.py::test_a", "tests/training/report/test_report.py"),
     ],
 )

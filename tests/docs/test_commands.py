@@ -45,7 +45,7 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     (
         "models/README.md",
         "senoscope-train starter --weights imagenet --name imagenet-starter",
-    ): "downloads weights; tests/training/test_starter.py makes one without",
+    ): "downloads weights; tests/training/starter/test_ensemble.py makes one without",
     (
         "models/README.md",
         "senoscope-train starter --recipe recipe/",

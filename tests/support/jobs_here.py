@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from senoscope_training.experiment import export as export_experiment
 from senoscope_training.experiment import runner
-from senoscope_training.export import experiment as export_experiment
 from senoscope_training.workers import pool
 from senoscope_training.workers.progress import Report
 

@@ -10,7 +10,8 @@ from unittest import mock
 
 from matplotlib.figure import Figure
 
-from senoscope_training.report import metrics, write
+from senoscope_training import metrics
+from senoscope_training.report import write
 from senoscope_training.report.figures import Rendered, render
 
 _RESAMPLES = 100

@@ -23,7 +23,7 @@ GROUPS = {
     "tests/endurance/test_dashboard.py": "chromium",
     "tests/napari": "napari",
     "tests/service/runlog": "postgres",
-    "tests/training/test_experiment.py": "experiment",
+    "tests/training/experiment/test_experiment.py": "experiment",
     "tests/training/dataset": "",
     "tests/training/report": "",
     "tests/training/test_config.py": "",

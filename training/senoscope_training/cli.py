@@ -105,12 +105,12 @@ def starter(
     It is for demonstrations and tests, not for science. It takes a few minutes and no network.
     """
     from senoscope.engine.locations import default_models_dir
-    from senoscope_training.experiment.systems import NETWORKS
     from senoscope_training.export.parity import ParityError
     from senoscope_training.networks.head import DeadHeadError
     from senoscope_training.networks.weights import WeightsError
     from senoscope_training.starter.ensemble import StarterError, StarterOptions, make_recipe, make_starter
     from senoscope_training.starter.recipe import RecipeError
+    from senoscope_training.systems import NETWORKS
     from senoscope_training.workers.pool import WorkerDied
     from senoscope_training.workers.progress import JsonReporter, TextReporter
 

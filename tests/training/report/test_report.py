@@ -25,9 +25,9 @@ from senoscope_training.experiment.folder import (
     read_experiment,
     write_unit,
 )
+from senoscope_training.metrics import METRICS, bootstrap, exact_interval, interval, mean_sd, roc
 from senoscope_training.report.evaluate import Evaluation
 from senoscope_training.report.figures import figure_5
-from senoscope_training.report.metrics import METRICS, bootstrap, exact_interval, interval, mean_sd, roc
 from senoscope_training.report.tables import Tables, make_tables, per_run_csv, to_csv
 from senoscope_training.report.write import write_report
 from support.quick_reports import quick_reports

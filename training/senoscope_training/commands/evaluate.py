@@ -75,8 +75,8 @@ def evaluate(
     from senoscope.starter import locate_ensemble
     from senoscope_training.config import ConfigError
     from senoscope_training.dataset.model import DataSetError
-    from senoscope_training.experiment.folder import atomic_file
     from senoscope_training.report.evaluate import evaluate as run
+    from senoscope_training.workers.files import atomic_file
     from senoscope_training.workers.progress import TextReporter
 
     try:

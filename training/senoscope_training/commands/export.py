@@ -67,10 +67,10 @@ def export(
     from senoscope.starter import locate_ensemble
     from senoscope_training.bioimageio.package import PackageError, check_target, write_package
     from senoscope_training.dataset.model import DataSetError
+    from senoscope_training.experiment.export import ExportOptions, export_experiment
     from senoscope_training.experiment.folder import ExperimentError
-    from senoscope_training.experiment.systems import NETWORKS
-    from senoscope_training.export.experiment import ExportOptions, export_experiment
     from senoscope_training.export.parity import ParityError
+    from senoscope_training.systems import NETWORKS
     from senoscope_training.workers.pool import WorkerDied
     from senoscope_training.workers.progress import JsonReporter, TextReporter
 

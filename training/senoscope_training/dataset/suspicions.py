@@ -12,7 +12,7 @@ import numpy.typing as npt
 from senoscope_training.dataset.faults import Fault
 
 if TYPE_CHECKING:
-    from senoscope_training.dataset.reading import FileFacts
+    from senoscope_training.dataset.file_facts import FileFacts
     from senoscope_training.dataset.table import Row
 
 _APART = 1000.0  # counts between two groups of zero levels

@@ -16,13 +16,10 @@ A unit is one network of one system in one run: ``fully_trained.mobilenet``, ``f
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +27,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from senoscope_training.config import Config
-from senoscope_training.experiment.systems import in_table_order
+from senoscope_training.systems import in_table_order
+from senoscope_training.workers.files import atomic_file
 
 CONFIG_NAME = "config.yaml"
 PROVENANCE_NAME = "provenance.json"
@@ -211,21 +209,6 @@ def units_of(config: Config) -> tuple[str, ...]:
         for system in config.systems
         for unit in (["scratch"] if system == "scratch" else [f"{system}.{n}" for n in config.networks])
     )
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that is there entirely or not at all, whatever interrupts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_unit(directory: Path, fold: str, run: int, unit: str) -> UnitResult | None:

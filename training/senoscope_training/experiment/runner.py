@@ -27,15 +27,16 @@ from senoscope_training.experiment.folder import (
     PROVENANCE_NAME,
     Experiment,
     ExperimentError,
-    atomic_file,
     read_experiment,
 )
-from senoscope_training.experiment.job import FoldData, TrainingJob, run_training
-from senoscope_training.networks.architectures import ARCHITECTURES
+from senoscope_training.experiment.plan import FoldData, TrainingJob
+from senoscope_training.experiment.worker import run_training
+from senoscope_training.networks.architectures import ARCHITECTURES, with_architectures
 from senoscope_training.networks.seeds import derive_seed
 from senoscope_training.networks.weights import WeightsPlan, plan_weights
 from senoscope_training.versions import software_versions
 from senoscope_training.workers.backend import backend_problem, start_backend
+from senoscope_training.workers.files import atomic_file
 from senoscope_training.workers.pool import run_jobs
 from senoscope_training.workers.progress import Progress, Report, silent
 
@@ -103,7 +104,7 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
             for name in names
         ]
         report(Progress("training", detail=f"{plan.words}; {directory}"))
-        run_jobs(run_training, todo, workers, partial(start_backend, threads), report)
+        run_jobs(run_training, todo, workers, with_architectures(partial(start_backend, threads)), report)
         pixels.unlink(missing_ok=True)
         return read_experiment(directory)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,51 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from senoscope_training.export.convert import IR_VERSION, OPSET, SINK, SOURCE
 from senoscope_training.export.simplify import Graph, attribute
 from senoscope_training.networks.architectures import Preprocessing
+from senoscope_training.networks.head import B1, B2, W1, W2, Float32, Head
 
-Float32 = npt.NDArray[np.float32]
-W1, B1, W2, B2 = "head/w1", "head/b1", "head/w2", "head/b2"
 _TOP = 255.0
-
-
-@dataclass(frozen=True)
-class Head:
-    """The paper's head after global max pooling, as plain arrays.
-
-    logit = w2 . relu(w1' m + b1) + b2, with m the C pooled features.
-
-    Attributes
-    ----------
-    w1 : float32 array [C, 4]
-    b1 : float32 array [4]
-    w2 : float32 array [4]
-    b2 : float
-    """
-
-    w1: Float32
-    b1: Float32
-    w2: Float32
-    b2: float
-
-    def logits(self, features: Float32) -> npt.NDArray[np.float64]:
-        """Logits [N] of pooled features [N, C]."""
-        hidden = np.maximum(features.astype(np.float64) @ self.w1 + self.b1, 0)
-        return np.asarray(hidden @ self.w2 + self.b2, np.float64)
-
-    def tensors(self) -> dict[str, Float32]:
-        """The initializers of the exported graph, by name."""
-        return {
-            W1: np.asarray(self.w1, np.float32),
-            B1: np.asarray(self.b1, np.float32),
-            W2: np.asarray(self.w2, np.float32).reshape(1, -1),
-            B2: np.array([self.b2], np.float32),
-        }
-
-    @classmethod
-    def random(cls, features: int, seed: int, units: int = 4) -> Head:
-        """A head that is on for any input: for checks of a graph before its head is trained."""
-        rng = np.random.default_rng(seed)
-        w1 = rng.normal(0, 1 / np.sqrt(features), (features, units))
-        return cls(w1.astype(np.float32), np.ones(units, np.float32), np.ones(units, np.float32), -1.0)
 
 
 def assemble(

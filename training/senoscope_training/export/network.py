@@ -8,9 +8,10 @@ from typing import Any
 import onnx
 
 from senoscope_training.export.convert import convert_backbone
-from senoscope_training.export.graph import Head, assemble
+from senoscope_training.export.graph import assemble
 from senoscope_training.export.simplify import simplify
 from senoscope_training.networks.architectures import Preprocessing
+from senoscope_training.networks.head import Head
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.export.graph import Head
 from senoscope_training.networks.architectures import ARCHITECTURES
-from senoscope_training.networks.head import keras_network
+from senoscope_training.networks.head import Head, keras_network
 
 Float32 = npt.NDArray[np.float32]
 

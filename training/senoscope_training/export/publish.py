@@ -22,9 +22,10 @@ from senoscope.engine.manifest import (
 )
 from senoscope_training.export import parity
 from senoscope_training.export.convert import OPSET
-from senoscope_training.export.graph import Head, replace_head, save
+from senoscope_training.export.graph import replace_head, save
 from senoscope_training.export.network import ExportedNetwork
 from senoscope_training.networks.architectures import ARCHITECTURES
+from senoscope_training.networks.head import Head
 
 Float32 = npt.NDArray[np.float32]
 _TOLERANCE = 1e-3  # of a probability: above what float32 does on any device, far below what would matter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
@@ -153,7 +154,7 @@ ARCHITECTURES: dict[str, Architecture] = {one.name: one for one in PAPER_ARCHITE
 
 
 def register(architecture: Architecture) -> None:
-    """Make an architecture known to this process, and to the worker processes that it starts.
+    """Make an architecture known to this process, and to workers (see `with_architectures`).
 
     Raises
     ------
@@ -163,6 +164,17 @@ def register(architecture: Architecture) -> None:
     known = ARCHITECTURES.setdefault(architecture.name, architecture)
     if known != architecture:
         raise ValueError(f"there is another architecture called {architecture.name}: {known.builder}")
+
+
+def with_architectures(start: Callable[[], None]) -> Callable[[], None]:
+    """What starts a worker process, which then has the architectures of this one."""
+    return partial(_start_with, tuple(ARCHITECTURES.values()), start)
+
+
+def _start_with(architectures: tuple[Architecture, ...], start: Callable[[], None]) -> None:
+    for architecture in architectures:
+        register(architecture)
+    start()
 
 
 def preprocessing(mode: PreprocessMode) -> Preprocessing:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.config import AugmentationConfig
+from senoscope_training.networks.settings import AugmentationConfig
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.config import PhaseConfig
-from senoscope_training.experiment.folder import atomic_file
 from senoscope_training.networks.images import Examples
 from senoscope_training.networks.seeds import derive_seed
+from senoscope_training.networks.settings import PhaseConfig
+from senoscope_training.workers.files import atomic_file
 
 Watch = Callable[[int, dict[str, float]], None]
 _EVERY_S = 60.0

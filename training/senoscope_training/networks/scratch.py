@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.config import ScratchConfig
 from senoscope_training.networks.fitting import Checkpoint, Progressed, Watch, fit
 from senoscope_training.networks.head import compile_for
 from senoscope_training.networks.images import Float32, ImageExamples
+from senoscope_training.networks.settings import ScratchConfig
 
 _PREDICT = 64
 

@@ -9,11 +9,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.config import HeadConfig, PhaseConfig
-from senoscope_training.export.graph import Head
 from senoscope_training.networks.architectures import backbone_of, preprocess
 from senoscope_training.networks.fitting import Checkpoint, Progressed, Watch, fit, reset_optimizer
 from senoscope_training.networks.head import (
+    Head,
     Standardization,
     TrainedHead,
     build_head,
@@ -23,6 +22,7 @@ from senoscope_training.networks.head import (
 )
 from senoscope_training.networks.images import ImageExamples
 from senoscope_training.networks.random_weights import draw_kernels, estimate_batch_norm
+from senoscope_training.networks.settings import HeadConfig, PhaseConfig
 from senoscope_training.networks.weights import WeightsPlan, describe_weights, load_application
 
 Float32 = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.reading import load_fov, read_data_set
 from senoscope_training.dataset.writing import is_synthetic
-from senoscope_training.report.metrics import MetricError, interval, summarize
+from senoscope_training.metrics import MetricError, interval, summarize
 from senoscope_training.report.tables import RATES
 from senoscope_training.workers.progress import Progress, Report, silent
 

@@ -18,9 +18,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from senoscope_training.experiment.folder import Experiment, History, Prediction
-from senoscope_training.experiment.systems import in_table_order, title_of
-from senoscope_training.report.metrics import MetricError, auc, confusion, reliability, roc
+from senoscope_training.metrics import MetricError, auc, confusion, reliability, roc
 from senoscope_training.report.tables import NAMES, Row
+from senoscope_training.systems import in_table_order, title_of
 
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")

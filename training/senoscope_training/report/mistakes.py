@@ -12,7 +12,7 @@ import numpy.typing as npt
 from senoscope.engine.gradcam import ensemble_map
 from senoscope_client.csv_cells import csv_rows
 from senoscope_training.experiment.folder import Experiment, Prediction
-from senoscope_training.experiment.systems import in_table_order
+from senoscope_training.systems import in_table_order
 
 Load = Callable[[str], npt.NDArray[Any]]
 _HEADLINE = ("fully_trained", "frozen", "hybrid", "scratch")

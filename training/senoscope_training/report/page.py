@@ -12,10 +12,10 @@ import jinja2
 import yaml
 
 from senoscope_training.experiment.folder import Experiment
-from senoscope_training.experiment.systems import title_of
 from senoscope_training.report.figures import Rendered
 from senoscope_training.report.mistakes import Judged, erring
 from senoscope_training.report.tables import CALIBRATION, NAMES, Cell, Row, Tables, shown
+from senoscope_training.systems import title_of
 
 _COLUMNS = ("accuracy", "precision", "recall", "f1", "auc")
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from senoscope_client.csv_cells import csv_rows
 from senoscope_training.experiment.folder import Experiment, Prediction
-from senoscope_training.experiment.systems import in_table_order, title_of
-from senoscope_training.report.metrics import METRICS, MetricError, interval, mean_sd
+from senoscope_training.metrics import METRICS, MetricError, interval, mean_sd
 from senoscope_training.report.paper import TABLE_2, PaperRow
+from senoscope_training.systems import in_table_order, title_of
 
 RATES = ("accuracy", "precision", "recall", "f1", "auc")
 CALIBRATION = ("brier", "ece")

@@ -14,7 +14,7 @@ from senoscope.results.pictures import scale_channel
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.reading import load_fov
-from senoscope_training.experiment.folder import Experiment, Prediction, atomic_file, read_experiment
+from senoscope_training.experiment.folder import Experiment, Prediction, read_experiment
 from senoscope_training.report.figures import Rendered, all_figures, fov_with_map, render
 from senoscope_training.report.mistakes import (
     Judged,
@@ -26,6 +26,7 @@ from senoscope_training.report.mistakes import (
 )
 from senoscope_training.report.page import Picture, make_page
 from senoscope_training.report.tables import make_tables, per_run_csv, to_csv, to_markdown
+from senoscope_training.workers.files import atomic_file
 
 REPORT_NAME = "report.html"
 _PICTURES = 24

@@ -27,13 +27,13 @@ from senoscope.engine.manifest import (
 from senoscope.engine.sessions import usable_cores
 from senoscope.starter.recipe import VECTORS_NAME, write_zip
 from senoscope_client.simulation.synthetic import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
-from senoscope_training.config import FrozenPhase, HeadConfig
-from senoscope_training.experiment.systems import NETWORKS
 from senoscope_training.export.publish import put_in_place, write_test_vector
-from senoscope_training.networks.architectures import ARCHITECTURES
+from senoscope_training.networks.architectures import ARCHITECTURES, with_architectures
+from senoscope_training.networks.settings import FrozenPhase, HeadConfig
 from senoscope_training.networks.weights import WeightsOption, WeightsPlan, plan_weights
 from senoscope_training.starter.fovs import LabelledFovs, synthetic_fovs
 from senoscope_training.starter.network_job import NetworkJob, NetworkResult, run_job
+from senoscope_training.systems import NETWORKS
 from senoscope_training.versions import software_versions
 from senoscope_training.workers.pool import run_jobs
 from senoscope_training.workers.progress import Progress, Report, silent
@@ -153,7 +153,7 @@ def _make(target: Path, options: StarterOptions, report: Report, finish: Callabl
         report(Progress("networks", detail=plan.words))
         jobs = _plan_jobs(build, data, train, held_out, low, high, plan, options, recipe)
         start = partial(start_tensorflow, jobs[0].threads)
-        made = run_jobs(run_job, jobs, _side_by_side(options), start, report)
+        made = run_jobs(run_job, jobs, _side_by_side(options), with_architectures(start), report)
         results = {job.name: result for job, result in zip(jobs, made, strict=True)}
         report(Progress("manifest"))
         manifest = _manifest(build, train, held_out, low, high, plan, options, results)

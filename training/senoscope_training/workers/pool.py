@@ -12,7 +12,6 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import parent_process
 from typing import Any, TypeVar
 
-from senoscope_training.networks.architectures import ARCHITECTURES, Architecture, register
 from senoscope_training.workers.progress import Progress, Report
 
 Job = TypeVar("Job")
@@ -62,7 +61,7 @@ def run_jobs(
         max_workers=max(1, min(side_by_side, len(jobs))),
         mp_context=context,
         initializer=_start_worker,
-        initargs=(queue, start, tuple(ARCHITECTURES.values())),
+        initargs=(queue, start),
     )
     try:
         running = [executor.submit(function, job) for job in jobs]
@@ -85,15 +84,13 @@ def tell(progress: Progress) -> None:
     _queue.put(progress)
 
 
-def _start_worker(queue: Any, start: Callable[[], None], architectures: Sequence[Architecture]) -> None:
+def _start_worker(queue: Any, start: Callable[[], None]) -> None:
     global _queue  # noqa: PLW0603 - a process pool has no other way to hand a queue to its workers
     _queue = queue
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    for architecture in architectures:
-        register(architecture)
     start()
 
 

@@ -80,7 +80,6 @@ def run_export(job: ExportJob) -> ExportedNetwork:
     """Export one network."""
     import keras
 
-    from senoscope_training.export.graph import Head
     from senoscope_training.export.network import export_network
     from senoscope_training.export.publish import publish
     from senoscope_training.networks.architectures import (
@@ -89,6 +88,7 @@ def run_export(job: ExportJob) -> ExportedNetwork:
         build_application,
         preprocessing,
     )
+    from senoscope_training.networks.head import Head
 
     keras.backend.clear_session()
     gc.collect()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from senoscope_training.config import AugmentationConfig, HybridConfig
 from senoscope_training.networks.augmentation import first_copies, plan_copies
 from senoscope_training.networks.hybrid import train_hybrid
+from senoscope_training.networks.settings import AugmentationConfig, HybridConfig
 
 GRID = HybridConfig(c=(0.1, 10), gamma=(1,), degree=(2, 3))
 

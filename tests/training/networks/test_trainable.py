@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from senoscope_training.config import AugmentationConfig, FrozenPhase, HeadConfig, TunedPhase
 from senoscope_training.networks.augmentation import plan_copies
 from senoscope_training.networks.head import train_head
 from senoscope_training.networks.images import FeatureExamples, ImageExamples
+from senoscope_training.networks.settings import AugmentationConfig, FrozenPhase, HeadConfig, TunedPhase
 from senoscope_training.networks.weights import WeightsPlan
 
 SIZE = 64

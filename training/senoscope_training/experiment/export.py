@@ -27,6 +27,7 @@ from senoscope.engine.manifest import (
 from senoscope.engine.sessions import usable_cores
 from senoscope_training.config import Config
 from senoscope_training.dataset.reading import load_fov
+from senoscope_training.experiment.export_job import ExportJob, run_export
 from senoscope_training.experiment.folder import (
     Experiment,
     ExperimentError,
@@ -37,11 +38,10 @@ from senoscope_training.experiment.folder import (
     read_unit,
     run_folder,
 )
-from senoscope_training.export.job import ExportJob, run_export
 from senoscope_training.export.model_card import model_card
 from senoscope_training.export.publish import Published, put_in_place, write_test_vector
-from senoscope_training.networks.architectures import ARCHITECTURES
-from senoscope_training.report.metrics import summarize
+from senoscope_training.metrics import summarize
+from senoscope_training.networks.architectures import ARCHITECTURES, with_architectures
 from senoscope_training.versions import software_versions
 from senoscope_training.workers.pool import run_jobs
 from senoscope_training.workers.progress import Progress, Report, silent
@@ -150,7 +150,9 @@ def export_experiment(
             )
             for unit in sorted(units, key=lambda unit: -ARCHITECTURES[unit.network].cost)
         ]
-        made = run_jobs(run_export, jobs, side_by_side, partial(start_tensorflow, threads), report)
+        made = run_jobs(
+            run_export, jobs, side_by_side, with_architectures(partial(start_tensorflow, threads)), report
+        )
         published = {job.name: result.published for job, result in zip(jobs, made, strict=True)}
         faults = tuple(sorted(result.fault for result in made if result.fault))
         if faults and not options.force:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from senoscope_training.config import AugmentationConfig
 from senoscope_training.networks.augmentation import plan_copies
 from senoscope_training.networks.images import scale_to_images
+from senoscope_training.networks.settings import AugmentationConfig
 
 LABELS = np.arange(10) < 4
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from senoscope_training.config import FrozenPhase, HeadConfig
 from senoscope_training.networks.images import FeatureExamples
+from senoscope_training.networks.settings import FrozenPhase, HeadConfig
 
 CONFIG = HeadConfig(dropout=0.5)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from senoscope_training.config import FrozenPhase, HeadConfig
+from senoscope_training.metrics import auc
 from senoscope_training.networks.head import (
     VALIDATION_FRACTION,
     build_head,
@@ -16,7 +16,7 @@ from senoscope_training.networks.head import (
 )
 from senoscope_training.networks.images import FeatureExamples
 from senoscope_training.networks.seeds import derive_seed
-from senoscope_training.report.metrics import auc
+from senoscope_training.networks.settings import FrozenPhase, HeadConfig
 
 
 def features(seed: int, count: int = 120, size: int = 300, scale: float = 1.0, offset: float = 0.0):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senoscope_training.report.metrics import (
+from senoscope_training.metrics import (
     MetricError,
     auc,
     bootstrap,

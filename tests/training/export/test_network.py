@@ -7,11 +7,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from senoscope_training.export.graph import Head, read_head, replace_head
+from senoscope_training.export.graph import read_head, replace_head
 from senoscope_training.export.network import export_network
 from senoscope_training.export.parity import scale_to_bytes
 from senoscope_training.export.simplify import histogram
 from senoscope_training.networks.architectures import preprocessing
+from senoscope_training.networks.head import Head
 from support.tiny_backbone import HEIGHT, WIDTH, tiny_backbone
 
 LOW = np.array([10, 0, 100.5], np.float32)

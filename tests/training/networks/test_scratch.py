@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from senoscope_training.config import AugmentationConfig, Config, ScratchConfig
+from senoscope_training.config import Config
+from senoscope_training.networks.settings import AugmentationConfig, ScratchConfig
 
 SIZE = 32
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
 from senoscope.engine.intensity import fit_range
 from senoscope_training.config import Config
-from senoscope_training.experiment import job as job_module
-from senoscope_training.experiment.job import FoldData, TrainingJob, Worker, class_balanced
+from senoscope_training.experiment import frozen_onnx, job_images, job_network
+from senoscope_training.experiment.job_images import JobImages
+from senoscope_training.experiment.job_network import JobNetwork
+from senoscope_training.experiment.plan import FoldData, TrainingJob, class_balanced, draw_run
 from senoscope_training.networks.augmentation import plan_copies
 from senoscope_training.networks.images import augmented_range, scale_to_images
 from senoscope_training.networks.weights import WeightsPlan
@@ -22,7 +26,7 @@ RANDOM = WeightsPlan({})
 
 @pytest.fixture(autouse=True)
 def _quiet(tensorflow, monkeypatch):
-    monkeypatch.setattr(job_module, "tell", lambda progress: None)
+    monkeypatch.setattr(job_network, "tell", lambda progress: None)
 
 
 def pixels() -> np.ndarray:
@@ -31,7 +35,13 @@ def pixels() -> np.ndarray:
     return (noise * (1 + DONORS)[:, None, None, None]).astype(np.uint16)
 
 
-def worker(tmp_path, stack: np.ndarray, **changes) -> Worker:
+class Parts(NamedTuple):
+    job: TrainingJob
+    images: JobImages
+    network: JobNetwork
+
+
+def parts(tmp_path, stack: np.ndarray, **changes) -> Parts:
     config = Config.model_validate(
         {
             "name": "job",
@@ -53,12 +63,13 @@ def worker(tmp_path, stack: np.ndarray, **changes) -> Worker:
         folds.append(FoldData(f"donor_{donor}", train, test, low, high))
     files = tuple(f"{n}.tif" for n in range(COUNT))
     groups = tuple(f"donor {donor}" for donor in DONORS)
-    return Worker(TrainingJob("tiny", config, RANDOM, path, LABELS, groups, files, tuple(folds), 1))
+    job = TrainingJob("tiny", config, RANDOM, path, LABELS, groups, files, tuple(folds), 1)
+    images = JobImages(job)
+    return Parts(job, images, JobNetwork(job, images))
 
 
-def statistics(one: Worker, fold: int) -> list[np.ndarray]:
-    network = one.open_network(one.job.folds[fold])
-    return network.weights_now()
+def statistics(one: Parts, fold: int) -> list[np.ndarray]:
+    return one.network.open(one.job.folds[fold]).weights_now()
 
 
 def differ(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
@@ -70,42 +81,43 @@ def test_no_image_of_the_tested_donor_has_a_part_in_its_backbone(tmp_path):
     spoiled[DONORS == 2] = 60_000
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    clean, other = worker(tmp_path / "a", original), worker(tmp_path / "b", spoiled)
+    clean, other = parts(tmp_path / "a", original), parts(tmp_path / "b", spoiled)
     assert not differ(statistics(clean, 2), statistics(other, 2))
     assert differ(statistics(clean, 0), statistics(other, 0)), "where the donor trains, it counts"
 
 
 def test_the_order_of_folds_changes_no_backbone(tmp_path):
-    one = worker(tmp_path, pixels())
+    one = parts(tmp_path, pixels())
     first = [statistics(one, fold) for fold in (0, 1, 2)]
     again = [statistics(one, fold) for fold in (2, 1, 0)][::-1]
-    alone = statistics(worker(tmp_path, pixels()), 1)
+    alone = statistics(parts(tmp_path, pixels()), 1)
     for a, b in zip(first, again, strict=True):
         assert not differ(a, b)
     assert not differ(first[1], alone)
     assert differ(first[0], first[1])
 
 
-def test_the_frozen_export_is_made_anew_for_each_fold(tmp_path):
-    one = worker(tmp_path, pixels())
-    one.open_network(one.job.folds[0])
-    one.extract = "of fold 0"
-    one.open_network(one.job.folds[0])
-    assert one.extract == "of fold 0"
-    one.open_network(one.job.folds[1])
-    assert one.extract is None
+def test_the_frozen_export_is_made_anew_for_each_fold(tmp_path, monkeypatch):
+    one = parts(tmp_path, pixels())
+    made = []
+    monkeypatch.setattr(job_network, "_ONNX_PAYS_PIXELS", 0)
+    monkeypatch.setattr(frozen_onnx, "FrozenFeatures", lambda *of: made.append(of) or (lambda image: image))
+    for fold in (0, 0, 1):
+        one.network.open(one.job.folds[fold])
+        one.network.extractor(one.job.folds[fold])
+    assert len(made) == 2
 
 
 def test_statistics_are_of_both_classes_and_of_training_fovs_alone(tmp_path, monkeypatch):
-    one = worker(tmp_path, pixels())
+    one = parts(tmp_path, pixels())
     seen = []
     monkeypatch.setattr(
-        job_module,
+        job_images,
         "scale_to_images",
         lambda raw, low, high: seen.append((raw, low)) or scale_to_images(raw, low, high),
     )
     for fold in one.job.folds:
-        one._statistics_sample(fold)
+        one.images.statistics_sample(fold)
     for (raw, low), fold in zip(seen, one.job.folds, strict=True):
         chosen = [int(np.flatnonzero((pixels() == fov).all(axis=(1, 2, 3)))[0]) for fov in raw]
         assert LABELS[chosen].sum() == 5
@@ -129,9 +141,9 @@ def test_a_class_that_is_short_is_filled_up(positives, negatives, expected):
 def test_each_split_augments_counts_and_fits_on_what_came_out(tmp_path):
     """As the authors do: the zeros in the corners of copies are pixels, and move the range."""
     stack = pixels() + 500
-    one = worker(tmp_path, stack, normalization={"fitted_on": "each_split"})
-    run = one._draw(one.job.folds[0], 1)
-    train, held, test = one.images(run, None, lambda images: images)
+    one = parts(tmp_path, stack, normalization={"fitted_on": "each_split"})
+    run = draw_run(one.job, one.job.folds[0], 1, SIZE, SIZE)
+    train, held, test = one.images.of(run, None, lambda images: images)
     for examples, indices, copies in (
         (train, run.train, run.train_copies),
         (held, run.held, run.held_copies),
@@ -150,7 +162,7 @@ def test_each_split_augments_counts_and_fits_on_what_came_out(tmp_path):
 def test_padding_has_no_part_in_an_augmented_range():
     stack = np.zeros((6, 40, 40, 2), np.uint16)
     stack[:, 15:25, 15:25] = np.random.default_rng(0).integers(300, 900, (6, 10, 10, 2))
-    from senoscope_training.config import AugmentationConfig
+    from senoscope_training.networks.settings import AugmentationConfig
 
     copies = plan_copies(np.arange(6) < 3, 40, 40, AugmentationConfig(copies=3), seed=0)
     low, high = augmented_range(stack, copies, 3.5, padded=True)

@@ -19,7 +19,7 @@ from senoscope_training.schema import SCHEMA_NAME, manifest_schema
 from senoscope_training.starter.ensemble import StarterError, StarterOptions, make_starter
 from senoscope_training.starter.fovs import synthetic_fovs
 
-CLONE = Path(__file__).resolve().parents[2]
+CLONE = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-m", "senoscope_training.cli")
 
 
@@ -44,7 +44,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, number):
         *("starter", "--weights", "random", "--json-progress", "--models-dir", str(tmp_path)),
     ]
     environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "SENOSCOPE_TEST_NETWORKS": "tiny,mobilenet",  # a large one takes half a minute until it is there
     }
     with subprocess.Popen(

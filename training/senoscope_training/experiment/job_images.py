@@ -1,0 +1,84 @@
+"""The images of a job, as its networks learn from them and are tested with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from senoscope_training.dataset.ranges import measured_range
+from senoscope_training.experiment.plan import FoldData, Run, TrainingJob, class_balanced
+from senoscope_training.networks.augmentation import Copies
+from senoscope_training.networks.images import ImageExamples, Preprocess, augmented_range, scale_to_images
+from senoscope_training.networks.seeds import derive_seed
+
+_BATCH_NORM_FOVS = 10
+
+
+class JobImages:
+    """The FOVs of a job, scaled by the intensity range of each fold.
+
+    Attributes
+    ----------
+    pixels : array [N, C, H, W]
+        Of all FOVs, raw counts; a memory map.
+    """
+
+    def __init__(self, job: TrainingJob) -> None:
+        self._job = job
+        self.pixels: npt.NDArray[np.generic] = np.load(job.pixels, mmap_mode="r")
+
+    def of(
+        self, run: Run, kept: tuple[int, ...] | None, preprocess: Preprocess
+    ) -> tuple[ImageExamples, ImageExamples, npt.NDArray[np.uint8]]:
+        """Examples of the training and the validation FOVs, and scaled images of the test FOVs.
+
+        Parameters
+        ----------
+        kept : tuple of int or None
+            Channels that are not blanked; None: all.
+        """
+        train = self._examples(run, run.train, run.train_copies, kept, preprocess)
+        held = self._examples(run, run.held, run.held_copies, kept, preprocess)
+        raw = self.pixels[run.fold.test]
+        low, high = run.fold.low, run.fold.high
+        if self._each_split:  # test FOVs have no copies
+            low, high = measured_range(raw, self._job.config.normalization.k_iqr, padded=self._padded)
+        return train, held, scale_to_images(raw, low, high, kept)
+
+    def statistics_sample(self, fold: FoldData) -> npt.NDArray[np.uint8]:
+        """Training FOVs of both classes, whose batch-norm statistics a random backbone takes."""
+        job = self._job
+        seed = derive_seed(job.config.seed, fold.name, "batch norm", job.network)
+        chosen = class_balanced(fold.train, job.labels, _BATCH_NORM_FOVS, seed)
+        return scale_to_images(self.pixels[chosen], fold.low, fold.high)
+
+    def _examples(
+        self,
+        run: Run,
+        indices: npt.NDArray[np.int64],
+        copies: Copies,
+        kept: tuple[int, ...] | None,
+        preprocess: Preprocess,
+    ) -> ImageExamples:
+        raw, labels = self.pixels[indices], self._job.labels[indices]
+        if not self._each_split:
+            images = scale_to_images(raw, run.fold.low, run.fold.high, kept)
+            return ImageExamples(images, labels, copies, preprocess)
+        counts = np.ascontiguousarray(raw.transpose(0, 2, 3, 1))
+        k_iqr = self._job.config.normalization.k_iqr
+        low, high = augmented_range(counts, copies, k_iqr, padded=self._padded)
+        return ImageExamples(
+            counts,
+            labels,
+            copies,
+            preprocess,
+            lambda some: scale_to_images(some.transpose(0, 3, 1, 2), low, high, kept),
+        )
+
+    @property
+    def _each_split(self) -> bool:
+        return self._job.config.normalization.fitted_on == "each_split"
+
+    @property
+    def _padded(self) -> bool:
+        return self._job.config.data.fit == "pad"

@@ -1,0 +1,68 @@
+"""What a worker process does: one network through all folds and runs, or the CNN from scratch."""
+
+from __future__ import annotations
+
+from senoscope_training.experiment.folder import read_unit, units_of
+from senoscope_training.experiment.job_images import JobImages
+from senoscope_training.experiment.job_network import JobNetwork
+from senoscope_training.experiment.plan import Run, TrainingJob, draw_run
+from senoscope_training.experiment.unit_writer import UnitWriter, phase_history
+from senoscope_training.experiment.variant import Variant
+from senoscope_training.networks.fitting import Checkpoint
+from senoscope_training.networks.seeds import derive_seed
+from senoscope_training.systems import CHANNELS_OF
+from senoscope_training.workers.pool import tell
+from senoscope_training.workers.progress import Progress
+
+
+def run_training(job: TrainingJob) -> None:
+    """Do all units of a job that are not done yet."""
+    config = job.config
+    images = JobImages(job)
+    network = JobNetwork(job, images)
+    writer = UnitWriter(job)
+    suffix = job.network if job.network == "scratch" else f".{job.network}"
+    units = [unit for unit in units_of(config) if unit.endswith(suffix)]
+    steps = [(fold, run) for fold in job.folds for run in range(1, config.runs + 1)]
+    for fold, number in steps:
+        missing = [unit for unit in units if read_unit(config.directory, fold.name, number, unit) is None]
+        if not missing:
+            continue
+        run = draw_run(job, fold, number, *images.pixels.shape[2:])
+        if missing == ["scratch"]:
+            _train_from_scratch(job, run, images, writer)
+        else:
+            _train_variants(job, run, missing, images, network, writer)
+    tell(Progress("done", job.network, f"{len(steps)} runs"))
+    network.close()
+
+
+def _train_variants(
+    job: TrainingJob, run: Run, missing: list[str], images: JobImages, network: JobNetwork, writer: UnitWriter
+) -> None:
+    variants: dict[tuple[int, ...] | None, list[str]] = {}
+    for unit in missing:
+        system = unit.split(".")[0]
+        variants.setdefault(CHANNELS_OF.get(system), []).append(system)
+    for kept, systems in variants.items():
+        Variant(job, run, kept, images, network, writer).train(systems)
+
+
+def _train_from_scratch(job: TrainingJob, run: Run, images: JobImages, writer: UnitWriter) -> None:
+    from senoscope_training.networks.scratch import scale_to_unit, train_scratch
+
+    settings = job.config.scratch
+    train, held, test = images.of(run, None, scale_to_unit)
+    checkpoint = Checkpoint(writer.folder(run) / "scratch.checkpoint.npz")
+    outcome = train_scratch(
+        train,
+        held,
+        test,
+        settings,
+        derive_seed(run.seed, "scratch"),
+        checkpoint,
+        writer.watch(run, "scratch", "training", settings.max_epochs),
+    )
+    validation = writer.validation(run.held, outcome.held)
+    writer.finish(run, "scratch", outcome.probability, validation, phase_history(outcome.progressed, 1))
+    checkpoint.remove()
