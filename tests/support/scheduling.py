@@ -27,6 +27,7 @@ GROUPS = {
     "tests/training/dataset": "",
     "tests/training/report": "",
     "tests/training/test_config.py": "",
+    "tests/training/test_metrics.py": "",
     "tests/training": "tensorflow",
 }
 # Modules whose tests share nothing that takes long to make, and take long themselves: each test is a group.
