@@ -25,7 +25,7 @@ from senoscope.api.app import create_app
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov
 from senoscope.metrics.results import ResultMetrics
-from senoscope.results.delivery import Moments
+from senoscope.results.delivery import DeliveryTimes
 from senoscope.results.record import Record, ResultMaker
 from senoscope.scheduling.active_ensemble import fov_spec_of
 from senoscope.service import Service
@@ -65,17 +65,16 @@ def main() -> None:
         record = a_record(Path(folder) / "miniature")
     metrics = ResultMetrics(CollectorRegistry(), 24.0)
     now_s = time.perf_counter()
-    moments = Moments(now_s, now_s)
+    times = DeliveryTimes(now_s, now_s)
 
     def observe() -> None:
-        metrics.tell(record)
-        metrics.told(record, moments)
+        metrics.on_result(record, times)
 
     service = Service(Settings(database_url="none"))
     create_app(service)
     found = {"metrics_us_per_result": microseconds(observe, options.results)}
     traces = Traces("http://127.0.0.1:9")
-    found["traces_us_per_result"] = microseconds(lambda: traces.told(record, moments), options.results)
+    found["traces_us_per_result"] = microseconds(lambda: traces.results.on_result(record, times), options.results)
     traces.close()
     found["scrape_us"] = microseconds(lambda: generate_latest(service.registry), 200)
     print(json.dumps(found, indent=2))

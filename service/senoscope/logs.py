@@ -1,41 +1,41 @@
-"""Log lines: one event each, with its facts as keys, on standard error."""
+"""Structured log lines on standard error: one event each, with its facts as keys."""
 
 from __future__ import annotations
 
 import logging
 import re
 import sys
-import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
+from senoscope_client.rate_limiter import RateLimiter
+
 if TYPE_CHECKING:
     from senoscope.fov import Fov
     from senoscope_client.models.result import Source
 
-# What no code here puts into a line, but a library's error message might.
+# No code of the service logs these, but the message of a library's error may contain them.
 _SECRETS: Final = (
     (re.compile(r"(?i)\b(bearer)([ .]+)[^\s\"',]+"), r"\1\2***"),
     (re.compile(r"\bsenoscope_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), "senoscope_***"),
     (re.compile(r"(://[^/\s:@]*):[^/\s@]+@"), r"\1:***@"),
 )
-_SHOWN: Final = 80  # characters of a series' name
+_MAX_NAME: Final = 80  # characters of a series' name
 
 
 def without_secrets(text: str) -> str:
-    """A text without API keys, and without the passwords of addresses."""
+    """Return a text with API keys, and passwords in addresses, masked."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
 
 
 def about_source(source: Source) -> dict[str, Any]:
-    """Which field of view a log line concerns."""
+    """Return the facts that identify a field of view in a log line."""
     facts = {
-        "series": None if source.series_id is None else source.series_id[:_SHOWN],
+        "series": None if source.series_id is None else source.series_id[:_MAX_NAME],
         "series_uid": None if source.series_uid is None else str(source.series_uid),
         "frame": source.frame,
         "file": source.file,
@@ -44,7 +44,7 @@ def about_source(source: Source) -> dict[str, Any]:
 
 
 def about(fov: Fov, *, of_stack: bool = False) -> dict[str, Any]:
-    """Which field of view a log line concerns, and which request it came with.
+    """Return the facts that identify a field of view, and the request that it came with.
 
     Parameters
     ----------
@@ -59,43 +59,17 @@ def about(fov: Fov, *, of_stack: bool = False) -> dict[str, Any]:
     return facts
 
 
-class Sparing:
-    """Decides which of many equal lines are written; for those that any client can cause.
-
-    Parameters
-    ----------
-    every_s : float
-        One line of a kind in this time.
-    """
-
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._lock = threading.Lock()
-        self._kinds: dict[str, tuple[float, int]] = {}
-
-    def ask(self, kind: str) -> int | None:
-        """How many of a kind were left out since the last that was written; None: leave this one out too."""
-        now_s = time.monotonic()
-        with self._lock:
-            last_s, left_out = self._kinds.get(kind, (float("-inf"), 0))
-            if now_s - last_s < self._every_s:
-                self._kinds[kind] = last_s, left_out + 1
-                return None
-            self._kinds[kind] = now_s, 0
-            return left_out
-
-
-def _no_flood(sparing: Sparing) -> Callable[[logging.LogRecord], bool]:
+def _limit_accept_errors(limiter: RateLimiter) -> Callable[[logging.LogRecord], bool]:
     def keep(record: logging.LogRecord) -> bool:
         if "out of system resource" not in record.getMessage():
             return True
-        return sparing.ask("accept") is not None
+        return limiter.suppressed_since_last() is not None
 
     return keep
 
 
 def configure_logging(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
-    """Set up structlog, and let the standard library's loggers (uvicorn's) speak through it."""
+    """Set up structlog, and route the standard library's loggers (uvicorn's) through it."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -126,13 +100,13 @@ def configure_logging(log_format: Literal["console", "json"], level: int = loggi
     root.setLevel(level)
     for noisy in ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # asyncio writes this hundreds of times in a second.
-    logging.getLogger("asyncio").addFilter(_no_flood(Sparing(every_s=10.0)))
-    # A client that left in the middle of its handshake is no error of ours.
+    # asyncio writes this hundreds of times per second.
+    logging.getLogger("asyncio").addFilter(_limit_accept_errors(RateLimiter(interval_s=10.0)))
+    # A client that disconnects during its handshake is not an error of the service.
     logging.getLogger("uvicorn.error").addFilter(
         lambda record: not record.getMessage().startswith("ASGI callable returned without completing")
     )
-    # What is wrong with a posted file is told to whoever posted it.
+    # Faults of a posted file are reported in the answer.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

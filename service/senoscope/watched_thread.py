@@ -1,4 +1,4 @@
-"""Threads that cannot die unseen."""
+"""Threads whose failure is reported."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import structlog
 _log = structlog.get_logger(__name__)
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
-_GOOD_AGAIN_S = 60.0
+_RECOVERED_S = 60.0
 
 
 class WatchedThread:
-    """A thread whose death makes the service unready, with the reason.
+    """A thread that makes the service not ready, with the reason, when it fails.
 
     Parameters
     ----------
     name : str
-        What it does, as readiness reports will call it.
+        What it does, as in status reports.
     body : callable
-        Runs until the event that it is given is set; returning earlier counts as death.
+        Runs until the event that it is given is set; returning earlier is a failure.
     restarts : bool
-        Whether the body can simply be called again after it died: it is then, after pauses that get
-        longer while it keeps dying.
+        Whether the body is called again after a failure, with pauses that grow while it keeps failing.
+
+    Attributes
+    ----------
+    deaths : int
+        How often the body failed.
     """
 
     def __init__(self, name: str, body: Callable[[threading.Event], None], *, restarts: bool = False) -> None:
@@ -38,22 +42,22 @@ class WatchedThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start it."""
+        """Start the thread."""
         self._thread.start()
 
-    def ask_to_stop(self) -> None:
-        """Ask it to end; returns at once."""
+    def request_stop(self) -> None:
+        """Signal the thread to end, and return at once."""
         self._stop.set()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Ask it to end, and wait for that."""
+        """Signal the thread to end, and wait until it has."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
     @property
     def problem(self) -> str | None:
-        """Why it is not running, or None while all is well."""
+        """Why the thread is not running, or None."""
         if self._problem is not None:
             return self._problem
         if not self._thread.is_alive() and not self._stop.is_set():
@@ -68,16 +72,16 @@ class WatchedThread:
                 self._body(self._stop)
                 died = None if self._stop.is_set() else "it ended by itself"
             except BaseException as error:
-                # Told to clients, who need not know this machine's folders; the log has it all.
+                # Shown to clients, which must not learn paths of this machine; the log has the whole error.
                 died = type(error).__name__
                 _log.exception("thread died", thread=self.name, restarts=self._restarts)
             if died is None:
                 return
             self.deaths += 1
-            self._problem = f"the {self.name} thread died ({died}); the log tells why"
+            self._problem = f"the {self.name} thread died ({died}); see the service's log"
             if not self._restarts:
                 return
-            if time.monotonic() - began_s > _GOOD_AGAIN_S:
+            if time.monotonic() - began_s > _RECOVERED_S:
                 pause_s = _FIRST_PAUSE_S
             if self._stop.wait(pause_s):
                 return

@@ -17,7 +17,7 @@ import pytest
 from websockets.sync.client import connect
 
 from senoscope.access.api_keys import add_key
-from senoscope.logs import Sparing, without_secrets
+from senoscope.logs import without_secrets
 from support import miniature as mini
 from support.image_bytes import npy
 from support.raw_microscope import Microscope
@@ -131,13 +131,6 @@ def test_a_flood_of_problems_is_no_flood_of_lines(server: ServerProcess) -> None
         assert time.monotonic() < stop
         time.sleep(0.2)
     assert len(written) < 100
-
-
-def test_lines_that_are_left_out_are_counted() -> None:
-    sparing = Sparing(every_s=1e9)
-    assert [sparing.ask("a"), sparing.ask("a"), sparing.ask("a"), sparing.ask("b")] == [0, None, None, 0]
-    often = Sparing(every_s=0.0)
-    assert [often.ask("a"), often.ask("a")] == [0, 0]
 
 
 def test_a_client_that_leaves_is_named_by_its_request(start: Callable[..., ServerThread]) -> None:

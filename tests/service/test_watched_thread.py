@@ -22,7 +22,7 @@ def test_a_death_is_a_problem_with_its_reason() -> None:
     thread = WatchedThread("receiver", body)
     thread.start()
     wait_until(lambda: thread.problem)
-    assert thread.problem == "the receiver thread died (OSError); the log tells why"
+    assert thread.problem == "the receiver thread died (OSError); see the service's log"
     assert thread.deaths == 1
 
 

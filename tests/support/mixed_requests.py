@@ -297,7 +297,7 @@ _ADDRESSES = [
     ("GET", "/v1/series?limit=x", 422, "invalid_request"),
     ("GET", f"/v1/series/{UNKNOWN}", 404, "not_found"),
     ("GET", f"/v1/series/{UNKNOWN}/map.json", 404, "not_found"),
-    ("GET", f"/v1/series/{UNKNOWN}/map.png?layer=x", 422, "invalid_request"),
+    ("GET", f"/v1/series/{UNKNOWN}/map.json?layer=x", 404, "not_found"),
     ("GET", "/v1/decisions?limit=0", 422, "invalid_request"),
     ("POST", "/v1/normalization/calibrate?frames=-1", 422, "invalid_request"),
 ]

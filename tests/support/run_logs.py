@@ -66,7 +66,7 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 90) -> None:
 
 
 def wait_until_written(keeper: LogKeeper) -> None:
-    wait_for(lambda: keeper.problem is None and keeper.describe()["waiting"] == 0)
+    wait_for(lambda: keeper.problem is None and keeper.status().waiting == 0)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class SlowEngine:
 
     def __init__(self, server: ServerThread, seconds: float = 0) -> None:
         self.seconds = seconds
-        self._ensemble = server.service.loaded.ensemble
+        self._ensemble = server.service.active.ensemble
         self._fast_predict = self._ensemble.predict
         self._released = threading.Event()
         self._released.set()

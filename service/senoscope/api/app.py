@@ -16,7 +16,7 @@ from senoscope.access.key_ring import KeyRing
 from senoscope.api import problems
 from senoscope.api.middleware.body_limit import BodyLimit, Linger
 from senoscope.api.middleware.guard import Guard, Refusals
-from senoscope.api.middleware.observer import RequestMetrics, RouteNoter
+from senoscope.api.middleware.observer import RequestMetrics, RouteRecorder
 from senoscope.api.routes import (
     classify,
     dashboard,
@@ -32,7 +32,7 @@ from senoscope.api.routes import (
     stagemap,
     status,
 )
-from senoscope.api.service_metrics import ServiceState
+from senoscope.api.service_metrics import ServiceMetrics
 from senoscope.api.v2 import routes as inference
 from senoscope.service import Service
 from senoscope_client.errors import InvalidRequest
@@ -64,10 +64,10 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def create_app(service: Service) -> FastAPI:
-    """The HTTP side of a service; the service starts and stops with the application."""
+    """Return the HTTP application of a service, which starts and stops with it."""
     settings = service.settings
     hub = live.LiveHub(settings.live_backlog, settings.max_live_clients)
-    told = decisions.DecisionHub(settings.live_backlog, settings.max_live_clients)
+    decision_hub = decisions.DecisionHub(settings.live_backlog, settings.max_live_clients)
     keyed = settings.api_keys is not None or settings.api_key is not None
     keys = KeyRing(settings.api_keys, settings.api_key) if keyed else None
 
@@ -75,14 +75,14 @@ def create_app(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         hub.attach(asyncio.get_running_loop())
         service.add_sink(hub)
-        told.attach(asyncio.get_running_loop())
-        service.add_decision_sink(told)
+        decision_hub.attach(asyncio.get_running_loop())
+        service.add_decision_sink(decision_hub)
         service.start()
         try:
             yield
         finally:
             await asyncio.to_thread(service.close)
-            told.close()
+            decision_hub.close()
 
     app = FastAPI(
         title="Senoscope",
@@ -97,13 +97,13 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.hub = hub
-    app.state.decision_hub = told
+    app.state.decision_hub = decision_hub
     app.state.refusals = Refusals()
     app.state.request_metrics = RequestMetrics(service.registry)
-    service.registry.register(ServiceState(service))
-    service.registry.register(metrics.DoorState(service, hub, app.state.refusals))
+    service.registry.register(ServiceMetrics(service))
+    service.registry.register(metrics.ClientMetrics(service, hub, app.state.refusals))
     # From the inside to the outside.
-    app.add_middleware(RouteNoter)
+    app.add_middleware(RouteRecorder)
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(Guard, keys=keys, refusals=app.state.refusals, any_host=settings.insecure)
     app.add_middleware(Linger)

@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from senoscope.logs import Sparing
 from senoscope_client.errors import (
     Busy,
     InvalidRequest,
@@ -24,11 +23,12 @@ from senoscope_client.errors import (
     RequestTimeout,
     SenoscopeError,
 )
+from senoscope_client.rate_limiter import RateLimiter
 
 _log = structlog.get_logger(__name__)
 _MEDIA_TYPE = "application/problem+json"
 # Any client can cause these lines.
-_sparing = Sparing(every_s=1.0)
+_log_lines = RateLimiter(interval_s=1.0)
 
 
 def problem_response(error: SenoscopeError, path: str = "") -> JSONResponse:
@@ -56,10 +56,10 @@ def _response(problem: Problem, path: str, headers: dict[str, str] | None = None
 
 
 def _note(request: Request, problem: Problem) -> None:
-    left_out = _sparing.ask(problem.code)
-    if left_out is None:
+    suppressed = _log_lines.suppressed_since_last(problem.code)
+    if suppressed is None:
         return
-    more = {"left_out": left_out} if left_out else {}
+    more = {"suppressed": suppressed} if suppressed else {}
     write = _log.warning if problem.status >= 500 else _log.info
     write(
         "request answered with a problem",

@@ -1,9 +1,9 @@
-"""What the parts of a service count by themselves, read when it is scraped."""
+"""Metrics of the state and the counters of a service, read at each scrape."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from prometheus_client.metrics_core import Metric
 
@@ -14,17 +14,28 @@ from senoscope.metrics.device import GpuMemory
 from senoscope.runlog.faults import LogState
 from senoscope.service import Service
 from senoscope.stream.receiver import UNFIT
+from senoscope_client.models.status import (
+    ArchiveStatus,
+    EngineStatus,
+    PipelineStatus,
+    ReceiverStatus,
+    RunLogStatus,
+)
 from senoscope_client.wire.messages import WireFault
 
-# Told from the first scrape on, so that the first of a kind shows as an increase.
+# Present from the first scrape on, so that the first of a kind shows as an increase.
 _REJECTIONS: Final = (*(fault for fault in get_args(WireFault) if fault != "unknown_type"), *UNFIT)
 _LOG_STATES: Final = ("ok", "opening", "stopped", *get_args(LogState))
+_OF_RECEIVER: Final = (
+    *(catalogue.CONNECTED, catalogue.CONNECTIONS, catalogue.STREAM_REFUSALS, catalogue.STREAM_FAULTS),
+    *(catalogue.SILENCE, catalogue.MESSAGES, catalogue.REJECTED, catalogue.MISSING, catalogue.REPEATED),
+)
 Value = tuple[tuple[str, ...], float | int | None]
-"""Values of the labels, and the metric's; None where it is not known now."""
+"""Values of the labels, and of the metric; None where it is not known."""
 
 
 def gathered(declared: Declared, values: Iterable[Value]) -> Metric:
-    """A family of those values that are known."""
+    """Return a family of the values that are known."""
     family = declared.gather()
     for labels, value in values:
         if value is not None:
@@ -33,17 +44,17 @@ def gathered(declared: Declared, values: Iterable[Value]) -> Metric:
 
 
 def by_key(counts: Mapping[str, int]) -> list[Value]:
-    """One value for each key."""
+    """Return one value for each key."""
     return [((key,), count) for key, count in counts.items()]
 
 
 def single(value: float | None) -> list[Value]:
-    """The value of a metric without labels."""
+    """Return the value of a metric without labels."""
     return [((), value)]
 
 
-class ServiceState:
-    """The collector over a service.
+class ServiceMetrics:
+    """The collector of a service's state and counters, read at each scrape.
 
     Parameters
     ----------
@@ -55,34 +66,32 @@ class ServiceState:
         self._gpu = GpuMemory()
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand: collecting asks parts that are not there yet."""
+        """Return no families before they are collected: parts of the service may not exist yet."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families, those without values too, so that what is there does not depend on the moment."""
+        """Collect all families, those without values included, so that a scrape always has the same."""
         service = self._service
-        ready = service.problem() is None
-        now: dict[str, Any] = service.describe_stream() if service.assembled else {}
+        ready = service.not_ready_reason() is None
+        now = service.status() if service.assembled else None
         yield catalogue.BUILD.inform({"version": __version__})
         yield catalogue.MODEL.inform(self._model() if service.assembled else None)
         yield gathered(catalogue.READY, single(ready))
-        yield gathered(catalogue.DEGRADED, single(ready and bool(service.impairments())))
+        yield gathered(catalogue.DEGRADED, single(ready and bool(service.degraded_reasons())))
         yield gathered(catalogue.DEADLINE, single(service.settings.deadline_ms / 1e3))
-        engine = now.get("engine", {})
-        problems = engine.get("thread_problems", {})
-        deaths = engine.get("thread_deaths", {})
-        yield gathered(catalogue.THREAD_UP, [((name,), name not in problems) for name in deaths])
-        yield gathered(catalogue.THREAD_DEATHS, by_key(deaths))
-        yield from self._stream(now.get("receiver") or {})
-        yield from self._lanes(now.get("live", {}), now.get("batch", {}), engine)
-        yield from self._kept(now.get("archive") or {})
+        yield from self._engine(now.engine if now is not None else None)
+        yield from self._stream(now.receiver if now is not None else None)
+        yield from self._lanes(now)
+        # The run log is opened, and can fail, before there is an ensemble.
+        yield from self._run_log(service.log.status() if service.log is not None else None)
+        yield from self._archive(now.archive if now is not None else None)
         yield from self._device()
-        spans = now.get("traces") or {}
-        yield gathered(catalogue.SPANS, single(spans.get("made")))
-        yield gathered(catalogue.SPANS_SENT, single(spans.get("sent")))
+        traces = now.traces if now is not None else None
+        yield gathered(catalogue.SPANS, single(traces and traces.made))
+        yield gathered(catalogue.SPANS_SENT, single(traces and traces.sent))
 
     def _model(self) -> dict[str, str]:
-        ensemble = self._service.loaded.ensemble
+        ensemble = self._service.active.ensemble
         return {
             "name": ensemble.manifest.name,
             "version": ensemble.manifest.version,
@@ -92,52 +101,60 @@ class ServiceState:
         }
 
     @staticmethod
-    def _stream(receiver: dict[str, Any]) -> Iterator[Metric]:
-        series = receiver.get("series", [])
-        yield gathered(catalogue.CONNECTED, single(receiver.get("connected")))
-        yield gathered(catalogue.CONNECTIONS, single(receiver.get("connections")))
-        yield gathered(catalogue.STREAM_REFUSALS, single(receiver.get("refused")))
-        yield gathered(catalogue.STREAM_FAULTS, by_key(receiver.get("faults", {})))
-        yield gathered(catalogue.SILENCE, single(receiver.get("silent_s")))
-        yield gathered(catalogue.MESSAGES, by_key(receiver.get("messages", {})))
-        rejected = dict.fromkeys(_REJECTIONS, 0) | receiver["rejected"] if receiver else {}
-        yield gathered(catalogue.REJECTED, by_key(rejected))
-        missing = sum(one["missing"] for one in series) if receiver else None
-        repeated = sum(one["repeated"] for one in series) if receiver else None
-        yield gathered(catalogue.MISSING, single(missing))
-        yield gathered(catalogue.REPEATED, single(repeated))
+    def _engine(engine: EngineStatus | None) -> Iterator[Metric]:
+        deaths = engine.thread_deaths if engine is not None else {}
+        problems = engine.thread_problems if engine is not None else {}
+        yield gathered(catalogue.THREAD_UP, [((name,), name not in problems) for name in deaths])
+        yield gathered(catalogue.THREAD_DEATHS, by_key(deaths))
 
     @staticmethod
-    def _lanes(live: dict[str, Any], batch: dict[str, Any], engine: dict[str, Any]) -> Iterator[Metric]:
-        for declared, key in (
+    def _stream(receiver: ReceiverStatus | None) -> Iterator[Metric]:
+        if receiver is None:
+            for declared in _OF_RECEIVER:
+                yield gathered(declared, [])
+            return
+        yield gathered(catalogue.CONNECTED, single(receiver.connected))
+        yield gathered(catalogue.CONNECTIONS, single(receiver.connections))
+        yield gathered(catalogue.STREAM_REFUSALS, single(receiver.refused))
+        yield gathered(catalogue.STREAM_FAULTS, by_key(receiver.faults))
+        yield gathered(catalogue.SILENCE, single(receiver.silent_s))
+        yield gathered(catalogue.MESSAGES, by_key(receiver.messages))
+        yield gathered(catalogue.REJECTED, by_key(dict.fromkeys(_REJECTIONS, 0) | receiver.rejected))
+        yield gathered(catalogue.MISSING, single(sum(series.missing for series in receiver.series)))
+        yield gathered(catalogue.REPEATED, single(sum(series.repeated for series in receiver.series)))
+
+    @staticmethod
+    def _lanes(now: PipelineStatus | None) -> Iterator[Metric]:
+        lanes = {"live": now.live, "batch": now.batch} if now is not None else {}
+        for declared, name in (
             (catalogue.WAITING, "waiting"),
             (catalogue.CAPACITY, "capacity"),
             (catalogue.COMPUTED, "classified"),
         ):
-            yield gathered(declared, [(("live",), live.get(key)), (("batch",), batch.get(key))])
-        yield gathered(catalogue.DROPPED, by_key(live.get("dropped_reasons", {})))
-        yield gathered(catalogue.FAILED, single(live.get("failed")))
-        yield gathered(catalogue.UNTOLD, single(engine.get("results_failed")))
-        yield gathered(catalogue.RETRIES, single(engine.get("retried")))
-        yield gathered(catalogue.MISSES, single(live.get("late")))
+            yield gathered(declared, [((lane,), getattr(status, name)) for lane, status in lanes.items()])
+        yield gathered(catalogue.DROPPED, by_key(now.live.dropped_reasons if now is not None else {}))
+        yield gathered(catalogue.FAILED, single(now and now.live.failed))
+        yield gathered(catalogue.RESULTS_FAILED, single(now and now.engine.results_failed))
+        yield gathered(catalogue.RETRIES, single(now and now.engine.retried))
+        yield gathered(catalogue.MISSES, single(now and now.live.late))
 
-    def _kept(self, archive: dict[str, Any]) -> Iterator[Metric]:
-        # The run log is opened, and can fail, before there is an ensemble.
-        keeper = self._service.log
-        log = keeper.describe() if keeper is not None else {}
-        yield gathered(catalogue.LOG_WRITTEN, single(log.get("written")))
-        yield gathered(catalogue.LOG_WAITING, single(log.get("waiting")))
-        yield gathered(catalogue.LOG_LOST, single(log.get("lost")))
-        states = [((state,), state == log["state"]) for state in _LOG_STATES] if log else []
+    @staticmethod
+    def _run_log(log: RunLogStatus | None) -> Iterator[Metric]:
+        yield gathered(catalogue.LOG_WRITTEN, single(log and log.written))
+        yield gathered(catalogue.LOG_WAITING, single(log and log.waiting))
+        yield gathered(catalogue.LOG_LOST, single(log and log.lost))
+        states = [((state,), state == log.state) for state in _LOG_STATES] if log is not None else []
         yield gathered(catalogue.LOG_STATE, states)
-        up = archive["problem"] is None if archive else None
-        yield gathered(catalogue.ARCHIVE_UP, single(up))
-        yield gathered(catalogue.ARCHIVE_WRITTEN, single(archive.get("written")))
-        yield gathered(catalogue.ARCHIVE_LOST, single(archive.get("lost")))
+
+    @staticmethod
+    def _archive(archive: ArchiveStatus | None) -> Iterator[Metric]:
+        yield gathered(catalogue.ARCHIVE_UP, single(archive and archive.problem is None))
+        yield gathered(catalogue.ARCHIVE_WRITTEN, single(archive and archive.written))
+        yield gathered(catalogue.ARCHIVE_LOST, single(archive and archive.lost))
 
     def _device(self) -> Iterator[Metric]:
         service = self._service
-        on_gpu = service.assembled and service.loaded.ensemble.device == "cuda"
+        on_gpu = service.assembled and service.active.ensemble.device == "cuda"
         used, size = self._gpu.read() if on_gpu else (None, None)
         yield gathered(catalogue.MEMORY_USED, [(("0",), used)])
         yield gathered(catalogue.MEMORY_SIZE, [(("0",), size)])

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.middleware.body_limit import Upload, upload_of
-from senoscope.api.middleware.observer import seen_of
+from senoscope.api.middleware.observer import context_of
 from senoscope.api.problems import ClientGone
 from senoscope.fov import Fov
 from senoscope.results.record import Record
-from senoscope.scheduling.active_ensemble import Loaded
+from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.memory_budget import MemoryShare
 from senoscope.service import Service
 from senoscope_client.errors import UnreadableImage, UnsupportedMediaType
@@ -53,14 +53,14 @@ class PostedStack:
         What was assumed about the file.
     name : str or None
         Of the file.
-    loaded : Loaded
+    active : ActiveEnsemble
         The ensemble that the file was read for; another one may be in use by now.
     """
 
     pixels: npt.NDArray[Any]
     warnings: tuple[str, ...]
     name: str | None
-    loaded: Loaded
+    active: ActiveEnsemble
 
 
 async def posted_stack(request: Request, parameters: ImageParameters, share: MemoryShare) -> PostedStack:
@@ -78,13 +78,13 @@ async def posted_stack(request: Request, parameters: ImageParameters, share: Mem
     """
     service: Service = request.app.state.service
     limits, most = service.settings.image_limits, service.settings.max_upload_bytes
-    loaded = service.loaded
+    active = service.active
 
     def read(upload: Upload) -> FovStack:
         try:
             return read_fovs(
                 upload.file,
-                loaded.spec,
+                active.spec,
                 media_type=upload.media_type,
                 axes=parameters.axes,
                 channels=parameters.channels.split(",") if parameters.channels else None,
@@ -96,8 +96,8 @@ async def posted_stack(request: Request, parameters: ImageParameters, share: Mem
 
     async with upload_of(request, share, lambda packed: min(most, limits.unpacked_bytes(packed))) as upload:
         stack = await run_in_threadpool(read, upload)
-    share.keep(stack.pixels.nbytes)
-    return PostedStack(stack.pixels, stack.warnings, upload.name, loaded)
+    share.shrink_to(stack.pixels.nbytes)
+    return PostedStack(stack.pixels, stack.warnings, upload.name, active)
 
 
 async def classify_stack(
@@ -123,8 +123,8 @@ async def classify_stack(
         If the client closed the connection; FOVs that were not begun are not computed.
     """
     service: Service = request.app.state.service
-    seen = seen_of(request.scope)
-    ref = None if seen is None else seen.ref
+    context = context_of(request.scope)
+    ref = None if context is None else context.ref
     fovs = [
         Fov(fov, Source(kind="upload", file=name, frame=n), request=ref, spec=spec)
         for n, fov in enumerate(pixels)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from senoscope.settings import Settings
     from senoscope_client.http.client import Client
     from senoscope_client.http.live import LiveResults
+    from senoscope_client.models.status import SeriesStatus, StreamStatus
 
 _READY_TIMEOUT_S = 120.0
 # Exit statuses of a process that ends by the signal; of one that is terminated, on Windows.
@@ -78,6 +79,7 @@ def demo(
     from senoscope.commands.demo_view import DemoScore, LiveTable
     from senoscope.commands.ensembles import ensemble_folder
     from senoscope_client.http.client import Client
+    from senoscope_client.models.status import ModelInfo, StreamStatus
 
     ensemble_folder(settings, console)
     making_s = time.perf_counter() - began_s
@@ -90,33 +92,32 @@ def demo(
             client = Client(url)
             _wait_ready(client, service)
         ready_s = time.perf_counter() - began_s - making_s
-        model_facts = client.model()
-        engine = model_facts["engine"]
-        warning = "" if model_facts["manifest"]["for_science"] else ", not for science"
-        rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / engine["compute_ms"])
+        in_use = ModelInfo.model_validate(client.model())
+        warning = "" if in_use.manifest["for_science"] else ", not for science"
+        rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / in_use.engine.compute_ms)
         publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
-        publish += [*_scan_options(model_facts["manifest"]["input"], seed, frames), *_pace_options(rate, url)]
+        publish += [*_scan_options(in_use.manifest["input"], seed, frames), *_pace_options(rate, url)]
         score = DemoScore(seed)
-        title = f"Senoscope live: synthetic FOVs, ensemble {model_facts['name']}{warning}"
+        title = f"Senoscope live: synthetic FOVs, ensemble {in_use.name}{warning}"
         table = LiveTable(console, score, total=frames, title=title)
 
         def announce() -> None:
             console.print(
-                f"The dashboard is at {url} ({engine['reason']}); scanning {rate_hz:.2g} FOVs per second.",
+                f"The dashboard is at {url} ({in_use.engine.reason}); scanning {rate_hz:.2g} FOVs per second.",
                 soft_wrap=True,
             )
             if not no_browser:
                 _open_browser(url)
 
         interrupted = _scan(client, service, publish, score, table, console, frames, announce)
-        stream = client.stream()
+        stream = StreamStatus.model_validate(client.stream())
     sent = frames
     if sent is None or interrupted:
         sent = max(_frames_sent(stream), score.classified)
     summary = {
         **score.summary(sent, stream),
         "model": settings.model,
-        "device": engine["device"],
+        "device": in_use.engine.device,
         "rate_hz": round(rate_hz, 4),
         "making_ensemble_s": round(making_s, 1),
         "start_to_ready_s": round(ready_s, 1),
@@ -266,8 +267,8 @@ def _watch(
                 if microscope.failed:
                     raise NotReady("the simulated microscope ended") from None
                 quiet_since_s = quiet_since_s or time.monotonic()
-                stream = client.stream()
-                never_began = microscope.killed and not stream["receiver"]["series"]
+                stream = StreamStatus.model_validate(client.stream())
+                never_began = microscope.killed and not _series(stream)
                 if never_began or _is_complete(stream, score) or time.monotonic() - quiet_since_s > _QUIET_S:
                     return
         else:
@@ -293,16 +294,18 @@ def _pace_options(rate: float | None, url: str) -> list[str]:
     return [] if rate else ["--keep-up", url]
 
 
-def _is_complete(stream: dict[str, Any], score: DemoScore) -> bool:
-    """Whether the scan's end was received, and all that came before it has been classified and shown."""
-    series, live = stream["receiver"]["series"], stream["live"]
-    ended = bool(series) and all(one["state"] == "ended" for one in series)
-    done = live["classified"] + live["dropped"] + live["failed"] >= sum(one["received"] for one in series)
-    return bool(ended and done and live["classified"] <= score.classified)
+def _series(stream: StreamStatus) -> tuple[SeriesStatus, ...]:
+    return stream.receiver.series if stream.receiver is not None else ()
 
 
-def _frames_sent(stream: dict[str, object]) -> int:
-    receiver = stream["receiver"]
-    assert isinstance(receiver, dict)
-    last = [series["last_frame"] for series in receiver["series"]]
+def _is_complete(stream: StreamStatus, score: DemoScore) -> bool:
+    """Return whether the end of the scan was received, and all frames before it were classified and shown."""
+    series, live = _series(stream), stream.live
+    ended = bool(series) and all(one.state == "ended" for one in series)
+    done = live.classified + live.dropped + live.failed >= sum(one.received for one in series)
+    return ended and done and live.classified <= score.classified
+
+
+def _frames_sent(stream: StreamStatus) -> int:
+    last = [series.last_frame for series in _series(stream)]
     return sum(frame + 1 for frame in last if frame is not None)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from senoscope_client.models.result import Result
+from senoscope_client.models.status import StreamStatus
 from senoscope_client.simulation.synthetic import is_senescent
 
 _ROWS = 15
@@ -64,9 +65,9 @@ class DemoScore:
         self._compute_ms.append(result.timing_ms.compute)
         self._missed += not result.deadline_met
 
-    def summary(self, sent: int, stream: dict[str, Any]) -> dict[str, Any]:
-        """Counts, accuracy and latency; ``stream`` is the service's own report."""
-        series = stream["receiver"]["series"]
+    def summary(self, sent: int, stream: StreamStatus) -> dict[str, Any]:
+        """Return counts, accuracy and latency."""
+        receiver = stream.receiver
 
         def percentiles(values: list[float]) -> dict[str, float] | None:
             if not values:
@@ -78,9 +79,9 @@ class DemoScore:
             "sent": sent,
             "classified": self.classified,
             "lost": sent - self.classified,
-            "dropped": stream["live"]["dropped"],
-            "gaps": sum(one["missing"] for one in series),
-            "rejected": sum(stream["receiver"]["rejected"].values()),
+            "dropped": stream.live.dropped,
+            "gaps": sum(series.missing for series in receiver.series) if receiver is not None else 0,
+            "rejected": sum(receiver.rejected.values()) if receiver is not None else 0,
             "accuracy": round(self.right / self.classified, 4) if self.classified else None,
             "latency_ms": percentiles(self._total_ms),
             "compute_ms": percentiles(self._compute_ms),

@@ -44,7 +44,7 @@ def check(
     limits = found.limits
     print(f"{file}: " + ("a dry run" if found.dry_run else "in earnest: dry_run is false"))
     for rule in found.rules:
-        print(f"  {rule.words()}")
+        print(f"  {rule.describe()}")
     print(
         f"  at most {limits.max_revisits} revisits in a series, {limits.max_revisits_per_place} of one place "
         f"(all within {limits.place_radius_um:g} um)"

@@ -128,7 +128,7 @@ class ServiceServer(uvicorn.Server):
     """
 
     def __init__(self, settings: Settings, on_made: Callable[[], None]) -> None:
-        super().__init__(_loaded(server_config(StartingApp(self._make, self._stop), settings)))
+        super().__init__(_load_config(server_config(StartingApp(self._make, self._stop), settings)))
         self.failure: Exception | None = None
         self.service: Service | None = None
         self.settings = settings
@@ -238,7 +238,7 @@ async def _send_json(send: Send, status: int, document: dict[str, Any]) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _loaded(config: uvicorn.Config) -> uvicorn.Config:
+def _load_config(config: uvicorn.Config) -> uvicorn.Config:
     """Loaded now, so that a bad certificate is one clear line too."""
     try:
         config.load()

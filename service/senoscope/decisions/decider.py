@@ -1,4 +1,4 @@
-"""The sink that has results judged, and tells the decisions; behind all that tell results."""
+"""The sink that applies rules to results and sends decisions, after all sinks that publish results."""
 
 from __future__ import annotations
 
@@ -7,47 +7,51 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 import structlog
 
 from senoscope.decisions.judge import Judge
 from senoscope.decisions.rules import RuleSet
+from senoscope.results.delivery import DeliveryTimes, SinkStage
 from senoscope.results.record import Record
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.errors import LogUnavailable
 from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import Result
+from senoscope_client.models.status import DecisionsStatus
+from senoscope_client.rate_limiter import RateLimiter
 
 _log = structlog.get_logger(__name__)
 # Results that may wait to be judged, some kilobytes each.
 _DEPTH: Final = 4096
-_LOOK_UP_S: Final = 1.0
+_WAKE_INTERVAL_S: Final = 1.0
+_LOG_INTERVAL_S: Final = 1.0
+_MAX_LOG_INTERVAL_S: Final = 600.0
 
 
 class DecisionSink(Protocol):
-    """Someone who is told of decisions, from the decider's thread, after they are in the run log.
+    """A receiver of decisions, notified from the decider's thread after they were logged."""
 
-    ``tell_judged`` must return at once.
-    """
-
-    def tell_judged(self, result: Result, decisions: Sequence[Decision], judged: Judged) -> None:
-        """Take notice of the decisions on a result, and that these are all."""
+    def on_judged(self, result: Result, decisions: Sequence[Decision], judged: Judged) -> None:
+        """Handle all decisions on a result. Must return at once."""
         ...
 
 
 class Decider:
-    """Judges each result of the stream after it was told, in a thread of its own, so that it delays none.
+    """Applies rules to each result of the stream, in a separate thread, so that no result is delayed.
 
     Parameters
     ----------
     rules : RuleSet
     sinks : sequence of DecisionSink
     log : LogKeeper, optional
-        Holds each decision before anyone hears of it; where it cannot, the decision says so.
+        Holds each decision before it is sent; where it cannot, the decision says so.
     """
+
+    stage = SinkStage.JUDGE
 
     def __init__(self, rules: RuleSet, sinks: Sequence[DecisionSink], log: LogKeeper | None) -> None:
         self.counts: Counter[str] = Counter()
@@ -55,47 +59,48 @@ class Decider:
         self._rules = rules
         self._sinks = sinks
         self._log = log
-        self._judge = Judge(rules, self._earlier)
+        self._judge = Judge(rules, self._earlier_decisions)
+        self._log_lines = RateLimiter(_LOG_INTERVAL_S, _MAX_LOG_INTERVAL_S)
         self._queue: queue.Queue[Result | None] = queue.Queue(_DEPTH)
         self.thread = WatchedThread("decisions", self._run, restarts=True)
 
-    def describe(self) -> dict[str, Any]:
-        """State and counters."""
-        return {
-            "dry_run": self._rules.dry_run,
-            "rules": [rule.words() for rule in self._rules.rules],
-            "decided": dict(self.counts),
-            "withheld": self._judge.withheld,
-            "waiting": self._queue.qsize(),
-            "lost": self.lost,
-        }
+    def status(self) -> DecisionsStatus:
+        """Return state and counters."""
+        return DecisionsStatus(
+            dry_run=self._rules.dry_run,
+            rules=tuple(rule.describe() for rule in self._rules.rules),
+            decided=dict(self.counts),
+            withheld=self._judge.withheld,
+            waiting=self._queue.qsize(),
+            lost=self.lost,
+        )
 
     def start(self) -> None:
         """Start the thread."""
         self.thread.start()
 
-    def tell(self, record: Record) -> None:
-        """Queue a result of the stream; where too many wait it is never judged, and counted."""
+    def on_result(self, record: Record, _: DeliveryTimes) -> None:
+        """Queue a result of the stream; if too many wait, it is not judged, and counted."""
         if record.result.source.series_uid is None:
             return
         try:
             self._queue.put_nowait(record.result)
         except queue.Full:
             self.lost += 1
-            if self.lost & (self.lost - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            if self._log_lines.suppressed_since_last() is not None:
                 _log.error("a result is not judged: too many wait", lost=self.lost)
 
     def close(self) -> None:
-        """Judge what waits, then stop."""
-        self.thread.ask_to_stop()
-        with contextlib.suppress(queue.Full):  # else the thread sees that it is to stop after what waits
+        """Judge the results that wait, then stop."""
+        self.thread.request_stop()
+        with contextlib.suppress(queue.Full):  # else the thread stops after those that wait
             self._queue.put_nowait(None)
         self.thread.stop()
 
     def _run(self, stop: threading.Event) -> None:
         while True:
             try:
-                result = self._queue.get(timeout=_LOOK_UP_S)
+                result = self._queue.get(timeout=_WAKE_INTERVAL_S)
             except queue.Empty:
                 if stop.is_set():
                     return
@@ -125,17 +130,18 @@ class Decider:
         judged = Judged(series_uid=uid, frame=frame, result_id=result.id, decisions=len(decisions))
         for sink in self._sinks:
             try:
-                sink.tell_judged(result, decisions, judged)
-            except Exception:  # one sink's fault is not the next one's
-                _log.exception("decisions could not be told", sink=type(sink).__name__)
+                sink.on_judged(result, decisions, judged)
+            except Exception:  # the fault of one sink must not keep the decisions from the next
+                _log.exception("a sink failed on decisions", sink=type(sink).__name__)
 
-    def _earlier(self, uid: UUID) -> Iterable[Decision]:
+    def _earlier_decisions(self, uid: UUID) -> Iterable[Decision]:
         if self._log is None:
             return ()
         try:
             return self._log.readable().decisions_of(uid)
         except LogUnavailable as error:
             _log.warning(
-                "limits of revisits count from now on: earlier decisions cannot be read", reason=str(error)
+                "limits of revisits count from now on: earlier decisions cannot be read",
+                reason=str(error),
             )
             return ()

@@ -172,7 +172,7 @@ class Judge:
     @staticmethod
     def _why(rule: Rule, result: Result, held: bool) -> str:
         run = f", for {rule.running} fields of view running" if rule.running > 1 else ""
-        return rule.when.words(result, held) + run
+        return rule.when.describe(result, held) + run
 
 
 def summary(decisions: Iterable[Decision]) -> dict[str, int]:

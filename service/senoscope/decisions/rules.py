@@ -62,8 +62,8 @@ class Threshold(StrictModel):
             return value >= self.release if self.above is not None else value <= self.release
         return value > self.above if self.above is not None else value < self._below
 
-    def words(self, value: float | None = None, held: bool = False) -> str:
-        """It in words, or what a value that meets it is."""
+    def describe(self, value: float | None = None, held: bool = False) -> str:
+        """Describe the threshold, or how a value meets it."""
         side, bound, other = ("above", self.above, "under")
         if bound is None:
             side, bound, other = ("below", self._below, "over")
@@ -125,11 +125,11 @@ class Conditions(StrictModel):
                 return False
         return all(threshold.holds(_measure(result, name), held) for name, threshold in self.thresholds())
 
-    def words(self, result: Result | None = None, held: bool = False) -> str:
-        """All of them in words, or how a result meets them."""
+    def describe(self, result: Result | None = None, held: bool = False) -> str:
+        """Describe all conditions, or how a result meets them."""
         parts = [
             f"{name.replace('_', ' ')} "
-            + threshold.words(None if result is None else _measure(result, name), held)
+            + threshold.describe(None if result is None else _measure(result, name), held)
             for name, threshold in self.thresholds()
         ]
         parts += [f"label is {self.label}"] if self.label is not None else []
@@ -156,10 +156,10 @@ class Rule(StrictModel):
     when: Conditions
     running: Annotated[int, Field(ge=1, le=10_000)] = 1
 
-    def words(self) -> str:
-        """The rule in words."""
+    def describe(self) -> str:
+        """Describe the rule."""
         run = f", for {self.running} fields of view running" if self.running > 1 else ""
-        return f"{self.name}: {self.action} when {self.when.words()}{run}"
+        return f"{self.name}: {self.action} when {self.when.describe()}{run}"
 
 
 class RevisitLimits(StrictModel):

@@ -154,7 +154,7 @@ DROPPED = _declare(
     "reason",
 )
 FAILED = _declare("counter", "senoscope_frames_failed_total", "Frames that the engine failed on.")
-UNTOLD = _declare(
+RESULTS_FAILED = _declare(
     "counter",
     "senoscope_results_failed_total",
     "Computed fields of view that got no result.",
@@ -183,8 +183,12 @@ LATENCY = _declare("histogram", "senoscope_fov_latency_seconds", "From arrival t
 COMMIT = _declare(
     "histogram", "senoscope_fov_commit_seconds", "From result until it was in the run log, or could not be."
 )
-TELL = _declare(
-    "histogram", "senoscope_fov_tell_seconds", "From the run log's answer until everybody was told."
+NOTIFY = _declare(
+    *(
+        "histogram",
+        "senoscope_fov_tell_seconds",
+        "From the commit to the run log until all outputs were notified.",
+    )
 )
 ENTROPY = _declare(
     "histogram",

@@ -1,4 +1,4 @@
-"""What results tell about latency, uncertainty and saturation, as histograms."""
+"""Latency, uncertainty and saturation of results, as histograms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from senoscope.metrics import catalogue
-from senoscope.results.delivery import Moments
+from senoscope.results.delivery import DeliveryTimes, SinkStage
 from senoscope.results.record import Record
 
 _COARSE_S: Final = (0.001, 0.002, 0.004, 0.008, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -23,14 +23,14 @@ _RATIOS: Final = (0.0, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0
 
 
 def latency_buckets(deadline_s: float) -> tuple[float, ...]:
-    """Upper bounds in seconds, fine around the deadline, which is one of them."""
+    """Return upper bounds in seconds, narrow around the deadline, which is one of them."""
     near = {float(f"{share * deadline_s:.4g}") for share in _OF_DEADLINE} | {deadline_s}
     low, high = min(near), max(near)
     return tuple(sorted(near | {bound for bound in _COARSE_S if not low <= bound <= high}))
 
 
 class _Times:
-    """Where the time of one source's results went."""
+    """Histograms of the results of one source."""
 
     def __init__(self, queue: Histogram, compute: Histogram, latency: Histogram, entropy: Histogram) -> None:
         self.queue, self.compute, self.latency, self.entropy = queue, compute, latency, entropy
@@ -43,8 +43,10 @@ class ResultMetrics:
     ----------
     registry : CollectorRegistry
     deadline_ms : float
-        Buckets are fine around it.
+        Buckets are narrow around it.
     """
+
+    stage = SinkStage.OBSERVE
 
     def __init__(self, registry: CollectorRegistry, deadline_ms: float) -> None:
         buckets = latency_buckets(deadline_ms / 1e3)
@@ -52,7 +54,7 @@ class ResultMetrics:
         compute = catalogue.COMPUTE.histogram(registry, buckets)
         latency = catalogue.LATENCY.histogram(registry, buckets)
         entropy = catalogue.ENTROPY.histogram(registry, _BITS)
-        # A labelled child costs more to look up than to observe.
+        # Looking up a labelled child takes longer than observing.
         self._times = {
             source: _Times(*(one.labels(source) for one in (queue, compute, latency, entropy)))
             for source in ("live", "batch")
@@ -64,10 +66,10 @@ class ResultMetrics:
         self._saturated = catalogue.SATURATED.histogram(registry, _RATIOS)
         self._channels: dict[str, Histogram] = {}
         self._commit = catalogue.COMMIT.histogram(registry, _AFTER_S)
-        self._tell = catalogue.TELL.histogram(registry, _AFTER_S)
+        self._notify = catalogue.NOTIFY.histogram(registry, _AFTER_S)
 
-    def tell(self, record: Record) -> None:
-        """Observe a result."""
+    def on_result(self, record: Record, delivered: DeliveryTimes) -> None:
+        """Observe a result and its delivery."""
         result = record.result
         source = "live" if result.source.kind == "stream" else "batch"
         times, timing = self._times[source], result.timing_ms
@@ -86,14 +88,12 @@ class ResultMetrics:
         if result.source.acquired_at is not None:
             self._observe_transport(result.source.acquired_at.timestamp(), record.fov.arrived_s)
 
-    def told(self, record: Record, moments: Moments) -> None:
-        """Observe what came after a result was made."""
-        made_s = record.fov.arrived_s + record.result.timing_ms.total / 1e3
-        self._commit.observe(moments.logged_s - made_s)
-        self._tell.observe(moments.told_s - moments.logged_s)
+        made_s = record.fov.arrived_s + timing.total / 1e3
+        self._commit.observe(delivered.logged_s - made_s)
+        self._notify.observe(delivered.notified_s - delivered.logged_s)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: the registry keeps the histograms."""
 
     def _observe_transport(self, acquired_s: float, arrived_s: float) -> None:
         took_s = time.time() - (time.perf_counter() - arrived_s) - acquired_s

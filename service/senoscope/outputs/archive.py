@@ -1,4 +1,4 @@
-"""Keeping pixels, where that is asked for: one OME-TIFF per series, with Grad-CAM as a further channel."""
+"""The archive of pixels: one OME-TIFF per series, with Grad-CAM as an additional channel."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ import structlog
 import tifffile
 
 from senoscope.logs import about
+from senoscope.results.delivery import DeliveryTimes, SinkStage
 from senoscope.results.record import Record
 from senoscope.watched_thread import WatchedThread
+from senoscope_client.models.status import ArchiveStatus
 
 _log = structlog.get_logger(__name__)
-# 20 s of a scan at the fastest rate that a CPU follows; each FOV is half a megabyte.
+# 20 s of a scan at the highest rate that a CPU classifies; each FOV is half a megabyte.
 _DEPTH: Final = 64
-# A series that pauses for so long is put away; if it goes on, another file begins.
+# The file of a series that pauses for so long is finished; if the series continues, another file begins.
 _PAUSE_S: Final = 300.0
-_LOOK_UP_S: Final = 5.0
-_OPEN_AT_ONCE: Final = 4
+_WAKE_INTERVAL_S: Final = 5.0
+_MAX_OPEN: Final = 4
 GRADCAM: Final = "Grad-CAM"
-# What XML 1.0 (section 2.2) leaves out.
+# Characters that XML 1.0 does not allow (section 2.2).
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -46,27 +48,29 @@ class _File:
 
 
 def partial_of(path: Path) -> Path:
-    """What a file is called until its series is put away."""
+    """Return the name of a file until it is finished."""
     return path.with_name(path.name.replace(".ome.tif", ".partial.ome.tif"))
 
 
 class Archive:
     """The sink that writes streamed FOVs to disk.
 
-    A file is called ``<series_id>_<series_uid>.partial.ome.tif`` while it grows: its pages can be read
-    already, its OME-XML comes when it is put away and renamed. That is when its series pauses, when too many
-    others are written, or when the service stops.
+    A file is named ``<series_id>_<series_uid>.partial.ome.tif`` while it grows: its pages can be read, and
+    its OME-XML is written when the file is finished and renamed. That is when its series pauses, when too
+    many others are written, or when the service stops.
 
     Parameters
     ----------
     directory : Path
-        Made if it is not there.
+        Created if it does not exist.
 
     Raises
     ------
     OSError
-        If it cannot be made or written to.
+        If the directory cannot be created or written to.
     """
+
+    stage = SinkStage.PUBLISH
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -83,40 +87,40 @@ class Archive:
 
     @property
     def problem(self) -> str | None:
-        """Why pixels are not kept at present, or None while all is well."""
+        """Why pixels are not written now, or None."""
         return self.thread.problem or self._fault
 
-    def describe(self) -> dict[str, Any]:
-        """State and counters."""
-        return {"written": self.written, "lost": self.lost, "problem": self.problem}
+    def status(self) -> ArchiveStatus:
+        """Return state and counters."""
+        return ArchiveStatus(written=self.written, lost=self.lost, problem=self.problem)
 
     def start(self) -> None:
         """Start the thread."""
         self.thread.start()
 
-    def tell(self, record: Record) -> None:
-        """Queue a FOV of the stream; if the disk is too slow it is lost to the archive, and counted."""
+    def on_result(self, record: Record, _: DeliveryTimes) -> None:
+        """Queue a FOV of the stream; if the disk is too slow, it is not archived, and counted."""
         if record.result.source.series_uid is None:
             return
         try:
             self._queue.put_nowait(record)
         except queue.Full:
-            self._lose("the disk is too slow", record)
+            self._count_lost("the disk is too slow", record)
 
     def close(self) -> None:
-        """Write what waits, and put every file away."""
-        self.thread.ask_to_stop()
-        with contextlib.suppress(queue.Full):  # else the thread sees that it is to stop after what waits
-            self._queue.put(None, timeout=_LOOK_UP_S)
+        """Write the FOVs that wait, and finish every file."""
+        self.thread.request_stop()
+        with contextlib.suppress(queue.Full):  # else the thread stops after those that wait
+            self._queue.put(None, timeout=_WAKE_INTERVAL_S)
         self.thread.stop(60.0)
 
     def _run(self, stop: threading.Event) -> None:
         try:
             while True:
                 try:
-                    record = self._queue.get(timeout=_LOOK_UP_S)
+                    record = self._queue.get(timeout=_WAKE_INTERVAL_S)
                 except queue.Empty:
-                    self._put_away_paused()
+                    self._finish_paused()
                     if stop.is_set():
                         return
                     continue
@@ -125,7 +129,7 @@ class Archive:
                 self._write(record)
         finally:
             for uid in list(self._files):
-                self._put_away(uid)
+                self._finish(uid)
 
     def _write(self, record: Record) -> None:
         uid = record.result.source.series_uid
@@ -134,22 +138,22 @@ class Archive:
             file = self._files.get(uid) or self._open(uid, record)
             write_fov(file.writer, record)
         except (OSError, ValueError) as error:
-            self._lose(f"{type(error).__name__}: {error}", record)
+            self._count_lost(f"{type(error).__name__}: {error}", record)
             if uid in self._files:
-                self._put_away(uid)
+                self._finish(uid)
             return
         file.written += 1
         file.last_s = time.monotonic()
         self.written += 1
         if self._fault is not None:
-            _log.info("the archive works again")
+            _log.info("pixels are archived again")
             self._fault = None
 
     def _open(self, uid: UUID, record: Record) -> _File:
-        self._put_away_paused()
-        if len(self._files) >= _OPEN_AT_ONCE:
-            self._put_away(min(self._files, key=lambda other: self._files[other].last_s))
-        # The operator's own words, but never a path.
+        self._finish_paused()
+        if len(self._files) >= _MAX_OPEN:
+            self._finish(min(self._files, key=lambda other: self._files[other].last_s))
+        # The operator's name of the series, but never a path.
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", record.result.source.series_id or "").strip("-.")[:60]
         stem = "_".join(part for part in (name, str(uid)) if part)
         path, count = self._directory / f"{stem}.ome.tif", 1
@@ -160,12 +164,12 @@ class Archive:
         self._files[uid] = _File(path, writer, 0, time.monotonic())
         return self._files[uid]
 
-    def _put_away_paused(self) -> None:
+    def _finish_paused(self) -> None:
         now_s = time.monotonic()
         for uid in [uid for uid, file in self._files.items() if now_s - file.last_s > _PAUSE_S]:
-            self._put_away(uid)
+            self._finish(uid)
 
-    def _put_away(self, uid: UUID) -> None:
+    def _finish(self, uid: UUID) -> None:
         file = self._files.pop(uid)
         try:
             file.writer.close()
@@ -177,7 +181,7 @@ class Archive:
             self._fault = f"{file.partial.name} could not be finished: {type(error).__name__}"
             _log.exception("an archive file could not be finished", file=str(file.partial))
 
-    def _lose(self, reason: str, record: Record) -> None:
+    def _count_lost(self, reason: str, record: Record) -> None:
         self.lost += 1
         if self._fault is None:
             _log.error("pixels are not archived", reason=reason, **about(record.fov))
@@ -185,14 +189,14 @@ class Archive:
 
 
 def write_fov(writer: tifffile.TiffWriter, record: Record) -> None:
-    """Append a FOV as one OME image [C + 1, H, W], its ensemble map scaled to the pixel type's range."""
+    """Append a FOV as one OME image [C + 1, H, W]; its map is scaled to the range of the pixel type."""
     pixels, result = record.fov.pixels, record.result
     source = result.source
     stack = np.concatenate([pixels, _as_pixels(record.prediction.map(), pixels.dtype)[None]])
     metadata: dict[str, Any] = {
         "axes": "CYX",
         "Name": f"frame {source.frame}: {result.label} {result.probability:.3f}",
-        # Names may hold what JSON allows and XML does not.
+        # Names may contain characters that JSON allows and XML does not.
         "Description": _NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", record.json("none").decode()),
         "Channel": {"Name": [*record.channels, GRADCAM]},
     }
@@ -214,7 +218,7 @@ def write_fov(writer: tifffile.TiffWriter, record: Record) -> None:
 
 
 def _as_pixels(gradcam: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A map in 0..1 in the detector's own pixel type: an OME image has one type for all its channels."""
+    """Return a map in 0..1 in the detector's pixel type: an OME image has one type for all channels."""
     if dtype.kind == "f":
         return gradcam.astype(dtype)
     return np.asarray(np.round(gradcam * np.iinfo(dtype).max).astype(dtype))

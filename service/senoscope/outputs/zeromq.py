@@ -1,4 +1,4 @@
-"""Results over ZeroMQ, for software that steers the microscope."""
+"""Results over ZeroMQ, for software that controls the microscope."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import zmq
 from senoscope.access.connection_limit import max_connections
 from senoscope.outputs.connections import Connections
 from senoscope.outputs.subscriptions import Subscriptions
+from senoscope.results.delivery import DeliveryTimes, SinkStage
 from senoscope.results.record import Record
 from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import CamMode, Result, Source
 from senoscope_client.zeromq.curve_server import MAX_SUBSCRIPTION_BYTES, Gate
 from senoscope_client.zeromq.hang_up import HANDSHAKE_MS, MAX_CONNECTIONS
 
-# Results are small: a subscriber may fall this far behind before ZeroMQ drops what is meant for it.
+# Results that a slow subscriber may fall behind before ZeroMQ drops its messages.
 _HIGH_WATER_MARK = 1000
 _LINGER_MS = 500
-_READ_EVERY_S = 0.1
+_READ_INTERVAL_S = 0.1
 # Subscriptions that ZeroMQ reads ahead from each connection.
 _READ_AHEAD = 100
 _log = structlog.get_logger(__name__)
@@ -36,13 +37,13 @@ def topic_of(source: Source) -> bytes:
 def decision_topic(kind: str, result: Result) -> bytes:
     """``decision/<instrument>/<series_uid>``, or ``judged/...``.
 
-    Not the series' name, which is neither unique nor free of slashes, and which others may begin with.
+    The name of a series is neither unique nor free of slashes, and may be the beginning of another name.
     """
     return f"{kind}/{result.source.instrument}/{result.source.series_uid}".encode()
 
 
 class ResultPublisher:
-    """The sink that publishes each result as topic and JSON, and so the decisions on it.
+    """The sink that publishes results and decisions, each as a topic and JSON.
 
     Parameters
     ----------
@@ -66,6 +67,8 @@ class ResultPublisher:
         If a key file holds no key.
     """
 
+    stage = SinkStage.PUBLISH
+
     def __init__(
         self,
         endpoint: str,
@@ -74,14 +77,14 @@ class ResultPublisher:
         allowed_keys: Path | None = None,
     ) -> None:
         self._cam = cam
-        # A context of its own, because a gate is for all of one.
+        # Access control applies to all sockets of a context.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gate: Gate | None = None
         self._connections: Connections | None = None
-        # A socket belongs to one thread at a time: results and decisions come from two.
+        # A socket must be used by one thread at a time; results and decisions are sent from two.
         self._lock = threading.Lock()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
-        # All subscriptions are passed on, also those that others have, and their ends.
+        # Passes on all subscriptions and their ends, those of topics that others subscribe to included.
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._socket.setsockopt(zmq.RCVHWM, _READ_AHEAD)
         self._socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
@@ -99,7 +102,7 @@ class ResultPublisher:
             self._context.destroy(0)
             raise
         except zmq.ZMQError as error:
-            self._let_nobody_in()
+            self._stop_counting()
             self._context.destroy(0)
             raise OSError(
                 f"results cannot be published at {endpoint}: {error}; --results takes another endpoint"
@@ -114,22 +117,22 @@ class ResultPublisher:
 
     @property
     def subscribers(self) -> int:
-        """How many are connected."""
+        """How many subscribers are connected."""
         watch = self.gate or self._connections
         return 0 if watch is None else watch.count
 
     @property
     def refused(self) -> dict[str, int]:
-        """Subscribers that were not let in, by reason."""
+        """Subscribers that were refused, by reason."""
         watch = self.gate or self._connections
         return ({} if watch is None else dict(watch.refused)) | dict(self._subscriptions.refused)
 
-    def tell(self, record: Record) -> None:
-        """Publish a result; subscribers that are too slow lose it."""
+    def on_result(self, record: Record, _: DeliveryTimes) -> None:
+        """Publish a result; subscribers that are too slow do not get it."""
         self._send(topic_of(record.result.source), record.json(self._cam))
 
-    def tell_judged(self, result: Result, decisions: Sequence[Decision], judged: Judged) -> None:
-        """Publish the decisions on a result, and that there are no more."""
+    def on_judged(self, result: Result, decisions: Sequence[Decision], judged: Judged) -> None:
+        """Publish the decisions on a result, and that these are all."""
         for decision in decisions:
             self._send(
                 decision_topic("decision", result), decision.model_dump_json(exclude_none=True).encode()
@@ -141,24 +144,24 @@ class ResultPublisher:
             self._socket.send_multipart([topic, message], flags=zmq.NOBLOCK)
 
     def _read(self) -> None:
-        """Count subscriptions; ZeroMQ itself has applied them."""
+        """Limit subscriptions, which ZeroMQ has applied."""
         try:
-            while not self._closing.wait(_READ_EVERY_S):
+            while not self._closing.wait(_READ_INTERVAL_S):
                 with self._lock:
                     self._subscriptions.read()
-                    self._subscriptions.look()
+                    self._subscriptions.close_unfinished()
         except Exception:
             _log.exception("subscriptions to results are no longer limited")
 
     def close(self) -> None:
-        """Send what is queued, then close."""
+        """Send the queued messages, then close."""
         self._closing.set()
         self._reader.join()
-        self._let_nobody_in()
+        self._stop_counting()
         self._socket.close()
         self._context.term()
 
-    def _let_nobody_in(self) -> None:
+    def _stop_counting(self) -> None:
         for watch in (self.gate, self._connections):
             if watch is not None:
                 watch.close()

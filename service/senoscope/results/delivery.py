@@ -1,13 +1,15 @@
-"""Telling results: logged and remembered first, then told to every sink, in the order of computation."""
+"""Delivery of results: logged first, then sent to every sink, in the order of computation."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import pairwise
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -17,19 +19,18 @@ from senoscope.engine import IntensityRange, Prediction
 from senoscope.fov import Fov
 from senoscope.logs import about
 from senoscope.results.lost_frames import LostFrames
-from senoscope.results.record import RecentRecords, Record, ResultMaker
+from senoscope.results.record import Record, ResultMaker
 from senoscope.runlog.entries import Entry
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.models.result import Flag
 
 _log = structlog.get_logger(__name__)
-# FOVs that are logged in one transaction, where so many wait.
-_AT_ONCE = 64
-# Batches that wait here at most, and for how long: they hold their pixels. The run log asks for a second of
-# patience at most, in which a microscope at the paper's rate sends some 40 frames.
-_WAITING = 32
-_PATIENCE_S = 2.0
+_MAX_COMMIT_FOVS = 64
+# Batches that may wait here, and for how long: they hold their pixels. The run log is given a second at most,
+# in which a microscope at the paper's rate sends some 40 frames.
+_MAX_WAITING = 32
+_MAX_WAIT_S = 2.0
 
 
 @dataclass(eq=False)
@@ -40,21 +41,37 @@ class Stack:
     ----------
     fovs : sequence of Fov
     done : Future of list of Record
-        Cancelling it keeps FOVs that were not begun from being computed.
+        Cancelling it keeps FOVs that have not begun from being computed.
+    taken : int
+        FOVs that were handed to the engine.
     """
 
     fovs: Sequence[Fov]
     done: Future[list[Record]] = field(default_factory=Future)
     taken: int = 0
-    records: list[Record] = field(default_factory=list)
+    _records: list[Record] = field(default_factory=list)
 
     @property
     def waiting(self) -> int:
-        """FOVs not yet begun."""
+        """FOVs that have not begun."""
         return len(self.fovs) - self.taken
 
+    def add(self, record: Record) -> None:
+        """Add the record of the next FOV; the last one completes the stack."""
+        self._records.append(record)
+        if len(self._records) < len(self.fovs):
+            return
+        try:
+            self.done.set_result(self._records)
+        except InvalidStateError:
+            _log.info(
+                "client disconnected before its stack was classified",
+                fovs=len(self.fovs),
+                **about(self.fovs[0], of_stack=True),
+            )
+
     def fail(self, error: Exception) -> None:
-        """Tell whoever waits that this stack will not be finished."""
+        """End the stack with an error, unless it has ended."""
         self.taken = len(self.fovs)
         if not self.done.done():
             self.done.set_exception(error)
@@ -62,16 +79,16 @@ class Stack:
 
 @dataclass(frozen=True)
 class Computed:
-    """What came out of the engine for one batch, on its way to the delivery thread.
+    """The engine's output for one batch.
 
     Attributes
     ----------
     stack : Stack or None
         The stack that the FOVs belong to; None for a live frame.
     maker : ResultMaker
-        Of the ensemble that computed it.
+        Of the ensemble that computed the batch.
     started_s : float
-        By ``time.perf_counter``.
+        When its computation began, by ``time.perf_counter``.
     """
 
     fovs: Sequence[Fov]
@@ -83,145 +100,188 @@ class Computed:
     compute_ms: float
 
 
-class Sink(Protocol):
-    """Someone who is told of results.
+class SinkStage(IntEnum):
+    """When a sink is notified of a result; all sinks of one stage come before those of the next."""
 
-    Each is told from the delivery thread, of every record once, after the record is remembered. ``tell``
-    must return at once: a sink that is slow loses messages and counts them.
-    """
-
-    def tell(self, record: Record) -> None:
-        """Take notice of a result."""
-        ...
-
-    def close(self) -> None:
-        """No more results will come."""
-        ...
+    REMEMBER = 0
+    """Before the result's identifier is published, so that a lookup finds it."""
+    PUBLISH = 1
+    JUDGE = 2
+    OBSERVE = 3
+    """After the stack that the result belongs to was answered."""
 
 
-class Moments(NamedTuple):
-    """When a result got so far, by ``time.perf_counter``.
+class DeliveryTimes(NamedTuple):
+    """When a result reached a step, by ``time.perf_counter``.
 
     Attributes
     ----------
     logged_s : float
-        It was in the run log, or was given up to be for now.
-    told_s : float
-        Every sink had been told.
+        It was in the run log, or the attempt was given up for now.
+    notified_s : float
+        The sinks of all earlier stages were notified.
     """
 
     logged_s: float
-    told_s: float
+    notified_s: float
+
+
+class ResultSink(Protocol):
+    """A receiver of results.
+
+    Notified from the delivery thread, once of every record, in the order of computation.
+    """
+
+    @property
+    def stage(self) -> SinkStage:
+        """When it is notified."""
+        ...
+
+    def on_result(self, record: Record, times: DeliveryTimes) -> None:
+        """Handle a result. Must return at once: a sink that cannot keep up drops results and counts them."""
+        ...
+
+    def close(self) -> None:
+        """Release what the sink holds; no more results follow."""
+        ...
 
 
 class _Queued(NamedTuple):
-    """A batch that waits, and whether it took one of the places that are bounded."""
+    """A batch that waits, and whether it holds one of the limited places."""
 
     computed: Computed
-    took_room: bool
+    has_place: bool
 
 
 class Delivery:
-    """The thread between the scheduler and the world, so that telling never delays the next frame.
+    """The thread between the scheduler and the sinks, so that notifying them never delays the next frame.
 
     Parameters
     ----------
-    recent : RecentRecords
-    sinks : sequence of Sink
+    sinks : sequence of ResultSink
+        In the order of their stages.
     log : LogKeeper, optional
-        Holds each result before anyone hears of it; where it cannot, the result says so.
+        Holds each result before any sink is notified; where it cannot, the result carries a flag.
     lost : LostFrames, optional
-        Notes which live frames get no result.
-    told : sequence of callable
-        Called for each result after every sink was told of it.
+        Records which live frames get no result.
+
+    Attributes
+    ----------
+    live_late : int
+        Results of live frames that missed the deadline.
+    failed : int
+        Predictions of which no result could be made.
+
+    Raises
+    ------
+    ValueError
+        If the sinks are in another order.
     """
 
     def __init__(
         self,
-        recent: RecentRecords,
-        sinks: Sequence[Sink],
+        sinks: Sequence[ResultSink],
         log: LogKeeper | None = None,
-        told: Sequence[Callable[[Record, Moments], None]] = (),
         lost: LostFrames | None = None,
     ) -> None:
-        self._lost = lost or LostFrames()
+        for earlier, later in pairwise(sinks):
+            if earlier.stage > later.stage:
+                raise ValueError(
+                    f"{type(earlier).__name__} ({earlier.stage.name}) must come after "
+                    f"{type(later).__name__} ({later.stage.name})"
+                )
         self.live_late = 0
         self.failed = 0
-        self._recent = recent
-        self._sinks = sinks
+        self._before_answer = [sink for sink in sinks if sink.stage < SinkStage.OBSERVE]
+        self._after_answer = [sink for sink in sinks if sink.stage >= SinkStage.OBSERVE]
         self._run_log = log
-        self._told = told
+        self._lost = lost or LostFrames()
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
-        # What the thread took and has not finished: should it die, it goes on with these.
-        self._unmade: deque[Computed] = deque()
-        self._untold: deque[tuple[Computed, Record]] = deque()
-        self._room = threading.Semaphore(_WAITING)
+        # Taken from the queue and not finished: the thread continues with these after a failure.
+        self._to_make: deque[Computed] = deque()
+        self._to_send: deque[tuple[Computed, Record]] = deque()
+        self._places = threading.Semaphore(_MAX_WAITING)
         self.thread = WatchedThread("delivery", self._run, restarts=True)
 
     def deliver(self, computed: Computed) -> None:
-        """Queue a computed batch; waits while so many wait that it is better if frames do, in their lane."""
-        took_room = self._room.acquire(timeout=_PATIENCE_S)
-        self._queue.put(_Queued(computed, took_room))
+        """Queue a computed batch; waits while so many wait that frames had better wait in their lane."""
+        has_place = self._places.acquire(timeout=_MAX_WAIT_S)
+        self._queue.put(_Queued(computed, has_place))
 
     def start(self) -> None:
         """Start the thread."""
         self.thread.start()
 
     def close(self) -> None:
-        """Tell what was computed, then stop."""
-        self.thread.ask_to_stop()
+        """Deliver what was computed, then stop and close the sinks."""
+        self.thread.request_stop()
         self._queue.put(None)
         self.thread.stop()
-        for sink in reversed(self._sinks):  # those behind may need those before them until the end
+        # A later sink may use an earlier one until it is closed.
+        for sink in reversed([*self._before_answer, *self._after_answer]):
             sink.close()
 
     def _run(self, stop: threading.Event) -> None:
-        del stop  # the last message, None, comes after all that was computed
+        del stop  # the last message, None, follows all that was computed
         self._resume()
         while self._take():
             self._make_all()
-            self._tell_all(time.perf_counter())
+            self._send_all(time.perf_counter())
 
     def _resume(self) -> None:
-        """Go on after this thread died: without what it died on, which was taken from its queue before."""
-        for computed in self._unmade:
-            self._fail(computed, RuntimeError("the delivery thread failed on this batch; its log tells more"))
-        self._unmade.clear()
-        self._tell_all(time.perf_counter())
+        """Continue after a failure of this thread, without the batch that caused it."""
+        for computed in self._to_make:
+            self._fail(computed, RuntimeError("the delivery of this batch failed; see the service's log"))
+        self._to_make.clear()
+        self._send_all(time.perf_counter())
 
     def _take(self) -> bool:
-        """Wait for a batch, and take those behind it too, up to a bound; False if no more will come."""
+        """Wait for a batch, and take those behind it up to a limit; False if none follows."""
         queued = self._queue.get()
-        count = took_room = 0
+        fovs = places = 0
         while queued is not None:
-            self._unmade.append(queued.computed)
-            count += len(queued.computed.fovs)
-            took_room += queued.took_room
-            if count >= _AT_ONCE:
+            self._to_make.append(queued.computed)
+            fovs += len(queued.computed.fovs)
+            places += queued.has_place
+            if fovs >= _MAX_COMMIT_FOVS:
                 break
             try:
                 queued = self._queue.get_nowait()
             except Empty:
                 break
-            if queued is None:  # nothing comes after it, and it is read again when these are done
+            if queued is None:  # read again when these are finished
                 self._queue.put(None)
-        if took_room:
-            self._room.release(took_room)
-        return bool(count)
+        if places:
+            self._places.release(places)
+        return bool(fovs)
 
     def _make_all(self) -> None:
-        made = [(computed, record) for computed in self._unmade for record in self._make(computed)]
-        self._untold.extend(zip((computed for computed, _ in made), self._log_all(made), strict=True))
-        self._unmade.clear()
+        made = [(computed, record) for computed in self._to_make for record in self._make(computed)]
+        self._to_send.extend(zip((computed for computed, _ in made), self._log_all(made), strict=True))
+        self._to_make.clear()
 
-    def _tell_all(self, logged_s: float) -> None:
-        while self._untold:
-            computed, record = self._untold.popleft()
+    def _send_all(self, logged_s: float) -> None:
+        while self._to_send:
+            computed, record = self._to_send.popleft()
+            self.live_late += computed.stack is None and not record.result.deadline_met
             try:
-                self._tell(record, computed)
+                self._notify(self._before_answer, record, logged_s)
             finally:
-                self._finish(computed)
-            self._look_back(record, logged_s)
+                if computed.stack is not None:
+                    computed.stack.add(record)
+            self._notify(self._after_answer, record, logged_s)
+
+    @staticmethod
+    def _notify(sinks: Sequence[ResultSink], record: Record, logged_s: float) -> None:
+        times = DeliveryTimes(logged_s, time.perf_counter())
+        stage = sinks[0].stage if sinks else None
+        for sink in sinks:
+            if sink.stage is not stage:
+                times, stage = DeliveryTimes(logged_s, time.perf_counter()), sink.stage
+            try:
+                sink.on_result(record, times)
+            except Exception:  # the fault of one sink must not keep the result from the next
+                _log.exception("a sink failed on a result", sink=type(sink).__name__, **about(record.fov))
 
     def _fail(self, computed: Computed, error: Exception) -> None:
         self.failed += len(computed.fovs)
@@ -238,15 +298,15 @@ class Delivery:
                 for fov, prediction in zip(computed.fovs, computed.predictions, strict=True)
             ]
             for record in records:
-                record.json("none")  # kept for the log and the sinks; one that has no JSON is found here
+                record.json("none")  # kept for the log and the sinks; fails here if there is no JSON for it
             return records
-        except Exception as error:  # one batch that cannot be told must not stop the next
+        except Exception as error:  # a batch without results must not stop the next
             _log.exception("results could not be made", fovs=len(computed.fovs), **about(computed.fovs[0]))
             self._fail(computed, error)
             return []
 
     def _log_all(self, made: list[tuple[Computed, Record]]) -> list[Record]:
-        """The records as they are to be told: all in the log, or all flagged."""
+        """Log records, and return them as they are to be sent: all logged, or all flagged."""
         records = [record for _, record in made]
         if self._run_log is None or not records:
             return records
@@ -262,41 +322,10 @@ class Delivery:
             ]
             if self._run_log.commit(entries):
                 return records
-        except Exception:  # results are sent, with a flag, rather than lost
+        except Exception:  # a result with a flag is better than none
             _log.exception("results could not be logged", fovs=len(made), **about(made[0][1].fov))
         flag = Flag(
             code="not_logged",
-            message="told before it was in the run log, which gets it when it can (/v1/stream tells more)",
+            message="sent before the run log holds it; it is logged as soon as possible (see /v1/stream)",
         )
         return [record.flagged(flag) for record in records]
-
-    def _tell(self, record: Record, computed: Computed) -> None:
-        if computed.stack is not None:
-            computed.stack.records.append(record)
-        self.live_late += computed.stack is None and not record.result.deadline_met
-        for tell, sink in ((self._recent.add, self._recent), *((sink.tell, sink) for sink in self._sinks)):
-            try:
-                tell(record)
-            except Exception:  # one sink's fault is not the next one's
-                _log.exception("result could not be told", sink=type(sink).__name__, **about(record.fov))
-
-    @staticmethod
-    def _finish(computed: Computed) -> None:
-        stack = computed.stack
-        if stack is not None and len(stack.records) == len(stack.fovs):
-            try:
-                stack.done.set_result(stack.records)
-            except InvalidStateError:
-                _log.info(
-                    "client went away before its stack was done",
-                    fovs=len(stack.fovs),
-                    **about(stack.fovs[0], of_stack=True),
-                )
-
-    def _look_back(self, record: Record, logged_s: float) -> None:
-        moments = Moments(logged_s, time.perf_counter())
-        for told in self._told:
-            try:
-                told(record, moments)
-            except Exception:
-                _log.exception("result could not be looked back on", **about(record.fov))

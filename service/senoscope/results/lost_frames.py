@@ -1,4 +1,4 @@
-"""Which frames of the stream have no result, and why: ranges of numbers, in bounded memory."""
+"""Frames of the stream that have no result, by reason: ranges of numbers, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from uuid import UUID
 
 import structlog
 
-from senoscope.logs import Sparing, about_source
+from senoscope.logs import about_source
 from senoscope_client.models.result import Source
+from senoscope_client.rate_limiter import RateLimiter
 
 _log = structlog.get_logger(__name__)
 Reason = Literal["dropped", "missing", "refused", "failed"]
-# Frames that came and were lost here; the missing ones are the gaps that `Series` counts.
+# Of frames that were received; missing ones are the gaps that `stream.series` counts.
 _MAX_SERIES: Final = 64
 _MAX_RANGES: Final = 512  # of each series and reason
-# Every series may have a line of its own, and a publisher may send a new series with each frame.
-_LOG_EVERY_S: Final = 1.0
+_LOG_INTERVAL_S: Final = 1.0
+_MAX_LOG_INTERVAL_S: Final = 600.0
 
 
 class Ranges:
-    """A set of frame numbers as ranges, both ends included; the lowest are forgotten if there are too many.
+    """A set of frame numbers as ranges, both ends included; if there are too many, the lowest are dropped.
 
     Attributes
     ----------
     count : int
-        Frames that were added, forgotten ones included.
+        Frames that were added, those of dropped ranges included.
     forgotten_below : int
         Whether a frame below this number was added is no longer known.
     """
@@ -41,7 +42,7 @@ class Ranges:
         self.count = held if count is None else max(held, count)
 
     def add(self, frame: int) -> bool:
-        """Add a frame; whether it is new."""
+        """Add a frame, and return whether it is new."""
         after = bisect_right(self._ranges, (frame, frame))
         if after < len(self._ranges) and self._ranges[after][0] == frame:
             return False
@@ -58,7 +59,7 @@ class Ranges:
         return True
 
     def discard(self, frame: int) -> bool:
-        """Take a frame out again; whether it was in."""
+        """Remove a frame, and return whether it was there."""
         n = bisect_left(self._ranges, (frame + 1,)) - 1
         if n >= 0 and self._ranges[n][0] <= frame <= self._ranges[n][1]:
             first, last = self._ranges[n]
@@ -75,59 +76,56 @@ class Ranges:
             del self._ranges[:-_MAX_RANGES]
 
     def __iter__(self) -> Any:
-        """The ranges, lowest first."""
+        """Iterate over the ranges, lowest first."""
         return iter(self._ranges)
 
 
 class LostFrames:
-    """The frames of the most recent series that came and have no result; may be used from any thread.
+    """The frames of the most recent series that were received and have no result.
 
-    It calls nothing while it holds its lock, so it can be called under any other.
+    May be used from any thread, and under any lock: it calls nothing while it holds its own.
     """
 
     def __init__(self) -> None:
         self._series: OrderedDict[UUID, dict[str, Ranges]] = OrderedDict()
         self._lock = threading.Lock()
-        self._sparing = Sparing(_LOG_EVERY_S)
+        self._log_lines = RateLimiter(_LOG_INTERVAL_S, _MAX_LOG_INTERVAL_S)
 
     def note(self, source: Source, reason: Reason, detail: str) -> None:
-        """Note that a frame has no result.
-
-        The 1st, 2nd, 4th, 8th ... of a series and reason is logged, but not of more than one series a second.
-        """
+        """Record that a frame has no result, and log it."""
         uid, frame = source.series_uid, source.frame
         if uid is None or frame is None:
             return
         with self._lock:
             ranges = self._of(uid).setdefault(reason, Ranges())
             new, count = ranges.add(frame), ranges.count
-        if not new or count & (count - 1):
+        if not new:
             return
-        left_out = self._sparing.ask(f"{reason} {count}")
-        if left_out is not None:
-            facts = about_source(source) | ({"left_out": left_out} if left_out else {})
+        suppressed = self._log_lines.suppressed_since_last(reason)
+        if suppressed is not None:
+            facts = about_source(source) | ({"suppressed": suppressed} if suppressed else {})
             _log.warning("frame lost", reason=reason, detail=detail, count=count, **facts)
 
     def arrived(self, uid: UUID, frame: int) -> None:
-        """Note that a frame that was refused came again and can be used."""
+        """Record that a frame that was refused was sent again and can be used."""
         with self._lock:
             for ranges in self._series.get(uid, {}).values():
                 ranges.discard(frame)
 
     def forget(self, uid: UUID) -> None:
-        """Forget a series, which begins again."""
+        """Drop the frames of a series, which begins again."""
         with self._lock:
             self._series.pop(uid, None)
 
     def restore(self, uid: UUID, described: dict[str, Any]) -> None:
-        """Go on from what `describe` said in an earlier process."""
+        """Continue from what `describe` returned in an earlier process."""
         with self._lock:
             known = self._of(uid)
             for reason, one in described.items():
                 known[reason] = Ranges(((first, last) for first, last in one["ranges"]), one["count"])
 
     def describe(self, uid: UUID) -> dict[str, Any]:
-        """For each reason the count of frames and the ranges that are remembered."""
+        """Return the count of frames, and the ranges that are still known, for each reason."""
         with self._lock:
             return {
                 reason: {"count": ranges.count, "ranges": [list(one) for one in ranges]}
@@ -144,14 +142,14 @@ class LostFrames:
 
 
 def lost_ranges(snapshot: dict[str, Any]) -> tuple[list[tuple[int, int, Reason]], dict[str, int]]:
-    """All frames of a series without a result, from its snapshot.
+    """Return all frames of a series without a result, from its snapshot.
 
     Returns
     -------
     list of (first, last, reason)
         In the order of frames; both ends are included.
     dict of str to int
-        How many frames there are for each reason, those whose numbers are no longer remembered included.
+        Frames for each reason, those whose numbers are no longer known included.
     """
     counts: dict[str, int] = {}
     found: list[tuple[int, int, Reason]] = []

@@ -1,4 +1,4 @@
-"""From a prediction to the result that is told, and the memory of the most recent ones."""
+"""From a prediction to a result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import os
 import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import UUID
@@ -29,23 +28,21 @@ from senoscope_client.models.result import (
     Uncertainty,
 )
 
-# Below this a few hot pixels would raise the flag on every field of view.
+# Below this, a few hot pixels would flag every field of view.
 _SATURATED_FRACTION = 0.01
 # A blocked beam leaves noise around the detector's offset, and perhaps some hot pixels.
 _SIGNAL_FRACTION = 0.001
-# What Python takes for a result, its record and their places in memory, measured.
+# Memory of a result and its record besides arrays, measured.
 _RECORD_BYTES = 10 * 1024
-
-
-# A clock that is corrected by less than this keeps the order of identifiers: 5 s.
+# Corrections of the clock by less than 5 s keep the order of identifiers.
 _SET_BACK_TICKS = 5000 << 12
 
 
 class _Clock:
-    """Ticks of 1/4096 ms since 1970; each is later than the one before it, unless the clock is set back far.
+    """Strictly increasing ticks of 1/4096 ms since 1970, unless the clock is set back by more than 5 s.
 
-    Small corrections keep the order. After a large one, times and order are those of the corrected clock: a
-    clock that was a year ahead for a moment must not leave all that follows in the future.
+    After such a correction, times and order are those of the corrected clock: a clock that was a year ahead
+    for a moment must not leave all later results in the future.
     """
 
     def __init__(self) -> None:
@@ -63,7 +60,7 @@ _clock = _Clock()
 
 
 def uuid7() -> UUID:
-    """A UUID of version 7 (RFC 9562) that sorts after all that this process made before.
+    """Return a UUID of version 7 (RFC 9562) that sorts after all earlier ones of this process.
 
     Where the clock was set back by more than 5 s, it sorts by the corrected time.
 
@@ -76,7 +73,7 @@ def uuid7() -> UUID:
 
 @dataclass(frozen=True)
 class Record:
-    """A result together with what it was made from.
+    """A result with the field of view and the prediction that it was made from.
 
     Attributes
     ----------
@@ -97,11 +94,11 @@ class Record:
     saturated: tuple[float, ...]
     _encoded: dict[CamMode, bytes] = field(default_factory=dict, repr=False, compare=False)
 
-    def remembered(self) -> Record:
-        """The same record, with nothing that it does not need and nothing that belongs to others.
+    def detached(self) -> Record:
+        """Return a copy that keeps no memory of others alive.
 
-        Pixels of a stack are a view of the whole stack, encoded forms and the request are for those who are
-        notified now.
+        Pixels of a stack are a view of the whole stack; encoded forms and the request are of use only while
+        sinks are notified.
         """
         pixels = self.fov.pixels
         if pixels.base is not None and self.fov.source.kind != "stream":
@@ -110,27 +107,27 @@ class Record:
 
     @property
     def nbytes(self) -> int:
-        """Memory of a record that is remembered."""
+        """Bytes of memory that a detached record takes."""
         return self.fov.pixels.nbytes + self.prediction.nbytes + _RECORD_BYTES
 
     def result_with(self, cam: CamMode) -> Result:
-        """The result with as much of the Grad-CAM map inline as ``cam`` says."""
+        """Return the result with the Grad-CAM maps inline that ``cam`` selects."""
         return with_maps(self.result, self.prediction, cam)
 
     def flagged(self, flag: Flag) -> Record:
-        """The same record with one more flag."""
+        """Return the record with one more flag."""
         result = self.result.model_copy(update={"flags": [*self.result.flags, flag]})
         return Record(result, self.fov, self.prediction, self.channels, self.saturated)
 
     def json(self, cam: CamMode) -> bytes:
-        """The result as JSON; encoded once however many are told."""
+        """Return the result as JSON; encoded once for all sinks."""
         if cam not in self._encoded:
             self._encoded[cam] = self.result_with(cam).model_dump_json(exclude_none=True).encode()
         return self._encoded[cam]
 
 
 class Maps(Protocol):
-    """Grad-CAM maps, of a prediction or out of the run log."""
+    """Grad-CAM maps, of a prediction or from the run log."""
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -148,12 +145,12 @@ class Maps(Protocol):
         ...
 
     def map(self) -> npt.NDArray[np.float32]:
-        """The ensemble's map, [H, W], in 0..1."""
+        """Return the ensemble's map, float32 [H, W], in 0..1."""
         ...
 
 
 def with_maps(result: Result, maps: Maps, cam: CamMode) -> Result:
-    """A result with as much of its Grad-CAM map inline as ``cam`` says."""
+    """Return a result with the Grad-CAM maps inline that ``cam`` selects."""
     if cam == "none":
         return result
     update: dict[str, object] = {}
@@ -180,9 +177,9 @@ class ResultMaker:
     ----------
     ensemble : Ensemble
     deadline_ms : float
-        From arrival to telling.
+        From arrival to delivery.
     linked : bool
-        Whether a server can show the maps, so that results link to them.
+        Whether results link to their maps, which a server must then answer.
     """
 
     ensemble: Ensemble
@@ -192,7 +189,7 @@ class ResultMaker:
     def make(
         self, fov: Fov, prediction: Prediction, bounds: IntensityRange, started_s: float, compute_ms: float
     ) -> Record:
-        """The record of a classified field of view; its total time ends now.
+        """Return the record of a classified field of view; its total time ends now.
 
         Parameters
         ----------
@@ -255,44 +252,11 @@ class ResultMaker:
                 flags.append(
                     Flag(
                         code="no_signal",
-                        message=f"{name} shows next to nothing; is its light on, and its detector? Otherwise "
-                        "this field of view is empty. The label means little",
+                        message=f"{name} has almost no signal: check its light source and its detector. If both "
+                        "are on, this field of view is empty. The label means little",
                         channel=name,
                     )
                 )
         if not self.ensemble.manifest.for_science:
             flags.append(Flag(code="not_for_science", message=self.ensemble.manifest.intended_use))
         return flags
-
-
-class RecentRecords:
-    """The most recent records, as many as fit into a given memory.
-
-    Pictures of Grad-CAM over the channels need the pixels, which no log keeps.
-
-    Parameters
-    ----------
-    max_bytes : int
-        Of all that is remembered: pixels, maps, features and results. One record is always remembered.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._records: OrderedDict[UUID, Record] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def add(self, record: Record) -> None:
-        """Remember a record, and forget the oldest ones that no longer fit."""
-        record = record.remembered()
-        with self._lock:
-            self._records[record.result.id] = record
-            self._bytes += record.nbytes
-            while self._bytes > self._max_bytes and len(self._records) > 1:
-                _, forgotten = self._records.popitem(last=False)
-                self._bytes -= forgotten.nbytes
-
-    def get(self, identifier: UUID) -> Record | None:
-        """The record of that id; None if there never was one, or it is too long ago."""
-        with self._lock:
-            return self._records.get(identifier)

@@ -16,11 +16,15 @@ from senoscope.runlog.store import RunLog
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.errors import LogUnavailable
 from senoscope_client.models.decision import Decision
+from senoscope_client.models.status import RunLogStatus
+from senoscope_client.rate_limiter import RateLimiter
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 # What a commit may take before the result is told as one that is not in the log.
 _PATIENCE_S: Final = 1.0
+_LOG_INTERVAL_S: Final = 1.0
+_MAX_LOG_INTERVAL_S: Final = 600.0
 _FIRST_RETRY_S: Final = 0.25
 _OPENING_S: Final = 10.0
 _LAST_RETRY_S: Final = 10.0
@@ -59,6 +63,7 @@ class LogKeeper:
     ) -> None:
         self.log = log
         self._changed = threading.Condition()
+        self._log_lines = RateLimiter(_LOG_INTERVAL_S, _MAX_LOG_INTERVAL_S)
         self._backlog: deque[Entry | Decision] = deque()
         self._queued = 0  # entries ever handed over
         self._settled = 0  # of those, written or lost; they leave in the order in which they came
@@ -108,17 +113,17 @@ class LogKeeper:
             raise LogUnavailable(self.problem or "the run log is being opened; ask again in a moment")
         return self.log
 
-    def describe(self) -> dict[str, Any]:
-        """State and counters."""
+    def status(self) -> RunLogStatus:
+        """Return state and counters."""
         with self._changed:
-            return {
-                "place": place_of(self.log.database.url),
-                "state": self.state,
-                "problem": self.problem,
-                "written": self._settled - self._lost,
-                "waiting": self._queued - self._settled,
-                "lost": self._lost,
-            }
+            return RunLogStatus(
+                place=place_of(self.log.database.url),
+                state=self.state,
+                problem=self.problem,
+                written=self._settled - self._lost,
+                waiting=self._queued - self._settled,
+                lost=self._lost,
+            )
 
     def start(self) -> None:
         """Open the log and keep it, in the background."""
@@ -259,5 +264,5 @@ class LogKeeper:
             self._backlog.popleft()
             self._settled += 1
             self._lost += 1
-            if self._lost & (self._lost - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            if self._log_lines.suppressed_since_last() is not None:
                 _log.error("a result is lost to the run log: too many wait", lost=self._lost)

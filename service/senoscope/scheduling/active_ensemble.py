@@ -1,4 +1,4 @@
-"""An ensemble at work, with all that is derived from it once."""
+"""The ensemble in use, with everything that is derived from it once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from senoscope_client.images.reader import FovSpec
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
-    """What must change together when another ensemble takes over.
+class ActiveEnsemble:
+    """An ensemble in use, and what changes together with it.
 
     Attributes
     ----------
@@ -19,7 +19,7 @@ class Loaded:
     maker : ResultMaker
         Makes its results.
     spec : FovSpec
-        What it takes.
+        The channels and the size that it takes.
     """
 
     ensemble: Ensemble
@@ -27,12 +27,12 @@ class Loaded:
     spec: FovSpec
 
     @classmethod
-    def of(cls, ensemble: Ensemble, deadline_ms: float) -> Loaded:
-        """Put an ensemble to work in a service."""
+    def of(cls, ensemble: Ensemble, deadline_ms: float) -> ActiveEnsemble:
+        """Derive what a service needs of an ensemble."""
         return cls(ensemble, ResultMaker(ensemble, deadline_ms, linked=True), fov_spec_of(ensemble))
 
 
 def fov_spec_of(ensemble: Ensemble) -> FovSpec:
-    """What an ensemble takes, in the image reader's terms."""
+    """Return what an ensemble takes, as the image reader describes it."""
     spec = ensemble.manifest.input
     return FovSpec(channels=spec.channel_names, height=spec.height, width=spec.width)

@@ -1,18 +1,18 @@
-"""How many FOVs of a stack may be computed at once without holding up a live frame too long."""
+"""How many FOVs of a stack may be computed at once without delaying a live frame too long."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_WEIGHT = 0.2  # of the newest measurement: a machine that slows down is noticed within a few batches
+_WEIGHT = 0.2  # of the newest measurement, so that a machine that slows down shows within a few batches
 
 
 class BatchSizer:
     """Sizes batches from measured compute times.
 
-    A live frame may come just after a batch was begun. It then waits for that batch and is computed
-    itself, and both together should keep the deadline. Where even one FOV takes too long for that (on a
-    CPU), batches are single FOVs: the least that a frame can have to wait for.
+    A live frame may arrive just after a batch began. It then waits for that batch and is computed itself, and
+    both together should keep the deadline. Where even one FOV takes too long for that (on a CPU), batches are
+    single FOVs.
 
     Parameters
     ----------
@@ -27,13 +27,13 @@ class BatchSizer:
         self._deadline_ms = deadline_ms
 
     def note(self, size: int, compute_ms: float) -> None:
-        """Learn from a batch that was computed."""
+        """Take the time of a computed batch into account."""
         before = self._compute_ms.get(size)
         if before is not None:
             self._compute_ms[size] = before + _WEIGHT * (compute_ms - before)
 
     def size(self, waiting: int) -> int:
-        """FOVs to take, of those that wait."""
+        """Return how many FOVs to take of those that wait."""
         own_ms = self._compute_ms[1]
         fitting = [
             size
@@ -43,6 +43,6 @@ class BatchSizer:
         return max(fitting, default=1)
 
     def seconds_for(self, fovs: int) -> float:
-        """How long so many FOVs will take, live frames in between not counted."""
+        """Return how many seconds so many FOVs take, without live frames in between."""
         size = self.size(fovs)
         return fovs / size * self._compute_ms[size] / 1e3

@@ -1,4 +1,4 @@
-"""The two lanes: what waits to be computed, and what has to give way when a lane is full."""
+"""The two queues of the scheduler: live frames and posted stacks."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from senoscope_client.errors import Busy
 
 DropReason = Literal["lane_full", "ensemble_changed", "stopping"]
 DROP_REASONS: Final[tuple[DropReason, ...]] = get_args(DropReason)
-"""Why a live frame is not computed: newer ones came, an ensemble of another specification took over, or the
-service stops."""
+"""Why a live frame is not computed: newer frames arrived, an ensemble of another specification took over, or
+the service stops."""
 
 
 class LiveLane:
-    """Frames of the stream; the oldest gives way to the newest.
+    """Frames of the stream; when the lane is full, the oldest is dropped.
 
     Parameters
     ----------
     depth : int
         Frames that may wait.
-
     on_dropped : callable, optional
-        Called with each frame that is dropped, and why.
+        Called with each frame that is dropped, and the reason.
 
     Attributes
     ----------
@@ -39,14 +38,14 @@ class LiveLane:
         self._frames: deque[Fov] = deque()
         self.dropped: Counter[DropReason] = Counter(dict.fromkeys(DROP_REASONS, 0))
 
-    def put(self, fov: Fov) -> None:
-        """Queue a frame; if the lane is full its oldest frame is dropped and counted."""
+    def enqueue_frame(self, fov: Fov) -> None:
+        """Queue a frame; if the lane is full, drop and count the oldest."""
         if len(self._frames) >= self._depth:
             self.drop(self._frames.popleft(), "lane_full")
         self._frames.append(fov)
 
     def take(self) -> Fov | None:
-        """The frame that waits longest."""
+        """Remove and return the oldest frame, or None."""
         return self._frames.popleft() if self._frames else None
 
     def drop(self, fov: Fov, reason: DropReason) -> None:
@@ -64,12 +63,12 @@ class LiveLane:
 
 
 class BatchLane:
-    """Posted stacks, in the order of their coming; one that does not fit is refused.
+    """Posted stacks, in the order of their arrival; one that does not fit is refused.
 
     Parameters
     ----------
     depth : int
-        FOVs that may wait. A stack larger than that is let in when nothing waits before it.
+        FOVs that may wait. A larger stack is accepted when no other waits.
     """
 
     def __init__(self, depth: int) -> None:
@@ -77,17 +76,17 @@ class BatchLane:
         self._stacks: deque[Stack] = deque()
 
     def require_room(self, fovs: int, seconds_for: Callable[[int], float]) -> None:
-        """Raise if so many more FOVs cannot wait here.
+        """Raise if so many more FOVs cannot be queued.
 
         Parameters
         ----------
         seconds_for : callable
-            Tells how long so many FOVs take to compute.
+            Returns how long so many FOVs take to compute.
 
         Raises
         ------
         Busy
-            With the time after which there should be room.
+            With the time after which there should be space.
         """
         waiting = len(self)
         if waiting and waiting + fovs > self._depth:
@@ -98,17 +97,17 @@ class BatchLane:
                 retry_after_s=seconds,
             )
 
-    def put(self, stack: Stack) -> None:
+    def enqueue_stack(self, stack: Stack) -> None:
         """Queue a stack."""
         self._stacks.append(stack)
 
     def take(self, size: Callable[[int], int]) -> tuple[Sequence[Fov], Stack] | None:
-        """The next FOVs, all of one stack; stacks that nobody waits for any more are passed over.
+        """Remove and return the next FOVs, all of one stack; cancelled stacks are skipped.
 
         Parameters
         ----------
         size : callable
-            Tells how many to take, of so many that wait.
+            Returns how many to take of so many that wait.
         """
         while self._stacks:
             stack = self._stacks[0]
@@ -134,5 +133,5 @@ class BatchLane:
             self._stacks.remove(stack)
 
     def __len__(self) -> int:
-        """FOVs not yet begun that somebody waits for."""
+        """Return how many FOVs wait, without those of cancelled stacks."""
         return sum(stack.waiting for stack in self._stacks if not stack.done.cancelled())

@@ -1,4 +1,4 @@
-"""Memory that all requests together may take for bodies and pixels."""
+"""A limit on the memory of all requests together, for bodies and pixels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _RETRY_AFTER_S = 2.0
 
 
 class MemoryBudget:
-    """Hands out shares; each request has one, for as long as it is served.
+    """A number of bytes that requests share; each request holds a share while it is served.
 
     Parameters
     ----------
     max_bytes : int
-        Of all shares together. A share that is alone may exceed it: what a single request may take is limited
-        elsewhere.
+        Of all shares together. A single share may exceed it while it is the only one: single requests are
+        limited elsewhere.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -29,21 +29,21 @@ class MemoryBudget:
 
     @property
     def reserved(self) -> int:
-        """Bytes of all shares."""
+        """Bytes of all shares together."""
         with self._lock:
             return self._reserved
 
     def share(self) -> MemoryShare:
-        """A share without memory as yet; a context manager, which gives it back."""
+        """Return an empty share; a context manager that returns its bytes."""
         return MemoryShare(self)
 
     def change(self, own: int, more: int) -> None:
-        """Let a share of ``own`` bytes grow or shrink; for `MemoryShare`.
+        """Grow or shrink a share of ``own`` bytes; for `MemoryShare`.
 
         Raises
         ------
         Busy
-            If others have so much that there is not enough.
+            If the other shares leave too little.
         """
         with self._lock:
             others = self._reserved - own
@@ -58,14 +58,14 @@ class MemoryBudget:
 
 
 class MemoryShare:
-    """What one request has of a budget; from one thread at a time."""
+    """The part of a budget that one request holds; for one thread at a time."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self._bytes = 0
 
     def reserve(self, count: int) -> None:
-        """Take so many bytes more, before they are allocated.
+        """Reserve bytes before they are allocated.
 
         Raises
         ------
@@ -74,8 +74,8 @@ class MemoryShare:
         self._budget.change(self._bytes, count)
         self._bytes += count
 
-    def keep(self, count: int) -> None:
-        """Give back all but so many bytes."""
+    def shrink_to(self, count: int) -> None:
+        """Return all but ``count`` bytes to the budget."""
         if count < self._bytes:
             self._budget.change(self._bytes, count - self._bytes)
             self._bytes = count
@@ -86,4 +86,4 @@ class MemoryShare:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.keep(0)
+        self.shrink_to(0)

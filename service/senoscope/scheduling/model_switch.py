@@ -1,4 +1,4 @@
-"""Changing the ensemble between two frames, and only for one that was verified and is warm."""
+"""Changing the ensemble between two frames, for one that was verified and warmed up before."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from senoscope.engine import DeviceError, Ensemble, EnsembleError, read_manifest
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.manifest import MANIFEST_NAME
 from senoscope.engine.options import Device
-from senoscope.scheduling.active_ensemble import Loaded
+from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.scheduler import Scheduler
 from senoscope.settings import Settings
 from senoscope_client.errors import Conflict, ModelRejected, NotReady
 
 _log = structlog.get_logger(__name__)
 _SWAP_TIMEOUT_S = 60.0
-# What a loading that was cancelled may take to end: an operator of a graph, or a file that is being read.
-_GIVE_UP_S = 10.0
-_LISTED_FOR_S = 1.0
+# Time that a cancelled load may take to end: for an operator of a graph, or the read of a file.
+_CANCEL_WAIT_S = 10.0
+_LISTING_VALID_S = 1.0
 
 
 def load_ensemble(
@@ -33,7 +33,7 @@ def load_ensemble(
     device: Device | None = None,
     cancellation: Cancellation | None = None,
 ) -> Ensemble:
-    """Load an ensemble as the settings say, verified and warm."""
+    """Load an ensemble according to the settings, verify it and warm it up."""
     ensemble = Ensemble.load(
         directory,
         device=device or settings.device,
@@ -48,38 +48,38 @@ def load_ensemble(
 
 
 class Loading:
-    """An ensemble that is loaded on a thread of its own, which can be left behind.
+    """The load of an ensemble on a separate daemon thread, which can be abandoned.
 
-    Python waits for other threads when it exits, and neither a graph that never ends nor a file that is read
-    from a disk which does not answer may be interruptible.
+    Neither a graph that never ends nor a read from a disk that does not respond can be interrupted, and
+    Python waits for other threads when it exits.
 
     Parameters
     ----------
     load : callable
-        Loads it; begins at once.
+        Loads the ensemble; called at once.
     cancellation : Cancellation
-        What ``load`` looks at.
+        Checked by ``load``.
     """
 
     def __init__(self, load: Callable[[], Ensemble], cancellation: Cancellation) -> None:
         self._load = load
         self._cancellation = cancellation
         self._lock = threading.Lock()
-        self._left = False
+        self._abandoned = False
         self._outcome: Ensemble | BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="model loader", daemon=True)
         self.thread.start()
 
     def wait(self, within_s: float, too_late: Exception) -> Ensemble:
-        """The ensemble; raises why there is none, which is ``too_late`` after so many seconds."""
+        """Return the ensemble, or raise why there is none: ``too_late`` after so many seconds."""
         limit_s = time.monotonic() + within_s
         while self.thread.is_alive() and self._cancellation.error is None and time.monotonic() < limit_s:
             self.thread.join(0.05)
         if self.thread.is_alive():
             self._cancellation.cancel(too_late)
-            self.thread.join(_GIVE_UP_S)
+            self.thread.join(_CANCEL_WAIT_S)
         with self._lock:
-            self._left = True
+            self._abandoned = True
             outcome, self._outcome = self._outcome, None
         if isinstance(outcome, BaseException):
             raise outcome
@@ -96,7 +96,7 @@ class Loading:
         except BaseException as error:
             outcome = error
         with self._lock:
-            if not self._left:
+            if not self._abandoned:
                 self._outcome = outcome
                 return
         if isinstance(outcome, Ensemble):
@@ -104,9 +104,9 @@ class Loading:
 
 
 class ModelSwitch:
-    """Loads an ensemble beside the one in use, then lets it take over.
+    """Loads an ensemble while another one is in use, then lets it take over.
 
-    What is asked for last counts: a change that is still loading is given up for it.
+    The last request wins: a change that is still loading is cancelled by it.
 
     Parameters
     ----------
@@ -117,81 +117,81 @@ class ModelSwitch:
     def __init__(self, settings: Settings, scheduler: Scheduler) -> None:
         self._settings = settings
         self._scheduler = scheduler
-        self._lock = threading.Lock()  # over the three below
+        self._lock = threading.Lock()  # of the next three
         self._last: Cancellation | None = None
         self._loading: list[Loading] = []
         self._closed = False
-        self._busy = threading.Lock()  # held by the one change that is under way
+        self._busy = threading.Lock()  # held by the change in progress
 
     @property
     def loading(self) -> bool:
-        """Whether an ensemble is still being loaded, even if it was given up."""
+        """Whether an ensemble is still being loaded, even if that was cancelled."""
         with self._lock:
             self._loading = [one for one in self._loading if one.thread.is_alive()]
             return bool(self._loading)
 
-    def change(self, name: str) -> Loaded:
-        """Change to an ensemble of ``--models-dir``; returns when it computes.
+    def change(self, name: str) -> ActiveEnsemble:
+        """Change to an ensemble of ``--models-dir``, and return when it is in use.
 
         Raises
         ------
         ModelRejected
-            If it cannot be loaded, or not in time; the one in use was not touched.
+            If it cannot be loaded, or not in time; the one in use stays.
         Conflict
-            If it was given up for a later change, or another one cannot be stopped.
+            If a later change cancelled it, or another one cannot be stopped.
         NotReady
-            If the service stops, or the one in use does not finish what it computes.
+            If the service stops, or the ensemble in use does not finish its batch.
         """
-        # A name that was found there, never a path: who may change the model need not see the rest of the
-        # disk, and not every text can be asked for as a file.
-        there = {path.name: path for path in _folders(self._settings.models_dir)}
-        if name not in there:
+        # Only names that were found in the folder, never paths: a client that may change the model must not
+        # reach the rest of the disk.
+        known = {path.name: path for path in _folders(self._settings.models_dir)}
+        if name not in known:
             raise ModelRejected(
-                f"{name[:80]!r} is no ensemble of the models folder; there are: {', '.join(there) or 'none'}"
+                f"{name[:80]!r} is not in the models folder, which holds: {', '.join(known) or 'nothing'}"
             )
-        return self._change(there[name], None)
+        return self._change(known[name], None)
 
-    def fall_back(self, lost: Ensemble) -> Loaded:
-        """Change to the same ensemble on the CPU, after a GPU was lost.
+    def fall_back(self, lost: Ensemble) -> ActiveEnsemble:
+        """Change to the same ensemble on the CPU, after the GPU failed.
 
         Raises
         ------
         ModelRejected
-            If it cannot be loaded, or its folder holds another ensemble by now.
+            If it cannot be loaded, or its folder now holds another ensemble.
         Conflict, NotReady
             As `change`.
         """
         return self._change(lost.directory, "cpu", lost.digest)
 
     def close(self) -> None:
-        """Give up a change that is under way, and take no more."""
+        """Cancel a change in progress, and accept no more."""
         with self._lock:
             self._closed = True
             last = self._last
         if last is not None:
             last.cancel(NotReady("the service is stopping"))
 
-    def _change(self, directory: Path, device: Device | None, digest: str | None = None) -> Loaded:
+    def _change(self, directory: Path, device: Device | None, digest: str | None = None) -> ActiveEnsemble:
         cancellation = Cancellation()
         with self._lock:
             if self._closed:
                 raise NotReady("the service is stopping")
             earlier, self._last = self._last, cancellation
         if earlier is not None:
-            earlier.cancel(Conflict("another ensemble was asked for while this one was loaded"))
-        if not self._busy.acquire(timeout=2 * _GIVE_UP_S):
-            raise Conflict("another ensemble is just taking over; try again in a moment")
+            earlier.cancel(Conflict("a later request for another ensemble cancelled this one"))
+        if not self._busy.acquire(timeout=2 * _CANCEL_WAIT_S):
+            raise Conflict("another ensemble is taking over; try again in a moment")
         try:
             cancellation.require()
             if self.loading:
-                raise Conflict("an ensemble that was given up cannot be stopped; restart the service")
+                raise Conflict("the cancelled load of an ensemble does not end; restart the service")
             return self._load_and_swap(directory, device, digest, cancellation)
         finally:
             self._busy.release()
 
     def _load_and_swap(
         self, directory: Path, device: Device | None, digest: str | None, cancellation: Cancellation
-    ) -> Loaded:
+    ) -> ActiveEnsemble:
         loading = Loading(
             lambda: load_ensemble(directory, self._settings, device, cancellation),
             cancellation,
@@ -207,11 +207,11 @@ class ModelSwitch:
             raise ModelRejected(f"{where.as_posix()}: {error.problem}") from error
         except DeviceError as error:
             raise ModelRejected(str(error)) from error
-        loaded = Loaded.of(ensemble, self._settings.deadline_ms)
+        active = ActiveEnsemble.of(ensemble, self._settings.deadline_ms)
         try:
             if digest is not None and ensemble.digest != digest:
                 raise ModelRejected(f"{directory.name} holds another ensemble than the one in use")
-            old = self._swap(loaded)
+            old = self._swap(active)
         except BaseException:
             ensemble.close()
             raise
@@ -223,26 +223,26 @@ class ModelSwitch:
             version=ensemble.manifest.version,
             **ensemble.describe(),
         )
-        return loaded
+        return active
 
-    def _swap(self, loaded: Loaded) -> Loaded:
-        """Let an ensemble take over; the one before it."""
-        taking_over = self._scheduler.swap(loaded)
+    def _swap(self, active: ActiveEnsemble) -> ActiveEnsemble:
+        """Let an ensemble take over, and return the one before it."""
+        taking_over = self._scheduler.swap(active)
         try:
             return taking_over.result(_SWAP_TIMEOUT_S)
         except TimeoutError:
             if self._scheduler.cancel_swap(taking_over):
                 raise NotReady(
-                    f"the ensemble in use did not finish what it computes within {_SWAP_TIMEOUT_S:g} s; it "
-                    "stays in use"
+                    f"the ensemble in use did not finish its batch within {_SWAP_TIMEOUT_S:g} s; it stays in "
+                    "use"
                 ) from None
             return taking_over.result()
 
 
 def list_ensembles(models_dir: Path) -> list[dict[str, Any]]:
-    """Every ensemble in a folder, with what its manifest says, or why it cannot be read.
+    """Return the facts of every ensemble in a folder, or why its manifest cannot be read.
 
-    Files are not verified: that takes seconds, and is done when one is loaded.
+    Files are not verified: that takes seconds, and is done when an ensemble is loaded.
     """
     found: list[dict[str, Any]] = []
     for folder in _folders(models_dir):
@@ -270,9 +270,9 @@ def list_ensembles(models_dir: Path) -> list[dict[str, Any]]:
 
 
 class EnsembleList:
-    """The ensembles of a folder, listed on one thread for all who ask, and anew when that is a second ago.
+    """The ensembles of a folder, listed at most once per second for all requests.
 
-    Nothing waits for that thread: a folder may be on a disk that does not answer.
+    Listed on a daemon thread for which nothing waits: the folder may be on a disk that does not respond.
 
     Parameters
     ----------
@@ -285,13 +285,13 @@ class EnsembleList:
         self._latest: Future[list[dict[str, Any]]] | None = None
         self._began_s = 0.0
 
-    def ask(self) -> Future[list[dict[str, Any]]]:
-        """What `list_ensembles` finds; returns at once."""
+    def request(self) -> Future[list[dict[str, Any]]]:
+        """Return a future of `list_ensembles`, at once."""
         with self._lock:
             latest = self._latest
-            if latest is None or (latest.done() and time.monotonic() > self._began_s + _LISTED_FOR_S):
+            if latest is None or (latest.done() and time.monotonic() > self._began_s + _LISTING_VALID_S):
                 latest = self._latest = Future()
-                latest.set_running_or_notify_cancel()  # a caller that gives up does not cancel it for others
+                latest.set_running_or_notify_cancel()  # one caller cannot cancel it for the others
                 self._began_s = time.monotonic()
                 threading.Thread(target=self._list, args=(latest,), name="ensemble list", daemon=True).start()
             return latest

@@ -1,4 +1,4 @@
-"""Who is computed next: live frames first, posted stacks in the gaps."""
+"""The order of computation: live frames first, posted stacks in the gaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from senoscope.fov import Fov
 from senoscope.logs import about
 from senoscope.results.delivery import Computed, Stack
 from senoscope.results.lost_frames import LostFrames
-from senoscope.scheduling.active_ensemble import Loaded
+from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.batch_sizer import BatchSizer
 from senoscope.scheduling.lanes import BatchLane, DropReason, LiveLane
 from senoscope.watched_thread import WatchedThread
@@ -25,10 +25,10 @@ from senoscope_client.errors import NotReady
 from senoscope_client.images.axes import FovSpec
 
 _log = structlog.get_logger(__name__)
-_LOOK_UP_S = 1.0
-# While frames come, a device that cools down is never idle for longer than this ...
-_WARM_EVERY_S = 0.02
-# ... and a scan that pauses for longer than this is no longer a scan.
+_WAKE_INTERVAL_S = 1.0
+# During a scan, a device that lowers its clocks is never idle for longer than this ...
+_WARM_INTERVAL_S = 0.02
+# ... and a stream without frames for longer than this is no scan.
 _SCAN_PAUSE_S = 30.0
 _FAILURES_TOLERATED = 3
 _INPUT_CHANGED = (
@@ -39,14 +39,14 @@ _ENSEMBLE_CHANGED = "another ensemble took over while this request was served; s
 
 _DROPPED: Final[dict[DropReason, str]] = {
     "lane_full": "newer frames took its place in the queue",
-    "ensemble_changed": "it was arranged for an ensemble that another one has replaced",
+    "ensemble_changed": "it was arranged for an ensemble that has been replaced",
     "stopping": "the service stops",
 }
 
 
 @dataclass
 class LaneCounts:
-    """What the scheduler has seen since it started."""
+    """FOVs counted since the start."""
 
     live_failed: int = 0
     live_computed: int = 0
@@ -55,30 +55,30 @@ class LaneCounts:
 
 
 class Scheduler:
-    """Owns the engine: its one thread is the only one that calls it.
+    """Owns the engine: its thread is the only one that calls it.
 
     Parameters
     ----------
-    loaded : Loaded
-        What computes first; :meth:`swap` changes it.
+    active : ActiveEnsemble
+        The first ensemble; :meth:`swap` changes it.
     bounds : callable
-        Tells the intensity range in force for an ensemble.
+        Returns the intensity range in force for an ensemble.
     deliver : callable
-        Takes each computed batch; must not block.
+        Called with each computed batch; must not block.
     on_device_error : callable
-        Told when the device failed on the same FOVs twice running.
+        Called when the device failed on the same FOVs in two consecutive attempts.
     lost : LostFrames, optional
-        Notes which live frames get no result.
+        Records which live frames get no result.
     deadline_ms : float
-        That batches of stacks must leave room for.
+        Limits the size of batches of stacks.
     live_depth, batch_depth : int
         Live frames, and FOVs of stacks, that may wait.
     """
 
     def __init__(
         self,
-        loaded: Loaded,
-        bounds: Callable[[Loaded], IntensityRange],
+        active: ActiveEnsemble,
+        bounds: Callable[[ActiveEnsemble], IntensityRange],
         deliver: Callable[[Computed], None],
         on_device_error: Callable[[Exception], None],
         *,
@@ -87,16 +87,16 @@ class Scheduler:
         batch_depth: int,
         lost: LostFrames | None = None,
     ) -> None:
-        self._loaded = loaded
+        self._active = active
         self._bounds = bounds
         self._deliver = deliver
         self._on_device_error = on_device_error
         self._deadline_ms = deadline_ms
-        self._sizer = BatchSizer(loaded.ensemble.compute_ms, deadline_ms)
+        self._sizer = BatchSizer(active.ensemble.compute_ms, deadline_ms)
         self._lost = lost or LostFrames()
         self._live = LiveLane(live_depth, self._note_dropped)
         self._batch = BatchLane(batch_depth)
-        self._next_loaded: tuple[Loaded, Future[Loaded]] | None = None
+        self._pending: tuple[ActiveEnsemble, Future[ActiveEnsemble]] | None = None
         self._changed = threading.Condition()
         self._open = True
         self._in_flight: tuple[Sequence[Fov], Stack | None] | None = None
@@ -108,9 +108,9 @@ class Scheduler:
         self.thread = WatchedThread("scheduler", self._run, restarts=True)
 
     @property
-    def loaded(self) -> Loaded:
-        """What computes now; read it once and pass it along, since another one may take over at any time."""
-        return self._loaded
+    def active(self) -> ActiveEnsemble:
+        """The ensemble in use; read it once and pass it along, since another may take over at any time."""
+        return self._active
 
     @property
     def live_dropped(self) -> dict[DropReason, int]:
@@ -125,7 +125,7 @@ class Scheduler:
         return None
 
     def submit_live(self, fov: Fov) -> bool:
-        """Queue a live frame; if the lane is full its oldest frame is dropped and counted.
+        """Queue a live frame; if the lane is full, its oldest frame is dropped and counted.
 
         Returns
         -------
@@ -136,16 +136,16 @@ class Scheduler:
         with self._changed:
             if not self._open:
                 self._live.drop(fov, "stopping")
-            elif fov.spec != self._loaded.spec:
+            elif fov.spec != self._active.spec:
                 self._live.drop(fov, "ensemble_changed")
             else:
-                self._live.put(fov)
+                self._live.enqueue_frame(fov)
                 self._changed.notify_all()
                 return True
         return False
 
     def require_room(self, fovs: int = 1) -> None:
-        """Raise if a stack of so many FOVs would be refused; cheap, so ask before decoding one.
+        """Raise if a stack of so many FOVs would be refused; cheap enough to call before decoding one.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class Scheduler:
         Raises
         ------
         Busy
-            If the lane has no room for it.
+            If the lane has no space for it.
         NotReady
             If the service is stopping, or the FOVs were arranged for an ensemble of another specification.
         """
@@ -168,7 +168,7 @@ class Scheduler:
         with self._changed:
             self._require_room(len(fovs))
             self._require_spec(fovs)
-            self._batch.put(stack)
+            self._batch.enqueue_stack(stack)
             self._changed.notify_all()
         return stack
 
@@ -178,45 +178,45 @@ class Scheduler:
         self._batch.require_room(fovs, self._sizer.seconds_for)
 
     def require_spec(self, spec: FovSpec) -> None:
-        """Raise if the ensemble in use takes something else than what was arranged so.
+        """Raise if the ensemble in use takes another specification.
 
         Raises
         ------
         NotReady
         """
         with self._changed:
-            if spec != self._loaded.spec:
+            if spec != self._active.spec:
                 raise NotReady(_INPUT_CHANGED)
 
     def _require_spec(self, fovs: Sequence[Fov]) -> None:
-        if any(fov.spec != self._loaded.spec for fov in fovs):
+        if any(fov.spec != self._active.spec for fov in fovs):
             raise NotReady(_INPUT_CHANGED)
 
     def depths(self) -> tuple[int, int]:
-        """FOVs waiting in the live lane and in the batch lane."""
+        """Return the FOVs that wait in the live lane and in the batch lane."""
         with self._changed:
             return len(self._live), len(self._batch)
 
-    def swap(self, loaded: Loaded) -> Future[Loaded]:
-        """Let another ensemble compute from the next batch on; the future brings the one it replaced.
+    def swap(self, active: ActiveEnsemble) -> Future[ActiveEnsemble]:
+        """Use another ensemble from the next batch on; the result of the future is the replaced one.
 
-        What waits for an ensemble of another input cannot be computed any more: live frames are dropped
-        and counted, stacks fail with NotReady. So does a stack of which some FOVs were computed already.
+        FOVs that wait for an ensemble of another specification cannot be computed: live frames are dropped
+        and counted, stacks fail with NotReady. So does a stack of which some FOVs were computed.
         """
-        done: Future[Loaded] = Future()
+        done: Future[ActiveEnsemble] = Future()
         with self._changed:
-            if not self._open or self._next_loaded is not None:
-                raise NotReady("the service is stopping, or another ensemble is just taking over")
-            self._next_loaded = loaded, done
+            if not self._open or self._pending is not None:
+                raise NotReady("the service is stopping, or another ensemble is taking over")
+            self._pending = active, done
             self._changed.notify_all()
         return done
 
-    def cancel_swap(self, taking_over: Future[Loaded]) -> bool:
-        """Withdraw an ensemble that has not taken over yet; False if it has."""
+    def cancel_swap(self, taking_over: Future[ActiveEnsemble]) -> bool:
+        """Withdraw an ensemble that has not taken over, and return whether that was possible."""
         with self._changed:
-            if self._next_loaded is None or self._next_loaded[1] is not taking_over:
+            if self._pending is None or self._pending[1] is not taking_over:
                 return False
-            self._next_loaded = None
+            self._pending = None
             return True
 
     def start(self) -> None:
@@ -224,7 +224,7 @@ class Scheduler:
         self.thread.start()
 
     def drain(self, timeout_s: float) -> bool:
-        """Take no more stacks, and wait until all that waits is computed; whether it was, in time."""
+        """Accept no more FOVs, and return whether those that wait were computed in time."""
         until_s = time.monotonic() + timeout_s
         with self._changed:
             self._open = False
@@ -232,7 +232,7 @@ class Scheduler:
                 left_s = until_s - time.monotonic()
                 if left_s <= 0 or self.thread.problem:
                     return False
-                self._changed.wait(min(left_s, _LOOK_UP_S))
+                self._changed.wait(min(left_s, _WAKE_INTERVAL_S))
         return True
 
     def close(self) -> None:
@@ -241,21 +241,21 @@ class Scheduler:
             self._open = False
             self._live.clear("stopping")
             self._batch.fail_all(NotReady("the service is stopping"))
-            if self._next_loaded is not None:
-                self._next_loaded[1].set_exception(NotReady("the service is stopping"))
-                self._next_loaded = None
-        self.thread.ask_to_stop()
+            if self._pending is not None:
+                self._pending[1].set_exception(NotReady("the service is stopping"))
+                self._pending = None
+        self.thread.request_stop()
         with self._changed:
             self._changed.notify_all()
         self.thread.stop()
 
     def _run(self, stop: threading.Event) -> None:
-        if self._in_flight is not None:  # this thread died on it, and was restarted
+        if self._in_flight is not None:  # this thread failed on it, and was restarted
             fovs, stack = self._in_flight
             if stack is None:
                 self.counts.live_failed += len(fovs)
             else:
-                stack.fail(RuntimeError("the scheduler failed on this stack; its log tells more"))
+                stack.fail(RuntimeError("the scheduler failed on this stack; see the service's log"))
             self._in_flight = None
         while not stop.is_set():
             with self._changed:
@@ -264,17 +264,17 @@ class Scheduler:
                 self._swap_if_asked()
                 batch = self._next()
                 if batch is None:
-                    warming = self._scanning() and self._loaded.ensemble.cools_down
-                    self._changed.wait(_WARM_EVERY_S if warming else _LOOK_UP_S)
+                    warming = self._scanning() and self._active.ensemble.cools_down
+                    self._changed.wait(_WARM_INTERVAL_S if warming else _WAKE_INTERVAL_S)
                     self._swap_if_asked()
                     batch = self._next()
                 self._computing = batch is not None
             if batch is not None:
                 self._in_flight = batch
                 self._compute(*batch)
-                batch = self._in_flight = None  # its pixels are not kept while this thread waits
+                batch = self._in_flight = None  # frees the pixels while this thread waits
             elif warming and not stop.is_set():
-                self._loaded.ensemble.keep_warm()
+                self._active.ensemble.keep_warm()
 
     def _note_dropped(self, fov: Fov, reason: DropReason) -> None:
         self._lost.note(fov.source, "dropped", _DROPPED[reason])
@@ -283,10 +283,10 @@ class Scheduler:
         return time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
 
     def _swap_if_asked(self) -> None:
-        if self._next_loaded is None:
+        if self._pending is None:
             return
-        new, done = self._next_loaded
-        old, self._loaded, self._next_loaded = self._loaded, new, None
+        new, done = self._pending
+        old, self._active, self._pending = self._active, new, None
         self._sizer = BatchSizer(new.ensemble.compute_ms, self._deadline_ms)
         self._failures = 0
         if new.spec != old.spec:
@@ -304,13 +304,13 @@ class Scheduler:
         return self._batch.take(self._sizer.size)
 
     def _compute(self, fovs: Sequence[Fov], stack: Stack | None) -> None:
-        loaded = self._loaded
-        bounds = self._bounds(loaded)
+        active = self._active
+        bounds = self._bounds(active)
         started_s = time.perf_counter()
         pixels = fovs[0].pixels[None] if len(fovs) == 1 else np.stack([fov.pixels for fov in fovs])
         try:
-            predictions = self._predict(loaded, fovs, pixels, bounds)
-        except Exception as error:  # one frame that cannot be computed must not stop the next
+            predictions = self._predict(active, fovs, pixels, bounds)
+        except Exception as error:  # a batch that cannot be computed must not stop the next
             _log.exception("engine failed", fovs=len(fovs), **about(fovs[0]))
             self._failures += 1
             self._last_failure = str(error)
@@ -319,7 +319,7 @@ class Scheduler:
                 self._lost.note(fovs[0].source, "failed", f"the engine failed: {type(error).__name__}")
             else:
                 stack.fail(error)
-            if loaded.ensemble.device != "cpu":
+            if active.ensemble.device != "cpu":
                 self._on_device_error(error)
             return
         self._failures = 0
@@ -329,19 +329,19 @@ class Scheduler:
             self.counts.live_computed += 1
         else:
             self.counts.batch_computed += len(fovs)
-        self._deliver(Computed(fovs, predictions, bounds, stack, loaded.maker, started_s, compute_ms))
+        self._deliver(Computed(fovs, predictions, bounds, stack, active.maker, started_s, compute_ms))
 
     def _predict(
-        self, loaded: Loaded, fovs: Sequence[Fov], pixels: np.ndarray, bounds: IntensityRange
+        self, active: ActiveEnsemble, fovs: Sequence[Fov], pixels: np.ndarray, bounds: IntensityRange
     ) -> list[Prediction]:
         try:
-            return loaded.ensemble.predict(pixels, bounds)
-        except ValueError:  # the pixels' fault; they would be refused again
+            return active.ensemble.predict(pixels, bounds)
+        except ValueError:  # a fault of the pixels, which a second attempt would not change
             raise
         except Exception as error:
-            # A GPU that another process filled for a moment is worth a second try.
+            # The memory of a GPU may have been exhausted by another process for a moment.
             self.counts.retried += 1
             _log.warning(
                 "engine failed, trying once more", reason=str(error), fovs=len(fovs), **about(fovs[0])
             )
-            return loaded.ensemble.predict(pixels, bounds)
+            return active.ensemble.predict(pixels, bounds)

@@ -1,4 +1,4 @@
-"""The intensity range of the day: calibrated from the stream or from a stack, kept over restarts."""
+"""The intensity range of a session: calibrated from the stream or from a stack, kept over restarts."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from pydantic import ValidationError
 from senoscope.engine import IntensityRange
 from senoscope.engine.intensity import fit_range
 from senoscope.fov import Fov
-from senoscope.scheduling.active_ensemble import Loaded
+from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable, NotReady, PayloadTooLarge
 from senoscope_client.models.base import OpenModel
+from senoscope_client.models.status import CalibrationProgress, NormalizationStatus
 
 _log = structlog.get_logger(__name__)
-# The run log's keys have 128 characters at most.
-_LONGEST_NAME = 96
-RequireInUse = Callable[[Loaded], None]
-"""Raises NotReady unless a range that was fitted for that ensemble fits the one in use."""
+# Keys of the run log have 128 characters at most.
+_MAX_NAME = 96
+RequireInUse = Callable[[ActiveEnsemble], None]
+"""Raises NotReady if a range that was fitted for that ensemble does not fit the one in use."""
 
 
-class Keeper(Protocol):
-    """Where small states outlive the process; the run log is one."""
+class ValueStore(Protocol):
+    """Small values that outlive the process; the run log is one."""
 
     def get_value(self, key: str) -> Any:
-        """What was kept under that name; None if nothing was. Raises LogUnavailable."""
+        """Return the value of a key, or None. Raises LogUnavailable."""
         ...
 
     def set_value(self, key: str, value: Any) -> bool:
-        """Keep something, or forget it; False if that is not possible now."""
+        """Store a value, or delete it where it is None, and return whether that was possible."""
         ...
 
 
@@ -49,13 +50,13 @@ class CalibratedRange(OpenModel):
     low, high : tuple of float
         Per channel, in raw detector units.
     fovs : int
-        How many it was fitted on.
+        Fields of view that it was fitted on.
     fitted_on : {"stream", "upload"}
     calibrated_at : datetime
     series_id, instrument : str or None
         Of the stream's series.
     k_iqr : float or None
-        Of the ensemble that it was fitted for; None for ranges that older releases kept.
+        Of the ensemble that it was fitted for; None for ranges of older releases.
     """
 
     channels: tuple[str, ...]
@@ -69,217 +70,219 @@ class CalibratedRange(OpenModel):
     k_iqr: float | None = None
 
     def as_range(self) -> IntensityRange:
-        """In the engine's terms."""
+        """Return the range as the engine takes it."""
         return IntensityRange(np.array(self.low, np.float32), np.array(self.high, np.float32), "session")
 
 
 class SessionRange:
     """The intensity range in force, and its calibration.
 
-    What is asked for last holds: `clear`, `begin` and `calibrate` give up whatever was under way before.
+    The last request wins: `clear`, `begin` and `calibrate` cancel a calibration in progress.
 
     Parameters
     ----------
-    keeper : Keeper or None
+    store : ValueStore or None
         Keeps the range over restarts.
     instrument : str
-        The microscope that the range belongs to; services of several may share one keeper.
-    most_fovs : callable
-        How many frames of the stream, for the ensemble in use, fit into the memory that may be taken.
+        The microscope that the range belongs to; services of several may share one store.
+    max_fovs : callable
+        Returns how many frames of the stream, for the ensemble in use, fit into the memory that may be used.
     """
 
     def __init__(
-        self, keeper: Keeper | None, instrument: str, most_fovs: Callable[[], int] = lambda: sys.maxsize
+        self, store: ValueStore | None, instrument: str, max_fovs: Callable[[], int] = lambda: sys.maxsize
     ) -> None:
-        self._keeper = keeper
-        self._most_fovs = most_fovs
+        self._store = store
+        self._max_fovs = max_fovs
         self._key = _key_of(instrument)
         self._lock = threading.Lock()
-        self._keeping = threading.Lock()  # held while a range is kept; never taken with `_lock` held
+        self._storing = threading.Lock()  # held while a range is stored; never acquired while `_lock` is held
         self._calibrated: CalibratedRange | None = None
         self._range: IntensityRange | None = None
-        self._kept = keeper is not None
+        self._stored = store is not None
         self._wanted = 0
         self._collected: list[Fov] = []
-        self._orders = 0  # what was asked for so far; a fit that is not of the last order is given up
-        self._fitting: int | None = None  # the order whose range is being computed
+        self._requests = 0  # so far; a fit that is not of the last request is discarded
+        self._fitting: int | None = None  # the request whose range is being computed
         self._problem: str | None = None
 
     def restore(self) -> None:
-        """Take up the range that an earlier process calibrated for this instrument."""
-        if self._keeper is None:
+        """Put in force the range that an earlier process calibrated for this instrument."""
+        if self._store is None:
             return
         try:
-            kept = self._keeper.get_value(self._key)
-            calibrated = None if kept is None else CalibratedRange.model_validate(kept)
+            stored = self._store.get_value(self._key)
+            calibrated = None if stored is None else CalibratedRange.model_validate(stored)
         except LogUnavailable as error:
-            self._problem = f"whether an earlier session calibrated a range is not known: {error}"
+            self._problem = f"it is not known whether an earlier session calibrated a range: {error}"
         except ValidationError:
             self._problem = (
-                "the run log holds a range of an earlier session that cannot be read; calibrate anew"
+                "the run log holds a range of an earlier session that cannot be read; calibrate again"
             )
         else:
             if calibrated is not None:
                 with self._lock:
                     self._put_in_force(calibrated)
-                _log.info("intensity range of an earlier session in force", **kept)
+                _log.info("intensity range of an earlier session in force", **stored)
             return
         _log.warning("the model's intensity range is in force", reason=self._problem)
 
-    def for_ensemble(self, loaded: Loaded) -> IntensityRange:
-        """The range that this ensemble's next batch is scaled with."""
+    def for_ensemble(self, active: ActiveEnsemble) -> IntensityRange:
+        """Return the range that the next batch of an ensemble is scaled with."""
         with self._lock:
-            if self._range is not None and self._calibrated is not None and _fits(self._calibrated, loaded):
+            if self._range is not None and self._calibrated is not None and _fits(self._calibrated, active):
                 return self._range
-        return loaded.ensemble.model_range
+        return active.ensemble.model_range
 
     def begin(self, fovs: int) -> None:
-        """Calibrate from the next ``fovs`` frames of the stream; begins anew if it had begun.
+        """Calibrate from the next ``fovs`` frames of the stream; frames collected so far are discarded.
 
         Raises
         ------
         Conflict
             If another calibration is being computed.
         PayloadTooLarge
-            If so many do not fit into memory.
+            If so many frames do not fit into memory.
         """
-        problem = _too_many(fovs, self._most_fovs())
+        problem = _exceeds_memory(fovs, self._max_fovs())
         if problem is not None:
             raise PayloadTooLarge(problem)
         with self._lock:
             self._require_not_fitting()
-            self._orders += 1
+            self._requests += 1
             self._wanted, self._collected, self._problem = fovs, [], None
 
-    def observe(self, fov: Fov, loaded: Loaded, require_in_use: RequireInUse) -> None:
-        """Take notice of a live frame; returns at once.
+    def observe(self, fov: Fov, active: ActiveEnsemble, require_in_use: RequireInUse) -> None:
+        """Collect a live frame if a calibration needs it, and return at once.
 
         Parameters
         ----------
-        loaded : Loaded
-            The ensemble in use; frames that were arranged for another one are left out.
+        active : ActiveEnsemble
+            The ensemble in use; frames that were arranged for another one are skipped.
         """
         if not self._wanted:
             return
         with self._lock:
-            if not self._wanted or self._fitting is not None or fov.spec != loaded.spec:
+            if not self._wanted or self._fitting is not None or fov.spec != active.spec:
                 return
             if self._collected and self._collected[0].spec != fov.spec:
-                self._collected = []  # another ensemble, of another input, took over
+                self._collected = []  # an ensemble of another specification took over
             if self._collected and self._collected[0].source.instrument != fov.source.instrument:
                 return
-            problem = None if self._collected else _too_many(self._wanted, self._most_fovs())
-            if problem is not None:  # those of an ensemble that took over are larger
-                self._wanted, self._problem = 0, f"the calibration was given up: {problem}"
+            problem = None if self._collected else _exceeds_memory(self._wanted, self._max_fovs())
+            if problem is not None:  # frames of an ensemble that took over may be larger
+                self._wanted, self._problem = 0, f"the calibration was cancelled: {problem}"
                 return
             self._collected.append(fov)
             if len(self._collected) < self._wanted:
                 return
             fovs, self._collected, self._wanted = self._collected, [], 0
-            order = self._fitting = self._orders
-        # Fitting takes a tenth of a second or more: not in the thread that drains the stream.
+            request = self._fitting = self._requests
+        # Fitting takes a tenth of a second or more, which the receiver's thread cannot spare.
         threading.Thread(
             target=self._fit_stream,
-            args=(order, fovs, loaded, require_in_use),
+            args=(request, fovs, active, require_in_use),
             name="calibration",
             daemon=True,
         ).start()
 
     def calibrate(
-        self, stack: npt.NDArray[Any], loaded: Loaded, require_in_use: RequireInUse
+        self, stack: npt.NDArray[Any], active: ActiveEnsemble, require_in_use: RequireInUse
     ) -> CalibratedRange:
-        """Calibrate from an uploaded stack, now.
+        """Calibrate from an uploaded stack.
 
         Parameters
         ----------
         stack : array [N, C, H, W]
             Raw detector units, channels in the order of ``loaded.spec``.
         require_in_use : callable
-            Called when the range was computed, before it is put in force.
+            Called with the computed range's ensemble, before the range is put in force.
 
         Raises
         ------
         Conflict
-            If another calibration is being computed, or this one was given up for a later order.
+            If another calibration is being computed, or a later request cancelled this one.
         InvalidRequest
-            If the stack determines no range.
+            If the stack does not determine a range.
         NotReady
             If an ensemble that the range does not fit took over meanwhile.
         """
         with self._lock:
             self._require_not_fitting()
-            self._orders += 1
-            order = self._fitting = self._orders
+            self._requests += 1
+            request = self._fitting = self._requests
             self._wanted, self._collected = 0, []
-        return self._fit(order, stack, loaded, "upload", None, require_in_use)
+        return self._fit(request, stack, active, "upload", None, require_in_use)
 
     def clear(self) -> None:
-        """Back to the model's range; a calibration under way is given up."""
+        """Return to the model's range; a calibration in progress is cancelled."""
         with self._lock:
-            self._orders += 1
+            self._requests += 1
             self._wanted, self._collected = 0, []
             self._calibrated = self._range = self._problem = None
-        self._keep()
+        self._save()
 
-    def describe(self, loaded: Loaded) -> dict[str, Any]:
-        """The range in force, where it comes from, and how far a calibration is."""
-        bounds = self.for_ensemble(loaded)
+    def status(self, active: ActiveEnsemble) -> NormalizationStatus:
+        """Return the range in force, its source, and the progress of a calibration."""
+        bounds = self.for_ensemble(active)
         with self._lock:
-            calibrated = self._calibrated
-            answer: dict[str, Any] = {
-                "source": bounds.source,
-                "channels": list(loaded.spec.channels),
-                "low": [float(value) for value in bounds.low],
-                "high": [float(value) for value in bounds.high],
-                "session": calibrated.model_dump(mode="json") if calibrated else None,
-                "survives_restart": self._kept,
-                "calibrating": None,
-                "problem": self._problem,
-            }
+            calibrated, problem = self._calibrated, self._problem
             if calibrated is not None and bounds.source == "model":
-                answer["problem"] = _misfit(calibrated, loaded)
-            if self._wanted or (self._fitting is not None and self._fitting == self._orders):
-                answer["calibrating"] = {"fovs": len(self._collected), "of": self._wanted}
-        return answer
+                problem = _misfit(calibrated, active)
+            in_progress = self._wanted or (self._fitting is not None and self._fitting == self._requests)
+            return NormalizationStatus(
+                source=bounds.source,
+                channels=active.spec.channels,
+                low=tuple(float(value) for value in bounds.low),
+                high=tuple(float(value) for value in bounds.high),
+                session=calibrated.model_dump(mode="json") if calibrated else None,
+                survives_restart=self._stored,
+                calibrating=CalibrationProgress(fovs=len(self._collected), of=self._wanted)
+                if in_progress
+                else None,
+                problem=problem,
+            )
 
     def _require_not_fitting(self) -> None:
         if self._fitting is not None:
-            raise Conflict("a calibration is being computed; ask again in a second")
+            raise Conflict("a calibration is being computed; try again in a second")
 
-    def _fit_stream(self, order: int, fovs: list[Fov], loaded: Loaded, require_in_use: RequireInUse) -> None:
+    def _fit_stream(
+        self, request: int, fovs: list[Fov], active: ActiveEnsemble, require_in_use: RequireInUse
+    ) -> None:
         try:
             first = fovs[0]
-            self._fit(order, _stacked(fovs), loaded, "stream", first, require_in_use)
+            self._fit(request, _stacked(fovs), active, "stream", first, require_in_use)
         except Exception as error:
             with self._lock:
-                given_up = order != self._orders
-                if self._fitting == order:
+                cancelled = request != self._requests
+                if self._fitting == request:
                     self._fitting = None
-                if not given_up:
+                if not cancelled:
                     self._problem = f"the calibration failed: {error}"
-            if not given_up:
+            if not cancelled:
                 _log.exception("calibration failed")
 
     def _fit(
         self,
-        order: int,
+        request: int,
         stack: npt.NDArray[Any],
-        loaded: Loaded,
+        active: ActiveEnsemble,
         fitted_on: Literal["stream", "upload"],
         first: Fov | None,
         require_in_use: RequireInUse,
     ) -> CalibratedRange:
-        k_iqr = loaded.ensemble.manifest.normalization.k_iqr
+        k_iqr = active.ensemble.manifest.normalization.k_iqr
         try:
             low, high = fit_range(stack, k_iqr)
-            for name, least, most in zip(loaded.spec.channels, low, high, strict=True):
+            for name, least, most in zip(active.spec.channels, low, high, strict=True):
                 if most <= np.nextafter(least, np.float32(np.inf)):
                     raise InvalidRequest(
-                        f"{name} is {least:g} wherever it is no outlier: such FOVs tell of no range. "
-                        "Calibrate on FOVs with cells, with the detector on"
+                        f"{name} is {least:g} in all pixels but outliers, which determines no range. Calibrate "
+                        "on FOVs with cells, with the detector on"
                     )
             calibrated = CalibratedRange(
-                channels=loaded.spec.channels,
+                channels=active.spec.channels,
                 low=tuple(map(float, low)),
                 high=tuple(map(float, high)),
                 fovs=len(stack),
@@ -290,39 +293,37 @@ class SessionRange:
                 k_iqr=k_iqr,
             )
             try:
-                require_in_use(loaded)
+                require_in_use(active)
             except NotReady:
                 raise NotReady(
-                    "an ensemble of another input or of another range took over while the calibration was "
+                    "an ensemble of another specification or range took over while the calibration was "
                     "computed; calibrate again"
                 ) from None
             with self._lock:
-                if order != self._orders:
-                    raise Conflict(
-                        "the calibration was given up: the range was cleared while it was computed"
-                    )
+                if request != self._requests:
+                    raise Conflict("the calibration was cancelled by a later request")
                 self._put_in_force(calibrated)
         finally:
             with self._lock:
                 self._fitting = None
-        self._keep()
+        self._save()
         _log.info("intensity range calibrated", **calibrated.model_dump(mode="json"))
         return calibrated
 
     def _put_in_force(self, calibrated: CalibratedRange) -> None:
         self._calibrated, self._range, self._problem = calibrated, calibrated.as_range(), None
 
-    def _keep(self) -> None:
-        """Keep what is in force now: whoever keeps last, keeps what was ordered last."""
-        with self._keeping:
+    def _save(self) -> None:
+        """Store the range in force; of concurrent calls the last one stores what was requested last."""
+        with self._storing:
             with self._lock:
                 calibrated = self._calibrated
             value = calibrated.model_dump(mode="json") if calibrated else None
-            self._kept = self._keeper is not None and self._keeper.set_value(self._key, value)
+            self._stored = self._store is not None and self._store.set_value(self._key, value)
 
 
 def _stacked(fovs: list[Fov]) -> npt.NDArray[Any]:
-    """Pixels as one stack; takes the fields of view out of the list, so that each is freed once copied."""
+    """Return pixels as one stack, and empty the list, so that each FOV is freed once it is copied."""
     dtype = np.result_type(*(fov.pixels.dtype for fov in fovs))
     stack = np.empty((len(fovs), *fovs[0].pixels.shape), dtype)
     for n in reversed(range(len(fovs))):
@@ -330,37 +331,37 @@ def _stacked(fovs: list[Fov]) -> npt.NDArray[Any]:
     return stack
 
 
-def _too_many(fovs: int, most: int) -> str | None:
-    """Why so many frames cannot be collected, or None if they can."""
-    if fovs <= most:
+def _exceeds_memory(fovs: int, limit: int) -> str | None:
+    """Return why so many frames cannot be collected, or None if they can."""
+    if fovs <= limit:
         return None
     return (
-        f"{fovs} frames of this size do not fit into the memory for requests, {most} do; ask for fewer, or "
-        "give the service more (--request-memory-mib)"
+        f"{fovs} frames of this size do not fit into the memory for requests, {limit} do; use fewer, or "
+        "raise --request-memory-mib"
     )
 
 
 def _key_of(instrument: str) -> str:
-    if len(instrument) > _LONGEST_NAME:
+    if len(instrument) > _MAX_NAME:
         instrument = hashlib.sha256(instrument.encode()).hexdigest()
     return f"session_range {instrument}"
 
 
-def _fits(calibrated: CalibratedRange, loaded: Loaded) -> bool:
-    return _misfit(calibrated, loaded) is None
+def _fits(calibrated: CalibratedRange, active: ActiveEnsemble) -> bool:
+    return _misfit(calibrated, active) is None
 
 
-def _misfit(calibrated: CalibratedRange, loaded: Loaded) -> str | None:
-    """Why a calibrated range is not in force for an ensemble, or None if it is."""
-    if calibrated.channels != loaded.spec.channels:
+def _misfit(calibrated: CalibratedRange, active: ActiveEnsemble) -> str | None:
+    """Return why a calibrated range is not in force for an ensemble, or None if it is."""
+    if calibrated.channels != active.spec.channels:
         return (
             f"the calibrated channels are {', '.join(calibrated.channels)}, the ensemble's "
-            f"{', '.join(loaded.spec.channels)}: the model's range is in force"
+            f"{', '.join(active.spec.channels)}: the model's range is in force"
         )
-    k_iqr = loaded.ensemble.manifest.normalization.k_iqr
+    k_iqr = active.ensemble.manifest.normalization.k_iqr
     if calibrated.k_iqr not in {None, k_iqr}:
         return (
-            f"the calibration leaves out what is beyond {calibrated.k_iqr:g} interquartile ranges, the "
+            f"the calibration excludes pixels beyond {calibrated.k_iqr:g} interquartile ranges, the "
             f"ensemble {k_iqr:g}: the model's range is in force; calibrate again"
         )
     return None

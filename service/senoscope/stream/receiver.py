@@ -1,4 +1,4 @@
-"""Draining the acquisition PC's frame stream: decode, check, count, hand on, and never fall behind."""
+"""Reception of the acquisition PC's frame stream: decode, check, count, and pass frames on at once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ import zmq
 from senoscope.fov import Fov
 from senoscope.logs import about_source
 from senoscope.results.lost_frames import LostFrames
-from senoscope.stream.series import Series, SeriesBook
+from senoscope.stream.series import Series, SeriesTracker
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.images.reader import FovSpec
 from senoscope_client.models.result import Source
+from senoscope_client.models.status import ReceiverStatus
+from senoscope_client.rate_limiter import RateLimiter
 from senoscope_client.wire.messages import (
     MAX_PART_BYTES,
     MAX_PIXEL_BYTES,
@@ -45,28 +47,30 @@ from senoscope_client.zeromq.link import (
 _log = structlog.get_logger(__name__)
 _TOPIC = b"fov/"
 _POLL_MS = 200
+_LOG_INTERVAL_S = 1.0
+_MAX_LOG_INTERVAL_S = 600.0
 _REFUSALS: Final = frozenset({"unknown_key", "curve_mismatch"})
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
-_UNREACHED_TOLERATED: Final = 3
-# What `describe` counts; refusals are counted by themselves.
+_FAILED_HANDSHAKES_TOLERATED: Final = 3
+# Counted as faults; refusals are counted separately.
 LINK_FAULTS: Final[tuple[LinkFault, ...]] = ("lost", "no_handshake", "protocol")
 _REASONS: Final[dict[LinkFault, str]] = {
     "lost": "the connection was lost",
-    "no_handshake": "connections are accepted, but ZeroMQ's handshake is not completed; does another program "
-    "listen there, or a tunnel with nothing behind it?",
-    "protocol": f"a part of over {MAX_PIXEL_BYTES // 1024**2} MiB came, a message of over {MAX_PARTS} parts, "
-    "or one without an end, or bytes that are no ZeroMQ message, or the peer refuses or is no publisher; "
-    "connecting again",
+    "no_handshake": "connections are accepted, but the ZeroMQ handshake is not completed: check whether "
+    "another program, or a tunnel without a target, listens there",
+    "protocol": f"a part of over {MAX_PIXEL_BYTES // 1024**2} MiB, a message of over {MAX_PARTS} parts or "
+    "without an end, or bytes that are not a ZeroMQ message were received, or the peer refuses or is not a "
+    "publisher; reconnecting",
     "unknown_key": "it does not allow this public key",
-    "curve_mismatch": "only one side speaks CURVE, or the keys do not fit, or the peer has another "
+    "curve_mismatch": "only one side uses CURVE, or the keys do not match, or the peer uses another "
     "mechanism, such as PLAIN",
 }
-# Why messages that keep the format are rejected all the same.
+# Reasons to reject messages that are in the format.
 UNFIT = ("series_of_another_instrument", "wrong_frame_size", "wrong_channels", "non_finite_pixels")
-_SHOWN: Final = 80  # characters of a name in a text
-# Frames that may wait inside ZeroMQ while this thread is held up; the bounded queue that drops the
-# oldest is the scheduler's.
+_MAX_NAME: Final = 80  # characters of a name in a message
+# Frames that may wait inside ZeroMQ while this thread is delayed; the queue that drops the oldest is the live
+# lane.
 _HIGH_WATER_MARK = 64
 
 
@@ -76,24 +80,24 @@ class Receiver:
     Parameters
     ----------
     endpoint : str
-        Of the frame publisher; ZeroMQ connects, and connects again, by itself.
+        Of the frame publisher; ZeroMQ connects and reconnects by itself.
     spec : callable
-        Tells what the ensemble in use takes; frames of other sizes or channels are refused and counted.
-    hand_on : callable
-        Takes each good frame; must not block.
+        Returns what the ensemble in use takes; frames of other sizes or channels are refused and counted.
+    on_frame : callable
+        Called with each frame that can be classified; must not block.
     curve : CurveClient, optional
         Keys, where the frames are encrypted.
     lost : LostFrames, optional
-        Notes which frames get no result.
+        Records which frames get no result.
     earlier : iterable of Series
-        Those that an earlier process counted, and that may go on.
+        Those that an earlier process counted, and that may continue.
     """
 
     def __init__(
         self,
         endpoint: str,
         spec: Callable[[], FovSpec],
-        hand_on: Callable[[Fov], None],
+        on_frame: Callable[[Fov], None],
         curve: CurveClient | None = None,
         earlier: Iterable[Series] = (),
         lost: LostFrames | None = None,
@@ -104,19 +108,20 @@ class Receiver:
         self._refused = 0
         self._faults: Counter[LinkFault] = Counter(dict.fromkeys(LINK_FAULTS, 0))
         self._fault: LinkFault | None = None
-        self._unreached = 0  # handshakes that failed since the last that succeeded
+        self._failed_handshakes = 0  # handshakes that failed since the last that succeeded
         self._patience_s = first_patience_s()
         self._spec = spec
-        self._hand_on = hand_on
+        self._on_frame = on_frame
         self._lock = threading.Lock()
-        self._book = SeriesBook(earlier)
+        self._tracker = SeriesTracker(earlier)
         self._messages: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._last_rejection: str | None = None
         self._last_message_s: float | None = None
         self._connected = False
         self._connections = 0
-        # When the one is closed, the other one wakes the thread.
+        self._log_lines = RateLimiter(_LOG_INTERVAL_S, _MAX_LOG_INTERVAL_S)
+        # Closing the one wakes the thread, which polls the other.
         self._waker, self._woken = socketpair()
         self.thread = WatchedThread("receiver", self._run, restarts=True)
 
@@ -126,33 +131,33 @@ class Receiver:
 
     def close(self) -> None:
         """Stop the thread and close the socket."""
-        self.thread.ask_to_stop()
+        self.thread.request_stop()
         self._waker.close()
         self.thread.stop()
 
-    def describe(self) -> dict[str, Any]:
-        """State and counters."""
+    def status(self) -> ReceiverStatus:
+        """Return state and counters."""
         problem = self.problem
         with self._lock:
             silent_s = None if self._last_message_s is None else time.monotonic() - self._last_message_s
-            return {
-                "endpoint": self.endpoint,
-                "connected": self._connected,
-                "connections": self._connections,
-                "refused": self._refused,
-                "faults": dict(self._faults),
-                "problem": problem,
-                "silent_s": None if silent_s is None else round(silent_s, 3),
-                "messages": dict(self._messages),
-                "rejected": dict(self._rejected),
-                "last_rejection": self._last_rejection,
-                "series": self._book.describe(),
-            }
+            return ReceiverStatus(
+                endpoint=self.endpoint,
+                connected=self._connected,
+                connections=self._connections,
+                refused=self._refused,
+                faults=dict(self._faults),
+                problem=problem,
+                silent_s=None if silent_s is None else round(silent_s, 3),
+                messages=dict(self._messages),
+                rejected=dict(self._rejected),
+                last_rejection=self._last_rejection,
+                series=self._tracker.statuses(),
+            )
 
-    def series(self) -> list[dict[str, Any]]:
-        """The series that are remembered, newest first, with what it takes to count on from there."""
+    def snapshots(self) -> list[dict[str, Any]]:
+        """Return snapshots of the known series, newest first, with their lost frames."""
         with self._lock:
-            snapshots = self._book.snapshots()
+            snapshots = self._tracker.snapshots()
         return [
             {**snapshot, "lost": self._lost.describe(UUID(snapshot["series_uid"]))} for snapshot in snapshots
         ]
@@ -160,22 +165,22 @@ class Receiver:
     def _run(self, stop: threading.Event) -> None:
         pause_s = _FIRST_PAUSE_S
         while not stop.is_set():
-            heard, fault = self._listen(stop)
+            received, fault = self._receive_until_fault(stop)
             if fault in _REFUSALS:
                 pause_s = _LONGEST_PAUSE_S
             stop.wait(pause_s)
-            pause_s = _FIRST_PAUSE_S if heard else min(2 * pause_s, _LONGEST_PAUSE_S)
+            pause_s = _FIRST_PAUSE_S if received else min(2 * pause_s, _LONGEST_PAUSE_S)
         self._woken.close()
 
-    def _listen(self, stop: threading.Event) -> tuple[bool, LinkFault | None]:
-        """Receive until the thread is to stop, or the socket will not connect again: another one must.
+    def _receive_until_fault(self, stop: threading.Event) -> tuple[bool, LinkFault | None]:
+        """Receive until the thread is to stop, or until the socket cannot reconnect and must be replaced.
 
         Returns
         -------
-        heard : bool
-            Whether a message of a publisher came.
+        received : bool
+            Whether a message was received.
         fault : LinkFault or None
-            What ended it.
+            Why the socket must be replaced.
         """
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.SUB)
@@ -183,7 +188,7 @@ class Receiver:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART_BYTES)
         socket.setsockopt(zmq.SUBSCRIBE, _TOPIC)
-        # A publisher whose machine went away without a word is noticed, and connected to again.
+        # Detects a publisher whose machine disappeared, so that the socket reconnects.
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
@@ -195,49 +200,49 @@ class Receiver:
         poller.register(socket, zmq.POLLIN)
         poller.register(link.monitor, zmq.POLLIN)
         poller.register(self._woken, zmq.POLLIN)
-        heard = False
+        received = False
         try:
             socket.connect(self.endpoint)
             while not stop.is_set():
                 ready = dict(poller.poll(_POLL_MS))
                 if socket in ready:
-                    if not self._receive(socket):
+                    if not self._receive_message(socket):
                         self._note_fault("protocol")
-                        return heard, "protocol"
-                    heard = True
+                        return received, "protocol"
+                    received = True
                     link.heard()
                     self._patience_s = first_patience_s()
                 fault = self._note_events(link)
                 if fault is not None:
-                    for _ in range(2 * _HIGH_WATER_MARK):  # what came before
-                        if not socket.poll(0) or not self._receive(socket):
+                    for _ in range(2 * _HIGH_WATER_MARK):  # messages received before the fault
+                        if not socket.poll(0) or not self._receive_message(socket):
                             break
-                    return heard, fault
-            return heard, None
+                    return received, fault
+            return received, None
         finally:
             link.close()
             socket.close(0)
 
-    def _receive(self, socket: zmq.Socket[bytes]) -> bool:
-        """Take the message that waits; False if it has so many parts that the socket is to be closed."""
+    def _receive_message(self, socket: zmq.Socket[bytes]) -> bool:
+        """Handle the message that waits; False if it has so many parts that the socket must be closed."""
         parts = receive_parts(socket)
         if parts is None:
             with self._lock:
                 self._reject("part_count", f"a message has more than {MAX_PARTS} parts")
             return False
-        self._take([part.buffer for part in parts])
+        self._handle([part.buffer for part in parts])
         return True
 
     def _note_events(self, link: Link) -> LinkFault | None:
-        """Count what happened to the connection; the fault after which a fresh socket is needed."""
+        """Count events of the connection, and return the fault after which a new socket is needed."""
         for event in link.events():
             with self._lock:
                 self._connected = link.connected
             if event.fault is None:
                 with self._lock:
                     self._connections += 1
-                    self._unreached = 0
-                    if self._fault != "protocol":  # that is over when a good message comes
+                    self._failed_handshakes = 0
+                    if self._fault != "protocol":  # which ends with a valid message
                         self._fault = None
                 self._patience_s = first_patience_s()
                 _log.info("stream connected", endpoint=self.endpoint)
@@ -253,7 +258,7 @@ class Receiver:
         with self._lock:
             self._connected = False
             if fault == "no_handshake":
-                self._unreached += 1
+                self._failed_handshakes += 1
             if fault == "lost":
                 self._faults[fault] += 1
             elif fault in _REFUSALS:
@@ -261,24 +266,25 @@ class Receiver:
                 self._fault = fault
             else:
                 self._faults[fault] += 1
-                # One may be a publisher that was just ending.
-                if fault != "no_handshake" or self._unreached >= _UNREACHED_TOLERATED:
+                # A single one may be a publisher that was ending.
+                if fault != "no_handshake" or self._failed_handshakes >= _FAILED_HANDSHAKES_TOLERATED:
                     self._fault = fault
             count = self._refused if fault in _REFUSALS else self._faults[fault]
+            suppressed = self._log_lines.suppressed_since_last(fault)
         if fault == "lost":
             _log.info("stream disconnected", endpoint=self.endpoint)
-        elif count & (count - 1) == 0:
+        elif suppressed is not None:
             event = "the frame publisher refuses this service" if fault in _REFUSALS else "stream interrupted"
             _log.warning(event, endpoint=self.endpoint, reason=_REASONS[fault], count=count)
 
     @property
     def problem(self) -> str | None:
-        """Why frames of this endpoint may be missing, or None while nothing is known to be wrong."""
+        """Why frames of this endpoint may be missing, or None if no fault is known."""
         with self._lock:
             fault = self._fault
         return None if fault is None else f"the frame stream at {self.endpoint}: {_REASONS[fault]}"
 
-    def _take(self, parts: list[memoryview]) -> None:
+    def _handle(self, parts: list[memoryview]) -> None:
         arrived_s = time.perf_counter()
         with self._lock:
             self._last_message_s = time.monotonic()
@@ -286,45 +292,45 @@ class Receiver:
             try:
                 message = decode(parts)
             except WireError as error:
-                if error.reason == "unknown_type":  # a later version's message: not ours to refuse
+                if error.reason == "unknown_type":  # of a later version of the format, which may be skipped
                     self._messages["unknown_type"] += 1
                 else:
                     self._reject(error.reason, str(error))
                 return
             header = message.header
             self._messages[header.type] += 1
-            owner = self._book.instrument_of(header.series_uid)
+            owner = self._tracker.instrument_of(header.series_uid)
             if owner is not None and owner != header.instrument:
                 self._reject(
                     "series_of_another_instrument",
-                    f"a message of {header.instrument[:_SHOWN]!r} has the series_uid {header.series_uid}, "
-                    f"which a series of {owner[:_SHOWN]!r} has; each series needs a UUID of its own",
+                    f"a message of {header.instrument[:_MAX_NAME]!r} has the series_uid {header.series_uid} "
+                    f"of a series of {owner[:_MAX_NAME]!r}; each series needs its own UUID",
                 )
                 return
             match header:
                 case StartHeader():
-                    if self._book.start(header):
+                    if self._tracker.start(header):
                         self._lost.forget(header.series_uid)
                 case HeartbeatHeader():
-                    self._book.heartbeat(header)
+                    self._tracker.heartbeat(header)
                 case EndHeader():
-                    self._book.end(header)
+                    self._tracker.end(header)
                 case ImageHeader():
-                    if self._book.image(header) == "repeated":
+                    if self._tracker.count_image(header) == "repeated":
                         return
                     assert message.pixels is not None
                     spec = self._spec()
                     pixels = self._fit(header, message.pixels, spec)
                     if pixels is None:
-                        self._book.refuse(header)
+                        self._tracker.refuse(header)
                         self._lost.note(_source(header), "refused", self._last_rejection or "")
                     else:
                         self._lost.arrived(header.series_uid, header.frame)
-                        self._hand_on(Fov(pixels, _source(header), arrived_s, spec=spec))
+                        self._on_frame(Fov(pixels, _source(header), arrived_s, spec=spec))
 
     def _fit(self, header: ImageHeader, pixels: npt.NDArray[Any], spec: FovSpec) -> npt.NDArray[Any] | None:
-        """The pixels with their channels in the ensemble's order, or None if they are not for it."""
-        where = f"frame {header.frame} of series {header.series_id[:_SHOWN]!r}"
+        """Return the pixels with their channels in the ensemble's order, or None if they do not fit it."""
+        where = f"frame {header.frame} of series {header.series_id[:_MAX_NAME]!r}"
         if header.shape[1:] != (spec.height, spec.width):
             self._reject(
                 "wrong_frame_size",
@@ -336,7 +342,7 @@ class Receiver:
         if sorted(header.channels) != sorted(spec.channels):
             self._reject(
                 "wrong_channels",
-                f"{where} has channels {', '.join(header.channels)[:_SHOWN]}; the ensemble takes "
+                f"{where} has channels {', '.join(header.channels)[:_MAX_NAME]}; the ensemble takes "
                 f"{', '.join(spec.channels)}",
                 header,
             )
@@ -351,10 +357,10 @@ class Receiver:
     def _reject(self, reason: str, detail: str, header: ImageHeader | None = None) -> None:
         self._rejected[reason] += 1
         self._last_rejection = detail
-        # A stream that is wrong is wrong many times a second: log the 1st, 2nd, 4th, 8th ...
-        count = self._rejected[reason]
-        if count & (count - 1) == 0:
+        suppressed = self._log_lines.suppressed_since_last(reason)
+        if suppressed is not None:
             which = {} if header is None else about_source(_source(header))
+            count = self._rejected[reason]
             _log.warning("message rejected", reason=reason, detail=detail, count=count, **which)
 
 

@@ -1,4 +1,4 @@
-"""Traces of requests and results, where they are asked for."""
+"""Traces of requests and results, where the settings ask for them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def open_traces(endpoint: str) -> Traces | None:
-    """Traces that go to an OTLP/HTTP collector; None where no endpoint is given.
+    """Return traces that are sent to an OTLP/HTTP collector, or None where no endpoint is given.
 
     Raises
     ------
     NotReady
-        If what they need is not installed.
+        If OpenTelemetry is not installed.
     """
     if not endpoint:
         return None

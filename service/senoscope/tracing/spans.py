@@ -1,4 +1,4 @@
-"""Spans of requests and of results, made from times that are taken anyway."""
+"""Spans of requests and of results, made from times that are measured anyway."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from senoscope import __version__
 from senoscope.logs import about
-from senoscope.results.delivery import Moments
+from senoscope.results.delivery import DeliveryTimes, SinkStage
 from senoscope.results.record import Record
+from senoscope_client.models.status import TracesStatus
 
 _log = structlog.get_logger(__name__)
 # Some 8 MB; a minute of frames at 25 Hz.
 _QUEUE: Final = 8192
 _BATCH: Final = 512
-_EVERY_MS: Final = 1000
+_INTERVAL_MS: Final = 1000
 _TIMEOUT_S: Final = 5.0
-_LAST_WORDS_S: Final = 2.0
+_FLUSH_S: Final = 2.0
 _NO_PARENT: Final = Context()
 _W3C: Final = TraceContextTextMapPropagator()
 
 
 class _CountingExporter(SpanExporter):
-    """Counts what the collector took; speaks up when that changes, not each second."""
+    """Counts the spans that the collector accepted, and logs when it stops or starts to accept them."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -47,25 +48,25 @@ class _CountingExporter(SpanExporter):
         works = result is SpanExportResult.SUCCESS
         self.sent += works * len(spans)
         if works and not self._works:
-            _log.info("traces are taken again", endpoint=self._endpoint)
+            _log.info("traces are accepted again", endpoint=self._endpoint)
         elif self._works and not works:
-            _log.warning("traces are not taken, and are lost", endpoint=self._endpoint)
+            _log.warning("traces are not accepted, and are lost", endpoint=self._endpoint)
         self._works = works
         return result
 
     def shutdown(self) -> None:
-        """Give up what is being tried."""
+        """Stop an attempt in progress."""
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class _BoundedProcessor(BatchSpanProcessor):
-    """Hands spans to the exporter's thread; those that find its queue full push out others."""
+    """Queues spans for the exporter's thread; when the queue is full, the oldest are dropped."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         super().__init__(
             exporter,
             max_queue_size=_QUEUE,
-            schedule_delay_millis=_EVERY_MS,
+            schedule_delay_millis=_INTERVAL_MS,
             max_export_batch_size=_BATCH,
         )
         self.made = 0
@@ -77,13 +78,18 @@ class _BoundedProcessor(BatchSpanProcessor):
 
 
 class Traces:
-    """Where spans are made; whatever the collector does, making one never waits for it.
+    """Makes spans, and never waits for the collector.
 
     Parameters
     ----------
     endpoint : str
-        Of an OTLP/HTTP collector, without ``/v1/traces``. Headers that it wants are given by the variable
+        Of an OTLP/HTTP collector, without ``/v1/traces``. Headers are set by the variable
         ``OTEL_EXPORTER_OTLP_HEADERS``, which the exporter reads.
+
+    Attributes
+    ----------
+    results : ResultSpans
+        The sink of results.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -95,9 +101,10 @@ class Traces:
         )
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("senoscope", __version__)
+        self.results = ResultSpans(self._tracer)
 
     def begin_request(self, headers: Iterable[tuple[bytes, bytes]]) -> Context:
-        """Begin the span of a request, under the one that its sender names (W3C Trace Context)."""
+        """Begin the span of a request, as a child of the one in its headers (W3C Trace Context)."""
         carrier = {
             name.decode(): value.decode("latin-1")
             for name, value in headers
@@ -111,7 +118,7 @@ class Traces:
     def end_request(
         context: Context, method: str, route: str | None, path: str, status: int, request_id: str
     ) -> None:
-        """End it, with what has become known."""
+        """End the span of a request, with the facts of its answer."""
         span = get_current_span(context)
         span.update_name(f"{method} {route}" if route else method)
         span.set_attributes(
@@ -127,8 +134,28 @@ class Traces:
             span.set_status(StatusCode.ERROR)
         span.end()
 
-    def told(self, record: Record, moments: Moments) -> None:
-        """The spans of a result that everybody was told of."""
+    def status(self) -> TracesStatus:
+        """Return how many spans were made, and how many the collector accepted; others wait or are lost."""
+        return TracesStatus(made=self._processor.made, sent=self._exporter.sent)
+
+    def close(self) -> None:
+        """Send the spans that wait, if that is possible within two seconds."""
+        # A collector that does not respond would delay this for longer.
+        closing = threading.Thread(target=self._provider.shutdown, name="traces flush", daemon=True)
+        closing.start()
+        closing.join(_FLUSH_S)
+
+
+class ResultSpans:
+    """The sink that makes the spans of each result."""
+
+    stage = SinkStage.OBSERVE
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def on_result(self, record: Record, times: DeliveryTimes) -> None:
+        """Make the spans of a result."""
         fov, result = record.fov, record.result
         parent = fov.request.span if fov.request is not None and fov.request.span is not None else _NO_PARENT
         started_s = fov.arrived_s + result.timing_ms.queue / 1e3
@@ -151,20 +178,12 @@ class Traces:
             for name, from_s, to_s in (
                 ("queue", fov.arrived_s, started_s),
                 ("compute", started_s, started_s + result.timing_ms.compute / 1e3),
-                ("log commit", made_s, moments.logged_s),
-                ("tell", moments.logged_s, moments.told_s),
+                ("log commit", made_s, times.logged_s),
+                ("tell", times.logged_s, times.notified_s),
             ):
                 part: Span = self._tracer.start_span(name, within, start_time=epoch_ns + int(from_s * 1e9))
                 part.end(epoch_ns + int(to_s * 1e9))
-        whole.end(epoch_ns + int(moments.told_s * 1e9))
-
-    def describe(self) -> dict[str, int]:
-        """How many spans were made, and how many the collector took; the others wait or are lost."""
-        return {"made": self._processor.made, "sent": self._exporter.sent}
+        whole.end(epoch_ns + int(times.notified_s * 1e9))
 
     def close(self) -> None:
-        """Send what waits, if that is possible at once."""
-        # A collector that does not answer would hold this up for longer than anyone waits.
-        closing = threading.Thread(target=self._provider.shutdown, name="last traces", daemon=True)
-        closing.start()
-        closing.join(_LAST_WORDS_S)
+        """Do nothing: `Traces` is closed after the last request."""

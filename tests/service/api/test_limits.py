@@ -376,8 +376,8 @@ def test_no_folder_of_the_server_is_told_to_clients(tmp_path: Path) -> None:
     service.start()
     assert failed.wait(30)
     assert "secret folder" in str(failures[0])
-    assert "its log tells why" in service.problem()
-    assert "secret folder" not in service.problem()
+    assert "see its log" in service.not_ready_reason()
+    assert "secret folder" not in service.not_ready_reason()
     service.close()
 
 

@@ -46,7 +46,7 @@ def test_what_waits_for_a_slow_client_holds_no_pixels(miniature: Path) -> None:
         records, stack = records_of_a_stack(miniature)
         expected = [[record.json(cam) for cam in get_args(CamMode)] for record in records]
         for record in records:
-            hub.tell(record)
+            hub.send(record)
         del record, records
         await asyncio.sleep(0)  # the hub's turn
         gc.collect()

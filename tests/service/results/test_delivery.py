@@ -1,4 +1,4 @@
-"""Results on their way to whoever wants them, from a real service without a server."""
+"""Delivery of results, by a real service without a server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pydantic_core import PydanticSerializationError
 
 import senoscope.results.delivery
 from senoscope.fov import Fov
-from senoscope.results.delivery import Computed, Delivery
-from senoscope.results.record import RecentRecords, Record
+from senoscope.results.delivery import Computed, Delivery, DeliveryTimes, SinkStage
+from senoscope.results.record import Record
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.store import RunLog
 from senoscope.service import Service
@@ -32,24 +32,24 @@ def service(miniature: Path, tmp_path: Path) -> Iterator[Service]:
     settings = Settings(model=str(miniature), device="cpu", stream="", results="", database_url=url)
     service = Service(settings)
     service.start()
-    wait_for(lambda: service.problem() is None)
+    wait_for(lambda: service.not_ready_reason() is None)
     yield service
     service.close()
 
 
 def test_a_result_that_has_no_json_fails_its_own_stack_and_no_other(service: Service) -> None:
     unfit = service.submit_stack(
-        [Fov(mini.bright(), Source(kind="upload", file="\ud800"), spec=service.loaded.spec)]
+        [Fov(mini.bright(), Source(kind="upload", file="\ud800"), spec=service.active.spec)]
     )
     fine = service.submit_stack(
-        [Fov(mini.dark(), Source(kind="upload", file="fine"), spec=service.loaded.spec)]
+        [Fov(mini.dark(), Source(kind="upload", file="fine"), spec=service.active.spec)]
     )
     (record,) = fine.done.result(30)
     assert record.result.label == "control"
     with pytest.raises(PydanticSerializationError):
         unfit.done.result(30)
-    assert not service.impairments()
-    assert service.describe_stream()["engine"]["thread_deaths"]["delivery"] == 0
+    assert not service.degraded_reasons()
+    assert service.status().engine.thread_deaths["delivery"] == 0
 
 
 class Fatal(BaseException):
@@ -59,38 +59,66 @@ class Fatal(BaseException):
 class FaultySink:
     """Raises for results whose file has the name of an exception; notes the others."""
 
-    def __init__(self) -> None:
-        self.told: list[str | None] = []
+    stage = SinkStage.PUBLISH
 
-    def tell(self, record: Record) -> None:
+    def __init__(self) -> None:
+        self.files: list[str | None] = []
+
+    def on_result(self, record: Record, _: DeliveryTimes) -> None:
         name = record.result.source.file
         if name == "error":
             raise ValueError("this sink fails")
         if name == "fatal":
             raise Fatal
-        self.told.append(name)
+        self.files.append(name)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
 
 def upload(service: Service, *names: str) -> list[Fov]:
-    return [Fov(mini.dark(), Source(kind="upload", file=n), spec=service.loaded.spec) for n in names]
+    return [Fov(mini.dark(), Source(kind="upload", file=n), spec=service.active.spec) for n in names]
 
 
 @pytest.mark.parametrize("fault", ["error", "fatal"])
 def test_a_sink_that_fails_loses_no_other_result(service: Service, fault: str) -> None:
     sinks = FaultySink(), FaultySink()
-    assert service._delivery is not None
-    service._delivery._sinks = sinks
+    service.assembly.delivery._before_answer[:] = sinks
     first = service.submit_stack(upload(service, "a", fault, "b"))
     last = service.submit_stack(upload(service, "c", fault))
     assert len(first.done.result(60)) == 3
     assert len(last.done.result(60)) == 2
-    wait_for(lambda: sinks[1].told == ["a", "b", "c"])
-    assert sinks[0].told == ["a", "b", "c"]
+    wait_for(lambda: sinks[1].files == ["a", "b", "c"])
+    assert sinks[0].files == ["a", "b", "c"]
     again = service.submit_stack(upload(service, "d"))
     assert len(again.done.result(60)) == 1
+
+
+class StageSink:
+    """Notes the stage of each sink that is notified."""
+
+    def __init__(self, stage: SinkStage, notified: list[SinkStage]) -> None:
+        self.stage = stage
+        self._notified = notified
+
+    def on_result(self, record: Record, times: DeliveryTimes) -> None:
+        assert times.logged_s <= times.notified_s <= time.perf_counter()
+        self._notified.append(self.stage)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def test_sinks_are_notified_in_the_order_of_their_stages(service: Service) -> None:
+    notified: list[SinkStage] = []
+    sinks = [StageSink(stage, notified) for stage in SinkStage]
+    with pytest.raises(ValueError, match=r"StageSink \(OBSERVE\) must come after StageSink \(REMEMBER\)"):
+        Delivery([sinks[-1], sinks[0]])
+    delivery = service.assembly.delivery
+    delivery._before_answer[:], delivery._after_answer[:] = sinks[:-1], sinks[-1:]
+    service.submit_stack(upload(service, "one")).done.result(30)
+    assert notified[:3] == list(SinkStage)[:3]
+    wait_for(lambda: notified == list(SinkStage))
 
 
 def test_results_are_delivered_when_the_run_log_itself_fails(
@@ -108,19 +136,19 @@ def test_a_batch_that_found_no_room_gives_none_back(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise each wait that ran out would make room for one batch more than there is."""
-    monkeypatch.setattr(senoscope.results.delivery, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(senoscope.results.delivery, "_MAX_WAIT_S", 0.0)
     computed: list[Computed] = []
     with monkeypatch.context() as patch:
-        patch.setattr(Delivery, "_finish", lambda _, one: computed.append(one))
+        patch.setattr(service.assembly.scheduler, "_deliver", computed.append)
         service.submit_stack(upload(service, "one"))
         wait_for(lambda: bool(computed))
-    delivery = Delivery(RecentRecords(1), [sink := FaultySink()])
+    delivery = Delivery([sink := FaultySink()])
     live = replace(computed[0], stack=None)
     for _ in range(40):
         delivery.deliver(live)
     delivery.start()
-    wait_for(lambda: len(sink.told) == 40)
-    assert delivery._room._value == 32
+    wait_for(lambda: len(sink.files) == 40)
+    assert delivery._places._value == 32
     delivery.close()
 
 
@@ -130,15 +158,14 @@ def test_while_the_log_hesitates_only_so_many_results_wait(
     """They hold their pixels; further frames wait in their lane, which is bounded and counts its drops."""
     computed: list[Computed] = []
     with monkeypatch.context() as patch:
-        patch.setattr(Delivery, "_finish", lambda _, one: computed.append(one))
+        patch.setattr(service.assembly.scheduler, "_deliver", computed.append)
         service.submit_stack(
-            [Fov(mini.bright(), Source(kind="upload", file="one"), spec=service.loaded.spec)]
+            [Fov(mini.bright(), Source(kind="upload", file="one"), spec=service.active.spec)]
         )
         wait_for(lambda: bool(computed))
     path = tmp_path / "other.sqlite3"
     keeper = LogKeeper(RunLog(f"sqlite:///{path}"))
-    recent = RecentRecords(1)
-    delivery = Delivery(recent, [], keeper)
+    delivery = Delivery([], keeper)
     handed: list[int] = []
     keeper.start()
     wait_for(lambda: keeper.state == "ok")
@@ -154,7 +181,7 @@ def test_while_the_log_hesitates_only_so_many_results_wait(
         time.sleep(0.1)  # far less than the log is waited for
         assert len(handed) < 70  # 32, and those that the log has been asked for
         other.execute("ROLLBACK")
-    wait_for(lambda: keeper.describe()["written"] == 100)
+    wait_for(lambda: keeper.status().written == 100)
     assert len(handed) == 100
     delivery.close()
     keeper.close()

@@ -14,7 +14,8 @@ import pytest
 
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov, RequestRef
-from senoscope.results.record import RecentRecords, Record, ResultMaker, uuid7
+from senoscope.results.recent import RecentRecords
+from senoscope.results.record import Record, ResultMaker, uuid7
 from senoscope.scheduling.active_ensemble import fov_spec_of
 from senoscope_client.models.result import Source
 from support import miniature as mini

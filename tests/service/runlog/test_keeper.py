@@ -51,7 +51,7 @@ def test_what_was_committed_is_in_the_log_at_once(url: str, manifest: Manifest) 
             assert keeper.commit([entry(manifest, 2 * n), entry(manifest, 2 * n + 1)])
             assert frames(other) == list(range(2 * n + 2))
         assert keeper.commit([])
-        status = keeper.describe()
+        status = keeper.status().model_dump()
         assert (status["state"], status["written"], status["waiting"], status["lost"]) == ("ok", 10, 0, 0)
         assert all(thread.problem is None for thread in keeper.threads)
 
@@ -215,10 +215,10 @@ def test_too_many_waiting_results_are_lost_the_oldest_first_and_counted(
         with write_locked(path):
             for n in range(1, 8):
                 assert not keeper.commit([entry(manifest, n)])
-            wait_for(lambda: keeper.describe()["waiting"] == 3)
+            wait_for(lambda: keeper.status().waiting == 3)
         wait_until_written(keeper)
         assert frames(log) == [0, 5, 6, 7]
-        status = keeper.describe()
+        status = keeper.status().model_dump()
         assert (status["written"], status["lost"]) == (4, 4)
 
 

@@ -293,10 +293,10 @@ def test_nothing_of_an_ensemble_survives_its_replacement(
     httpx.get(f"{server.url}/v2/models/straight")
 
     def parts() -> list[weakref.ref[Any]]:
-        loaded = server.service.loaded
-        executor = loaded.ensemble._executor
+        active = server.service.active
+        executor = active.ensemble._executor
         sessions = executor._sessions  # type: ignore[attr-defined]
-        return [weakref.ref(part) for part in (loaded, loaded.ensemble, executor, *sessions)]
+        return [weakref.ref(part) for part in (active, active.ensemble, executor, *sessions)]
 
     before = parts()
     change(server, "swapped")

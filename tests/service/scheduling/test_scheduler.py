@@ -74,7 +74,7 @@ def rig():
 
     scheduler = Scheduler(
         SimpleNamespace(ensemble=engine, maker=None, spec=SPEC),
-        lambda loaded: None,
+        lambda active: None,
         deliver,
         device_errors.append,
         deadline_ms=2000,

@@ -196,7 +196,7 @@ def test_an_overloaded_service_drops_the_oldest_and_says_so(miniature: Path, tmp
 def test_frames_that_the_engine_fails_on_are_listed_with_the_reason(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt")
     scope = Microscope(server.frames)
-    ensemble = server.service.loaded.ensemble
+    ensemble = server.service.active.ensemble
     predict = ensemble.predict
 
     def fragile(stack: np.ndarray, *rest: Any) -> Any:

@@ -8,7 +8,7 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senoscope.stream.series import Series, SeriesBook
+from senoscope.stream.series import Series, SeriesTracker
 from senoscope_client.wire.messages import EndHeader, HeartbeatHeader, ImageHeader, StartHeader, Timestamp
 
 A, B = UUID(int=1), UUID(int=2)
@@ -43,18 +43,22 @@ def beat(frame: int | None, uid: UUID = A) -> HeartbeatHeader:
 
 
 def replay(*headers) -> list[dict]:
-    book = SeriesBook()
+    tracker = SeriesTracker()
     for header in headers:
         match header:
             case StartHeader():
-                book.start(header)
+                tracker.start(header)
             case ImageHeader():
-                book.image(header)
+                tracker.count_image(header)
             case HeartbeatHeader():
-                book.heartbeat(header)
+                tracker.heartbeat(header)
             case EndHeader():
-                book.end(header)
-    return book.describe()
+                tracker.end(header)
+    return described(tracker)
+
+
+def described(tracker: SeriesTracker) -> list[dict]:
+    return [status.model_dump(mode="json") for status in tracker.statuses()]
 
 
 def counts(series: dict) -> tuple[int, int, int]:
@@ -86,17 +90,17 @@ def test_a_heartbeat_tells_of_frames_lost_since() -> None:
 
 
 def test_a_repeated_frame_is_not_classified_again_and_a_late_one_is_no_longer_missing() -> None:
-    book = SeriesBook()
-    book.start(start())
-    assert [book.image(image(n)) for n in (0, 1, 1, 4, 2, 2, 3)] == [
+    tracker = SeriesTracker()
+    tracker.start(start())
+    assert [tracker.count_image(image(n)) for n in (0, 1, 1, 4, 2, 2, 3)] == [
         *("new", "new", "repeated", "new", "new", "repeated", "new")
     ]
-    assert counts(book.describe()[0]) == (5, 0, 2)
+    assert counts(described(tracker)[0]) == (5, 0, 2)
 
 
 def test_frames_out_of_order_before_the_first_one_seen_are_new_once() -> None:
-    book = SeriesBook()
-    assert [book.image(image(n)) for n in (5, 2, 2, 3, 4, 6)] == [
+    tracker = SeriesTracker()
+    assert [tracker.count_image(image(n)) for n in (5, 2, 2, 3, 4, 6)] == [
         "new",
         "new",
         "repeated",
@@ -104,22 +108,22 @@ def test_frames_out_of_order_before_the_first_one_seen_are_new_once() -> None:
         "new",
         "new",
     ]
-    assert counts(book.describe()[0]) == (5, 0, 1)
+    assert counts(described(tracker)[0]) == (5, 0, 1)
 
 
 def test_the_number_of_a_refused_frame_may_come_again() -> None:
-    book = SeriesBook()
-    book.start(start())
-    assert book.image(image(0)) == "new"
-    book.refuse(image(0))
-    assert [book.image(image(0)) for _ in range(2)] == ["new", "repeated"]
+    tracker = SeriesTracker()
+    tracker.start(start())
+    assert tracker.count_image(image(0)) == "new"
+    tracker.refuse(image(0))
+    assert [tracker.count_image(image(0)) for _ in range(2)] == ["new", "repeated"]
 
 
 @given(st.lists(st.integers(0, 30), max_size=60))
 @settings(max_examples=300, deadline=None)
 def test_joined_late_no_frame_is_taken_twice(frames: list[int]) -> None:
-    book = SeriesBook()
-    taken = [n for n in frames if book.image(image(n)) == "new"]
+    tracker = SeriesTracker()
+    taken = [n for n in frames if tracker.count_image(image(n)) == "new"]
     assert sorted(taken) == sorted(set(frames))
 
 
@@ -136,20 +140,20 @@ def test_a_publisher_that_restarts_the_same_series_from_its_start() -> None:
 
 
 def test_two_instruments_do_not_interrupt_each_other() -> None:
-    book = SeriesBook()
-    book.start(start(A))
-    book.start(StartHeader(instrument="other", series_id="x", series_uid=B))
-    assert {series["state"] for series in book.describe()} == {"open"}
+    tracker = SeriesTracker()
+    tracker.start(start(A))
+    tracker.start(StartHeader(instrument="other", series_id="x", series_uid=B))
+    assert {series["state"] for series in described(tracker)} == {"open"}
 
 
 def test_memory_stays_bounded_whatever_comes() -> None:
-    book = SeriesBook()
+    tracker = SeriesTracker()
     for n in range(500):
-        book.start(start(UUID(int=n)))
-    assert len(book.describe()) == 64
+        tracker.start(start(UUID(int=n)))
+    assert len(described(tracker)) == 64
     for n in range(0, 10_000, 2):
-        book.image(image(n))
-    assert book.image(image(2**53 - 1)) == "new"
+        tracker.count_image(image(n))
+    assert tracker.count_image(image(2**53 - 1)) == "new"
 
 
 @given(st.lists(st.integers(0, 30), max_size=60))
@@ -175,10 +179,10 @@ def test_a_series_that_is_heard_of_again_is_open_again_and_interrupts_the_other(
     assert series["state"] == "ended", "a late frame is no new one"
 
 
-def recalled(series: dict, logged: dict[int, int] | list[int]) -> SeriesBook:
-    """A book after a restart; the times of the results that were logged, or just their frames."""
+def recalled(series: dict, logged: dict[int, int] | list[int]) -> SeriesTracker:
+    """A tracker after a restart; the times of the results that were logged, or just their frames."""
     times = logged if isinstance(logged, dict) else dict.fromkeys(logged, 2**60)
-    return SeriesBook([Series.recalled(json.loads(json.dumps(series)), times.items())])
+    return SeriesTracker([Series.from_snapshot(json.loads(json.dumps(series)), times.items())])
 
 
 @given(st.sets(st.integers(0, 40), min_size=1), st.data())
@@ -188,95 +192,95 @@ def test_a_series_goes_on_after_a_kill_as_if_there_had_been_none(sent: set[int],
     came = data.draw(st.integers(1, len(frames)), "came before the kill")
     saved = data.draw(st.integers(1, came), "of these, before the snapshot")
     computed = data.draw(st.integers(0, came), "and had their results logged")
-    book = SeriesBook()
-    book.start(start(planned=41))
+    tracker = SeriesTracker()
+    tracker.start(start(planned=41))
     for frame in frames[:saved]:
-        book.image(image(frame))
-    again = recalled(book.snapshots()[0], frames[:computed])
+        tracker.count_image(image(frame))
+    again = recalled(tracker.snapshots()[0], frames[:computed])
     for frame in frames[came:]:
-        assert again.image(image(frame)) == "new"
+        assert again.count_image(image(frame)) == "new"
     again.end(end(41))
-    (series,) = again.describe()
+    (series,) = described(again)
     received = computed + len(frames) - came
     assert counts(series) == (received, 41 - received, 0)
     assert (series["state"], series["planned_frames"]) == ("ended", 41)
     # What is sent again fills its gap if its result went down with the service, and is else not taken twice.
-    verdicts = {frame: again.image(image(frame)) for frame in frames[:came]}
+    verdicts = {frame: again.count_image(image(frame)) for frame in frames[:came]}
     assert [frame for frame, verdict in verdicts.items() if verdict == "new"] == frames[computed:came]
 
 
 def test_a_series_of_which_nothing_was_saved_but_results() -> None:
     glimpse = {"series_uid": str(A), "series_id": "plate 3", "instrument": "nlo", "state": "open"}
-    book = recalled(glimpse, [0, 1, 3])
-    assert book.describe() == [], "it may never be heard of again"
-    assert [book.image(image(n)) for n in (3, 6)] == ["repeated", "new"]
-    assert counts(book.describe()[0]) == (4, 3, 1)
+    tracker = recalled(glimpse, [0, 1, 3])
+    assert described(tracker) == [], "it may never be heard of again"
+    assert [tracker.count_image(image(n)) for n in (3, 6)] == ["repeated", "new"]
+    assert counts(described(tracker)[0]) == (4, 3, 1)
 
 
 def test_results_from_before_a_restart_of_the_series_are_not_those_after_it() -> None:
-    book = SeriesBook()
+    tracker = SeriesTracker()
     for header in (start(), image(0), image(1)):
-        book.start(header) if isinstance(header, StartHeader) else book.image(header)
-    book.start(start())
-    book.image(image(0))
-    (snapshot,) = book.snapshots()
+        tracker.start(header) if isinstance(header, StartHeader) else tracker.count_image(header)
+    tracker.start(start())
+    tracker.count_image(image(0))
+    (snapshot,) = tracker.snapshots()
     again = recalled(snapshot, {0: 2**60, 1: 0})
-    assert again.image(image(1)) == "new"
-    assert counts(again.describe()[0]) == (4, 0, 0)
-    assert again.describe()[0]["restarts"] == 1
+    assert again.count_image(image(1)) == "new"
+    assert counts(described(again)[0]) == (4, 0, 0)
+    assert described(again)[0]["restarts"] == 1
 
 
 def test_what_is_remembered_of_gaps_is_bounded_however_frames_come() -> None:
     """A publisher whose numbers jump ahead, and then come back one in two."""
     series = Series(A, "plate 3", "nlo")
-    assert series.see(0) == "new"
-    assert series.see(10_000_000) == "new"
+    assert series.count_image(0) == "new"
+    assert series.count_image(10_000_000) == "new"
     for n in range(5000):
-        assert series.see(1 + 2 * n) == "new"
+        assert series.count_image(1 + 2 * n) == "new"
     assert series.missing == 10_000_000 - 1 - 5000
     assert len(series.snapshot()["counting"]["holes"]) <= 1024
-    assert series.see(9_999_999) == "new"
+    assert series.count_image(9_999_999) == "new"
 
 
 def test_frames_that_come_after_their_gap_was_forgotten_are_taken() -> None:
     series = Series(A, "plate 3", "nlo", next_frame=0)
     for n in range(0, 10_000, 2):
-        assert series.see(n) == "new"
+        assert series.count_image(n) == "new"
     for n in range(1, 9_999, 2):
-        assert series.see(n) == "new"
+        assert series.count_image(n) == "new"
     assert (series.received, series.missing) == (9_999, 0)
-    assert series.see(9_998) == "repeated", "of the highest numbers everything is known"
-    assert series.see(0) == "new", "it may be one whose gap was forgotten"
+    assert series.count_image(9_998) == "repeated", "of the highest numbers everything is known"
+    assert series.count_image(0) == "new", "it may be one whose gap was forgotten"
     assert (series.received, series.missing) == (9_999, 0)
 
 
 def test_refused_frames_may_come_again_however_many_there_are() -> None:
     series = Series(A, "plate 3", "nlo", next_frame=0)
     for n in range(0, 10_000, 2):
-        assert series.see(n) == "new"
+        assert series.count_image(n) == "new"
         series.refuse(n)
-    assert [series.see(n) for n in range(0, 10_000, 2)] == ["new"] * 5000
+    assert [series.count_image(n) for n in range(0, 10_000, 2)] == ["new"] * 5000
     assert series.received + series.missing == series.next_frame
     one_range = Series(A, "plate 3", "nlo", next_frame=0)
     for n in range(10_000):
-        one_range.see(n)
+        one_range.count_image(n)
         one_range.refuse(n)
     assert one_range.snapshot()["counting"]["refused_ranges"] == [(0, 9_999)]
     for n in range(0, 10_000, 2):
-        assert one_range.see(n) == "new"
+        assert one_range.count_image(n) == "new"
     assert len(one_range.snapshot()["counting"]["refused_ranges"]) <= 512
 
 
 def test_what_was_forgotten_stays_so_over_a_restart_of_the_service() -> None:
     series = Series(A, "plate 3", "nlo", next_frame=0)
     for n in range(0, 10_000, 2):
-        series.see(n)
+        series.count_image(n)
         series.refuse(n)
-    again = Series.recalled(
+    again = Series.from_snapshot(
         json.loads(json.dumps(series.snapshot())), ((n, 2**60) for n in range(0, 10_000, 2))
     )
     assert (again.received, again.missing) == (5000, 4999)
-    assert again.see(1) == "new"
+    assert again.count_image(1) == "new"
     assert (again.received, again.missing) == (5001, 4998)
 
 
@@ -285,13 +289,13 @@ def test_refused_frames_that_an_earlier_version_kept_are_recalled() -> None:
     snapshot = json.loads(json.dumps(series.snapshot()))
     del snapshot["counting"]["refused_ranges"]
     snapshot["counting"]["refused"] = [1]
-    again = Series.recalled(snapshot, [(2, 2**60)])
-    assert [again.see(n) for n in (1, 0)] == ["new", "repeated"]
+    again = Series.from_snapshot(snapshot, [(2, 2**60)])
+    assert [again.count_image(n) for n in (1, 0)] == ["new", "repeated"]
 
 
 def test_gaps_of_a_series_that_was_joined_late_are_bounded_too() -> None:
     series = Series(A, "plate 3", "nlo")
     for n in range(10_000, 0, -2):
-        assert series.see(n) == "new"
+        assert series.count_image(n) == "new"
     assert len(series.snapshot()["counting"]["holes"]) <= 1024
     assert series.missing == 4999

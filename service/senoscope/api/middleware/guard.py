@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import threading
-import time
 from collections import Counter
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -20,9 +19,10 @@ from senoscope.access.key_ring import KeyRing
 from senoscope.api.problems import problem_response
 from senoscope_client.errors import Forbidden, SenoscopeError, Unauthorized
 from senoscope_client.http.live import FORBIDDEN, UNAUTHORIZED
+from senoscope_client.rate_limiter import RateLimiter
 
 _log = structlog.get_logger(__name__)
-_LOG_EVERY_S = 10.0
+_LOG_INTERVAL_S = 10.0
 REASONS = ("no_key", "wrong_key", "missing_scope", "foreign_page", "foreign_host")
 _SUBPROTOCOL = "senoscope"
 _KEY_PREFIX = "bearer."
@@ -63,18 +63,15 @@ class Refusals:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._logged_s: dict[str, float] = {}
+        self._log_lines = RateLimiter(_LOG_INTERVAL_S)
 
     def count(self, reason: str, **facts: object) -> None:
-        """One more; logged unless a refusal for that reason was, a moment ago."""
-        now_s = time.monotonic()
+        """Count a refusal, and log it unless others were logged for the same reason just before."""
         with self._lock:
             self.counts[reason] += 1
             count = self.counts[reason]
-            if now_s - self._logged_s.get(reason, -_LOG_EVERY_S) < _LOG_EVERY_S:
-                return
-            self._logged_s[reason] = now_s
-        _log.warning("request refused", reason=reason, count=count, **facts)
+        if self._log_lines.suppressed_since_last(reason) is not None:
+            _log.warning("request refused", reason=reason, count=count, **facts)
 
 
 class _Refused(Exception):

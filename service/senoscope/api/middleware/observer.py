@@ -1,4 +1,4 @@
-"""What is seen of each request from outside all else: its number, its log lines' facts, count and span."""
+"""The context of each request: its identifier, the facts of its log lines, its metrics and its span."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from senoscope.tracing.spans import Traces
 
 HEADER: Final = "X-Request-ID"
-# Short, and nothing that could break a log line or a header.
-_SANE: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Short, without characters that could break a log line or a header.
+_VALID_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
-# Of what no route was found for, or the guard turned away: a client could choose any path.
+# For paths without a route, and for requests that the guard refused: a client can choose any path.
 NO_ROUTE: Final = "none"
 _BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 
 
 @dataclass
-class Seen:
-    """A request as it becomes known on its way through the application.
+class RequestContext:
+    """The facts of a request, completed on its way through the application.
 
     Attributes
     ----------
@@ -47,10 +47,10 @@ class Seen:
     status: int = 500
 
 
-def seen_of(scope: Scope) -> Seen | None:
-    """What is known of a request; None where nobody observes."""
-    seen: Seen | None = scope.get("state", {}).get("seen")
-    return seen
+def context_of(scope: Scope) -> RequestContext | None:
+    """Return the context of a request, or None outside an `Observer`."""
+    context: RequestContext | None = scope.get("state", {}).get("request_context")
+    return context
 
 
 class RequestMetrics:
@@ -65,13 +65,13 @@ class RequestMetrics:
         self._count = catalogue.REQUESTS.counter(registry)
         self._duration = catalogue.DURATION.histogram(registry, _BUCKETS_S)
 
-    def count(self, method: str, seen: Seen) -> None:
-        """A request was answered, or a WebSocket opened or refused."""
-        self._count.labels(seen.route or NO_ROUTE, _known(method), str(seen.status)).inc()
+    def count(self, method: str, context: RequestContext) -> None:
+        """Count an answered request, or a WebSocket that was opened or refused."""
+        self._count.labels(context.route or NO_ROUTE, _known(method), str(context.status)).inc()
 
-    def observe(self, method: str, seen: Seen, took_s: float) -> None:
-        """So long did an answer take."""
-        self._duration.labels(seen.route or NO_ROUTE, _known(method)).observe(took_s)
+    def observe(self, method: str, context: RequestContext, took_s: float) -> None:
+        """Record how long an answer took."""
+        self._duration.labels(context.route or NO_ROUTE, _known(method)).observe(took_s)
 
 
 def _known(method: str) -> str:
@@ -79,7 +79,7 @@ def _known(method: str) -> str:
 
 
 class Observer:
-    """ASGI application around the whole other one, so that what fails inside is seen too.
+    """ASGI application around the whole application, so that failures inside it are observed, too.
 
     Parameters
     ----------
@@ -102,35 +102,35 @@ class Observer:
         http = scope["type"] == "http"
         method = scope["method"] if http else "WEBSOCKET"
         span = self._traces.begin_request(scope["headers"]) if self._traces and http else None
-        seen = Seen(RequestRef(_id_of(scope), span))
-        scope.setdefault("state", {})["seen"] = seen
-        # The server gives each request a context of its own, in which this need not be undone.
+        context = RequestContext(RequestRef(_id_of(scope), span))
+        scope.setdefault("state", {})["request_context"] = context
+        # The server runs each request in a context of its own, so this needs no reset.
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=seen.ref.id)
+        structlog.contextvars.bind_contextvars(request_id=context.ref.id)
 
-        async def naming(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] in _STARTS:
-                seen.status = message.get("status", 101)
+                context.status = message.get("status", 101)
                 message = {**message, "headers": list(message.get("headers", ()))}
-                MutableHeaders(scope=message)[HEADER] = seen.ref.id
-                if not http:  # open for hours perhaps: counted now
-                    self._metrics.count(method, seen)
+                MutableHeaders(scope=message)[HEADER] = context.ref.id
+                if not http:  # may stay open for hours
+                    self._metrics.count(method, context)
             await send(message)
 
         try:
-            await self._app(scope, receive, naming)
+            await self._app(scope, receive, send_with_id)
         finally:
             if http:
-                self._metrics.count(method, seen)
-                self._metrics.observe(method, seen, time.perf_counter() - began_s)
+                self._metrics.count(method, context)
+                self._metrics.observe(method, context, time.perf_counter() - began_s)
             if self._traces is not None and span is not None:
                 self._traces.end_request(
-                    span, method, seen.route, scope["path"][:200], seen.status, seen.ref.id
+                    span, method, context.route, scope["path"][:200], context.status, context.ref.id
                 )
 
 
-class RouteNoter:
-    """ASGI middleware next to the routes, where it is known which of them served.
+class RouteRecorder:
+    """ASGI middleware next to the routes, which records the route of a request.
 
     Parameters
     ----------
@@ -142,25 +142,25 @@ class RouteNoter:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        seen = seen_of(scope)
-        if seen is None:
+        context = context_of(scope)
+        if context is None:
             await self._app(scope, receive, send)
             return
 
-        async def noting(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             if message["type"] in _STARTS:
-                seen.route = getattr(scope.get("route"), "path", None)
+                context.route = getattr(scope.get("route"), "path", None)
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, send_and_record)
         finally:
-            seen.route = getattr(scope.get("route"), "path", None)
+            context.route = getattr(scope.get("route"), "path", None)
 
 
 def _id_of(scope: Scope) -> str:
-    """The request's own number, if it brings a sane one, else a new one."""
+    """Return the identifier in the request's headers, if it is valid, else a new one."""
     for name, value in scope["headers"]:
-        if name == HEADER.lower().encode() and _SANE.fullmatch(value):
+        if name == HEADER.lower().encode() and _VALID_ID.fullmatch(value):
             return str(value.decode("ascii"))
     return uuid4().hex

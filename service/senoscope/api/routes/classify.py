@@ -55,7 +55,7 @@ async def classify(request: Request, parameters: Annotated[ClassifyParameters, Q
     service.require_room()  # before a body is read that could not be queued
     with service.request_memory.share() as share:
         stack = await posted_stack(request, parameters, share)
-        records = await classify_stack(request, stack.pixels, stack.loaded.spec, stack.name)
+        records = await classify_stack(request, stack.pixels, stack.active.spec, stack.name)
         return await run_in_threadpool(_answer, request, records, stack.warnings, parameters.cam)
 
 

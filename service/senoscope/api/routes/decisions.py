@@ -1,4 +1,4 @@
-"""``GET /v1/decisions`` and ``WS /v1/decisions``: what the rules decided, before and from now on."""
+"""``GET /v1/decisions`` and ``WS /v1/decisions``: decisions of the rules, earlier and new ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ router = APIRouter(responses=problems(LogUnavailable))
 
 @dataclass(frozen=True)
 class _Message:
-    """A decision, or that there are no more on a field of view, as JSON."""
+    """A decision, or the end of the decisions on a field of view, as JSON."""
 
     text: bytes
 
@@ -34,7 +34,7 @@ class _Message:
 
 
 class DecisionHub:
-    """The sink that fans decisions out to two kinds of WebSocket clients.
+    """The sink that sends decisions to two kinds of WebSocket clients.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class DecisionHub:
     Attributes
     ----------
     decided, judged : LiveHub
-        Clients that are told decisions; and those that are told of every judged field of view, too.
+        Clients that get decisions only, and those that get every judged field of view, too.
     """
 
     def __init__(self, backlog: int, max_clients: int) -> None:
@@ -52,37 +52,37 @@ class DecisionHub:
         self.judged = LiveHub(backlog, max_clients)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Name the event loop that the WebSockets live on."""
+        """Set the event loop of the WebSockets."""
         self.decided.attach(loop)
         self.judged.attach(loop)
 
-    def tell_judged(self, _: Result, decisions: Sequence[Decision], judged: Judged) -> None:
-        """Hand messages to the event loop; called from the decider's thread."""
+    def on_judged(self, _: Result, decisions: Sequence[Decision], judged: Judged) -> None:
+        """Pass messages to the event loop; called from the decider's thread."""
         for decision in decisions:
             message = _Message(decision.model_dump_json(exclude_none=True).encode())
-            self.decided.tell(message)
-            self.judged.tell(message)
-        self.judged.tell(_Message(judged.model_dump_json().encode()))
+            self.decided.send(message)
+            self.judged.send(message)
+        self.judged.send(_Message(judged.model_dump_json().encode()))
 
     def close(self) -> None:
-        """Let every client drain, then close."""
+        """Close every client after it was sent its queue."""
         self.decided.close()
         self.judged.close()
 
 
 class DecisionParameters(BaseModel):
-    """Which decisions, how many, and after which page."""
+    """Which decisions, and which page."""
 
     model_config = ConfigDict(extra="forbid")
 
-    series: UUID | None = Field(None, description="Of this series alone, by its uid.")
+    series: UUID | None = Field(None, description="Of this series only, by its uid.")
     limit: int = Field(100, ge=1, le=1000, description="Most decisions of one page.")
-    cursor: int | None = Field(None, ge=1, le=2**63 - 1, description="``next`` of the page before.")
+    cursor: int | None = Field(None, ge=1, le=2**63 - 1, description="``next`` of the previous page.")
 
 
 @router.get("/v1/decisions", response_model=DecisionsPage)
 async def decisions(request: Request, parameters: Annotated[DecisionParameters, Query()]) -> Response:
-    """What the rules decided, newest first; ``next`` leads to the page after it."""
+    """Decisions of the rules, newest first; ``next`` is the cursor of the next page."""
     log = require_log(request)
     found, cursor = await read(request, log.decisions, parameters.series, parameters.limit, parameters.cursor)
     answer = DecisionsPage(decisions=found, next=cursor)
@@ -91,12 +91,12 @@ async def decisions(request: Request, parameters: Annotated[DecisionParameters, 
 
 @router.websocket("/v1/decisions")
 async def live_decisions(websocket: WebSocket) -> None:
-    """Send each decision as it is made; with ``?judged=true`` also when a field of view is through."""
+    """Send each decision as it is made; with ``?judged=true`` also when a field of view was judged."""
     wanted = {"": False, "false": False, "true": True}
     value = wanted.get(websocket.query_params.get("judged", ""))
     if value is None or set(websocket.query_params) - {"judged"}:
         await websocket.accept()
-        await websocket.close(1008, "bad parameter; take ?judged=true or nothing")
+        await websocket.close(1008, "invalid parameter; use ?judged=true or none")
         return
     hub: DecisionHub = websocket.app.state.decision_hub
     await serve_live(websocket, hub.judged if value else hub.decided, "none")

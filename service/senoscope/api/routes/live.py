@@ -1,4 +1,4 @@
-"""``WS /v1/live``: every result as it is made, to clients none of whom can slow the service."""
+"""``WS /v1/live``: every result as soon as it is made; slow clients do not delay the service."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.problems import problem_response
+from senoscope.results.delivery import DeliveryTimes, SinkStage
 from senoscope.results.record import Record
 from senoscope_client.errors import Busy
 from senoscope_client.models.result import CamMode
@@ -23,27 +24,27 @@ _log = structlog.get_logger(__name__)
 _CAM: TypeAdapter[CamMode] = TypeAdapter(CamMode)
 
 
-class Tellable(Protocol):
-    """A record, or whatever else a hub hands to its clients."""
+class LiveMessage(Protocol):
+    """A record, or another message of a hub."""
 
     def json(self, cam: CamMode) -> bytes:
-        """It as JSON, with as much of the Grad-CAM map as asked for."""
+        """Return the message as JSON, with the Grad-CAM maps that ``cam`` selects."""
         ...
 
 
 class _Client:
-    """What one WebSocket still has to be sent."""
+    """The queue of one WebSocket."""
 
     def __init__(self, cam: CamMode, backlog: int) -> None:
         self.cam = cam
         self.lost = 0
         self.closing = False
         self._backlog = backlog
-        self._waiting: deque[Tellable] = deque()
+        self._waiting: deque[LiveMessage] = deque()
         self._changed = asyncio.Event()
 
-    def put(self, record: Tellable) -> bool:
-        """Queue a record; False if an older one had to go for it."""
+    def enqueue(self, record: LiveMessage) -> bool:
+        """Queue a record; False if the oldest one was dropped for it."""
         kept = len(self._waiting) < self._backlog
         if not kept:
             self._waiting.popleft()
@@ -53,12 +54,12 @@ class _Client:
         return kept
 
     def close(self) -> None:
-        """No more records will come."""
+        """Announce that no more records follow."""
         self.closing = True
         self._changed.set()
 
-    async def get(self) -> Tellable | None:
-        """The next record; None when no more will come."""
+    async def get(self) -> LiveMessage | None:
+        """Return the next record, or None when no more follow."""
         while not self._waiting:
             if self.closing:
                 return None
@@ -68,15 +69,17 @@ class _Client:
 
 
 class LiveHub:
-    """The sink that fans results, or something else, out to WebSocket clients.
+    """The sink that sends results, or other messages, to WebSocket clients.
 
     Parameters
     ----------
     backlog : int
-        Results that one client may lag behind before it loses the oldest.
+        Results that one client may fall behind before its oldest are dropped.
     max_clients : int
         How many may be connected at once.
     """
+
+    stage = SinkStage.PUBLISH
 
     def __init__(self, backlog: int, max_clients: int) -> None:
         self._backlog = backlog
@@ -87,21 +90,25 @@ class LiveHub:
         self.refused = 0
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Name the event loop that the WebSockets live on."""
+        """Set the event loop of the WebSockets."""
         self._loop = loop
 
-    def tell(self, record: Tellable) -> None:
-        """Hand a record to the event loop; called from the delivery thread."""
+    def on_result(self, record: Record, _: DeliveryTimes) -> None:
+        """Send a result to all clients; called from the delivery thread."""
+        self.send(record)
+
+    def send(self, record: LiveMessage) -> None:
+        """Pass a message to the event loop; called from another thread."""
         if self._clients:
             self._call(self._fan_out, _without_pixels(record))
 
     def close(self) -> None:
-        """Let every client drain, then close."""
+        """Close every client after it was sent its queue."""
         self._call(self._close_all)
 
     @property
     def clients(self) -> int:
-        """How many are connected."""
+        """How many clients are connected."""
         return len(self._clients)
 
     def join(self, cam: CamMode) -> _Client:
@@ -120,16 +127,16 @@ class LiveHub:
         return client
 
     def leave(self, client: _Client) -> None:
-        """Forget a client; on the event loop only."""
+        """Remove a client; on the event loop only."""
         self._clients.discard(client)
 
     def _call(self, function: object, *arguments: object) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
 
-    def _fan_out(self, record: Tellable) -> None:
+    def _fan_out(self, record: LiveMessage) -> None:
         for client in self._clients:
-            if not client.put(record):
+            if not client.enqueue(record):
                 self.lost += 1
 
     def _close_all(self) -> None:
@@ -137,8 +144,8 @@ class LiveHub:
             client.close()
 
 
-def _without_pixels(record: Tellable) -> Tellable:
-    """The same record, without what a client that lags behind would keep: a whole posted stack, perhaps."""
+def _without_pixels(record: LiveMessage) -> LiveMessage:
+    """Return a record without pixels, which may be a view of a whole stack and wait for slow clients."""
     if not isinstance(record, Record):
         return record
     none = np.empty((0, 0, 0), record.fov.pixels.dtype)
@@ -149,9 +156,9 @@ def _without_pixels(record: Tellable) -> Tellable:
 async def live(websocket: WebSocket) -> None:
     """Send every result as one JSON text message until the client leaves.
 
-    ``?cam=grid`` and ``?cam=png`` bring the Grad-CAM maps along. A client that lags behind loses the oldest.
-    The service hangs up with 1001 when it stops, 1008 at a bad parameter, and, instead of telling more, 4401
-    when the key was revoked and 4403 when it lost its scope.
+    ``?cam=grid`` and ``?cam=png`` include the Grad-CAM maps. For a client that falls behind, the oldest
+    results are dropped. The service closes the connection with 1001 when it stops, 1008 after an invalid
+    parameter, 4401 when the key was revoked, and 4403 when the key lost its scope.
     """
     unknown = set(websocket.query_params) - {"cam"}
     try:
@@ -161,16 +168,16 @@ async def live(websocket: WebSocket) -> None:
     if unknown:
         await websocket.accept()
         await websocket.close(
-            1008, f"bad parameter: {', '.join(sorted(unknown))[:60]}; take ?cam=none|grid|png"
+            1008, f"invalid parameter: {', '.join(sorted(unknown))[:60]}; use ?cam=none|grid|png"
         )
         return
     await serve_live(websocket, websocket.app.state.hub, cam)
 
 
 async def serve_live(websocket: WebSocket, hub: LiveHub, cam: CamMode) -> None:
-    """Send a client what its hub is told, until it leaves."""
+    """Send a client the messages of a hub until it disconnects."""
     try:
-        client = hub.join(cam)  # before the first wait, so that the number of clients holds
+        client = hub.join(cam)  # before the first await, so that the limit holds
     except Busy as error:
         await websocket.send_denial_response(problem_response(error))
         return
@@ -179,7 +186,7 @@ async def serve_live(websocket: WebSocket, hub: LiveHub, cam: CamMode) -> None:
     except BaseException:
         hub.leave(client)
         raise
-    listening = asyncio.create_task(_until_gone(websocket))
+    listening = asyncio.create_task(_until_disconnected(websocket))
     sending = asyncio.create_task(_send_all(websocket, client))
     try:
         await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
@@ -189,23 +196,23 @@ async def serve_live(websocket: WebSocket, hub: LiveHub, cam: CamMode) -> None:
             task.cancel()
         await asyncio.gather(listening, sending, return_exceptions=True)
         if client.lost:
-            _log.warning("a slow live client lost results", lost=client.lost)
+            _log.warning("results were dropped for a slow live client", dropped=client.lost)
 
 
 async def _send_all(websocket: WebSocket, client: _Client) -> None:
     try:
         while (record := await client.get()) is not None:
-            if client.cam == "png":  # drawing takes milliseconds in which no other client would be served
+            if client.cam == "png":  # drawing takes milliseconds, which would delay other clients
                 message = await run_in_threadpool(record.json, client.cam)
             else:
                 message = record.json(client.cam)
             await websocket.send_text(message.decode())
         await websocket.close(1001, "the service is stopping")
     except (WebSocketDisconnect, RuntimeError):
-        pass  # the client left between two messages
+        pass  # the client disconnected between two messages
 
 
-async def _until_gone(websocket: WebSocket) -> None:
+async def _until_disconnected(websocket: WebSocket) -> None:
     try:
         while True:
             await websocket.receive_text()

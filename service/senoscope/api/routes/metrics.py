@@ -1,4 +1,4 @@
-"""``GET /metrics``: what Prometheus scrapes."""
+"""``GET /metrics`` for Prometheus."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from senoscope.service import Service
 router = APIRouter()
 
 
-class DoorState:
-    """The collector over those who come to the service: who is there, who was refused.
+class ClientMetrics:
+    """The collector of clients of the service: connected, refused and too slow ones.
 
     Parameters
     ----------
@@ -33,19 +33,19 @@ class DoorState:
         self._refusals = refusals
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand, as `ServiceState`."""
+        """Return no families before they are collected, as `ServiceMetrics`."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
+        """Collect all families."""
         hub, publisher = self._hub, self._service.publisher
-        there: list[Value] = [(("websocket",), hub.clients)]
+        connected: list[Value] = [(("websocket",), hub.clients)]
         refused: list[Value] = [(("websocket", "too_many"), hub.refused)]
         if publisher is not None:
-            there.append((("zeromq",), publisher.subscribers))
+            connected.append((("zeromq",), publisher.subscribers))
             reasons = dict(publisher.gate.refused) if publisher.gate else {}
             refused += [(("zeromq", reason), count) for reason, count in reasons.items()]
-        yield gathered(catalogue.SUBSCRIBERS, there)
+        yield gathered(catalogue.SUBSCRIBERS, connected)
         yield gathered(catalogue.SUBSCRIBERS_REFUSED, refused)
         yield gathered(catalogue.SUBSCRIBERS_LOST, [(("websocket",), hub.lost)])
         yield gathered(catalogue.REQUESTS_REFUSED, by_key(dict.fromkeys(REASONS, 0) | self._refusals.counts))
@@ -53,9 +53,9 @@ class DoorState:
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 def metrics(request: Request) -> Response:
-    """All metrics, as OpenMetrics where the client asks for that, else in Prometheus' text format.
+    """All metrics, as OpenMetrics where the client accepts that, else in the text format of Prometheus.
 
-    The service need not be ready: the metrics tell whether it is.
+    The service need not be ready: a metric says whether it is.
     """
     service: Service = request.app.state.service
     encode, media_type = choose_encoder(request.headers.get("accept", ""))

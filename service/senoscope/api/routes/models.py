@@ -1,4 +1,4 @@
-"""``/v1/model`` and ``/v1/models``: what is in use, what there is, and changing to it."""
+"""``/v1/model`` and ``/v1/models``: the ensemble in use, those of the models folder, and changes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from senoscope_client.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
+from senoscope_client.models.status import ModelInfo
 
 router = APIRouter(responses=problems())
-_LIST_WITHIN_S = 5.0
+_LIST_TIMEOUT_S = 5.0
 
 
 class ModelChange(BaseModel):
@@ -34,11 +35,11 @@ class ModelChange(BaseModel):
 
 
 @router.get("/v1/model")
-async def model(request: Request) -> dict[str, Any]:
+async def model(request: Request) -> ModelInfo:
     """The ensemble in use, its manifest and the device that it runs on."""
     service: Service = request.app.state.service
     service.require_ready()
-    return service.describe_model(service.loaded)
+    return service.model_info(service.active)
 
 
 @router.post(
@@ -46,28 +47,26 @@ async def model(request: Request) -> dict[str, Any]:
     responses=problems(Conflict, ModelRejected, PayloadTooLarge, RequestTimeout, UnsupportedMediaType),
     openapi_extra=json_body(ModelChange),
 )
-async def change_model(request: Request) -> dict[str, Any]:
+async def change_model(request: Request) -> ModelInfo:
     """Load another ensemble of the models folder; it takes over between two frames.
 
-    It is verified and warmed up beside the one in use. If anything is wrong with it, the one in use
-    stays, and the answer tells why. A restart comes back to the ensemble of the settings.
+    It is verified and warmed up while the other one is in use. If it is faulty, the one in use stays, and the
+    answer has the reason. A restart returns to the ensemble of the settings.
     """
     service: Service = request.app.state.service
     service.require_ready()
     wanted = await json_of(request, ModelChange)
     changed = await run_in_threadpool(service.models.change, wanted.name)
-    return service.describe_model(changed)
+    return service.model_info(changed)
 
 
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """The ensembles of the models folder, with their versions; as they were up to a second ago."""
+    """The ensembles of the models folder, with their versions; the list may be a second old."""
     service: Service = request.app.state.service
     service.require_ready()
-    listing = asyncio.wrap_future(service.ensembles.ask())
-    await asyncio.wait([listing], timeout=_LIST_WITHIN_S)
+    listing = asyncio.wrap_future(service.ensembles.request())
+    await asyncio.wait([listing], timeout=_LIST_TIMEOUT_S)
     if not listing.done():
-        raise NotReady(
-            f"the models folder could not be read within {_LIST_WITHIN_S:g} s; does its disk answer?"
-        )
-    return {"in_use": service.loaded.ensemble.digest, "ensembles": listing.result()}
+        raise NotReady(f"the models folder could not be read within {_LIST_TIMEOUT_S:g} s: check its disk")
+    return {"in_use": service.active.ensemble.digest, "ensembles": listing.result()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
@@ -12,6 +12,7 @@ from senoscope.api.openapi import STACK_ERRORS, problems
 from senoscope.api.uploads import IMAGE_CONTENT, ImageParameters, posted_stack
 from senoscope.service import Service
 from senoscope_client.errors import Conflict
+from senoscope_client.models.status import NormalizationStatus
 
 router = APIRouter(responses=problems())
 
@@ -19,32 +20,33 @@ router = APIRouter(responses=problems())
 class CalibrationParameters(ImageParameters):
     """Query parameters of ``POST /v1/normalization/calibrate``."""
 
-    # Half a GiB of pixels wait for the fit at most, at the size of the paper's FOVs.
+    # At most half a GiB of pixels at the size of the paper's FOVs.
     fovs: int | None = Field(
         None, ge=1, le=500, description="Without a body: frames of the stream to fit to."
     )
 
 
-@router.get("/v1/normalization")
-async def normalization(request: Request) -> dict[str, Any]:
-    """The range in force, where it comes from, and how far a calibration is."""
+@router.get("/v1/normalization", response_model_exclude_unset=True)
+async def normalization(request: Request) -> NormalizationStatus:
+    """The intensity range in force, its source, and the progress of a calibration."""
     service: Service = request.app.state.service
     service.require_ready()
-    return service.range.describe(service.loaded)
+    return service.range.status(service.active)
 
 
 @router.post(
     "/v1/normalization/calibrate",
+    response_model_exclude_unset=True,
     responses=problems(*STACK_ERRORS, Conflict) | {202: {"description": "Begun"}},
     openapi_extra={"requestBody": {"required": False, "content": IMAGE_CONTENT}},
 )
 async def calibrate(
     request: Request, response: Response, parameters: Annotated[CalibrationParameters, Query()]
-) -> dict[str, Any]:
+) -> NormalizationStatus:
     """Calibrate for this session: from the next ``fovs`` frames of the stream, or from a posted stack.
 
-    With a body the answer comes when the new range is in force; without one it comes at once (202), and
-    ``GET /v1/normalization`` tells how far it is.
+    With a body, the answer is sent when the new range is in force; without one it is sent at once (202), and
+    ``GET /v1/normalization`` reports the progress.
     """
     service: Service = request.app.state.service
     service.require_ready()
@@ -52,21 +54,21 @@ async def calibrate(
         if request.headers.get("content-length", "0") != "0":
             raise Conflict("give either ?fovs=, to calibrate from the stream, or a stack as the body")
         if not service.settings.stream:
-            raise Conflict("this service follows no stream (--stream); post a stack instead")
+            raise Conflict("this service has no stream (--stream); post a stack instead")
         service.range.begin(parameters.fovs)
         response.status_code = 202
     else:
         with service.request_memory.share() as share:
             stack = await posted_stack(request, parameters, share)
-            await run_in_threadpool(service.calibrate, stack.pixels, stack.loaded)
-        return {**service.range.describe(service.loaded), "warnings": list(stack.warnings)}
-    return service.range.describe(service.loaded)
+            await run_in_threadpool(service.calibrate, stack.pixels, stack.active)
+        return service.range.status(service.active).model_copy(update={"warnings": stack.warnings})
+    return service.range.status(service.active)
 
 
-@router.delete("/v1/normalization")
-async def back_to_model(request: Request) -> dict[str, Any]:
-    """Forget the session's range: the model's own is in force again."""
+@router.delete("/v1/normalization", response_model_exclude_unset=True)
+async def back_to_model(request: Request) -> NormalizationStatus:
+    """Discard the session's range: the model's is in force again."""
     service: Service = request.app.state.service
     service.require_ready()
     await run_in_threadpool(service.range.clear)
-    return service.range.describe(service.loaded)
+    return service.range.status(service.active)

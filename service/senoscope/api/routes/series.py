@@ -36,7 +36,7 @@ async def all_series(request: Request, parameters: Annotated[SeriesParameters, Q
     service = service_of(request)
     logged = await read(request, service.log.readable().series, parameters.limit) if service.log else []
     by_uid = {one.snapshot["series_uid"]: one for one in logged}
-    live = service.describe_series()
+    live = service.series_snapshots()
     found = [_live(snapshot, by_uid.pop(snapshot["series_uid"], None)) for snapshot in live]
     found += [_past(one) for one in by_uid.values()]
     return SeriesResponse(series=tuple(found[: parameters.limit]))
@@ -47,7 +47,7 @@ async def one_series(request: Request, uid: UUID) -> SeriesSummary:
     """One series."""
     service = service_of(request)
     logged = await read(request, service.log.readable().one_series, uid) if service.log else None
-    for snapshot in service.describe_series():
+    for snapshot in service.series_snapshots():
         if snapshot["series_uid"] == str(uid):
             return _live(snapshot, logged)
     if logged is None:
@@ -78,7 +78,7 @@ async def series_frames(
     ``refused``: of another size, other channels or unusable pixels; ``failed``: no result could be computed.
     """
     service = service_of(request)
-    live = {snapshot["series_uid"]: snapshot for snapshot in service.describe_series()}
+    live = {snapshot["series_uid"]: snapshot for snapshot in service.series_snapshots()}
     snapshot = live.get(str(uid))
     if snapshot is None and service.log is not None:
         logged = await read(request, service.log.readable().one_series, uid)

@@ -1,18 +1,17 @@
-"""``/v1/series/{uid}/map``: the FOVs of a series at their places on the stage."""
+"""``GET /v1/series/{uid}/map.json``: the FOVs of a series at their positions on the stage."""
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Request
 
 from senoscope.api.lookup import service_of
-from senoscope.api.openapi import IMAGE_PNG, problems
+from senoscope.api.openapi import problems
 from senoscope.api.reading import read
-from senoscope.outputs.stage_map import MAX_FOVS, Layer, StageMaps, Tile, describe
+from senoscope.outputs.stage_map import MAX_FOVS, StageMaps, Tile, describe
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
 from senoscope_client.errors import LogUnavailable, NotFound
@@ -20,17 +19,9 @@ from senoscope_client.errors import LogUnavailable, NotFound
 router = APIRouter(responses=problems(LogUnavailable, NotFound))
 
 
-class MapParameters(BaseModel):
-    """Query parameters of the picture."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    layer: Layer = Field("probability", description="What the colours tell.")
-
-
 @router.get("/v1/series/{uid}/map.json")
 async def map_json(request: Request, uid: UUID) -> dict[str, Any]:
-    """Position, size, probability and uncertainty of every FOV, in micrometres where the stream tells."""
+    """Position, size, probability and uncertainty of every FOV; micrometres, where the stream gives them."""
 
     def answer() -> dict[str, Any]:
         tiles = _maps(request, uid).tiles(uid)
@@ -41,17 +32,8 @@ async def map_json(request: Request, uid: UUID) -> dict[str, Any]:
     return await read(request, answer)
 
 
-@router.get("/v1/series/{uid}/map.png", response_class=Response, responses={200: {"content": IMAGE_PNG}})
-async def map_png(request: Request, uid: UUID, parameters: Annotated[MapParameters, Query()]) -> Response:
-    """The same as a picture, coloured by probability, or by uncertainty with ``?layer=uncertainty``."""
-    png = await read(request, lambda: _maps(request, uid).png(uid, parameters.layer))
-    if png is None:
-        raise _unknown(uid)
-    return Response(png, media_type="image/png", headers={"Cache-Control": "no-cache"})
-
-
 def _maps(request: Request, uid: UUID) -> StageMaps:
-    """The maps, the one of this series completed from the run log."""
+    """Return the maps, with that of this series completed from the run log."""
     service = service_of(request)
     if service.log is not None and not service.maps.complete(uid):
         try:
@@ -63,9 +45,9 @@ def _maps(request: Request, uid: UUID) -> StageMaps:
 
 
 def _complete(maps: StageMaps, log: RunLog, uid: UUID) -> None:
-    shapes: dict[str, tuple[int, int] | None] = {}  # by ensemble: another one may have taken over in between
+    shapes: dict[str, tuple[int, int] | None] = {}  # by ensemble, which may have changed during the series
     tiles = []
-    # The newest, as many as a map holds.
+    # The newest first, as many as a map holds.
     for result in islice(log.iterate(ResultFilter(series=uid)), MAX_FOVS):
         digest = result.model.digest
         if digest not in shapes:

@@ -1,14 +1,13 @@
-"""How the stream is, and whether the service lives and is ready."""
+"""Status of the stream, and whether the service is alive and ready."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from senoscope.api.openapi import JSON_OBJECT, problems
 from senoscope.service import Service
+from senoscope_client.models.status import LiveClientsStatus, StreamStatus
 
 router = APIRouter(responses=problems())
 
@@ -21,7 +20,7 @@ def _service(request: Request) -> Service:
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    """Whether the process answers at all."""
+    """Whether the process responds."""
     return {"status": "alive"}
 
 
@@ -30,27 +29,27 @@ async def livez() -> dict[str, str]:
 async def readyz(request: Request) -> JSONResponse:
     """200 after warm-up and test vectors, while FOVs can be classified; otherwise 503 with the reason.
 
-    ``degraded`` is ready too: FOVs are classified, but something around that fails, and ``problems`` tells
-    what, such as a run log whose disk is full.
+    ``degraded`` is ready, too: FOVs are classified, but another part fails, such as a run log whose disk is
+    full; ``problems`` names it.
     """
     service = _service(request)
-    problem = service.problem()
-    if problem is not None:
-        return JSONResponse({"status": "not_ready", "reason": problem}, 503)
-    problems = service.impairments()
-    if problems:
-        return JSONResponse({"status": "degraded", "problems": problems})
+    reason = service.not_ready_reason()
+    if reason is not None:
+        return JSONResponse({"status": "not_ready", "reason": reason}, 503)
+    degraded = service.degraded_reasons()
+    if degraded:
+        return JSONResponse({"status": "degraded", "problems": degraded})
     return JSONResponse({"status": "ready"})
 
 
 @router.get("/v1/stream")
-async def stream(request: Request) -> dict[str, Any]:
-    """The receiver's state and counters, the series it has seen, and the lanes behind it."""
+async def stream(request: Request) -> StreamStatus:
+    """State and counters of the receiver, its series, the lanes and all outputs."""
     service = _service(request)
     service.require_ready()
     hub = request.app.state.hub
-    return {
-        **service.describe_stream(),
-        "live_clients": {"connected": hub.clients, "lost": hub.lost, "refused": hub.refused},
-        "requests_refused": dict(request.app.state.refusals.counts),
-    }
+    return StreamStatus(
+        **dict(service.status()),
+        live_clients=LiveClientsStatus(connected=hub.clients, lost=hub.lost, refused=hub.refused),
+        requests_refused=dict(request.app.state.refusals.counts),
+    )

@@ -34,7 +34,7 @@ def _service(request: Request) -> Service:
 
 def _model(request: Request, name: str) -> Signature:
     """The ensemble in use, if it is the one that the path names."""
-    signature = _loaded(_service(request))
+    signature = _active(_service(request))
     if name != signature.name:
         raise NotFound(f"model {name[:80]!r} is not loaded; {signature.name!r} is")
     version = request.path_params.get("version", signature.version)
@@ -45,8 +45,8 @@ def _model(request: Request, name: str) -> Signature:
     return signature
 
 
-def _loaded(service: Service) -> Signature:
-    return Signature(service.loaded, service.settings.max_fovs)
+def _active(service: Service) -> Signature:
+    return Signature(service.active, service.settings.max_fovs)
 
 
 Ready = Annotated[Service, Depends(_service)]
@@ -73,7 +73,7 @@ async def server_live() -> dict[str, bool]:
 async def server_ready(request: Request) -> dict[str, bool]:
     """As ``/readyz``: 503 with the reason if inference cannot be asked for."""
     service: Service = request.app.state.service
-    problem = service.problem()
+    problem = service.not_ready_reason()
     if problem is not None:
         raise NotReady(problem)
     return {"ready": True}
@@ -82,7 +82,7 @@ async def server_ready(request: Request) -> dict[str, bool]:
 @router.post("/repository/index")
 async def repository_index(service: Ready) -> list[dict[str, str]]:
     """The one model that is loaded."""
-    model = _loaded(service)
+    model = _active(service)
     return [{"name": model.name, "version": model.version, "state": "READY", "reason": ""}]
 
 
@@ -147,9 +147,9 @@ async def _receive(request: Request, model: Signature, limits: Limits, share: Me
         max_bytes = limits.unpacked_bytes(len(body))
         body = await run_in_threadpool(unpack, body, coding, max_bytes, pad, share.reserve)
         del buffer
-        share.keep(len(body))
+        share.shrink_to(len(body))
     asked = await run_in_threadpool(decode, body, json_length, model, replace(limits, admit=share.reserve))
-    share.keep(asked.pixels.nbytes)
+    share.shrink_to(asked.pixels.nbytes)
     return asked
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from senoscope.engine import Ensemble
 from senoscope.results.record import Record
-from senoscope.scheduling.active_ensemble import Loaded
+from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope_client.errors import NotReady
 
 INPUT = "image"
@@ -69,11 +69,11 @@ class Signature:
         By name, in the order in which they are told.
     """
 
-    def __init__(self, loaded: Loaded, max_fovs: int) -> None:
-        ensemble = loaded.ensemble
+    def __init__(self, active: ActiveEnsemble, max_fovs: int) -> None:
+        ensemble = active.ensemble
         self.name = ensemble.manifest.name
         self.version = ensemble.manifest.version
-        self.spec = loaded.spec
+        self.spec = active.spec
         self.outputs = {output.name: output for output in _outputs(ensemble)}
         self._digest = ensemble.digest
         self._max_fovs = max_fovs

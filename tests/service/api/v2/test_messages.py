@@ -18,7 +18,7 @@ from senoscope.api.v2.signature import Signature
 from senoscope.api.v2.tensors import padding
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov
-from senoscope.scheduling.active_ensemble import Loaded
+from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope_client.errors import NotReady, PayloadTooLarge, SenoscopeError
 from senoscope_client.images.reader import Limits
 from senoscope_client.models.result import Source
@@ -27,14 +27,14 @@ from support.inference_requests import COUNT, PIXELS, as_json, request
 
 
 @pytest.fixture(scope="module")
-def loaded(miniature: Path) -> Iterator[Loaded]:
+def active(miniature: Path) -> Iterator[ActiveEnsemble]:
     with Ensemble.load(miniature, device="cpu", threads=1) as ensemble:
-        yield Loaded.of(ensemble, deadline_ms=24)
+        yield ActiveEnsemble.of(ensemble, deadline_ms=24)
 
 
 @pytest.fixture(scope="module")
-def signature(loaded: Loaded) -> Signature:
-    return Signature(loaded, max_fovs=512)
+def signature(active: ActiveEnsemble) -> Signature:
+    return Signature(active, max_fovs=512)
 
 
 @pytest.mark.parametrize("length_of_id", range(0, 20, 3))
@@ -57,16 +57,16 @@ def test_binary_pixels_are_not_copied_and_lie_aligned(
 
 
 def test_an_answer_of_another_ensemble_is_not_given(
-    loaded: Loaded, signature: Signature, tmp_path: Path
+    active: ActiveEnsemble, signature: Signature, tmp_path: Path
 ) -> None:
-    fov = Fov(mini.bright(), Source(kind="upload"), spec=loaded.spec)
-    (prediction,) = loaded.ensemble.predict(fov.pixels)
-    record = loaded.maker.make(fov, prediction, loaded.ensemble.model_range, 0, 0)
+    fov = Fov(mini.bright(), Source(kind="upload"), spec=active.spec)
+    (prediction,) = active.ensemble.predict(fov.pixels)
+    record = active.maker.make(fov, prediction, active.ensemble.model_range, 0, 0)
     signature.require_same([record])
     answer = encode(signature, None, [(signature.outputs["label"], False)], [record])
     assert json.loads(answer.parts[0])["outputs"][0]["data"] == ["senescent"]
     with Ensemble.load(mini.build(tmp_path / "other", seed=50), device="cpu", threads=1) as other:
-        loaded_since = Signature(Loaded.of(other, deadline_ms=24), max_fovs=512)
+        loaded_since = Signature(ActiveEnsemble.of(other, deadline_ms=24), max_fovs=512)
     with pytest.raises(NotReady, match="another ensemble"):
         loaded_since.require_same([record])
 

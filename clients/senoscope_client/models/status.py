@@ -1,0 +1,335 @@
+"""The state of a running service: stream, ensemble, intensity range and run log."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import ConfigDict
+
+from senoscope_client.models.base import OpenModel
+
+
+class SeriesStatus(OpenModel):
+    """A series of frames, as far as the service received it.
+
+    Attributes
+    ----------
+    last_frame : int or None
+        The highest frame number received.
+    state : {"open", "ended", "interrupted"}
+    planned_frames : int or None
+        As the microscope announced.
+    first_frame : int or None
+        The first frame number received; greater than 0 where the service joined later.
+    received, missing, repeated : int
+        Frames.
+    restarts : int
+        How often the service was restarted during the series.
+    end_reason : str or None
+        As the microscope gave it.
+    """
+
+    series_uid: UUID
+    series_id: str
+    instrument: str
+    last_frame: int | None
+    state: Literal["open", "ended", "interrupted"]
+    planned_frames: int | None
+    first_frame: int | None
+    received: int
+    missing: int
+    repeated: int
+    restarts: int
+    end_reason: str | None
+
+
+class ReceiverStatus(OpenModel):
+    """The subscription to the microscope's frames.
+
+    Attributes
+    ----------
+    endpoint : str
+    connected : bool
+    connections : int
+        How often a connection was established.
+    refused : int
+        Handshakes that failed.
+    faults : dict of str to int
+        Connections that ended because of what arrived, by kind of fault.
+    problem : str or None
+        Why no frames arrive, or None.
+    silent_s : float or None
+        Seconds since the last message; None before the first one.
+    messages : dict of str to int
+        Messages received, by type.
+    rejected : dict of str to int
+        Messages that cannot be used, frames that do not fit the ensemble included, by reason.
+    last_rejection : str or None
+    series : tuple of SeriesStatus
+        Newest first.
+    """
+
+    endpoint: str
+    connected: bool
+    connections: int
+    refused: int
+    faults: dict[str, int]
+    problem: str | None
+    silent_s: float | None
+    messages: dict[str, int]
+    rejected: dict[str, int]
+    last_rejection: str | None
+    series: tuple[SeriesStatus, ...]
+
+
+class LiveLaneStatus(OpenModel):
+    """Frames of the stream on their way through the engine.
+
+    Attributes
+    ----------
+    waiting, capacity, classified, dropped, failed : int
+        Frames.
+    dropped_reasons : dict of str to int
+    late : int
+        Results that missed the deadline.
+    deadline_ms : float
+    """
+
+    waiting: int
+    capacity: int
+    classified: int
+    dropped: int
+    dropped_reasons: dict[str, int]
+    failed: int
+    late: int
+    deadline_ms: float
+
+
+class BatchLaneStatus(OpenModel):
+    """Fields of view of posted stacks on their way through the engine."""
+
+    waiting: int
+    capacity: int
+    classified: int
+
+
+class EngineStatus(OpenModel):
+    """Faults of the engine, and the threads that every result passes.
+
+    Attributes
+    ----------
+    retried : int
+        Batches that were computed a second time because the first attempt failed.
+    results_failed : int
+        Predictions of which no result could be made.
+    thread_deaths : dict of str to int
+        By thread.
+    thread_problems : dict of str to str
+        Threads that do not run, and why.
+    """
+
+    retried: int
+    results_failed: int
+    thread_deaths: dict[str, int]
+    thread_problems: dict[str, str]
+
+
+class DecisionsStatus(OpenModel):
+    """The rules in force and what they decided.
+
+    Attributes
+    ----------
+    dry_run : bool
+        Whether decisions are only logged and shown.
+    rules : tuple of str
+        A description of each.
+    decided : dict of str to int
+        Decisions by rule.
+    withheld : int
+        Revisits beyond the limits of the rules.
+    waiting, lost : int
+        Results that wait to be judged, and results that were never judged.
+    """
+
+    dry_run: bool
+    rules: tuple[str, ...]
+    decided: dict[str, int]
+    withheld: int
+    waiting: int
+    lost: int
+
+
+class ArchiveStatus(OpenModel):
+    """The archive of pixels: fields of view written and lost, and why none is written now."""
+
+    written: int
+    lost: int
+    problem: str | None
+
+
+class RunLogStatus(OpenModel):
+    """The run log.
+
+    Attributes
+    ----------
+    place : str
+        Its database, without password.
+    state : str
+        ``ok``, ``opening``, ``stopped``, or the kind of fault.
+    problem : str or None
+        Why results are not logged now.
+    written, waiting, lost : int
+        Entries.
+    """
+
+    place: str
+    state: str
+    problem: str | None
+    written: int
+    waiting: int
+    lost: int
+
+
+class TracesStatus(OpenModel):
+    """OpenTelemetry spans: how many were made, and how many the collector took."""
+
+    made: int
+    sent: int
+
+
+class LiveClientsStatus(OpenModel):
+    """WebSocket clients: connected, disconnected because they were too slow, refused."""
+
+    connected: int
+    lost: int
+    refused: int
+
+
+class PipelineStatus(OpenModel):
+    """The way of frames and stacks through a service: receiver, lanes, engine and outputs.
+
+    Attributes
+    ----------
+    receiver : ReceiverStatus or None
+        None where the service subscribes to no stream.
+    results_endpoint : str or None
+        Where results are published over ZeroMQ.
+    results_subscribers : int
+    results_refused : dict of str to int
+        Subscribers that were refused, by reason.
+    live : LiveLaneStatus
+    batch : BatchLaneStatus
+    engine : EngineStatus
+    decisions, archive, run_log, traces
+        None where the settings do not ask for them.
+    """
+
+    receiver: ReceiverStatus | None
+    results_endpoint: str | None
+    results_subscribers: int
+    results_refused: dict[str, int]
+    live: LiveLaneStatus
+    batch: BatchLaneStatus
+    engine: EngineStatus
+    decisions: DecisionsStatus | None
+    archive: ArchiveStatus | None
+    run_log: RunLogStatus | None
+    traces: TracesStatus | None
+
+
+class StreamStatus(PipelineStatus):
+    """The answer of ``GET /v1/stream``.
+
+    Attributes
+    ----------
+    live_clients : LiveClientsStatus
+    requests_refused : dict of str to int
+        HTTP requests refused before any route, by reason.
+    """
+
+    live_clients: LiveClientsStatus
+    requests_refused: dict[str, int]
+
+
+class EngineInfo(OpenModel):
+    """The device that an ensemble runs on; other keys depend on it.
+
+    Attributes
+    ----------
+    device : {"cpu", "cuda"}
+    reason : str
+        Why it was chosen.
+    compute_ms : float
+        Milliseconds for one field of view, measured at load.
+    batch_sizes : tuple of int
+        Sizes of batches that were measured.
+    warnings : tuple of str
+        What is suspicious about the ensemble.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    device: str
+    reason: str
+    compute_ms: float
+    batch_sizes: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+
+class ModelInfo(OpenModel):
+    """The answer of ``GET /v1/model``: the ensemble in use.
+
+    Attributes
+    ----------
+    digest : str
+        SHA-256 of the manifest, which holds those of all files.
+    engine : EngineInfo
+    manifest : dict
+        See the reference of ``ensemble.json``.
+    """
+
+    name: str
+    version: str
+    digest: str
+    engine: EngineInfo
+    manifest: dict[str, Any]
+
+
+class CalibrationProgress(OpenModel):
+    """Fields of view collected for a calibration, of how many."""
+
+    fovs: int
+    of: int
+
+
+class NormalizationStatus(OpenModel):
+    """The answer of ``GET /v1/normalization``: the intensity range in force.
+
+    Attributes
+    ----------
+    source : str
+        ``model`` or ``session``.
+    channels : tuple of str
+    low, high : tuple of float
+        Raw detector units, for each channel.
+    session : dict or None
+        The calibration of this session.
+    survives_restart : bool
+        Whether the run log holds it.
+    calibrating : CalibrationProgress or None
+    problem : str or None
+        Why the last calibration failed, or why it is not in force.
+    warnings : tuple of str
+        After a calibration from a stack: what was assumed about the file.
+    """
+
+    source: str
+    channels: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    session: dict[str, Any] | None
+    survives_restart: bool
+    calibrating: CalibrationProgress | None
+    problem: str | None
+    warnings: tuple[str, ...] = ()

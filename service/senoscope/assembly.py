@@ -1,0 +1,235 @@
+"""The parts of a service that has an ensemble: made, connected, started and stopped together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+
+from senoscope.decisions.decider import Decider, DecisionSink
+from senoscope.decisions.rules import RuleSet
+from senoscope.engine import Ensemble
+from senoscope.fov import Fov
+from senoscope.outputs.zeromq import ResultPublisher
+from senoscope.results.delivery import Delivery, ResultSink
+from senoscope.results.lost_frames import LostFrames
+from senoscope.runlog.keeper import LogKeeper
+from senoscope.scheduling.active_ensemble import ActiveEnsemble
+from senoscope.scheduling.model_switch import ModelSwitch
+from senoscope.scheduling.scheduler import Scheduler
+from senoscope.scheduling.session_range import SessionRange
+from senoscope.settings import Settings
+from senoscope.stream.receiver import Receiver
+from senoscope.stream.series import Series
+from senoscope.watched_thread import WatchedThread
+from senoscope_client.errors import LogUnavailable, NotReady
+from senoscope_client.zeromq.curve_keys import CurveClient
+
+if TYPE_CHECKING:
+    from senoscope.outputs.archive import Archive
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """The parts of a service that it has before an ensemble is loaded.
+
+    Attributes
+    ----------
+    log : LogKeeper or None
+    session_range : SessionRange
+    lost : LostFrames
+    rules : RuleSet or None
+    sinks : list of ResultSink
+        Of results, in any order: `assemble` sorts them by stage.
+    decision_sinks : list of DecisionSink
+    """
+
+    log: LogKeeper | None
+    session_range: SessionRange
+    lost: LostFrames
+    rules: RuleSet | None
+    sinks: list[ResultSink]
+    decision_sinks: list[DecisionSink]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a service that has an ensemble.
+
+    Attributes
+    ----------
+    receiver, publisher, archive, decider
+        None where the settings do not ask for them.
+    """
+
+    session_range: SessionRange
+    scheduler: Scheduler
+    delivery: Delivery
+    models: ModelSwitch
+    receiver: Receiver | None
+    publisher: ResultPublisher | None
+    archive: Archive | None
+    decider: Decider | None
+
+    @property
+    def threads(self) -> list[WatchedThread]:
+        """All threads of the parts."""
+        parts = (self.scheduler, self.delivery, self.receiver, self.archive, self.decider)
+        return [part.thread for part in parts if part is not None]
+
+    def start(self) -> None:
+        """Start all parts; those that take results before those that produce them."""
+        for part in (self.archive, self.decider, self.delivery, self.scheduler, self.receiver):
+            if part is not None:
+                part.start()
+
+    def require_in_use(self, active: ActiveEnsemble) -> None:
+        """Raise unless an intensity range that was fitted for an ensemble fits the one in use.
+
+        Raises
+        ------
+        NotReady
+        """
+        _require_in_use(self.scheduler, active)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Receive nothing more, and return whether all that waited was computed in time."""
+        self.stop_receiving()
+        live, batch = self.scheduler.depths()
+        _log.info("stopping", live_waiting=live, batch_waiting=batch, drain_s=timeout_s)
+        drained = self.scheduler.drain(timeout_s)
+        if not drained:
+            live, batch = self.scheduler.depths()
+            _log.warning("stopping although fields of view wait", live_waiting=live, batch_waiting=batch)
+        return drained
+
+    def stop_receiving(self) -> None:
+        """Close the stream."""
+        if self.receiver is not None:
+            self.receiver.close()
+
+    def stop_delivery(self) -> None:
+        """Stop computing, deliver what was computed, and close the sinks."""
+        self.stop_receiving()
+        self.scheduler.close()
+        self.delivery.close()
+
+    def close_ensemble(self) -> None:
+        """Release the ensemble's memory."""
+        self.scheduler.active.ensemble.close()
+
+
+def assemble(
+    ensemble: Ensemble,
+    settings: Settings,
+    foundation: Foundation,
+    on_device_error: Callable[[Exception], None],
+) -> Assembly:
+    """Make and connect all parts for an ensemble; none is started.
+
+    Parameters
+    ----------
+    on_device_error : callable
+        Called on the scheduler's thread when the GPU failed on the same FOVs in two consecutive attempts.
+
+    Raises
+    ------
+    OSError, ValueError
+        If an endpoint cannot be bound, or a key file or the archive's folder cannot be used.
+    """
+    sinks, decision_sinks = list(foundation.sinks), list(foundation.decision_sinks)
+    publisher = _publisher(settings)
+    archive = _archive(settings)
+    if publisher is not None:
+        sinks.append(publisher)
+        decision_sinks.append(publisher)
+    if archive is not None:
+        sinks.append(archive)
+    decider = None
+    if foundation.rules is not None:
+        decider = Decider(foundation.rules, decision_sinks, foundation.log)
+        sinks.append(decider)
+    foundation.session_range.restore()
+    delivery = Delivery(sorted(sinks, key=lambda sink: sink.stage), foundation.log, foundation.lost)
+    scheduler = Scheduler(
+        ActiveEnsemble.of(ensemble, settings.deadline_ms),
+        foundation.session_range.for_ensemble,
+        delivery.deliver,
+        on_device_error,
+        deadline_ms=settings.deadline_ms,
+        live_depth=settings.live_queue,
+        batch_depth=settings.batch_queue,
+        lost=foundation.lost,
+    )
+    return Assembly(
+        session_range=foundation.session_range,
+        scheduler=scheduler,
+        delivery=delivery,
+        models=ModelSwitch(settings, scheduler),
+        receiver=_receiver(settings, foundation, scheduler) if settings.stream else None,
+        publisher=publisher,
+        archive=archive,
+        decider=decider,
+    )
+
+
+def _publisher(settings: Settings) -> ResultPublisher | None:
+    if not settings.results:
+        return None
+    return ResultPublisher(
+        settings.results, settings.results_cam, settings.curve_keypair, settings.results_allowed_keys
+    )
+
+
+def _archive(settings: Settings) -> Archive | None:
+    if settings.archive is None:
+        return None
+    from senoscope.outputs.archive import Archive  # imports tifffile
+
+    return Archive(settings.archive)
+
+
+def _receiver(settings: Settings, foundation: Foundation, scheduler: Scheduler) -> Receiver:
+    curve = None
+    if settings.stream_server_key is not None:
+        curve = CurveClient.load(settings.stream_server_key, settings.curve_keypair)
+    session_range = foundation.session_range
+
+    def classify(fov: Fov) -> None:
+        if scheduler.submit_live(fov):
+            session_range.observe(fov, scheduler.active, lambda active: _require_in_use(scheduler, active))
+
+    return Receiver(
+        settings.stream,
+        lambda: scheduler.active.spec,
+        classify,
+        curve,
+        _earlier_series(foundation.log, foundation.lost),
+        foundation.lost,
+    )
+
+
+def _require_in_use(scheduler: Scheduler, active: ActiveEnsemble) -> None:
+    scheduler.require_spec(active.spec)
+    in_use = scheduler.active.ensemble.manifest.normalization.k_iqr
+    if in_use != active.ensemble.manifest.normalization.k_iqr:
+        raise NotReady("an ensemble of another range took over")
+
+
+def _earlier_series(log: LogKeeper | None, lost: LostFrames) -> Sequence[Series]:
+    """Return the series of an earlier process, some of which may continue."""
+    if log is None:
+        return ()
+    try:
+        earlier = log.latest_series()
+    except LogUnavailable as error:
+        _log.warning("series that continue are counted from now on only", reason=str(error))
+        return ()
+    for snapshot, _ in reversed(earlier):
+        lost.restore(UUID(snapshot["series_uid"]), snapshot.get("lost", {}))
+    return [Series.from_snapshot(snapshot, logged) for snapshot, logged in earlier]
