@@ -254,6 +254,8 @@ def _watch(
     table: LiveTable,
     frames: int | None,
 ) -> None:
+    from senoscope_client.models.status import StreamStatus
+
     quiet_since_s = None
     while frames is None or score.classified < frames:
         try:
