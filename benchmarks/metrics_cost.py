@@ -74,7 +74,9 @@ def main() -> None:
     create_app(service)
     found = {"metrics_us_per_result": microseconds(observe, options.results)}
     traces = Traces("http://127.0.0.1:9")
-    found["traces_us_per_result"] = microseconds(lambda: traces.results.on_result(record, times), options.results)
+    found["traces_us_per_result"] = microseconds(
+        lambda: traces.results.on_result(record, times), options.results
+    )
     traces.close()
     found["scrape_us"] = microseconds(lambda: generate_latest(service.registry), 200)
     print(json.dumps(found, indent=2))

@@ -87,8 +87,8 @@ class ServiceMetrics:
         yield from self._archive(now.archive if now is not None else None)
         yield from self._device()
         traces = now.traces if now is not None else None
-        yield gathered(catalogue.SPANS, single(traces and traces.made))
-        yield gathered(catalogue.SPANS_SENT, single(traces and traces.sent))
+        yield gathered(catalogue.SPANS, single(traces.made if traces is not None else None))
+        yield gathered(catalogue.SPANS_SENT, single(traces.sent if traces is not None else None))
 
     def _model(self) -> dict[str, str]:
         ensemble = self._service.active.ensemble
@@ -133,24 +133,26 @@ class ServiceMetrics:
         ):
             yield gathered(declared, [((lane,), getattr(status, name)) for lane, status in lanes.items()])
         yield gathered(catalogue.DROPPED, by_key(now.live.dropped_reasons if now is not None else {}))
-        yield gathered(catalogue.FAILED, single(now and now.live.failed))
-        yield gathered(catalogue.RESULTS_FAILED, single(now and now.engine.results_failed))
-        yield gathered(catalogue.RETRIES, single(now and now.engine.retried))
-        yield gathered(catalogue.MISSES, single(now and now.live.late))
+        yield gathered(catalogue.FAILED, single(now.live.failed if now is not None else None))
+        yield gathered(
+            catalogue.RESULTS_FAILED, single(now.engine.results_failed if now is not None else None)
+        )
+        yield gathered(catalogue.RETRIES, single(now.engine.retried if now is not None else None))
+        yield gathered(catalogue.MISSES, single(now.live.late if now is not None else None))
 
     @staticmethod
     def _run_log(log: RunLogStatus | None) -> Iterator[Metric]:
-        yield gathered(catalogue.LOG_WRITTEN, single(log and log.written))
-        yield gathered(catalogue.LOG_WAITING, single(log and log.waiting))
-        yield gathered(catalogue.LOG_LOST, single(log and log.lost))
+        yield gathered(catalogue.LOG_WRITTEN, single(log.written if log is not None else None))
+        yield gathered(catalogue.LOG_WAITING, single(log.waiting if log is not None else None))
+        yield gathered(catalogue.LOG_LOST, single(log.lost if log is not None else None))
         states = [((state,), state == log.state) for state in _LOG_STATES] if log is not None else []
         yield gathered(catalogue.LOG_STATE, states)
 
     @staticmethod
     def _archive(archive: ArchiveStatus | None) -> Iterator[Metric]:
-        yield gathered(catalogue.ARCHIVE_UP, single(archive and archive.problem is None))
-        yield gathered(catalogue.ARCHIVE_WRITTEN, single(archive and archive.written))
-        yield gathered(catalogue.ARCHIVE_LOST, single(archive and archive.lost))
+        yield gathered(catalogue.ARCHIVE_UP, single(archive.problem is None if archive is not None else None))
+        yield gathered(catalogue.ARCHIVE_WRITTEN, single(archive.written if archive is not None else None))
+        yield gathered(catalogue.ARCHIVE_LOST, single(archive.lost if archive is not None else None))
 
     def _device(self) -> Iterator[Metric]:
         service = self._service

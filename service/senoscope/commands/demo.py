@@ -103,7 +103,8 @@ def demo(
 
         def announce() -> None:
             console.print(
-                f"The dashboard is at {url} ({in_use.engine.reason}); scanning {rate_hz:.2g} FOVs per second.",
+                f"The dashboard is at {url} ({in_use.engine.reason}); scanning {rate_hz:.2g} FOVs per "
+                "second.",
                 soft_wrap=True,
             )
             if not no_browser:

@@ -252,8 +252,8 @@ class ResultMaker:
                 flags.append(
                     Flag(
                         code="no_signal",
-                        message=f"{name} has almost no signal: check its light source and its detector. If both "
-                        "are on, this field of view is empty. The label means little",
+                        message=f"{name} has almost no signal: check its light source and its detector. If "
+                        "both are on, this field of view is empty. The label means little",
                         channel=name,
                     )
                 )

@@ -278,8 +278,8 @@ class SessionRange:
             for name, least, most in zip(active.spec.channels, low, high, strict=True):
                 if most <= np.nextafter(least, np.float32(np.inf)):
                     raise InvalidRequest(
-                        f"{name} is {least:g} in all pixels but outliers, which determines no range. Calibrate "
-                        "on FOVs with cells, with the detector on"
+                        f"{name} is {least:g} in all pixels but outliers, which determines no range. "
+                        "Calibrate on FOVs with cells, with the detector on"
                     )
             calibrated = CalibratedRange(
                 channels=active.spec.channels,

@@ -14,6 +14,7 @@ from support import miniature as mini
 from support.raw_microscope import Microscope
 from support.servers import Server
 
+
 def tile(x: float | None, y: float | None, probability: float = 0.5, size: float | None = 100.0) -> Tile:
     return Tile(uuid.uuid4(), 0, x, y, size, size, probability, 0.25, "control")
 
