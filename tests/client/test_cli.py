@@ -153,7 +153,7 @@ def test_classify_goes_on_after_a_bad_file(tmp_path, capsys):
     good.write_bytes(b"\x93NUMPY")
     answer = {"count": 1, "results": [json.loads(result(file="=a").model_dump_json())], "warnings": ["hm"]}
     with http_double() as service:
-        service.answer("/v1/classify", answer)
+        service.respond("/v1/classify", answer)
         command = ["classify", str(tmp_path / "missing.tif"), str(good), "--url", service.url]
         assert main([*command, "--csv"]) == 1
         output = capsys.readouterr()
