@@ -37,8 +37,8 @@ from senoscope_client.zeromq.link import (
     MAX_PARTS,
     Link,
     LinkFault,
-    first_patience_s,
-    next_patience_s,
+    first_handshake_timeout_s,
+    next_handshake_timeout_s,
     receive_parts,
 )
 
@@ -105,7 +105,7 @@ class Receiver:
         self._faults: Counter[LinkFault] = Counter(dict.fromkeys(LINK_FAULTS, 0))
         self._fault: LinkFault | None = None
         self._unreached = 0  # handshakes that failed since the last that succeeded
-        self._patience_s = first_patience_s()
+        self._patience_s = first_handshake_timeout_s()
         self._spec = spec
         self._hand_on = hand_on
         self._lock = threading.Lock()
@@ -205,8 +205,8 @@ class Receiver:
                         self._note_fault("protocol")
                         return heard, "protocol"
                     heard = True
-                    link.heard()
-                    self._patience_s = first_patience_s()
+                    link.message_received()
+                    self._patience_s = first_handshake_timeout_s()
                 fault = self._note_events(link)
                 if fault is not None:
                     for _ in range(2 * _HIGH_WATER_MARK):  # what came before
@@ -239,13 +239,13 @@ class Receiver:
                     self._unreached = 0
                     if self._fault != "protocol":  # that is over when a good message comes
                         self._fault = None
-                self._patience_s = first_patience_s()
+                self._patience_s = first_handshake_timeout_s()
                 _log.info("stream connected", endpoint=self.endpoint)
             else:
                 self._note_fault(event.fault)
                 if event.final:
                     if event.fault == "no_handshake":
-                        self._patience_s = next_patience_s(self._patience_s)
+                        self._patience_s = next_handshake_timeout_s(self._patience_s)
                     return event.fault
         return None
 
