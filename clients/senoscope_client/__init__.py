@@ -1,4 +1,4 @@
-"""The wire format and the Python clients of Senoscope: all that an acquisition PC installs."""
+"""The wire format and the Python clients of Senoscope: the package that an acquisition PC installs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from senoscope_client.dataframe import to_dataframe
-    from senoscope_client.errors import SenoscopeError
+    from senoscope_client.errors import SenoscopeError, Unreachable
     from senoscope_client.http.async_client import AsyncClient
     from senoscope_client.http.client import Client
     from senoscope_client.http.live import LiveDecisions, LiveResults
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from senoscope_client.http.retries import Retries
     from senoscope_client.models.decision import Decision, Judged
     from senoscope_client.models.result import Result
-    from senoscope_client.unreachable import Unreachable
+    from senoscope_client.tables import to_dataframe
     from senoscope_client.wire.messages import Index, Mosaic, Position, Timestamp, WireError
     from senoscope_client.zeromq.frame_publisher import FramePublisher
     from senoscope_client.zeromq.subscribers import DecisionSubscriber, ResultSubscriber
@@ -44,8 +43,8 @@ __all__ = [
     "to_dataframe",
 ]
 
-# Whoever needs only the wire format does not pay for sockets, and the engine must not import them.
-_HOMES = {
+# Names are imported on first use: the wire format must not load sockets, nor may the engine.
+_MODULES = {
     "AsyncClient": "http.async_client",
     "AsyncLiveDecisions": "http.live_async",
     "AsyncLiveResults": "http.live_async",
@@ -64,16 +63,16 @@ _HOMES = {
     "Retries": "http.retries",
     "SenoscopeError": "errors",
     "Timestamp": "wire.messages",
-    "Unreachable": "unreachable",
+    "Unreachable": "errors",
     "WireError": "wire.messages",
-    "to_dataframe": "dataframe",
+    "to_dataframe": "tables",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""``senoscope-client``: publish frames, watch results, have files classified."""
+"""The command ``senoscope-client``: publish frames, watch results, and classify files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from senoscope_client.security.loopback import is_local_endpoint
 from senoscope_client.simulation.fov_defaults import CHANNELS, HEIGHT, WIDTH
 
-# NumPy, pydantic, the sockets and HTTP are imported by the subcommand that needs them.
+# NumPy, pydantic, sockets and HTTP are imported by the subcommands that need them.
 if TYPE_CHECKING:
     from senoscope_client.models.result import Result
 
@@ -27,7 +27,7 @@ DEFAULT_STREAM: Final = "tcp://127.0.0.1:5555"
 DEFAULT_RESULTS: Final = "tcp://127.0.0.1:5556"
 
 _FAILURE = 1
-_FRAMES_WAITING: Final = 2
+_MAX_WAITING_FRAMES: Final = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands[options.command](options, parser)
     except SystemExit as end:  # argparse: help, version or wrong usage
         return int(end.code or 0)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the program that reads the output has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -58,14 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether a user can act on the error, so that its message is enough."""
+    """Return whether a user can act on the error, so that its message suffices."""
     from senoscope_client.errors import SenoscopeError
 
     return isinstance(error, (SenoscopeError, OSError, RuntimeError, ValueError))
 
 
-class _Version(argparse.Action):
-    """Print the version, which is looked up only then."""
+class _VersionAction(argparse.Action):
+    """Prints the version, which is read only when it is needed."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
@@ -78,16 +78,16 @@ class _Version(argparse.Action):
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """The whole command line, as `docs/make` reads it too."""
+    """Return the parser of the command line; `docs/make` reads it, too."""
     parser = argparse.ArgumentParser(
-        prog="senoscope-client", description="The microscope's side of Senoscope."
+        prog="senoscope-client", description="Programs for the acquisition PC and for clients of Senoscope."
     )
     parser.add_argument(
-        "--version", action=_Version, dest=argparse.SUPPRESS, help="show program's version number and exit"
+        "--version", action=_VersionAction, dest=argparse.SUPPRESS, help="show the version and exit"
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    publish = commands.add_parser("publish", help="send fields of view as a simulated microscope")
+    publish = commands.add_parser("publish", help="publish fields of view like a microscope")
     publish.add_argument(
         "paths",
         nargs="*",
@@ -95,36 +95,60 @@ def command_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="TIFF or NPY stacks, or folders of them",
     )
-    publish.add_argument("--synthetic", action="store_true", help="send synthetic fields of view instead")
+    publish.add_argument("--synthetic", action="store_true", help="publish synthetic fields of view instead")
     publish.add_argument("--endpoint", default=DEFAULT_STREAM, help="to bind (default: %(default)s)")
-    publish.add_argument("--instrument", default="simulator", help="name (default: %(default)s)")
+    publish.add_argument(
+        "--instrument", default="simulator", help="name of the microscope (default: %(default)s)"
+    )
     publish.add_argument("--series", default="simulated", help="name of the series (default: %(default)s)")
-    publish.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="default: %(default)s")
+    publish.add_argument(
+        "--rate", type=_positive, default=1.0, metavar="HZ", help="frames per second (default: %(default)s)"
+    )
     publish.add_argument(
         "--keep-up",
         metavar="URL",
-        help="of the service: wait before a frame while others wait there, so that none is dropped; "
-        "--rate is a maximum then",
+        help="address of the service: before each frame, wait until the service has processed the previous "
+        "ones, so that none is dropped; --rate is then a maximum",
     )
     _add_api_key(publish)
     publish.add_argument(
-        "--frames", type=_count, metavar="N", help="stop after N; synthetic: never, if absent"
+        "--frames",
+        type=_count,
+        metavar="N",
+        help="stop after N frames (default: at the end of the files; never with --synthetic or --loop)",
     )
-    publish.add_argument("--height", type=_count, default=HEIGHT, help="rows of a FOV (default: %(default)s)")
-    publish.add_argument("--width", type=_count, default=WIDTH, help="columns (default: %(default)s)")
-    publish.add_argument("--loop", action="store_true", help="begin the files anew when they are through")
-    publish.add_argument("--seed", type=_whole, default=0, help="of synthetic FOVs (default: %(default)s)")
-    publish.add_argument("--axes", help="of the files, such as PCYX, where they do not tell")
-    publish.add_argument("--channels", type=_names, help="of the files, in order: SRS,TPEF,Transmission")
     publish.add_argument(
-        "--wait-s", type=_seconds, default=30.0, help="for a subscriber; 0: don't (default: %(default)s)"
+        "--height", type=_count, default=HEIGHT, help="rows of a field of view (default: %(default)s)"
+    )
+    publish.add_argument(
+        "--width", type=_count, default=WIDTH, help="columns of a field of view (default: %(default)s)"
+    )
+    publish.add_argument("--loop", action="store_true", help="start again after the last file")
+    publish.add_argument(
+        "--seed", type=_non_negative, default=0, help="of synthetic fields of view (default: %(default)s)"
+    )
+    publish.add_argument("--axes", help="of the files, such as PCYX, if the files do not define them")
+    publish.add_argument(
+        "--channels", type=_name_list, help="of the files, in order, such as SRS,TPEF,Transmission"
+    )
+    publish.add_argument(
+        "--wait-s",
+        type=_seconds,
+        default=30.0,
+        help="how long to wait for a subscriber; 0: do not wait (default: %(default)s)",
     )
     publish.add_argument("--json", action="store_true", help="print a summary as JSON at the end")
     publish.add_argument(
-        "--curve-keypair", type=Path, metavar="FILE", help="encrypt the frames: this publisher's .key_secret"
+        "--curve-keypair",
+        type=Path,
+        metavar="FILE",
+        help="encrypt the frames with the .key_secret file of this publisher",
     )
     publish.add_argument(
-        "--allowed-keys", type=Path, metavar="DIR", help="only these subscribers: their .key files"
+        "--allowed-keys",
+        type=Path,
+        metavar="DIR",
+        help="accept only subscribers whose .key files are in this folder",
     )
     publish.add_argument(
         "--insecure", action="store_true", help="bind beyond this machine without --curve-keypair"
@@ -138,23 +162,30 @@ def command_parser() -> argparse.ArgumentParser:
         nargs="?",
         const=DEFAULT_RESULTS,
         metavar="ENDPOINT",
-        help="take them over ZeroMQ (default: %(const)s)",
+        help="receive results over ZeroMQ (default: %(const)s)",
     )
     _add_api_key(watch)
-    watch.add_argument("--server-key", metavar="KEY", help="with --zmq: the service's .key file, or its text")
     watch.add_argument(
-        "--curve-keypair", type=Path, metavar="FILE", help="with --server-key: this subscriber's .key_secret"
+        "--server-key", metavar="KEY", help="with --zmq: the service's .key file, or its public key"
     )
-    watch.add_argument("--count", type=_count, metavar="N", help="stop after N")
-    watch.add_argument("--timeout-s", type=_seconds, help="fail if none comes for so long")
+    watch.add_argument(
+        "--curve-keypair",
+        type=Path,
+        metavar="FILE",
+        help="with --server-key: the .key_secret file of this subscriber",
+    )
+    watch.add_argument("--count", type=_count, metavar="N", help="stop after N results")
+    watch.add_argument("--timeout-s", type=_seconds, help="fail if there is no result for so many seconds")
     watch.add_argument("--json", action="store_true", help="one JSON result per line")
 
-    classify = commands.add_parser("classify", help="have the service classify files")
+    classify = commands.add_parser("classify", help="let the service classify files")
     classify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="TIFF or NPY stack")
     classify.add_argument("--url", default=DEFAULT_URL, help="of the service (default: %(default)s)")
     _add_api_key(classify)
-    classify.add_argument("--axes", help="of the files, such as PCYX, where they do not tell")
-    classify.add_argument("--channels", type=_names, help="of the files, in order: SRS,TPEF,Transmission")
+    classify.add_argument("--axes", help="of the files, such as PCYX, if the files do not define them")
+    classify.add_argument(
+        "--channels", type=_name_list, help="of the files, in order, such as SRS,TPEF,Transmission"
+    )
     classify.add_argument(
         "--cam", choices=("none", "grid", "png"), default="none", help="Grad-CAM in the JSON"
     )
@@ -162,14 +193,14 @@ def command_parser() -> argparse.ArgumentParser:
         "--progress",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="tell on stderr how far each file is (default: on a terminal)",
+        help="show the progress of each file on stderr (default: on a terminal)",
     )
     form = classify.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON result per line")
     form.add_argument("--csv", action="store_true", help="a CSV table")
 
-    keys = commands.add_parser("keys", help="make a CURVE key pair, for encrypted ZeroMQ")
-    keys.add_argument("directory", type=Path, metavar="DIR", help="where its two files go")
+    keys = commands.add_parser("keys", help="create a CURVE key pair, for encrypted ZeroMQ")
+    keys.add_argument("directory", type=Path, metavar="DIR", help="folder of its two files")
     keys.add_argument("--name", required=True, help="of the files: NAME.key and NAME.key_secret")
     return parser
 
@@ -179,7 +210,7 @@ def _add_api_key(command: argparse.ArgumentParser) -> None:
         "--api-key",
         metavar="KEY",
         default=os.environ.get("SENOSCOPE_API_KEY") or None,
-        help="of the service; better in SENOSCOPE_API_KEY, because others can see command lines",
+        help="of the service; better set SENOSCOPE_API_KEY, because other users can see command lines",
     )
 
 
@@ -188,14 +219,14 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     from senoscope_client.zeromq.frame_publisher import FramePublisher
 
     if options.synthetic == bool(options.paths):
-        parser.error("publish takes either --synthetic or the files to send")
+        parser.error("publish needs either --synthetic or the files to send")
     if not (options.curve_keypair or options.insecure or is_local_endpoint(options.endpoint)):
         parser.error(
-            f"{options.endpoint} lets anybody on the network see the frames: encrypt them with "
-            "--curve-keypair, or say --insecure"
+            f"frames published at {options.endpoint} can be received by every machine on the network; "
+            "encrypt them with --curve-keypair, or pass --insecure"
         )
     source: FrameSource
-    warnings = _Warnings(parser.prog)
+    warnings = _FileWarnings(parser.prog)
     if options.synthetic:
         source = MosaicScan(options.seed, frames=options.frames, height=options.height, width=options.width)
     else:
@@ -217,17 +248,17 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         curve_keypair=options.curve_keypair,
         allowed_keys=options.allowed_keys,
     )
-    with _until_told() as stop, publisher:
-        if options.wait_s and not _subscribed(publisher.wait_for_subscriber, options.wait_s, stop):
+    with _stop_on_signal() as stop, publisher:
+        if options.wait_s and not _wait_for_subscriber(publisher.wait_for_subscriber, options.wait_s, stop):
             if stop.is_set():
                 return 0
             print(
-                f"{parser.prog}: nobody subscribed at {publisher.endpoint} within {options.wait_s:g} s. "
-                "Start the service, or don't wait for it: --wait-s 0",
+                f"{parser.prog}: no subscriber connected to {publisher.endpoint} within "
+                f"{options.wait_s:g} s. Start the service, or do not wait for it: --wait-s 0",
                 file=sys.stderr,
             )
             return _FAILURE
-        may_send = _keeping_up(options.keep_up, options.api_key) if options.keep_up else None
+        may_send = _is_service_idle(options.keep_up, options.api_key) if options.keep_up else None
         summary = run(publisher, source, options.rate, series_id=options.series, stop=stop, may_send=may_send)
     warnings.summarize()
     if options.json:
@@ -241,8 +272,8 @@ def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     return 0
 
 
-class _Warnings:
-    """Warnings of files: the first of each kind is printed at once, how many more there are at the end."""
+class _FileWarnings:
+    """Warnings about files: prints the first of each kind at once, and the number of others at the end."""
 
     def __init__(self, program: str) -> None:
         self._program = program
@@ -263,17 +294,17 @@ class _Warnings:
         return [{"warning": text, "files": list(map(str, files))} for text, files in self._files.items()]
 
 
-def _keeping_up(url: str, api_key: str | None) -> Callable[[], bool]:
-    """Whether so few frames wait at a service that one more delays none by much."""
+def _is_service_idle(url: str, api_key: str | None) -> Callable[[], bool]:
+    """Return a function that returns whether the service has few enough waiting frames for another one."""
     from senoscope_client.http.client import Client
 
     client = Client(url, api_key=api_key)
-    return lambda: int(client.stream()["live"]["waiting"]) <= _FRAMES_WAITING
+    return lambda: int(client.stream()["live"]["waiting"]) <= _MAX_WAITING_FRAMES
 
 
 def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if options.zmq is None and (options.server_key or options.curve_keypair):
-        parser.error("--server-key and --curve-keypair are for --zmq; a WebSocket takes --api-key")
+        parser.error("--server-key and --curve-keypair require --zmq; a WebSocket uses --api-key")
     from senoscope_client.tables import LINE_HEADING, result_line
 
     shown = 0
@@ -320,19 +351,19 @@ def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
         for n, path in enumerate(options.files, 1):
             try:
                 with _progress(options, f"{n}/{len(options.files)} {path.name}", path) as progress:
-                    answer = client.classify_stack(
+                    response = client.classify_stack(
                         path, options.cam, options.axes, options.channels, progress
                     )
             except (SenoscopeError, OSError) as error:
-                # One bad file does not keep the others from being classified.
+                # The remaining files are classified all the same.
                 print(f"{parser.prog}: {path}: {error}", file=sys.stderr)
                 failed = True
                 continue
-            for text in answer.warnings:
+            for text in response.warnings:
                 print(f"{parser.prog}: {path}: {text}", file=sys.stderr)
-            results.extend(answer.results)
+            results.extend(response.results)
             if options.json:
-                for result in answer.results:
+                for result in response.results:
                     print(result.model_dump_json(exclude_none=True), flush=True)
     if options.csv:
         sys.stdout.write(results_csv(results))
@@ -356,13 +387,13 @@ def _keys(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
     from senoscope_client.zeromq.curve_keys import create_keypair
 
     public, secret = create_keypair(options.directory, options.name)
-    print(f"{public}  goes to the other side\n{secret}  stays here, and is for nobody else")
+    print(f"{public}  public: copy it to the other machine\n{secret}  secret: keep it on this machine")
     return 0
 
 
 @contextlib.contextmanager
-def _until_told() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and a polite kill set, so that an open series is ended and told of."""
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """Provide an event that is set by SIGINT and SIGTERM, so that an open series is ended properly."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -376,7 +407,7 @@ def _until_told() -> Iterator[threading.Event]:
             signal.signal(kind, handler)
 
 
-def _subscribed(wait: Callable[[float], bool], wait_s: float, stop: threading.Event) -> bool:
+def _wait_for_subscriber(wait: Callable[[float], bool], wait_s: float, stop: threading.Event) -> bool:
     slice_s = 0.2
     for _ in range(max(1, math.ceil(wait_s / slice_s))):
         if stop.is_set():
@@ -389,7 +420,7 @@ def _subscribed(wait: Callable[[float], bool], wait_s: float, stop: threading.Ev
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+        raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
     return number
 
 
@@ -400,7 +431,7 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _whole(text: str) -> int:
+def _non_negative(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
@@ -414,7 +445,7 @@ def _count(text: str) -> int:
     return number
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _name_list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 

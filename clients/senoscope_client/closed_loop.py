@@ -1,7 +1,6 @@
 """The closed loop with Micro-Manager.
 
-For programs that import the name from here; the code is in
-`senoscope_client.acquisition.closed_loop`.
+Kept for programs that import this module; the code is in `senoscope_client.acquisition.closed_loop`.
 """
 
 from senoscope_client.acquisition.closed_loop import ClosedLoop

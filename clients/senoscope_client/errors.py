@@ -1,6 +1,6 @@
-"""What can go wrong with a request, one class per stable ``code``, the same on both sides of the wire.
+"""Errors of requests, one class per stable ``code``, shared by the service and its clients.
 
-The way of a posted stack, and the stage that raises what::
+The stages of a posted stack, and the errors that each stage raises::
 
     body --limits--> bytes --image reader--> FOVs --scheduler--> results
           |                 |                      |
@@ -10,8 +10,8 @@ The way of a posted stack, and the stage that raises what::
           RequestTimeout    WrongFrameSize, WrongChannelCount
                             NonFinitePixels, TooManyFields
 
-The service turns these into RFC 9457 problem documents; the HTTP client turns the documents back into
-these.
+The service sends these errors as RFC 9457 problem documents, from which the HTTP client restores them. Only
+`Unreachable` is never sent: a client raises it itself.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SenoscopeError(Exception):
         self.detail = detail
 
     def problem(self) -> Problem:
-        """The problem document that tells a client of this error."""
+        """Return this error as a problem document."""
         return Problem(
             type=f"urn:senoscope:problem:{self.code}",
             title=self.title,
@@ -80,7 +80,7 @@ class InvalidRequest(SenoscopeError):
 
 
 class NotFound(SenoscopeError):
-    """There is no such thing here, or no longer."""
+    """The requested object does not exist, or no longer exists."""
 
     code, status, title = "not_found", 404, "Not found"
 
@@ -92,25 +92,25 @@ class Unauthorized(SenoscopeError):
 
 
 class Conflict(SenoscopeError):
-    """What is asked for cannot be done while something else is under way, or contradicts what is there."""
+    """The request cannot be carried out now, or contradicts the current state."""
 
     code, status, title = "conflict", 409, "Conflict"
 
 
 class ModelRejected(SenoscopeError):
-    """An ensemble cannot be loaded; the one in use stays."""
+    """An ensemble cannot be loaded; the current one stays in use."""
 
     code, status, title = "model_rejected", 422, "Model rejected"
 
 
 class Forbidden(SenoscopeError):
-    """The key lacks the scope that the request needs, or the request comes from a stranger's page."""
+    """The key lacks the scope that the request needs, or the request was sent by a page of another origin."""
 
     code, status, title = "forbidden", 403, "Forbidden"
 
 
 class RequestTimeout(SenoscopeError):
-    """The request came too slowly."""
+    """The request was received too slowly."""
 
     code, status, title = "request_timeout", 408, "Request timeout"
 
@@ -122,25 +122,25 @@ class UnsupportedMediaType(SenoscopeError):
 
 
 class UnreadableImage(SenoscopeError):
-    """The file says that it is TIFF or NPY, but it cannot be read as such."""
+    """The file is declared as TIFF or NPY, but cannot be read as such."""
 
     code, status, title = "unreadable_image", 422, "Unreadable image"
 
 
 class AmbiguousAxes(SenoscopeError):
-    """The file does not tell which axis or which channel is which."""
+    """The file does not define the order of its axes or channels."""
 
     code, status, title = "ambiguous_axes", 422, "Ambiguous axes"
 
 
 class WrongFrameSize(SenoscopeError):
-    """The FOVs have another size than the ensemble was trained on."""
+    """The size of the FOVs differs from the size that the ensemble was trained on."""
 
     code, status, title = "wrong_frame_size", 422, "Wrong frame size"
 
 
 class WrongChannelCount(SenoscopeError):
-    """The FOVs have another number of channels than the ensemble was trained on."""
+    """The number of channels differs from the number that the ensemble was trained on."""
 
     code, status, title = "wrong_channel_count", 422, "Wrong channel count"
 
@@ -152,13 +152,13 @@ class NonFinitePixels(SenoscopeError):
 
 
 class PayloadTooLarge(SenoscopeError):
-    """The body, or what it declares to unpack to, exceeds a limit in bytes."""
+    """The body, or its declared decompressed size, exceeds a limit in bytes."""
 
     code, status, title = "payload_too_large", 413, "Payload too large"
 
 
 class TooManyFields(SenoscopeError):
-    """The stack holds more FOVs than one request may."""
+    """The stack holds more FOVs than one request may contain."""
 
     code, status, title = "too_many_fields", 413, "Too many fields of view"
 
@@ -174,13 +174,13 @@ class Busy(SenoscopeError):
 
 
 class NotReady(SenoscopeError):
-    """The service is starting, stopping, or has lost a part that it needs."""
+    """The service is starting or stopping, or a required part of it has failed."""
 
     code, status, title = "not_ready", 503, "Not ready"
 
 
 class InsufficientStorage(SenoscopeError):
-    """The service's disk has no room for what was sent."""
+    """The disk of the service is full."""
 
     code, status, title = "insufficient_storage", 507, "Insufficient storage"
 
@@ -191,8 +191,14 @@ class LogUnavailable(SenoscopeError):
     code, status, title = "log_unavailable", 503, "Run log unavailable"
 
 
-def error_of(problem: Problem) -> SenoscopeError:
-    """The exception that a problem document stands for; unknown codes give the base class."""
+class Unreachable(SenoscopeError):
+    """There is no service at the address, or the connection to it was lost."""
+
+    code, status, title = "unreachable", 503, "Service unreachable"
+
+
+def error_from_problem(problem: Problem) -> SenoscopeError:
+    """Return the error that a problem document describes; the base class for unknown codes."""
     for kind in SenoscopeError.__subclasses__():
         if kind.code == problem.code:
             return kind(problem.detail)

@@ -1,7 +1,6 @@
 """Frames that Micro-Manager acquires.
 
-For programs that import the name from here; the code is in
-`senoscope_client.acquisition.micromanager`.
+Kept for programs that import this module; the code is in `senoscope_client.acquisition.micromanager`.
 """
 
 from senoscope_client.acquisition.micromanager import MdaFrames

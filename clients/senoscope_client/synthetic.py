@@ -1,7 +1,6 @@
 """Synthetic fields of view.
 
-For programs that import the name from here; the code is in
-`senoscope_client.simulation.synthetic`.
+Kept for programs that import this module; the code is in `senoscope_client.simulation.synthetic`.
 """
 
 from senoscope_client.simulation.synthetic import synthesize

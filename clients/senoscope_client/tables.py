@@ -1,20 +1,47 @@
-"""Results as lines for people, and the columns of every table of results: CSV, Parquet and pandas."""
+"""Tables of results: their columns, and their forms as text, CSV and pandas table.
+
+Cells are safe in every program: a text stays in its cell and is not read as a formula. `to_dataframe` needs
+the extra ``pandas``.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from senoscope_client.csv_cells import csv_rows, safe_text
+from senoscope_client.errors import SenoscopeError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from senoscope_client.models.result import Flag, Result, Source
 
 LINE_HEADING: Final = f"{'source':<32} {'FOV':>6}  {'label':<10} {'probability':>11} {'ms':>8}  flags"
 
 Kind = Literal["text", "integer", "number", "boolean", "time", "numbers"]
 Cell = str | int | float | bool | datetime | list[float] | None
+
+_DTYPES: Final[dict[Kind, str]] = {
+    "text": "object",
+    "integer": "Int64",
+    "number": "float64",
+    "boolean": "boolean",
+    "time": "datetime64[us, UTC]",
+    "numbers": "object",
+}
+# Characters that begin a formula in spreadsheets (OWASP: CSV injection), full-width forms included.
+_FORMULA: Final = "=+\\-@＝＋－＠"  # noqa: RUF001
+# A formula can begin a cell, or follow a semicolon: where the comma is the decimal mark, spreadsheets split
+# lines at semicolons. Blanks and quotation marks before it are skipped, as spreadsheets skip them.
+_BEGINS_FORMULA: Final = re.compile(rf"(^|;)(?=[\s\"']*[{_FORMULA}])")
+# Unicode categories: control characters, line and paragraph separators; format characters (such as those that
+# change the direction of writing), lone surrogates and noncharacters.
+_UNSAFE: Final = {"Cc", "Zl", "Zp", "Cf", "Cs", "Cn"}
 
 
 class Column(NamedTuple):
@@ -26,9 +53,9 @@ class Column(NamedTuple):
     kind : {"text", "integer", "number", "boolean", "time", "numbers"}
         Times are UTC; ``numbers`` is a list, which CSV separates by blanks.
     meaning : str
-        What it holds, for the documentation.
+        Description for the documentation.
     value : callable
-        Takes it from a result; None where it is not known.
+        Returns the value for a result; None if it is not known.
     """
 
     name: str
@@ -37,16 +64,16 @@ class Column(NamedTuple):
     value: Callable[[Result], Cell]
 
 
-def _axis(axis: Literal["x", "y", "z"]) -> Callable[[Result], Cell]:
+def _position(axis: Literal["x", "y", "z"]) -> Callable[[Result], Cell]:
     def value(result: Result) -> Cell:
-        place = result.source.position_um
-        return None if place is None else float(getattr(place, axis))
+        position = result.source.position_um
+        return None if position is None else float(getattr(position, axis))
 
     return value
 
 
 def _created_at(result: Result) -> datetime | None:
-    if result.id.version != 7:  # it was not made by a service, and holds no time
+    if result.id.version != 7:  # the id was not assigned by a service, and contains no time
         return None
     return datetime.fromtimestamp((result.id.int >> 80) / 1000, UTC)
 
@@ -57,7 +84,7 @@ def _series_uid(result: Result) -> str | None:
 
 
 NETWORK_PREFIX: Final = "p_"
-"""What precedes a network's name in the name of its column."""
+"""Prefix of the columns that hold one network's probabilities; the network's name follows."""
 
 _BEFORE_NETWORKS: Final = (
     Column("id", "text", "The result's id.", lambda r: str(r.id)),
@@ -65,45 +92,50 @@ _BEFORE_NETWORKS: Final = (
     Column("kind", "text", "Where the field of view came from.", lambda r: r.source.kind),
     Column("instrument", "text", "The instrument, as the stream names it.", lambda r: r.source.instrument),
     Column("series_id", "text", "The operator's name of the series.", lambda r: r.source.series_id),
-    Column("series_uid", "text", "The series' own id.", _series_uid),
+    Column("series_uid", "text", "The unique id of the series.", _series_uid),
     Column("file", "text", "The source file of a posted or replayed stack.", lambda r: r.source.file),
     Column("frame", "integer", "Number in the series or the stack.", lambda r: r.source.frame),
     Column("acquired_at", "time", "When the frame was acquired.", lambda r: r.source.acquired_at),
-    Column("x_um", "number", "Stage position.", _axis("x")),
-    Column("y_um", "number", "Stage position.", _axis("y")),
-    Column("z_um", "number", "Stage position.", _axis("z")),
+    Column("x_um", "number", "Stage position.", _position("x")),
+    Column("y_um", "number", "Stage position.", _position("y")),
+    Column("z_um", "number", "Stage position.", _position("z")),
     Column("label", "text", "The class.", lambda r: r.label),
-    Column("probability", "number", "Of senescence.", lambda r: r.probability),
+    Column("probability", "number", "Probability of senescence.", lambda r: r.probability),
     Column("entropy", "number", "Uncertainty, in bits.", lambda r: r.uncertainty.entropy),
     Column(
         "mutual_information",
         "number",
-        "The part of it that comes from disagreement of the networks.",
+        "The part of the entropy that is caused by disagreement between the networks, in bits.",
         lambda r: r.uncertainty.mutual_information,
     ),
     Column("agreement", "number", "Share of networks with the label.", lambda r: r.uncertainty.agreement),
     Column("flags", "text", "Codes of all flags, separated by blanks.", lambda r: flag_codes(r.flags)),
 )
 _AFTER_NETWORKS: Final = (
-    Column("range_source", "text", "Who set the intensity range.", lambda r: r.normalization.source),
+    Column(
+        "range_source",
+        "text",
+        "Origin of the intensity range: `model` or `session`.",
+        lambda r: r.normalization.source,
+    ),
     Column("range_low", "numbers", "Its lower end per channel, in counts.", lambda r: r.normalization.low),
     Column("range_high", "numbers", "Its upper end per channel.", lambda r: r.normalization.high),
-    Column("model", "text", "The ensemble.", lambda r: r.model.name),
-    Column("model_version", "text", "Its version.", lambda r: r.model.version),
-    Column("model_digest", "text", "Its digest.", lambda r: r.model.digest),
+    Column("model", "text", "Name of the ensemble.", lambda r: r.model.name),
+    Column("model_version", "text", "Version of the ensemble.", lambda r: r.model.version),
+    Column("model_digest", "text", "Digest of the ensemble.", lambda r: r.model.digest),
     Column("queue_ms", "number", "Time in the queue.", lambda r: r.timing_ms.queue),
     Column("compute_ms", "number", "Time in the engine.", lambda r: r.timing_ms.compute),
     Column("total_ms", "number", "Time from arrival to result.", lambda r: r.timing_ms.total),
-    Column("deadline_met", "boolean", "Whether that kept the deadline.", lambda r: r.deadline_met),
+    Column("deadline_met", "boolean", "Whether the total time met the deadline.", lambda r: r.deadline_met),
 )
 
 
 def result_columns(networks: Sequence[str]) -> tuple[Column, ...]:
-    """All columns of a table of results, in their order; one for each of these networks."""
-    return (*_BEFORE_NETWORKS, *(_of_network(name) for name in networks), *_AFTER_NETWORKS)
+    """Return all columns of a table of results in order, including one for each given network."""
+    return (*_BEFORE_NETWORKS, *(_network_column(name) for name in networks), *_AFTER_NETWORKS)
 
 
-def _of_network(name: str) -> Column:
+def _network_column(name: str) -> Column:
     return Column(
         safe_text(NETWORK_PREFIX + name),
         "number",
@@ -113,50 +145,81 @@ def _of_network(name: str) -> Column:
 
 
 def result_row(result: Result, columns: Sequence[Column]) -> dict[str, Cell]:
-    """A result's values by column; text is safe in every program, see `safe_text`.
+    """Return a result's values by column; text is escaped by `safe_text`.
 
-    Parquet and pandas hold the same text as CSV, so that a table that is made from them is as safe. The exact
-    text is in the results themselves.
+    Parquet and pandas tables hold the same escaped text as CSV, so that CSV files written from them are safe,
+    too. The original text is in the results themselves.
     """
     values = ((column.name, column.value(result)) for column in columns)
     return {name: safe_text(value) if isinstance(value, str) else value for name, value in values}
 
 
 def networks_of(results: Iterable[Result]) -> list[str]:
-    """The networks of all results, in the order in which they come."""
+    """Return the names of the networks of all results, in order of first occurrence."""
     return list(dict.fromkeys(name for result in results for name in result.networks))
 
 
 def result_line(result: Result) -> str:
-    """One result under `LINE_HEADING`."""
+    """Format one result as a line under `LINE_HEADING`."""
     source = result.source
     frame = "" if source.frame is None else str(source.frame)
     return (
         f"{_origin(source)[:32]:<32} {frame:>6}  {result.label:<10} {result.probability:>11.3f} "
         f"{result.timing_ms.total:>8.1f}  {flag_words(result.flags)}"
-    ).rstrip()
+    )
 
 
 def results_csv(results: Sequence[Result]) -> str:
-    """Results as CSV with a heading; one column per network."""
+    """Format results as CSV with a heading and one column per network."""
     return "".join(csv_lines(results, networks_of(results)))
 
 
 def csv_lines(results: Iterable[Result], networks: Sequence[str]) -> Iterator[str]:
-    """The same line by line, for results that are too many to hold; ``networks`` are the columns."""
+    """Generate the lines of `results_csv`, for results that do not fit into memory.
+
+    Parameters
+    ----------
+    results : iterable of Result
+    networks : sequence of str
+        Networks that have a column.
+    """
     columns = result_columns(networks)
     yield from csv_rows([[column.name for column in columns]])
     yield from csv_rows([column.value(result) for column in columns] for result in results)
 
 
-def _origin(source: Source) -> str:
-    name = f"{source.instrument}/{source.series_id}" if source.kind == "stream" else source.file
-    # Whoever names a series or a file has no business with the terminal's cursor and colours.
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name or source.kind)
+def to_dataframe(results: Iterable[Result]) -> pd.DataFrame:
+    """Return a table with one row per result, in order, and the columns of the CSV and Parquet tables.
+
+    Each network has a column named ``p_<network>``; times are UTC, and unknown values are missing.
+
+    Parameters
+    ----------
+    results : iterable of Result
+        Such as `Client.all_results` or a page's ``results``.
+
+    Raises
+    ------
+    SenoscopeError
+        If pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise SenoscopeError('a table of results needs `pip install "senoscope[pandas]"`') from error
+    all_results = list(results)
+    columns = result_columns(networks_of(all_results))
+    rows: list[dict[str, Any]] = [dict(result_row(result, columns)) for result in all_results]
+    return pd.DataFrame(
+        {
+            column.name: pd.Series([row[column.name] for row in rows], dtype=_DTYPES[column.kind])
+            for column in columns
+        }
+    )
 
 
 def flag_words(flags: Iterable[Flag]) -> str:
-    """Flags for people, such as ``saturated:SRS(4%)``: code, channel, and how much of it."""
+    """Format flags for display, such as ``saturated:SRS(4%)``: code, channel and share of the pixels."""
     return " ".join(
         flag_codes([flag]) + (f"({flag.value:.0%})" if flag.channel and flag.value is not None else "")
         for flag in flags
@@ -164,5 +227,49 @@ def flag_words(flags: Iterable[Flag]) -> str:
 
 
 def flag_codes(flags: Iterable[Flag]) -> str:
-    """Flags as one text, such as ``saturated:SRS``: code and channel of each."""
+    """Format flags as one text, such as ``saturated:SRS``: code and channel of each."""
     return " ".join(f"{flag.code}:{flag.channel}" if flag.channel else flag.code for flag in flags)
+
+
+def safe_text(text: str) -> str:
+    """Escape text for a cell of a table.
+
+    Control characters, line breaks and invisible characters are replaced by U+FFFD; text that a spreadsheet
+    would read as a formula is prefixed with an apostrophe.
+    """
+    if not text.isprintable():
+        text = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNSAFE else c for c in text)
+    return _BEGINS_FORMULA.sub(r"\1'", text)
+
+
+def csv_cell(value: object) -> object:
+    """Convert a value for `csv.writer`: numbers are unchanged, everything else becomes safe text."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, list | tuple):
+        return " ".join(str(csv_cell(part)) for part in value)
+    return safe_text(str(value))
+
+
+def csv_rows(rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    """Generate one line of CSV per row. All CSV tables of Senoscope are written by this function."""
+    out = io.StringIO()
+    # All text is quoted, so that programs that split lines at other characters than commas keep cells whole.
+    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    for row in rows:
+        out.seek(0)
+        out.truncate()
+        writer.writerow([csv_cell(value) for value in row])
+        yield out.getvalue()
+
+
+def _origin(source: Source) -> str:
+    name = f"{source.instrument}/{source.series_id}" if source.kind == "stream" else source.file
+    # Names of series and files are untrusted: they must not move the cursor or change the terminal's colours.
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name or source.kind)

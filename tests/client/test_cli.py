@@ -42,7 +42,7 @@ def headers_until_end(listener):
     return headers
 
 
-def test_publish_sends_so_many_frames_and_counts_them(free_endpoint, listener, capsys):
+def test_publish_sends_and_counts_the_given_number_of_frames(free_endpoint, listener, capsys):
     options = ["--endpoint", free_endpoint, "--instrument", "nlo-1", "--series", "s", "--rate", "200"]
     assert main(["publish", "--synthetic", *options, "--frames", "3", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
@@ -53,7 +53,7 @@ def test_publish_sends_so_many_frames_and_counts_them(free_endpoint, listener, c
     assert {(h.instrument, h.series_id) for h in headers} == {("nlo-1", "s")}
 
 
-def test_publish_of_another_size(free_endpoint, listener):
+def test_publish_sends_frames_of_the_given_size(free_endpoint, listener):
     options = [
         "--endpoint",
         free_endpoint,
@@ -71,15 +71,15 @@ def test_publish_of_another_size(free_endpoint, listener):
     assert image.shape == (3, 64, 48)
 
 
-def test_publish_does_not_send_into_the_void(free_endpoint, capsys):
+def test_publish_fails_without_a_subscriber(free_endpoint, capsys):
     options = ["--endpoint", free_endpoint, "--frames", "1"]
     assert main(["publish", "--synthetic", *options, "--wait-s", "0.05"]) == 1
-    assert "nobody subscribed" in capsys.readouterr().err
+    assert "no subscriber" in capsys.readouterr().err
     assert main(["publish", "--synthetic", *options, "--wait-s", "0"]) == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows kills without a word")
-def test_publish_ends_the_series_when_it_is_stopped(free_endpoint, listener):
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for other processes")
+def test_publish_ends_the_series_on_sigint(free_endpoint, listener):
     command = command_line(
         *("senoscope-client", "publish", "--synthetic", "--rate", 50, "--json"),
         *("--endpoint", free_endpoint),
@@ -95,7 +95,7 @@ def test_publish_ends_the_series_when_it_is_stopped(free_endpoint, listener):
     assert json.loads(out)["sent"] == end.frames_sent
 
 
-def test_watch_over_websocket(capsys):
+def test_watch_receives_results_over_websocket(capsys):
     wanted = [result(kind="stream", instrument="nlo-1", series_id="s", frame=n) for n in range(3)]
     with live_double([r.model_dump_json() for r in wanted], code=0) as (url, _):
         assert main(["watch", "--url", url, "--count", "2", "--json"]) == 0
@@ -108,7 +108,7 @@ def test_watch_over_websocket(capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
-def test_a_reader_that_has_seen_enough_is_no_error():
+def test_a_closed_output_pipe_is_not_an_error():
     """As with ``watch | head -1``."""
     wanted = [result(kind="stream", instrument="nlo-1", series_id="s", frame=n) for n in range(3)]
     with live_double([r.model_dump_json() for r in wanted], code=0) as (url, _):
@@ -124,7 +124,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         process.stderr.close()
 
 
-def test_watch_over_zeromq(capsys):
+def test_watch_receives_results_over_zeromq(capsys):
     wanted = result(kind="upload", file="a.tif", frame=0)
     with zmq.Context.instance().socket(zmq.XPUB) as socket:
         socket.setsockopt(zmq.RCVTIMEO, 10_000)
@@ -141,19 +141,19 @@ def test_watch_over_zeromq(capsys):
     assert json.loads(capsys.readouterr().out)["source"]["file"] == "a.tif"
 
 
-def test_watch_fails_when_less_comes_than_was_asked_for(capsys):
+def test_watch_fails_if_the_service_stops_before_count_results(capsys):
     with live_double([result().model_dump_json()], 1001) as (url, _):
         assert main(["watch", "--url", url, "--count", "2"]) == 1
         assert main(["watch", "--url", url]) == 0
     assert "stopped" in capsys.readouterr().err
 
 
-def test_classify_goes_on_after_a_bad_file(tmp_path, capsys):
+def test_classify_continues_after_an_unreadable_file(tmp_path, capsys):
     good = tmp_path / "a.npy"
     good.write_bytes(b"\x93NUMPY")
-    answer = {"count": 1, "results": [json.loads(result(file="=a").model_dump_json())], "warnings": ["hm"]}
+    response = {"count": 1, "results": [json.loads(result(file="=a").model_dump_json())], "warnings": ["hm"]}
     with http_double() as service:
-        service.answer("/v1/classify", answer)
+        service.respond("/v1/classify", response)
         command = ["classify", str(tmp_path / "missing.tif"), str(good), "--url", service.url]
         assert main([*command, "--csv"]) == 1
         output = capsys.readouterr()
@@ -169,7 +169,7 @@ def test_classify_goes_on_after_a_bad_file(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["label"] == "senescent"
 
 
-def test_nobody_there_is_told(capsys, free_endpoint):
+def test_an_unreachable_service_is_reported(capsys, free_endpoint):
     url = free_endpoint.replace("tcp", "http")
     assert main(["watch", "--url", url]) == 1
     assert "cannot be reached" in capsys.readouterr().err

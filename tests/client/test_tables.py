@@ -1,4 +1,4 @@
-"""Tables of results: one schema in every form, and cells that stay cells."""
+"""Tables of results: the same columns in every form, and safe cells."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from senoscope_client import to_dataframe
-from senoscope_client.csv_cells import csv_rows, safe_text
-from senoscope_client.tables import csv_lines, result_columns, results_csv
+from senoscope_client.tables import csv_lines, csv_rows, result_columns, results_csv, safe_text
 from senoscope_client.wire.messages import Position
 from support.service_double import result
 
@@ -45,7 +44,7 @@ TEXT = [column.name for column in result_columns([]) if column.kind == "text"]
 
 
 def hostile_result(text: str):
-    """A result whose every text is untrusted."""
+    """Return a result whose every text is untrusted."""
     plain = result(kind="stream", series_id=text, instrument=text, file=text, frame=-1)
     model = plain.model.model_copy(update={"name": text, "version": text})
     flags = [plain.flags[0].model_copy(update={"code": text})]
@@ -56,9 +55,9 @@ def hostile_result(text: str):
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("delimiter", [",", ";"])
-def test_text_makes_neither_rows_nor_formulas(text: str, delimiter: str) -> None:
+def test_untrusted_text_adds_no_rows_and_no_formulas(text: str, delimiter: str) -> None:
     made = results_csv([hostile_result(text)] * 3)
-    assert len(made.splitlines()) == 4, "str.splitlines knows every line break there is"
+    assert len(made.splitlines()) == 4, "str.splitlines splits at every kind of line break"
     rows = list(csv.reader(io.StringIO(made, newline=""), delimiter=delimiter))
     assert len(rows) == 4
     if delimiter == ",":
@@ -72,7 +71,7 @@ def test_text_makes_neither_rows_nor_formulas(text: str, delimiter: str) -> None
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_a_data_frame_written_as_csv_has_no_formulas_either(text: str) -> None:
+def test_a_dataframe_written_as_csv_contains_no_formulas(text: str) -> None:
     table = to_dataframe([hostile_result(text)])
     made = table.to_csv(index=False)
     assert len(made.splitlines()) == 2
@@ -81,14 +80,14 @@ def test_a_data_frame_written_as_csv_has_no_formulas_either(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["plate 1", "Jürkat, day 2", "a=b", "x-1", "細胞", 'the "good" one'])
-def test_other_text_is_left_as_it_is(text: str) -> None:
+def test_safe_text_is_unchanged(text: str) -> None:
     assert safe_text(text) == text
     assert next(csv.reader(csv_rows([[text, -1.5, None, True, [1.0, 2.5]]]))) == [
         *(text, "-1.5", "", "true", "1.0 2.5")
     ]
 
 
-def test_csv_and_data_frame_have_the_same_columns_and_values() -> None:
+def test_csv_and_dataframe_have_the_same_columns_and_values() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     place = Position(x=-1.25, y=2, z=3)
     results = [
@@ -115,13 +114,36 @@ def test_csv_and_data_frame_have_the_same_columns_and_values() -> None:
                 assert cell == str(value).replace("True", "true").replace("False", "false")
 
 
-def test_a_network_named_like_a_column_keeps_its_own() -> None:
+def test_a_network_with_the_name_of_a_column_has_a_column_of_its_own() -> None:
     one = result().model_copy(update={"networks": {"label": 0.25}})
     (row,) = csv.DictReader(io.StringIO(results_csv([one])))
     assert (row["label"], row["p_label"]) == (one.label, "0.25")
 
 
-def test_columns_are_those_that_were_asked_for() -> None:
+def test_csv_has_the_columns_of_the_requested_networks() -> None:
     heading, _ = csv_lines([result()], ["resnet50", "absent"])
     names = next(csv.reader([heading]))
     assert [name for name in names if name.startswith("p_")] == ["p_resnet50", "p_absent"]
+
+
+def test_a_dataframe_has_a_typed_row_per_result_in_order() -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    stream = result(
+        kind="stream", series_id="plate 1", frame=3, position_um=Position(x=1, y=2, z=3), acquired_at=at
+    )
+    table = to_dataframe([result(file="a.tif", frame=0), stream, result()])
+    assert list(table["frame"][:2]) == [0, 3]
+    assert pd.isna(table["frame"][2])
+    assert table["frame"].dtype == "Int64"
+    assert table["acquired_at"][1] == at
+    assert pd.isna(table["acquired_at"][0])
+    assert list(table.loc[1, ["x_um", "y_um", "z_um"]]) == [1, 2, 3]
+    assert table["id"][1] == str(stream.id)
+    assert (table["probability"].mean(), table["p_resnet50"].max()) == (0.75, 0.5)
+    assert table["flags"][0] == "saturated:SRS"
+
+
+def test_a_dataframe_of_no_results_has_all_columns() -> None:
+    table = to_dataframe([])
+    assert len(table) == 0
+    assert {"id", "label", "probability"} <= set(table.columns)

@@ -256,7 +256,7 @@ def test_what_is_wrong_with_the_service_is_told(
     widget.connect_to("microscope-pc:8750")
     assert "not an http:// or https:// address" in state.text()
     with http_double() as double:
-        double.answer("/readyz", {"status": "not_ready", "reason": "warming up"}, 503)
+        double.respond("/readyz", {"status": "not_ready", "reason": "warming up"}, 503)
         widget.connect_to(double.url)
         pump(lambda: "is not ready: warming up" in state.text())
 
@@ -285,8 +285,8 @@ def test_what_is_wrong_with_the_service_is_told(
 
 def test_a_key_is_asked_for(widget) -> None:
     with http_double() as double:
-        double.answer("/readyz", {"status": "ready"})
-        double.answer("/v1/model", Unauthorized("this service wants an API key").problem().model_dump(), 401)
+        double.respond("/readyz", {"status": "ready"})
+        double.respond("/v1/model", Unauthorized("this service wants an API key").problem().model_dump(), 401)
         widget.connect_to(double.url)
         pump(lambda: "refuses: this service wants an API key" in widget.panel.state.text())
 

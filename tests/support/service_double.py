@@ -1,4 +1,4 @@
-"""A service that answers what it is told to, for the tests of those who call it."""
+"""Servers with prepared responses, which stand in for the service in tests of its clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from senoscope_client.models.result import (
 
 
 def result(**source: Any) -> Result:
-    """A result that differs from others in its id and its source."""
+    """Return a result that differs from others in its id and its source."""
     return Result(
         id=uuid.uuid4(),
         source=Source(**({"kind": "upload"} | source)),
@@ -43,16 +43,25 @@ def result(**source: Any) -> Result:
 
 
 class HttpDouble:
-    """What it was asked, and what it will answer: ``answers[path] = (status, headers, body)``."""
+    """An HTTP server with prepared responses.
+
+    Attributes
+    ----------
+    requests : list of tuple
+        Method, target, headers and body of each request that was received.
+    responses : dict
+        Status, headers and body by path.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.responses: dict[str, tuple[int, dict[str, str], bytes]] = {}
 
-    def answer(self, path: str, body: Any, status: int = 200, **headers: str) -> None:
+    def respond(self, path: str, body: Any, status: int = 200, **headers: str) -> None:
+        """Set the response to requests of a path."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.answers[path] = (status, {k.replace("_", "-"): v for k, v in headers.items()}, data)
+        self.responses[path] = (status, {k.replace("_", "-"): v for k, v in headers.items()}, data)
 
 
 @contextmanager
@@ -70,15 +79,15 @@ def http_double() -> Iterator[HttpDouble]:
                 self.rfile.readline()
             else:
                 body = self.rfile.read(length)
-            double.asked.append((self.command, self.path, dict(self.headers), body))
-            status, headers, answer = double.answers[self.path.partition("?")[0]]
+            double.requests.append((self.command, self.path, dict(self.headers), body))
+            status, headers, response = double.responses[self.path.partition("?")[0]]
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(answer))}.items():
+            for name, value in {**headers, "Content-Length": str(len(response))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(response)
 
-        do_POST = do_GET  # noqa: N815 (the base class names it so)
+        do_POST = do_GET  # noqa: N815 (a name of the base class)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -96,7 +105,7 @@ def http_double() -> Iterator[HttpDouble]:
 
 
 def form_file(headers: dict[str, str], body: bytes) -> tuple[str | None, str, bytes]:
-    """Name, media type and content of the one file in a posted form."""
+    """Return name, media type and content of the one file in a posted form."""
     head = f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode()
     (part,) = BytesParser(policy=HTTP).parsebytes(head + body).iter_parts()
     return part.get_filename(), part.get_content_type(), part.get_payload(decode=True)
@@ -104,7 +113,7 @@ def form_file(headers: dict[str, str], body: bytes) -> tuple[str | None, str, by
 
 @contextmanager
 def live_double(messages: list[str], code: int = 1000, reason: str = "") -> Iterator[tuple[str, list[str]]]:
-    """A WebSocket server that sends the messages and closes; yields its URL and the paths asked for."""
+    """Run a WebSocket server that sends the messages and closes; yield its URL and the requested paths."""
     paths: list[str] = []
 
     def handle(connection: Any) -> None:
@@ -113,7 +122,7 @@ def live_double(messages: list[str], code: int = 1000, reason: str = "") -> Iter
             connection.send(message)
         if code:
             connection.close(code, reason)
-        else:  # stay until the client leaves
+        else:  # keep the connection open until the client closes it
             for _ in connection:
                 pass
 

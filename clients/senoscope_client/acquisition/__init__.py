@@ -1,1 +1,1 @@
-"""Acquisition software that Senoscope is connected to."""
+"""Connections to acquisition software."""

@@ -1,4 +1,4 @@
-"""The service over HTTP, for programs that run an event loop."""
+"""The asynchronous HTTP client, for programs with an event loop."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from uuid import UUID
 import httpx
 import numpy.typing as npt
 
-from senoscope_client.http import operations as asks
-from senoscope_client.http.auth import authorization
+from senoscope_client.errors import Unreachable
+from senoscope_client.http import operations
+from senoscope_client.http.auth import authorization_header
 from senoscope_client.http.client import CONNECT_S
 from senoscope_client.http.live_async import AsyncLiveDecisions, AsyncLiveResults
-from senoscope_client.http.operations import Ask, Filters, Progress, Stack
+from senoscope_client.http.operations import Filters, Operation, Progress, Stack
 from senoscope_client.http.retries import Retries
 from senoscope_client.models.responses import (
     ClassifyResponse,
@@ -29,21 +30,20 @@ from senoscope_client.models.responses import (
     SeriesSummary,
 )
 from senoscope_client.models.result import CamMode, Result
-from senoscope_client.unreachable import Unreachable
 
 _T = TypeVar("_T")
 
 
 class AsyncClient:
-    """The service at one address, for one event loop; an asynchronous context manager.
+    """A client for the service at one address, for one event loop; an asynchronous context manager.
 
-    Its methods are those of `senoscope_client.Client`, which tells what they take, return and raise; any
-    number of them may run at once.
+    Its methods are those of `senoscope_client.Client`, where their parameters, results and errors are
+    documented; any number of them may run at once.
 
     Parameters
     ----------
     base_url, timeout, api_key, retries
-        As of `Client`.
+        See `Client`.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class AsyncClient:
         *,
         retries: Retries = Retries(),  # noqa: B008 - it is frozen
     ) -> None:
-        self.base_url = asks.checked_url(base_url)
+        self.base_url = operations.validate_base_url(base_url)
         self._api_key = api_key
         self._retries = retries
         self._http = httpx.AsyncClient(
             base_url=self.base_url,
             timeout=httpx.Timeout(timeout, connect=CONNECT_S),
-            headers=authorization(api_key),
+            headers=authorization_header(api_key),
         )
 
     async def __aenter__(self) -> Self:
@@ -83,7 +83,7 @@ class AsyncClient:
         channels: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> list[Result]:
-        """As `Client.classify`."""
+        """See `Client.classify`."""
         response = await self.classify_stack(stack, cam, axes, channels, progress)
         for text in response.warnings:
             warnings.warn(text, stacklevel=2)
@@ -97,17 +97,17 @@ class AsyncClient:
         channels: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> ClassifyResponse:
-        """As `Client.classify_stack`."""
-        return await self._do(asks.classify(stack, cam, axes, channels, progress))
+        """See `Client.classify_stack`."""
+        return await self._execute(operations.classify(stack, cam, axes, channels, progress))
 
     async def results(
         self, *, limit: int = 100, cursor: int | None = None, **filters: Unpack[Filters]
     ) -> ResultsPage:
-        """As `Client.results`."""
-        return await self._do(asks.results(limit, cursor, filters))
+        """See `Client.results`."""
+        return await self._execute(operations.results(limit, cursor, filters))
 
     async def all_results(self, **filters: Unpack[Filters]) -> AsyncIterator[Result]:
-        """As `Client.all_results`."""
+        """See `Client.all_results`."""
         cursor: int | None = None
         while True:
             page = await self.results(limit=1000, cursor=cursor, **filters)
@@ -118,12 +118,12 @@ class AsyncClient:
                 return
 
     async def result(self, identifier: UUID | str, cam: CamMode = "none") -> Result:
-        """As `Client.result`."""
-        return await self._do(asks.result(identifier, cam))
+        """See `Client.result`."""
+        return await self._execute(operations.result(identifier, cam))
 
     async def pixels(self, identifier: UUID | str) -> npt.NDArray[Any]:
-        """As `Client.pixels`."""
-        return await self._do(asks.pixels(identifier))
+        """See `Client.pixels`."""
+        return await self._execute(operations.pixels(identifier))
 
     async def export(
         self,
@@ -131,65 +131,67 @@ class AsyncClient:
         form: Literal["csv", "parquet"] = "csv",
         **filters: Unpack[Filters],
     ) -> None:
-        """As `Client.export`."""
-        query = {**asks.filter_query(filters), "format": form}
+        """See `Client.export`."""
+        query = {**operations.filter_query(filters), "format": form}
         try:
             async with self._http.stream("GET", "/v1/results/export", params=query) as response:
                 if not response.is_success:
                     await response.aread()
-                asks.checked(response)
+                operations.require_success(response)
                 with Path(path).open("wb") as file:
                     async for piece in response.aiter_bytes():
                         file.write(piece)
         except httpx.TransportError as error:
-            raise Unreachable(f"{self.base_url} broke off: {error}") from error
+            raise Unreachable(f"the connection to {self.base_url} was lost: {error}") from error
 
     async def series(self, limit: int = 100) -> list[SeriesSummary]:
-        """As `Client.series`."""
-        return await self._do(asks.series(limit))
+        """See `Client.series`."""
+        return await self._execute(operations.series(limit))
 
     async def one_series(self, series_uid: UUID | str) -> SeriesSummary:
-        """As `Client.one_series`."""
-        return await self._do(asks.one_series(series_uid))
+        """See `Client.one_series`."""
+        return await self._execute(operations.one_series(series_uid))
 
     async def decisions(
         self, series: UUID | str | None = None, *, limit: int = 100, cursor: int | None = None
     ) -> DecisionsPage:
-        """As `Client.decisions`."""
-        return await self._do(asks.decisions(series, limit, cursor))
+        """See `Client.decisions`."""
+        return await self._execute(operations.decisions(series, limit, cursor))
 
     async def model(self) -> dict[str, Any]:
-        """As `Client.model`."""
-        return await self._do(asks.an_object("/v1/model"))
+        """See `Client.model`."""
+        return await self._execute(operations.json_object("/v1/model"))
 
     async def stream(self) -> dict[str, Any]:
-        """As `Client.stream`."""
-        return await self._do(asks.an_object("/v1/stream"))
+        """See `Client.stream`."""
+        return await self._execute(operations.json_object("/v1/stream"))
 
     async def ready(self) -> ReadyResponse:
-        """As `Client.ready`."""
-        return await self._do(asks.ready())
+        """See `Client.ready`."""
+        return await self._execute(operations.ready())
 
     def live(self, cam: CamMode = "none", *, reconnect: bool = True) -> AsyncLiveResults:
-        """Every result as it is made, from ``async with`` on; see `AsyncLiveResults`."""
+        """Return a subscription to results, which begins with ``async with``; see `AsyncLiveResults`."""
         return AsyncLiveResults(self.base_url, cam, self._api_key, reconnect=reconnect)
 
     def live_decisions(self, judged: bool = False, *, reconnect: bool = True) -> AsyncLiveDecisions:
-        """Every decision as it is made, from ``async with`` on; see `AsyncLiveDecisions`."""
+        """Return a subscription to decisions, which begins with ``async with``; see `AsyncLiveDecisions`."""
         return AsyncLiveDecisions(self.base_url, judged, self._api_key, reconnect=reconnect)
 
-    async def _do(self, ask: Ask[_T]) -> _T:
-        for sent in itertools.count(1):
-            outcome: asks.Outcome
-            with ask.body() as body:
+    async def _execute(self, operation: Operation[_T]) -> _T:
+        for attempts in itertools.count(1):
+            outcome: operations.Outcome
+            with operation.open_body() as body:
                 try:
-                    outcome = await self._http.request(ask.method, ask.path, params=ask.params, **body)
+                    outcome = await self._http.request(
+                        operation.method, operation.path, params=operation.params, **body
+                    )
                 except httpx.TransportError as error:
                     outcome = error
-            pause_s = self._retries.pause_s(sent, ask.method, outcome)
+            pause_s = self._retries.pause_s(attempts, operation.method, outcome)
             if pause_s is None:
                 break
             await asyncio.sleep(pause_s)
         if isinstance(outcome, httpx.TransportError):
-            raise asks.unreachable(self.base_url, outcome) from outcome
-        return ask.read(outcome)
+            raise operations.unreachable_error(self.base_url, outcome) from outcome
+        return operation.read_response(outcome)

@@ -1,4 +1,4 @@
-"""The service over HTTP: post stacks, ask for results and for its state."""
+"""The synchronous HTTP client: post stacks, and get results and the state of the service."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from uuid import UUID
 import httpx
 import numpy.typing as npt
 
-from senoscope_client.http import operations as asks
-from senoscope_client.http.auth import authorization
+from senoscope_client.errors import Unreachable
+from senoscope_client.http import operations
+from senoscope_client.http.auth import authorization_header
 from senoscope_client.http.live import LiveDecisions, LiveResults
-from senoscope_client.http.operations import Ask, Filters, Progress, Stack
+from senoscope_client.http.operations import Filters, Operation, Progress, Stack
 from senoscope_client.http.retries import Retries
 from senoscope_client.models.responses import (
     ClassifyResponse,
@@ -28,33 +29,32 @@ from senoscope_client.models.responses import (
     SeriesSummary,
 )
 from senoscope_client.models.result import CamMode, Result
-from senoscope_client.unreachable import Unreachable
 
 __all__ = ["Client", "Filters", "Stack"]
 
-# Where nothing listens, that is known at once; only the answer may take its time.
+# A refused connection is reported at once; only the response may take longer.
 CONNECT_S = 10.0
 _T = TypeVar("_T")
 
 
 class Client:
-    """The service at one address; a context manager, and one per thread.
+    """A client for the service at one address; a context manager, to be used by one thread.
 
     Parameters
     ----------
     base_url : str
         Such as ``http://127.0.0.1:8750``.
     timeout : float
-        In seconds, for each answer. A posted stack is answered when all of it is done.
+        In seconds, for each response. The response to a posted stack is sent when all of it is classified.
     api_key : str, optional
-        Sent with each request; needed where the service asks for one.
+        Sent with each request; needed if the service requires one.
     retries : Retries
-        How often what failed is sent again, where that is safe.
+        How often failed requests are sent again, where that is safe.
 
     Raises
     ------
     ValueError
-        If the address is not one of HTTP, or the key cannot be one.
+        If the address is not an HTTP address, or the key is not a valid key.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Client:
         *,
         retries: Retries = Retries(),  # noqa: B008 - it is frozen
     ) -> None:
-        self.base_url = asks.checked_url(base_url)
+        self.base_url = operations.validate_base_url(base_url)
         self._api_key = api_key
         self._retries = retries
         self._http = httpx.Client(
             base_url=self.base_url,
             timeout=httpx.Timeout(timeout, connect=CONNECT_S),
-            headers=authorization(api_key),
+            headers=authorization_header(api_key),
         )
 
     def __enter__(self) -> Self:
@@ -94,7 +94,7 @@ class Client:
         channels: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> list[Result]:
-        """Classify fields of view; what the service assumed about the file is told as `UserWarning`.
+        """Classify fields of view; assumptions of the service about the file are issued as `UserWarning`.
 
         Parameters
         ----------
@@ -102,18 +102,19 @@ class Client:
             A TIFF or NPY file, its content, or an array of shape (C, Y, X) or (N, C, Y, X) in raw
             detector units.
         cam : {"none", "grid", "png"}
-            How much of the Grad-CAM map comes along.
+            How much of the Grad-CAM map is returned.
         axes : str, optional
-            The order of the stack's axes, such as ``PCYX``, where the file does not tell.
+            The order of the stack's axes, such as ``PCYX``, if the file does not define it.
         channels : sequence of str, optional
-            The names of its channels, in order, where the file does not tell.
+            The names of its channels, in order, if the file does not define them.
         progress : callable, optional
-            Told how many bytes of a file were sent, of how many.
+            Called with the number of bytes of a file that were sent, and its size.
 
         Raises
         ------
         SenoscopeError
-            As the service answers, see `senoscope_client.errors`; `Unreachable` if it does not.
+            The error that the service returns, see `senoscope_client.errors`; `Unreachable` if there is no
+            response.
         OSError
             If the file cannot be read.
         """
@@ -130,27 +131,27 @@ class Client:
         channels: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> ClassifyResponse:
-        """As `classify`, with the service's warnings in the answer."""
-        return self._do(asks.classify(stack, cam, axes, channels, progress))
+        """Classify fields of view as `classify` does, and return the warnings with the results."""
+        return self._execute(operations.classify(stack, cam, axes, channels, progress))
 
     def results(
         self, *, limit: int = 100, cursor: int | None = None, **filters: Unpack[Filters]
     ) -> ResultsPage:
-        """A page of the run log, newest first; `all_results` turns the pages by itself.
+        """Get a page of the run log, newest first; `all_results` gets all pages.
 
         Parameters
         ----------
         limit : int
-            How many, 1000 at most.
+            Number of results, 1000 at most.
         cursor : int, optional
-            ``next`` of the page before.
+            ``next`` of the previous page.
         **filters
             See `Filters`.
         """
-        return self._do(asks.results(limit, cursor, filters))
+        return self._execute(operations.results(limit, cursor, filters))
 
     def all_results(self, **filters: Unpack[Filters]) -> Iterator[Result]:
-        """Every result in the run log that matches, newest first."""
+        """Iterate over all results in the run log that match the filters, newest first."""
         page = self.results(limit=1000, **filters)
         yield from page.results
         while page.next is not None:
@@ -158,11 +159,11 @@ class Client:
             yield from page.results
 
     def result(self, identifier: UUID | str, cam: CamMode = "none") -> Result:
-        """One result, with as much of its Grad-CAM map as asked for."""
-        return self._do(asks.result(identifier, cam))
+        """Get one result, with the requested part of its Grad-CAM map."""
+        return self._execute(operations.result(identifier, cam))
 
     def pixels(self, identifier: UUID | str) -> npt.NDArray[Any]:
-        """The field of view that a result was made from.
+        """Get the field of view that a result was made from.
 
         Returns
         -------
@@ -172,9 +173,9 @@ class Client:
         Raises
         ------
         SenoscopeError
-            As the service answers: `NotFound` once it no longer remembers the pixels.
+            The error that the service returns: `NotFound` if it no longer holds the pixels.
         """
-        return self._do(asks.pixels(identifier))
+        return self._execute(operations.pixels(identifier))
 
     def export(
         self,
@@ -182,73 +183,75 @@ class Client:
         form: Literal["csv", "parquet"] = "csv",
         **filters: Unpack[Filters],
     ) -> None:
-        """Write every result in the run log that matches to a file.
+        """Write all results in the run log that match the filters to a file.
 
         Raises
         ------
         SenoscopeError
-            As the service answers; a file that was begun is then left unfinished.
+            The error that the service returns; the file is incomplete if the transfer had begun.
         OSError
             If the file cannot be written.
         """
-        query = {**asks.filter_query(filters), "format": form}
+        query = {**operations.filter_query(filters), "format": form}
         try:
             with self._http.stream("GET", "/v1/results/export", params=query) as response:
                 if not response.is_success:
                     response.read()
-                asks.checked(response)
+                operations.require_success(response)
                 with Path(path).open("wb") as file:
                     for piece in response.iter_bytes():
                         file.write(piece)
         except httpx.TransportError as error:
-            raise Unreachable(f"{self.base_url} broke off: {error}") from error
+            raise Unreachable(f"the connection to {self.base_url} was lost: {error}") from error
 
     def series(self, limit: int = 100) -> list[SeriesSummary]:
-        """The series that the service saw last, newest first."""
-        return self._do(asks.series(limit))
+        """Get the most recent series of the service, newest first."""
+        return self._execute(operations.series(limit))
 
     def one_series(self, series_uid: UUID | str) -> SeriesSummary:
-        """One series."""
-        return self._do(asks.one_series(series_uid))
+        """Get one series."""
+        return self._execute(operations.one_series(series_uid))
 
     def decisions(
         self, series: UUID | str | None = None, *, limit: int = 100, cursor: int | None = None
     ) -> DecisionsPage:
-        """A page of what the rules decided, newest first; the arguments are as of `results`."""
-        return self._do(asks.decisions(series, limit, cursor))
+        """Get a page of the decisions of the rules, newest first; for the parameters see `results`."""
+        return self._execute(operations.decisions(series, limit, cursor))
 
     def model(self) -> dict[str, Any]:
-        """The ensemble that is loaded, and the device that it runs on."""
-        return self._do(asks.an_object("/v1/model"))
+        """Get the loaded ensemble, and the device that it runs on."""
+        return self._execute(operations.json_object("/v1/model"))
 
     def stream(self) -> dict[str, Any]:
-        """The state and the counters of the service's receiver."""
-        return self._do(asks.an_object("/v1/stream"))
+        """Get the state and the counters of the service's receiver."""
+        return self._execute(operations.json_object("/v1/stream"))
 
     def ready(self) -> ReadyResponse:
-        """Whether the service takes work, and if not, why; raises only if it cannot be asked."""
-        return self._do(asks.ready())
+        """Get whether the service accepts work, and if not, why; raises only if it cannot be reached."""
+        return self._execute(operations.ready())
 
     def live(self, cam: CamMode = "none", timeout_s: float | None = None) -> LiveResults:
-        """Every result as it is made, from this call on; see `LiveResults`."""
+        """Subscribe to all results that are made from this call on; see `LiveResults`."""
         return LiveResults(self.base_url, cam, timeout_s, self._api_key)
 
     def live_decisions(self, judged: bool = False, timeout_s: float | None = None) -> LiveDecisions:
-        """Every decision as it is made, from this call on; see `LiveDecisions`."""
+        """Subscribe to all decisions that are made from this call on; see `LiveDecisions`."""
         return LiveDecisions(self.base_url, judged, timeout_s, self._api_key)
 
-    def _do(self, ask: Ask[_T]) -> _T:
-        for sent in itertools.count(1):
-            outcome: asks.Outcome
-            with ask.body() as body:
+    def _execute(self, operation: Operation[_T]) -> _T:
+        for attempts in itertools.count(1):
+            outcome: operations.Outcome
+            with operation.open_body() as body:
                 try:
-                    outcome = self._http.request(ask.method, ask.path, params=ask.params, **body)
+                    outcome = self._http.request(
+                        operation.method, operation.path, params=operation.params, **body
+                    )
                 except httpx.TransportError as error:
                     outcome = error
-            pause_s = self._retries.pause_s(sent, ask.method, outcome)
+            pause_s = self._retries.pause_s(attempts, operation.method, outcome)
             if pause_s is None:
                 break
             time.sleep(pause_s)
         if isinstance(outcome, httpx.TransportError):
-            raise asks.unreachable(self.base_url, outcome) from outcome
-        return ask.read(outcome)
+            raise operations.unreachable_error(self.base_url, outcome) from outcome
+        return operation.read_response(outcome)

@@ -22,26 +22,26 @@ from senoscope_client.errors import (
     Problem,
     SenoscopeError,
     Unauthorized,
-    error_of,
+    Unreachable,
+    error_from_problem,
 )
-from senoscope_client.http.auth import authorization
+from senoscope_client.http.auth import authorization_header
 from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import CamMode, Result
-from senoscope_client.unreachable import Unreachable
 from senoscope_client.wire.sizes import MAX_RESULT_BYTES
 
-# Short enough for Ctrl-C to be noticed on Windows, where a wait for a lock cannot be interrupted.
+# Short enough for Ctrl-C to take effect on Windows, where a wait for a lock cannot be interrupted.
 _SLICE_S = 0.2
-# What the service hangs up with: a bad parameter, or a key that has been revoked or narrowed since.
+# Close codes of the service: a bad parameter, or a key that was revoked or restricted meanwhile.
 _POLICY_VIOLATION = 1008
 UNAUTHORIZED: Final = 4401
 FORBIDDEN: Final = 4403
-_LOSSES: Final = {_POLICY_VIOLATION: InvalidRequest, UNAUTHORIZED: Unauthorized, FORBIDDEN: Forbidden}
+_CLOSE_ERRORS: Final = {_POLICY_VIOLATION: InvalidRequest, UNAUTHORIZED: Unauthorized, FORBIDDEN: Forbidden}
 _T = TypeVar("_T")
 
 
-class Feed(Generic[_T]):
-    """One of the service's WebSockets: where it is, what comes from it, and what its faults mean.
+class LiveFeed(Generic[_T]):
+    """One of the service's WebSockets: its address, the type of its messages, and its errors.
 
     Parameters
     ----------
@@ -58,71 +58,71 @@ class Feed(Generic[_T]):
         self.url = f"{base_url.replace('http', 'ws', 1).rstrip('/')}{path}"
         self._kind: TypeAdapter[_T] = TypeAdapter(kind)
 
-    def read(self, message: str | bytes) -> _T:
-        """What a message says.
+    def parse(self, message: str | bytes) -> _T:
+        """Parse a message.
 
         Raises
         ------
         SenoscopeError
-            If it says something else.
+            If the message is not of the expected type.
         """
         try:
             return self._kind.validate_json(message)
         except ValidationError as error:
-            raise SenoscopeError(f"{self.url} sent something else than it should") from error
+            raise SenoscopeError(f"{self.url} sent a message of an unexpected kind") from error
 
-    def refusal(self, error: Exception) -> SenoscopeError:
-        """Why there is no connection."""
+    def connect_error(self, error: Exception) -> SenoscopeError:
+        """Return the error to raise if the connection could not be opened."""
         if isinstance(error, InvalidStatus):
             try:
-                return error_of(Problem.model_validate_json(error.response.body or b""))
+                return error_from_problem(Problem.model_validate_json(error.response.body or b""))
             except ValidationError:
                 pass
         if isinstance(error, InvalidHandshake):
-            return Unreachable(f"{self.url} is no live stream of results: {error}")
-        return Unreachable(f"{self.url} cannot be reached: {error}. Is the service up?")
+            return Unreachable(f"{self.url} is not a live stream of results: {error}")
+        return Unreachable(f"{self.url} cannot be reached: {error}. Is the service running?")
 
-    def loss(self, error: ConnectionClosed) -> SenoscopeError | None:
-        """Why there is none any more; None if the service has stopped."""
+    def close_error(self, error: ConnectionClosed) -> SenoscopeError | None:
+        """Return the error to raise if the connection was closed; None if the service has stopped."""
         if isinstance(error, ConnectionClosedOK):
             return None
-        if error.rcvd is not None and error.rcvd.code in _LOSSES:
-            return _LOSSES[error.rcvd.code](error.rcvd.reason)
+        if error.rcvd is not None and error.rcvd.code in _CLOSE_ERRORS:
+            return _CLOSE_ERRORS[error.rcvd.code](error.rcvd.reason)
         return Unreachable(f"the connection to {self.url} was lost: {error}")
 
 
-def result_feed(base_url: str, cam: CamMode) -> Feed[Result]:
-    """Every result as it is made."""
-    return Feed(base_url, f"/v1/live?cam={cam}", Result)
+def result_feed(base_url: str, cam: CamMode) -> LiveFeed[Result]:
+    """Return the feed of all results."""
+    return LiveFeed(base_url, f"/v1/live?cam={cam}", Result)
 
 
-def decision_feed(base_url: str, judged: bool) -> Feed[Decision | Judged]:
-    """Every decision as it is made and, where asked for, every field of view that was judged."""
+def decision_feed(base_url: str, judged: bool) -> LiveFeed[Decision | Judged]:
+    """Return the feed of all decisions and, with ``judged``, of all judged fields of view."""
     kind = Decision | Judged if judged else Decision
-    return Feed(base_url, f"/v1/decisions?judged={str(judged).lower()}", kind)
+    return LiveFeed(base_url, f"/v1/decisions?judged={str(judged).lower()}", kind)
 
 
-class _Live(Generic[_T]):
-    """An iterator over what a feed brings; it ends when the service stops."""
+class _LiveIterator(Generic[_T]):
+    """An iterator over the messages of a feed; it ends when the service stops."""
 
-    _what: ClassVar[str]
+    _item_name: ClassVar[str]
 
-    def __init__(self, feed: Feed[_T], timeout_s: float | None, api_key: str | None) -> None:
+    def __init__(self, feed: LiveFeed[_T], timeout_s: float | None, api_key: str | None) -> None:
         self.timeout_s = timeout_s
         self._feed = feed
-        self._leaving = ExitStack()
+        self._exit_stack = ExitStack()
         try:
-            # Entered at once, so that messages count from here and not from the first `next`.
-            self._connection = self._leaving.enter_context(
+            # Entered here, so that messages are received from now on and not from the first `next`.
+            self._connection = self._exit_stack.enter_context(
                 connect(
                     feed.url,
                     compression=None,
                     max_size=MAX_RESULT_BYTES,
-                    additional_headers=authorization(api_key),
+                    additional_headers=authorization_header(api_key),
                 )
             )
         except (InvalidHandshake, OSError, TimeoutError) as error:
-            raise feed.refusal(error) from error
+            raise feed.connect_error(error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -136,60 +136,61 @@ class _Live(Generic[_T]):
         return self
 
     def __next__(self) -> _T:
-        """The next one.
+        """Wait for the next message.
 
         Raises
         ------
         TimeoutError
-            If none came for ``timeout_s``.
+            If none is received within ``timeout_s``.
         SenoscopeError
-            If the service refuses a parameter, sends something else than it should, or is lost;
-            `Unauthorized` or `Forbidden` if the key was revoked or narrowed meanwhile.
+            If the service rejects a parameter or sends an unexpected message, or the connection is lost;
+            `Unauthorized` or `Forbidden` if the key was revoked or restricted meanwhile.
         """
-        give_up = None if self.timeout_s is None else time.monotonic() + self.timeout_s
+        deadline_s = None if self.timeout_s is None else time.monotonic() + self.timeout_s
         while True:
-            left_s = _SLICE_S if give_up is None else max(0.0, give_up - time.monotonic())
+            left_s = _SLICE_S if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             try:
-                return self._feed.read(self._connection.recv(min(left_s, _SLICE_S)))
+                return self._feed.parse(self._connection.recv(min(left_s, _SLICE_S)))
             except TimeoutError:
-                if give_up is not None and left_s <= _SLICE_S:
-                    raise TimeoutError(f"no {self._what} for {self.timeout_s} s") from None
+                if deadline_s is not None and left_s <= _SLICE_S:
+                    raise TimeoutError(f"no {self._item_name} for {self.timeout_s} s") from None
             except ConnectionClosed as error:
-                lost = self._feed.loss(error)
-                if lost is None:
+                close_error = self._feed.close_error(error)
+                if close_error is None:
                     raise StopIteration from None
-                raise lost from error
+                raise close_error from error
 
     def close(self) -> None:
         """Close the connection."""
-        self._leaving.close()
+        self._exit_stack.close()
 
 
-class LiveResults(_Live[Result]):
+class LiveResults(_LiveIterator[Result]):
     """An iterator over results, and a context manager; it ends when the service stops.
 
-    Results count from when this object is made. A client that is too slow loses some.
+    It receives all results that are made after its creation. A client that is too slow loses some.
 
     Parameters
     ----------
     base_url : str
         Of the service, such as ``http://127.0.0.1:8750``.
     cam : {"none", "grid", "png"}
-        How much of the Grad-CAM map comes along.
+        How much of the Grad-CAM map each result includes.
     timeout_s : float, optional
-        How long to wait for each result; without end, if left out.
+        How long to wait for each result; without limit, if left out.
     api_key : str, optional
-        Needed where the service asks for one.
+        Needed if the service requires one.
 
     Raises
     ------
     Unreachable
         If the service cannot be reached, also later, while iterating.
     SenoscopeError
-        If the service refuses: `Unauthorized`, `Forbidden`, or `Busy` where it has too many clients.
+        If the service refuses the connection: `Unauthorized`, `Forbidden`, or `Busy` if it has too many
+        clients.
     """
 
-    _what = "result"
+    _item_name = "result"
 
     def __init__(
         self,
@@ -201,18 +202,18 @@ class LiveResults(_Live[Result]):
         super().__init__(result_feed(base_url, cam), timeout_s, api_key)
 
 
-class LiveDecisions(_Live[Decision | Judged]):
-    """An iterator over decisions, otherwise as `LiveResults`.
+class LiveDecisions(_LiveIterator[Decision | Judged]):
+    """An iterator over decisions, otherwise like `LiveResults`.
 
     Parameters
     ----------
     base_url, timeout_s, api_key
-        As of `LiveResults`.
+        See `LiveResults`.
     judged : bool
-        Also tell, by a `Judged`, of each field of view that all rules have judged.
+        Also receive a `Judged` for each field of view that all rules have judged.
     """
 
-    _what = "decision"
+    _item_name = "decision"
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Results and decisions over the service's WebSockets, for programs that run an event loop."""
+"""Results and decisions over the service's WebSockets, for programs with an event loop."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from typing import Final, Generic, Self, TypeVar
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from senoscope_client.errors import Busy, NotReady, SenoscopeError
-from senoscope_client.http.auth import authorization
-from senoscope_client.http.live import Feed, decision_feed, result_feed
+from senoscope_client.errors import Busy, NotReady, SenoscopeError, Unreachable
+from senoscope_client.http.auth import authorization_header
+from senoscope_client.http.live import LiveFeed, decision_feed, result_feed
 from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import CamMode, Result
-from senoscope_client.unreachable import Unreachable
 from senoscope_client.wire.sizes import MAX_RESULT_BYTES
 
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 10.0
-# What may be over after a while; anything else that the service says will be said again.
-_PASSING: Final = (Unreachable, Busy, NotReady)
+# Errors that may disappear after a while; any other error would be repeated.
+_TRANSIENT: Final = (Unreachable, Busy, NotReady)
 _T = TypeVar("_T")
 
 
-class _AsyncLive(Generic[_T]):
-    """An asynchronous iterator over what a feed brings."""
+class _AsyncLiveIterator(Generic[_T]):
+    """An asynchronous iterator over the messages of a feed."""
 
-    def __init__(self, feed: Feed[_T], api_key: str | None, reconnect: bool) -> None:
+    def __init__(self, feed: LiveFeed[_T], api_key: str | None, reconnect: bool) -> None:
         self.reconnects = 0
         self._feed = feed
-        self._headers = authorization(api_key)
-        self._reconnect = reconnect
+        self._headers = authorization_header(api_key)
+        self._reconnect_enabled = reconnect
         self._connection: ClientConnection | None = None
 
     async def __aenter__(self) -> Self:
@@ -47,28 +46,28 @@ class _AsyncLive(Generic[_T]):
         return self
 
     async def __anext__(self) -> _T:
-        """The next one.
+        """Wait for the next message.
 
         Raises
         ------
         SenoscopeError
-            If the service refuses, sends something else than it should or, where it is not to be connected
-            to again, is lost.
+            If the service refuses the connection, sends an unexpected message or, without ``reconnect``, if
+            the connection is lost.
         """
         if self._connection is None:
             raise RuntimeError("not connected: use it as an asynchronous context manager")
         while True:
             try:
-                return self._feed.read(await self._connection.recv())
+                return self._feed.parse(await self._connection.recv())
             except ConnectionClosed as error:
-                lost = self._feed.loss(error)
-                if lost is not None and not isinstance(lost, _PASSING):
-                    raise lost from error
-                if not self._reconnect:
-                    if lost is None:
+                close_error = self._feed.close_error(error)
+                if close_error is not None and not isinstance(close_error, _TRANSIENT):
+                    raise close_error from error
+                if not self._reconnect_enabled:
+                    if close_error is None:
                         raise StopAsyncIteration from None
-                    raise lost from error
-            await self._connect_again()
+                    raise close_error from error
+            await self._reconnect()
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -84,16 +83,16 @@ class _AsyncLive(Generic[_T]):
                 additional_headers=self._headers,
             )
         except (InvalidHandshake, OSError, TimeoutError) as error:
-            raise self._feed.refusal(error) from error
+            raise self._feed.connect_error(error) from error
 
-    async def _connect_again(self) -> None:
+    async def _reconnect(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
             await asyncio.sleep(pause_s)
             try:
                 await self._connect()
             except SenoscopeError as error:
-                if not isinstance(error, _PASSING):
+                if not isinstance(error, _TRANSIENT):
                     raise
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
@@ -101,11 +100,11 @@ class _AsyncLive(Generic[_T]):
                 return
 
 
-class AsyncLiveResults(_AsyncLive[Result]):
-    """An asynchronous iterator over results, and a context manager whose beginning they count from.
+class AsyncLiveResults(_AsyncLiveIterator[Result]):
+    """An asynchronous iterator over results, and a context manager; it receives results once it is entered.
 
-    Where the connection is lost, or the service stops, it is connected to again, for as long as it takes.
-    What was made in between is not told: who needs that asks the run log (`AsyncClient.all_results`) when
+    If the connection is lost, or the service stops, the iterator reconnects, for as long as it takes. Results
+    that are made in between are not received: get them from the run log (`AsyncClient.all_results`) when
     ``reconnects`` has grown. A client that is too slow loses some, too.
 
     Parameters
@@ -113,23 +112,24 @@ class AsyncLiveResults(_AsyncLive[Result]):
     base_url : str
         Of the service, such as ``http://127.0.0.1:8750``.
     cam : {"none", "grid", "png"}
-        How much of the Grad-CAM map comes along.
+        How much of the Grad-CAM map each result includes.
     api_key : str, optional
-        Needed where the service asks for one.
+        Needed if the service requires one.
     reconnect : bool
-        False: it ends when the service stops, and raises `Unreachable` where it is lost.
+        False: the iterator ends when the service stops, and raises `Unreachable` if the connection is lost.
 
     Attributes
     ----------
     reconnects : int
-        How often the connection was made anew.
+        How often the connection was opened again.
 
     Raises
     ------
     Unreachable
         On entering, if the service cannot be reached.
     SenoscopeError
-        If the service refuses: `Unauthorized`, `Forbidden`, or `Busy` where it has too many clients.
+        If the service refuses the connection: `Unauthorized`, `Forbidden`, or `Busy` if it has too many
+        clients.
     """
 
     def __init__(
@@ -138,15 +138,15 @@ class AsyncLiveResults(_AsyncLive[Result]):
         super().__init__(result_feed(base_url, cam), api_key, reconnect)
 
 
-class AsyncLiveDecisions(_AsyncLive[Decision | Judged]):
-    """An asynchronous iterator over decisions, otherwise as `AsyncLiveResults`.
+class AsyncLiveDecisions(_AsyncLiveIterator[Decision | Judged]):
+    """An asynchronous iterator over decisions, otherwise like `AsyncLiveResults`.
 
     Parameters
     ----------
     base_url, api_key, reconnect
-        As of `AsyncLiveResults`.
+        See `AsyncLiveResults`.
     judged : bool
-        Also tell, by a `Judged`, of each field of view that all rules have judged.
+        Also receive a `Judged` for each field of view that all rules have judged.
     """
 
     def __init__(

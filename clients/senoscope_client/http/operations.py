@@ -1,6 +1,6 @@
-"""What can be asked of the service: each question with its request and the meaning of its answer.
+"""The operations of the service's HTTP API: the request of each, and how its response is read.
 
-The clients, synchronous and asynchronous, differ only in how they send these.
+The synchronous and the asynchronous client differ only in how they send these requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from senoscope_client.errors import Busy, Problem, SenoscopeError, error_of
+from senoscope_client.errors import Busy, Problem, SenoscopeError, Unreachable, error_from_problem
 from senoscope_client.images import npy
 from senoscope_client.images.image_files import NPY_SUFFIX, TIFF_SUFFIXES
 from senoscope_client.models.responses import (
@@ -33,22 +33,21 @@ from senoscope_client.models.responses import (
     SeriesSummary,
 )
 from senoscope_client.models.result import CamMode, Result, SourceKind
-from senoscope_client.unreachable import Unreachable
 
 _TIFF, _NPY, _UNKNOWN = "image/tiff", "application/x-npy", "application/octet-stream"
 _SUFFIXES = dict.fromkeys(TIFF_SUFFIXES, _TIFF) | {NPY_SUFFIX: _NPY}
-# How files begin: NPY, then TIFF and BigTIFF in either byte order.
+# The first bytes of files: NPY, then TIFF and BigTIFF in either byte order.
 _MAGIC = {b"\x93NUM": _NPY, b"II*\0": _TIFF, b"MM\0*": _TIFF, b"II+\0": _TIFF, b"MM\0+": _TIFF}
 
 Stack = str | os.PathLike[str] | bytes | npt.NDArray[Any]
 Progress = Callable[[int, int], None]
-"""Told how many bytes of a file were sent, of how many."""
+"""Called with the number of bytes of a file that were sent, and its size."""
 _T = TypeVar("_T")
 Outcome = httpx.Response | httpx.TransportError
 
 
 class Filters(TypedDict, total=False):
-    """Which results of the run log; what is left out does not matter.
+    """Selects results of the run log; a filter that is left out selects all.
 
     Attributes
     ----------
@@ -75,145 +74,155 @@ def _no_body() -> AbstractContextManager[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Ask(Generic[_T]):
-    """A request, and how to read its answer.
+class Operation(Generic[_T]):
+    """A request, and how its response is read.
 
     Attributes
     ----------
-    read : callable
-        Takes the answer; raises SenoscopeError where it is none.
-    body : callable
-        Opens what is sent, as arguments of httpx; anew each time that it is sent.
+    read_response : callable
+        Returns the content of a response; raises SenoscopeError if the response is an error or invalid.
+    open_body : callable
+        Returns a context manager with the body as arguments of httpx; called for each attempt to send it.
     """
 
     method: Literal["GET", "POST"]
     path: str
-    read: Callable[[httpx.Response], _T]
+    read_response: Callable[[httpx.Response], _T]
     params: Mapping[str, Any] = field(default_factory=dict)
-    body: Callable[[], AbstractContextManager[dict[str, Any]]] = _no_body
+    open_body: Callable[[], AbstractContextManager[dict[str, Any]]] = _no_body
 
 
 def classify(
     stack: Stack, cam: CamMode, axes: str | None, channels: Sequence[str] | None, progress: Progress | None
-) -> Ask[ClassifyResponse]:
-    """Have a stack classified."""
+) -> Operation[ClassifyResponse]:
+    """Classify a stack."""
     wanted = {"cam": cam, "axes": axes, "channels": ",".join(channels) if channels else None}
 
     @contextmanager
     def form() -> Iterator[dict[str, Any]]:
         path = Path(stack)  # type: ignore[arg-type]
         with path.open("rb") as file:
-            # As a form, because a raw body has no place for the file's name.
-            sent = file if progress is None else _Told(file, progress)
+            # Sent as a form, because a raw body cannot carry the file's name.
+            sent = file if progress is None else _ProgressFile(file, progress)
             yield {"files": {"file": (path.name, sent, _SUFFIXES.get(path.suffix.lower(), _UNKNOWN))}}
 
     def raw() -> AbstractContextManager[dict[str, Any]]:
-        body = stack if isinstance(stack, bytes) else _npy(stack)  # type: ignore[arg-type]
-        kind = {"Content-Type": _MAGIC.get(body[:4], _UNKNOWN)}
-        return nullcontext({"content": body, "headers": kind})
+        body = stack if isinstance(stack, bytes) else _npy_bytes(stack)  # type: ignore[arg-type]
+        content_type = {"Content-Type": _MAGIC.get(body[:4], _UNKNOWN)}
+        return nullcontext({"content": body, "headers": content_type})
 
-    return Ask(
+    return Operation(
         "POST",
         "/v1/classify",
-        lambda response: ClassifyResponse.model_validate_json(checked(response).content),
+        lambda response: ClassifyResponse.model_validate_json(require_success(response).content),
         {name: value for name, value in wanted.items() if value is not None},
         form if isinstance(stack, str | os.PathLike) else raw,
     )
 
 
-def results(limit: int, cursor: int | None, filters: Filters) -> Ask[ResultsPage]:
-    """A page of the run log."""
+def results(limit: int, cursor: int | None, filters: Filters) -> Operation[ResultsPage]:
+    """Get a page of the run log."""
     query = {**filter_query(filters), "limit": limit}
     if cursor is not None:
         query["cursor"] = cursor
-    return Ask(
-        "GET", "/v1/results", lambda r: ResultsPage.model_validate_json(checked(r).content), params=query
+    return Operation(
+        "GET",
+        "/v1/results",
+        lambda r: ResultsPage.model_validate_json(require_success(r).content),
+        params=query,
     )
 
 
-def result(identifier: UUID | str, cam: CamMode) -> Ask[Result]:
-    """One result."""
+def result(identifier: UUID | str, cam: CamMode) -> Operation[Result]:
+    """Get one result."""
     path = f"/v1/results/{UUID(str(identifier))}"
-    return Ask("GET", path, lambda r: Result.model_validate_json(checked(r).content), {"cam": cam})
+    return Operation(
+        "GET", path, lambda r: Result.model_validate_json(require_success(r).content), {"cam": cam}
+    )
 
 
-def pixels(identifier: UUID | str) -> Ask[npt.NDArray[Any]]:
-    """What one result was made from."""
+def pixels(identifier: UUID | str) -> Operation[npt.NDArray[Any]]:
+    """Get the pixels that one result was made from."""
     path = f"/v1/results/{UUID(str(identifier))}/pixels.npy"
 
     def read(response: httpx.Response) -> npt.NDArray[Any]:
-        content = checked(response).content
+        content = require_success(response).content
         return npy.read_array(io.BytesIO(content), len(content), str(response.url)).copy()
 
-    return Ask("GET", path, read)
+    return Operation("GET", path, read)
 
 
-def series(limit: int) -> Ask[list[SeriesSummary]]:
-    """The series seen last."""
-    return Ask(
+def series(limit: int) -> Operation[list[SeriesSummary]]:
+    """Get the most recent series."""
+    return Operation(
         "GET",
         "/v1/series",
-        lambda r: list(SeriesResponse.model_validate_json(checked(r).content).series),
+        lambda r: list(SeriesResponse.model_validate_json(require_success(r).content).series),
         {"limit": limit},
     )
 
 
-def one_series(series_uid: UUID | str) -> Ask[SeriesSummary]:
-    """One series."""
+def one_series(series_uid: UUID | str) -> Operation[SeriesSummary]:
+    """Get one series."""
     path = f"/v1/series/{UUID(str(series_uid))}"
-    return Ask("GET", path, lambda r: SeriesSummary.model_validate_json(checked(r).content))
+    return Operation("GET", path, lambda r: SeriesSummary.model_validate_json(require_success(r).content))
 
 
-def decisions(series_uid: UUID | str | None, limit: int, cursor: int | None) -> Ask[DecisionsPage]:
-    """A page of what the rules decided."""
+def decisions(series_uid: UUID | str | None, limit: int, cursor: int | None) -> Operation[DecisionsPage]:
+    """Get a page of the decisions of the rules."""
     wanted = {"series": series_uid, "limit": limit, "cursor": cursor}
     query = {name: str(value) for name, value in wanted.items() if value is not None}
-    return Ask("GET", "/v1/decisions", lambda r: DecisionsPage.model_validate_json(checked(r).content), query)
+    return Operation(
+        "GET",
+        "/v1/decisions",
+        lambda r: DecisionsPage.model_validate_json(require_success(r).content),
+        query,
+    )
 
 
-def ready() -> Ask[ReadyResponse]:
-    """Whether the service takes work."""
+def ready() -> Operation[ReadyResponse]:
+    """Get whether the service accepts work."""
 
     def read(response: httpx.Response) -> ReadyResponse:
         try:
             return ReadyResponse.model_validate_json(response.content)
         except ValidationError:
-            checked(response)
-            raise SenoscopeError(f"{response.url} is no Senoscope service") from None
+            require_success(response)
+            raise SenoscopeError(f"{response.url} is not a Senoscope service") from None
 
-    return Ask("GET", "/readyz", read)
+    return Operation("GET", "/readyz", read)
 
 
-def an_object(path: str) -> Ask[dict[str, Any]]:
-    """Whatever JSON object the service has there."""
+def json_object(path: str) -> Operation[dict[str, Any]]:
+    """Get the JSON object at a path."""
 
     def read(response: httpx.Response) -> dict[str, Any]:
         try:
-            answer = checked(response).json()
+            document = require_success(response).json()
         except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise SenoscopeError(f"{response.url} answered something else than a JSON object")
-        return answer
+            document = None
+        if not isinstance(document, dict):
+            raise SenoscopeError(f"{response.url} returned something other than a JSON object")
+        return document
 
-    return Ask("GET", path, read)
+    return Operation("GET", path, read)
 
 
-def checked(response: httpx.Response) -> httpx.Response:
-    """The response, if it is a good one.
+def require_success(response: httpx.Response) -> httpx.Response:
+    """Return the response if its status is a success.
 
     Raises
     ------
     SenoscopeError
-        As the service's problem document tells.
+        The error that the service's problem document describes.
     """
     if response.is_success:
         return response
     try:
-        error = error_of(Problem.model_validate_json(response.content))
+        error = error_from_problem(Problem.model_validate_json(response.content))
     except ValidationError:
         raise SenoscopeError(
-            f"{response.url} answered {response.status_code} {response.reason_phrase}"
+            f"{response.url} returned status {response.status_code} {response.reason_phrase}"
         ) from None
     if isinstance(error, Busy):
         after = response.headers.get("Retry-After", "")
@@ -221,20 +230,20 @@ def checked(response: httpx.Response) -> httpx.Response:
     raise error
 
 
-def unreachable(base_url: str, error: httpx.TransportError) -> Unreachable:
-    """What it means that there is no response."""
+def unreachable_error(base_url: str, error: httpx.TransportError) -> Unreachable:
+    """Return the error to raise if a request has no response."""
     if isinstance(error, httpx.TimeoutException):
-        return Unreachable(f"{base_url} did not answer in time")
+        return Unreachable(f"{base_url} did not respond in time")
     return Unreachable(f"{base_url} cannot be reached: {error}. Is the service running?")
 
 
-def checked_url(base_url: str) -> str:
-    """The address without a slash at its end.
+def validate_base_url(base_url: str) -> str:
+    """Return the address of a service without a trailing slash.
 
     Raises
     ------
     ValueError
-        If it is not one of HTTP.
+        If it is not an HTTP address.
     """
     if not re.match(r"https?://[^/]", base_url):
         raise ValueError(f"{base_url!r} is not an http:// or https:// address")
@@ -242,7 +251,7 @@ def checked_url(base_url: str) -> str:
 
 
 def filter_query(filters: Filters) -> dict[str, Any]:
-    """Filters as the service takes them."""
+    """Return filters as query parameters of the service."""
     names = {"since": "from", "until": "to"}
     return {
         names.get(name, name): value.isoformat() if isinstance(value, datetime) else str(value)
@@ -250,8 +259,8 @@ def filter_query(filters: Filters) -> dict[str, Any]:
     }
 
 
-class _Told:
-    """A file that tells how much of it was read."""
+class _ProgressFile:
+    """A file that reports how much of it was read."""
 
     def __init__(self, file: BinaryIO, progress: Progress) -> None:
         self._file = file
@@ -259,7 +268,7 @@ class _Told:
         self._size = os.fstat(file.fileno()).st_size
 
     def read(self, size: int = -1) -> bytes:
-        """Read, and tell where that led to."""
+        """Read from the file, and report the new position."""
         data = self._file.read(size)
         self._progress(self._file.tell(), self._size)
         return data
@@ -268,7 +277,7 @@ class _Told:
         return getattr(self._file, name)
 
 
-def _npy(array: npt.NDArray[Any]) -> bytes:
+def _npy_bytes(array: npt.NDArray[Any]) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
     return file.getvalue()

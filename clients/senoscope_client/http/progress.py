@@ -1,4 +1,4 @@
-"""How far the service is with a posted stack, as one line on a terminal."""
+"""Progress of a posted stack, as one line on a terminal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ _MIB: Final = 1024 * 1024
 
 
 class StackProgress:
-    """Bytes sent, then fields of view classified, of one file; a context manager, and `asks.Progress`.
+    """Shows bytes sent, then fields of view classified, of one file; a context manager.
 
-    The service answers when the whole stack is done. How many of its fields of view are, until then, is
-    known from the results that it tells all live clients; where they may not be heard, the time is shown.
+    It is an `operations.Progress`. The service responds when the whole stack is classified. Until then, the
+    number of classified fields of view is counted from the results that it publishes to live clients; if
+    these cannot be received, only the time is shown.
 
     Parameters
     ----------
     out : text file
-        A terminal, where the line is drawn anew; elsewhere only its last state is written.
+        On a terminal the line is redrawn; otherwise only its last state is written.
     title : str
         Such as ``2/3 well-B.tif``.
     name : str
@@ -39,18 +40,18 @@ class StackProgress:
         self._name = name
         self._sent = (0, 0)
         self._classified = 0
-        self._began_s = time.monotonic()
-        self._drawn_s = 0.0
+        self._started_s = time.monotonic()
+        self._last_drawn_s = 0.0
         self._width = 0
         self._done = threading.Event()
         try:
             self._live: LiveResults | None = LiveResults(base_url, timeout_s=None, api_key=api_key)
-        except SenoscopeError:  # the stack may be posted all the same
+        except SenoscopeError:  # the stack can be posted without it
             self._live = None
-        self._thread = threading.Thread(target=self._listen, name="progress", daemon=True)
+        self._thread = threading.Thread(target=self._count_results, name="progress", daemon=True)
 
     def __call__(self, sent: int, size: int) -> None:
-        """So many bytes were sent."""
+        """Show that ``sent`` of ``size`` bytes were sent."""
         self._sent = (sent, size)
         self._draw()
 
@@ -69,7 +70,7 @@ class StackProgress:
             self._draw(last=True)
             print(file=self._out, flush=True)
 
-    def _listen(self) -> None:
+    def _count_results(self) -> None:
         while not self._done.is_set():
             if self._live is None:
                 self._done.wait(_EVERY_S)
@@ -87,19 +88,19 @@ class StackProgress:
 
     def _draw(self, *, last: bool = False) -> None:
         now_s = time.monotonic()
-        if not last and (not self._out.isatty() or now_s - self._drawn_s < _EVERY_S):
+        if not last and (not self._out.isatty() or now_s - self._last_drawn_s < _EVERY_S):
             return
-        self._drawn_s = now_s
-        line = f"{self._title}  {self._state(now_s)}"
+        self._last_drawn_s = now_s
+        line = f"{self._title}  {self._state_text(now_s)}"
         start = "\r" if self._out.isatty() else ""
         print(start + line.ljust(self._width), end="", file=self._out, flush=True)
         self._width = len(line)
 
-    def _state(self, now_s: float) -> str:
+    def _state_text(self, now_s: float) -> str:
         sent, size = self._sent
         if sent < size:
             filled = _BAR * sent // size
             bar = "#" * filled + "-" * (_BAR - filled)
             return f"[{bar}] {sent / _MIB:.1f} of {size / _MIB:.1f} MiB sent"
         counted = f", {self._classified} fields of view classified" if self._classified else ""
-        return f"{size / _MIB:.1f} MiB sent{counted}, {now_s - self._began_s:.0f} s"
+        return f"{size / _MIB:.1f} MiB sent{counted}, {now_s - self._started_s:.0f} s"

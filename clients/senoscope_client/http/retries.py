@@ -1,4 +1,4 @@
-"""When a request may be sent once more, and after how long."""
+"""Retries: when a failed request is sent again, and after how long."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Final
 import httpx
 
 _SAFE: Final = frozenset({"GET", "HEAD"})
-# Of a proxy in between, which lost the service for a moment.
-_PASSING: Final = frozenset({502, 504})
-# So far nothing was sent, so nothing can have been done twice.
+# Statuses of a proxy that could not reach the service for a moment.
+_TRANSIENT_STATUSES: Final = frozenset({502, 504})
+# The request was not sent, so that the service cannot have processed it.
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How patient a client is.
+    """How often a client sends failed requests again.
 
-    What only asks is sent again after every fault of the connection; only a time-out while waiting for the
-    answer, which took long enough, is not. A posted stack is sent again where the service was too busy to
-    take it, or where there was no connection to send it over; never where it may have been classified.
+    A request that only reads is sent again after every connection error, except a time-out while waiting for
+    the response. A posted stack is sent again if the service was too busy to accept it, or if the connection
+    could not be opened; never if it may have been classified.
 
     Attributes
     ----------
     times : int
-        How often at most; 0: never.
+        Maximum number of retries; 0: none.
     first_s : float
-        The first pause; each further one is twice as long.
+        The first pause in seconds; each further one is twice as long.
     longest_s : float
-        No pause is longer. A service that asks for more patience than that is not asked again.
+        The longest pause in seconds. If the service requires a longer one, the request is not sent again.
     """
 
     times: int = 3
@@ -38,11 +38,11 @@ class Retries:
     longest_s: float = 10.0
 
     def pause_s(self, sent: int, method: str, outcome: httpx.Response | httpx.TransportError) -> float | None:
-        """How long to wait before a request that was sent so often is sent again; None: it is not."""
+        """Return the pause before the next attempt after ``sent`` attempts; None: do not send it again."""
         if sent > self.times:
             return None
         pause_s = min(self.longest_s, self.first_s * 2.0 ** (sent - 1))
-        pause_s *= random.uniform(0.75, 1.25)  # noqa: S311 - so that many clients do not come at once
+        pause_s *= random.uniform(0.75, 1.25)  # noqa: S311 - so that clients do not all retry at once
         if isinstance(outcome, httpx.TransportError):
             if method in _SAFE:
                 return None if isinstance(outcome, httpx.ReadTimeout) else pause_s
@@ -52,7 +52,7 @@ class Retries:
             if not after.isascii() or not after.isdigit() or float(after) > self.longest_s:
                 return None
             return max(pause_s, float(after))
-        return pause_s if method in _SAFE and outcome.status_code in _PASSING else None
+        return pause_s if method in _SAFE and outcome.status_code in _TRANSIENT_STATUSES else None
 
 
 NO_RETRIES: Final = Retries(times=0)

@@ -1,1 +1,1 @@
-"""Files and arrays of images, read as fields of view."""
+"""Readers of fields of view in image files and arrays."""

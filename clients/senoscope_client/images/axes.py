@@ -1,4 +1,4 @@
-"""Deciding which axis of an array is which, and refusing to guess."""
+"""Assignment of the axes of an array; ambiguous axes are an error, never guessed."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 import numpy.typing as npt
 
 from senoscope_client.errors import AmbiguousAxes, InvalidRequest, WrongChannelCount, WrongFrameSize
-from senoscope_client.images.channel_names import plain
+from senoscope_client.images.channel_names import normalize_name
 from senoscope_client.images.notices import Notice
 
-# What tifffile calls an axis that the file does not name.
+# Letters of tifffile for axes that the file does not name.
 _UNNAMED = frozenset("IQ")
-# What users may call axes: the letters of OME, ImageJ and tifffile, B and N for a batch.
+# Letters that users may pass: those of OME, ImageJ and tifffile, and B and N for a batch.
 _LETTERS = frozenset("ABCEHIJKLMNPQRSTVXYZ")
 
 
 @dataclass(frozen=True)
 class FovSpec:
-    """What the ensemble takes.
+    """Channels and size of the fields of view that an ensemble takes.
 
     Attributes
     ----------
     channels : tuple of str
-        Their names, in the order of the ensemble.
+        Names of the channels, in the order of the ensemble.
     height, width : int
         Rows and columns of a field of view, in pixels.
     any_size : bool
-        Take fields of view of every size, for callers that resize or refuse them themselves.
+        Accept fields of view of every size, for callers that resize or reject them themselves.
     """
 
     channels: tuple[str, ...]
@@ -41,20 +41,20 @@ class FovSpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """How to turn an array into fields of view.
+    """Operations that convert an array to fields of view.
 
     Attributes
     ----------
     shape : tuple of int
-        What to reshape the array to first: axes of length 1 dropped, pages unfolded.
+        The shape to which the array is reshaped first: axes of length 1 removed, pages unfolded.
     order : tuple of int
-        The order to transpose it to then: leading axes, channel, row, column.
+        The order of axes to which it is transposed then: leading axes, channel, row, column.
     fovs, channels, height, width : int
-        The shape that results.
+        The resulting shape.
     samples : bool
         Whether the channels are the colour samples of the file.
     left_out : int
-        Pages at the end that belong to a field of view that is not complete.
+        Number of pages at the end that belong to an incomplete field of view.
     """
 
     shape: tuple[int, ...]
@@ -68,7 +68,7 @@ class Layout:
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """What was assumed."""
+        """Assumptions about the file, and pages that are left out."""
         notices = []
         if self.samples:
             text = "the colour samples of the file are taken as the channels, in their order"
@@ -82,57 +82,58 @@ class Layout:
         return tuple(notices)
 
     def apply(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The array as fields of view, [N, C, H, W]."""
+        """Convert an array to fields of view, [N, C, H, W]."""
         arranged = array.reshape(self.shape).transpose(self.order)
         return arranged.reshape(self.fovs, self.channels, self.height, self.width)
 
 
-def layout_of(
+def find_layout(
     shape: Sequence[int],
     axes: str,
-    asked: str | None,
+    user_axes: str | None,
     spec: FovSpec,
     name: str,
     *,
     plane_names: Sequence[str] | None = None,
     channels: int | None = None,
 ) -> Layout:
-    """The layout of an array.
+    """Find the layout of an array.
 
     Parameters
     ----------
     shape : sequence of int
         Of the array.
     axes : str
-        As the file tells them, one letter each: C, Y, X, S for samples, I or Q where it does not tell.
-    asked : str or None
-        As the user tells them, which counts more. One letter more than there are axes unfolds pages:
-        ``PCYX`` where the channel changes fastest from page to page, ``CPYX`` where it changes slowest.
-        Of the former, pages of a field of view that is not complete are left out.
+        The axes that the file declares, one letter each: C, Y, X, S for samples, I or Q for unnamed axes.
+    user_axes : str or None
+        The axes that the user declares, which have priority. One letter more than there are axes unfolds
+        pages: ``PCYX`` if the channel changes fastest from page to page, ``CPYX`` if it changes slowest.
+        With ``PCYX``, pages of an incomplete field of view are left out.
     spec : FovSpec
-        The channel count decides what a stack of bare pages can mean; that the counts agree is for the
-        caller to check, who knows the channels' names.
+        Its number of channels is used to interpret pages without metadata. The caller, who knows the names of
+        the channels, must check that the numbers of channels agree.
     name : str
         Of the file, for messages.
     plane_names : sequence of str, optional
-        The channel that each plane shows, in C order of the leading axes, where the file says.
+        The channel of each plane, in C order of the leading axes, if the file names it.
     channels : int, optional
-        How many the file has, as the user says; else as many as the names that repeat, or as ``spec`` has.
+        Number of channels of the file, from the user; default: the number of names that repeat, or that of
+        ``spec``.
 
     Raises
     ------
     InvalidRequest
-        If ``asked`` does not fit the array.
+        If ``user_axes`` does not match the array.
     AmbiguousAxes, WrongChannelCount, WrongFrameSize
     """
     shape = tuple(shape)
-    period = _period(plane_names, spec) if plane_names is not None else None
+    period = _channel_period(plane_names, spec) if plane_names is not None else None
     stored = shape
-    if asked is not None:
+    if user_axes is not None:
         count = channels or (period or (len(spec.channels), ""))[0]
-        axes, shape = _asked_axes(asked, shape, axes, count, name)
+        axes, shape = _apply_user_axes(user_axes, shape, axes, count, name)
     elif channels is None and period is not None and not set(axes) & {*"CS"} and axes[-2:] == "YX":
-        # The names of the planes say which are channels, though no axis does.
+        # No axis is declared as the channel, but the names of the planes identify the channels.
         count, axes = period
         planes = prod(shape[:-2])
         lead = (planes // count, count) if axes == "PCYX" else (count, planes // count)
@@ -141,7 +142,7 @@ def layout_of(
     kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n != 1 or a in "CYX"]
     axes, shape = "".join(a for a, _ in kept), tuple(n for _, n in kept)
     if "Y" not in axes or "X" not in axes:
-        raise AmbiguousAxes(f"{name} has axes {axes or 'none'}: rows (Y) and columns (X) are not both named")
+        raise AmbiguousAxes(f"{name} has axes {axes or 'none'}: rows (Y) and columns (X) must both be named")
     samples = False
     if "S" in axes and "C" in axes:
         at = axes.index("C")
@@ -155,9 +156,9 @@ def layout_of(
         if "S" in axes:
             axes, samples = axes.replace("S", "C"), True
         else:
-            axes, shape = _channel_axis(axes, shape, spec, name)
-    place = {letter: n for n, letter in enumerate(axes)}
-    height, width = shape[place["Y"]], shape[place["X"]]
+            axes, shape = _add_channel_axis(axes, shape, spec, name)
+    position = {letter: n for n, letter in enumerate(axes)}
+    height, width = shape[position["Y"]], shape[position["X"]]
     if not spec.any_size and (height, width) != (spec.height, spec.width):
         swapped = "; rows and columns are swapped" if (width, height) == (spec.height, spec.width) else ""
         raise WrongFrameSize(
@@ -167,9 +168,9 @@ def layout_of(
     leading = [n for n, letter in enumerate(axes) if letter not in "CYX"]
     return Layout(
         shape=shape,
-        order=(*leading, place["C"], place["Y"], place["X"]),
+        order=(*leading, position["C"], position["Y"], position["X"]),
         fovs=prod(shape[n] for n in leading),
-        channels=shape[place["C"]],
+        channels=shape[position["C"]],
         height=height,
         width=width,
         samples=samples,
@@ -177,28 +178,28 @@ def layout_of(
     )
 
 
-def _period(names: Sequence[str], spec: FovSpec) -> tuple[int, str] | None:
-    """How many channels repeat along the planes and in which way, if all of the ensemble's are among them.
+def _channel_period(names: Sequence[str], spec: FovSpec) -> tuple[int, str] | None:
+    """Return how many channels repeat along the planes, and the axes, if all of the ensemble's occur.
 
-    Where they change from each plane to the next, the last of them may be missing.
+    If the channel changes from each plane to the next, the last planes may be missing.
     """
-    known = [plain(name) for name in names]
-    kinds = list(dict.fromkeys(known))
-    count = len(kinds)
-    if not known or not {plain(channel) for channel in spec.channels} <= {*kinds}:
+    normalized = [normalize_name(name) for name in names]
+    distinct = list(dict.fromkeys(normalized))
+    count = len(distinct)
+    if not normalized or not {normalize_name(channel) for channel in spec.channels} <= {*distinct}:
         return None
-    repeats, rest = divmod(len(known), count)
-    if known == kinds * repeats + kinds[:rest]:
+    repeats, rest = divmod(len(normalized), count)
+    if normalized == distinct * repeats + distinct[:rest]:
         return count, "PCYX"
-    if not rest and known == [kind for kind in kinds for _ in range(repeats)]:
+    if not rest and normalized == [channel for channel in distinct for _ in range(repeats)]:
         return count, "CPYX"
     return None
 
 
-def _asked_axes(
-    asked: str, shape: tuple[int, ...], own: str, channels: int, name: str
+def _apply_user_axes(
+    user_axes: str, shape: tuple[int, ...], file_axes: str, channels: int, name: str
 ) -> tuple[str, tuple[int, ...]]:
-    axes = asked.strip().upper()
+    axes = user_axes.strip().upper()
     letters = set(axes)
     if (
         not letters <= _LETTERS
@@ -207,22 +208,25 @@ def _asked_axes(
         or not letters & {*"CS"}
     ):
         raise InvalidRequest(
-            f"axes={asked[:20]!r}: one letter for each axis, none twice, C, Y and X among them, as in TCYX"
+            f"axes={user_axes[:20]!r} is not valid: pass one letter for each axis, none twice, including "
+            "C, Y and X, such as TCYX"
         )
     if len(axes) == len(shape):
         return axes, shape
     pages, rest = divmod(shape[0], channels) if shape else (0, 0)
-    stopped = pages and axes[1] == "C" and own[-2:] == "YX" and "C" not in own
+    stopped = pages and axes[1] == "C" and file_axes[-2:] == "YX" and "C" not in file_axes
     if len(shape) == 3 and len(axes) == 4 and axes.endswith("YX") and (not rest or stopped):
         lead = (pages, channels) if axes[1] == "C" else (channels, pages)
         return axes, (*lead, *shape[1:])
     raise InvalidRequest(
-        f"axes={asked!r} names {len(axes)} axes, {name} has {len(shape)}, of lengths {shape}"
+        f"axes={user_axes!r} names {len(axes)} axes, {name} has {len(shape)}, of lengths {shape}"
     )
 
 
-def _channel_axis(axes: str, shape: tuple[int, ...], spec: FovSpec, name: str) -> tuple[str, tuple[int, ...]]:
-    """Axes and shape with a channel axis, where the file names none."""
+def _add_channel_axis(
+    axes: str, shape: tuple[int, ...], spec: FovSpec, name: str
+) -> tuple[str, tuple[int, ...]]:
+    """Add a channel axis to axes and shape of a file that names none."""
     channels = len(spec.channels)
     leading = [(a, n) for a, n in zip(axes, shape, strict=True) if a not in "YX"]
     planes = prod(n for _, n in leading)
@@ -240,6 +244,6 @@ def _channel_axis(axes: str, shape: tuple[int, ...], spec: FovSpec, name: str) -
             f"{', '.join(spec.channels)}{advice if planes > channels else ''}"
         )
     raise AmbiguousAxes(
-        f"{name} holds {planes} images and does not tell which are channels. Pass axes=PCYX if the channel "
-        "changes from each image to the next, axes=CPYX if all images of a channel come together"
+        f"{name} holds {planes} images and does not define which are channels. Pass axes=PCYX if the channel "
+        "changes from each image to the next, axes=CPYX if all images of a channel follow one another"
     )

@@ -1,7 +1,7 @@
-"""How the numbers that a file stores become detector counts.
+"""Calibration: conversion of the stored numbers of a file to detector counts.
 
-ImageJ has no signed 16-bit images: it adds 32768, and writes a calibration that takes it off again. Other
-programs write a scale and an offset. Without them an image is tens of thousands of counts too bright.
+ImageJ has no signed 16-bit images: it adds 32768, and writes a calibration that subtracts it again. Other
+programs write a scale and an offset. If these are ignored, images are tens of thousands of counts too bright.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _MAX_XML: Final = 1024 * 1024
 
 @dataclass(frozen=True)
 class Calibration:
-    """A straight line: counts = ``offset`` + ``slope`` x stored number.
+    """A linear calibration: counts = ``offset`` + ``slope`` x stored number.
 
     Attributes
     ----------
     offset, slope : float
     source : str
-        Which metadata declare it.
+        Metadata that declare the calibration.
     """
 
     offset: float
@@ -43,7 +43,7 @@ class Calibration:
         return f"{self.offset:g} + {self.slope:g} x stored number ({self.source})"
 
     def apply(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The counts of stored numbers."""
+        """Convert stored numbers to counts."""
         counts = stored.astype(np.float64)
         counts *= self.slope
         counts += self.offset
@@ -51,16 +51,16 @@ class Calibration:
 
 
 def zero_levels(pixels: npt.NDArray[Any]) -> tuple[float, ...]:
-    """The darkest level of each channel of fields of view [N, C, H, W]: their first percentile.
+    """Return the zero level (first percentile) of each channel of fields of view [N, C, H, W].
 
-    Files of one detector agree in it within its noise. Where they are thousands apart, the stored numbers of
-    some mean something else than those of the others.
+    It differs between files of one detector only by noise. A difference of thousands shows that the stored
+    numbers of the files have different meanings.
     """
     return tuple(float(np.percentile(pixels[:, c], _ZERO_PERCENTILE)) for c in range(pixels.shape[1]))
 
 
 def imagej_calibration(description: Mapping[str, str], dtype: np.dtype[Any], name: str) -> Calibration | None:
-    """The calibration function of an ImageJ file; None where its numbers are counts.
+    """Read the calibration function of an ImageJ file; return None if its numbers are counts.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ def imagej_calibration(description: Mapping[str, str], dtype: np.dtype[Any], nam
     Raises
     ------
     UnreadableImage
-        If it is not a straight line, or cannot be understood.
+        If the function is not linear or invalid.
     """
-    # ImageJ calibrates neither colours nor 32-bit images; a line without a function has no effect.
+    # ImageJ calibrates neither colours nor 32-bit images; coefficients without a function have no effect.
     if "cf" not in description or dtype.kind == "f" or dtype.itemsize > 2:
         return None
     keys = ("c0", "c1")
@@ -90,29 +90,30 @@ def imagej_calibration(description: Mapping[str, str], dtype: np.dtype[Any], nam
     if function != _STRAIGHT_LINE:
         raise UnreadableImage(
             f"{name} has an ImageJ calibration that is not a straight line (cf={description['cf'][:20]}): "
-            "its numbers are not detector counts. Save it without (Analyze > Calibrate, function None)"
+            "its numbers are not detector counts. Save it without calibration (Analyze > Calibrate, function "
+            "None)"
         )
     if not (math.isfinite(offset) and math.isfinite(slope) and slope):
         raise UnreadableImage(
             f"{name} has an ImageJ calibration whose coefficients are not numbers (c0, c1); save it again"
         )
-    if dtype.kind == "i":  # ImageJ adds 32768 when it reads them, and counts from there
+    if dtype.kind == "i":  # ImageJ adds 32768 when it reads signed numbers, before it applies the function
         offset += slope * _SIGNED_16_BIT
     return _unless_identity(Calibration(offset, slope, "calibration of ImageJ"))
 
 
 def gdal_calibration(xml: str, name: str) -> Calibration | None:
-    """Scale and offset in the tag GDAL_METADATA; None where there are none, or the identity.
+    """Read scale and offset in the tag GDAL_METADATA; return None if there are none, or only the identity.
 
     Raises
     ------
     UnreadableImage
-        If samples have different ones, or if they cannot be understood.
+        If they differ between samples, or are invalid.
     """
     if len(xml) > _MAX_XML or re.search(r"<!(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
-        raise UnreadableImage(f"{name} has GDAL metadata of absurd length or with a document type; remove it")
+        raise UnreadableImage(f"{name} has GDAL metadata that are too long or have a DOCTYPE; remove them")
     try:
-        root = ET.fromstring(xml)  # noqa: S314 - without a document type there is nothing to expand
+        root = ET.fromstring(xml)  # noqa: S314 - without a document type there are no entities to expand
     except ET.ParseError:
         return None
     found: dict[str, set[float]] = {"scale": set(), "offset": set()}
@@ -127,8 +128,8 @@ def gdal_calibration(xml: str, name: str) -> Calibration | None:
     values = (*offset, *slope)
     if len(values) != 2 or not all(map(math.isfinite, values)) or 0.0 in slope:
         raise UnreadableImage(
-            f"{name} declares different scales or offsets for its samples, or such as are not numbers "
-            "(GDAL_METADATA); save the counts themselves"
+            f"{name} declares different scales or offsets for its samples, or invalid ones (GDAL_METADATA); "
+            "save the counts themselves"
         )
     return _unless_identity(Calibration(values[0], values[1], "GDAL_METADATA"))
 

@@ -1,7 +1,7 @@
-"""Which channel a plane shows, from the labels that programs write.
+"""Identification of channels by the labels that programs write for planes.
 
-Fiji labels a plane with its window's title, often with a number (``SRS-0001``), Bio-Formats with its place
-and a name (``c:1/3 t:1/2 - SRS``); Micro-Manager and ScanImage name channels outright.
+Fiji labels a plane with the title of its window, often with a number (``SRS-0001``), Bio-Formats with its
+indices and a name (``c:1/3 t:1/2 - SRS``); Micro-Manager and ScanImage write the names of channels.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-_PLACE: Final = re.compile(r"^(?:[a-z]+:\d+/\d+\s*)+(?:-\s*)?", re.IGNORECASE)
-_ENDING: Final = re.compile(r"(?:\.(?:ome|tiff?|lsm|btf|png|npy|raw))+(?=$|[-_ ]?\d*$)", re.IGNORECASE)
-# As MATLAB or JSON have it.
+_INDICES: Final = re.compile(r"^(?:[a-z]+:\d+/\d+\s*)+(?:-\s*)?", re.IGNORECASE)
+_SUFFIX: Final = re.compile(r"(?:\.(?:ome|tiff?|lsm|btf|png|npy|raw))+(?=$|[-_ ]?\d*$)", re.IGNORECASE)
+# In the syntax of MATLAB or JSON.
 _SCANIMAGE_NAMES: Final = re.compile(
     r"channels?Names?\"?\s*[=:]\s*(\{[^}\n]*\}|\[[^\]\n]*\]|'[^'\n]*'|\"[^\"\n]*\")", re.IGNORECASE
 )
@@ -21,101 +21,103 @@ _GAP: Final = r"[\s_-]*"
 _NUMBER: Final = re.compile(r"[-_ ]\d{1,6}$")
 
 
-def plain(name: str) -> str:
-    """A name without what people write now so, now so: case, blanks, dashes."""
+def normalize_name(name: str) -> str:
+    """Remove differences in the spelling of a name: case, blanks and dashes."""
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-def clean(label: str) -> str:
-    """The part of a label that can be a channel's name: its first line, without place, ending and number."""
+def clean_label(label: str) -> str:
+    """Return the first line of a label without indices, suffix and number, which can be a channel's name."""
     line = label.splitlines()[0].strip()[:_MAX_LABEL] if label.strip() else ""
-    line = _PLACE.sub("", line)
-    return _NUMBER.sub("", _ENDING.sub("", line)).strip() or line
+    line = _INDICES.sub("", line)
+    return _NUMBER.sub("", _SUFFIX.sub("", line)).strip() or line
 
 
 def name_planes(labels: Sequence[str], channels: Sequence[str]) -> tuple[str, ...]:
-    """The channel of each plane: one of ``channels`` where its label says so, else its cleaned label.
+    """Return the channel of each plane: one of ``channels`` if its label names it, else the cleaned label.
 
-    A label that has a channel's name as one word of several says so unless another is just that name.
+    A label that contains a channel's name as one word of several names this channel, unless another label is
+    exactly the name.
 
     Parameters
     ----------
     labels : sequence of str
         One per plane.
     channels : sequence of str
-        That are looked for.
+        Channels to identify.
     """
-    exact = {plain(channel): channel for channel in channels}
+    exact = {normalize_name(channel): channel for channel in channels}
     # The longest first: of the channels "SRS" and "SRS 2" the label "SRS 2" names the second.
-    words = [(channel, _word(channel)) for channel in sorted(channels, key=len, reverse=True)]
-    known: dict[str, str] = {}
+    patterns = [(channel, _word_pattern(channel)) for channel in sorted(channels, key=len, reverse=True)]
+    names: dict[str, str] = {}
     for label in dict.fromkeys(labels):
-        same = next((plain(one) for one in (label, clean(label)) if plain(one) in exact), None)
-        if same is not None:
-            known[label] = exact[same]
-    certain = set(known.values())
+        forms = (normalize_name(form) for form in (label, clean_label(label)))
+        exact_form = next((form for form in forms if form in exact), None)
+        if exact_form is not None:
+            names[label] = exact[exact_form]
+    certain = set(names.values())
     for label in labels:
-        if label not in known:
-            name = _by_word(label, words)
-            known[label] = clean(label) if name is None or name in certain else name
-    return tuple(known[label] for label in labels)
+        if label not in names:
+            name = _find_channel_word(label, patterns)
+            names[label] = clean_label(label) if name is None or name in certain else name
+    return tuple(names[label] for label in labels)
 
 
-def named_by_word(labels: Sequence[str], names: Sequence[str], channels: Sequence[str]) -> list[str]:
-    """Labels that name a channel by one word of several; none where all channels are named in the same way.
+def uncertain_labels(labels: Sequence[str], names: Sequence[str], channels: Sequence[str]) -> list[str]:
+    """Return labels with more words than a channel's name, unless all channels have the same further words.
 
-    ``plate 3, SRS`` beside ``plate 3, TPEF`` leaves no doubt, ``SRS off-resonance`` beside ``TPEF`` does.
+    ``plate 3, SRS`` and ``plate 3, TPEF`` are certain, ``SRS off-resonance`` and ``TPEF`` are not.
 
     Parameters
     ----------
     labels : sequence of str
         One per plane.
     names : sequence of str
-        What `name_planes` made of them.
+        Result of `name_planes` for the labels.
     channels : sequence of str
     """
-    forms: dict[str, set[str]] = {channel: set() for channel in channels}
+    contexts: dict[str, set[str]] = {channel: set() for channel in channels}
     found: dict[str, str] = {}
     for label, name in dict.fromkeys(zip(labels, names, strict=True)):
-        if name in forms:
-            form = _form(label, name)
-            forms[name].add(form)
-            if form:
-                found.setdefault(f"{name} {form}", clean(label))
-    alike = len(channels) > 1 and len({frozenset(form) for form in forms.values()}) == 1
-    return [] if alike else list(found.values())
+        if name in contexts:
+            context = _label_context(label, name)
+            contexts[name].add(context)
+            if context:
+                found.setdefault(f"{name} {context}", clean_label(label))
+    equal = len(channels) > 1 and len({frozenset(context) for context in contexts.values()}) == 1
+    return [] if equal else list(found.values())
 
 
-def _form(label: str, name: str) -> str:
-    """What a label says beside a channel's name, whatever numbers are in it; nothing if it is the name."""
-    if plain(name) in {plain(label), plain(clean(label))}:
+def _label_context(label: str, name: str) -> str:
+    """Return a label with placeholders for the channel's name and numbers; empty if it is only the name."""
+    if normalize_name(name) in {normalize_name(label), normalize_name(clean_label(label))}:
         return ""
-    return re.sub(r"\d+", "0", _word(name).sub("\0", label.splitlines()[0])).casefold()
+    return re.sub(r"\d+", "0", _word_pattern(name).sub("\0", label.splitlines()[0])).casefold()
 
 
-def _by_word(label: str, words: list[tuple[str, re.Pattern[str]]]) -> str | None:
+def _find_channel_word(label: str, patterns: list[tuple[str, re.Pattern[str]]]) -> str | None:
     line = label.splitlines()[0] if label.strip() else ""
     found = []
-    for channel, word in words:
-        line, count = word.subn("\0", line)
+    for channel, pattern in patterns:
+        line, count = pattern.subn("\0", line)
         if count:
             found.append(channel)
     return found[0] if len(found) == 1 else None
 
 
-def _word(channel: str) -> re.Pattern[str]:
-    """A pattern for a channel's name as a word of its own within a label."""
+def _word_pattern(channel: str) -> re.Pattern[str]:
+    """Return a pattern that matches a channel's name as a separate word of a label."""
     parts = [re.escape(part) for part in re.split(r"[\s_-]+", channel) if part]
     return re.compile(rf"(?<![^\W_]){_GAP.join(parts)}(?![^\W_])", re.IGNORECASE)
 
 
-def mentioned(text: str, channels: Sequence[str]) -> list[str]:
-    """Those of the channels whose names are words of a text."""
-    return [channel for channel in channels if _word(channel).search(text)]
+def mentioned_channels(text: str, channels: Sequence[str]) -> list[str]:
+    """Return the channels whose names are words of a text."""
+    return [channel for channel in channels if _word_pattern(channel).search(text)]
 
 
 def scanimage_names(text: str) -> tuple[str, ...] | None:
-    """The channels that ScanImage saved, in the order of its pages; None where the text does not say.
+    """Return the channels that ScanImage saved, in the order of its pages; None if the text names none.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and what to do with one that is neither TIFF nor NPY."""
+"""Detection of the kind of a file by its first bytes, with advice for files that are neither TIFF nor NPY."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class FileKind:
     Attributes
     ----------
     what : str
-        With its article.
+        Name of the kind, with its article.
     advice : str
-        How to make of it one that is read.
+        How to convert the file into one that is read.
     """
 
     what: str
@@ -31,7 +31,7 @@ class FileKind:
 
 
 _HDF5: Final = FileKind("an HDF5 file", "save the array of counts in it as TIFF or NPY")
-# First bytes, the longer before the shorter that they begin with.
+# First bytes; of two entries of which one begins with the other, the longer is first.
 _BY_START: Final[tuple[tuple[bytes, FileKind], ...]] = (
     (b"MATLAB 7.3 MAT-file", FileKind("a MATLAB MAT file", _MATLAB)),
     (b"MATLAB 5.0 MAT-file", FileKind("a MATLAB MAT file", _MATLAB)),
@@ -51,9 +51,14 @@ _BY_START: Final[tuple[tuple[bytes, FileKind], ...]] = (
     ),
     (
         b"\x00\x05\x16\x07",
-        FileKind("what macOS keeps beside a file (AppleDouble, ._NAME)", "send the file without ._"),
+        FileKind(
+            "macOS metadata of another file (AppleDouble, ._NAME)", "send the file whose name has no ._"
+        ),
     ),
-    (b"\x00\x05\x16\x00", FileKind("a file with its macOS metadata (AppleSingle)", "send the file alone")),
+    (
+        b"\x00\x05\x16\x00",
+        FileKind("a file combined with its macOS metadata (AppleSingle)", "send the file without them"),
+    ),
     (b"\x89PNG", FileKind("a PNG image", _RENDERED)),
     (b"\xff\xd8\xff", FileKind("a JPEG image", _RENDERED)),
     (b"\x00\x00\x00\x0cjP  ", FileKind("a JPEG 2000 image", _RENDERED)),
@@ -81,7 +86,7 @@ _BY_START: Final[tuple[tuple[bytes, FileKind], ...]] = (
     (b"\x80\x03", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
     (b"\x80\x02", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
 )
-# Places other than the start, with what is there.
+# Signatures at other offsets than the start.
 _ELSEWHERE: Final[tuple[tuple[int, bytes, FileKind], ...]] = (
     (8, b"WEBP", FileKind("a WebP image", _RENDERED)),
     (4, b"ftyp", FileKind("a video or HEIF picture", _RENDERED)),
@@ -95,32 +100,32 @@ _ELSEWHERE: Final[tuple[tuple[int, bytes, FileKind], ...]] = (
 _TEXT_BYTES: Final = 64
 
 
-def kind_of(head: bytes) -> FileKind | None:
-    """What the first bytes of a file, some hundred, are of; None if of nothing that is known here."""
+def detect_file_kind(head: bytes) -> FileKind | None:
+    """Return the kind of a file from its first bytes, some hundred; None if the kind is not known."""
     for magic, kind in _BY_START:
         if head.startswith(magic):
             return kind
-    for place, magic, kind in _ELSEWHERE:
-        if head[place : place + len(magic)] == magic:
+    for offset, magic, kind in _ELSEWHERE:
+        if head[offset : offset + len(magic)] == magic:
             return kind
     # The first eight bytes are the length of the JSON that follows.
     if len(head) > 10 and head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 2**32:
         return FileKind("a safetensors file", "save the array with numpy.save")
-    return _text(head)
+    return _detect_text(head)
 
 
-def _text(head: bytes) -> FileKind | None:
-    begin = head[:_TEXT_BYTES]
+def _detect_text(head: bytes) -> FileKind | None:
+    start = head[:_TEXT_BYTES]
     if _TIFF_WITHOUT_LINE_ENDS.match(head):
         return FileKind(
-            "a TIFF file whose line ends and zeros were removed on the way",
-            "send it byte by byte, with `curl --data-binary @FILE`, not -d",
+            "a TIFF file from which line ends and zeros were removed in transfer",
+            "send it unchanged, with `curl --data-binary @FILE` instead of -d",
         )
-    if not begin or not begin.isascii() or not begin.decode().translate(_BLANKS).isprintable():
+    if not start or not start.isascii() or not start.decode().translate(_BLANKS).isprintable():
         return None
-    if begin.lstrip()[:1] in (b"{", b"["):
+    if start.lstrip()[:1] in (b"{", b"["):
         return FileKind("JSON", "send the TIFF or NPY file itself")
-    if begin.lstrip()[:1] == b"<":
+    if start.lstrip()[:1] == b"<":
         return FileKind("XML or HTML", "send the TIFF or NPY file itself")
     return FileKind("text", "send TIFF or NPY")
 

@@ -1,4 +1,4 @@
-"""Listing the image files of a folder, in the order in which people number them."""
+"""Lists of the image files of a folder, in natural order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from senoscope_client.images.image_files import (
 
 _APPLE_DOUBLE: Final = b"\x00\x05\x16\x07"
 _READ: Final = TIFF_SUFFIXES | {NPY_SUFFIX}
-_NAMED: Final = 3  # of the files of one kind, in a sentence
+_MAX_NAMES: Final = 3  # of files of one kind, in a sentence
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ImageListing:
     files : tuple of Path
         TIFF and NPY files, in natural order.
     skipped : tuple of str
-        A sentence for each kind of file that is not read and could hold fields of view.
+        A sentence for each kind of file that is not read, but could hold fields of view.
     """
 
     files: tuple[Path, ...]
@@ -40,7 +40,7 @@ class ImageListing:
 
 
 def naturally_sorted(paths: Iterable[Path]) -> list[Path]:
-    """Paths in natural order: 2 before 10, upper and lower case alike, folder by folder."""
+    """Sort paths in natural order: 2 before 10, ignoring case, folder by folder."""
     return natsorted(paths, key=lambda path: [(part.casefold(), part) for part in path.parts])
 
 
@@ -58,36 +58,36 @@ def list_images(folder: Path) -> ImageListing:
         suffix = path.suffix.lower()
         if path.is_dir() and suffix not in IMAGE_SUFFIXES:
             if not _is_hidden(path):
-                skipped.setdefault("sub-folders are not read; name them too", []).append(path)
+                skipped.setdefault("sub-folders are not read; pass their paths, too", []).append(path)
         elif suffix in _READ:
             hidden = _is_hidden(path) or _is_apple_double(path)
             (skipped.setdefault("hidden files were skipped", []) if hidden else files).append(path)
         elif _is_hidden(path) or suffix in HARMLESS_SUFFIXES or path.name.casefold() in HARMLESS_NAMES:
             continue
         else:
-            skipped.setdefault(_why_unread(path, suffix), []).append(path)
+            skipped.setdefault(_skip_reason(path, suffix), []).append(path)
     return ImageListing(tuple(files), tuple(_sentence(what, paths) for what, paths in skipped.items()))
 
 
-def _why_unread(path: Path, suffix: str) -> str:
+def _skip_reason(path: Path, suffix: str) -> str:
     if suffix != ".png" and begins_as_image(path):
-        return "files that begin as images and are not named so are not read; end their names in .tif or .npy"
+        return "image files with another suffix are not read; rename them to .tif or .npy"
     kind = f"{suffix} files" if suffix else "files without suffix"
     return f"{kind} are not read; convert those that hold fields of view to TIFF or NPY"
 
 
 def _sentence(what: str, paths: Sequence[Path]) -> str:
-    names = ", ".join(path.name for path in paths[:_NAMED]) + (", ..." if len(paths) > _NAMED else "")
+    names = ", ".join(path.name for path in paths[:_MAX_NAMES]) + (", ..." if len(paths) > _MAX_NAMES else "")
     fact, semicolon, advice = what.partition(";")
     return f"{fact}, {len(paths)} of them: {names}{semicolon}{advice}"
 
 
 def _is_hidden(path: Path) -> bool:
-    """Whether a file is hidden, as its name says, such as those that macOS keeps beside others (._NAME)."""
+    """Return whether the name is that of a hidden file, such as macOS metadata of another file (._NAME)."""
     return path.name.startswith(".")
 
 
 def _is_apple_double(path: Path) -> bool:
-    """Whether a file holds what macOS keeps beside another, whatever its name."""
+    """Return whether the content of a file is macOS metadata of another file."""
     with path.open("rb") as file:
         return file.read(len(_APPLE_DOUBLE)) == _APPLE_DOUBLE

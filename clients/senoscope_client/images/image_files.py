@@ -1,4 +1,4 @@
-"""Kinds of files by their names: which are read, which hold images that are not, and which hold none."""
+"""Kinds of files by name: files that are read, other image files, and files without images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ IMAGE_SUFFIXES: Final = frozenset(
         *(".avi", ".mp4", ".mov", ".mkv", ".wmv"),
     }
 )
-"""Of files that hold images and are not read by all of Senoscope."""
+"""Suffixes of image files that are not read by all parts of Senoscope."""
 HARMLESS_SUFFIXES: Final = frozenset(
     {
         *(
@@ -98,11 +98,11 @@ HARMLESS_SUFFIXES: Final = frozenset(
 HARMLESS_NAMES: Final = frozenset(
     {"thumbs.db", "desktop.ini", "license", "licence", "readme", "changelog", "makefile"}
 )
-"""Of files that hold no image, in lower case."""
+"""Names of files that hold no image, in lower case."""
 
 
 def begins_as_image(path: Path) -> bool:
-    """Whether a file begins as TIFF, NPY and PNG files do; False where it cannot be read."""
+    """Return whether a file begins like a TIFF, NPY or PNG file; False if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(8).startswith(_MAGIC)

@@ -1,4 +1,4 @@
-"""What a reader of files has to report beside pixels: assumptions, conversions, and what it left out."""
+"""Notices of the image reader: assumptions, conversions, and parts of a file that are left out."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ NoticeCode = Literal[
     "channels-left-out",  # channels that the ensemble does not take
     "grey-samples",  # one grey picture saved as colours
     "incomplete",  # fewer fields of view than planned
-    "orientation",  # rows and columns were turned
-    "pages-left-out",  # pages that no description names
+    "orientation",  # images were rotated or mirrored
+    "pages-left-out",  # pages without a description
     "palette",  # a colour table was ignored
-    "values",  # something about the numbers that is not applied
+    "values",  # a property of the stored numbers that is not applied
 ]
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that the user of a file must know.
+    """A notice about a file for its user.
 
     Attributes
     ----------
     code : str
-        What kind of thing it is, for programs.
+        Kind of the notice, for programs.
     text : str
         One sentence, without the name of the file.
     """
@@ -37,5 +37,5 @@ class Notice:
 
 
 def distinct(notices: Iterable[Notice]) -> tuple[Notice, ...]:
-    """Each notice once, in the order of its first occurrence."""
+    """Remove repeated notices; keep the order of the first occurrences."""
     return tuple(dict.fromkeys(notices))

@@ -1,4 +1,4 @@
-"""What an NPY file declares, found out without trusting it; nothing is unpickled."""
+"""Reader of NPY files that does not trust them: their header is checked, and nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -14,39 +14,41 @@ from senoscope_client.errors import AmbiguousAxes, UnreadableImage
 from senoscope_client.images.notices import Notice
 from senoscope_client.images.stored import StoredImage
 
-_MAX_HEADER = 10_000  # as much as NumPy reads
-# Python below 3.11.8 and 3.12.2 can take a literal for damaged when another is parsed meanwhile (gh-106905).
-_ONE_AT_A_TIME = threading.Lock()
+_MAX_HEADER = 10_000  # the limit of NumPy
+# Python below 3.11.8 and 3.12.2 can reject a valid literal while another thread parses one (gh-106905).
+_HEADER_LOCK = threading.Lock()
 
 
-def describe(stream: BinaryIO, size: int, channels: int, asked: str | None, name: str) -> StoredImage:
-    """The array in a file.
+def open_array(stream: BinaryIO, size: int, channels: int, user_axes: str | None, name: str) -> StoredImage:
+    """Open the array in a file.
 
     Parameters
     ----------
     stream : binary file
-        At its beginning.
+        At its start.
     size : int
         Of the file, in bytes.
     channels : int
-        How many the ensemble takes.
-    asked : str or None
-        The axes as the user gives them; else they follow from the shape.
+        Number of channels that the ensemble takes.
+    user_axes : str or None
+        The axes that the user declares; None: infer them from the shape.
     name : str
         Of the file, for messages.
 
     Raises
     ------
     UnreadableImage
-        If it is of Python objects, or if it declares another number of bytes than there are.
+        If the array holds Python objects, or its declared size differs from that of the file.
     AmbiguousAxes
-        If the axes do not follow from the shape.
+        If the axes cannot be inferred from the shape.
     """
-    start, shape, fortran, dtype = _open(stream, size, name)
-    axes = axes_of(shape, channels, name) if asked is None else "?" * len(shape)
-    given = (asked or "").strip().upper()
-    # Planes begin at the first of rows and columns; pages that the user unfolds come before them anyway.
-    letters = given if len(given) == len(shape) else axes if asked is None else "?" * (len(shape) - 2) + "YX"
+    start, shape, fortran, dtype = _read_layout(stream, size, name)
+    axes = infer_axes(shape, channels, name) if user_axes is None else "?" * len(shape)
+    given = (user_axes or "").strip().upper()
+    # Planes begin at the first of the axes Y and X; pages that the user unfolds are before them anyway.
+    letters = (
+        given if len(given) == len(shape) else axes if user_axes is None else "?" * (len(shape) - 2) + "YX"
+    )
     first = min((letters.find(letter) for letter in "YX" if letter in letters), default=0)
     inner = len(shape) - first
     plane = shape[first:]
@@ -60,7 +62,7 @@ def describe(stream: BinaryIO, size: int, channels: int, asked: str | None, name
     def read_scattered(n: int) -> npt.NDArray[Any]:
         nonlocal whole
         if whole is None:
-            if isinstance(stream, io.BufferedReader):  # a local file can be longer than memory
+            if isinstance(stream, io.BufferedReader):  # a local file may be larger than the memory
                 whole = np.memmap(stream, dtype, "r", start, shape, "F")
             else:
                 stream.seek(start)
@@ -72,33 +74,33 @@ def describe(stream: BinaryIO, size: int, channels: int, asked: str | None, name
     notices: tuple[Notice, ...] = ()
     if axes == "PCYX" and shape[0] == shape[1]:
         text = (
-            f"the array is taken as {shape[0]} fields of view of {shape[1]} channels each; if the channels "
-            "come first, pass axes=CPYX"
+            f"the array is taken as {shape[0]} fields of view of {shape[1]} channels each; if its first axis "
+            "is the channel, pass axes=CPYX"
         )
         notices = (Notice("axes", text),)
     return StoredImage(shape, axes, inner, dtype, read, notices=notices)
 
 
 def read_array(stream: BinaryIO, size: int, name: str) -> npt.NDArray[Any]:
-    """The whole array in a file.
+    """Read the whole array in a file.
 
     Raises
     ------
     UnreadableImage
-        As of `describe`.
+        See `open_array`.
     """
-    _, shape, fortran, dtype = _open(stream, size, name)
+    _, shape, fortran, dtype = _read_layout(stream, size, name)
     return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _open(stream: BinaryIO, size: int, name: str) -> tuple[int, tuple[int, ...], bool, np.dtype[Any]]:
-    """Where the numbers begin, their shape, whether the first axis changes fastest, and their type."""
-    shape, fortran, dtype = _header(stream, name)
+def _read_layout(stream: BinaryIO, size: int, name: str) -> tuple[int, tuple[int, ...], bool, np.dtype[Any]]:
+    """Return the offset of the numbers, their shape, whether they are in Fortran order, and their type."""
+    shape, fortran, dtype = _read_header(stream, name)
     if dtype.hasobject:
         raise UnreadableImage(
             f"{name} is an NPY file of Python objects, which is never opened; save an array of numbers"
         )
-    if min(shape, default=1) < 1 or max(shape, default=1) > size:  # numbers that can be too long to print
+    if min(shape, default=1) < 1 or max(shape, default=1) > size:  # such numbers may be too long to print
         raise UnreadableImage(
             f"{name} is an NPY file whose shape is empty or larger than the file: it is cut off or damaged"
         )
@@ -112,7 +114,7 @@ def _open(stream: BinaryIO, size: int, name: str) -> tuple[int, tuple[int, ...],
     return start, shape, fortran, dtype
 
 
-def _header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     head = stream.read(12)
     long = head[6:7] != b"\1"
     header = int.from_bytes(head[8 : 12 if long else 10], "little")
@@ -123,22 +125,22 @@ def _header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtyp
         version = np.lib.format.read_magic(stream)
 
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        with _ONE_AT_A_TIME:
+        with _HEADER_LOCK:
             shape, fortran, dtype = read[version](stream)
-    except Exception as error:  # NumPy hands the header to Python's parser, which raises what it likes
+    except Exception as error:  # NumPy calls Python's parser, which raises many kinds of exceptions
         raise UnreadableImage(f"{name} is an NPY file with a damaged header; save it again") from error
-    if any(type(length) is not int for length in shape):  # NumPy lets True pass
+    if any(type(length) is not int for length in shape):  # NumPy accepts True
         raise UnreadableImage(f"{name} is an NPY file with a damaged header; save it again")
     return tuple(shape), fortran, dtype
 
 
-def axes_of(shape: tuple[int, ...], channels: int, name: str) -> str:
-    """The axes that an array can have: [C, H, W], or [H, W, C], with or without N before; or bare pages.
+def infer_axes(shape: tuple[int, ...], channels: int, name: str) -> str:
+    """Infer the axes of an array: [C, H, W] or [H, W, C], with or without N before, or unnamed pages.
 
     Raises
     ------
     AmbiguousAxes
-        If it has more axes, or fewer than two.
+        If it has more than four or fewer than two axes.
     """
     lead = "P" * (len(shape) == 4)
     if len(shape) in (3, 4):
@@ -151,5 +153,5 @@ def axes_of(shape: tuple[int, ...], channels: int, name: str) -> str:
     if len(shape) == 2:
         return "YX"
     raise AmbiguousAxes(
-        f"{name} is an array of {len(shape)} axes; pass axes= with a letter for each, as in TZCYX"
+        f"{name} is an array of {len(shape)} axes; pass axes= with a letter for each, such as TZCYX"
     )

@@ -1,6 +1,6 @@
-"""What the OME-XML of a TIFF file declares: which page shows what, where, and how finely.
+"""Reader of the OME-XML of a TIFF file: the content of its pages, stage positions and pixel sizes.
 
-It is checked before anything is allocated for it.
+OME-XML is checked before memory is allocated for its content.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from senoscope_client.errors import UnreadableImage
 from senoscope_client.wire.messages import Position
 
 _MAX_LENGTH = 4 * 1024 * 1024
-# An element and its end are two; a large file of planes has some thousands.
-_MAX_MARKS = 200_000
+# Start and end tags of elements; a large file with many planes has some thousands.
+_MAX_XML_TAGS = 200_000
 _MAX_PLANES = 1_000_000
 _CHUNK = 64 * 1024
 _COUNTS = re.compile(r"Size[XYZCT]|First[ZCT]|IFD|NumPlanes|PlaneCount|SamplesPerPixel")
-# Lengths that OME knows, in micrometres. Its "reference frame", the default of positions, is none.
+# OME's units of length in micrometres. "reference frame", the default unit of positions, is not a length.
 _UM: Final = {"nm": 1e-3, "µm": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 
 
 @dataclass(frozen=True)
 class OmeImage:
-    """What is declared of one image.
+    """The declaration of one image.
 
     Attributes
     ----------
@@ -38,16 +38,16 @@ class OmeImage:
     height, width, samples : int
         Of each plane.
     pages : dict of tuple of int to int
-        By index along ``axes``, the number of the page in this file.
+        The number of the page in this file, by index along ``axes``.
     elsewhere : int
-        Planes that are said to be in other files.
+        Number of planes that are declared to be in other files.
     pixel_type : str
     channels : tuple of str or None
-        Their names, where there are any.
+        Names of the channels, if there are any.
     pixel_size_um : float or None
         Edge of a pixel along the rows.
     positions : dict of (t, z) to Position
-        Where the stage stood, by time point and slice.
+        Stage positions, by time point and slice.
     """
 
     axes: str
@@ -63,25 +63,25 @@ class OmeImage:
     positions: Mapping[tuple[int, int], Position] = field(default_factory=dict)
 
     def position(self, index: tuple[int, ...]) -> Position | None:
-        """Where the stage stood for a plane; where only one place is given, it is that of all planes."""
+        """Return the stage position of a plane; a single position applies to all planes."""
         if len(self.positions) == 1:
             return next(iter(self.positions.values()))
         at = dict(zip(self.axes, index, strict=True))
         return self.positions.get((at.get("T", 0), at.get("Z", 0)))
 
 
-def check(xml: str, *, pages: int, smallest: int, trusted: bool, name: str) -> None:
-    """Check that OME-XML is harmless, and declares no more than the file can hold.
+def check_ome_xml(xml: str, *, pages: int, smallest: int, trusted: bool, name: str) -> None:
+    """Check that OME-XML is harmless, and declares no more planes than the file can hold.
 
     Parameters
     ----------
     xml : str
     pages : int
-        How many the file has.
+        Number of pages of the file.
     smallest : int
-        Pixels of the smallest page.
+        Number of pixels of the smallest page.
     trusted : bool
-        The file is the user's own, and may be long.
+        Whether the file is the user's own, so that its size is not limited.
     name : str
         Of the file, for messages.
 
@@ -89,45 +89,45 @@ def check(xml: str, *, pages: int, smallest: int, trusted: bool, name: str) -> N
     ------
     UnreadableImage
     """
-    # Without a document type there are no entities to expand, which is all that is dangerous in XML.
+    # Only the expansion of entities is dangerous in XML; without a document type there are none.
     if re.search(r"<!(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
         raise UnreadableImage(f"{name} has OME-XML with a document type, which OME does not allow; remove it")
     if trusted:
         return
-    if len(xml) > _MAX_LENGTH or xml.count("<") > _MAX_MARKS:
-        raise UnreadableImage(f"{name} has OME-XML of absurd length; save the stack without its annotations")
+    if len(xml) > _MAX_LENGTH or xml.count("<") > _MAX_XML_TAGS:
+        raise UnreadableImage(f"{name} has OME-XML that is too long; save the stack without its annotations")
     try:
         root = ET.fromstring(xml)  # noqa: S314 - see above
     except ET.ParseError:
         return
     try:
-        declared = max(_declared(root, pages, smallest), default=0)
+        declared = max(_declared_lengths(root, pages, smallest), default=0)
     except (ValueError, OverflowError, ZeroDivisionError):
-        raise _senseless(name) from None
+        raise _invalid_numbers_error(name) from None
     if declared > _MAX_PLANES:
         raise UnreadableImage(
-            f"{name} has OME-XML that declares far more planes than its {pages} pages; write it again"
+            f"{name} has OME-XML that declares far more planes than its {pages} pages; save it again"
         )
 
 
-def _senseless(name: str) -> UnreadableImage:
-    return UnreadableImage(f"{name} has OME-XML with senseless numbers; write it again")
+def _invalid_numbers_error(name: str) -> UnreadableImage:
+    return UnreadableImage(f"{name} has OME-XML with invalid numbers; save it again")
 
 
-def _declared(root: ET.Element, pages: int, smallest: int) -> Iterator[int]:
-    """Each number in OME-XML that something is as long as."""
+def _declared_lengths(root: ET.Element, pages: int, smallest: int) -> Iterator[int]:
+    """Generate all numbers in OME-XML that determine the size of a data structure."""
     pixels = planes = 0
     for element in root.iter():
-        known = {key: int(value) for key, value in element.items() if _COUNTS.fullmatch(key)}
-        if min(known.values(), default=0) < 0:
+        counts = {key: int(value) for key, value in element.items() if _COUNTS.fullmatch(key)}
+        if min(counts.values(), default=0) < 0:
             raise ValueError
         if element.tag.endswith("Pixels"):
-            pixels += math.prod(value for key, value in known.items() if key.startswith("Size"))
+            pixels += math.prod(value for key, value in counts.items() if key.startswith("Size"))
         elif element.tag.endswith("TiffData"):
-            num = known.get("PlaneCount", known.get("NumPlanes", int("IFD" in known)))
+            num = counts.get("PlaneCount", counts.get("NumPlanes", int("IFD" in counts)))
             planes += num or pages
-            yield from known.values()
-            # Each plane is one step of a loop: those that point nowhere are none of a real file's.
+            yield from counts.values()
+            # Each plane is one step of a loop; real files declare few planes without a page.
             if planes > max(4 * pages, 10_000):
                 yield _MAX_PLANES + planes
         elif element.tag[:-1].endswith("Along") and "Start" in element.attrib:
@@ -137,23 +137,23 @@ def _declared(root: ET.Element, pages: int, smallest: int) -> Iterator[int]:
 
 
 def read_images(xml: str, *, pages: int, file_name: str | None, name: str) -> list[OmeImage]:
-    """The images that checked OME-XML declares; none where it is not well-formed.
+    """Read the images that checked OME-XML declares; return none if it is not well-formed.
 
     Parameters
     ----------
     xml : str
-        That `check` accepted. It is read element by element: that of a night is long.
+        Accepted by `check_ome_xml`. It is read element by element, because that of a long scan is large.
     pages : int
-        How many the file has.
+        Number of pages of the file.
     file_name : str or None
-        Of the file, by which its XML may call it.
+        Of the file, by which the XML may refer to it.
     name : str
         Of the file, for messages.
 
     Raises
     ------
     UnreadableImage
-        If a number in it makes no sense.
+        If a number is invalid.
     """
     own = _own_uuid(xml, file_name, pages)
     images: list[OmeImage] = []
@@ -162,12 +162,12 @@ def read_images(xml: str, *, pages: int, file_name: str | None, name: str) -> li
     except ET.ParseError:
         return []
     except (ValueError, OverflowError, KeyError):
-        raise _senseless(name) from None
+        raise _invalid_numbers_error(name) from None
     return images
 
 
 def _pixels(xml: str) -> Iterator[ET.Element]:
-    """The elements Pixels, each gone when the next one comes."""
+    """Generate the elements Pixels; each is deleted before the next one is read."""
     # Its events are pairs of a name and, for these two, an element.
     parser: Any = ET.XMLPullParser(("start", "end"))
     open_elements: list[ET.Element] = []
@@ -188,7 +188,7 @@ def _pixels(xml: str) -> Iterator[ET.Element]:
 
 
 def _own_uuid(xml: str, file_name: str | None, pages: int) -> str | None:
-    """By which identifier the XML calls the file that it is in; None if by none."""
+    """Return the identifier by which the XML refers to the file that contains it; None if it has none."""
     root = re.search(r"<(?:\w+:)?OME\b[^>]*?\bUUID\s*=\s*[\"']([^\"']*)[\"']", xml)
     if root:
         return root[1].strip()
@@ -196,7 +196,7 @@ def _own_uuid(xml: str, file_name: str | None, pages: int) -> str | None:
     for called, uuid in named:
         if file_name is not None and called.lower() == file_name.lower():
             return str(uuid).strip()
-    # A file that was renamed: all planes are in one file, and they are as many as it has.
+    # The file was renamed: all planes are in one file, and their number is that of its pages.
     if len({uuid for _, uuid in named}) == 1 and len(named) == pages:
         return str(named[0][1]).strip()
     return None
@@ -211,7 +211,7 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
     sizes = tuple(int(element.attrib[f"Size{axis}"]) // (samples if axis == "C" else 1) for axis in axes)
     if set(axes) - set("TZC") or min(sizes) < 1:
         raise ValueError
-    places: dict[tuple[int, ...], int] = {}
+    page_of: dict[tuple[int, ...], int] = {}
     elsewhere = 0
     blocks = element.findall("{*}TiffData")
     for block in blocks:
@@ -223,11 +223,11 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
         if uuid is not None and (uuid.text or "").strip() != own:
             elsewhere += count
             continue
-        start = _flat(tuple(int(block.get(f"First{axis}", 0)) for axis in axes), sizes)
+        start = _plane_number(tuple(int(block.get(f"First{axis}", 0)) for axis in axes), sizes)
         if start is None:
             continue
         for n in range(max(0, min(count, pages - first, math.prod(sizes) - start))):
-            places[_index(start + n, sizes)] = first + n
+            page_of[_plane_index(start + n, sizes)] = first + n
     names = tuple(channel.get("Name") or channel.get("Fluor") or "" for channel in channels)
     size = _length(element, "PhysicalSizeX", "µm")
     return OmeImage(
@@ -236,7 +236,7 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
         height=int(element.attrib["SizeY"]),
         width=int(element.attrib["SizeX"]),
         samples=samples,
-        pages=places,
+        pages=page_of,
         elsewhere=elsewhere,
         pixel_type=element.get("Type", element.get("PixelType", "")).lower(),
         channels=names if any(names) else None,
@@ -245,8 +245,8 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
     )
 
 
-def _flat(index: tuple[int, ...], sizes: tuple[int, ...]) -> int | None:
-    """The number of a plane in C order; None if it lies out of the image, as ImageJ writes after cropping."""
+def _plane_number(index: tuple[int, ...], sizes: tuple[int, ...]) -> int | None:
+    """Return the number of a plane in C order; None if outside the image, as after cropping in ImageJ."""
     number = 0
     for i, size in zip(index, sizes, strict=True):
         if not 0 <= i < size:
@@ -255,7 +255,7 @@ def _flat(index: tuple[int, ...], sizes: tuple[int, ...]) -> int | None:
     return number
 
 
-def _index(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+def _plane_index(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     index = []
     for size in reversed(sizes):
         number, i = divmod(number, size)
@@ -268,13 +268,13 @@ def _positions(pixels: ET.Element) -> dict[tuple[int, int], Position]:
     for plane in pixels.findall("{*}Plane"):
         x, y, z = (_length(plane, f"Position{axis}", None) for axis in "XYZ")
         if x is not None and y is not None:
-            place = int(plane.get("TheT", 0)), int(plane.get("TheZ", 0))
-            positions.setdefault(place, Position(x=x, y=y, z=z or 0.0))
+            key = int(plane.get("TheT", 0)), int(plane.get("TheZ", 0))
+            positions.setdefault(key, Position(x=x, y=y, z=z or 0.0))
     return positions
 
 
 def _length(element: ET.Element, name: str, default_unit: str | None) -> float | None:
-    """A length in micrometres; None where it is absent, or in no unit of length."""
+    """Return a length in micrometres; None if it is absent, or has no unit of length."""
     try:
         value = float(element.attrib[name])
     except (KeyError, ValueError):

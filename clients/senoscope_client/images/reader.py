@@ -1,7 +1,7 @@
-"""Reading fields of view from TIFF and NPY files that nobody vouches for.
+"""Reader of fields of view in untrusted TIFF and NPY files.
 
-All that a file declares (pages, size, compression, axes, channels) is checked before a pixel is decoded
-and before memory for it is allocated. A file is opened, and then read field of view by field of view.
+The declarations of a file (pages, size, compression, axes, channels) are checked before pixels are decoded
+and memory for them is allocated. A file is opened, and then read one field of view at a time.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from senoscope_client.errors import (
     UnsupportedMediaType,
 )
 from senoscope_client.images import npy
-from senoscope_client.images.arranged import ArrangedImage, assign_channels, lay_out
+from senoscope_client.images.arranged import ArrangedImage, arrange_image, assign_channels
 from senoscope_client.images.axes import FovSpec
 from senoscope_client.images.calibration import Calibration, zero_levels
-from senoscope_client.images.file_kinds import kind_of
+from senoscope_client.images.file_kinds import detect_file_kind
 from senoscope_client.images.notices import Notice, distinct
-from senoscope_client.images.quiet import without_tifffiles_log
 from senoscope_client.images.stored import StoredImage
 from senoscope_client.images.tiff_page_check import WalkLimits
+from senoscope_client.images.tifffile_log import suppress_tifffile_log
 from senoscope_client.wire.messages import Position
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 _MIB = 1024 * 1024
-_UNSUSPICIOUS_BYTES = 64 * _MIB
+_PLAUSIBLE_BYTES = 64 * _MIB
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY_MAGIC = b"\x93NUMPY"
 _HEAD = 600
@@ -61,21 +61,21 @@ _ANY = 2**40
 
 @dataclass(frozen=True)
 class Limits:
-    """What one file may unpack to.
+    """Limits of the decoded content of one file.
 
     Attributes
     ----------
     max_fovs : int
-        Fields of view.
+        Number of fields of view.
     max_decoded_bytes : int
         Bytes of pixels.
     max_ratio : float
-        Bytes of pixels per byte of file, for files that declare more than 64 MiB.
+        Bytes of pixels per byte of the file, for files that declare more than 64 MiB.
     hostile : bool
-        The file is untrusted: its metadata are limited too, so that they cannot cost time or memory.
+        The file is untrusted: its metadata are limited, too, so that they cannot take much time or memory.
     admit : callable, optional
-        Called with the bytes that reading all of it takes, when all else was checked and before it begins;
-        what it raises is what reading raises.
+        Called with the bytes of memory that reading the whole file takes, after all other checks and before
+        reading; its exceptions are raised.
     """
 
     max_fovs: int = 512
@@ -85,18 +85,18 @@ class Limits:
     admit: Callable[[int], None] | None = None
 
     def walk(self, channels: int) -> WalkLimits:
-        """How many pages and how much metadata a TIFF file of so many channels may have."""
+        """Return the limits of pages and metadata of a TIFF file with this number of channels."""
         if not self.hostile:
             return WalkLimits(_ANY, _ANY, _ANY, shared=True)
         return WalkLimits(self.max_fovs * max(8, 2 * channels))
 
     def unpacked_bytes(self, packed_bytes: int) -> int:
-        """What a body of that many compressed bytes may unpack to."""
-        plausible = max(_UNSUSPICIOUS_BYTES, int(self.max_ratio * packed_bytes))
+        """Return the limit of decompressed bytes of a body with this number of compressed bytes."""
+        plausible = max(_PLAUSIBLE_BYTES, int(self.max_ratio * packed_bytes))
         return min(self.max_decoded_bytes, plausible)
 
 
-# Of the user's own files: as long as a night, and read one field of view at a time.
+# For the user's own files, which may hold a night's scan and are read one field of view at a time.
 LOCAL_FILES: Final = Limits(max_fovs=1_000_000, max_decoded_bytes=8 * 1024**4, max_ratio=inf, hostile=False)
 
 
@@ -107,11 +107,11 @@ class FovStack:
     Attributes
     ----------
     pixels : array [N, C, H, W]
-        Raw detector units; uint8, uint16 or float32, channels in the order that was asked for.
+        Raw detector units; uint8, uint16 or float32, channels in the order of the ensemble.
     notices : tuple of Notice
-        What was assumed about the file, converted, or left out.
+        Assumptions about the file, conversions, and parts that were left out.
     calibration : Calibration or None
-        How its stored numbers became counts, where they were not counts.
+        Applied to the stored numbers; None if they are counts.
     """
 
     pixels: npt.NDArray[Any]
@@ -125,14 +125,14 @@ class FovStack:
 
 
 class OpenStack:
-    """The fields of view of an open file, each read when it is asked for.
+    """The fields of view of an open file, each read on demand.
 
     Attributes
     ----------
     notices : tuple of Notice
-        What was assumed about the file, converted, or left out.
+        Assumptions about the file, conversions, and parts that are left out.
     calibration : Calibration or None
-        How its stored numbers become counts, where they are not counts.
+        Applied to the stored numbers; None if they are counts.
     """
 
     def __init__(self, images: Sequence[ArrangedImage], spec: FovSpec, name: str) -> None:
@@ -141,10 +141,10 @@ class OpenStack:
         self._name = name
         self.notices = distinct(notice for image in images for notice in image.notices)
         self.calibration = images[0].stored.calibration
-        self._places = [(image, n) for image in images for n in range(image.layout.fovs)]
+        self._fovs = [(image, n) for image in images for n in range(image.layout.fovs)]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._fovs)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -152,32 +152,32 @@ class OpenStack:
         return tuple(notice.text for notice in self.notices)
 
     def read(self, n: int) -> npt.NDArray[Any]:
-        """A field of view, [C, H, W]; uint8, uint16 or float32.
+        """Read a field of view, [C, H, W]; uint8, uint16 or float32.
 
         Raises
         ------
         UnreadableImage
-            If the file is damaged there.
+            If its data in the file are damaged.
         NonFinitePixels
             If a pixel is NaN or infinite.
         """
-        image, k = self._places[n]
-        with _as_unreadable(self._name):
+        image, k = self._fovs[n]
+        with _translate_decoder_errors(self._name):
             pixels = image.read(k)
         fov: npt.NDArray[Any] = as_supported(pixels[None], self._spec, self._name, first=n)[0]
         return fov
 
     def position_um(self, n: int) -> Position | None:
-        """Where the stage stood for a field of view, if the file says."""
-        image, k = self._places[n]
+        """Return the stage position of a field of view, if the file contains it."""
+        image, k = self._fovs[n]
         return None if image.stored.position_of is None else image.stored.position_of(image.first_plane(k))
 
     def pixel_size_um(self, n: int) -> float | None:
-        """The edge of a pixel in micrometres, if the file says."""
-        return self._places[n][0].stored.pixel_size_um
+        """Return the edge of a pixel in micrometres, if the file contains it."""
+        return self._fovs[n][0].stored.pixel_size_um
 
     def read_all(self) -> npt.NDArray[Any]:
-        """All fields of view, [N, C, H, W], of one type."""
+        """Read all fields of view, [N, C, H, W], which must be of one type."""
         first = self.read(0)
         pixels = np.empty((len(self), *first.shape), first.dtype)
         pixels[0] = first
@@ -200,22 +200,22 @@ def open_fovs(
     limits: Limits = LOCAL_FILES,
     name: str = "the file",
 ) -> Iterator[OpenStack]:
-    """Open a TIFF or NPY file to read its fields of view one by one.
+    """Open a TIFF or NPY file to read its fields of view one at a time.
 
     Parameters
     ----------
     file : binary file or Path
         Seekable.
     spec : FovSpec
-        What the ensemble takes. Frames of another size are refused, never resized.
+        Channels and size that the ensemble takes. Frames of another size are rejected, never resized.
     media_type : str, optional
-        As the sender declares it; the first bytes of the file count more.
+        As the sender declares it; the first bytes of the file have priority.
     axes : str, optional
-        The file's axes, such as ``PCYX``, where it does not tell or tells wrongly.
+        The file's axes, such as ``PCYX``, if the file does not define them or defines wrong ones.
     channels : sequence of str, optional
-        The names of the file's channels in its order, where it does not tell or tells wrongly.
+        The names of the file's channels in order, if the file does not define them or defines wrong ones.
     limits : Limits
-        Default: those of the user's own files.
+        Default: those for the user's own files.
     name : str
         Of the file, for messages.
 
@@ -229,9 +229,9 @@ def open_fovs(
     """
     if isinstance(file, Path):
         with file.open("rb") as stream:
-            yield _opened(stream, spec, media_type, axes, channels, limits, file.name, name)
+            yield _open_stack(stream, spec, media_type, axes, channels, limits, file.name, name)
     else:
-        yield _opened(file, spec, media_type, axes, channels, limits, name, name)
+        yield _open_stack(file, spec, media_type, axes, channels, limits, name, name)
 
 
 def read_fovs(
@@ -244,14 +244,14 @@ def read_fovs(
     limits: Limits | None = None,
     name: str = "the file",
 ) -> FovStack:
-    """Read the fields of view of a TIFF or NPY file, all of them at once.
+    """Read all fields of view of a TIFF or NPY file at once.
 
-    Parameters and errors are those of `open_fovs`, and
+    Parameters and errors are those of `open_fovs`, except the following.
 
     Parameters
     ----------
     limits : Limits, optional
-        Default: those of uploads.
+        Default: those for uploads.
 
     Raises
     ------
@@ -265,7 +265,7 @@ def read_fovs(
         return FovStack(stack.read_all(), stack.notices, stack.calibration)
 
 
-def _opened(
+def _open_stack(
     stream: BinaryIO,
     spec: FovSpec,
     media_type: str | None,
@@ -282,40 +282,41 @@ def _opened(
     if not size:
         raise UnreadableImage(f"{name} is empty; send a TIFF stack or an NPY array")
     if head.startswith(_NPY_MAGIC):
-        images = [npy.describe(stream, size, len(spec.channels), axes, name)]
+        images = [npy.open_array(stream, size, len(spec.channels), axes, name)]
     elif head.startswith(_TIFF_MAGIC):
         images = _open_tiff(stream, size, spec, axes, limits, file_name, name)
     else:
-        raise _refused(head, media_type, name)
-    with _as_unreadable(name):
-        arranged = [lay_out(image, spec, axes, channels, name) for image in images]
+        raise _unsupported_error(head, media_type, name)
+    with _translate_decoder_errors(name):
+        arranged = [arrange_image(image, spec, axes, channels, name) for image in images]
         _check_size(arranged, size, limits, name)
         arranged = [assign_channels(image, spec, channels, name) for image in arranged]
         if limits.admit is not None:
-            limits.admit(sum(map(_memory_of, arranged)))
+            limits.admit(sum(map(_required_memory, arranged)))
     return OpenStack(arranged, spec, name)
 
 
-def _memory_of(image: ArrangedImage) -> int:
-    """Bytes that reading all fields of view of an image takes."""
+def _required_memory(image: ArrangedImage) -> int:
+    """Return the bytes of memory that reading all fields of view of an image takes."""
     layout, dtype = image.layout, image.stored.dtype
-    kept = dtype.kind == "u" and dtype.itemsize <= 2
+    is_supported = dtype.kind == "u" and dtype.itemsize <= 2
     values = layout.fovs * layout.channels * layout.height * layout.width
-    taken = values * (dtype.itemsize if kept else 4)
-    # Where planes do not lie one after another, the whole image is decoded first.
-    return taken if image.planes is not None else taken + prod(image.stored.shape) * dtype.itemsize
+    result_bytes = values * (dtype.itemsize if is_supported else 4)
+    # If planes have several channels, the whole image is decoded first.
+    stored_bytes = prod(image.stored.shape) * dtype.itemsize
+    return result_bytes if image.planes is not None else result_bytes + stored_bytes
 
 
-def _refused(head: bytes, media_type: str | None, name: str) -> SenoscopeError:
+def _unsupported_error(head: bytes, media_type: str | None, name: str) -> SenoscopeError:
     declared = (media_type or "").partition(";")[0].strip().lower()
-    kind = kind_of(head)
+    kind = detect_file_kind(head)
     if declared in _READABLE and kind is None:
-        return UnreadableImage(f"{name} is declared as {declared}, but does not begin as such a file does")
+        return UnreadableImage(f"{name} is declared as {declared}, but does not begin like such a file")
     if kind is None:
         return UnsupportedMediaType(f"{name} is neither a TIFF stack nor an NPY array; send TIFF or NPY")
-    said = f"is declared as {declared}, but is" if declared in _READABLE else "is"
+    verb = f"is declared as {declared}, but is" if declared in _READABLE else "is"
     error = UnreadableImage if declared in _READABLE else UnsupportedMediaType
-    return error(f"{name} {said} {kind.what}; {kind.advice}")
+    return error(f"{name} {verb} {kind.what}; {kind.advice}")
 
 
 def _open_tiff(
@@ -331,9 +332,9 @@ def _open_tiff(
         from senoscope_client.images import tiff_images
     except ImportError as error:
         raise SenoscopeError('reading TIFF files needs `pip install "senoscope[tiff]"`') from error
-    request = tiff_images.Request(spec.channels, axes is not None, not limits.hostile, file_name, name)
-    with _as_unreadable(name):
-        images = tiff_images.open_images(stream, size, limits.walk(len(spec.channels)), request)
+    options = tiff_images.ReadOptions(spec.channels, axes is not None, not limits.hostile, file_name, name)
+    with _translate_decoder_errors(name):
+        images = tiff_images.open_images(stream, size, limits.walk(len(spec.channels)), options)
         if len({image.shape[-image.inner :] for image in images}) > 1:
             shapes = ", ".join("x".join(map(str, image.shape)) for image in images[:5])
             raise AmbiguousAxes(f"{name} holds {len(images)} images ({shapes}); save one stack per file")
@@ -341,19 +342,19 @@ def _open_tiff(
 
 
 @contextmanager
-def _as_unreadable(name: str) -> Iterator[None]:
-    """Turn what decoders raise into errors that a sender can act on, and log nothing."""
+def _translate_decoder_errors(name: str) -> Iterator[None]:
+    """Translate exceptions of decoders into errors that a sender can act on, and log nothing."""
     try:
-        with without_tifffiles_log():
+        with suppress_tifffile_log():
             yield
     except (SenoscopeError, OSError):
         raise
     except MemoryError as error:
-        raise PayloadTooLarge(f"{name} unpacks to more than the memory that is free; split it") from error
-    except Exception as error:  # the decoders raise dozens of unrelated classes on damaged files
+        raise PayloadTooLarge(f"{name} unpacks to more than the available memory; split it") from error
+    except Exception as error:  # decoders raise many unrelated exceptions for damaged files
         raise UnreadableImage(
-            f"{name} is a damaged TIFF file, or one of a kind that cannot be read ({type(error).__name__}); "
-            "write it again, best without compression"
+            f"{name} is a damaged or unsupported TIFF file ({type(error).__name__}); save it again, "
+            "preferably without compression"
         ) from error
 
 
@@ -361,30 +362,30 @@ def _check_size(images: Sequence[ArrangedImage], size: int, limits: Limits, name
     fovs = sum(image.layout.fovs for image in images)
     if fovs > limits.max_fovs:
         raise TooManyFields(
-            f"{name} holds {fovs} fields of view, at most {limits.max_fovs} are taken; split it"
+            f"{name} holds {fovs} fields of view, at most {limits.max_fovs} are accepted; split it"
         )
     decoded = sum(prod(image.stored.shape) * image.stored.dtype.itemsize for image in images)
     if decoded > limits.max_decoded_bytes:
         raise PayloadTooLarge(
             f"{name} unpacks to {decoded / _MIB:.0f} MiB, at most {limits.max_decoded_bytes / _MIB:.0f} MiB "
-            "are taken; split it"
+            "are accepted; split it"
         )
-    if decoded > _UNSUSPICIOUS_BYTES and decoded > limits.max_ratio * size:
+    if decoded > _PLAUSIBLE_BYTES and decoded > limits.max_ratio * size:
         raise PayloadTooLarge(
-            f"{name} unpacks to {decoded / size:.0f} times its size, which no real stack does; at most "
-            f"{limits.max_ratio:.0f} times are taken. Split it, or save it without compression"
+            f"{name} unpacks to {decoded / size:.0f} times its size; at most {limits.max_ratio:.0f} times "
+            "are accepted. Split it, or save it without compression"
         )
 
 
 def as_supported(pixels: npt.NDArray[Any], spec: FovSpec, name: str, *, first: int = 0) -> npt.NDArray[Any]:
-    """The pixels as contiguous uint8, uint16 or float32 of this machine's byte order, all of them finite.
+    """Convert pixels to contiguous uint8, uint16 or float32 in native byte order, and require finite values.
 
     Parameters
     ----------
     pixels : array [N, C, H, W], any real dtype
-        Returned as it is where it is all that already.
+        Returned unchanged if no conversion is needed.
     name : str
-        What holds them, for messages.
+        Of the file or array, for messages.
     first : int
         Number of the first field of view, for messages.
 
@@ -392,12 +393,12 @@ def as_supported(pixels: npt.NDArray[Any], spec: FovSpec, name: str, *, first: i
     ------
     NonFinitePixels
     """
-    kept = pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2
-    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, found below
-        pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=") if kept else np.float32)
+    is_supported = pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2
+    with np.errstate(over="ignore", invalid="ignore"):  # too large values become infinite, see below
+        pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=") if is_supported else np.float32)
     if pixels.dtype.kind != "f":
         return pixels
-    # The sum is finite only if every pixel is, unless large ones overflow it: cheap, and then exact.
+    # A finite sum shows that all pixels are finite; an infinite one, which may be an overflow, is checked.
     with np.errstate(invalid="ignore"):
         if np.isfinite(pixels.sum(dtype=np.float64)):
             return pixels

@@ -1,4 +1,4 @@
-"""Reading a recorded file field of view by field of view, with what its metadata tell of each."""
+"""Reading of recorded files one field of view at a time, with its position and pixel size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from senoscope_client.wire.messages import Position
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recorded:
-    """A field of view, [C, H, W], and what the file tells of it."""
+    """A field of view, [C, H, W], and its metadata in the file."""
 
     pixels: npt.NDArray[Any]
     position_um: Position | None = None
@@ -31,22 +31,22 @@ def read_recorded(
     channels: Sequence[str] | None = None,
     on_notice: Callable[[Notice], None] | None = None,
 ) -> Iterator[Recorded]:
-    """The fields of view of a TIFF or NPY file, as long as it may be: one is in memory at a time.
+    """Iterate over the fields of view of a TIFF or NPY file of any length; only one is in memory at a time.
 
     Parameters
     ----------
     path : Path
     spec : FovSpec
-        What the fields of view must be like.
+        Channels and size of the fields of view.
     axes, channels
-        As of `open_fovs`.
+        See `open_fovs`.
     on_notice : callable, optional
-        Called with each notice about the file, before its first field of view comes.
+        Called with each notice about the file, before the first field of view.
 
     Raises
     ------
     SenoscopeError
-        As of `open_fovs`.
+        See `open_fovs`.
     OSError
         If the file cannot be opened.
     """

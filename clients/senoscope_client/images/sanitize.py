@@ -1,13 +1,13 @@
-"""Text from strangers, made fit to be told: in messages, headers, logs and JSON."""
+"""Sanitizing of untrusted text for messages, headers, logs and JSON."""
 
 from __future__ import annotations
 
 from typing import Final
 
-_UNFIT: Final = "\N{REPLACEMENT CHARACTER}"
+_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
-def tellable(text: str, limit: int) -> str:
-    """The text without what cannot be printed, such as line ends and halves of characters, and cut off."""
+def sanitize_for_display(text: str, limit: int) -> str:
+    """Truncate text to ``limit`` characters, and replace unprintable ones, such as line ends."""
     cut = text if len(text) <= limit else f"{text[: limit - 1]}…"
-    return "".join(character if character.isprintable() else _UNFIT for character in cut)
+    return "".join(character if character.isprintable() else _REPLACEMENT for character in cut)

@@ -1,4 +1,4 @@
-"""An image as a file stores it: planes that are read one at a time, and what is known of them."""
+"""An image as it is stored in a file: its planes, which are read one at a time, and their metadata."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from senoscope_client.wire.messages import Position
 
 @dataclass(frozen=True)
 class Labels:
-    """What names the channels.
+    """Labels that name the channels.
 
     Attributes
     ----------
     source : str
-        What they are taken from, for messages.
+        Metadata that contain the labels, for messages.
     planes : sequence of str
-        A label of each plane, empty where it has none; or none at all.
+        The label of each plane, empty if it has none; or no labels at all.
     samples : tuple of str
-        Names of the samples within each plane; or none at all.
+        Names of the samples within each plane; or no names at all.
     """
 
     source: str
@@ -35,16 +35,16 @@ class Labels:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image that was opened but not yet decoded.
+    """An image that is opened but not decoded.
 
     Attributes
     ----------
     shape : tuple of int
-        Leading axes, then those within a plane.
+        Leading axes, then the axes within a plane.
     axes : str
-        A letter for each axis, I or Q where the file does not say; empty where it names none at all.
+        A letter for each axis, I or Q for axes that the file does not name; empty if it names none.
     inner : int
-        How many of the last axes lie within a plane.
+        Number of the last axes that are within a plane.
     dtype : dtype
         As stored.
     read_plane : callable
@@ -52,13 +52,13 @@ class StoredImage:
         last ``inner`` axes.
     labels : Labels or None
     mentions : tuple of str
-        Channels of the ensemble whose names are somewhere in the file's metadata.
+        Channels of the ensemble whose names occur anywhere in the file's metadata.
     calibration : Calibration or None
-        That ``read_plane`` applies.
+        Applied by ``read_plane``.
     notices : tuple of Notice
     pixel_size_um : float or None
     position_of : callable or None
-        Where the stage stood for a plane.
+        Returns the stage position of a plane.
     """
 
     shape: tuple[int, ...]

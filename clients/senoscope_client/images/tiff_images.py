@@ -1,8 +1,8 @@
-"""Which page of a TIFF file shows what, by the descriptions that programs write, and the pages there are.
+"""Reader of the images in a TIFF file, from its pages and the descriptions that programs write.
 
-Every image that comes out of here consists of pages that the file's directories name (or, where a program
-writes one directory for many planes, of bytes that are in the file). What a description declares beyond
-them was planned and never taken; what it does not mention is reported.
+All images consist of pages in the file's directories (or, if a program writes one directory for many planes,
+of bytes in the file). Further pages that a description declares were planned and never acquired; pages that
+it does not declare are reported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from senoscope_client.errors import AmbiguousAxes, UnreadableImage
 from senoscope_client.images.calibration import Calibration
-from senoscope_client.images.channel_names import mentioned
+from senoscope_client.images.channel_names import mentioned_channels
 from senoscope_client.images.notices import Notice
 from senoscope_client.images.stored import StoredImage
 from senoscope_client.images.tiff import TiffPages
@@ -32,36 +32,42 @@ from senoscope_client.images.tiff_micromanager import micromanager_planes
 from senoscope_client.images.tiff_ome import ome_planes
 from senoscope_client.images.tiff_page_check import WalkLimits, list_pages
 from senoscope_client.images.tiff_page_names import page_labels, page_texts
-from senoscope_client.images.tiff_planes import Mismatch, Planes, Request, bare_pages, require_alike
-from senoscope_client.images.tiff_values import checked_type, values_of
+from senoscope_client.images.tiff_planes import (
+    DescriptionMismatch,
+    Planes,
+    ReadOptions,
+    bare_pages,
+    require_alike,
+)
+from senoscope_client.images.tiff_values import check_pixel_type, interpret_values
 
-__all__ = ["Request", "open_images"]
+__all__ = ["ReadOptions", "open_images"]
 
 _MAX_TEXT: Final = 4 * 1024 * 1024
 _UIC2: Final = 33629
 _FOUR_GIB: Final = 2**32
 _MISMATCH: Final = (
-    "describes other pages than it holds: it was cut off, edited, or is one file of several. Write the stack "
-    "into one file, or pass axes= with a letter for each axis, as in PCYX"
+    "has a description that does not match its pages: it was cut off or edited, or is one file of several. "
+    "Save the stack in one file, or pass axes= with a letter for each axis, such as PCYX"
 )
 
 
-def open_images(stream: BinaryIO, size: int, limits: WalkLimits, request: Request) -> list[StoredImage]:
-    """The images in a TIFF file; several only where OME-XML declares them.
+def open_images(stream: BinaryIO, size: int, limits: WalkLimits, options: ReadOptions) -> list[StoredImage]:
+    """Open the images in a TIFF file; there are several only if OME-XML declares them.
 
     Raises
     ------
     AmbiguousAxes
-        If it holds several images, or describes others than it holds.
+        If it holds several images, or its description does not match its pages.
     UnreadableImage
-        If it is damaged, or its numbers are no counts.
+        If it is damaged, or its numbers are not counts.
     TooManyFields
         If it has too many pages.
     """
-    name = request.name
+    name = options.name
     directories = list_pages(stream, size, limits, name)
     if not len(directories):
-        raise UnreadableImage(f"{name} is a TIFF file without an image; write it again")
+        raise UnreadableImage(f"{name} is a TIFF file without an image; save it again")
     pages = TiffPages(stream, size, directories, name)
     if pages.first.is_lsm and size >= _FOUR_GIB:
         raise UnreadableImage(
@@ -70,76 +76,78 @@ def open_images(stream: BinaryIO, size: int, limits: WalkLimits, request: Reques
     notices: list[Notice] = []
     if directories.others:
         text = (
-            f"{directories.others} pages in sub-directories are left out, though not marked as smaller copies"
+            f"{directories.others} pages in sub-directories are left out, though they are not declared as "
+            "reduced copies"
         )
         notices.append(Notice("pages-left-out", text))
     if directories.unreduced:
         text = (
-            f"{directories.unreduced} pages are left out, which are declared as reduced copies or masks, but "
-            "are of full size"
+            f"{directories.unreduced} pages of full size are left out, because they are declared as reduced "
+            "copies or masks"
         )
         notices.append(Notice("pages-left-out", text))
     try:
-        found = _described(pages, stream, request)
-    except Mismatch:
-        if not request.axes_told:
+        found = _describe_planes(pages, stream, options)
+    except DescriptionMismatch:
+        if not options.axes_given:
             raise AmbiguousAxes(f"{name} {_MISMATCH}") from None
-        text = "the file describes other pages than it holds; its description is not used"
+        text = "the description of the file does not match its pages, and is not used"
         notices.append(Notice("pages-left-out", text))
-        found = [bare_pages(pages, page_labels(pages, request), name)]
-    mentions = tuple(mentioned(_text(pages), request.channels))
-    return [_stored(pages, planes, tuple(notices), mentions, request) for planes in found]
+        found = [bare_pages(pages, page_labels(pages, options), name)]
+    mentions = tuple(mentioned_channels(_metadata_text(pages), options.channels))
+    return [_stored_image(pages, planes, tuple(notices), mentions, options) for planes in found]
 
 
-def _described(  # noqa: PLR0911 - one return for each kind of file
-    pages: TiffPages, stream: BinaryIO, request: Request
+def _describe_planes(  # noqa: PLR0911 - one return for each kind of file
+    pages: TiffPages, stream: BinaryIO, options: ReadOptions
 ) -> list[Planes]:
+    """Return the planes by the description of the program that wrote the file."""
     first = pages.first
     if first.is_ome:
-        return ome_planes(pages, request)
+        return ome_planes(pages, options)
     if first.is_imagej:
-        return [imagej_planes(pages, request)]
+        return [imagej_planes(pages, options)]
     if first.is_shaped:
-        return [shaped_planes(pages, request)]
+        return [shaped_planes(pages, options)]
     if pages.directories.metadata[1]:
-        micromanager = micromanager_planes(pages, request)
+        micromanager = micromanager_planes(pages, options)
         if micromanager is not None:
             return [micromanager]
     if first.is_stk and first.tags.get(_UIC2) is not None and first.tags[_UIC2].count > 1:
         planes = int(first.tags[_UIC2].count)
-        read = pages.contiguous(planes, "MetaMorph")
-        # In depth or time: of wavelengths MetaMorph writes a file each.
+        read = pages.contiguous_planes(planes, "MetaMorph")
+        # Planes are depths or times, because MetaMorph writes one file for each wavelength.
         return [Planes("Z", (planes,), [0] * planes, read=read)]
     if first.is_fluoview:
-        return [fluoview_planes(pages, request)]
+        return [fluoview_planes(pages, options)]
     if (names := scanimage_channels(pages, stream)) is not None:
-        return [interleaved_planes(pages, names, request)]
+        return [interleaved_planes(pages, names, options)]
     if first.is_lsm:
-        return [lsm_planes(pages, request)]
-    return [bare_pages(pages, page_labels(pages, request), request.name)]
+        return [lsm_planes(pages, options)]
+    return [bare_pages(pages, page_labels(pages, options), options.name)]
 
 
-def _stored(
+def _stored_image(
     pages: TiffPages,
     planes: Planes,
     notices: tuple[Notice, ...],
     mentions: tuple[str, ...],
-    request: Request,
+    options: ReadOptions,
 ) -> StoredImage:
-    """The planes as an image, its numbers understood and its axes of length one dropped, but for channels."""
-    name = request.name
+    """Return the planes as an image, with its calibration, without axes of length one except for channels."""
+    name = options.name
     require_alike(pages, planes.pages, name)
     page = pages.page(planes.pages[0])
     shape, axes = pages.shape(planes.pages[0])
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")
     table = planes.pages
-    calibration, of_values = _values(pages, table, name)
+    calibration, value_notices = _interpret_all_values(pages, table, name)
     read: Callable[[int], npt.NDArray[Any]] = planes.read or (lambda n: pages.read(table[n]))
-    read, of_type = checked_type(read, planes.pixel_type, dtype, name)
+    read, type_notices = check_pixel_type(read, planes.pixel_type, dtype, name)
     calibration = planes.calibration or calibration
     if calibration is not None:
         read = _calibrated(read, calibration)
-        of_values += (Notice("calibration", f"counts are {calibration}, as the file says"),)
+        value_notices += (Notice("calibration", f"counts are {calibration}, as the file declares"),)
     kept = [
         (letter, n) for letter, n in zip(planes.axes, planes.shape, strict=True) if n != 1 or letter == "C"
     ]
@@ -152,21 +160,21 @@ def _stored(
         read_plane=read,
         labels=planes.labels,
         calibration=calibration,
-        notices=(*notices, *planes.notices, *of_values, *of_type),
+        notices=(*notices, *planes.notices, *value_notices, *type_notices),
         pixel_size_um=planes.pixel_size_um,
         position_of=planes.position_of,
     )
 
 
-def _values(
+def _interpret_all_values(
     pages: TiffPages, table: Sequence[int], name: str
 ) -> tuple[Calibration | None, tuple[Notice, ...]]:
-    """What `values_of` finds for all pages of an image."""
+    """Return the result of `interpret_values` for all pages of an image."""
     transfers = pages.directories.transfers
     kinds: dict[int, int] = {}
     for number in table:
         kinds.setdefault(transfers[number], number)
-    found = [values_of(pages.page(number), name) for number in kinds.values()]
+    found = [interpret_values(pages.page(number), name) for number in kinds.values()]
     calibration = found[0][0]
     if any(other != calibration for other, _ in found):
         raise UnreadableImage(
@@ -175,12 +183,12 @@ def _values(
         )
     notices: dict[str, Notice] = {}
     for notice in (notice for _, of_page in found for notice in of_page):
-        notices.setdefault(notice.text.partition("(")[0], notice)  # one of each kind, however they differ
+        notices.setdefault(notice.text.partition("(")[0], notice)  # one of each kind
     return calibration, tuple(notices.values())
 
 
-def _text(pages: TiffPages) -> str:
-    """All that programs wrote into the pages in words, in which names of channels may be."""
+def _metadata_text(pages: TiffPages) -> str:
+    """Return all texts in the pages, which may contain names of channels."""
     page = pages.first
     texts = [page.tags.valueof(code, "") for code in (270, 305, 315)] + [page.description1]
     metadata = page.tags.valueof(IMAGEJ_METADATA)

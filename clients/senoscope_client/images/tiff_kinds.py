@@ -1,4 +1,4 @@
-"""Which page of a TIFF file shows what, by the descriptions of ImageJ, tifffile, ScanImage and others."""
+"""Planes of TIFF files by the descriptions of ImageJ, tifffile, FluoView, Zeiss and ScanImage."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from senoscope_client.images.stored import Labels
 from senoscope_client.images.tiff import TiffPages
 from senoscope_client.images.tiff_page_names import page_labels
 from senoscope_client.images.tiff_planes import (
-    Mismatch,
+    DescriptionMismatch,
     Planes,
-    Request,
+    ReadOptions,
     bare_pages,
     channel_labels,
     complete_planes,
@@ -31,21 +31,21 @@ from senoscope_client.images.tiff_planes import (
 IMAGEJ_METADATA: Final = 50839
 _MAX_TEXT: Final = 4 * 1024 * 1024
 _SCANIMAGE_MAGIC: Final = 0x07030301
-# Axes, the slowest first, of ImageJ's orders of planes.
+# Axes of ImageJ's orders of planes, the slowest first.
 _IMAGEJ_ORDERS: Final = {"ctz": "ZTC", "zct": "TCZ", "ztc": "CTZ", "tcz": "ZCT", "tzc": "CZT"}
 
 
-def imagej_planes(pages: TiffPages, request: Request) -> Planes:
-    """The planes of a file of ImageJ, whose first page describes them all.
+def imagej_planes(pages: TiffPages, options: ReadOptions) -> Planes:
+    """Return the planes of a file of ImageJ, whose first page describes all of them.
 
     Raises
     ------
-    Mismatch
-        If it describes fewer pages than there are, or not in numbers.
+    DescriptionMismatch
+        If it describes fewer pages than exist, or the description is invalid.
     UnreadableImage
-        If its planes are not all in the file, or its numbers are no counts.
+        If planes are missing in the file, or its numbers are not counts.
     """
-    page, name = pages.first, request.name
+    page, name = pages.first, options.name
     lines = str(page.imagej_description or "").splitlines()
     entries = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     try:
@@ -55,11 +55,11 @@ def imagej_planes(pages: TiffPages, request: Request) -> Planes:
         }
         images = int(entries.get("images", 1))
     except ValueError:
-        raise Mismatch from None
+        raise DescriptionMismatch from None
     if min(*sizes.values(), images) < 1:
-        raise Mismatch
+        raise DescriptionMismatch
     samples = max(page.shaped[0], page.shaped[4])
-    if samples > 1 and sizes["C"] == samples:  # samples that are declared as channels
+    if samples > 1 and sizes["C"] == samples:  # the samples are declared as channels
         sizes["C"] = 1
     axes = _IMAGEJ_ORDERS.get(entries.get("order", "").lower(), "TZC")
     shape = tuple(sizes[axis] for axis in axes)
@@ -71,20 +71,20 @@ def imagej_planes(pages: TiffPages, request: Request) -> Planes:
     planes: list[int]
     table: Sequence[int]
     if len(pages) > planned:
-        raise Mismatch
+        raise DescriptionMismatch
     kept, lengths = axes, shape
     if len(pages) == 1 < planned and pages.is_contiguous:
-        read = pages.contiguous(require_plausible(planned, pages, request), "ImageJ")
+        read = pages.contiguous_planes(require_plausible(planned, pages, options), "ImageJ")
         planes, table = list(range(planned)), [0] * planned
     else:
         page_of = {n: n for n in range(len(pages))}
-        kept, lengths, planes, table, notices = complete_planes(axes, shape, page_of, request)
+        kept, lengths, planes, table, notices = complete_planes(axes, shape, page_of, options)
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")
     calibration = imagej_calibration(entries, dtype, name) if samples == 1 else None
-    labels = _imagej_labels(page, planes) or (None if read else page_labels(pages, request, table))
-    # ImageJ's one channel says nothing: its labels may name another for each slice.
-    known = [(axis, n) for axis, n in zip(kept, lengths, strict=True) if (axis, n) != ("C", 1)]
-    kept, lengths = "".join(axis for axis, _ in known), tuple(n for _, n in known)
+    labels = _imagej_labels(page, planes) or (None if read else page_labels(pages, options, table))
+    # A single channel of ImageJ is ignored: its labels may name a different one for each slice.
+    used = [(axis, n) for axis, n in zip(kept, lengths, strict=True) if (axis, n) != ("C", 1)]
+    kept, lengths = "".join(axis for axis, _ in used), tuple(n for _, n in used)
     return Planes(kept, lengths, table, labels, notices, read, calibration)
 
 
@@ -97,19 +97,19 @@ def _imagej_labels(page: Any, planes: Sequence[int]) -> Labels | None:
     return Labels("ImageJ labels", [texts[n] if n < len(texts) else "" for n in planes])
 
 
-def shaped_planes(pages: TiffPages, request: Request) -> Planes:
-    """As tifffile itself writes: a shape, and perhaps axes and names, as JSON."""
+def shaped_planes(pages: TiffPages, options: ReadOptions) -> Planes:
+    """Return the planes of a file of tifffile, which writes shape, axes and names as JSON."""
     page = pages.first
     text = str(page.shaped_description or "")
     if len(text) > _MAX_TEXT:
-        raise Mismatch
+        raise DescriptionMismatch
     try:
         entries = tifffile.tifffile.shaped_description_metadata(text)
         shape = tuple(int(n) for n in entries["shape"])
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        raise Mismatch from None
+        raise DescriptionMismatch from None
     if not shape or min(shape) < 1:
-        raise Mismatch
+        raise DescriptionMismatch
     inner = next(
         (
             k
@@ -119,7 +119,7 @@ def shaped_planes(pages: TiffPages, request: Request) -> Planes:
         0,
     )
     if not inner:
-        raise Mismatch
+        raise DescriptionMismatch
     axes = entries.get("axes")
     axes = axes.upper() if isinstance(axes, str) and len(axes) == len(shape) else "Q" * len(shape)
     lead = len(shape) - inner
@@ -127,17 +127,17 @@ def shaped_planes(pages: TiffPages, request: Request) -> Planes:
     planned = prod(sizes)
     count = len(pages)
     if count > planned:
-        _refuse_several(pages, planned, request.name)
+        _reject_further_pages(pages, planned, options.name)
     kept, lengths, read = letters, sizes, None
     notices: tuple[Notice, ...] = ()
     planes: list[int]
     table: Sequence[int]
     if count == 1 < planned and pages.is_contiguous:
-        read = pages.contiguous(require_plausible(planned, pages, request), "tifffile")
+        read = pages.contiguous_planes(require_plausible(planned, pages, options), "tifffile")
         planes, table = list(range(planned)), [0] * planned
     else:
         page_of = {n: n for n in range(count)}
-        kept, lengths, planes, table, notices = complete_planes(letters, sizes, page_of, request)
+        kept, lengths, planes, table, notices = complete_planes(letters, sizes, page_of, options)
     try:
         names = entries["Channel"]["Name"]
     except (KeyError, TypeError):
@@ -145,7 +145,7 @@ def shaped_planes(pages: TiffPages, request: Request) -> Planes:
     names = tuple(map(str, names)) if isinstance(names, list) else None
     labels = channel_labels(names, letters, sizes, planes, "the file's description")
     if labels is None and read is None:
-        labels = page_labels(pages, request, table)
+        labels = page_labels(pages, options, table)
     return Planes(kept, lengths, table, labels, notices, read)
 
 
@@ -153,35 +153,35 @@ def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
 
 
-def _refuse_several(pages: TiffPages, first: int, name: str) -> None:
-    """Refuse pages after those that a description declares, as further images or as what they are."""
+def _reject_further_pages(pages: TiffPages, first: int, name: str) -> None:
+    """Raise the error for pages after those that a description declares: further images, or a mismatch."""
     require_alike(pages, range(len(pages)), name)
     following = pages.page(first)
     if following.is_shaped:
         shapes = ", ".join("x".join(map(str, pages.shape(n)[0])) for n in (0, first))
         raise AmbiguousAxes(f"{name} holds several images ({shapes}); save one stack per file")
-    raise Mismatch
+    raise DescriptionMismatch
 
 
-def fluoview_planes(pages: TiffPages, request: Request) -> Planes:
-    """The planes of a file of FluoView, as its metadata order them where they fit the pages."""
+def fluoview_planes(pages: TiffPages, options: ReadOptions) -> Planes:
+    """Return the planes of a file of FluoView, in the order of its metadata if these match the pages."""
     try:
         dimensions = pages.file.fluoview_metadata["Dimensions"][::-1]
         letters = "".join(tifffile.TIFF.MM_DIMENSIONS.get(one[0].upper(), "Q") for one in dimensions)
         shape = tuple(int(one[1]) for one in dimensions)
     except (KeyError, TypeError, IndexError, ValueError):
-        return bare_pages(pages, None, request.name)
+        return bare_pages(pages, None, options.name)
     lead = [(letter, n) for letter, n in zip(letters, shape, strict=True) if letter not in "YX"]
     sizes = tuple(n for _, n in lead)
     if not sizes or min(sizes) < 1 or prod(sizes) != len(pages):
-        return bare_pages(pages, None, request.name)
+        return bare_pages(pages, None, options.name)
     return Planes("".join(letter for letter, _ in lead), sizes, range(len(pages)))
 
 
-def lsm_planes(pages: TiffPages, request: Request) -> Planes:
-    """The planes of a Zeiss LSM file, each of which has all channels as its samples.
+def lsm_planes(pages: TiffPages, options: ReadOptions) -> Planes:
+    """Return the planes of a Zeiss LSM file, each of which has all channels as its samples.
 
-    Its pages are tiles, positions, times and depths, the last changing fastest.
+    Its pages are tiles, positions, times and depths; the depth changes fastest.
     """
     entries = pages.first.tags.valueof(34412)
     entries = entries if isinstance(entries, dict) else {}
@@ -191,19 +191,19 @@ def lsm_planes(pages: TiffPages, request: Request) -> Planes:
         names = ()
     labels = Labels("the LSM file's metadata", samples=names) if names else None
     if entries.get("DimensionChannels") != max(pages.first.shaped[0], pages.first.shaped[4]):
-        return bare_pages(pages, labels, request.name)
-    require_alike(pages, range(len(pages)), request.name)
+        return bare_pages(pages, labels, options.name)
+    require_alike(pages, range(len(pages)), options.name)
     axes = "MPTZC"
     sizes = tuple(max(1, int(entries.get(f"Dimension{key}", 1))) for key in ("M", "P", "Time", "Z"))
     if prod(sizes) < len(pages):
         return Planes("TC", (len(pages), 1), range(len(pages)), labels)
     page_of = {n: n for n in range(len(pages))}
-    axes, sizes, _, table, notices = complete_planes(axes, (*sizes, 1), page_of, request)
+    axes, sizes, _, table, notices = complete_planes(axes, (*sizes, 1), page_of, options)
     return Planes(axes, sizes, table, labels, notices)
 
 
 def scanimage_channels(pages: TiffPages, stream: BinaryIO) -> tuple[str, ...] | None:
-    """The channels of a file of ScanImage, one page after the other; None of another file."""
+    """Return the channels of a file of ScanImage, in the order of its pages; None for other files."""
     texts = [str(pages.first.tags.valueof(tag, "") or "") for tag in (270, 305, 315)]
     stream.seek(16)
     header = stream.read(16)
@@ -217,14 +217,14 @@ def scanimage_channels(pages: TiffPages, stream: BinaryIO) -> tuple[str, ...] | 
     return scanimage_names(text)
 
 
-def interleaved_planes(pages: TiffPages, names: tuple[str, ...], request: Request) -> Planes:
-    """Pages whose channel changes from each to the next."""
+def interleaved_planes(pages: TiffPages, names: tuple[str, ...], options: ReadOptions) -> Planes:
+    """Return the planes of pages whose channel changes from each page to the next."""
     count, channels = len(pages), len(names)
-    require_alike(pages, range(count), request.name)
+    require_alike(pages, range(count), options.name)
     fovs, rest = divmod(count, channels)
     if not fovs:
         raise UnreadableImage(
-            f"{request.name} holds {count} pages, fewer than one field of view of its {channels} channels has"
+            f"{options.name} holds {count} pages, fewer than the {channels} channels of one field of view"
         )
     notices: tuple[Notice, ...] = ()
     if rest:

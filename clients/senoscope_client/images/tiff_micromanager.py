@@ -1,4 +1,4 @@
-"""Which page of a TIFF file shows what, by what Micro-Manager writes about each page."""
+"""Planes of TIFF files by the metadata that Micro-Manager writes for each page."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Any
 
 from senoscope_client.errors import UnreadableImage
 from senoscope_client.images.notices import Notice
-from senoscope_client.images.sanitize import tellable
+from senoscope_client.images.sanitize import sanitize_for_display
 from senoscope_client.images.stored import Labels
 from senoscope_client.images.tiff import TiffPages
-from senoscope_client.images.tiff_planes import Planes, Request, require_alike
+from senoscope_client.images.tiff_planes import Planes, ReadOptions, require_alike
 from senoscope_client.wire.messages import Position
 
 
-def micromanager_planes(pages: TiffPages, request: Request) -> Planes | None:
-    """Pages that each say which channel of which field of view they are; None if they do not all say it."""
-    require_alike(pages, range(len(pages)), request.name)
+def micromanager_planes(pages: TiffPages, options: ReadOptions) -> Planes | None:
+    """Return the planes by field of view and channel of each page; None if a page does not declare them."""
+    require_alike(pages, range(len(pages)), options.name)
     fovs: dict[tuple[object, ...], dict[str, int]] = {}
     times: dict[tuple[object, ...], int] = {}
     for n in range(len(pages)):
-        key, channel = _event(pages.metadata(n))
+        key, channel = _fov_and_channel(pages.metadata(n))
         if channel is None:
             return None
         if channel in fovs.get((key, times.get(key, 0)), {}):
-            times[key] = times.get(key, 0) + 1  # the same place once more
+            times[key] = times.get(key, 0) + 1  # the same field of view is acquired again
         fovs.setdefault((key, times.get(key, 0)), {})[channel] = n
     names = list(dict.fromkeys(name for channels in fovs.values() for name in channels))
-    wanted = [name for name in names if name in request.channels]
-    needed = wanted if len(wanted) == len(request.channels) else names
+    wanted = [name for name in names if name in options.channels]
+    needed = wanted if len(wanted) == len(options.channels) else names
     complete = [channels for channels in fovs.values() if all(name in channels for name in needed)]
     left_out = len(pages) - sum(len(channels) for channels in complete)
     if not complete:
         raise UnreadableImage(
-            f"{request.name} holds no complete field of view: of {len(fovs)}, none has a page of each of its "
-            f"channels ({tellable(', '.join(names), 200)})"
+            f"{options.name} holds no complete field of view: none of {len(fovs)} has a page of each channel "
+            f"({sanitize_for_display(', '.join(names), 200)})"
         )
-    # Channels that only some fields of view have are not a channel of the stack.
+    # Channels that some fields of view lack are not channels of the stack.
     names = [name for name in names if all(name in channels for channels in complete)]
     notices: tuple[Notice, ...] = ()
     if len(complete) < len(fovs):
@@ -53,12 +53,12 @@ def micromanager_planes(pages: TiffPages, request: Request) -> Planes | None:
         labels,
         notices,
         pixel_size_um=float(size) if isinstance(size, int | float) and size > 0 else None,
-        position_of=lambda n: _stage(pages.metadata(table[n])),
+        position_of=lambda n: _stage_position(pages.metadata(table[n])),
     )
 
 
-def _event(metadata: Mapping[str, Any] | None) -> tuple[tuple[object, ...], str | None]:
-    """Which field of view a page belongs to, and its channel; without one, None."""
+def _fov_and_channel(metadata: Mapping[str, Any] | None) -> tuple[tuple[object, ...], str | None]:
+    """Return the key of a page's field of view, and its channel or None."""
     if metadata is None:
         return (), None
     axes = metadata.get("Axes")
@@ -67,21 +67,24 @@ def _event(metadata: Mapping[str, Any] | None) -> tuple[tuple[object, ...], str 
     name = metadata.get("Channel")
     if not isinstance(name, str) or not name:
         name = axes.get(channel)
-    place: dict[str, object] = {key: str(value) for key, value in axes.items() if key != channel}
+    indices: dict[str, object] = {key: str(value) for key, value in axes.items() if key != channel}
     if not axes:
         for keys in (
             ("PositionIndex", "Position", "PositionName"),
             ("FrameIndex", "Frame"),
             ("SliceIndex", "Slice"),
         ):
-            place[keys[0]] = next((str(metadata[key]) for key in keys if key in metadata), "")
-    return tuple(sorted(place.items())), None if name is None else str(name)
+            indices[keys[0]] = next((str(metadata[key]) for key in keys if key in metadata), "")
+    return tuple(sorted(indices.items())), None if name is None else str(name)
 
 
-def _stage(metadata: Mapping[str, Any] | None) -> Position | None:
-    told = metadata or {}
+def _stage_position(metadata: Mapping[str, Any] | None) -> Position | None:
+    values = metadata or {}
     x, y, z = (
-        next((told[key] for key in (f"{axis}PositionUm", f"{axis}Position_um_Intended") if key in told), None)
+        next(
+            (values[key] for key in (f"{axis}PositionUm", f"{axis}Position_um_Intended") if key in values),
+            None,
+        )
         for axis in "XYZ"
     )
     try:
@@ -93,8 +96,8 @@ def _stage(metadata: Mapping[str, Any] | None) -> Position | None:
 
 
 def micromanager_labels(pages: TiffPages, numbers: Sequence[int]) -> Labels | None:
-    """The channel that Micro-Manager's metadata of each page name."""
+    """Return the channels that Micro-Manager's metadata name for pages; None if they name none."""
     if not pages.directories.metadata[1]:
         return None
-    names = [_event(pages.metadata(n))[1] or "" for n in numbers]
+    names = [_fov_and_channel(pages.metadata(n))[1] or "" for n in numbers]
     return Labels("Micro-Manager's metadata", names) if any(names) else None

@@ -1,4 +1,4 @@
-"""Which page of a TIFF file shows what, by its OME-XML."""
+"""Planes of TIFF files by their OME-XML."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from senoscope_client.images.tiff import TiffPages
 from senoscope_client.images.tiff_micromanager import micromanager_planes
 from senoscope_client.images.tiff_page_names import page_labels
 from senoscope_client.images.tiff_planes import (
-    Incomplete,
-    Mismatch,
+    DescriptionMismatch,
+    IncompleteImage,
     Planes,
-    Request,
+    ReadOptions,
     channel_labels,
     complete_planes,
 )
 from senoscope_client.wire.messages import Position
 
 
-def ome_planes(pages: TiffPages, request: Request) -> list[Planes]:
-    """The planes of each image that OME-XML declares and the file holds.
+def ome_planes(pages: TiffPages, options: ReadOptions) -> list[Planes]:
+    """Return the planes of each image that OME-XML declares and the file contains.
 
     Raises
     ------
-    Mismatch
-        If it holds none of them, or pages of another shape.
+    DescriptionMismatch
+        If the file contains none of them, or pages of another shape.
     UnreadableImage
-        If none has a complete field of view, or if the XML is not fit to be read.
+        If none has a complete field of view, or if the XML is rejected.
     """
-    xml, name, directories = pages.first.description, request.name, pages.directories
+    xml, name, directories = pages.first.description, options.name, pages.directories
     chain = directories.chain
-    ome.check(xml, pages=chain, smallest=directories.smallest, trusted=request.trusted, name=name)
-    declared = ome.read_images(xml, pages=chain, file_name=request.file_name, name=name)
+    ome.check_ome_xml(xml, pages=chain, smallest=directories.smallest, trusted=options.trusted, name=name)
+    declared = ome.read_images(xml, pages=chain, file_name=options.file_name, name=name)
     here = [image for image in declared if image.pages]
     if not here:
-        micromanager = micromanager_planes(pages, request) if directories.metadata[1] else None
+        micromanager = micromanager_planes(pages, options) if directories.metadata[1] else None
         if micromanager is None:
-            raise Mismatch
+            raise DescriptionMismatch
         return [micromanager]
     notices: list[Notice] = []
     if len(here) < len(declared):
-        text = f"the file describes {len(declared)} images, {len(here)} of them are in it"
+        text = f"the file describes {len(declared)} images and contains {len(here)} of them"
         notices.append(Notice("incomplete", text))
     if len(here) > 1 and all(prod(image.sizes) == image.samples == 1 for image in here):
-        return [_single_planes(pages, here, tuple(notices), request)]
+        return [_single_planes(pages, here, tuple(notices), options)]
     found: list[Planes] = []
     used: set[int] = set()
-    incomplete: list[Incomplete] = []
+    incomplete: list[IncompleteImage] = []
     for image in here:
         try:
-            planes = _ome_image(pages, image, (), request)
-        except Incomplete as error:
+            planes = _ome_image(pages, image, (), options)
+        except IncompleteImage as error:
             incomplete.append(error)
             continue
         used.update(planes.pages)
@@ -71,16 +71,17 @@ def ome_planes(pages: TiffPages, request: Request) -> list[Planes]:
     if len(used) < len(pages) and not any(
         notice.code == "incomplete" for one in found for notice in one.notices
     ):
-        text = f"{len(pages) - len(used)} of {len(pages)} pages are not described by the OME-XML and left out"
+        undescribed = len(pages) - len(used)
+        text = f"{undescribed} of {len(pages)} pages are not described by the OME-XML, and left out"
         found = [replace(one, notices=(*one.notices, Notice("pages-left-out", text))) for one in found]
     return found
 
 
 def _single_planes(
-    pages: TiffPages, images: Sequence[ome.OmeImage], notices: tuple[Notice, ...], request: Request
+    pages: TiffPages, images: Sequence[ome.OmeImage], notices: tuple[Notice, ...], options: ReadOptions
 ) -> Planes:
-    """Images of one plane each, with no sign whether they are channels or fields of view."""
-    planes = [_ome_image(pages, image, (), request) for image in images]
+    """Return images of one plane each, which may be channels or fields of view."""
+    planes = [_ome_image(pages, image, (), options) for image in images]
     names = [image.channels[0] if image.channels else "" for image in images]
     return Planes(
         "P",
@@ -95,29 +96,29 @@ def _single_planes(
 
 
 def _ome_image(
-    pages: TiffPages, image: ome.OmeImage, notices: tuple[Notice, ...], request: Request
+    pages: TiffPages, image: ome.OmeImage, notices: tuple[Notice, ...], options: ReadOptions
 ) -> Planes:
     numbers = {index: pages.directories.number(place) for index, place in image.pages.items()}
     found = {index: number for index, number in numbers.items() if number is not None}
     if not found:
-        raise Mismatch
+        raise DescriptionMismatch
     number = next(iter(found.values()))
     page = pages.first if number == 0 else pages.page(number)
     if (page.imagelength, page.imagewidth) != (image.height, image.width):
-        raise Mismatch
+        raise DescriptionMismatch
     axes, sizes = image.axes, image.sizes
     samples = max(page.shaped[0], page.shaped[4])
     if samples > 1 == image.samples and sizes[axes.index("C")] == samples:
         axes, sizes, found = _without_channels(axes, sizes, found)
     elif samples != image.samples:
-        raise Mismatch
+        raise DescriptionMismatch
     page_of = {int(np.ravel_multi_index(index, sizes)): number for index, number in found.items()}
     elsewhere = image.elsewhere > 0
     kept_axes, kept_sizes, planes, table, incomplete = complete_planes(
-        axes, sizes, page_of, request, elsewhere
+        axes, sizes, page_of, options, elsewhere
     )
     labels = channel_labels(image.channels, axes, sizes, planes, "OME-XML") or page_labels(
-        pages, request, table
+        pages, options, table
     )
 
     def position_of(n: int) -> Position | None:
@@ -140,9 +141,9 @@ def _ome_image(
 def _without_channels(
     axes: str, sizes: tuple[int, ...], found: Mapping[tuple[int, ...], int]
 ) -> tuple[str, tuple[int, ...], dict[tuple[int, ...], int]]:
-    """Axes and pages without the channels, where each page has them all as its samples."""
+    """Remove the channel axis, because each page has all channels as its samples."""
     at = axes.index("C")
     if any(index[at] for index in found):
-        raise Mismatch
+        raise DescriptionMismatch
     kept = {index[:at] + index[at + 1 :]: number for index, number in found.items()}
     return axes[:at] + axes[at + 1 :], sizes[:at] + sizes[at + 1 :], kept

@@ -1,4 +1,4 @@
-"""Planes of a TIFF file that were planned, and the pages that there are."""
+"""Planes of a TIFF file: how the planned planes of an image are matched with the existing pages."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _MAX_PLANES: Final = 1_000_000
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of a file.
+class ReadOptions:
+    """Options for reading a file.
 
     Attributes
     ----------
     channels : tuple of str
-        That the ensemble takes.
-    axes_told : bool
-        Whether the user gives the axes, so that the file need not.
+        Of the ensemble.
+    axes_given : bool
+        Whether the user declares the axes, so that the file need not.
     trusted : bool
-        Whether the file is the user's own, and may be of any length.
+        Whether the file is the user's own, so that its size is not limited.
     file_name : str or None
-        As its own metadata may call it.
+        By which the metadata may refer to the file.
     name : str
         Of the file, for messages.
     """
 
     channels: tuple[str, ...]
-    axes_told: bool
+    axes_given: bool
     trusted: bool
     file_name: str | None
     name: str
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Planes:
-    """Planes of one image, in C order of the leading axes.
+    """The planes of one image, in C order of the leading axes.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Planes:
     pages : sequence of int
         The page of each plane.
     read : callable or None
-        Reads a plane; default: its page.
+        Reads a plane; default: reads its page.
     """
 
     axes: str
@@ -71,16 +71,16 @@ class Planes:
     position_of: Callable[[int], Position | None] | None = None
 
 
-class Mismatch(Exception):
-    """A description that does not fit the pages."""
+class DescriptionMismatch(Exception):
+    """A description does not match the pages."""
 
 
-class Incomplete(UnreadableImage):
-    """An image of which not one field of view is complete."""
+class IncompleteImage(UnreadableImage):
+    """An image has no complete field of view."""
 
 
 def require_alike(pages: TiffPages, numbers: Sequence[int], name: str) -> None:
-    """Check that pages are of one size, type and meaning.
+    """Check that pages have the same size, type and meaning.
 
     Raises
     ------
@@ -98,38 +98,43 @@ def require_alike(pages: TiffPages, numbers: Sequence[int], name: str) -> None:
     if len(turned) > 1:
         raise AmbiguousAxes(
             f"{name} has pages of different orientation (tag 274: {', '.join(map(str, turned))}), of shapes "
-            f"{shapes}; save them all alike"
+            f"{shapes}; save them all with the same orientation"
         )
     raise AmbiguousAxes(f"{name} holds {len(kinds)} images ({shapes}); save one stack per file")
 
 
 def bare_pages(pages: TiffPages, labels: Labels | None, name: str) -> Planes:
-    """All pages, of which nothing is known."""
+    """Return all pages as planes without further information."""
     count = len(pages)
     require_alike(pages, range(count), name)
     return Planes("Q", (count,), range(count), labels)
 
 
 def complete_planes(
-    axes: str, sizes: tuple[int, ...], page_of: Mapping[int, int], request: Request, elsewhere: bool = False
+    axes: str,
+    sizes: tuple[int, ...],
+    page_of: Mapping[int, int],
+    options: ReadOptions,
+    elsewhere: bool = False,
 ) -> tuple[str, tuple[int, ...], list[int], list[int], tuple[Notice, ...]]:
-    """The planes of complete fields of view.
+    """Select the planes of complete fields of view.
 
     Parameters
     ----------
     axes, sizes
-        The leading axes as planned.
+        The planned leading axes.
     page_of : mapping of int to int
-        By the number of a plane in C order, its page.
+        The page of each plane, by the number of the plane in C order.
+    options : ReadOptions
     elsewhere : bool
-        Whether other planes are said to be in other files.
+        Whether other planes are declared to be in other files.
 
     Returns
     -------
     axes, sizes
-        As planned where all planes are there, else a list of fields of view, P, with their channels, C.
+        The planned ones if all planes exist, else a list of fields of view, P, with their channels, C.
     planes, pages : list of int
-        The number of each plane that is kept, and its page.
+        The number of each selected plane, and its page.
     notices : tuple of Notice
     """
     planned = prod(sizes)
@@ -137,21 +142,21 @@ def complete_planes(
         return axes, sizes, list(range(planned)), [page_of[n] for n in range(planned)], ()
     if planned > max(_MAX_PLANES, 100 * len(page_of)):
         raise UnreadableImage(
-            f"{request.name} describes {planned} pages, but holds {len(page_of)}; write it again"
+            f"{options.name} describes {planned} pages, but holds {len(page_of)}; save it again"
         )
     numbers = np.arange(planned).reshape(sizes)
     numbers = np.moveaxis(numbers, axes.index("C"), -1) if "C" in axes else numbers[..., None]
     numbers = numbers.reshape(-1, numbers.shape[-1])
-    there = np.zeros(planned, bool)
-    there[list(page_of)] = True
-    complete = numbers[there[numbers].all(axis=1)]
+    exists = np.zeros(planned, bool)
+    exists[list(page_of)] = True
+    complete = numbers[exists[numbers].all(axis=1)]
     left_out = len(page_of) - complete.size
     what = "fields of view" if numbers.shape[-1] > 1 else "pages"
     where = " in this file" if elsewhere else ""
     if not len(complete):
-        raise Incomplete(
-            f"{request.name} holds no complete field of view: {len(numbers)} were planned, of whose "
-            f"{planned} pages {len(page_of)} are there{where}; write it again"
+        raise IncompleteImage(
+            f"{options.name} holds no complete field of view: {len(numbers)} were planned, but only "
+            f"{len(page_of)} of their {planned} pages exist{where}; save it again"
         )
     text = f"{len(numbers)} {what} were planned, {len(complete)} are complete{where} and taken"
     if left_out:
@@ -161,11 +166,11 @@ def complete_planes(
     return (*kept, planes, [page_of[n] for n in planes], (Notice("incomplete", text),))
 
 
-def require_plausible(planned: int, pages: TiffPages, request: Request) -> int:
-    """A number of planes that a file of this size can hold."""
+def require_plausible(planned: int, pages: TiffPages, options: ReadOptions) -> int:
+    """Check that a file of this size can hold a number of planes, and return the number."""
     if planned > max(1, pages.size // max(1, int(pages.first.nbytes))) + 1:
         raise UnreadableImage(
-            f"{request.name} describes {planned} pages, but is cut off: it has room for fewer; write it again"
+            f"{options.name} describes {planned} pages, but is cut off: it can hold fewer; save it again"
         )
     return planned
 
@@ -173,7 +178,7 @@ def require_plausible(planned: int, pages: TiffPages, request: Request) -> int:
 def channel_labels(
     names: Sequence[str] | None, axes: str, sizes: tuple[int, ...], planes: Sequence[int], source: str
 ) -> Labels | None:
-    """Labels of planes by the names of the channels; of samples where the planes have no channels."""
+    """Return the names of channels as labels of the planes, or of the samples if planes have all channels."""
     if not names or not any(names):
         return None
     if "C" not in axes or sizes[axes.index("C")] != len(names):

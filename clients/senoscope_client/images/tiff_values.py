@@ -1,4 +1,4 @@
-"""What the numbers in a page of a TIFF file mean, by its tags."""
+"""Meaning of the stored numbers of a page of a TIFF file, from its tags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from senoscope_client.errors import UnreadableImage
 from senoscope_client.images.calibration import Calibration, gdal_calibration
 from senoscope_client.images.notices import Notice
-from senoscope_client.images.sanitize import tellable
+from senoscope_client.images.sanitize import sanitize_for_display
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _LINEAR_RAW = 0, 1, 2, 3, 4, 34892
 _PHOTOMETRIC, _COLOUR_MAP, _ORIENTATION = 262, 320, 274
@@ -26,7 +26,7 @@ _COLOURS: Final = {
     10: "ITULab",
     32803: "a colour filter array",
 }
-# Tags that say that the numbers are not counts, in ways that are not applied here.
+# Tags that declare conversions of the numbers, which are not applied.
 _NOT_APPLIED: Final = {
     291: "GrayResponseCurve",
     301: "TransferFunction",
@@ -35,13 +35,13 @@ _NOT_APPLIED: Final = {
 }
 
 
-def values_of(page: Any, name: str) -> tuple[Calibration | None, tuple[Notice, ...]]:
-    """How the numbers of a page become counts, and what to know of them.
+def interpret_values(page: Any, name: str) -> tuple[Calibration | None, tuple[Notice, ...]]:
+    """Return the calibration of the numbers of a page, and notices about them.
 
     Raises
     ------
     UnreadableImage
-        If they are nothing like counts: colours of another space, entries of a colour table, square roots.
+        If they cannot be counts: colours of another space, entries of a colour table, square roots.
     """
     notices = []
     photometric = int(page.tags.valueof(_PHOTOMETRIC, _BLACK_IS_ZERO))
@@ -49,12 +49,11 @@ def values_of(page: Any, name: str) -> tuple[Calibration | None, tuple[Notice, .
         notices.append(
             Notice(
                 "values",
-                "the file declares that 0 is white (MinIsWhite): its numbers are taken as they are, "
-                "not inverted",
+                "the file declares that 0 is white (MinIsWhite): its numbers are not inverted",
             )
         )
     elif photometric == _PALETTE:
-        notices.append(_palette(page, name))
+        notices.append(_palette_notice(page, name))
     elif photometric not in {_BLACK_IS_ZERO, _RGB, _MASK, _LINEAR_RAW}:
         kind = _COLOURS.get(photometric, f"photometric interpretation {photometric}")
         raise UnreadableImage(
@@ -64,7 +63,8 @@ def values_of(page: Any, name: str) -> tuple[Calibration | None, tuple[Notice, .
     if orientation != 1:
         notices.append(
             Notice(
-                "orientation", f"the pictures were turned as the file's tag Orientation ({orientation}) says"
+                "orientation",
+                f"the images were turned as the file's tag Orientation ({orientation}) declares",
             )
         )
     if page.tags.valueof(_MD_FILE_TAG) == _SQUARE_ROOTS:
@@ -76,34 +76,34 @@ def values_of(page: Any, name: str) -> tuple[Calibration | None, tuple[Notice, .
         if value is not None and np.any(np.asarray(value, dtype=object) != 0):
             notices.append(Notice("values", f"the file's tag {tag} is not applied to its numbers"))
     if page.tags.get(_GDAL_NODATA) is not None:
-        value = tellable(str(page.tags.valueof(_GDAL_NODATA)).strip(), 20)
-        notices.append(Notice("values", f"pixels without data ({value}) count too"))
+        value = sanitize_for_display(str(page.tags.valueof(_GDAL_NODATA)).strip(), 20)
+        notices.append(Notice("values", f"pixels without data ({value}) are used like all others"))
     sample_format = page.tags.valueof(_SAMPLE_FORMAT, 1)
     if _UNDEFINED in (sample_format if isinstance(sample_format, tuple) else (sample_format,)):
-        text = f"the file does not say of which type its numbers are: they are taken as {page.dtype}"
+        text = f"the file does not declare the type of its numbers: they are taken as {page.dtype}"
         notices.append(Notice("values", text))
     xml = page.tags.valueof(_GDAL_METADATA)
     return gdal_calibration(xml, name) if isinstance(xml, str) else None, tuple(notices)
 
 
-def _palette(page: Any, name: str) -> Notice:
-    """The notice of a colour table that only colours counts: from black up, in proportion to the number."""
+def _palette_notice(page: Any, name: str) -> Notice:
+    """Return the notice about a colour table whose colours are proportional to the number; reject others."""
     table = page.tags.valueof(_COLOUR_MAP)
     colours = np.asarray(table, np.float64).reshape(3, -1) if table is not None else np.zeros((3, 2))
     ramp = np.linspace(0, 1, colours.shape[1])
-    # Tables are written with 8 or 16 bits; half a step of the former is rounding.
+    # Tables have 8 or 16 bits; differences of half a step of 8 bits are rounding.
     if colours.max() <= 0 or np.abs(colours - colours[:, -1:] * ramp).max() > 65535 / 255:
         raise UnreadableImage(
             f"{name} holds entries of a colour table, not detector counts; save it as grey (in Fiji: Image > "
             "Lookup Tables > Grays, in Pillow: the mode L)"
         )
-    return Notice("palette", "the file's colour table is taken as for display: its numbers are the counts")
+    return Notice("palette", "the file's colour table is for display only: its numbers are the counts")
 
 
-def checked_type(
+def check_pixel_type(
     read: Callable[[int], npt.NDArray[Any]], declared: str, dtype: np.dtype[Any], name: str
 ) -> tuple[Callable[[int], npt.NDArray[Any]], tuple[Notice, ...]]:
-    """A reader that refuses pixels which the OME-XML and the tags of a file understand differently.
+    """Return a reader that rejects pixels whose value differs between the types in OME-XML and in the tags.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def checked_type(
     Raises
     ------
     UnreadableImage
-        If every number means something else: the types are of equal size, and one is a float.
+        If all values differ: the types have the same size, and one is a float.
     """
     try:
         other = np.dtype({"float": "float32", "double": "float64"}.get(declared, declared or dtype.name))
@@ -128,8 +128,8 @@ def checked_type(
     if other == dtype or {other.kind, dtype.kind} - set("iuf"):
         return read, ()
     contradiction = (
-        f"{name} contradicts itself: its OME-XML declares {other.name} pixels, its pages {dtype.name}; write "
-        "it again"
+        f"{name} is contradictory: its OME-XML declares {other.name} pixels, its pages {dtype.name}; save it "
+        "again"
     )
     if other.itemsize != dtype.itemsize:
         text = f"the OME-XML declares {other.name} pixels, the pages {dtype.name}, which is taken"

@@ -1,1 +1,1 @@
-"""The documents that the service sends and answers with."""
+"""Data models of the documents that the service sends and returns."""

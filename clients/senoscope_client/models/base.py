@@ -6,12 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StrictModel(BaseModel):
-    """A frozen record that refuses unknown keys, so that a misspelt field is an error, not a loss."""
+    """A frozen record that rejects unknown keys, so that a misspelt field is an error and not ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class OpenModel(BaseModel):
-    """A frozen record that ignores unknown keys, so that an older client reads a newer service."""
+    """A frozen record that ignores unknown keys, so that an older client can read a newer service."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)

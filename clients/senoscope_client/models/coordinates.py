@@ -12,13 +12,13 @@ from senoscope_client.models.base import StrictModel
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NS_PER_S = 1_000_000_000
 LARGEST_INTEGER: Final = 2**53 - 1
-"""JSON numbers beyond this lose digits in readers that hold them as doubles."""
+"""JSON numbers beyond this lose digits in programs that store them as doubles."""
 
 Count = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 
 
 class Position(StrictModel):
-    """Where the stage stood, in micrometres."""
+    """A stage position, in micrometres."""
 
     x: float
     y: float
@@ -26,7 +26,7 @@ class Position(StrictModel):
 
 
 class Index(StrictModel):
-    """The place of a frame in its acquisition, each from 0.
+    """Indices of a frame in its acquisition, each from 0.
 
     Attributes
     ----------
@@ -59,30 +59,30 @@ class Timestamp(StrictModel):
 
     @classmethod
     def from_ns(cls, time_ns: int) -> Self:
-        """From nanoseconds since the epoch, as `time.time_ns` gives them."""
+        """Create a time stamp from nanoseconds since the epoch, as returned by `time.time_ns`."""
         seconds, nanoseconds = divmod(time_ns, _NS_PER_S)
         return cls(seconds=seconds, nanoseconds=nanoseconds)
 
     @classmethod
     def from_datetime(cls, time: datetime) -> Self:
-        """From a time that knows its zone.
+        """Create a time stamp from a time with a time zone.
 
         Raises
         ------
         ValueError
-            If the time does not tell its zone.
+            If the time has no time zone.
         """
         if time.utcoffset() is None:
-            raise ValueError("a time stamp needs a time zone; say datetime.now(UTC)")
+            raise ValueError("a time stamp needs a time zone; use datetime.now(UTC), for example")
         since = time - _EPOCH
         return cls(seconds=since.days * 86_400 + since.seconds, nanoseconds=since.microseconds * 1000)
 
     def to_ns(self) -> int:
-        """Nanoseconds since the epoch."""
+        """Return the nanoseconds since the epoch."""
         return self.seconds * _NS_PER_S + self.nanoseconds
 
     def to_datetime(self) -> datetime:
-        """The time in UTC; what is below a microsecond is cut off."""
+        """Return the time in UTC, truncated to microseconds."""
         return _EPOCH + timedelta(seconds=self.seconds, microseconds=self.nanoseconds // 1000)
 
 

@@ -1,4 +1,4 @@
-"""What the service's rules ask for: the same record over WebSocket, ZeroMQ and in the run log."""
+"""Decisions of the service's rules: the same record over WebSocket, ZeroMQ and in the run log."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from senoscope_client.models.base import OpenModel
 from senoscope_client.models.coordinates import Index, Position
 
 Action = Literal["revisit", "skip", "stop"]
-"""Scan this place once more; leave out what is still planned at this place; end the series."""
+"""Scan this position again; skip what is still planned at this position; end the series."""
 
 
 class Decision(OpenModel):
-    """What a rule asks whoever steers the microscope to do; the service itself moves nothing.
+    """A request of a rule to the software that controls the microscope; the service itself moves nothing.
 
     Attributes
     ----------
     id : UUID
         Version 7, so that ids sort by time.
     series_uid, series_id, instrument, frame, index, position_um
-        Of the field of view that it was decided on, as in its result's source.
+        Of the field of view that the decision is about, as in the source of its result.
     result_id : UUID
         Of that result.
     action : {"revisit", "skip", "stop"}
     rule : str
         Name of the rule.
     dry_run : bool
-        True: only to be looked at, nobody is to act on it.
+        True: the decision is published for information only, and must not be carried out.
     reason : str
-        Why, in words.
+        Reason of the decision, as a sentence.
     logged : bool
-        Whether the run log held it when it was told.
+        Whether the decision was in the run log when it was published.
     """
 
     id: UUID
@@ -50,15 +50,15 @@ class Decision(OpenModel):
 
 
 class Judged(OpenModel):
-    """A field of view was judged by all rules; told after the decisions on it, and not logged.
+    """All rules have judged a field of view; published after the decisions on it, and not logged.
 
-    Who waits for decisions learns from it that no more will come on this field of view.
+    It informs programs that wait for decisions that there will be no more on this field of view.
 
     Attributes
     ----------
     result_id : UUID
     decisions : int
-        How many were told; 0 where nothing is to be done.
+        Number of decisions on the field of view; 0 if nothing is to be done.
     """
 
     series_uid: UUID

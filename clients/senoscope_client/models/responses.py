@@ -1,4 +1,4 @@
-"""What the service answers to HTTP requests, beside results."""
+"""Responses of the service to HTTP requests, other than results."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from senoscope_client.models.result import Result
 
 
 class ClassifyResponse(OpenModel):
-    """The answer to a posted stack.
+    """The response to a posted stack.
 
     Attributes
     ----------
     results : tuple of Result
         One per field of view, in the order of the stack.
     warnings : tuple of str
-        What the service assumed about the file.
+        Assumptions of the service about the file.
     count : int
-        How many fields of view the stack held.
+        Number of fields of view in the stack.
     """
 
     results: tuple[Result, ...]
@@ -31,16 +31,16 @@ class ClassifyResponse(OpenModel):
 
 
 class ReadyResponse(OpenModel):
-    """Whether the service takes work, and if not, why.
+    """Whether the service accepts work, and if not, why.
 
     Attributes
     ----------
     status : {"ready", "degraded", "not_ready"}
-        Degraded: it takes work, but something else fails.
+        Degraded: the service accepts work, but another part of it has failed.
     reason : str or None
         Why it is not ready.
     problems : tuple of str
-        What else fails.
+        Why it is degraded.
     """
 
     status: str
@@ -49,19 +49,19 @@ class ReadyResponse(OpenModel):
 
     @property
     def ready(self) -> bool:
-        """Whether it does."""
+        """Whether the service accepts work."""
         return self.status in {"ready", "degraded"}
 
 
 class ResultsPage(OpenModel):
-    """Results out of the run log, newest first.
+    """Results from the run log, newest first.
 
     Attributes
     ----------
     results : tuple of Result
         Without inline maps.
     next : int or None
-        ``cursor`` of the next page; None where nothing older matches.
+        ``cursor`` of the next page; None if there are no older results.
     """
 
     results: tuple[Result, ...]
@@ -69,13 +69,13 @@ class ResultsPage(OpenModel):
 
 
 class DecisionsPage(OpenModel):
-    """Decisions out of the run log, newest first.
+    """Decisions from the run log, newest first.
 
     Attributes
     ----------
     decisions : tuple of Decision
     next : int or None
-        ``cursor`` of the next page; None where there are no older ones.
+        ``cursor`` of the next page; None if there are no older decisions.
     """
 
     decisions: tuple[Decision, ...]
@@ -83,20 +83,20 @@ class DecisionsPage(OpenModel):
 
 
 class SeriesSummary(OpenModel):
-    """One series of frames, as the service saw it.
+    """One series of frames that the service received.
 
     Attributes
     ----------
     state : str
         ``open``, ``ended`` or ``interrupted``.
     live : bool
-        Whether the service's receiver still counts it; if not, this is out of the run log.
+        Whether the counts are those of the service's receiver; if not, they are from the run log.
     planned_frames, first_frame, last_frame, received, missing, repeated, restarts, end_reason
-        As in ``GET /v1/stream``; None where the service ended before it noted them.
+        As in ``GET /v1/stream``; None if the service ended before it recorded them.
     labels : dict of str to int
-        How many logged results carry each label.
+        Number of logged results with each label.
     updated_at : datetime or None
-        When the run log last noted the series.
+        When the series was last recorded in the run log.
     """
 
     series_uid: UUID
@@ -117,7 +117,7 @@ class SeriesSummary(OpenModel):
 
 
 class SeriesResponse(OpenModel):
-    """The series that the service knows, newest first."""
+    """The series of the service, newest first."""
 
     series: tuple[SeriesSummary, ...]
 
@@ -142,7 +142,7 @@ class FramesResponse(OpenModel):
     Attributes
     ----------
     counts : dict of str to int
-        Frames for each reason; more than the ranges hold where the oldest ranges are no longer remembered.
+        Number of frames for each reason; larger than in the ranges if the oldest ranges are no longer stored.
     ranges : tuple of FrameRange
     next : int or None
         ``cursor`` of the next page; None at the end.

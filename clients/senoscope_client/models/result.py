@@ -27,20 +27,20 @@ __all__ = [
 
 
 class Source(OpenModel):
-    """Where a field of view came from.
+    """The origin of a field of view.
 
     Attributes
     ----------
     kind : {"stream", "upload", "file"}
         A frame of the acquisition PC's stream, a posted stack, or a file classified without a server.
     instrument, series_id, series_uid, frame
-        As in the frame's header; of a stack, ``frame`` is the place of the FOV in it, from 0.
+        As in the frame's header; in a stack, ``frame`` is the number of the FOV, from 0.
     index, position_um, pixel_size_um
         As in the frame's header.
     file : str or None
         Name (not path) of the posted or classified file.
     acquired_at : datetime or None
-        The frame's time stamp, UTC, by the acquisition PC's clock.
+        The frame's time stamp in UTC, from the acquisition PC's clock.
     """
 
     kind: SourceKind
@@ -56,16 +56,16 @@ class Source(OpenModel):
 
 
 class Uncertainty(OpenModel):
-    """How sure the ensemble is, from the spread of its networks.
+    """Uncertainty of the ensemble, from the spread of its networks.
 
     Attributes
     ----------
     entropy : float
-        Entropy of the ensemble's probability, in bits, 0 (sure) to 1.
+        Entropy of the ensemble's probability, in bits, 0 (certain) to 1.
     mutual_information : float
-        The part of ``entropy`` that comes from disagreement between the networks, in bits.
+        The part of ``entropy`` that is caused by disagreement between the networks, in bits.
     agreement : float
-        Fraction of the networks whose own label is the ensemble's.
+        Fraction of the networks whose label is that of the ensemble.
     """
 
     entropy: float
@@ -74,16 +74,16 @@ class Uncertainty(OpenModel):
 
 
 class Flag(OpenModel):
-    """Something that a reader of the result should know.
+    """A warning about a result.
 
     Attributes
     ----------
     code : str
         Stable name, such as ``saturated`` or ``not_for_science``.
     message : str
-        The same in words.
+        Description of the warning.
     channel : str or None
-        The channel it concerns.
+        The channel that the warning is about.
     value : float or None
         For ``saturated``: the fraction of the channel's pixels above the intensity range.
     """
@@ -100,10 +100,10 @@ class Gradcam(OpenModel):
     Attributes
     ----------
     href : str or None
-        Where the service shows the map as PNG, for as long as its run log holds the result; over a channel
-        only for as long as it remembers the pixels.
+        Path of the map as PNG on the service, valid while its run log holds the result; drawn over a channel
+        only while the service holds the pixels.
     grids : dict of str to list of list of float, or None
-        Each network's own map, rows by columns, non-negative, not normalised (``cam=grid``).
+        The map of each network, rows by columns, non-negative, not normalised (``cam=grid``).
     png : str or None
         The ensemble map as PNG, base64 (``cam=png``).
     """
@@ -130,7 +130,7 @@ class Normalization(OpenModel):
 
 
 class ModelRef(OpenModel):
-    """The ensemble that made a result; ``digest`` is the SHA-256 of its ``ensemble.json``."""
+    """The ensemble that computed a result; ``digest`` is the SHA-256 of its ``ensemble.json``."""
 
     name: str
     version: str
@@ -138,16 +138,16 @@ class ModelRef(OpenModel):
 
 
 class Timing(OpenModel):
-    """Where the time went, in milliseconds.
+    """Processing times, in milliseconds.
 
     Attributes
     ----------
     queue : float
         From arrival in the service to the start of its computation.
     compute : float
-        In the engine; fields of view computed in one batch share the batch's time.
+        In the engine; fields of view of one batch share the batch's time.
     total : float
-        From arrival in the service until the result was made, to be logged and told.
+        From arrival in the service until the result was made, before it is logged and published.
     """
 
     queue: float
@@ -156,7 +156,7 @@ class Timing(OpenModel):
 
 
 class Result(OpenModel):
-    """Senescent or control, how probable, and why.
+    """The classification of a field of view: senescent or control, with probability and explanation.
 
     Attributes
     ----------
@@ -165,11 +165,11 @@ class Result(OpenModel):
     label : str
         One of the ensemble's classes.
     probability : float
-        Of the class senescent: the plain mean over the networks.
+        Of the class senescent: the mean over the networks.
     networks : dict of str to float
-        Each network's own probability.
+        The probability of each network.
     deadline_met : bool
-        Whether ``timing_ms.total`` kept the service's deadline.
+        Whether ``timing_ms.total`` met the service's deadline.
     """
 
     id: UUID

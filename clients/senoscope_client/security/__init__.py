@@ -1,1 +1,1 @@
-"""Files of secrets, and which addresses are of this machine."""
+"""Files that hold secrets, and addresses that only this machine can reach."""

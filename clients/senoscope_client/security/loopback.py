@@ -1,4 +1,4 @@
-"""Which addresses only this machine can reach."""
+"""Checks for addresses that only this machine can reach."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import socket
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody beyond this machine reaches a listener on ``host``, an address or a name.
+    """Return whether a server on ``host``, an address or a name, can be reached only from this machine.
 
-    A name counts only if all its addresses do; what cannot be told, an interface's name for example, does
-    not.
+    A name counts as loopback only if all its addresses do; a name that cannot be resolved, such as the name
+    of a network interface, does not.
     """
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -18,17 +18,17 @@ def is_loopback(host: str) -> bool:
         pass
     if not host or host == "*":  # every address
         return False
-    if host.lower() == "localhost":  # by RFC 6761, whether or not anything resolves it here
+    if host.lower() == "localhost":  # by RFC 6761, whether or not it can be resolved
         return True
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return False
-    return all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
+    return all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in entries)
 
 
 def is_local_endpoint(endpoint: str) -> bool:
-    """Whether nobody beyond this machine reaches a ZeroMQ socket bound there."""
+    """Return whether a ZeroMQ socket that is bound to ``endpoint`` can be reached only from this machine."""
     transport, _, address = endpoint.partition("://")
     if transport in {"ipc", "inproc"}:
         return True

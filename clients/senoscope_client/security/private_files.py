@@ -1,4 +1,4 @@
-"""Files that hold secrets: made for their owner alone, refused where others can read them."""
+"""Files that hold secrets: they are created for their owner only, and rejected if others can read them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def create_private(path: Path, text: str) -> None:
-    """Write a new file that only its owner can read; never over another.
+    """Write a new file that only its owner can read; never overwrite a file.
 
     Raises
     ------
     OSError
-        If it exists, or cannot be written.
+        If the file exists, or cannot be written.
     """
-    # The mode goes with the creation: there is no moment at which others could open it.
+    # The mode is set on creation, so that others cannot open the file at any time.
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -25,7 +25,7 @@ def create_private(path: Path, text: str) -> None:
 
 
 def require_private(path: Path) -> os.stat_result:
-    """Refuse a file of secrets that others can read or change; Windows keeps no such modes.
+    """Reject a file that others can read or change; not checked on Windows, which has no such file modes.
 
     Returns
     -------
@@ -35,10 +35,12 @@ def require_private(path: Path) -> os.stat_result:
     Raises
     ------
     OSError
-        With the command that mends it, or if there is no such file.
+        With the command that repairs the mode, or if there is no such file.
     """
     status = path.stat()
     if os.name == "posix" and status.st_mode & _OTHERS:
         mode = stat.S_IMODE(status.st_mode)
-        raise PermissionError(f"{path} holds secrets, but others can open it ({mode:04o}): chmod 600 {path}")
+        raise PermissionError(
+            f"{path} holds secrets, but other users can open it ({mode:04o}): chmod 600 {path}"
+        )
     return status

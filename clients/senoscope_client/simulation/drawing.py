@@ -1,4 +1,4 @@
-"""Painting soft structures into float32 images with nothing but NumPy."""
+"""Functions that draw soft structures into float32 images, with NumPy only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Vector = npt.NDArray[np.float64]
 
 @cache
 def _spline_basis(length: int, pitch: int) -> Image:
-    """The uniform cubic B-splines of knots ``pitch`` apart, sampled at each of ``length`` pixels."""
+    """Return the uniform cubic B-splines of knots ``pitch`` apart, sampled at each of ``length`` pixels."""
     knots = np.arange(-1, (length - 1) // pitch + 3)
     t = np.abs(np.arange(length)[:, None] / pitch - knots)
     basis = np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6)
@@ -21,7 +21,7 @@ def _spline_basis(length: int, pitch: int) -> Image:
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], pitch: int) -> Image:
-    """Noise of about zero mean and unit variance, smooth over ``pitch`` pixels, in two dimensions."""
+    """Return two-dimensional noise, smooth over ``pitch`` pixels, of about zero mean and unit variance."""
     rows, columns = (_spline_basis(length, pitch) for length in shape)
     grid = rng.standard_normal((rows.shape[1], columns.shape[1]), np.float32)
     # A cubic B-spline keeps 0.48 of the variance along each axis, on average over a pitch.
@@ -31,7 +31,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], pitch: int) -
 
 
 def blur(image: Image, sigma: float) -> Image:
-    """The image convolved with a Gaussian of ``sigma`` pixels, mirrored at its borders."""
+    """Convolve an image with a Gaussian of ``sigma`` pixels; the image is mirrored at its borders."""
     reach = max(1, round(3 * sigma))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     kernel /= kernel.sum()
@@ -48,13 +48,13 @@ def blur(image: Image, sigma: float) -> Image:
 
 
 def laplacian(image: Image) -> Image:
-    """The five-point Laplacian, in units per square pixel; borders are mirrored."""
+    """Return the five-point Laplacian, in units per square pixel; the image is mirrored at its borders."""
     p = np.pad(image, 1, mode="symmetric")
     return p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:] - 4 * image
 
 
 def splat(shape: tuple[int, int], y: Vector, x: Vector, weight: Vector) -> Image:
-    """The points' weights added up, each shared between the four pixels around its point."""
+    """Sum the weights of points; each weight is distributed over the four pixels around its point."""
     height, width = shape
     keep = (y >= 0) & (y < height - 1) & (x >= 0) & (x < width - 1)
     y, x, weight = y[keep], x[keep], weight[keep]
@@ -68,7 +68,7 @@ def splat(shape: tuple[int, int], y: Vector, x: Vector, weight: Vector) -> Image
 
 
 def spots(shape: tuple[int, int], y: Vector, x: Vector, sigma: Vector, weight: Vector) -> Image:
-    """Gaussian spots of peak ``weight`` and width ``sigma`` pixels, added up."""
+    """Sum Gaussian spots of peak ``weight`` and width ``sigma`` pixels."""
     height, width = shape
     scale = 1 / (np.sqrt(2) * sigma[:, None])
     rows = np.exp(-(((np.arange(height) - y[:, None]) * scale) ** 2)) * weight[:, None]
@@ -78,6 +78,6 @@ def spots(shape: tuple[int, int], y: Vector, x: Vector, sigma: Vector, weight: V
 
 
 def soft_step(distance_px: Image, softness_px: float) -> Image:
-    """0 far outside, 1 far inside, a half where the signed distance is zero."""
+    """Return 0 far outside, 1 far inside, and 0.5 where the signed distance is zero."""
     step: Image = np.float32(0.5) + np.float32(0.5) * np.tanh(distance_px / np.float32(2 * softness_px))
     return step

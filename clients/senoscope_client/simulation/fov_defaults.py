@@ -1,4 +1,4 @@
-"""The field of view of the published method, which commands and simulations use by default."""
+"""The field of view of the published method, the default of commands and simulations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simulated microscope: fields of view, synthetic or from files, sent at a steady rate."""
+"""A simulated microscope: publishes fields of view, synthetic or from files, at a constant rate."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from senoscope_client.wire.messages import Index, Mosaic, Position
 from senoscope_client.zeromq.frame_publisher import FramePublisher
 
 _SLICE_S: Final = 0.1
-_ASK_AGAIN_S: Final = 0.05
+_MAY_SEND_INTERVAL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Acquired:
-    """A field of view as a microscope hands it over: what it shows, and where it was taken."""
+    """A field of view as a microscope acquires it: its pixels, and where they were acquired."""
 
     pixels: npt.NDArray[Any]
     position_um: Position | None
@@ -31,27 +31,29 @@ class Acquired:
 
 
 class FrameSource(Protocol):
-    """Where `run` takes its fields of view from.
+    """The source of the fields of view that `run` publishes.
 
-    Iterating begins anew each time, in a thread of its own; what it raises, `run` raises.
+    Each iteration starts from the first field of view. `run` iterates in a separate thread, and raises the
+    exceptions of the iterator.
     """
 
     @property
     def planned_frames(self) -> int | None:
-        """How many there will be; None if there is no end."""
+        """Number of fields of view; None if it is not known or infinite."""
 
     @property
     def mosaic(self) -> Mosaic | None:
-        """The grid that they lie on, if they do."""
+        """The grid of their positions, if there is one."""
 
     def __iter__(self) -> Iterator[Acquired]: ...
 
 
 class MosaicScan:
-    """Synthetic fields of view on a grid of stage positions, row by row in serpentines.
+    """Synthetic fields of view on a grid of stage positions, scanned row by row in a serpentine.
 
-    Frame ``n`` shows ``synthesize(seed, n)``, so whoever knows the seed knows the truth; the frames
-    themselves do not tell it. When the grid is done the next time point begins, with other cells.
+    Frame ``n`` shows ``synthesize(seed, n)``, so that the true classes can be computed from the seed; the
+    frames do not contain them. After the last position of the grid the next time point begins, with other
+    cells.
 
     Parameters
     ----------
@@ -60,9 +62,9 @@ class MosaicScan:
     rows, columns : int
         Of the grid.
     frames : int, optional
-        When to stop; never, if left out.
+        Number of frames after which to stop; default: no end.
     overlap : float
-        The part of its edge that a field of view shares with the next, 0 to less than 1.
+        The fraction of its edge by which a field of view overlaps the next, 0 to less than 1.
     height, width : int
         Of a field of view, in pixels of 0.35 um.
 
@@ -100,33 +102,33 @@ class MosaicScan:
             frame += 1
 
     def acquire(self, frame: int) -> Acquired:
-        """What the scan sees in its frame ``frame``."""
+        """Return the field of view of frame ``frame``."""
         height, width = self._shape
-        time_point, place = divmod(frame, self.mosaic.rows * self.mosaic.columns)
-        row, column = divmod(place, self.mosaic.columns)
-        if row % 2:  # the stage goes back the way it came
+        time_point, position = divmod(frame, self.mosaic.rows * self.mosaic.columns)
+        row, column = divmod(position, self.mosaic.columns)
+        if row % 2:  # the stage moves in the opposite direction
             column = self.mosaic.columns - 1 - column
-        position = Position(x=column * self._pitch_um[1], y=row * self._pitch_um[0], z=0.0)
+        position_um = Position(x=column * self._pitch_um[1], y=row * self._pitch_um[0], z=0.0)
         fov = synthesize(self.seed, frame, height=height, width=width)
-        return Acquired(fov.pixels, position, Index(p=place, t=time_point))
+        return Acquired(fov.pixels, position_um, Index(p=position, t=time_point))
 
 
 @dataclass(frozen=True, slots=True)
 class ScanSummary:
-    """What `run` did.
+    """Summary of a `run`.
 
     Attributes
     ----------
     series_uid : UUID
-        Of the series that it was.
+        Of the series.
     sent : int
-        Frames sent.
+        Number of frames sent.
     late : int
-        Frames that the source had not ready by when they were due, by a whole period or more.
+        Number of frames that were sent late by a period or more, because the source was not ready.
     seconds : float
         From the first frame to the last.
     completed : bool
-        Whether the source came to its end.
+        Whether all fields of view of the source were sent.
     """
 
     series_uid: UUID
@@ -147,17 +149,18 @@ def run(
     on_frame: Callable[[int], None] | None = None,
     may_send: Callable[[], bool] | None = None,
 ) -> ScanSummary:
-    """Send a source's fields of view as one series, and return when it is over.
+    """Send the fields of view of a source as one series, and return when the series is ended.
 
-    Every frame has its own due time, counted from the first frame, so that delays do not add up. A frame
-    that is late by a whole period or more moves the later ones along: a microscope does not hurry.
+    The time at which each frame is due is counted from the first frame, so that delays do not add up. After a
+    frame that is late by a period or more, all later frames are postponed: like a microscope, the simulation
+    does not catch up.
 
     Parameters
     ----------
     publisher : FramePublisher
         Without an open series.
     source : FrameSource
-        Read by a thread of its own, up to ``ahead`` fields of view in advance.
+        Read by a separate thread, up to ``ahead`` fields of view in advance.
     rate_hz : float
         Frames per second.
     series_id : str
@@ -165,11 +168,11 @@ def run(
     stop : Event, optional
         Ends the series early when set.
     ahead : int
-        How many fields of view may wait to be sent; half of them are there before the first one is.
+        Maximum number of fields of view that are read in advance; half of them before the first is sent.
     on_frame : callable, optional
-        Called with each frame's number when it is sent.
+        Called with the number of each frame after it was sent.
     may_send : callable, optional
-        Called before each frame, again and again until it returns True; the rate is a maximum then.
+        Called before each frame, repeatedly until it returns True; the rate is then a maximum.
 
     Raises
     ------
@@ -181,19 +184,19 @@ def run(
     if not rate_hz > 0:
         raise ValueError(f"the rate must be positive, got {rate_hz} Hz")
     stop = stop or threading.Event()
-    with _Prefetch(source, ahead) as waiting:
-        waiting.fill(ahead // 2, stop)
+    with _Prefetcher(source, ahead) as prefetcher:
+        prefetcher.fill(ahead // 2, stop)
         series_uid = publisher.start_series(series_id, source.planned_frames, source.mosaic)
         reason = "aborted"
         late, sent, period_s = 0, 0, 1 / rate_hz
         first_s = last_s = due_s = time.perf_counter()
         try:
-            while (acquired := waiting.get(stop)) is not None:
-                # In slices, because Windows delivers no Ctrl-C during a wait.
+            while (acquired := prefetcher.next_fov(stop)) is not None:
+                # In slices, because Windows does not deliver Ctrl-C during a wait.
                 while (wait_s := due_s - time.perf_counter()) > 0 and not stop.wait(min(wait_s, _SLICE_S)):
                     pass
                 while may_send is not None and not stop.is_set() and not may_send():
-                    stop.wait(_ASK_AGAIN_S)
+                    stop.wait(_MAY_SEND_INTERVAL_S)
                 if stop.is_set():
                     break
                 frame = publisher.publish(
@@ -216,8 +219,8 @@ def run(
     return ScanSummary(series_uid, sent, late, last_s - first_s, reason == "completed")
 
 
-class _Prefetch:
-    """Reads a source in a thread of its own, a bounded number of fields of view in advance."""
+class _Prefetcher:
+    """Reads a source in a separate thread, a limited number of fields of view in advance."""
 
     def __init__(self, source: FrameSource, ahead: int) -> None:
         self._source = source
@@ -225,7 +228,7 @@ class _Prefetch:
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._read, name="frame-source", daemon=True)
 
-    def __enter__(self) -> _Prefetch:
+    def __enter__(self) -> _Prefetcher:
         self._thread.start()
         return self
 
@@ -234,12 +237,12 @@ class _Prefetch:
         self._thread.join()
 
     def fill(self, wanted: int, stop: threading.Event) -> None:
-        """Wait until so many are there, or all there are."""
+        """Wait until ``wanted`` fields of view are read, or all of them."""
         while self._thread.is_alive() and self._queue.qsize() < wanted and not stop.is_set():
             time.sleep(0.005)
 
-    def get(self, stop: threading.Event) -> Acquired | None:
-        """The next one; None at the end of the source, or when stopped."""
+    def next_fov(self, stop: threading.Event) -> Acquired | None:
+        """Wait for the next field of view; return None at the end of the source, or when stopped."""
         while not stop.is_set():
             try:
                 item = self._queue.get(timeout=_SLICE_S)
@@ -253,13 +256,13 @@ class _Prefetch:
     def _read(self) -> None:
         try:
             for acquired in self._source:
-                if not self._put(acquired):
+                if not self._enqueue(acquired):
                     return
-            self._put(None)
-        except Exception as error:  # told to whoever waits for the next
-            self._put(error)
+            self._enqueue(None)
+        except Exception as error:  # raised by next_fov
+            self._enqueue(error)
 
-    def _put(self, item: Acquired | BaseException | None) -> bool:
+    def _enqueue(self, item: Acquired | BaseException | None) -> bool:
         while not self._abandoned.is_set():
             try:
                 self._queue.put(item, timeout=_SLICE_S)

@@ -1,4 +1,4 @@
-"""Recorded fields of view, from TIFF and NPY stacks, as a source for the simulated microscope."""
+"""Recorded fields of view from TIFF and NPY stacks, as a source of the simulated microscope."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _SPEC: Final = FovSpec(height=HEIGHT, width=WIDTH, channels=CHANNELS)
 
 
 class Replay:
-    """The fields of view of files, in the order of the files; OME-TIFF tells stage positions and pixel sizes.
+    """The fields of view of files, in the order of the files; OME-TIFF has stage positions and pixel sizes.
 
     Parameters
     ----------
     paths : iterable of path
-        TIFF and NPY stacks, and folders of them, whose files are taken in natural order (2 before 10). Hidden
+        TIFF and NPY stacks, and folders of them, whose files are read in natural order (2 before 10). Hidden
         files, sub-folders and files of other kinds are skipped with a warning.
     frames : int, optional
-        When to stop.
+        Number of frames after which to stop.
     loop : bool
-        Begin anew when the files are through; each pass is a time point.
+        Start again after the last file; each pass is a time point.
     axes : str, optional
-        The order of the files' axes, where they do not tell.
+        The order of the files' axes, if the files do not define it.
     channels : sequence of str, optional
-        The names of the files' channels, in order, where they do not tell.
+        The names of the files' channels, in order, if the files do not define them.
     spec : FovSpec
-        What the fields of view must be like.
+        Channels and size of the fields of view.
     on_warning : callable, optional
-        Called with a path and a sentence for all that the user should know: what was assumed about a file,
-        once for each, and which files were skipped.
+        Called with a path and a sentence for each assumption about a file, once per file, and for skipped
+        files.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class Replay:
         self._on_warning = on_warning
         self._reported: set[tuple[Path, str]] = set()
         self.files = tuple(file for path in paths for file in self._files(Path(path)))
-        # How many the files hold is known when they have been read.
+        # The number of fields of view in the files is not known before they are read.
         self.planned_frames = frames if loop else None
         self._frames = frames
         self._loop = loop
@@ -73,17 +73,17 @@ class Replay:
         self._spec = spec
 
     def __iter__(self) -> Iterator[Acquired]:
-        sent = time_point = 0
+        count = time_point = 0
         while True:
-            place = 0
+            position = 0
             for file in self.files:
                 for fov in self._read(file):
-                    if sent == self._frames:
+                    if count == self._frames:
                         return
-                    index = Index(p=place, t=time_point)
+                    index = Index(p=position, t=time_point)
                     yield Acquired(fov.pixels, fov.position_um, index, fov.pixel_size_um)
-                    sent, place = sent + 1, place + 1
-            if not self._loop or place == 0:
+                    count, position = count + 1, position + 1
+            if not self._loop or position == 0:
                 return
             time_point += 1
 
@@ -110,5 +110,5 @@ class Replay:
             self._warn(path, sentence)
         if not listing.files:
             skipped = "".join(f"; {sentence}" for sentence in listing.skipped)
-            raise FileNotFoundError(f"{path} holds no TIFF and no NPY file{skipped}")
+            raise FileNotFoundError(f"{path} holds no TIFF or NPY file{skipped}")
         return list(listing.files)

@@ -1,7 +1,7 @@
-"""Synthetic fields of view of HepG2-like cells, control or senescent, with their truth.
+"""Synthetic fields of view of HepG2-like cells, control or senescent, with their true class.
 
-How the classes differ is documented in `senoscope_client.simulation.cells`. The images are for
-demonstrations and tests, and prove nothing about cells.
+The difference between the classes is documented in `senoscope_client.simulation.cells`. The images are for
+demonstrations and tests; they are no evidence about real cells.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _FULL_SCALE = 4095  # of a 12-bit digitiser
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SyntheticFov:
-    """A field of view and what it shows.
+    """A field of view and its true class.
 
     Attributes
     ----------
     pixels : ndarray of uint16, shape (3, height, width)
         SRS, TPEF and Transmission in raw detector counts, 0 to 4095.
     senescent : bool
-        The truth.
+        Whether the cells are senescent.
     """
 
     pixels: npt.NDArray[np.uint16]
@@ -38,7 +38,7 @@ class SyntheticFov:
 
 
 def is_senescent(seed: int, index: int) -> bool:
-    """The truth of FOV ``index`` of a seed, without rendering it; about half of all are senescent."""
+    """Return the true class of FOV ``index`` of a seed without rendering it; about half are senescent."""
     return bool(_rng(seed, index, 0).random() < 0.5)
 
 
@@ -52,9 +52,9 @@ def synthesize(
     seed, index : int
         Together they determine every pixel; neither is negative.
     senescent : bool, optional
-        Ask for a class instead of taking `is_senescent`'s.
+        The class to render; default: that of `is_senescent`.
     height, width : int
-        In pixels of 0.35 um, 32 at least. The cells keep their size, and their number per area.
+        In pixels of 0.35 um, at least 32. They do not change the size of the cells or their number per area.
 
     Raises
     ------
@@ -62,12 +62,14 @@ def synthesize(
         If an argument is out of range.
     """
     if height < _SMALLEST or width < _SMALLEST:
-        raise ValueError(f"a FOV of {height}x{width} pixels is too small; at least {_SMALLEST}x{_SMALLEST}")
-    truth = is_senescent(seed, index) if senescent is None else senescent
+        raise ValueError(
+            f"a FOV of {height}x{width} pixels is too small; the minimum is {_SMALLEST}x{_SMALLEST}"
+        )
+    rendered_class = is_senescent(seed, index) if senescent is None else senescent
     rng = _rng(seed, index, 1)
-    scene = Scene(rng, height, width, SENESCENT if truth else CONTROL)
-    srs, tpef, phase = scene.paint()
-    return SyntheticFov(_detect(rng, srs, tpef, phase), truth)
+    scene = Scene(rng, height, width, SENESCENT if rendered_class else CONTROL)
+    srs, tpef, path = scene.render()
+    return SyntheticFov(_detect(rng, srs, tpef, path), rendered_class)
 
 
 def _rng(seed: int, index: int, stream: int) -> np.random.Generator:
@@ -77,11 +79,11 @@ def _rng(seed: int, index: int, stream: int) -> np.random.Generator:
 
 
 def _detect(rng: np.random.Generator, srs: Image, tpef: Image, path: Image) -> npt.NDArray[np.uint16]:
-    """Raw counts: focus, light, shot noise, gain and offset of the three detectors."""
+    """Simulate raw counts: focus, illumination, shot noise, gain and offset of the three detectors."""
     focus = rng.uniform(0.7, 1.2)
     shading = 1 + np.float32(0.03) * smooth_noise(rng, srs.shape, 150)
     defocus = rng.uniform(3.0, 4.5)
-    # Transport of intensity: a little out of focus, a phase object shows the curvature of its path.
+    # Transport of intensity: slightly out of focus, a phase object shows the curvature of its optical path.
     fringes = np.clip(1 - defocus * laplacian(blur(path, 1.3 * focus)), 0.3, 2.2)
     photons = np.stack(
         (
@@ -90,9 +92,9 @@ def _detect(rng: np.random.Generator, srs: Image, tpef: Image, path: Image) -> n
             rng.uniform(1350, 1650) * fringes * (1 - 0.12 * path) * shading,
         )
     )
-    # The square root of a Poisson number is nearly normal with a deviation of a half. Unlike Poisson
-    # numbers proper this takes one draw per pixel, so that a rounding difference between two machines
-    # stays in its pixel.
+    # The square root of a Poisson number is nearly normal with a standard deviation of 0.5. Unlike exact
+    # Poisson numbers this needs one random number per pixel, so that a rounding difference between two
+    # machines does not change other pixels.
     root = np.sqrt(np.clip(photons, 0, None) + 0.375) + 0.5 * rng.standard_normal(photons.shape, np.float32)
     counted = np.clip(root * root - 0.375, 0, None)
     gain = np.array([6.5, 42.0, 1.25]) * rng.uniform(0.93, 1.07, 3)

@@ -1,1 +1,1 @@
-"""The messages of the frame stream."""
+"""Messages of the frame stream."""

@@ -1,9 +1,9 @@
 """The JSON headers of the frame stream, format ``nlo-fov`` version 1.0.
 
-A series is one ``start``, then ``image`` after ``image`` with a ``heartbeat`` every second between them,
-then one ``end``. Every header names its series, so that a message makes sense to a receiver that has seen
-no other. Optional keys may be left out or be null. Unknown keys are refused: what a laboratory wants to
-add goes into ``user_data``.
+A series consists of one ``start``, any number of ``image`` with a ``heartbeat`` every second between them,
+and one ``end``. Every header identifies its series, so that each message can be interpreted without the
+previous ones. Optional keys may be left out or be null. Unknown keys are rejected: data of a laboratory
+belong into ``user_data``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 from senoscope_client.models.base import StrictModel
 from senoscope_client.models.coordinates import Count, Index, Mosaic, Position, Timestamp
 
-# No slash, blank or control character, because the name is one level of the topic.
+# No slash, blank or control character, because the name is a level of the topic.
 Instrument = Annotated[str, Field(pattern=r"^[^\s/\x00-\x1f\x7f]{1,64}$")]
 ChannelName = Annotated[str, Field(min_length=1, max_length=64)]
 Extent = Annotated[int, Field(ge=1, le=65536)]
@@ -25,20 +25,20 @@ Wavelength = Annotated[float, Field(gt=0)]
 PixelType = Literal["uint8", "uint16", "float32"]
 
 
-def _all_finite(value: JsonValue) -> JsonValue:
-    """JSON has no NaN and no infinity, though some writers and readers have."""
+def _require_finite(value: JsonValue) -> JsonValue:
+    """Reject NaN and infinity, which JSON does not have, though some programs write and read them."""
     if isinstance(value, float) and not isfinite(value):
         raise ValueError("a number is NaN or infinite")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _all_finite(inner)
+        _require_finite(inner)
     return value
 
 
-UserData = Annotated[dict[str, JsonValue], AfterValidator(_all_finite)]
+UserData = Annotated[dict[str, JsonValue], AfterValidator(_require_finite)]
 
 
 class _Header(StrictModel):
-    """What every header holds.
+    """Fields of every header.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class _Header(StrictModel):
     series_id : str
         The operator's name for the series.
     series_uid : UUID
-        Tells series of the same name apart.
+        Identifies the series, also among series with the same name.
     """
 
     format: Literal["nlo-fov"] = "nlo-fov"
@@ -58,20 +58,20 @@ class _Header(StrictModel):
 
 
 class _SeriesHeader(_Header):
-    """What is true of a whole series.
+    """Properties of a whole series.
 
     Attributes
     ----------
     planned_frames : int or None
-        How many frames there will be if nothing stops the series.
+        Number of frames of the series if it is not stopped early.
     mosaic : Mosaic or None
         The grid of stage positions.
     pump_wavelength_nm, stokes_wavelength_nm : float or None
         The two lasers of the SRS channel.
     wavenumber_cm1 : float or None
-        The Raman shift that they address.
+        The Raman shift that the lasers excite.
     user_data : dict
-        Anything else; carried along, not interpreted.
+        Any other data; passed on, not interpreted.
     """
 
     planned_frames: Count | None = None
@@ -83,14 +83,14 @@ class _SeriesHeader(_Header):
 
 
 class StartHeader(_SeriesHeader):
-    """A series begins; its fields are true of all of it."""
+    """The start of a series; its fields apply to the whole series."""
 
     htype: Literal["nlo-fov-start-1.0"] = "nlo-fov-start-1.0"
     type: Literal["start"] = "start"
 
 
 class HeartbeatHeader(_SeriesHeader):
-    """The series is open and its publisher lives; repeats the fields of `StartHeader`.
+    """The series is open and its publisher is running; repeats the fields of `StartHeader`.
 
     Attributes
     ----------
@@ -115,21 +115,21 @@ class ImageHeader(_Header):
     axes : {"CYX"}
         The order of ``shape``.
     dtype : {"uint8", "uint16", "float32"}
-        Of the pixels, little-endian, raw detector units.
+        Type of the pixels, little-endian, in raw detector units.
     channels : tuple of str
-        Their names, in the order of the first axis, each once.
+        Names of the channels, in the order of the first axis, each once.
     timestamp : Timestamp
         When the frame was acquired.
     pixel_size_um : float
-        Edge of a (square) pixel.
+        Edge length of a (square) pixel.
     position_um : Position or None
-        Where the stage stood, if the instrument tells.
+        Stage position, if it is known.
     index : Index or None
-        The frame's place in the acquisition, if the instrument tells.
+        Indices of the frame in the acquisition, if they are known.
     exposure_ms : float or None
-        Time that the scan of the frame took.
+        Duration of the scan of the frame.
     user_data : dict
-        Anything else; carried along, not interpreted.
+        Any other data; passed on, not interpreted.
     """
 
     htype: Literal["array-1.0"] = "array-1.0"
@@ -147,7 +147,7 @@ class ImageHeader(_Header):
     user_data: UserData = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_name_per_channel(self) -> Self:
+    def _check_channel_names(self) -> Self:
         if len(self.channels) != self.shape[0]:
             raise ValueError(f"{len(self.channels)} channel names for {self.shape[0]} channels")
         if len(set(self.channels)) != len(self.channels):
@@ -156,14 +156,14 @@ class ImageHeader(_Header):
 
 
 class EndHeader(_Header):
-    """A series is over.
+    """The end of a series.
 
     Attributes
     ----------
     frames_sent : int
-        How many frames were sent; the last one's number is one less.
+        Number of frames that were sent; one more than the number of the last frame.
     reason : str
-        Such as ``completed`` or ``aborted``, in the publisher's words.
+        Any text of the publisher, such as ``completed`` or ``aborted``.
     """
 
     htype: Literal["nlo-fov-end-1.0"] = "nlo-fov-end-1.0"

@@ -6,7 +6,7 @@ The parts of a message::
     1  header   one of `senoscope_client.wire.headers` as UTF-8 JSON
     2  pixels   image only: C-contiguous, little-endian, exactly prod(shape) * itemsize bytes, 64 MiB at most
 
-Nothing here touches a socket, so whoever has the bytes can use it.
+This module does not use sockets, so that messages can be encoded and decoded without ZeroMQ.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ WireFault = Literal[
     "byte_count",
     "pixels_mismatch",
 ]
-"""The stable names of what can be wrong with a message, in the order in which `decode` looks.
+"""The stable names of the faults of a message, in the order in which `decode` checks for them.
 
-``pixels_mismatch`` is `encode`'s own: an array of another shape or dtype than its header says.
+Only `encode` raises ``pixels_mismatch``: the array's shape or dtype differs from that in its header.
 """
 
 _TYPES: Final[dict[str, type[Header]]] = {
@@ -78,20 +78,20 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "uint16": np.dtype("<u2"),
     "float32": np.dtype("<f4"),
 }
-# The models fill these in for whoever writes a header; a header that is read has to name them.
-_SPELT_OUT: Final = frozenset({"htype", "format", "version", "type"})
+# The models have defaults for these keys, for writing headers; headers that are read must contain them.
+_REQUIRED_KEYS: Final = frozenset({"htype", "format", "version", "type"})
 
 
 class WireError(ValueError):
-    """A message that does not keep the format.
+    """A message that does not conform to the format.
 
     Attributes
     ----------
     reason : WireFault
-        Stable name of the fault. ``unknown_type`` is no fault of the sender's: a later version may add
+        Stable name of the fault. ``unknown_type`` is not an error of the sender: later versions may add
         types, and a receiver counts and skips them.
     detail : str
-        The same in words.
+        Description of the fault.
     """
 
     def __init__(self, reason: WireFault, detail: str) -> None:
@@ -101,7 +101,7 @@ class WireError(ValueError):
 
 
 class _Frame(Protocol):
-    """What `zmq.Frame` is, to those who do not import zmq."""
+    """The part of `zmq.Frame` that is used here, without an import of zmq."""
 
     @property
     def buffer(self) -> Any: ...
@@ -117,9 +117,9 @@ class Message:
     Attributes
     ----------
     header : StartHeader, ImageHeader, EndHeader or HeartbeatHeader
-        Tells the type of the message.
+        Its type is the type of the message.
     pixels : ndarray of shape (C, Y, X), or None
-        Of an image; read-only, and a view of the bytes that came, so it keeps them alive.
+        Of an image; read-only, and a view of the received bytes, which are kept in memory with it.
     """
 
     header: Header
@@ -127,26 +127,26 @@ class Message:
 
 
 def topic_of(header: Header) -> bytes:
-    """The topic that a header travels under."""
+    """Return the topic of a message with this header."""
     return f"fov/{header.instrument}/{header.type}".encode()
 
 
 def encode(header: Header, pixels: npt.NDArray[Any] | None = None) -> list[bytes | memoryview]:
-    """The parts of a message.
+    """Encode a message, and return its parts.
 
     Parameters
     ----------
     header : StartHeader, ImageHeader, EndHeader or HeartbeatHeader
         Any of the four.
     pixels : ndarray of shape (C, Y, X)
-        With an `ImageHeader`, and only then. Not copied if C-contiguous and little-endian: the last part
-        is then a view of it, so leave the array alone until the message is out.
+        Only with an `ImageHeader`. Not copied if C-contiguous and little-endian: the last part is then a
+        view of the array, which must not be changed until the message is sent.
 
     Raises
     ------
     WireError
-        ``part_count`` if pixels are missing or superfluous, ``pixels_mismatch`` if they are not as the
-        header says, ``header_too_large`` or ``pixels_too_large`` beyond what a receiver takes.
+        ``part_count`` if pixels are missing or superfluous, ``pixels_mismatch`` if they do not match the
+        header, ``header_too_large`` or ``pixels_too_large`` if they exceed the limits of a receiver.
     """
     head = header.model_dump_json(exclude_none=True).encode()
     if len(head) > MAX_HEADER_BYTES:
@@ -161,7 +161,7 @@ def encode(header: Header, pixels: npt.NDArray[Any] | None = None) -> list[bytes
     if pixels.shape != header.shape or pixels.dtype.newbyteorder("<") != dtype:
         raise WireError(
             "pixels_mismatch",
-            f"the array is {pixels.dtype} {pixels.shape}, its header says {header.dtype} {header.shape}",
+            f"the array is {pixels.dtype} {pixels.shape}, the header declares {header.dtype} {header.shape}",
         )
     if pixels.nbytes > MAX_PIXEL_BYTES:
         raise WireError("pixels_too_large", f"{pixels.nbytes} bytes; at most {MAX_PIXEL_BYTES} are allowed")
@@ -170,20 +170,20 @@ def encode(header: Header, pixels: npt.NDArray[Any] | None = None) -> list[bytes
 
 
 def decode(parts: Sequence[Part]) -> Message:
-    """The message that the parts make up.
+    """Decode the parts of a message.
 
     Parameters
     ----------
     parts : sequence of bytes, memoryview or zmq.Frame
-        As ``socket.recv_multipart(copy=False)`` returns them; nothing but topic and header is copied.
+        As returned by ``socket.recv_multipart(copy=False)``; only topic and header are copied.
 
     Raises
     ------
     WireError
-        Whatever the bytes are, this and nothing else.
+        If the message does not conform to the format. Nothing else is raised, for any bytes.
     """
     if len(parts) < 2:
-        raise WireError("part_count", f"{len(parts)} parts; a message has topic and header at least")
+        raise WireError("part_count", f"{len(parts)} parts; a message has at least a topic and a header")
     instrument, type_ = _split_topic(_view(parts[0]))
     model = _TYPES.get(type_)
     if model is None:
@@ -198,9 +198,9 @@ def decode(parts: Sequence[Part]) -> Message:
     try:
         header = model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise _fault_of(text, type_, error) from None
-    if not header.model_fields_set >= _SPELT_OUT:
-        raise _fault_of(text, type_, None)
+        raise _header_error(text, type_, error) from None
+    if not header.model_fields_set >= _REQUIRED_KEYS:
+        raise _header_error(text, type_, None)
     if header.instrument != instrument:
         raise WireError("topic_mismatch", f"topic of {instrument!r}, header of {header.instrument!r}")
     if not isinstance(header, ImageHeader):
@@ -239,21 +239,21 @@ def _pixels(header: ImageHeader, data: memoryview) -> npt.NDArray[Any]:
     return pixels
 
 
-def _fault_of(text: bytes, type_: str, error: ValidationError | None) -> WireError:
-    """What is wrong with a header that was refused; slow, as good messages never come here."""
+def _header_error(text: bytes, type_: str, error: ValidationError | None) -> WireError:
+    """Return the error of a header that was rejected; not optimised, as valid messages do not need it."""
     try:
         header = from_json(text)
     except ValueError as fault:
         return WireError("bad_json", str(fault)[:200])
     if not isinstance(header, dict):
         return WireError("bad_header", "the JSON is not an object")
-    named: tuple[tuple[str, WireFault, tuple[str, ...]], ...] = (
+    constants: tuple[tuple[str, WireFault, tuple[str, ...]], ...] = (
         ("format", "unknown_format", ("nlo-fov",)),
         ("version", "unknown_version", ("1.0",)),
         ("type", "topic_mismatch", (type_,)),
         ("dtype", "dtype_not_allowed", tuple(_DTYPES)),
     )
-    for key, reason, allowed in named:
+    for key, reason, allowed in constants:
         if (key != "dtype" or key in header) and header.get(key) not in allowed:
             return WireError(reason, f"{key} is {header.get(key)!r:.80}, must be {' or '.join(allowed)}")
     if error is None:

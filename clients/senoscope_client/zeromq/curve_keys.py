@@ -1,7 +1,7 @@
-"""CURVE keys of ZeroMQ sockets: made, kept in files, and put on the socket that connects.
+"""CURVE keys of ZeroMQ sockets: creating them, reading their files, and using them on a connecting socket.
 
-The key files are those of ``zmq.auth``: ``NAME.key`` holds the public key and may go anywhere;
-``NAME.key_secret`` holds both and stays where it was made.
+The key files are those of ``zmq.auth``: ``NAME.key`` holds the public key and may be copied to other
+machines; ``NAME.key_secret`` holds both keys and must stay on the machine where it was created.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class KeyPair:
 
 
 def create_keypair(directory: Path, name: str) -> tuple[Path, Path]:
-    """Make a key pair and write both its files.
+    """Create a key pair and write its two files.
 
     Parameters
     ----------
     directory : Path
-        Made, for its owner alone, if it is not there.
+        Created if it does not exist, with access for its owner only.
     name : str
         Letters, digits, dots, dashes and underscores.
 
@@ -56,34 +56,37 @@ def create_keypair(directory: Path, name: str) -> tuple[Path, Path]:
     Raises
     ------
     OSError
-        If a file is there already, or cannot be written.
+        If a file exists already, or cannot be written.
     ValueError
         If the name is not allowed.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot name a key: take up to 64 letters, digits, dots and dashes")
+        raise ValueError(
+            f"{name!r} cannot name a key: use up to 64 letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or digit"
+        )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     public, secret = (text.decode() for text in zmq.curve_keypair())
     public_file, secret_file = directory / f"{name}.key", directory / f"{name}.key_secret"
     if public_file.exists():
-        raise FileExistsError(f"{public_file} is there already; take another name")
+        raise FileExistsError(f"{public_file} exists already; choose another name")
     try:
         create_private(
             secret_file, f'metadata\ncurve\n    public-key = "{public}"\n    secret-key = "{secret}"\n'
         )
     except FileExistsError:
-        raise FileExistsError(f"{secret_file} is there already; take another name") from None
+        raise FileExistsError(f"{secret_file} exists already; choose another name") from None
     public_file.write_text(f'metadata\ncurve\n    public-key = "{public}"\n', encoding="utf-8")
     return public_file, secret_file
 
 
 def load_keypair(path: StrPath) -> KeyPair:
-    """The key pair in a secret file.
+    """Read the key pair in a secret file.
 
     Raises
     ------
     OSError
-        If it cannot be read, or others than its owner can read it.
+        If the file cannot be read, or if users other than its owner can read it.
     ValueError
         If it holds no key pair.
     """
@@ -91,12 +94,12 @@ def load_keypair(path: StrPath) -> KeyPair:
     require_private(path)
     public, secret = load_certificate(path)
     if secret is None:
-        raise ValueError(f"{path} holds no secret key; its secret file ends in .key_secret")
-    return KeyPair(_checked(public, path), _checked(secret, path))
+        raise ValueError(f"{path} holds no secret key; the name of a secret file ends in .key_secret")
+    return KeyPair(_validate_key(public, path), _validate_key(secret, path))
 
 
 def load_public_key(key: str) -> bytes:
-    """A public key given as itself, 40 characters, or as its file.
+    """Return a public key that is given as its 40 characters, or as the path of its file.
 
     Raises
     ------
@@ -104,12 +107,12 @@ def load_public_key(key: str) -> bytes:
         If it is neither.
     """
     if len(key) == _KEY_LENGTH and not Path(key).exists():
-        return _checked(key.encode(), "the text given")
-    return _checked(load_certificate(key)[0], key)
+        return _validate_key(key.encode(), "the given text")
+    return _validate_key(load_certificate(key)[0], key)
 
 
 def load_public_keys(directory: StrPath) -> frozenset[bytes]:
-    """The public keys in the ``*.key`` files of a folder.
+    """Read the public keys in the ``*.key`` files of a folder.
 
     Raises
     ------
@@ -118,23 +121,23 @@ def load_public_keys(directory: StrPath) -> frozenset[bytes]:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise OSError(f"{directory} is no folder of public keys (*.key)")
-    return frozenset(_checked(load_certificate(path)[0], path) for path in directory.glob("*.key"))
+        raise OSError(f"{directory} is not a folder of public keys (*.key)")
+    return frozenset(_validate_key(load_certificate(path)[0], path) for path in directory.glob("*.key"))
 
 
 @dataclass(frozen=True)
 class CurveClient:
-    """What a connecting socket needs to speak CURVE.
+    """The keys with which a socket connects to a CURVE server.
 
     Attributes
     ----------
     server : bytes
         The server's public key.
-    mine : KeyPair
+    own : KeyPair
     """
 
     server: bytes
-    mine: KeyPair
+    own: KeyPair
 
     @classmethod
     def load(cls, server_key: str, keypair: StrPath | None = None) -> CurveClient:
@@ -143,30 +146,30 @@ class CurveClient:
         Parameters
         ----------
         server_key : str
-            The server's public key, or its file.
+            The server's public key, or the path of its file.
         keypair : path, optional
-            The client's secret file. Without one a new key is made, which a server with an allow-list
-            refuses.
+            The client's secret file. Without one a new key pair is created, which a server with a list of
+            allowed keys refuses.
 
         Raises
         ------
         OSError, ValueError
             If a key cannot be read.
         """
-        mine = KeyPair(*zmq.curve_keypair()) if keypair is None else load_keypair(keypair)
-        return cls(load_public_key(server_key), mine)
+        own = KeyPair(*zmq.curve_keypair()) if keypair is None else load_keypair(keypair)
+        return cls(load_public_key(server_key), own)
 
     def secure(self, socket: zmq.Socket[Any]) -> None:
-        """Make a socket speak CURVE; before it connects."""
+        """Set the keys of a socket, which then uses CURVE; call it before the socket connects."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.mine.public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self.mine.secret)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.own.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.own.secret)
 
 
-def _checked(key: bytes, where: StrPath) -> bytes:
+def _validate_key(key: bytes, source: StrPath) -> bytes:
     try:
         if len(key) == _KEY_LENGTH and len(z85.decode(key)) == 32:
             return key
     except (ValueError, KeyError, OverflowError, zmq.ZMQError):
         pass
-    raise ValueError(f"{os.fspath(where)} holds no CURVE key of {_KEY_LENGTH} characters")
+    raise ValueError(f"{os.fspath(source)} holds no CURVE key of {_KEY_LENGTH} characters")

@@ -1,4 +1,4 @@
-"""Sending the frames of a microscope over ZeroMQ, with the life cycle of a series around them."""
+"""The frame publisher: sends series of frames from the acquisition PC over ZeroMQ."""
 
 from __future__ import annotations
 
@@ -28,44 +28,51 @@ from senoscope_client.wire.messages import (
     encode,
 )
 from senoscope_client.zeromq.curve_keys import StrPath
-from senoscope_client.zeromq.curve_server import MAX_SUBSCRIPTION_BYTES, Gate
+from senoscope_client.zeromq.curve_server import MAX_SUBSCRIPTION_BYTES, CurveAccess
 from senoscope_client.zeromq.hang_up import HANDSHAKE_MS
 
 _INSTRUMENT: TypeAdapter[str] = TypeAdapter(Instrument)
 _PIXEL_TYPES = ("uint8", "uint16", "float32")
-_POLL_S = 0.01
+_POLL_INTERVAL_S = 0.01
 
 
 class FramePublisher:
-    """The acquisition PC's end of the frame stream; any thread may call it.
+    """Publishes frames from the acquisition PC; thread-safe.
 
-    Nobody is waited for: ZeroMQ keeps up to ``high_water_mark`` messages for each subscriber that is
-    slower than the microscope and drops what comes on top; the subscriber sees the gap in the frame
-    numbers. A subscriber gets what is published from the moment it is there; `wait_for_subscriber`
-    waits for one.
+    Publishing never waits for a subscriber: ZeroMQ keeps up to ``high_water_mark`` messages for each
+    subscriber that is slower than the microscope and drops further ones, which the subscriber detects by
+    the gap in the frame numbers. A subscriber receives what is published after it has connected;
+    `wait_for_subscriber` waits for one.
 
     Parameters
     ----------
     endpoint : str
-        Such as ``tcp://*:5555``; port ``*`` takes a free one, see `endpoint`.
+        Such as ``tcp://*:5555``; port ``*`` chooses a free one, see `endpoint`.
     instrument : str
         The microscope's name, 1 to 64 characters without slash or blank.
     bind : bool
-        False connects instead, to a proxy's XSUB socket for example.
+        False: connect instead, for example to the XSUB socket of a proxy.
     channels : sequence of str
         Of every frame, in the order of its first axis.
     pixel_size_um : float
         Of every frame.
     heartbeat_s : float
-        Between heartbeats, which are sent while a series is open.
+        Interval of the heartbeats, which are sent while a series is open.
     high_water_mark : int
         Messages kept for each slow subscriber; a frame of 3 x 250 x 300 uint16 takes 450 kB.
     linger_s : float
-        How long `close` waits for the last messages to get out.
+        How long `close` waits until the last messages are sent.
     curve_keypair : path, optional
-        Secret key file of this publisher: frames are encrypted, and go only to who knows its public key.
+        Secret key file of this publisher: frames are encrypted, and subscribers need its public key.
     allowed_keys : path, optional
-        Folder of the public keys of the only subscribers that are let in; see `curve_server`.
+        Folder of the public keys of the subscribers to accept, see `curve_server`; default: all.
+
+    Attributes
+    ----------
+    endpoint : str
+        That subscribers connect to.
+    gate : CurveAccess or None
+        Counts the subscribers that were refused; None without ``curve_keypair``.
 
     Raises
     ------
@@ -90,28 +97,28 @@ class FramePublisher:
         allowed_keys: StrPath | None = None,
     ) -> None:
         if allowed_keys is not None and curve_keypair is None:
-            raise ValueError("allowed_keys needs curve_keypair: who is let in is known by CURVE keys alone")
+            raise ValueError("allowed_keys needs curve_keypair: subscribers are identified by CURVE keys")
         try:
             self.instrument = _INSTRUMENT.validate_python(instrument)
         except ValidationError:
             raise ValueError(
-                f"instrument {instrument!r}: a name has 1 to 64 characters, no slash and no blank"
+                f"instrument {instrument!r}: a name must have 1 to 64 characters, without slash or blank"
             ) from None
         self.channels = tuple(channels)
         self.pixel_size_um = pixel_size_um
         self._heartbeat_s = heartbeat_s
-        self._lock = threading.Lock()  # over the socket and everything below it
+        self._lock = threading.Lock()  # for the socket and all attributes that follow
         self._context = zmq.Context()
-        # XPUB is PUB that also tells who subscribes.
+        # XPUB is PUB that also receives the subscriptions.
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.SNDHWM, high_water_mark)
         self._socket.setsockopt(zmq.LINGER, round(linger_s * 1000))
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        self.gate: Gate | None = None
+        self.gate: CurveAccess | None = None
         try:
             if curve_keypair is not None:
-                self.gate = Gate(self._socket, curve_keypair, allowed_keys)
+                self.gate = CurveAccess(self._socket, curve_keypair, allowed_keys)
             (self._socket.bind if bind else self._socket.connect)(endpoint)
         except (OSError, ValueError):
             self._context.destroy(0)
@@ -126,10 +133,12 @@ class FramePublisher:
         self._subscriptions: set[bytes] = set()
         self._series: StartHeader | None = None
         self._frames = 0
-        self._fault: BaseException | None = None
+        self._heartbeat_error: BaseException | None = None
         self._closing = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name="frame-heartbeat", daemon=True)
-        self._heart.start()
+        self._heartbeat_thread = threading.Thread(
+            target=self._send_heartbeats, name="frame-heartbeat", daemon=True
+        )
+        self._heartbeat_thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -140,18 +149,18 @@ class FramePublisher:
         self.close("completed" if kind is None else "aborted")
 
     def wait_for_subscriber(self, timeout_s: float) -> bool:
-        """Whether somebody has subscribed to frames, now or before the time is over."""
-        give_up = time.monotonic() + timeout_s
+        """Wait until there is a subscriber to frames; return whether there is one before the time-out."""
+        deadline_s = time.monotonic() + timeout_s
         topic = f"fov/{self.instrument}/image".encode()
         while True:
             with self._lock:
-                self._usable()
-                self._note_subscriptions()
+                self._require_usable()
+                self._read_subscriptions()
                 if any(topic.startswith(subscription) for subscription in self._subscriptions):
                     return True
-            if time.monotonic() >= give_up:
+            if time.monotonic() >= deadline_s:
                 return False
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_INTERVAL_S)
 
     def start_series(
         self,
@@ -164,7 +173,7 @@ class FramePublisher:
         wavenumber_cm1: float | None = None,
         user_data: Mapping[str, JsonValue] | None = None,
     ) -> uuid.UUID:
-        """Open a series and tell its subscribers; see `StartHeader` for the parameters.
+        """Open a series and send its start message; see `StartHeader` for the parameters.
 
         Returns
         -------
@@ -188,7 +197,7 @@ class FramePublisher:
             user_data=dict(user_data or {}),
         )
         with self._lock:
-            self._usable()
+            self._require_usable()
             if self._series is not None:
                 raise RuntimeError(f"series {self._series.series_id!r} is still open; end it first")
             self._send(header)
@@ -206,7 +215,7 @@ class FramePublisher:
         timestamp: Timestamp | None = None,
         pixel_size_um: float | None = None,
     ) -> int:
-        """Send a frame; its pixels are copied, so the caller may use the array again at once.
+        """Send a frame; its pixels are copied, so that the caller may reuse the array at once.
 
         Parameters
         ----------
@@ -215,9 +224,9 @@ class FramePublisher:
         position_um, index, user_data, exposure_ms
             As in `ImageHeader`.
         timestamp : Timestamp, optional
-            When the frame was acquired; now, if left out.
+            When the frame was acquired; default: now.
         pixel_size_um : float, optional
-            Of this frame, where it is not the publisher's.
+            Of this frame; default: that of the publisher.
 
         Returns
         -------
@@ -229,15 +238,15 @@ class FramePublisher:
         RuntimeError
             If no series is open, or the publisher is closed.
         ValueError
-            If the array is none that the format can carry; the frame number is not used up then.
+            If the format does not support the array; its frame number is then used for the next frame.
         """
         if pixels.dtype.name not in _PIXEL_TYPES:
             raise WireError(
                 "dtype_not_allowed", f"{pixels.dtype}; convert to one of {', '.join(_PIXEL_TYPES)}"
             )
         with self._lock:
-            self._usable()
-            series = self._open_series()
+            self._require_usable()
+            series = self._require_series()
             header = ImageHeader(
                 instrument=self.instrument,
                 series_id=series.series_id,
@@ -258,12 +267,12 @@ class FramePublisher:
             return header.frame
 
     def end_series(self, reason: str = "completed") -> int:
-        """Close the series and tell its subscribers.
+        """Close the series and send its end message.
 
         Returns
         -------
         int
-            How many frames it had.
+            Number of frames of the series.
 
         Raises
         ------
@@ -271,25 +280,25 @@ class FramePublisher:
             If no series is open, or the publisher is closed.
         """
         with self._lock:
-            self._usable()
-            return self._end(reason)
+            self._require_usable()
+            return self._send_end(reason)
 
     def close(self, reason: str = "aborted") -> None:
-        """End an open series for ``reason``, let the last messages out, and close the socket."""
+        """End an open series with ``reason``, send the last messages, and close the socket."""
         with self._lock:
             if self._closing.is_set():
                 return
-            if self._series is not None and self._fault is None:
-                self._end(reason)
+            if self._series is not None and self._heartbeat_error is None:
+                self._send_end(reason)
             self._closing.set()
-        self._heart.join()
+        self._heartbeat_thread.join()
         if self.gate is not None:
             self.gate.close()
         self._socket.close()
         self._context.term()
 
-    def _end(self, reason: str) -> int:
-        series, frames = self._open_series(), self._frames
+    def _send_end(self, reason: str) -> int:
+        series, frames = self._require_series(), self._frames
         self._send(
             EndHeader(
                 instrument=self.instrument,
@@ -302,7 +311,7 @@ class FramePublisher:
         self._series = None
         return frames
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while not self._closing.wait(self._heartbeat_s):
             with self._lock:
                 if self._series is None or self._closing.is_set():
@@ -311,34 +320,36 @@ class FramePublisher:
                 fields = self._series.model_dump(exclude={"htype", "type"})
                 try:
                     self._send(HeartbeatHeader(**fields, frame=last))
-                except zmq.ZMQError as error:  # told to whoever publishes next
-                    self._fault = error
+                except zmq.ZMQError as error:  # raised by the next call
+                    self._heartbeat_error = error
                     return
 
     def _send(self, header: Header, pixels: npt.NDArray[Any] | None = None) -> None:
         self._socket.send_multipart(encode(header, pixels))
-        self._note_subscriptions()  # after the frame, which is in a hurry
+        self._read_subscriptions()  # after sending, which must not be delayed
 
-    def _note_subscriptions(self) -> None:
+    def _read_subscriptions(self) -> None:
         while True:
             try:
                 message = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            # XPUB hands on whatever else subscribers send.
+            # XPUB also passes on other messages of subscribers.
             kind, topic = message[0][:1], message[0][1:]
             if len(message) == 1 and kind == b"\x01":
                 self._subscriptions.add(topic)
             elif len(message) == 1 and kind == b"\x00":
                 self._subscriptions.discard(topic)
 
-    def _usable(self) -> None:
+    def _require_usable(self) -> None:
         if self._closing.is_set():
             raise RuntimeError("the frame publisher is closed")
-        if self._fault is not None:
-            raise RuntimeError("the heartbeat has failed; open a new frame publisher") from self._fault
+        if self._heartbeat_error is not None:
+            raise RuntimeError(
+                "a heartbeat could not be sent; open a new frame publisher"
+            ) from self._heartbeat_error
 
-    def _open_series(self) -> StartHeader:
+    def _require_series(self) -> StartHeader:
         if self._series is None:
             raise RuntimeError("no series is open; call start_series first")
         return self._series

@@ -1,4 +1,4 @@
-"""Hanging up on a connection that ZeroMQ has accepted."""
+"""Limits of the connections that ZeroMQ accepts, and how to close one of them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import contextlib
 import socket
 from typing import Final
 
-# Each takes a file descriptor, which the whole process may have only so many of.
+# Each connection needs a file descriptor, whose number is limited per process.
 MAX_CONNECTIONS: Final = 128
 HANDSHAKE_MS: Final = 5000
-"""How long a peer of a socket that binds may take for its handshake; ZeroMQ's own limit is 30 s."""
+"""Time limit for the handshakes with a socket that binds; ZeroMQ's default is 30 s."""
 
 
 def hang_up(descriptor: int, endpoint: str) -> bool:
-    """Shut a TCP connection down; ZeroMQ closes it then.
+    """Shut down a TCP connection, which ZeroMQ then closes.
 
     Parameters
     ----------
     descriptor : int
-        As the socket's monitor names it. It may belong to another connection by now: nothing is done unless
-        that is one of the endpoint's too.
+        File descriptor, as reported by the socket's monitor. It may belong to another connection by now: it
+        is shut down only if its local port is that of the endpoint.
     endpoint : str
-        That the socket is bound to.
+        Endpoint that the socket is bound to.
 
     Returns
     -------
     bool
-        Whether it was.
+        Whether the connection was shut down.
     """
     port = endpoint.rpartition(":")[2]
     if not endpoint.startswith("tcp://") or not port.isdigit():

@@ -1,9 +1,11 @@
-"""The connection of a ZeroMQ socket that connects: whether it is there, and when a fresh socket is needed.
+"""Monitoring of a ZeroMQ socket that connects: its state, and when it must be replaced by a new socket.
 
-ZeroMQ connects again by itself when a connection is lost. It does not after a peer broke the protocol (a part
-larger than ``ZMQ_MAXMSGSIZE``, bytes that are no ZeroMQ message): the socket then stays silent for good. Nor
-does it notice bytes before the greeting, which it takes for a peer of the first protocol version. And it
-keeps the parts of a message until the last one has come, however many there are.
+ZeroMQ reconnects by itself when a connection is lost. There are three faults that it does not handle:
+
+- After a peer violated the protocol (a part larger than ``ZMQ_MAXMSGSIZE``, bytes that are not a ZeroMQ
+  message) the socket does not reconnect, and receives nothing any more.
+- Bytes before the greeting are not detected: they are taken for a peer of the first protocol version.
+- The parts of a message are kept until the last one is received, however many there are.
 """
 
 from __future__ import annotations
@@ -24,25 +26,25 @@ from zmq.utils.monitor import recv_monitor_message
 from senoscope_client.wire.sizes import MAX_PART_BYTES
 
 LinkFault = Literal["lost", "no_handshake", "protocol", "unknown_key", "curve_mismatch"]
-"""What can happen to a connection.
+"""Why a connection ended.
 
 ``lost``: closed or silent after its handshake; ``no_handshake``: closed or silent before; ``protocol``: the
-peer sent what is no ZeroMQ message, or one that is too large or does not end, or is no publisher;
-``unknown_key``: it does not allow this public key; ``curve_mismatch``: only one side speaks CURVE, or with
-another key, or the peer has another mechanism, such as PLAIN.
+peer sent data that are not a ZeroMQ message, or a message that is too large or does not end, or it is not a
+publisher; ``unknown_key``: it does not allow this public key; ``curve_mismatch``: only one side uses CURVE,
+or the keys do not match, or the peer uses another mechanism, such as PLAIN.
 """
 HANDSHAKE_S: Final = 5.0
 MAX_PARTS: Final = 8
-"""Of a message; none that is known has more than three."""
-# What may come, and the memory that may be taken, without a message coming to its end.
+"""Maximum number of parts of a message; valid messages have at most three."""
+# Limit of the bytes that are received, and of the memory that they take, without a complete message.
 _MAX_UNFINISHED_BYTES: Final = 4 * MAX_PART_BYTES
-# Parts may be empty, and take more memory than they had bytes.
+# Parts may be empty, and take more memory than they have bytes.
 _SMALL_PARTS_BYTES: Final = MAX_PART_BYTES // 16
-_LOOK_EVERY_S: Final = 0.2
+_CHECK_INTERVAL_S: Final = 0.2
 _BYTES_RECEIVED_AT: Final = 128  # in the kernel's struct tcp_info
-# ZeroMQ reports that it will connect again at the same moment as the loss.
-_RETRY_S: Final = 0.5
-_LONGEST_PATIENCE_S: Final = 60.0
+# ZeroMQ reports that it will reconnect immediately after the loss; without this report it does not reconnect.
+_RETRY_REPORT_S: Final = 0.5
+_LONGEST_TIMEOUT_S: Final = 60.0
 _EVENTS: Final = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
@@ -52,7 +54,7 @@ _EVENTS: Final = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
-_OF_CURVE: Final = frozenset(
+_CURVE_ERRORS: Final = frozenset(
     {
         zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH,
         zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC,
@@ -66,14 +68,14 @@ _OF_CURVE: Final = frozenset(
 
 @dataclass(frozen=True)
 class LinkEvent:
-    """What happened to a connection.
+    """A change of the connection.
 
     Attributes
     ----------
     fault : LinkFault or None
-        None: it is there.
+        Why the connection ended; None: it was established.
     final : bool
-        Whether the socket will not connect again; a fresh one has to.
+        Whether the socket will not reconnect, so that it must be replaced by a new one.
     """
 
     fault: LinkFault | None
@@ -81,136 +83,143 @@ class LinkEvent:
 
 
 class Link:
-    """Watches the connection of one socket; made before it connects, used from its thread.
+    """Monitors the connection of one socket; create it before the socket connects, use it in its thread.
 
     Parameters
     ----------
     socket : zmq.Socket
         Its handshake time-out is set here.
-    patience_s : float, optional
-        How long to wait for a handshake, or a message in its place, before a fresh socket tries; at first
-        `first_patience_s`. Once there was either, that time holds for the connections that follow.
+    handshake_timeout_s : float, optional
+        How long to wait for a handshake, or for a message instead, before the socket must be replaced.
+        Default, and value for later connections once there was either: `first_handshake_timeout_s`.
 
     Attributes
     ----------
     connected : bool
-        Whether there is a connection with a finished handshake.
+        Whether there is a connection with a completed handshake.
     """
 
-    def __init__(self, socket: zmq.Socket[Any], patience_s: float | None = None) -> None:
+    def __init__(self, socket: zmq.Socket[Any], handshake_timeout_s: float | None = None) -> None:
         self.connected = False
         self._socket = socket
-        self._patience_s = first_patience_s() if patience_s is None else patience_s
-        self._greet_by_s: float | None = None
-        self._retry_by_s: float | None = None
-        self._reported = False
+        self._handshake_timeout_s = (
+            first_handshake_timeout_s() if handshake_timeout_s is None else handshake_timeout_s
+        )
+        self._handshake_deadline_s: float | None = None
+        self._retry_deadline_s: float | None = None
+        self._loss_reported = False
         self._descriptor: int | None = None
+        # Bytes received and memory of the process when the unfinished message began.
         self._unfinished_since: tuple[int, int] | None = None
-        self._look_at_s = 0.0
+        self._next_check_s = 0.0
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
         monitored = f"inproc://senoscope-link-{id(self)}"
         socket.monitor(monitored, _EVENTS)
         self.monitor: zmq.Socket[Any] = socket.context.socket(zmq.PAIR)
-        """To be polled together with the socket."""
+        """Socket to poll together with the monitored one."""
         self.monitor.setsockopt(zmq.LINGER, 0)
-        # Without a limit: ZeroMQ's own thread would wait for events to be read.
+        # No limit: ZeroMQ's own thread would block until events are read.
         self.monitor.setsockopt(zmq.RCVHWM, 0)
         self.monitor.connect(monitored)
 
-    def heard(self) -> None:
-        """Note that a good message came: a peer of an old protocol version has no handshake to wait for."""
-        self._greet_by_s = None
-        self._patience_s = first_patience_s()
+    def message_received(self) -> None:
+        """Record that a complete message was received; peers of old protocol versions have no handshake."""
+        self._handshake_deadline_s = None
+        self._handshake_timeout_s = first_handshake_timeout_s()
         self._unfinished_since = None
 
     def events(self) -> Iterator[LinkEvent]:
-        """What happened since; ask when the monitor is readable, and twice a second at least."""
+        """Generate the events since the last call; call it if `monitor` is readable, and twice a second."""
         while self.monitor.poll(0):
             message = recv_monitor_message(self.monitor)
-            event = self._take(message["event"], message["value"])
+            event = self._handle_event(message["event"], message["value"])
             if event is not None:
                 yield event
         now_s = time.monotonic()
-        if self._retry_by_s is not None and now_s > self._retry_by_s:
-            self._retry_by_s = None
+        if self._retry_deadline_s is not None and now_s > self._retry_deadline_s:
+            self._retry_deadline_s = None
             yield LinkEvent("protocol", final=True)
-        if self._greet_by_s is not None and now_s > self._greet_by_s:
-            self._greet_by_s = None
+        if self._handshake_deadline_s is not None and now_s > self._handshake_deadline_s:
+            self._handshake_deadline_s = None
             yield LinkEvent("no_handshake", final=True)
-        if now_s > self._look_at_s:
-            self._look_at_s = now_s + _LOOK_EVERY_S
-            if self._is_endless():
-                yield self._end("protocol", final=True)
+        if now_s > self._next_check_s:
+            self._next_check_s = now_s + _CHECK_INTERVAL_S
+            if self._is_message_endless():
+                yield self._connection_ended("protocol", final=True)
 
-    def _is_endless(self) -> bool:
-        """Whether more came since the last message than any message has."""
+    def _is_message_endless(self) -> bool:
+        """Return whether more was received since the last message than any message may have."""
         received = None if self._descriptor is None else received_bytes(self._descriptor)
         if received is None:
             return False
         resident = resident_bytes()
         if self._unfinished_since is None:
             self._unfinished_since = received, resident
-        came, grown = received - self._unfinished_since[0], resident - self._unfinished_since[1]
-        return came > _MAX_UNFINISHED_BYTES or (came > _SMALL_PARTS_BYTES and grown > _MAX_UNFINISHED_BYTES)
+        unfinished, grown = received - self._unfinished_since[0], resident - self._unfinished_since[1]
+        return unfinished > _MAX_UNFINISHED_BYTES or (
+            unfinished > _SMALL_PARTS_BYTES and grown > _MAX_UNFINISHED_BYTES
+        )
 
     def close(self) -> None:
-        """Watch no longer; before the socket is closed."""
+        """Stop monitoring; call it before the socket is closed."""
         if not self._socket.closed:
             self._socket.disable_monitor()
         self.monitor.close(0)
 
-    def _take(self, event: int, value: int) -> LinkEvent | None:
+    def _handle_event(self, event: int, value: int) -> LinkEvent | None:
         if event == zmq.EVENT_CONNECTED:
-            self._greet_by_s = time.monotonic() + self._patience_s
-            self._retry_by_s = None
-            self._reported = False
+            self._handshake_deadline_s = time.monotonic() + self._handshake_timeout_s
+            self._retry_deadline_s = None
+            self._loss_reported = False
             self._descriptor, self._unfinished_since = value, (0, resident_bytes())
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._greet_by_s = None
-            self._patience_s = first_patience_s()
+            self._handshake_deadline_s = None
+            self._handshake_timeout_s = first_handshake_timeout_s()
             self.connected = True
             return LinkEvent(None)
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            return self._end("unknown_key", final=True)
+            return self._connection_ended("unknown_key", final=True)
         elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-            return self._end("curve_mismatch" if value in _OF_CURVE else "protocol", final=True)
+            return self._connection_ended(
+                "curve_mismatch" if value in _CURVE_ERRORS else "protocol", final=True
+            )
         elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            return self._end("no_handshake")
+            return self._connection_ended("no_handshake")
         elif event == zmq.EVENT_DISCONNECTED:
             self._descriptor = None
-            self._retry_by_s = time.monotonic() + _RETRY_S
-            self._greet_by_s = None
-            # Whether it was lost, or broke the protocol, shows by whether ZeroMQ tries again.
-        elif event == zmq.EVENT_CONNECT_RETRIED and self._retry_by_s is not None:
-            self._retry_by_s = None
-            return None if self._reported else self._end("lost")
+            self._retry_deadline_s = time.monotonic() + _RETRY_REPORT_S
+            self._handshake_deadline_s = None
+            # A lost connection is followed by a retry of ZeroMQ, a violation of the protocol is not.
+        elif event == zmq.EVENT_CONNECT_RETRIED and self._retry_deadline_s is not None:
+            self._retry_deadline_s = None
+            return None if self._loss_reported else self._connection_ended("lost")
         return None
 
-    def _end(self, fault: LinkFault, final: bool = False) -> LinkEvent:
+    def _connection_ended(self, fault: LinkFault, final: bool = False) -> LinkEvent:
         self.connected = False
         self._descriptor = None
-        self._greet_by_s = None
-        self._reported = True
+        self._handshake_deadline_s = None
+        self._loss_reported = True
         return LinkEvent(fault, final)
 
 
-def first_patience_s() -> float:
-    """How long to wait for a handshake: longer than ZeroMQ does, which connects again by itself."""
+def first_handshake_timeout_s() -> float:
+    """Return the first time-out for a handshake: longer than that of ZeroMQ, which reconnects by itself."""
     return 1.2 * HANDSHAKE_S
 
 
-def next_patience_s(patience_s: float) -> float:
-    """How long to wait for the next handshake after one that never came."""
-    return min(2 * patience_s, _LONGEST_PATIENCE_S)
+def next_handshake_timeout_s(timeout_s: float) -> float:
+    """Return the time-out for the next handshake after one that timed out."""
+    return min(2 * timeout_s, _LONGEST_TIMEOUT_S)
 
 
 def receive_parts(socket: zmq.Socket[Any]) -> list[zmq.Frame] | None:
-    """The message that waits.
+    """Receive the parts of a message that is ready.
 
     Returns
     -------
     list of zmq.Frame or None
-        None if it has more than `MAX_PARTS`; the others are left in the socket, which is to be closed.
+        None if it has more than `MAX_PARTS`; further parts remain in the socket, which must then be closed.
     """
     parts: list[zmq.Frame] = []
     while len(parts) < MAX_PARTS:
@@ -221,7 +230,7 @@ def receive_parts(socket: zmq.Socket[Any]) -> list[zmq.Frame] | None:
 
 
 def received_bytes(descriptor: int) -> int | None:
-    """What came over a TCP connection so far; None where the system does not say, as only Linux does."""
+    """Return the bytes received over a TCP connection; None where the number is not known, as on Windows."""
     if sys.platform != "linux":
         return None
     try:
@@ -233,7 +242,7 @@ def received_bytes(descriptor: int) -> int | None:
 
 
 def resident_bytes() -> int:
-    """Memory of this process; 0 where the system does not say, as only Linux does."""
+    """Return the resident memory of this process in bytes; 0 where it is not known, as on Windows."""
     try:
         return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

@@ -1,4 +1,4 @@
-"""Receiving results and decisions over ZeroMQ, for software that steers the microscope."""
+"""Subscribers to results and decisions over ZeroMQ, for software that controls the microscope."""
 
 from __future__ import annotations
 
@@ -17,23 +17,29 @@ from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import Result
 from senoscope_client.wire.sizes import MAX_RESULT_BYTES
 from senoscope_client.zeromq.curve_keys import CurveClient, StrPath
-from senoscope_client.zeromq.link import Link, LinkFault, first_patience_s, next_patience_s, receive_parts
+from senoscope_client.zeromq.link import (
+    Link,
+    LinkFault,
+    first_handshake_timeout_s,
+    next_handshake_timeout_s,
+    receive_parts,
+)
 
-# Short enough for Ctrl-C to be noticed on Windows, where a wait inside ZeroMQ cannot be interrupted.
+# Short enough for Ctrl-C to take effect on Windows, where a wait inside ZeroMQ cannot be interrupted.
 _SLICE_MS = 200
 _HIGH_WATER_MARK = 1000
 _log = logging.getLogger(__name__)
-_BROKEN: dict[LinkFault, str] = {
-    "protocol": "the connection brought what is no ZeroMQ message, or one that is too large or does not end",
-    "no_handshake": "ZeroMQ's handshake was not completed; does another program listen there?",
+_FAULT_TEXTS: dict[LinkFault, str] = {
+    "protocol": "received data that is not a ZeroMQ message, or a message that is too large or does not end",
+    "no_handshake": "the ZeroMQ handshake was not completed; does another program use this endpoint?",
 }
 _T = TypeVar("_T")
 
 
 class _Subscriber(Generic[_T]):
-    """Messages of a kind whose topics begin in one of several ways; see `ResultSubscriber`."""
+    """A subscriber to messages of one kind, whose topics begin with one of several texts."""
 
-    _what: ClassVar[str]
+    _item_name: ClassVar[str]
 
     def __init__(
         self,
@@ -52,7 +58,7 @@ class _Subscriber(Generic[_T]):
         self._kind: TypeAdapter[_T] = TypeAdapter(kind)
         self._topics = tuple(topics)
         self._endpoint = endpoint
-        self._patience_s = first_patience_s()
+        self._handshake_timeout_s = first_handshake_timeout_s()
         self._curve = None if server_key is None else CurveClient.load(server_key, curve_keypair)
         self._context = zmq.Context()
         self._open()
@@ -66,20 +72,20 @@ class _Subscriber(Generic[_T]):
             self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_RESULT_BYTES)
             for topic in self._topics:
                 self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
-            # A service whose machine went away without a word is noticed, and connected to again.
+            # Heartbeats detect a lost connection that was not closed, as when the machine is switched off.
             self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
             self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
             self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
             if self._curve is not None:
                 self._curve.secure(self._socket)
-            self._link = Link(self._socket, self._patience_s)
+            self._link = Link(self._socket, self._handshake_timeout_s)
             self._socket.connect(self._endpoint)
         except ValueError:
             self._context.destroy(0)
             raise
         except zmq.ZMQError as error:
             self._context.destroy(0)
-            raise OSError(f"{self._what}s cannot be received from {self._endpoint}: {error}") from error
+            raise OSError(f"{self._item_name}s cannot be received from {self._endpoint}: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -90,55 +96,56 @@ class _Subscriber(Generic[_T]):
         self.close()
 
     def __iter__(self) -> Iterator[_T]:
-        """Messages until `close`.
+        """Iterate over messages until `close`.
 
         Raises
         ------
         TimeoutError
-            If none came for ``timeout_s``.
+            If none is received within ``timeout_s``.
         """
         while not self._socket.closed:
             yield self.receive(self.timeout_s)
 
     def receive(self, timeout_s: float | None = None) -> _T:
-        """The next message.
+        """Wait for the next message.
 
         Raises
         ------
         TimeoutError
-            If none came for ``timeout_s``.
+            If none is received within ``timeout_s``.
         Unauthorized
-            If the service refuses this subscriber; ZeroMQ does not try again.
+            If the service refuses this subscriber; ZeroMQ does not reconnect.
         """
-        give_up = None if timeout_s is None else time.monotonic() + timeout_s
-        watch_at = 0.0
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        next_check_s = 0.0
         while True:
-            now = time.monotonic()
-            left_ms = _SLICE_MS if give_up is None else max(0, round((give_up - now) * 1000))
+            now_s = time.monotonic()
+            left_ms = _SLICE_MS if deadline_s is None else max(0, round((deadline_s - now_s) * 1000))
             broken = False
-            waits = self._socket.poll(min(left_ms, _SLICE_MS))
-            if waits:
+            readable = self._socket.poll(min(left_ms, _SLICE_MS))
+            if readable:
                 parts = receive_parts(self._socket)
-                message = self._read(parts)
+                message = self._parse(parts)
                 if message is not None:
                     return message
                 if parts is None:
-                    self._note_fault("protocol")
+                    self._count_final_fault("protocol")
                     broken = True
-            if not broken and (not waits or now >= watch_at):  # bad messages may come without a pause
-                watch_at = now + _SLICE_MS / 1000
-                broken = self._note_events()
+            # Invalid messages may arrive without a pause: the connection is checked between them, too.
+            if not broken and (not readable or now_s >= next_check_s):
+                next_check_s = now_s + _SLICE_MS / 1000
+                broken = self._handle_link_events()
             if broken:
                 self._link.close()
                 self._socket.close(0)
                 self._open()
-            if give_up is not None and time.monotonic() >= give_up:
-                raise TimeoutError(f"no {self._what} for {timeout_s} s")
+            if deadline_s is not None and time.monotonic() >= deadline_s:
+                raise TimeoutError(f"no {self._item_name} for {timeout_s} s")
 
-    def _read(self, parts: list[zmq.Frame] | None) -> _T | None:
-        """A message; None if it is none of this kind, which is counted."""
-        self._link.heard()
-        self._patience_s = first_patience_s()
+    def _parse(self, parts: list[zmq.Frame] | None) -> _T | None:
+        """Parse a message; return None if it is not of this kind, and count it."""
+        self._link.message_received()
+        self._handshake_timeout_s = first_handshake_timeout_s()
         try:
             if parts is not None and len(parts) == 2:
                 return self._kind.validate_json(parts[1].bytes)
@@ -147,8 +154,8 @@ class _Subscriber(Generic[_T]):
         self.rejected += 1
         return None
 
-    def _note_events(self) -> bool:
-        """Count what happened to the connection; whether a fresh socket has to connect.
+    def _handle_link_events(self) -> bool:
+        """Count the faults of the connection; return whether the socket must be replaced.
 
         Raises
         ------
@@ -158,31 +165,35 @@ class _Subscriber(Generic[_T]):
         for event in self._link.events():
             fault = event.fault
             if fault is None:
-                self._patience_s = first_patience_s()
+                self._handshake_timeout_s = first_handshake_timeout_s()
                 continue
             if fault in ("unknown_key", "curve_mismatch"):
-                raise self._refusal(fault)
+                raise self._unauthorized_error(fault)
             if not event.final:
                 self.faults[fault] += 1
             else:
-                self._note_fault(fault)
+                self._count_final_fault(fault)
                 if fault == "no_handshake":
-                    self._patience_s = next_patience_s(self._patience_s)
+                    self._handshake_timeout_s = next_handshake_timeout_s(self._handshake_timeout_s)
                 return True
         return False
 
-    def _note_fault(self, fault: LinkFault) -> None:
+    def _count_final_fault(self, fault: LinkFault) -> None:
         self.faults[fault] += 1
-        _log.warning("%ss from %s: %s; connecting again", self._what, self._endpoint, _BROKEN[fault])
+        _log.warning(
+            "%ss from %s: %s; connecting again", self._item_name, self._endpoint, _FAULT_TEXTS[fault]
+        )
 
-    def _refusal(self, fault: LinkFault) -> Unauthorized:
-        why = (
-            "it speaks CURVE and this subscriber does not, or the other way round, or with another key: see "
-            "server_key; or it has another mechanism, such as PLAIN"
+    def _unauthorized_error(self, fault: LinkFault) -> Unauthorized:
+        reason = (
+            "only one side uses CURVE, or server_key is not the public key of the service, or the service "
+            "uses another mechanism, such as PLAIN"
         )
         if fault == "unknown_key":
-            why = "it does not know this public key: put the .key file into its folder of allowed keys"
-        return Unauthorized(f"the service at {self._endpoint} refuses {self._what}s: {why}")
+            reason = (
+                "this public key is not allowed; copy the .key file into the service's folder of allowed keys"
+            )
+        return Unauthorized(f"the service at {self._endpoint} refuses to send {self._item_name}s: {reason}")
 
     def close(self) -> None:
         """Close the socket."""
@@ -190,30 +201,30 @@ class _Subscriber(Generic[_T]):
 
 
 class ResultSubscriber(_Subscriber[Result]):
-    """Results as the service publishes them; for one thread.
+    """Receives results as the service publishes them; to be used by one thread.
 
     Parameters
     ----------
     endpoint : str
-        Of the service's result publisher, such as ``tcp://127.0.0.1:5556``. ZeroMQ connects, and connects
-        again, by itself: a service that is not there yet is no error.
+        Of the service's result publisher, such as ``tcp://127.0.0.1:5556``. The subscriber connects and
+        reconnects by itself: it is no error if the service is not running yet.
     topic : str
-        Only results whose topic begins with this: ``result/stream/<instrument>``, ``result/upload`` or
-        ``result/file``.
+        Receive only results whose topic begins with this text: ``result/stream/<instrument>``,
+        ``result/upload`` or ``result/file``.
     timeout_s : float, optional
-        How long to wait for each result; without end, if left out.
+        How long to wait for each result; without limit, if left out.
     server_key : str, optional
-        The service's public CURVE key, or its file; needed where it publishes encrypted.
+        The service's public CURVE key, or the path of its file; needed if the service encrypts results.
     curve_keypair : path, optional
         Secret key file of this subscriber, whose public key the service must allow.
 
     Attributes
     ----------
     rejected : int
-        Messages that were no result and were skipped.
+        Messages that were skipped because they are not valid results.
     faults : Counter
-        Connections that ended, by reason; see `link.LinkFault`. Results that were published
-        meanwhile did not come; the service's run log has them.
+        Connections that ended, by reason; see `link.LinkFault`. Results that were published while there was
+        no connection are not received; they are in the service's run log.
 
     Raises
     ------
@@ -223,7 +234,7 @@ class ResultSubscriber(_Subscriber[Result]):
         If a key file holds no key.
     """
 
-    _what = "result"
+    _item_name = "result"
 
     def __init__(
         self,
@@ -238,19 +249,19 @@ class ResultSubscriber(_Subscriber[Result]):
 
 
 class DecisionSubscriber(_Subscriber[Decision | Judged]):
-    """Decisions as the service publishes them; otherwise as `ResultSubscriber`.
+    """Receives decisions as the service publishes them; otherwise like `ResultSubscriber`.
 
     Parameters
     ----------
     endpoint, timeout_s, server_key, curve_keypair
-        As of `ResultSubscriber`.
+        See `ResultSubscriber`.
     instrument : str, optional
-        Only decisions for this microscope.
+        Receive only decisions for this microscope.
     judged : bool
-        Also tell, by a `Judged`, of each field of view that all rules have judged.
+        Also receive a `Judged` for each field of view that all rules have judged.
     """
 
-    _what = "decision"
+    _item_name = "decision"
 
     def __init__(
         self,

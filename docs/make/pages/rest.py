@@ -133,6 +133,7 @@ def _leaves(routes: Any) -> Iterator[WebSocketRoute]:
 def _codes() -> str:
     kinds = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, Exception)]
     told = {kind.code: (kind.status, prose(kind.__doc__).partition("\n")[0]) for kind in kinds}
+    del told[errors.Unreachable.code]  # raised by clients alone
     told[errors.SenoscopeError.code] = (
         errors.SenoscopeError.status,
         "The service failed; its log tells more.",

@@ -36,7 +36,7 @@ from senoscope.api.service_metrics import ServiceMetrics
 from senoscope.api.v2 import routes as inference
 from senoscope.service import Service
 from senoscope_client.errors import InvalidRequest
-from senoscope_client.images.sanitize import tellable
+from senoscope_client.images.sanitize import sanitize_for_display
 
 _ROUTERS = tuple(
     part.router
@@ -118,4 +118,5 @@ def _require_each_once(connection: HTTPConnection) -> None:
     given = Counter(key for key, _ in connection.query_params.multi_items())
     twice = [key for key, count in given.items() if count > 1]
     if twice and connection.scope["type"] == "http":
-        raise InvalidRequest(f"{tellable(twice[0], 80)} is given {given[twice[0]]} times; give it once")
+        name = sanitize_for_display(twice[0], 80)
+        raise InvalidRequest(f"{name} is given {given[twice[0]]} times; give it once")

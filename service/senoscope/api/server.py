@@ -18,7 +18,7 @@ from websockets.server import ServerProtocol
 from senoscope.access.connection_limit import max_connections
 from senoscope.settings import Settings
 from senoscope_client.errors import Problem
-from senoscope_client.images.sanitize import tellable
+from senoscope_client.images.sanitize import sanitize_for_display
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -146,9 +146,8 @@ class GuardedProtocol(H11Protocol):
         if fault is None:
             super().handle_websocket_upgrade(event)
         else:
-            self._refuse(
-                HTTPStatus.BAD_REQUEST, "bad_request", f"this opens no WebSocket: {tellable(fault, 200)}"
-            )
+            detail = f"this opens no WebSocket: {sanitize_for_display(fault, 200)}"
+            self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", detail)
 
     def _watch(self) -> None:
         if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:

@@ -203,7 +203,7 @@ def _process(name: str, command: list[str]) -> Iterator[_Child]:
 
 
 def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
-    from senoscope_client.unreachable import Unreachable
+    from senoscope_client.errors import Unreachable
 
     deadline_s = time.monotonic() + _READY_TIMEOUT_S
     while service.poll() is None and time.monotonic() < deadline_s:

@@ -16,7 +16,7 @@ from senoscope.results.delivery import DeliveryTimes, SinkStage
 from senoscope.results.record import Record
 from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import CamMode, Result, Source
-from senoscope_client.zeromq.curve_server import MAX_SUBSCRIPTION_BYTES, Gate
+from senoscope_client.zeromq.curve_server import MAX_SUBSCRIPTION_BYTES, CurveAccess
 from senoscope_client.zeromq.hang_up import HANDSHAKE_MS, MAX_CONNECTIONS
 
 # Results that a slow subscriber may fall behind before ZeroMQ drops its messages.
@@ -52,11 +52,12 @@ class ResultPublisher:
     cam : {"none", "grid", "png"}
         How much of the Grad-CAM map goes along.
     curve_keypair, allowed_keys : Path, optional
-        As of `senoscope_client.zeromq.curve_server.Gate`: keys of subscribers. Without, any may subscribe.
+        As of `senoscope_client.zeromq.curve_server.CurveAccess`: keys of subscribers. Without, any may
+        subscribe.
 
     Attributes
     ----------
-    gate : Gate or None
+    gate : CurveAccess or None
         Where results are encrypted.
 
     Raises
@@ -79,7 +80,7 @@ class ResultPublisher:
         self._cam = cam
         # Access control applies to all sockets of a context.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.gate: Gate | None = None
+        self.gate: CurveAccess | None = None
         self._connections: Connections | None = None
         # A socket must be used by one thread at a time; results and decisions are sent from two.
         self._lock = threading.Lock()
@@ -94,7 +95,7 @@ class ResultPublisher:
         most = max_connections(MAX_CONNECTIONS, 0.25)
         try:
             if allowed_keys is not None and curve_keypair is not None:
-                self.gate = Gate(self._socket, curve_keypair, allowed_keys, most)
+                self.gate = CurveAccess(self._socket, curve_keypair, allowed_keys, most)
             else:
                 self._connections = Connections(self._socket, most)
             self._socket.bind(endpoint)

@@ -39,8 +39,8 @@ from senoscope_client.zeromq.link import (
     MAX_PARTS,
     Link,
     LinkFault,
-    first_patience_s,
-    next_patience_s,
+    first_handshake_timeout_s,
+    next_handshake_timeout_s,
     receive_parts,
 )
 
@@ -109,7 +109,7 @@ class Receiver:
         self._faults: Counter[LinkFault] = Counter(dict.fromkeys(LINK_FAULTS, 0))
         self._fault: LinkFault | None = None
         self._failed_handshakes = 0  # handshakes that failed since the last that succeeded
-        self._patience_s = first_patience_s()
+        self._patience_s = first_handshake_timeout_s()
         self._spec = spec
         self._on_frame = on_frame
         self._lock = threading.Lock()
@@ -210,8 +210,8 @@ class Receiver:
                         self._note_fault("protocol")
                         return received, "protocol"
                     received = True
-                    link.heard()
-                    self._patience_s = first_patience_s()
+                    link.message_received()
+                    self._patience_s = first_handshake_timeout_s()
                 fault = self._note_events(link)
                 if fault is not None:
                     for _ in range(2 * _HIGH_WATER_MARK):  # messages received before the fault
@@ -244,13 +244,13 @@ class Receiver:
                     self._failed_handshakes = 0
                     if self._fault != "protocol":  # which ends with a valid message
                         self._fault = None
-                self._patience_s = first_patience_s()
+                self._patience_s = first_handshake_timeout_s()
                 _log.info("stream connected", endpoint=self.endpoint)
             else:
                 self._note_fault(event.fault)
                 if event.final:
                     if event.fault == "no_handshake":
-                        self._patience_s = next_patience_s(self._patience_s)
+                        self._patience_s = next_handshake_timeout_s(self._patience_s)
                     return event.fault
         return None
 

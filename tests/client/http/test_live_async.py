@@ -1,4 +1,4 @@
-"""The asynchronous live streams, against a service that comes and goes."""
+"""The asynchronous live streams, against a service that stops and starts again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import asyncio
 import pytest
 from websockets.asyncio.server import serve
 
-from senoscope_client.errors import InvalidRequest, SenoscopeError, Unauthorized
+from senoscope_client.errors import InvalidRequest, SenoscopeError, Unauthorized, Unreachable
 from senoscope_client.http.live_async import AsyncLiveResults
-from senoscope_client.unreachable import Unreachable
 from support.service_double import http_double, live_double, result
 
 
@@ -18,7 +17,7 @@ async def collect(url: str, **options) -> list:
         return [one async for one in live]
 
 
-def test_results_come_until_the_service_stops():
+def test_results_end_when_the_service_stops():
     wanted = [result(frame=n) for n in range(3)]
     with live_double([r.model_dump_json() for r in wanted], 1001) as (url, paths):
         assert asyncio.run(collect(url, cam="grid", reconnect=False)) == wanted
@@ -26,7 +25,7 @@ def test_results_come_until_the_service_stops():
 
 
 @pytest.mark.parametrize("code", [1001, 1011])
-def test_a_service_that_comes_back_is_listened_to_again(code):
+def test_the_stream_reconnects_to_a_restarted_service(code):
     wanted = [result(frame=n) for n in range(3)]
 
     async def main():
@@ -56,14 +55,14 @@ def test_a_service_that_comes_back_is_listened_to_again(code):
     ("messages", "code", "error"),
     [([], 1008, InvalidRequest), ([], 1011, Unreachable), (["{}"], 0, SenoscopeError)],
 )
-def test_what_went_wrong_is_told(messages, code, error):
+def test_the_reason_of_a_lost_connection_is_raised(messages, code, error):
     with live_double(messages, code, "bad parameter") as (url, _), pytest.raises(error):
         asyncio.run(collect(url, reconnect=code in {0, 1008}))
 
 
-def test_a_refusal_is_told_and_not_tried_again():
+def test_a_refused_connection_is_raised_and_not_retried():
     with http_double() as service:
-        service.answer("/v1/live", Unauthorized("no key").problem().model_dump(), status=401)
+        service.respond("/v1/live", Unauthorized("no key").problem().model_dump(), status=401)
         with pytest.raises(Unauthorized, match="no key"):
             asyncio.run(collect(service.url))
     with pytest.raises(Unreachable):

@@ -1,4 +1,4 @@
-"""What is sent again, and what is not, by both clients: against services that fail in each way."""
+"""Which requests both clients send again, against services that fail in each way."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from contextlib import contextmanager
 
 import pytest
 
-from senoscope_client.errors import Busy, NotReady, SenoscopeError
+from senoscope_client.errors import Busy, NotReady, SenoscopeError, Unreachable
 from senoscope_client.http.async_client import AsyncClient
 from senoscope_client.http.client import Client
 from senoscope_client.http.retries import Retries
 from senoscope_client.models.responses import ClassifyResponse
-from senoscope_client.unreachable import Unreachable
 from support.service_double import result
 
 QUICK = Retries(times=3, first_s=0.001)
 HANG_UP, STALL = object(), object()
 
 
-def answer(status: int, body: bytes, **headers: str) -> bytes:
+def response(status: int, body: bytes, **headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status} x", f"Content-Length: {len(body)}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def refusal(error: SenoscopeError, **headers: str) -> bytes:
-    return answer(error.status, error.problem().model_dump_json().encode(), **headers)
+def problem_response(error: SenoscopeError, **headers: str) -> bytes:
+    return response(error.status, error.problem().model_dump_json().encode(), **headers)
 
 
-STREAM = answer(200, b'{"live": {}}')
-CLASSIFIED = answer(200, ClassifyResponse(results=(result(),), count=1).model_dump_json().encode())
-BUSY = refusal(Busy("full"), Retry_After="0")
+STREAM = response(200, b'{"live": {}}')
+CLASSIFIED = response(200, ClassifyResponse(results=(result(),), count=1).model_dump_json().encode())
+BUSY = problem_response(Busy("full"), Retry_After="0")
 
 
-class Scripted:
-    """A server that does one thing after the other, then what it did last again; counts requests."""
+class ScriptedServer:
+    """A server that follows a script, one action per request, and repeats the last action."""
 
     def __init__(self, script: list) -> None:
         self.script = script
@@ -69,12 +68,12 @@ class Scripted:
             while len(body) < length:
                 body += connection.recv(65536)
             self.requests.append(head)
-            act = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-            if act is STALL:
+            action = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+            if action is STALL:
                 self._stalled.append(connection)
                 continue
-            if act is not HANG_UP:
-                connection.sendall(act)
+            if action is not HANG_UP:
+                connection.sendall(action)
             connection.close()
 
     def close(self) -> None:
@@ -85,8 +84,8 @@ class Scripted:
 
 
 @contextmanager
-def scripted(*script) -> Iterator[Scripted]:
-    server = Scripted(list(script))
+def scripted(*script) -> Iterator[ScriptedServer]:
+    server = ScriptedServer(list(script))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -96,12 +95,12 @@ def scripted(*script) -> Iterator[Scripted]:
         thread.join()
 
 
-def synchronously(url: str, method: str, *arguments, timeout: float = 10.0, retries: Retries = QUICK):
+def call_sync(url: str, method: str, *arguments, timeout: float = 10.0, retries: Retries = QUICK):
     with Client(url, timeout, retries=retries) as client:
         return getattr(client, method)(*arguments)
 
 
-def asynchronously(url: str, method: str, *arguments, timeout: float = 10.0, retries: Retries = QUICK):
+def call_async(url: str, method: str, *arguments, timeout: float = 10.0, retries: Retries = QUICK):
     async def main():
         async with AsyncClient(url, timeout, retries=retries) as client:
             return await getattr(client, method)(*arguments)
@@ -109,21 +108,21 @@ def asynchronously(url: str, method: str, *arguments, timeout: float = 10.0, ret
     return asyncio.run(main())
 
 
-@pytest.fixture(params=[synchronously, asynchronously])
-def ask(request: pytest.FixtureRequest) -> Callable:
+@pytest.fixture(params=[call_sync, call_async])
+def call(request: pytest.FixtureRequest) -> Callable:
     return request.param
 
 
-@pytest.mark.parametrize("fault", [HANG_UP, BUSY, answer(502, b""), answer(504, b"")])
-def test_what_only_asks_is_asked_again(ask: Callable, fault: object) -> None:
+@pytest.mark.parametrize("fault", [HANG_UP, BUSY, response(502, b""), response(504, b"")])
+def test_a_read_only_request_is_sent_again(call: Callable, fault: object) -> None:
     with scripted(fault, fault, STREAM) as server:
-        assert ask(server.url, "stream") == {"live": {}}
+        assert call(server.url, "stream") == {"live": {}}
         assert len(server.requests) == 3
 
 
-def test_a_stack_is_posted_again_when_the_service_was_busy(ask: Callable) -> None:
+def test_a_stack_is_posted_again_if_the_service_was_busy(call: Callable) -> None:
     with scripted(BUSY, BUSY, CLASSIFIED) as server:
-        assert len(ask(server.url, "classify", b"II*\0 and so on")) == 1
+        assert len(call(server.url, "classify", b"II*\0 and so on")) == 1
         assert len(server.requests) == 3
 
 
@@ -131,55 +130,55 @@ def test_a_stack_is_posted_again_when_the_service_was_busy(ask: Callable) -> Non
     ("fault", "error"),
     [
         (HANG_UP, Unreachable),
-        (answer(502, b""), SenoscopeError),
-        (refusal(Busy("full")), Busy),
-        (refusal(Busy("full"), Retry_After="3600"), Busy),
-        (refusal(NotReady("stopping")), NotReady),
+        (response(502, b""), SenoscopeError),
+        (problem_response(Busy("full")), Busy),
+        (problem_response(Busy("full"), Retry_After="3600"), Busy),
+        (problem_response(NotReady("stopping")), NotReady),
     ],
 )
 def test_a_stack_that_may_have_been_classified_or_must_wait_long_is_posted_once(
-    ask: Callable, fault: object, error: type[Exception]
+    call: Callable, fault: object, error: type[Exception]
 ) -> None:
     with scripted(fault, CLASSIFIED) as server:
         with pytest.raises(error):
-            ask(server.url, "classify", b"II*\0 and so on")
+            call(server.url, "classify", b"II*\0 and so on")
         assert len(server.requests) == 1
 
 
-def test_a_stack_is_posted_when_there_is_somebody_to_post_it_to(ask: Callable) -> None:
+def test_a_stack_is_posted_once_the_service_has_started(call: Callable) -> None:
     with scripted(CLASSIFIED) as server:
         url, port = server.url, int(server.url.rpartition(":")[2])
-    late: list[Scripted] = []
+    late: list[ScriptedServer] = []
 
-    def come_late() -> None:
+    def start_late() -> None:
         time.sleep(0.3)
-        late.append(Scripted([CLASSIFIED]))
+        late.append(ScriptedServer([CLASSIFIED]))
         late[0].socket.close()
         late[0].socket = socket.create_server(("127.0.0.1", port))
         late[0].run()
 
-    thread = threading.Thread(target=come_late)
+    thread = threading.Thread(target=start_late)
     thread.start()
-    patient = Retries(times=600, first_s=0.05, longest_s=0.1)
-    assert len(ask(url, "classify", b"II*\0 and so on", retries=patient)) == 1
+    many = Retries(times=600, first_s=0.05, longest_s=0.1)
+    assert len(call(url, "classify", b"II*\0 and so on", retries=many)) == 1
     late[0].close()
     thread.join()
     assert len(late[0].requests) == 1
 
 
-def test_an_answer_that_does_not_come_in_time_is_not_waited_for_again(ask: Callable) -> None:
+def test_a_request_is_not_sent_again_after_a_time_out(call: Callable) -> None:
     with scripted(STALL) as server:
         with pytest.raises(Unreachable, match="in time"):
-            ask(server.url, "stream", timeout=0.2)
+            call(server.url, "stream", timeout=0.2)
         assert len(server.requests) == 1
 
 
-def test_patience_ends(ask: Callable) -> None:
+def test_the_number_of_retries_is_limited(call: Callable) -> None:
     with scripted(HANG_UP) as server:
         with pytest.raises(Unreachable):
-            ask(server.url, "stream")
+            call(server.url, "stream")
         assert len(server.requests) == 4
     with scripted(BUSY) as server:
         with pytest.raises(Busy):
-            ask(server.url, "classify", b"x", retries=Retries(times=0))
+            call(server.url, "classify", b"x", retries=Retries(times=0))
         assert len(server.requests) == 1

@@ -1,4 +1,4 @@
-"""Files that are neither TIFF nor NPY are refused as what they are, with what to do about them."""
+"""Files that are neither TIFF nor NPY are refused with their kind and with advice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import pytest
 
 from senoscope_client import errors
-from senoscope_client.images.file_kinds import kind_of
+from senoscope_client.images.file_kinds import detect_file_kind
 from senoscope_client.images.reader import FovSpec, read_fovs
 
 SPEC = FovSpec(("SRS", "TPEF", "Transmission"), 20, 24)
@@ -48,20 +48,20 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("words", HEADS)
-def test_other_files_are_named_with_advice(words: str) -> None:
+@pytest.mark.parametrize("text", HEADS)
+def test_other_files_are_refused_with_kind_and_advice(text: str) -> None:
     with pytest.raises(errors.UnsupportedMediaType) as refused:
-        read_fovs(io.BytesIO(HEADS[words]), SPEC, name="scan.dat")
+        read_fovs(io.BytesIO(HEADS[text]), SPEC, name="scan.dat")
     assert refused.value.detail.startswith("scan.dat is ")
-    assert words in refused.value.detail
+    assert text in refused.value.detail
     what, _, advice = refused.value.detail.partition("; ")
     assert what
     assert advice
-    # Declared as TIFF by its sender, it is damaged rather than of another kind.
+    # If the sender declares it as TIFF, it is unreadable, not of an unsupported type.
     with pytest.raises(errors.UnreadableImage, match="is declared as image/tiff, but is "):
-        read_fovs(io.BytesIO(HEADS[words]), SPEC, media_type="image/tiff")
+        read_fovs(io.BytesIO(HEADS[text]), SPEC, media_type="image/tiff")
 
 
-def test_bytes_of_no_kind_are_of_no_kind() -> None:
-    assert kind_of(bytes(range(128, 256))) is None
-    assert kind_of(b"") is None
+def test_unknown_bytes_have_no_kind() -> None:
+    assert detect_file_kind(bytes(range(128, 256))) is None
+    assert detect_file_kind(b"") is None

@@ -1,4 +1,4 @@
-"""Files of the user's own: as long as a night, named by people and by operating systems."""
+"""The user's own files: files of long scans, and folders with files of any name and kind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.image_bytes import tiff
 H, W = 20, 24
 NAMES = ("SRS", "TPEF", "Transmission")
 SPEC = FovSpec(NAMES, H, W)
-FOVS = 1500  # more than any limit of an upload, in fields of view and in pages
+FOVS = 1500  # exceeds the limits of uploads for fields of view and pages
 
 
 def fov(n: int, channels: int = 3) -> np.ndarray:
@@ -30,8 +30,8 @@ def fov(n: int, channels: int = 3) -> np.ndarray:
     )
 
 
-def as_archive(path: Path, fovs: int) -> None:
-    """An image for each field of view, with its place and a description, as the service archives them."""
+def write_archive(path: Path, fovs: int) -> None:
+    """Write an image for each field of view, with position and description, like the service's archive."""
     with tifffile.TiffWriter(path, bigtiff=True, ome=True) as writer:
         for n in range(fovs):
             metadata = {
@@ -53,18 +53,18 @@ def planes(fovs: int) -> Iterator[np.ndarray]:
         yield from fov(n)
 
 
-def as_ome(path: Path, fovs: int) -> None:
+def write_ome(path: Path, fovs: int) -> None:
     tifffile.imwrite(
         path, planes(fovs), shape=(fovs, 3, H, W), dtype=np.uint16, ome=True, metadata={"axes": "TCYX"}
     )
 
 
-def as_imagej(path: Path, fovs: int) -> None:
+def write_imagej(path: Path, fovs: int) -> None:
     stack = np.stack([fov(n) for n in range(fovs)])
     tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"})
 
 
-def as_compressed(path: Path, fovs: int) -> None:
+def write_compressed(path: Path, fovs: int) -> None:
     tifffile.imwrite(
         path,
         planes(fovs),
@@ -76,26 +76,26 @@ def as_compressed(path: Path, fovs: int) -> None:
     )
 
 
-def as_npy(path: Path, fovs: int) -> None:
+def write_npy(path: Path, fovs: int) -> None:
     np.save(path, np.stack([fov(n) for n in range(fovs)]))
 
 
-def as_fortran_npy(path: Path, fovs: int) -> None:
+def write_fortran_npy(path: Path, fovs: int) -> None:
     np.save(path, np.asfortranarray(np.stack([fov(n) for n in range(fovs)])))
 
 
 WRITERS = [
-    (as_archive, "a.ome.tif"),
-    (as_ome, "a.ome.tif"),
-    (as_imagej, "a.tif"),
-    (as_compressed, "a.tif"),
-    (as_npy, "a.npy"),
-    (as_fortran_npy, "a.npy"),
+    (write_archive, "a.ome.tif"),
+    (write_ome, "a.ome.tif"),
+    (write_imagej, "a.tif"),
+    (write_compressed, "a.tif"),
+    (write_npy, "a.npy"),
+    (write_fortran_npy, "a.npy"),
 ]
 
 
 @pytest.mark.parametrize(("write", "name"), WRITERS, ids=[write.__name__ for write, _ in WRITERS])
-def test_a_night_is_replayed_whole(write: Callable, name: str, tmp_path: Path) -> None:
+def test_a_long_file_is_replayed_completely(write: Callable, name: str, tmp_path: Path) -> None:
     write(tmp_path / name, FOVS)
     count = 0
     for acquired in Replay([tmp_path], spec=SPEC):
@@ -107,29 +107,29 @@ def test_a_night_is_replayed_whole(write: Callable, name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("write", "name"), WRITERS, ids=[write.__name__ for write, _ in WRITERS])
-def test_replay_keeps_one_field_of_view_at_a_time(
+def test_replay_holds_one_field_of_view_in_memory(
     write: Callable, name: str, tmp_path: Path, tracemalloc_peak, monkeypatch
 ) -> None:
     monkeypatch.setitem(globals(), "H", 120)
     monkeypatch.setitem(globals(), "W", 160)
     write(tmp_path / name, 100)
     spec = FovSpec(NAMES, 120, 160)
-    next(iter(Replay([tmp_path], spec=spec)))  # imports are no pixels
+    next(iter(Replay([tmp_path], spec=spec)))  # so that imports are not measured
     with tracemalloc_peak() as peak:
         assert sum(1 for _ in Replay([tmp_path], spec=spec)) == 100
     assert peak() < 3e6 < 100 * 3 * 120 * 160 * 2 / 3
 
 
-def test_an_archive_tells_the_places_of_its_fields_of_view(tmp_path: Path) -> None:
-    as_archive(tmp_path / "a.ome.tif", 50)
+def test_the_stage_positions_of_an_archive_are_read(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a.ome.tif", 50)
     acquired = list(Replay([tmp_path], spec=SPEC))
     assert [one.position_um and one.position_um.x for one in acquired] == [10.0 * n for n in range(50)]
-    stack = read_fovs(tmp_path / "a.ome.tif", SPEC)  # an upload of it is read as well
+    stack = read_fovs(tmp_path / "a.ome.tif", SPEC)  # also with the limits of uploads
     assert stack.pixels.shape == (50, 3, H, W)
     assert stack.warnings == ("channels that the ensemble does not take were left out: Grad-CAM",)
 
 
-def test_an_archive_that_was_never_finished_is_read_with_the_names_of_its_channels(tmp_path: Path) -> None:
+def test_an_unfinished_archive_is_read_with_axes_and_channels(tmp_path: Path) -> None:
     """A service that is killed leaves pages without OME-XML."""
     path = tmp_path / "a.partial.ome.tif"
     with tifffile.TiffWriter(path, bigtiff=True, ome=False) as writer:
@@ -140,7 +140,7 @@ def test_an_archive_that_was_never_finished_is_read_with_the_names_of_its_channe
     np.testing.assert_array_equal([one.pixels for one in replay], [fov(n) for n in range(5)])
 
 
-def test_numbers_in_names_count_as_numbers() -> None:
+def test_paths_are_sorted_in_natural_order() -> None:
     names = [
         "b/2.tif",
         "a/scan_10.tif",
@@ -162,72 +162,72 @@ def test_numbers_in_names_count_as_numbers() -> None:
 
 
 def mac_folder(folder: Path) -> Path:
-    """A folder that a Mac has written to: each file has a companion, and there is a hidden folder file."""
-    companion = struct.pack(">II16sH", 0x00051607, 0x00020000, b"Mac OS X", 2) + bytes(200)
+    """Create a folder as written by macOS: each file has a metadata file, and there are hidden files."""
+    metadata = struct.pack(">II16sH", 0x00051607, 0x00020000, b"Mac OS X", 2) + bytes(200)
     for n in (1, 2, 10, 11):
         np.save(folder / f"scan_{n}.npy", fov(n))
-        (folder / f"._scan_{n}.npy").write_bytes(companion)
+        (folder / f"._scan_{n}.npy").write_bytes(metadata)
     (folder / ".hidden.tif").write_bytes(b"")
-    (folder / "copy_of_scan.tif").write_bytes(companion)  # a companion that was renamed
+    (folder / "copy_of_scan.tif").write_bytes(metadata)  # a renamed metadata file
     (folder / "sub.tif").mkdir()
     return folder
 
 
-def test_hidden_files_are_skipped_with_a_note(tmp_path: Path) -> None:
-    notes: list[tuple[Path, str]] = []
-    replay = Replay([mac_folder(tmp_path)], spec=SPEC, on_warning=lambda *note: notes.append(note))
+def test_hidden_files_are_skipped_with_a_warning(tmp_path: Path) -> None:
+    warnings: list[tuple[Path, str]] = []
+    replay = Replay([mac_folder(tmp_path)], spec=SPEC, on_warning=lambda *warning: warnings.append(warning))
     assert [int(one.pixels[0, 0, 0]) for one in replay] == [1, 2, 10, 11]
-    assert {path for path, _ in notes} == {tmp_path}
-    hidden, folders = sorted(text for _, text in notes)
+    assert {path for path, _ in warnings} == {tmp_path}
+    hidden, folders = sorted(text for _, text in warnings)
     assert hidden.startswith("hidden files were skipped, 6 of them: ._scan_1.npy, ")
     assert folders.startswith("sub-folders are not read, 1 of them: sub.tif")
 
 
-# Each kind of file that is not read, what names it, and how many of it there are.
+# Warnings about kinds of files that are not read, and the files.
 UNREAD = {
     ".czi files are not read, 2 of them: a.czi, b.CZI; convert": {"a.czi": b"x", "b.CZI": b"x"},
     ".png files are not read, 1 of them: a.png; convert": {"a.png": b"\x89PNG"},
     ".dat files are not read, 4 of them: 1.dat, 2.dat, 3.dat, ...": {f"{n}.dat": b"x" for n in (1, 2, 3, 10)},
     "files without suffix are not read, 1 of them: raw": {"raw": b"x"},
-    "files that begin as images and are not named so are not read, 1 of them: scan.tiff_": {
-        "scan.tiff_": b"II*\0"
-    },
-    "sub-folders are not read, 1 of them: Pos0; name them too": {"Pos0/a.tif": b"II*\0"},
+    "image files with another suffix are not read, 1 of them: scan.tiff_": {"scan.tiff_": b"II*\0"},
+    "sub-folders are not read, 1 of them: Pos0; pass their paths, too": {"Pos0/a.tif": b"II*\0"},
     ".zarr files are not read, 1 of them: a.zarr": {"a.zarr/.zarray": b"{}"},
 }
 
 
 @pytest.mark.parametrize(("sentence", "files"), UNREAD.items(), ids=lambda value: str(value)[:12])
-def test_files_that_are_not_read_are_named(tmp_path: Path, sentence: str, files: dict[str, bytes]) -> None:
+def test_files_that_are_not_read_are_reported(tmp_path: Path, sentence: str, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     with pytest.raises(FileNotFoundError, match=re.escape(sentence)):
         Replay([tmp_path], spec=SPEC)
-    for harmless in ("notes.txt", "README", "Thumbs.db", ".DS_Store", "metadata.json"):
+    for harmless in ("warnings.txt", "README", "Thumbs.db", ".DS_Store", "metadata.json"):
         (tmp_path / harmless).write_bytes(b"x")
     np.save(tmp_path / "a.npy", fov(1))
-    notes: list[str] = []
-    assert len(list(Replay([tmp_path], spec=SPEC, on_warning=lambda _, note: notes.append(note)))) == 1
-    (note,) = notes
-    assert note.startswith(sentence)
+    warnings: list[str] = []
+    assert (
+        len(list(Replay([tmp_path], spec=SPEC, on_warning=lambda _, warning: warnings.append(warning)))) == 1
+    )
+    (warning,) = warnings
+    assert warning.startswith(sentence)
 
 
 @pytest.mark.parametrize("suffix", sorted(TIFF_SUFFIXES))
-def test_tiff_files_of_every_ending_are_replayed(tmp_path: Path, suffix: str) -> None:
+def test_tiff_files_of_every_suffix_are_replayed(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix.upper()}"
     path.write_bytes(tiff(fov(7), metadata={"axes": "CYX"}))
     (replayed,) = Replay([tmp_path], spec=SPEC)
     np.testing.assert_array_equal(replayed.pixels, fov(7))
 
 
-def test_a_companion_that_is_named_outright_is_refused_as_what_it_is(tmp_path: Path) -> None:
+def test_a_macos_metadata_file_is_rejected_as_apple_double(tmp_path: Path) -> None:
     mac_folder(tmp_path)
     with pytest.raises(errors.UnsupportedMediaType, match="AppleDouble"):
         list(Replay([tmp_path / "._scan_1.npy"], spec=SPEC))
 
 
-def test_warnings_of_files_are_printed_once_and_counted(tmp_path: Path, capsys) -> None:
+def test_warnings_about_files_are_printed_once_and_counted(tmp_path: Path, capsys) -> None:
     for n in range(3):
         tifffile.imwrite(tmp_path / f"{n}.tif", fov(n), photometric="miniswhite", metadata={"axes": "CYX"})
     arguments = [
@@ -249,8 +249,8 @@ def test_warnings_of_files_are_printed_once_and_counted(tmp_path: Path, capsys) 
     assert '"warnings": [{"warning": "the file declares' in captured.out
 
 
-def test_a_file_is_open_no_longer_than_it_is_read(tmp_path: Path) -> None:
+def test_a_file_is_closed_after_reading(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", fov(1))
     with open_fovs(tmp_path / "a.npy", SPEC) as stack:
         assert len(stack) == 1
-    (tmp_path / "a.npy").rename(tmp_path / "b.npy")  # which Windows refuses of open files
+    (tmp_path / "a.npy").rename(tmp_path / "b.npy")  # which fails on Windows if the file is open

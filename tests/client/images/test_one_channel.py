@@ -68,7 +68,7 @@ KINDS: dict[str, Callable[[str], bytes]] = {
 
 @pytest.mark.parametrize("name", ["SRS", "CARS"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_named_channel_is_one_channel(kind: str, name: str) -> None:
+def test_a_single_named_channel_is_one_channel(kind: str, name: str) -> None:
     body = KINDS[kind](name)
     with pytest.raises(
         errors.WrongChannelCount, match=f"has 1 channel: {name}; the ensemble takes 3"
@@ -79,7 +79,7 @@ def test_a_named_channel_is_one_channel(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_and_axes_that_are_given_count_more(kind: str) -> None:
+def test_the_axes_and_channels_options_have_priority(kind: str) -> None:
     body = KINDS[kind]("SRS")
     assert read(body, axes="PCYX").notices[0].code == "channel-names"
     stack = read(body, axes="PCYX", channels=["SRS", "TPEF", "Transmission"])
@@ -87,7 +87,7 @@ def test_names_and_axes_that_are_given_count_more(kind: str) -> None:
 
 
 @pytest.mark.parametrize("axis", "TZ")
-def test_a_channel_without_a_name_may_be_one_that_the_program_did_not_know_of(axis: str) -> None:
+def test_a_single_unnamed_channel_is_ambiguous(axis: str) -> None:
     body = tiff(PLANES[:, None], ome=True, metadata={"axes": f"{axis}CYX"})
     with pytest.raises(errors.AmbiguousAxes, match="axes=PCYX"):
         read(body)

@@ -1,4 +1,4 @@
-"""Pages of a TIFF file that are copies of others, or are declared as such."""
+"""Pages of a TIFF file that are reduced copies or masks, or are declared as such."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(body: bytes, **options) -> FovStack:
 
 
 def pyramid(levels: int, **options) -> bytes:
-    """Pages with smaller copies in sub-directories, which tifffile also links to each other."""
+    """Return pages with smaller copies in sub-directories, which tifffile also links to each other."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, ome=True, **options) as writer:
         writer.write(STACK, photometric="minisblack", metadata={"axes": "TCYX"}, subifds=levels)
@@ -40,7 +40,7 @@ def test_pyramids_of_any_depth_are_read(levels: int, options: dict) -> None:
     assert stack.warnings == ()
 
 
-def test_pages_in_a_circle_are_refused() -> None:
+def test_pages_linked_in_a_circle_are_rejected() -> None:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, STACK[0, 0], photometric="minisblack", metadata=None)
     body = bytearray(buffer.getvalue())
@@ -52,13 +52,13 @@ def test_pages_in_a_circle_are_refused() -> None:
 
 
 def declared(types: list[int], *, last: np.ndarray | None = None) -> bytes:
-    """The pages of two fields of view, each declared as full (0), reduced (1) or a mask (4)."""
+    """Return pages of two fields of view, each declared as full (0), reduced (1) or mask (4)."""
     planes = list(STACK.reshape(6, H, W)[: len(types)])
     planes[-1] = planes[-1] if last is None else last
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         for plane, kind in zip(planes, types, strict=True):
-            tag = (254, "I", 1, kind, True)  # tifffile writes only some masks as such
+            tag = (254, "I", 1, kind, True)  # tifffile writes only some masks as masks
             options = {"metadata": None, "contiguous": False, "extratags": [tag]}
             writer.write(plane, photometric="minisblack", **options)
     return buffer.getvalue()
@@ -67,7 +67,7 @@ def declared(types: list[int], *, last: np.ndarray | None = None) -> bytes:
 @pytest.mark.parametrize(
     "types", [[0, 0, 0, 1, 1, 1], [0, 1, 1, 0, 1, 1], [1] * 6, [0, 1, 1, 1, 1, 1]], ids=str
 )
-def test_reduced_copies_that_are_just_like_full_pages_are_full_pages(types: list[int]) -> None:
+def test_declared_copies_with_the_size_of_full_pages_are_full_pages(types: list[int]) -> None:
     stack = read(declared(types), axes="PCYX")
     np.testing.assert_array_equal(stack.pixels, STACK)
     assert stack.warnings == ()
@@ -83,7 +83,7 @@ def test_reduced_copies_that_are_just_like_full_pages_are_full_pages(types: list
     ],
     ids=["thumbnail", "copy of full size", "mask", "mask like a page"],
 )
-def test_copies_that_are_left_out_are_reported_unless_they_are_smaller(
+def test_copies_of_full_size_that_are_left_out_are_reported(
     types: list[int], last: np.ndarray | None, reported: bool
 ) -> None:
     stack = read(declared(types, last=last))

@@ -1,4 +1,4 @@
-"""Planes that are depths or times are not taken as channels."""
+"""Planes that are depths or times are not read as channels."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def codes(stack: FovStack) -> set[str]:
 
 
 def stk(planes: np.ndarray, distance: int, created: int) -> bytes:
-    """A stack of MetaMorph, whose tag UIC2 has a distance, and the time, of each plane."""
+    """Return a MetaMorph stack, whose tag UIC2 has the distance and the time of each plane."""
     numbers = [(distance, 1, 1, created * n, 0, 0) for n in range(len(planes))]
     uic2 = struct.pack(f"<{6 * len(planes)}I", *(number for one in numbers for number in one))
     tags = one_page(W, H) | {33628: (4, 2, bytes(16)), 33629: (5, len(planes), uic2 + bytes(8))}
     return crafted(tags | {273: (7, planes.nbytes, planes.tobytes())})
 
 
-@pytest.mark.parametrize(("distance", "created"), [(1, 0), (0, 1), (0, 0)], ids=["depth", "time", "untold"])
-def test_planes_of_metamorph_are_no_channels(distance: int, created: int) -> None:
+@pytest.mark.parametrize(("distance", "created"), [(1, 0), (0, 1), (0, 0)], ids=["depth", "time", "neither"])
+def test_planes_of_metamorph_are_not_channels(distance: int, created: int) -> None:
     body = stk(STACK[0], distance, created)
-    with pytest.raises(errors.AmbiguousAxes, match="does not tell which are channels"):
+    with pytest.raises(errors.AmbiguousAxes, match="does not define which are channels"):
         read(body)
     np.testing.assert_array_equal(read(body, SRS).pixels, STACK[0][:, None])
     np.testing.assert_array_equal(read(body, axes="PCYX").pixels, STACK[:1])
@@ -51,7 +51,7 @@ INFO = np.dtype([(name or "reserved", kind) for name, kind in tifffile.TIFF.CZ_L
 
 
 def lsm(planes: np.ndarray, names: Sequence[str], **dimensions: int) -> bytes:
-    """A file of Zeiss: pages [N, C, H, W], the channels as samples, each with a thumbnail."""
+    """Return a Zeiss LSM file: pages [N, C, H, W], the channels as samples, each with a thumbnail."""
     info = np.zeros(1, INFO)
     channels = planes.shape[1]
     info["MagicNumber"], info["StructureSize"] = 67127628, INFO.itemsize
@@ -88,7 +88,7 @@ def lsm(planes: np.ndarray, names: Sequence[str], **dimensions: int) -> bytes:
 
 
 @pytest.mark.parametrize("axis", ["Z", "Time", "P", "M"])
-def test_pages_of_an_lsm_file_of_one_channel_are_no_channels(axis: str) -> None:
+def test_pages_of_an_lsm_file_of_one_channel_are_not_channels(axis: str) -> None:
     body = lsm(STACK[0][:, None], ["SRS"], **{axis: 3})
     with pytest.raises(errors.SenoscopeError, match=r"3 images|1 channel"):
         read(body)

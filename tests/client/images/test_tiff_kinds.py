@@ -1,4 +1,4 @@
-"""What programs write into TIFF files beside pixels: counts, names, plans, colours, orientation."""
+"""Metadata that programs write into TIFF files: calibration, names, plans, colours, orientation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from senoscope_client import errors
-from senoscope_client.images.channel_names import clean, name_planes, scanimage_names
+from senoscope_client.images.channel_names import clean_label, name_planes, scanimage_names
 from senoscope_client.images.reader import FovSpec, FovStack, open_fovs, read_fovs, zero_levels
 from senoscope_client.simulation.replay import Replay
 from support.crafted_tiff import crafted, description, one_page
@@ -28,7 +28,7 @@ ONE = STACK[0]
 
 
 def pages(planes: Sequence[np.ndarray], first: str | None = None, **options) -> bytes:
-    """Bare pages, the first of which has a description."""
+    """Return a TIFF of bare pages, the first of which has a description."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, **options) as writer:
         for n, plane in enumerate(planes):
@@ -61,7 +61,7 @@ def imagej(lines: str, planes: int = 3) -> str:
 SIGNED = (STACK.astype(np.int32) - 1000).astype(np.int16)
 
 
-def test_signed_pixels_that_imagej_shifted_are_counts_again() -> None:
+def test_the_shift_of_signed_pixels_by_imagej_is_reverted() -> None:
     stored = (SIGNED.astype(np.int32) + 32768).astype(np.uint16).reshape(12, H, W)
     text = imagej("frames=4\ncf=0\nc0=-32768.0\nc1=1.0\nvunit=Gray Value", 12)
     stack = read(pages(list(stored), text))
@@ -85,7 +85,9 @@ def test_signed_pixels_that_imagej_shifted_are_counts_again() -> None:
         ("c0=5.0\nc1=2.0", np.uint16, 1, 0),
     ],
 )
-def test_imagejs_straight_lines_are_applied(lines: str, dtype: type, slope: float, offset: float) -> None:
+def test_linear_calibrations_of_imagej_are_applied(
+    lines: str, dtype: type, slope: float, offset: float
+) -> None:
     stored = (ONE % 200).astype(dtype)
     stack = read(pages(list(stored), imagej(lines)))
     np.testing.assert_array_equal(stack.pixels[0], stored.astype(np.float64) * slope + offset)
@@ -97,7 +99,7 @@ def test_imagejs_straight_lines_are_applied(lines: str, dtype: type, slope: floa
 @pytest.mark.parametrize(
     "lines", ["cf=3\nc0=1\nc1=2\nc2=3", "cf=20", "cf=0\nc0=1\nc1=0", "cf=x", "cf=0\nc0=nan\nc1=1"]
 )
-def test_other_functions_of_imagej_are_refused(lines: str) -> None:
+def test_other_calibrations_of_imagej_are_rejected(lines: str) -> None:
     with pytest.raises(errors.UnreadableImage, match="ImageJ calibration"):
         read(pages(list(ONE), imagej(lines)))
 
@@ -130,7 +132,7 @@ def test_scale_and_offset_in_tags_are_applied() -> None:
         "<!DOCTYPE x><GDALMetadata/>",
     ],
 )
-def test_scales_that_cannot_be_applied_are_refused(xml: str) -> None:
+def test_scales_that_cannot_be_applied_are_rejected(xml: str) -> None:
     with pytest.raises(errors.UnreadableImage, match="GDAL"):
         read(with_tags((42112, "s", 0, xml)))
 
@@ -143,22 +145,20 @@ def test_scales_that_cannot_be_applied_are_refused(xml: str) -> None:
         ((42113, "s", 0, "-999"), "without data"),
     ],
 )
-def test_what_is_not_applied_to_the_numbers_is_reported(tag: tuple, text: str) -> None:
+def test_conversions_that_are_not_applied_are_reported(tag: tuple, text: str) -> None:
     stack = read(with_tags(tag))
     np.testing.assert_array_equal(stack.pixels[0], ONE)
     assert codes(stack) == {"values"}
     assert text in stack.warnings[0]
 
 
-def test_numbers_of_no_type_are_reported() -> None:
+def test_an_undefined_sample_format_is_reported() -> None:
     stack = read(crafted(one_page(W, H) | {339: (3, 1, 4)}, pages=3))
-    assert stack.warnings == (
-        "the file does not say of which type its numbers are: they are taken as uint16",
-    )
+    assert stack.warnings == ("the file does not declare the type of its numbers: they are taken as uint16",)
 
 
 def patched_pages(body: bytes, tag: int, value: int) -> bytes:
-    """A little-endian TIFF with one tag's value replaced on each page."""
+    """Return a little-endian TIFF with the value of one tag replaced on each page."""
     data = bytearray(body)
     offset = int.from_bytes(data[4:8], "little")
     while offset:
@@ -171,7 +171,7 @@ def patched_pages(body: bytes, tag: int, value: int) -> bytes:
     return bytes(data)
 
 
-def test_square_roots_of_counts_are_refused() -> None:
+def test_square_roots_of_counts_are_rejected() -> None:
     with pytest.raises(errors.UnreadableImage, match="square roots"):
         read(with_tags((33445, "I", 1, 2)))
 
@@ -183,7 +183,7 @@ def ome_with_type(pixel_type: str, array: np.ndarray) -> bytes:
     return body.replace(old, f'Type="{pixel_type}"'.encode().ljust(len(old)))
 
 
-def test_ome_and_tags_that_disagree_about_the_sign_are_refused_where_it_matters() -> None:
+def test_contradictory_types_in_ome_and_tags_are_rejected_if_values_differ() -> None:
     small = (ONE % 1000).astype(np.uint16)
     np.testing.assert_array_equal(read(ome_with_type("int16", small)).pixels[0], small)
     large = small.copy()
@@ -194,7 +194,7 @@ def test_ome_and_tags_that_disagree_about_the_sign_are_refused_where_it_matters(
         read(ome_with_type("float", small.astype(np.uint32)))
 
 
-def test_signed_pixels_stay_signed() -> None:
+def test_signed_pixels_are_read_as_signed() -> None:
     for body in (tiff(SIGNED, metadata={"axes": "TCYX"}), tiff(SIGNED, ome=True, metadata={"axes": "TCYX"})):
         np.testing.assert_array_equal(read(body).pixels, SIGNED)
 
@@ -205,7 +205,7 @@ SHUFFLED = ("Transmission", "TPEF", "SRS")
 
 
 def labelled(labels: Sequence[str], axes: str = "TCYX") -> bytes:
-    """The stack with its channels the other way round, in ImageJ's form."""
+    """Return the stack with its channels in reverse order, as ImageJ TIFF."""
     array = np.ascontiguousarray(STACK[:, ::-1])
     if "C" not in axes:
         array = array.reshape(12, H, W)
@@ -236,21 +236,21 @@ FORMS = [
 
 @pytest.mark.parametrize("axes", ["TCYX", "ZYX"])
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("asked", [None, "PCYX"])
-def test_names_in_labels_are_used_with_and_without_a_channel_axis(
-    form: str, axes: str, asked: str | None
+@pytest.mark.parametrize("axes_option", [None, "PCYX"])
+def test_channel_names_in_labels_are_used_with_and_without_channel_axis(
+    form: str, axes: str, axes_option: str | None
 ) -> None:
-    stack = read(labelled(label_each(form), axes), axes=asked)
+    stack = read(labelled(label_each(form), axes), axes=axes_option)
     np.testing.assert_array_equal(stack.pixels, STACK)
     assert stack.warnings == ()
 
 
-def test_slices_that_are_labelled_channel_by_channel_are_unfolded() -> None:
+def test_slices_with_labels_channel_by_channel_are_unfolded() -> None:
     planes = STACK[:, ::-1].swapaxes(0, 1).reshape(12, H, W)
     labels = [f"{name}-{t:04d}" for name in SHUFFLED for t in range(4)]
     body = tiff(np.ascontiguousarray(planes), imagej=True, metadata={"axes": "ZYX", "Labels": labels})
-    for asked in (None, "CPYX"):
-        np.testing.assert_array_equal(read(body, axes=asked).pixels, STACK)
+    for axes_option in (None, "CPYX"):
+        np.testing.assert_array_equal(read(body, axes=axes_option).pixels, STACK)
     with pytest.raises(errors.AmbiguousAxes, match=r"ImageJ labels.*axes="):
         read(body, axes="PCYX")
 
@@ -258,7 +258,7 @@ def test_slices_that_are_labelled_channel_by_channel_are_unfolded() -> None:
 @pytest.mark.parametrize(
     "form", ["c:{c}/3 t:{t}/4 - plate3.lif", "SRS and TPEF of plate 3", "PMT{c}", "SRS plate {t}"]
 )
-def test_labels_that_name_no_channels_are_reported(form: str) -> None:
+def test_labels_without_channel_names_are_reported(form: str) -> None:
     stack = read(labelled(label_each(form)))
     np.testing.assert_array_equal(stack.pixels, STACK[:, ::-1])
     assert codes(stack) == {"channel-names"}
@@ -280,7 +280,7 @@ def test_labels_that_name_no_channels_are_reported(form: str) -> None:
     ],
     ids=["ImageJ's info", "JSON", "software", "OME's description"],
 )
-def test_channels_that_are_only_mentioned_are_reported(body: bytes) -> None:
+def test_channel_names_in_other_texts_are_reported(body: bytes) -> None:
     stack = read(body)
     np.testing.assert_array_equal(stack.pixels[0], ONE)
     assert codes(stack) == {"channel-names"}
@@ -288,30 +288,30 @@ def test_channels_that_are_only_mentioned_are_reported(body: bytes) -> None:
     assert read(body, channels=NAMES).warnings == ()
 
 
-def test_names_that_are_told_count_more_than_labels() -> None:
+def test_the_channels_option_has_priority_over_labels() -> None:
     body = labelled(label_each("{name}"))
     stack = read(body, channels=["TPEF", "Transmission", "SRS"])
     np.testing.assert_array_equal(stack.pixels, STACK[:, ::-1][:, [2, 0, 1]])
 
 
-def test_names_are_words() -> None:
+def test_channel_names_are_matched_as_words() -> None:
     assert name_planes(["SRS2", "mySRS", "SRS-2", "srs"], ["SRS"]) == ("SRS2", "mySRS", "SRS", "SRS")
     assert name_planes(["SRS 2 b", "SRS"], ["SRS", "SRS 2"]) == ("SRS 2", "SRS")
     assert name_planes(["SRS", "SRS off", "b TPEF"], ["SRS", "TPEF"]) == ("SRS", "SRS off", "TPEF")
     assert name_planes(["", "a\nSRS"], ["SRS"]) == ("", "a")
-    assert clean("c:1/3 t:1/2 - NAME-0001") == "NAME"
+    assert clean_label("c:1/3 t:1/2 - NAME-0001") == "NAME"
 
 
 def ndtiff(order: Sequence[int], *, drop: int = 0, axes: bool = True, **more) -> bytes:
-    """Pages in the order in which they were taken, each with Micro-Manager's metadata."""
+    """Return pages in the order of acquisition, each with Micro-Manager's metadata."""
     buffer = io.BytesIO()
     events = [(t, c) for t in range(4) for c in order]
     with tifffile.TiffWriter(buffer) as writer:
         for t, c in events[: len(events) - drop]:
-            told: dict[str, object] = {"Axes": {"channel": NAMES[c], "time": t}}
+            metadata: dict[str, object] = {"Axes": {"channel": NAMES[c], "time": t}}
             if not axes:
-                told = {"Channel": NAMES[c], "FrameIndex": t, "ChannelIndex": c, "PositionIndex": 0}
-            text = json.dumps(told | more).encode() + b"\0"
+                metadata = {"Channel": NAMES[c], "FrameIndex": t, "ChannelIndex": c, "PositionIndex": 0}
+            text = json.dumps(metadata | more).encode() + b"\0"
             writer.write(
                 STACK[t, c],
                 photometric="minisblack",
@@ -323,20 +323,22 @@ def ndtiff(order: Sequence[int], *, drop: int = 0, axes: bool = True, **more) ->
 
 
 @pytest.mark.parametrize("axes", [True, False])
-@pytest.mark.parametrize("asked", [None, "PCYX"])
-def test_channels_that_each_page_names_are_used(axes: bool, asked: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("axes_option", [None, "PCYX"])
+def test_channels_in_the_metadata_of_each_page_are_used(
+    axes: bool, axes_option: str | None, tmp_path: Path
+) -> None:
     body = ndtiff([1, 2, 0], axes=axes, XPositionUm=5.0, YPositionUm=-2.0, PixelSizeUm=0.5)
-    stack = read(body, axes=asked)
+    stack = read(body, axes=axes_option)
     np.testing.assert_array_equal(stack.pixels, STACK)
     assert stack.warnings == ()
     (tmp_path / "a.tif").write_bytes(body)
-    acquired = list(Replay([tmp_path], axes=asked, spec=SPEC))
+    acquired = list(Replay([tmp_path], axes=axes_option, spec=SPEC))
     np.testing.assert_array_equal([one.pixels for one in acquired], STACK)
     assert acquired[0].position_um is not None
     assert (acquired[0].position_um.x, acquired[0].pixel_size_um) == (5.0, 0.5)
 
 
-def test_pages_of_a_channel_that_is_not_always_taken_are_left_out() -> None:
+def test_pages_of_an_incomplete_channel_are_left_out() -> None:
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         for t in range(4):
@@ -356,9 +358,9 @@ SI = (
 
 
 @pytest.mark.parametrize("where", ["description", "software", "artist"])
-@pytest.mark.parametrize("asked", [None, "PCYX"])
+@pytest.mark.parametrize("axes_option", [None, "PCYX"])
 @pytest.mark.parametrize("prefix", ["", "scanimage."])
-def test_scanimages_channels_are_used(where: str, asked: str | None, prefix: str) -> None:
+def test_channels_of_scanimage_are_used(where: str, axes_option: str | None, prefix: str) -> None:
     text = "\n".join(f"{prefix}{line}" for line in SI.splitlines())
     planes = STACK[:, ::-1].reshape(12, H, W)
     buffer = io.BytesIO()
@@ -374,7 +376,7 @@ def test_scanimages_channels_are_used(where: str, asked: str | None, prefix: str
                 software=text if where == "software" else None,
                 extratags=extra,
             )
-    stack = read(buffer.getvalue(), axes=asked)
+    stack = read(buffer.getvalue(), axes=axes_option)
     np.testing.assert_array_equal(stack.pixels, STACK)
     assert stack.warnings == ()
 
@@ -394,11 +396,11 @@ def test_scanimages_channels_are_used(where: str, asked: str | None, prefix: str
         ("nothing", None),
     ],
 )
-def test_scanimages_texts(text: str, names: tuple[str, ...] | None) -> None:
+def test_scanimage_names(text: str, names: tuple[str, ...] | None) -> None:
     assert scanimage_names(text) == names
 
 
-def test_a_position_of_several_files_keeps_its_names_in_replay(tmp_path: Path) -> None:
+def test_files_of_several_positions_keep_their_channel_names_in_replay(tmp_path: Path) -> None:
     """Micro-Manager writes a file per position, whose OME-XML describes all of them."""
     for position in range(2):
         images = "".join(
@@ -420,13 +422,13 @@ def test_a_position_of_several_files_keeps_its_names_in_replay(tmp_path: Path) -
     warnings: list[str] = []
     replay = Replay([tmp_path], spec=SPEC, on_warning=lambda _, text: warnings.append(text))
     np.testing.assert_array_equal([one.pixels for one in replay], STACK)
-    assert warnings == ["the file describes 2 images, 1 of them are in it"] * 2
+    assert warnings == ["the file describes 2 images and contains 1 of them"] * 2
 
 
 @pytest.mark.parametrize(
     "body", [labelled(label_each("{name}"), "ZYX"), labelled(label_each("PMT{c}"), "ZYX")]
 )
-def test_what_is_ambiguous_in_a_request_is_ambiguous_in_replay(body: bytes, tmp_path: Path) -> None:
+def test_replay_raises_the_same_errors_as_read_fovs(body: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(body)
 
     def outcome(read_all: Callable[[], np.ndarray]) -> object:
@@ -439,14 +441,14 @@ def test_what_is_ambiguous_in_a_request_is_ambiguous_in_replay(body: bytes, tmp_
     assert posted == outcome(lambda: np.stack([one.pixels for one in Replay([tmp_path], spec=SPEC)]))
 
 
-def test_images_of_one_plane_each_are_named_or_asked_about() -> None:
+def test_images_of_one_plane_each_need_channel_names_or_axes() -> None:
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, ome=True) as writer:
         for n in range(12):
             metadata = {"axes": "YX", "Channel": {"Name": SHUFFLED[n % 3]}}
             writer.write(STACK[n // 3, 2 - n % 3], photometric="minisblack", metadata=metadata)
-    for asked in (None, "PCYX"):
-        np.testing.assert_array_equal(read(buffer.getvalue(), axes=asked).pixels, STACK)
+    for axes_option in (None, "PCYX"):
+        np.testing.assert_array_equal(read(buffer.getvalue(), axes=axes_option).pixels, STACK)
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, ome=True) as writer:
         for plane in ONE:
@@ -459,12 +461,12 @@ def test_images_of_one_plane_each_are_named_or_asked_about() -> None:
 # --- scans that were stopped
 
 
-def stopped_ome(planned: int, planes: int, *, told: int, z: int = 1) -> bytes:
-    """OME-XML of a plan, and the pages that were taken of it."""
+def stopped_ome(planned: int, planes: int, *, declared: int, z: int = 1) -> bytes:
+    """Return a TIFF with the OME-XML of a plan, and the pages of it that were acquired."""
     order = [(t, s, c) for t in range(planned) for s in range(z) for c in range(3)]
     data = "".join(
         f'<TiffData FirstC="{c}" FirstT="{t}" FirstZ="{s}" IFD="{n}" PlaneCount="1"/>'
-        for n, (t, s, c) in enumerate(order[:told])
+        for n, (t, s, c) in enumerate(order[:declared])
     )
     channels = "".join(f'<Channel ID="Channel:0:{n}" Name="{name}"/>' for n, name in enumerate(NAMES))
     xml = (
@@ -483,7 +485,7 @@ def shaped(frames: int, planes: int) -> bytes:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A file of a plan that was not carried out, and how many fields of view it has."""
+    """A file of an incomplete scan, and its planned and complete fields of view."""
 
     name: str
     make: Callable[[], bytes]
@@ -492,10 +494,10 @@ class Stopped:
 
 
 STOPPED = [
-    Stopped("ome", lambda: stopped_ome(4, 6, told=6), 4, 2),
-    Stopped("ome, all planes told", lambda: stopped_ome(4, 6, told=12), 4, 2),
-    Stopped("ome, within a field of view", lambda: stopped_ome(4, 8, told=8), 4, 2),
-    Stopped("ome, within a z stack", lambda: stopped_ome(3, 9, told=9, z=2), 6, 3),
+    Stopped("ome", lambda: stopped_ome(4, 6, declared=6), 4, 2),
+    Stopped("ome, all planes declared", lambda: stopped_ome(4, 6, declared=12), 4, 2),
+    Stopped("ome, within a field of view", lambda: stopped_ome(4, 8, declared=8), 4, 2),
+    Stopped("ome, within a z stack", lambda: stopped_ome(3, 9, declared=9, z=2), 6, 3),
     Stopped("imagej", lambda: pages(list(STACK.reshape(12, H, W)[:6]), imagej("frames=4", 12)), 4, 2),
     Stopped(
         "imagej, one left", lambda: pages(list(STACK.reshape(12, H, W)[:4]), imagej("frames=4", 12)), 4, 1
@@ -508,12 +510,14 @@ STOPPED = [
 ]
 
 
-@pytest.mark.parametrize("asked", [None, "PCYX"])
+@pytest.mark.parametrize("axes_option", [None, "PCYX"])
 @pytest.mark.parametrize("stopped", STOPPED, ids=lambda stopped: stopped.name)
-def test_the_complete_fields_of_view_of_a_stopped_scan_are_read(stopped: Stopped, asked: str | None) -> None:
-    if asked is not None and stopped.complete == 1:
-        asked = "CYX"  # a single field of view has no axis for it
-    stack = read(stopped.make(), axes=asked)
+def test_complete_fields_of_view_of_a_stopped_scan_are_read(
+    stopped: Stopped, axes_option: str | None
+) -> None:
+    if axes_option is not None and stopped.complete == 1:
+        axes_option = "CYX"  # a single field of view has no axis for it
+    stack = read(stopped.make(), axes=axes_option)
     np.testing.assert_array_equal(stack.pixels, STACK.reshape(4, 3, H, W)[: stopped.complete])
     (notice,) = stack.notices
     assert notice.code == "incomplete"
@@ -522,7 +526,7 @@ def test_the_complete_fields_of_view_of_a_stopped_scan_are_read(stopped: Stopped
 
 
 def position_images(taken: int) -> bytes:
-    """A plan of four positions, an image each, of which so many pages were taken."""
+    """Return a TIFF with a plan of four positions, an image each, and the given number of pages."""
     images = "".join(
         f'<Image ID="Image:{p}"><Pixels ID="Pixels:{p}" DimensionOrder="XYCZT" Type="uint16" SizeX="{W}" '
         f'SizeY="{H}" SizeC="3" SizeZ="1" SizeT="1">'
@@ -537,12 +541,12 @@ def position_images(taken: int) -> bytes:
 
 
 @pytest.mark.parametrize("taken", [6, 7, 11])
-def test_positions_that_were_not_reached_are_reported(taken: int) -> None:
+def test_positions_without_pages_are_reported(taken: int) -> None:
     stack = read(position_images(taken))
     np.testing.assert_array_equal(stack.pixels, STACK[: taken // 3])
     assert codes(stack) == {"incomplete"}
     begun = -(-taken // 3)
-    expected = [f"the file describes 4 images, {begun} of them are in it"] * (begun < 4)
+    expected = [f"the file describes 4 images and contains {begun} of them"] * (begun < 4)
     if taken % 3:
         expected.append(f"{begun} images were begun, {taken // 3} hold complete fields of view and are taken")
     assert list(stack.warnings) == expected
@@ -550,12 +554,12 @@ def test_positions_that_were_not_reached_are_reported(taken: int) -> None:
         read(position_images(2))
 
 
-def test_a_scan_without_one_complete_field_of_view_is_refused_with_both_numbers() -> None:
-    with pytest.raises(errors.UnreadableImage, match=r"4 were planned.*12 pages 2 are there"):
-        read(stopped_ome(4, 2, told=2))
+def test_a_scan_without_complete_field_of_view_is_rejected_with_both_numbers() -> None:
+    with pytest.raises(errors.UnreadableImage, match=r"4 were planned.*2 of their 12 pages exist"):
+        read(stopped_ome(4, 2, declared=2))
 
 
-def test_a_plan_of_which_nothing_can_be_there_costs_nothing(tracemalloc_peak) -> None:
+def test_an_impossible_plan_is_rejected_in_little_memory(tracemalloc_peak) -> None:
     body = shaped(10**9, 6)
     with (
         tracemalloc_peak() as peak,
@@ -565,8 +569,8 @@ def test_a_plan_of_which_nothing_can_be_there_costs_nothing(tracemalloc_peak) ->
     assert peak() < 20e6
 
 
-def test_pages_that_a_description_does_not_mention_are_reported() -> None:
-    xml = stopped_ome(2, 6, told=6)
+def test_pages_without_description_are_reported() -> None:
+    xml = stopped_ome(2, 6, declared=6)
     start, end = xml.index(b"<?xml"), xml.index(b"</OME>") + 6
     body = pages(list(STACK.reshape(12, H, W)[:9]), xml[start:end].decode())
     stack = read(body)
@@ -580,25 +584,25 @@ GREY = (ONE[0] % 256).astype(np.uint8)
 RGB = np.stack([GREY] * 3, axis=-1)
 
 
-def test_grey_that_was_saved_as_colours_is_one_channel() -> None:
+def test_a_grey_picture_saved_as_colours_is_one_channel() -> None:
     body = tiff(RGB, photometric="rgb")
     with pytest.raises(errors.WrongChannelCount, match="has 1 channel, a grey picture saved as colours"):
         read(body)
     stack = read(body, FovSpec(("grey",), H, W))
     np.testing.assert_array_equal(stack.pixels, GREY[None, None])
     assert codes(stack) == {"grey-samples"}
-    told = read(body, channels=NAMES)
-    np.testing.assert_array_equal(told.pixels[0], [GREY] * 3)
-    assert "grey-samples" in codes(told)
+    named = read(body, channels=NAMES)
+    np.testing.assert_array_equal(named.pixels[0], [GREY] * 3)
+    assert "grey-samples" in codes(named)
 
 
-def test_flat_colours_may_be_channels() -> None:
+def test_uniform_colours_are_channels() -> None:
     stack = read(tiff(np.full((H, W, 3), 7, np.uint8), photometric="rgb"))
     assert codes(stack) == {"axes"}
 
 
 @pytest.mark.parametrize("top", [(65535, 65535, 65535), (0, 65535, 0), (65280, 0, 65280)])
-def test_a_colour_table_in_proportion_is_for_display(top: tuple[int, int, int]) -> None:
+def test_a_proportional_colour_table_is_ignored_and_reported(top: tuple[int, int, int]) -> None:
     table = np.round(np.linspace(0, 1, 256) * np.array(top)[:, None]).astype(np.uint16)
     body = tiff(GREY, photometric="palette", colormap=table)
     stack = read(body, FovSpec(("grey",), H, W))
@@ -606,7 +610,7 @@ def test_a_colour_table_in_proportion_is_for_display(top: tuple[int, int, int]) 
     assert codes(stack) == {"palette"}
 
 
-def test_other_colour_tables_are_refused() -> None:
+def test_other_colour_tables_are_rejected() -> None:
     ramp = np.stack([np.arange(256)] * 3).astype(np.uint16) * 257
     fire = np.stack([np.arange(256), np.arange(256) ** 2 // 255, np.zeros(256)]).astype(np.uint16) * 257
     for table in (ramp[:, ::-1], fire, np.zeros_like(ramp), RNG.permuted(ramp, axis=1)):
@@ -616,7 +620,7 @@ def test_other_colour_tables_are_refused() -> None:
 
 
 @pytest.mark.parametrize("photometric", ["separated", "ycbcr", "cielab"])
-def test_other_colours_are_refused(photometric: str) -> None:
+def test_other_colour_spaces_are_rejected(photometric: str) -> None:
     samples = 4 if photometric == "separated" else 3
     body = patched_pages(
         tiff(np.zeros((H, W, samples), np.uint8), photometric="rgb", metadata=None),
@@ -635,24 +639,24 @@ def test_white_is_zero_is_reported_and_not_applied() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("rgb", [False, True])
-def test_pictures_are_turned_as_their_tag_says(orientation: int, rgb: bool, tmp_path: Path) -> None:
+def test_images_are_turned_by_their_orientation_tag(orientation: int, rgb: bool, tmp_path: Path) -> None:
     from PIL import Image
 
     picture = np.ascontiguousarray(np.moveaxis((ONE % 251).astype(np.uint8), 0, -1)) if rgb else GREY
     tag = (274, "H", 1, orientation, True)
     path = tmp_path / "turned.tif"
-    # Compressed, because Pillow 13 does not turn what it maps into memory.
+    # Compressed, because Pillow 13 does not turn images that it maps into memory.
     options = {"compression": "zlib", "metadata": None, "extratags": [tag]}
     tifffile.imwrite(path, picture, photometric="rgb" if rgb else "minisblack", **options)
     with Image.open(path) as other:
-        expected = np.array(Image.Image.copy(other))  # Pillow turns pictures when it loads them
+        expected = np.array(Image.Image.copy(other))  # Pillow turns images when it loads them
     names = NAMES if rgb else ("grey",)
     stack = read_fovs(path, FovSpec(names, *expected.shape[:2]))
     np.testing.assert_array_equal(stack.pixels[0], np.moveaxis(expected, -1, 0) if rgb else expected[None])
     assert ("orientation" in codes(stack)) == (orientation != 1)
 
 
-def test_pages_of_different_orientation_are_refused() -> None:
+def test_pages_of_different_orientation_are_rejected() -> None:
     tag = (274, "H", 1, 4, True)  # of the first page only
     with pytest.raises(errors.AmbiguousAxes, match="different orientation"):
         read(tiff(ONE, metadata=None, extratags=[tag]))
@@ -660,16 +664,16 @@ def test_pages_of_different_orientation_are_refused() -> None:
         read(crafted(one_page(W, H) | {274: (3, 1, 9)}, pages=3))
 
 
-def test_a_description_that_is_no_description_is_none() -> None:
+def test_an_invalid_description_is_reported_and_ignored() -> None:
     body = crafted(one_page(W, H) | description("ImageJ=1.53\nimages=many\n"), pages=3)
-    with pytest.raises(errors.AmbiguousAxes, match="other pages than it holds"):
+    with pytest.raises(errors.AmbiguousAxes, match="does not match its pages"):
         read(body)
     stack = read(body, axes="CYX")
     assert codes(stack) == {"pages-left-out"}
 
 
-def test_notices_are_there_before_a_pixel_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.tif").write_bytes(stopped_ome(4, 6, told=6))
+def test_notices_are_available_before_pixels_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(stopped_ome(4, 6, declared=6))
     with open_fovs(tmp_path / "a.tif", SPEC) as stack:
         assert len(stack) == 2
         assert stack.notices[0].code == "incomplete"

@@ -1,4 +1,4 @@
-"""Names of channels that programs write about each page of a TIFF file."""
+"""Channel names in the metadata of each page of a TIFF file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def codes(stack: FovStack) -> set[str]:
 
 
 def pages(planes: Sequence[np.ndarray], options: Sequence[dict], **writer_options) -> bytes:
-    """Bare pages, each written with options of its own."""
+    """Return a TIFF of pages, each written with its own options."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, **writer_options) as writer:
         for plane, one in zip(planes, options, strict=True):
@@ -49,18 +49,18 @@ PER_PAGE = {
 @pytest.mark.parametrize("big", [{}, {"bigtiff": True}, {"byteorder": ">"}], ids=["classic", "big", "MM"])
 @pytest.mark.parametrize("kind", PER_PAGE)
 @pytest.mark.parametrize("fovs", [1, 4])
-@pytest.mark.parametrize("asked", [None, "PCYX"])
-def test_names_in_the_tags_of_each_page_are_used(kind: str, fovs: int, asked: str | None, big: dict) -> None:
+@pytest.mark.parametrize("axes", [None, "PCYX"])
+def test_names_in_the_tags_of_each_page_are_used(kind: str, fovs: int, axes: str | None, big: dict) -> None:
     planes = STACK[:fovs, ::-1].reshape(-1, H, W)
     body = pages(list(planes), [PER_PAGE[kind](name) for name in SHUFFLED * fovs], **big)
-    stack = read(body, axes=asked if fovs > 1 else None)
+    stack = read(body, axes=axes if fovs > 1 else None)
     np.testing.assert_array_equal(stack.pixels, STACK[:fovs])
-    one = read(body, FovSpec(("SRS",), H, W), axes=asked if fovs > 1 else None)
+    one = read(body, FovSpec(("SRS",), H, W), axes=axes if fovs > 1 else None)
     np.testing.assert_array_equal(one.pixels, STACK[:fovs, :1])
     assert codes(one) >= {"channels-left-out"}
 
 
-def test_names_of_pages_are_used_where_tifffile_describes_the_stack() -> None:
+def test_names_of_pages_are_used_with_a_description_of_tifffile() -> None:
     options = [PER_PAGE["PageName"](name) for name in SHUFFLED]
     options[0]["description"] = f'{{"shape": [3, {H}, {W}]}}'
     np.testing.assert_array_equal(read(pages(list(STACK[0, ::-1]), options)).pixels[0], STACK[0])
@@ -77,7 +77,7 @@ def test_names_of_pages_are_used_where_tifffile_describes_the_stack() -> None:
     ],
     ids=["last page", "one is missing", "all on each page", "of no channel", "of two channels"],
 )
-def test_texts_of_pages_that_do_not_tell_channels_apart_are_reported(options: list[dict]) -> None:
+def test_texts_of_pages_that_do_not_identify_channels_are_reported(options: list[dict]) -> None:
     stack = read(pages(list(STACK[0]), options))
     np.testing.assert_array_equal(stack.pixels[0], STACK[0])
     assert codes(stack) == {"channel-names"}
@@ -85,7 +85,7 @@ def test_texts_of_pages_that_do_not_tell_channels_apart_are_reported(options: li
 
 @pytest.mark.parametrize("text", ["Transmission;TPEF;SRS", '{"Labels": ["Transmission", "TPEF", "SRS"]}'])
 @pytest.mark.parametrize("described", [1, 3])
-def test_a_description_of_all_pages_names_none(text: str, described: int) -> None:
+def test_a_description_of_all_pages_is_not_a_label(text: str, described: int) -> None:
     options = [PER_PAGE["description"](text) if n < described else {} for n in range(3)]
     body = pages(list(STACK[0, ::-1]), options)
     assert read(body).notices[0].code == "channel-names"
@@ -93,7 +93,7 @@ def test_a_description_of_all_pages_names_none(text: str, described: int) -> Non
     np.testing.assert_array_equal(one.pixels, STACK[0, ::-1][:, None])
 
 
-def test_pages_named_as_other_channels_are_refused() -> None:
+def test_pages_with_names_of_other_channels_are_rejected() -> None:
     options = [PER_PAGE["PageName"](name) for name in ("SRS", "TPEF", "CARS")]
     with pytest.raises(errors.AmbiguousAxes, match="CARS"):
         read(pages(list(STACK[0]), options))
@@ -114,7 +114,7 @@ LABELS = {
 
 @pytest.mark.parametrize("missing", [[0], [4], [11], [3, 7, 11], list(range(3, 12))], ids=str)
 @pytest.mark.parametrize("kind", LABELS)
-def test_planes_without_a_label_are_named_by_others_of_their_channel(kind: str, missing: list[int]) -> None:
+def test_planes_without_label_use_the_label_of_their_channel(kind: str, missing: list[int]) -> None:
     labels = ["" if n in missing else name for n, name in enumerate(SHUFFLED * 4)]
     stack = read(LABELS[kind](labels), axes=None if kind == "ImageJ" else "PCYX")
     np.testing.assert_array_equal(stack.pixels, STACK)
@@ -122,7 +122,7 @@ def test_planes_without_a_label_are_named_by_others_of_their_channel(kind: str, 
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_channels_without_any_label_are_not_guessed(kind: str) -> None:
+def test_channels_without_labels_are_ambiguous(kind: str) -> None:
     labels = ["" if n % 3 == 1 else name for n, name in enumerate(SHUFFLED * 4)]
     with pytest.raises(errors.AmbiguousAxes, match="channels= with the names"):
         read(LABELS[kind](labels), axes=None if kind == "ImageJ" else "PCYX")
@@ -132,7 +132,7 @@ def test_channels_without_any_label_are_not_guessed(kind: str) -> None:
 
 
 def imagej(labels: Sequence[str]) -> bytes:
-    """A field of view with one label for each channel, the last of which may repeat the first's pixels."""
+    """Return a field of view with one label for each channel."""
     planes = np.concatenate([STACK[0], STACK[1]])[: len(labels)]
     return tiff(planes, imagej=True, metadata={"axes": "CYX", "Labels": list(labels)})
 
@@ -158,7 +158,7 @@ DOUBTFUL = [
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("labels", DOUBTFUL, ids=str)
-def test_names_that_are_one_word_of_several_are_reported(source: Callable, labels: tuple[str, ...]) -> None:
+def test_names_in_labels_with_further_words_are_reported(source: Callable, labels: tuple[str, ...]) -> None:
     stack = read(source(labels))
     np.testing.assert_array_equal(stack.pixels[0], STACK[0])
     assert codes(stack) == {"channel-names"}
@@ -169,7 +169,7 @@ def test_names_that_are_one_word_of_several_are_reported(source: Callable, label
 @pytest.mark.parametrize(
     "form", ["{}", "c:{n}/3 t:1/2 - {}", "{}-0001", "plate 3, {}, well B{n}", "{}.tif", "PMT{n}_{}_raw"]
 )
-def test_names_in_labels_of_one_form_are_not_doubtful(source: Callable, form: str) -> None:
+def test_names_in_labels_with_equal_further_words_are_certain(source: Callable, form: str) -> None:
     stack = read(source([form.format(name, n=n + 1) for n, name in enumerate(NAMES)]))
     np.testing.assert_array_equal(stack.pixels[0], STACK[0])
     assert stack.warnings == ()
@@ -178,7 +178,7 @@ def test_names_in_labels_of_one_form_are_not_doubtful(source: Callable, form: st
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("other", ["SRS off", "no SRS", "SRS/TPEF", "TPEF 2 b"])
 @pytest.mark.parametrize("place", [0, 1, 3])
-def test_a_channel_of_just_that_name_is_taken(source: Callable, other: str, place: int) -> None:
+def test_a_channel_with_the_exact_name_has_priority(source: Callable, other: str, place: int) -> None:
     labels = list(NAMES)
     labels.insert(place, other)
     stack = read(source(labels))
@@ -188,7 +188,7 @@ def test_a_channel_of_just_that_name_is_taken(source: Callable, other: str, plac
 
 
 @pytest.mark.parametrize("source", SOURCES[:2])
-def test_messages_show_the_names_that_the_file_has(source: Callable) -> None:
+def test_errors_contain_the_names_in_the_file(source: Callable) -> None:
     with pytest.raises(errors.AmbiguousAxes, match="SRS a, SRS b, TPEF, Transmission;"):
         read(source(["SRS a", "SRS b", "TPEF", "Transmission"]))
 

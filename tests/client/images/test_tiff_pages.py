@@ -1,4 +1,4 @@
-"""The pages that are read are those that a file's directories name, of every kind; second readers agree."""
+"""The pages that are read are those in the directories of a file, and other readers read the same pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCANIMAGE_2015 = "scanimage.SI.VERSION_MAJOR = '2015'\nscanimage.SI.hChannels.ch
 
 
 def walk(body: bytes) -> list[np.ndarray]:
-    """A second reader: the uncompressed uint16 pages of the chain, by nothing but their directories."""
+    """Read the uncompressed uint16 pages of the chain, only from their directories."""
     order = "<" if body[:2] == b"II" else ">"
     big = struct.unpack(order + "H", body[2:4])[0] == 43
     link, entry, count = ("Q", "HHQ8s", "Q") if big else ("I", "HHI4s", "H")
@@ -63,7 +63,7 @@ def written(
     trailing: int = 0,
     **options,
 ) -> bytes:
-    """Six pages with gaps between them, as programs leave that write frame by frame, and bytes at the end."""
+    """Return six pages with gaps between them, as in files written frame by frame, and bytes at the end."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, **options) as writer:
         for n, plane in enumerate(PLANES):
@@ -97,7 +97,9 @@ KINDS = {
 @pytest.mark.parametrize("trailing", [0, 12_345])
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"bigtiff": True}], ids=["classic", "MM", "big"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_pages_are_where_the_directories_say(kind: str, options: dict, trailing: int, gap: Callable) -> None:
+def test_pages_are_read_from_their_directories(
+    kind: str, options: dict, trailing: int, gap: Callable
+) -> None:
     text = KINDS[kind]
     each = kind.startswith("ScanImage")
     description = (lambda n: text) if each else (lambda n: text if n == 0 else None)
@@ -108,11 +110,11 @@ def test_pages_are_where_the_directories_say(kind: str, options: dict, trailing:
     np.testing.assert_array_equal(stack.pixels.reshape(6, H, W), truth)
 
 
-def test_planes_in_one_piece_are_read_without_what_follows_them() -> None:
+def test_contiguous_planes_are_read_without_trailing_bytes() -> None:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, PLANES.reshape(2, 3, H, W), imagej=True, metadata={"axes": "TCYX"})
     body = bytearray(buffer.getvalue())
-    # The link to a second page is taken out, as ImageJ itself writes one directory for all planes.
+    # The link to the second page is removed, as ImageJ writes one directory for all planes.
     order = "<" if body[:2] == b"II" else ">"
     (offset,) = struct.unpack_from(order + "I", body, 4)
     (tags,) = struct.unpack_from(order + "H", body, offset)
@@ -122,7 +124,7 @@ def test_planes_in_one_piece_are_read_without_what_follows_them() -> None:
         np.testing.assert_array_equal(stack.pixels.reshape(6, H, W), PLANES)
 
 
-def test_stk_planes_are_in_one_piece() -> None:
+def test_planes_of_an_stk_file_are_contiguous() -> None:
     """MetaMorph writes one directory, and the number of planes as the length of a tag."""
     numbers = struct.pack("<36I", *([1, 1, 0, 0, 0, 0] * 6))
     tags = one_page(W, H) | {33628: (4, 2, bytes(16)), 33629: (5, 6, numbers + bytes(8))}
@@ -133,7 +135,7 @@ def test_stk_planes_are_in_one_piece() -> None:
         read_fovs(io.BytesIO(crafted(tags)), SPEC, axes="PCYX")
 
 
-def test_pages_of_several_packings_are_one_stack() -> None:
+def test_pages_with_different_compression_are_one_stack() -> None:
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         for plane, compression in zip(PLANES, [None, "zlib", "lzw", None, "zstd", "packbits"], strict=True):
@@ -145,7 +147,7 @@ def test_pages_of_several_packings_are_one_stack() -> None:
 
 
 @pytest.mark.parametrize("other", [PLANES[0].astype(np.int16), PLANES[0].astype(np.float32), PLANES[0, :10]])
-def test_pages_of_several_types_are_no_stack(other: np.ndarray) -> None:
+def test_pages_of_different_types_are_rejected(other: np.ndarray) -> None:
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         for plane in (*PLANES[:2], other):
@@ -155,8 +157,8 @@ def test_pages_of_several_types_are_no_stack(other: np.ndarray) -> None:
             read_fovs(io.BytesIO(buffer.getvalue()), SPEC, axes=axes)
 
 
-def test_reduced_pages_among_others_are_skipped_and_counted_by_ome() -> None:
-    """OME-XML counts all directories of the chain, those of reduced copies too."""
+def test_ome_xml_counts_reduced_pages_which_are_skipped() -> None:
+    """OME-XML counts all directories of the chain, including those of reduced copies."""
     data = "".join(f'<TiffData IFD="{2 * c}" FirstC="{c}" PlaneCount="1"/>' for c in range(3))
     channels = "".join(f'<Channel ID="Channel:0:{n}" Name="{name}"/>' for n, name in enumerate(NAMES))
     xml = (
@@ -175,39 +177,39 @@ def test_reduced_pages_among_others_are_skipped_and_counted_by_ome() -> None:
     assert stack.warnings == ()
 
 
-def pillow_writes(path: Path, planes: np.ndarray) -> None:
+def write_with_pillow(path: Path, planes: np.ndarray) -> None:
     first, *others = [Image.fromarray(plane) for plane in planes]
     first.save(path, save_all=True, append_images=others, compression="tiff_lzw")
 
 
-def opencv_writes(path: Path, planes: np.ndarray) -> None:
+def write_with_opencv(path: Path, planes: np.ndarray) -> None:
     cv2.imwritemulti(str(path), list(planes))
 
 
-def tifffile_writes(path: Path, planes: np.ndarray) -> None:
+def write_with_tifffile(path: Path, planes: np.ndarray) -> None:
     tifffile.imwrite(path, planes, photometric="minisblack", compression="zlib", predictor=True)
 
 
-@pytest.mark.parametrize("write", [pillow_writes, opencv_writes, tifffile_writes])
+@pytest.mark.parametrize("write", [write_with_pillow, write_with_opencv, write_with_tifffile])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_second_readers_agree(write: Callable, dtype: type, tmp_path: Path) -> None:
+def test_other_readers_read_the_same_pixels(write: Callable, dtype: type, tmp_path: Path) -> None:
     planes = (PLANES[:3] % 251).astype(dtype)
     path = tmp_path / "stack.tif"
     write(path, planes)
-    _, seen = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(seen, planes)
+    _, expected = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(expected, planes)
     with open_fovs(path, SPEC) as stack:
-        np.testing.assert_array_equal(stack.read(0), seen)
+        np.testing.assert_array_equal(stack.read(0), expected)
 
 
 def shipped() -> list[Path]:
-    """The TIFF files that an installed package brings with it."""
+    """Return the TIFF files that an installed package contains."""
     import skimage
 
     return sorted((Path(skimage.__file__).parent / "data").glob("*.tif*"))
 
 
-def test_files_that_packages_ship_are_read_as_by_others() -> None:
+def test_files_of_installed_packages_are_read_as_by_other_readers() -> None:
     assert shipped()
     for path in shipped():
         try:

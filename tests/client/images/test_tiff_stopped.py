@@ -1,4 +1,4 @@
-"""Stacks that were stopped, and whose files name no axis of channels."""
+"""Stacks of stopped scans in files without a channel axis."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ KINDS: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("count", [4, 5, 7, 8, 10, 11])
 @pytest.mark.parametrize("kind", KINDS)
-def test_complete_fields_of_view_are_taken_where_the_order_is_told(kind: str, count: int) -> None:
+def test_complete_fields_of_view_are_read_with_axes_pcyx(kind: str, count: int) -> None:
     body = KINDS[kind](count)
     stack = read(body, axes="PCYX")
     np.testing.assert_array_equal(stack.pixels, STACK[: count // 3])
@@ -53,28 +53,28 @@ def test_complete_fields_of_view_are_taken_where_the_order_is_told(kind: str, co
     assert ("1 page is left out", "2 pages are left out")[count % 3 - 1] in stack.warnings[-1]
     with pytest.raises(errors.WrongChannelCount, match="axes=PCYX if the scan was stopped"):
         read(body)
-    with pytest.raises(errors.InvalidRequest):  # of channels that come one after another none is complete
+    with pytest.raises(errors.InvalidRequest):  # if channels follow one another, none is complete
         read(body, axes="CPYX")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_fewer_pages_than_channels_are_refused(kind: str) -> None:
+def test_fewer_pages_than_channels_are_rejected(kind: str) -> None:
     for axes in ("PCYX", None):
         with pytest.raises(errors.SenoscopeError, match=r"names 4 axes|holds 2 images"):
             read(KINDS[kind](2), axes=axes)
 
 
-@pytest.mark.parametrize("asked", [None, "PCYX"])
+@pytest.mark.parametrize("axes", [None, "PCYX"])
 @pytest.mark.parametrize("names", [NAMES, ("GFP", *NAMES)], ids=["three", "four"])
-def test_names_of_pages_tell_the_order_of_a_stopped_stack(names: tuple[str, ...], asked: str | None) -> None:
-    stack = read(pages(11, names=names), axes=asked)
+def test_names_of_pages_define_the_order_of_a_stopped_stack(names: tuple[str, ...], axes: str | None) -> None:
+    stack = read(pages(11, names=names), axes=axes)
     channels = len(names)
     planes = STACK.reshape(12, H, W)[: 11 // channels * channels].reshape(-1, channels, H, W)
     np.testing.assert_array_equal(stack.pixels, planes[:, [names.index(name) for name in NAMES]])
     assert "incomplete" in {notice.code for notice in stack.notices}
 
 
-def test_arrays_colours_and_declared_channels_are_not_cut() -> None:
+def test_arrays_colours_and_declared_channels_are_not_truncated() -> None:
     planes = STACK.reshape(12, H, W)[:7]
     for body in (npy(planes), tiff(planes, metadata={"axes": "CYX"}), tiff(planes, ome=True)):
         with pytest.raises(errors.InvalidRequest):

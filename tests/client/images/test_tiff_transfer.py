@@ -1,4 +1,4 @@
-"""Tags about what the numbers of a page become count on whichever page they are."""
+"""Tags that define conversions of numbers are used on every page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(body: bytes, spec: FovSpec = SPEC, **options) -> FovStack:
 
 
 def with_tags(tags: Sequence[tuple | None], dtype: type = np.uint16, **options) -> bytes:
-    """Three pages, each with a tag of its own."""
+    """Return three pages, each with its own tag."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         for plane, tag in zip(ONE.astype(dtype), tags, strict=True):
@@ -44,7 +44,7 @@ def on_page(n: int, tag: tuple) -> list[tuple | None]:
     [((42112, "s", 0, SCALE.format(0.1)), "different scales"), ((33445, "I", 1, 2), "square roots")],
     ids=["scale", "square roots"],
 )
-def test_pages_whose_numbers_mean_something_else_are_refused(page: int, tag: tuple, message: str) -> None:
+def test_pages_with_different_meanings_of_numbers_are_rejected(page: int, tag: tuple, message: str) -> None:
     with pytest.raises(errors.UnreadableImage, match=message):
         read(with_tags(on_page(page, tag)))
 
@@ -58,7 +58,9 @@ def test_pages_whose_numbers_mean_something_else_are_refused(page: int, tag: tup
         ((42113, "s", 0, "-999"), "without data (-999)"),
     ],
 )
-def test_what_is_not_applied_is_reported_of_every_page(page: int, tag: tuple, text: str) -> None:
+def test_conversions_that_are_not_applied_are_reported_for_every_page(
+    page: int, tag: tuple, text: str
+) -> None:
     stack = read(with_tags(on_page(page, tag)))
     np.testing.assert_array_equal(stack.pixels[0], ONE)
     assert [notice.code for notice in stack.notices] == ["values"]
@@ -72,11 +74,11 @@ def test_the_same_scale_on_each_page_is_applied() -> None:
 
 def test_values_that_differ_from_page_to_page_are_reported_once() -> None:
     stack = read(with_tags([(42113, "s", 0, str(n)) for n in range(3)]))
-    assert stack.warnings == ("pixels without data (0) count too",)
+    assert stack.warnings == ("pixels without data (0) are used like all others",)
 
 
 @pytest.mark.parametrize("page", range(3))
-def test_a_colour_table_on_any_page_is_looked_at(page: int) -> None:
+def test_a_colour_table_on_any_page_is_checked(page: int) -> None:
     ramp = np.stack([np.arange(256)] * 3).astype(np.uint16) * 257
     tables = [np.ascontiguousarray(ramp[:, ::-1]) if k == page else ramp for k in range(3)]
     buffer = io.BytesIO()
@@ -87,7 +89,7 @@ def test_a_colour_table_on_any_page_is_looked_at(page: int) -> None:
         read(buffer.getvalue())
 
 
-def test_many_pages_may_share_a_long_value() -> None:
+def test_pages_may_share_a_long_value() -> None:
     tags = one_page(W, H) | {291: (3, 2000, bytes(4000))}
     stack = read(crafted(tags, pages=1500), axes="PCYX", limits=Limits(max_ratio=inf))
     assert stack.pixels.shape == (500, 3, H, W)

@@ -1,4 +1,4 @@
-"""The simulated microscope: where it scans, what it sends, how it stops."""
+"""The simulated microscope: its scan, the frames that it sends, and how it stops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANYWHERE = "tcp://127.0.0.1:*"
 
 
 class Frames:
-    """A source of ``frames`` tiny FOVs; ``fault`` is raised after them."""
+    """A source of ``frames`` small FOVs, after which ``fault`` is raised."""
 
     mosaic = None
 
@@ -37,7 +37,7 @@ class Frames:
 
 
 def collect(publisher: FramePublisher, into: list) -> threading.Thread:
-    """A thread that keeps the stream's messages, raw, until the series ends."""
+    """Start a thread that collects the raw messages of the stream until the series ends."""
     socket = zmq.Context.instance().socket(zmq.SUB)
     socket.setsockopt(zmq.RCVTIMEO, 10_000)
     socket.setsockopt(zmq.RCVHWM, 0)
@@ -55,15 +55,15 @@ def collect(publisher: FramePublisher, into: list) -> threading.Thread:
     return thread
 
 
-def test_the_stage_goes_in_serpentines_and_then_begins_the_next_time_point():
+def test_the_grid_is_scanned_in_a_serpentine_for_each_time_point():
     scan = MosaicScan(3, rows=2, columns=3, overlap=0.2, height=40, width=50)
-    seen = list(islice(scan, 7))
+    fovs = list(islice(scan, 7))
     pitch_x, pitch_y = 50 * 0.35 * 0.8, 40 * 0.35 * 0.8
     wanted = [(0, 0), (1, 0), (2, 0), (2, 1), (1, 1), (0, 1), (0, 0)]
     np.testing.assert_allclose(
-        [(a.position_um.x, a.position_um.y) for a in seen], [(x * pitch_x, y * pitch_y) for x, y in wanted]
+        [(a.position_um.x, a.position_um.y) for a in fovs], [(x * pitch_x, y * pitch_y) for x, y in wanted]
     )
-    assert [(a.index.p, a.index.t) for a in seen] == [(n, 0) for n in range(6)] + [(0, 1)]
+    assert [(a.index.p, a.index.t) for a in fovs] == [(n, 0) for n in range(6)] + [(0, 1)]
 
 
 def test_frame_n_shows_fov_n_of_the_seed():
@@ -71,17 +71,17 @@ def test_frame_n_shows_fov_n_of_the_seed():
         np.testing.assert_array_equal(acquired.pixels, synthesize(3, n, height=40, width=50).pixels)
 
 
-def test_a_scan_is_sent_as_one_series_that_does_not_tell_the_truth():
+def test_a_scan_is_sent_as_one_series_without_the_true_classes():
     messages: list = []
-    told: list[int] = []
+    numbers: list[int] = []
     with FramePublisher(ANYWHERE, "sim") as publisher:
         thread = collect(publisher, messages)
         scan = MosaicScan(1, rows=2, columns=2, frames=5, height=40, width=50)
-        summary = run(publisher, scan, 200.0, series_id="night", on_frame=told.append)
+        summary = run(publisher, scan, 200.0, series_id="night", on_frame=numbers.append)
         thread.join()
     headers = [decode(m).header for m in messages]
     images = [h for h in headers if isinstance(h, ImageHeader)]
-    assert [h.frame for h in images] == told == list(range(5))
+    assert [h.frame for h in images] == numbers == list(range(5))
     assert headers[0].planned_frames == 5
     assert (headers[0].mosaic.rows, headers[0].series_id) == (2, "night")
     assert isinstance(headers[-1], EndHeader)
@@ -92,7 +92,7 @@ def test_a_scan_is_sent_as_one_series_that_does_not_tell_the_truth():
     )
 
 
-def test_an_endless_scan_stops_when_told():
+def test_an_endless_scan_is_stopped_by_its_event():
     stop = threading.Event()
     messages: list = []
     with FramePublisher(ANYWHERE, "sim") as publisher:
@@ -119,27 +119,27 @@ def test_a_source_that_fails_ends_the_series_as_aborted():
         assert run(publisher, Frames(1), 500.0).sent == 1
 
 
-def test_frames_are_due_at_the_rate():
+def test_frames_are_not_sent_faster_than_the_rate():
     with FramePublisher(ANYWHERE, "sim") as publisher:
         summary = run(publisher, Frames(21), 100.0)
-    assert summary.seconds >= 0.199  # never faster; how much slower is up to the machine
+    assert summary.seconds >= 0.199  # a slow machine may take longer
 
 
-def test_a_frame_waits_until_it_may_be_sent():
-    asked: list[int] = []
+def test_a_frame_is_sent_once_may_send_returns_true():
+    calls: list[int] = []
 
     def may_send() -> bool:
-        asked.append(len(sent))
-        return len(asked) % 3 == 0
+        calls.append(len(sent))
+        return len(calls) % 3 == 0
 
     sent: list[int] = []
     with FramePublisher(ANYWHERE, "nlo-1") as publisher:
         summary = run(publisher, Frames(4), 1000, on_frame=sent.append, may_send=may_send)
     assert summary.completed
-    assert asked == [frame for frame in range(4) for _ in range(3)]
+    assert calls == [frame for frame in range(4) for _ in range(3)]
 
 
-def test_a_scan_that_waits_to_send_can_be_stopped():
+def test_a_scan_can_be_stopped_while_may_send_returns_false():
     stop = threading.Event()
 
     def may_send() -> bool:
@@ -157,6 +157,6 @@ def test_a_rate_must_be_positive(rate):
 
 
 @pytest.mark.parametrize(("seed", "frames", "overlap"), [(-1, 1, 0.1), (0, -1, 0.1), (0, 1, 1.0)])
-def test_impossible_scans_are_refused(seed, frames, overlap):
+def test_invalid_scans_are_rejected(seed, frames, overlap):
     with pytest.raises(ValueError, match="must"):
         MosaicScan(seed, frames=frames, overlap=overlap)

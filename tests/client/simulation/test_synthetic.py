@@ -1,4 +1,4 @@
-"""Synthetic fields of view: the same every time, true to their label, plausible to a detector."""
+"""Synthetic fields of view: reproducible, of the stated class, and within the range of a detector."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def test_fovs_differ():
     assert len(fovs) == 6
 
 
-def test_the_truth_is_known_without_rendering():
+def test_is_senescent_returns_the_rendered_class():
     assert all(synthesize(5, n).senescent == is_senescent(5, n) for n in range(8))
     share = np.mean([is_senescent(5, n) for n in range(1000)])
     assert 0.45 < share < 0.55
 
 
-def test_a_class_can_be_asked_for():
+def test_a_class_can_be_chosen():
     assert {synthesize(1, 0, senescent=truth).senescent for truth in (True, False)} == {True, False}
 
 
 @pytest.mark.parametrize("shape", [(250, 300), (64, 48), (301, 517)])
-def test_pixels_are_12_bit_counts_of_the_size_asked_for(shape):
+def test_pixels_are_12_bit_counts_of_the_given_size(shape):
     fov = synthesize(0, 0, height=shape[0], width=shape[1])
     assert fov.pixels.shape == (3, *shape)
     assert fov.pixels.dtype == np.uint16
@@ -49,7 +49,7 @@ def test_pixels_are_12_bit_counts_of_the_size_asked_for(shape):
     assert np.mean(fov.pixels == 4095) < 0.01
 
 
-def test_classes_differ_as_the_biology_says():
+def test_the_classes_differ_like_real_cells():
     control, senescent = (
         np.stack([synthesize(11, n, senescent=truth).pixels for n in range(12)]) for truth in (False, True)
     )
@@ -58,12 +58,12 @@ def test_classes_differ_as_the_biology_says():
     clumps = [np.quantile(fovs[:, 1], 0.995, axis=(1, 2)) for fovs in (control, senescent)]
     assert droplets[1].min() > droplets[0].max()
     assert np.median(clumps[1]) > 1.3 * np.median(clumps[0])
-    # Cells are dark against the light that is transmitted, and bright on nothing.
+    # Transmission is bright with dark cells; in SRS, bright cells are on a dark background.
     for fovs in (control, senescent):
         assert np.median(fovs[:, 2]) > 5 * np.median(fovs[:, 0])
 
 
 @pytest.mark.parametrize(("seed", "index", "size"), [(-1, 0, 250), (0, -1, 250), (0, 0, 8)])
-def test_what_cannot_be_rendered_is_refused(seed, index, size):
+def test_invalid_arguments_are_rejected(seed, index, size):
     with pytest.raises(ValueError, match=r"negative|small"):
         synthesize(seed, index, height=size)

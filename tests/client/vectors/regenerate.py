@@ -1,9 +1,9 @@
-"""The messages that clients in other languages check themselves against, and the writing of their files.
+"""Messages for testing clients in other languages, and a script that writes them to files.
 
-``python tests/client/vectors/regenerate.py`` writes, beside this script, each message's parts byte by byte
-(``<name>.topic``, ``<name>.header.json``, ``<name>.pixels.bin``) and ``expected.json``, which tells what a
-receiver has to make of them. JSON leaves freedom in blanks and in the order of keys: a publisher in another
-language need not write the same bytes, but must read these.
+``python tests/client/vectors/regenerate.py`` writes, into the folder of this script, the parts of each
+message (``<name>.topic``, ``<name>.header.json``, ``<name>.pixels.bin``) and ``expected.json``, which
+contains what a receiver must decode from them. JSON does not define blanks and the order of keys: a publisher
+in another language need not write the same bytes, but must be able to read these.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _image(frame: int, pixels: np.ndarray, **more: Any) -> Message:
 
 
 def messages() -> dict[str, Message]:
-    """The messages by name: one of each type, and an image of each dtype."""
+    """Return the messages by name: one of each type, and an image of each dtype."""
     ramp = np.arange(24).reshape(3, 2, 4)
     everything: dict[str, Any] = {
         "position_um": Position(x=94.5, y=-78.75, z=3.25),
@@ -80,7 +80,7 @@ def messages() -> dict[str, Message]:
 
 
 def files() -> dict[str, bytes]:
-    """What belongs into the folder, by file name."""
+    """Return the content of the files of the folder, by file name."""
     content: dict[str, bytes] = {}
     expected: dict[str, Any] = {}
     for name, message in messages().items():
@@ -90,7 +90,7 @@ def files() -> dict[str, bytes]:
         expected[name] = {"parts": list(parts), "type": message.header.type}
         if message.pixels is not None:
             expected[name]["pixels"] = message.pixels.tolist()
-    # A later version's message: a receiver counts it and goes on.
+    # A message of a later version: a receiver counts it and continues.
     content["later.topic"] = b"fov/nlo-1/line"
     content["later.header.json"] = b'{"format":"nlo-fov","version":"1.7","type":"line","row":3}'
     content["later.line.bin"] = bytes(8)

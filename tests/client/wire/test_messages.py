@@ -1,4 +1,4 @@
-"""The frame stream's format: recorded bytes, round trips, and every way to be wrong."""
+"""The format of the frame stream: recorded bytes, round trips, and each kind of fault."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def recorded(name: str) -> list[bytes]:
 
 
 def image_parts(**changes: object) -> list[bytes]:
-    """A good image message with keys of its header replaced; None takes one out."""
+    """Return a valid image message with changed header keys; None removes a key."""
     topic, head, pixels = recorded("image")
     header = {k: v for k, v in (json.loads(head) | changes).items() if v is not None}
     return [topic, json.dumps(header).encode(), pixels]
 
 
-def test_committed_vectors_are_what_is_sent_today():
+def test_the_committed_vectors_are_what_encode_returns():
     assert {
         path.name: path.read_bytes() for path in FOLDER.iterdir() if path.is_file()
     }.items() >= files().items()
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_vector_decodes_to_its_message(name):
+def test_a_vector_decodes_to_its_message(name):
     message = decode(recorded(name))
     assert message.header == MESSAGES[name].header
     if MESSAGES[name].pixels is None:
@@ -60,14 +60,14 @@ def test_vector_decodes_to_its_message(name):
         assert message.pixels.tolist() == EXPECTED[name]["pixels"]
 
 
-def test_a_later_versions_type_is_told_apart_so_that_it_can_be_skipped():
+def test_a_type_of_a_later_version_is_unknown_type():
     with pytest.raises(WireError) as caught:
         decode(recorded("later"))
     assert caught.value.reason == EXPECTED["later"]["fault"] == "unknown_type"
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, zmq.Frame])
-def test_pixels_are_a_read_only_view_of_what_came(wrap):
+def test_pixels_are_a_read_only_view_of_the_received_bytes(wrap):
     parts = [wrap(part) for part in recorded("image")]
     pixels = decode(parts).pixels
     assert not pixels.flags.writeable
@@ -83,7 +83,7 @@ def test_contiguous_pixels_are_sent_without_a_copy():
 
 
 @pytest.mark.parametrize("change", [lambda a: a.astype(">u2"), np.asfortranarray])
-def test_pixels_of_another_layout_are_sent_in_the_formats(change):
+def test_pixels_of_another_memory_layout_are_converted(change):
     header, pixels = MESSAGES["image"].header, MESSAGES["image"].pixels
     np.testing.assert_array_equal(decode(encode(header, change(pixels))).pixels, pixels)
 
@@ -145,7 +145,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("parts", "reason"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
-def test_each_fault_has_its_name(parts, reason):
+def test_decode_raises_the_reason_of_each_fault(parts, reason):
     with pytest.raises(WireError) as caught:
         decode(parts)
     assert caught.value.reason == reason
@@ -153,7 +153,7 @@ def test_each_fault_has_its_name(parts, reason):
 
 
 @given(st.data())
-def test_decode_survives_mutated_messages(data):
+def test_decode_handles_mutated_messages(data):
     parts = [bytearray(part) for part in recorded(data.draw(st.sampled_from(list(EXPECTED))))]
     for _ in range(data.draw(st.integers(1, 4))):
         part = data.draw(st.sampled_from(parts))
@@ -164,7 +164,7 @@ def test_decode_survives_mutated_messages(data):
 
 
 @given(st.lists(st.binary(max_size=64), max_size=5))
-def test_decode_survives_arbitrary_bytes(parts):
+def test_decode_rejects_arbitrary_bytes(parts):
     with pytest.raises(WireError):
         decode(parts)
 
@@ -184,7 +184,7 @@ JSON_VALUES = st.recursive(
     time_ns=st.integers(0, 2**62),
     data=st.data(),
 )
-def test_images_come_back_as_they_were_sent(series_id, user_data, shape, dtype, time_ns, data):
+def test_an_image_is_unchanged_by_encode_and_decode(series_id, user_data, shape, dtype, time_ns, data):
     values = data.draw(st.binary(min_size=(size := int(np.prod(shape)) * 4), max_size=size))
     pixels = np.frombuffer(values, np.uint8)[: int(np.prod(shape))].astype(dtype).reshape(shape)
     header = ImageHeader(
@@ -204,7 +204,7 @@ def test_images_come_back_as_they_were_sent(series_id, user_data, shape, dtype, 
     np.testing.assert_array_equal(message.pixels, pixels)
 
 
-def test_what_cannot_be_sent_is_refused_by_name():
+def test_encode_raises_the_reason_of_each_fault():
     header, pixels = MESSAGES["image"].header, MESSAGES["image"].pixels
     for array, reason in [
         (None, "part_count"),
@@ -222,13 +222,13 @@ def test_what_cannot_be_sent_is_refused_by_name():
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b", "a\n", "x" * 65, "\0"])
-def test_an_instrument_is_one_level_of_a_topic(name):
+def test_an_instrument_must_be_one_level_of_a_topic(name):
     with pytest.raises(ValueError, match="instrument"):
         EndHeader(instrument=name, series_id="", series_uid=uuid.uuid4(), frames_sent=0, reason="")
 
 
 @given(st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30)), st.integers(-12, 12))
-def test_times_come_back_in_utc(naive, hours):
+def test_a_timestamp_returns_its_time_in_utc(naive, hours):
     time = naive.replace(tzinfo=timezone(timedelta(hours=hours)))
     stamp = Timestamp.from_datetime(time)
     assert stamp.to_datetime() == time
@@ -236,12 +236,12 @@ def test_times_come_back_in_utc(naive, hours):
     assert Timestamp.from_ns(stamp.to_ns()) == stamp
 
 
-def test_a_time_without_zone_is_no_time():
+def test_a_time_without_time_zone_is_rejected():
     with pytest.raises(ValueError, match="zone"):
         Timestamp.from_datetime(datetime(2026, 1, 1))
 
 
-def test_the_format_needs_no_sockets():
+def test_the_wire_format_imports_no_sockets():
     loaded = "{'zmq', 'httpx', 'websockets'} & set(sys.modules)"
     code = f"import sys, senoscope_client.wire.messages; sys.exit(bool({loaded}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

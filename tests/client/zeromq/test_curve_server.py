@@ -1,4 +1,4 @@
-"""CURVE keys and the frame stream behind them, over real sockets."""
+"""CURVE keys, and access control of the frame stream and the results, over real sockets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from senoscope_client.cli import main
 from senoscope_client.errors import Unauthorized
 from senoscope_client.security.loopback import is_local_endpoint, is_loopback
 from senoscope_client.zeromq.curve_keys import CurveClient, create_keypair, load_keypair, load_public_key
-from senoscope_client.zeromq.curve_server import Gate
+from senoscope_client.zeromq.curve_server import CurveAccess
 from senoscope_client.zeromq.frame_publisher import FramePublisher
 from senoscope_client.zeromq.subscribers import ResultSubscriber
 from support.service_double import result
@@ -31,7 +31,7 @@ ANYWHERE = "tcp://127.0.0.1:*"
 
 @dataclass
 class Keys:
-    """Three key pairs, and a folder that allows one of them."""
+    """Three key pairs, and a folder of allowed keys with one of them."""
 
     home: Path
 
@@ -51,12 +51,12 @@ class Keys:
 
 @pytest.fixture
 def keys(tmp_path):
-    made = Keys(tmp_path / "keys")
-    for name in ("server", "known", "stranger"):
-        create_keypair(made.home, name)
-    made.allowed.mkdir()
-    made.allow("known")
-    return made
+    created = Keys(tmp_path / "keys")
+    for name in ("server", "allowed", "unknown"):
+        create_keypair(created.home, name)
+    created.allowed.mkdir()
+    created.allow("allowed")
+    return created
 
 
 def subscriber(endpoint: str, curve: CurveClient | None) -> zmq.Socket:
@@ -69,15 +69,15 @@ def subscriber(endpoint: str, curve: CurveClient | None) -> zmq.Socket:
     return socket
 
 
-def until(condition, timeout_s: float = 10) -> None:
-    give_up = time.monotonic() + timeout_s
+def wait_until(condition, timeout_s: float = 10) -> None:
+    deadline_s = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < give_up
+        assert time.monotonic() < deadline_s
         time.sleep(0.02)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")
-def test_secret_files_are_for_their_owner_alone(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file modes")
+def test_only_the_owner_can_read_a_secret_file(tmp_path):
     before = os.umask(0)
     try:
         public, secret = create_keypair(tmp_path, "pc")
@@ -93,7 +93,7 @@ def test_secret_files_are_for_their_owner_alone(tmp_path):
         load_keypair(secret)
 
 
-def test_keys_are_never_written_over(tmp_path):
+def test_keys_are_never_overwritten(tmp_path):
     _, secret = create_keypair(tmp_path, "pc")
     before = secret.read_text()
     with pytest.raises(FileExistsError, match="another name"):
@@ -107,12 +107,12 @@ def test_keys_are_never_written_over(tmp_path):
             create_keypair(tmp_path, name)
 
 
-def test_what_is_no_key_is_told(tmp_path, keys):
-    assert load_public_key(Path(keys.public("known")).read_text().split('"')[1]) == load_public_key(
-        keys.public("known")
+def test_a_file_or_text_without_a_key_is_rejected(tmp_path, keys):
+    assert load_public_key(Path(keys.public("allowed")).read_text().split('"')[1]) == load_public_key(
+        keys.public("allowed")
     )
     (tmp_path / "x").touch(0o600)
-    (tmp_path / "x").write_text(Path(keys.public("known")).read_text())
+    (tmp_path / "x").write_text(Path(keys.public("allowed")).read_text())
     with pytest.raises(ValueError, match="no secret key"):
         load_keypair(tmp_path / "x")
     for bad in ("~" * 40, "nowhere.key"):
@@ -120,13 +120,13 @@ def test_what_is_no_key_is_told(tmp_path, keys):
             load_public_key(bad)
 
 
-def test_only_who_is_allowed_gets_frames(keys):
-    ways = {
-        "known": (CurveClient.load(keys.public("server"), keys.secret("known")), None),
-        "stranger": (CurveClient.load(keys.public("server"), keys.secret("stranger")), "unknown_key"),
-        "nobody": (CurveClient.load(keys.public("server")), "unknown_key"),
-        "mistaken": (
-            CurveClient.load(keys.public("stranger"), keys.secret("known")),
+def test_only_allowed_subscribers_receive_frames(keys):
+    subscribers = {
+        "allowed": (CurveClient.load(keys.public("server"), keys.secret("allowed")), None),
+        "unknown key": (CurveClient.load(keys.public("server"), keys.secret("unknown")), "unknown_key"),
+        "new key": (CurveClient.load(keys.public("server")), "unknown_key"),
+        "wrong server key": (
+            CurveClient.load(keys.public("unknown"), keys.secret("allowed")),
             "failed_handshake",
         ),
         "plain": (None, "failed_handshake"),
@@ -136,7 +136,7 @@ def test_only_who_is_allowed_gets_frames(keys):
     ) as publisher:
         publisher.start_series("s")
         refused = {}
-        for name, (curve, reason) in ways.items():
+        for name, (curve, reason) in subscribers.items():
             before = publisher.gate.refused[reason]
             with subscriber(publisher.endpoint, curve) as socket:
                 if reason is None:
@@ -144,16 +144,16 @@ def test_only_who_is_allowed_gets_frames(keys):
                     publisher.publish(PIXELS)
                     assert socket.poll(10_000)
                     continue
-                until(lambda before=before, reason=reason: publisher.gate.refused[reason] > before)
+                wait_until(lambda before=before, reason=reason: publisher.gate.refused[reason] > before)
                 refused[name] = publisher.gate.refused[reason] - before
                 for _ in range(5):
                     publisher.publish(PIXELS)
-                assert not socket.poll(200), f"{name} got something"
-        assert set(refused) == {"stranger", "nobody", "mistaken", "plain"}
+                assert not socket.poll(200), f"{name} received a message"
+        assert set(refused) == {"unknown key", "new key", "wrong server key", "plain"}
         assert publisher.gate.problem is None
 
 
-def test_without_a_list_whoever_knows_the_servers_key_is_let_in(keys):
+def test_without_allowed_keys_the_servers_public_key_suffices(keys):
     with FramePublisher(ANYWHERE, "nlo-1", curve_keypair=keys.secret("server")) as publisher:
         publisher.start_series("s")
         with subscriber(publisher.endpoint, CurveClient.load(keys.public("server"))) as socket:
@@ -162,24 +162,24 @@ def test_without_a_list_whoever_knows_the_servers_key_is_let_in(keys):
             assert socket.poll(10_000)
 
 
-def test_a_key_put_into_the_folder_counts_at_once(keys):
+def test_a_key_that_is_added_to_the_folder_is_allowed_at_once(keys):
     with FramePublisher(
         ANYWHERE, "nlo-1", curve_keypair=keys.secret("server"), allowed_keys=keys.allowed
     ) as publisher:
-        curve = CurveClient.load(keys.public("server"), keys.secret("stranger"))
+        curve = CurveClient.load(keys.public("server"), keys.secret("unknown"))
         with subscriber(publisher.endpoint, curve):
-            until(lambda: publisher.gate.refused["unknown_key"])
-        keys.allow("stranger")
+            wait_until(lambda: publisher.gate.refused["unknown_key"])
+        keys.allow("unknown")
         with subscriber(publisher.endpoint, curve):
             assert publisher.wait_for_subscriber(60)
 
 
-def test_a_list_needs_a_key(keys):
+def test_allowed_keys_require_a_key_pair(keys):
     with pytest.raises(ValueError, match="curve_keypair"):
         FramePublisher(ANYWHERE, "nlo-1", allowed_keys=keys.allowed)
     with pytest.raises(ValueError, match="server_key"):
-        ResultSubscriber("tcp://127.0.0.1:1", curve_keypair=keys.secret("known"))
-    with pytest.raises(OSError, match="no folder"):
+        ResultSubscriber("tcp://127.0.0.1:1", curve_keypair=keys.secret("allowed"))
+    with pytest.raises(OSError, match="not a folder"):
         FramePublisher(ANYWHERE, "n", curve_keypair=keys.secret("server"), allowed_keys=keys.home / "none")
     curve = {"curve_keypair": keys.secret("server"), "allowed_keys": keys.allowed}
     with (
@@ -191,10 +191,10 @@ def test_a_list_needs_a_key(keys):
 
 @pytest.fixture
 def results(keys):
-    """A gated socket that publishes one result over and over, as the service does."""
+    """Publish one result repeatedly over a socket with access control, as the service does."""
     context = zmq.Context()
     socket = context.socket(zmq.PUB)
-    gate = Gate(socket, keys.secret("server"), keys.allowed)
+    access = CurveAccess(socket, keys.secret("server"), keys.allowed)
     port = socket.bind_to_random_port("tcp://127.0.0.1")
     stop = threading.Event()
     message = result(file="a.tif").model_dump_json().encode()
@@ -208,36 +208,36 @@ def results(keys):
     yield f"tcp://127.0.0.1:{port}"
     stop.set()
     thread.join()
-    gate.close()
+    access.close()
     socket.close(0)
     context.term()
 
 
-def test_results_go_to_who_is_allowed_and_others_are_told(keys, results):
+def test_allowed_subscribers_receive_results_and_others_raise_unauthorized(keys, results):
     server = keys.public("server")
-    with ResultSubscriber(results, server_key=server, curve_keypair=keys.secret("known")) as known:
-        assert known.receive(60).source.file == "a.tif"
+    with ResultSubscriber(results, server_key=server, curve_keypair=keys.secret("allowed")) as allowed:
+        assert allowed.receive(60).source.file == "a.tif"
     with (
-        ResultSubscriber(results, server_key=server, curve_keypair=keys.secret("stranger")) as stranger,
-        pytest.raises(Unauthorized, match="does not know this public key"),
+        ResultSubscriber(results, server_key=server, curve_keypair=keys.secret("unknown")) as unknown,
+        pytest.raises(Unauthorized, match="this public key is not allowed"),
     ):
-        stranger.receive(10)
+        unknown.receive(10)
     with ResultSubscriber(results) as plain, pytest.raises(Unauthorized, match="CURVE"):
         plain.receive(10)
 
 
-def test_watch_takes_keys(keys, results, capsys):
+def test_watch_uses_keys(keys, results, capsys):
     watch = ["watch", "--zmq", results, "--count", "1", "--json", "--timeout-s", "10"]
-    known = ["--server-key", keys.public("server"), "--curve-keypair", str(keys.secret("known"))]
-    assert main([*watch, *known]) == 0
+    allowed = ["--server-key", keys.public("server"), "--curve-keypair", str(keys.secret("allowed"))]
+    assert main([*watch, *allowed]) == 0
     assert json.loads(capsys.readouterr().out)["source"]["file"] == "a.tif"
-    assert main([*watch, *known[:2], "--curve-keypair", str(keys.secret("stranger"))]) == 1
-    assert "does not know this public key" in capsys.readouterr().err
-    assert main(["watch", *known]) == 2
+    assert main([*watch, *allowed[:2], "--curve-keypair", str(keys.secret("unknown"))]) == 1
+    assert "this public key is not allowed" in capsys.readouterr().err
+    assert main(["watch", *allowed]) == 2
     assert "--zmq" in capsys.readouterr().err
 
 
-def test_publish_takes_keys_and_refuses_to_be_open_to_all(keys, capsys):
+def test_publish_uses_keys_and_requires_them_beyond_this_machine(keys, capsys):
     assert main(["publish", "--synthetic", "--endpoint", "tcp://*:0"]) == 2
     error = capsys.readouterr().err
     assert "--curve-keypair" in error
@@ -248,26 +248,26 @@ def test_publish_takes_keys_and_refuses_to_be_open_to_all(keys, capsys):
     assert main([*some, *secured]) == 0
 
 
-def test_the_acquisition_pc_makes_its_keys_itself(tmp_path, capsys):
+def test_the_keys_command_creates_a_key_pair(tmp_path, capsys):
     assert main(["keys", str(tmp_path / "new"), "--name", "pc"]) == 0
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["pc.key", "pc.key_secret"]
     assert main(["keys", str(tmp_path / "new"), "--name", "pc"]) == 1
     assert "another name" in capsys.readouterr().err
 
 
-def test_a_gate_whose_thread_is_gone_lets_nobody_in(keys):
-    """What holds when the answers to ZeroMQ's questions stop: closed, not open."""
+def test_without_the_authentication_thread_no_client_is_accepted(keys):
+    """Without replies to ZeroMQ's authentication requests the socket must refuse all clients."""
     code = f"""
 import zmq
 from senoscope_client.zeromq.curve_keys import CurveClient
-from senoscope_client.zeromq.curve_server import Gate
+from senoscope_client.zeromq.curve_server import CurveAccess
 context = zmq.Context()
 pub = context.socket(zmq.XPUB)
-gate = Gate(pub, {str(keys.secret("server"))!r}, {str(keys.allowed)!r})
+access = CurveAccess(pub, {str(keys.secret("server"))!r}, {str(keys.allowed)!r})
 port = pub.bind_to_random_port("tcp://127.0.0.1")
-gate.close()
+access.close()
 sub = zmq.Context.instance().socket(zmq.SUB)
-CurveClient.load({keys.public("server")!r}, {str(keys.secret("known"))!r}).secure(sub)
+CurveClient.load({keys.public("server")!r}, {str(keys.secret("allowed"))!r}).secure(sub)
 sub.subscribe("")
 sub.connect(f"tcp://127.0.0.1:{{port}}")
 print(pub.poll(1000))
@@ -279,7 +279,7 @@ sub.close(0); pub.close(0)
     assert done.stdout.strip() == "0"
 
 
-def test_a_subscriber_with_too_much_to_say_is_hung_up_on():
+def test_a_subscriber_with_a_too_long_subscription_is_disconnected():
     with FramePublisher(ANYWHERE, "nlo-1") as publisher, subscriber(publisher.endpoint, None) as socket:
         assert publisher.wait_for_subscriber(60)
         monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -304,7 +304,7 @@ def test_a_subscriber_with_too_much_to_say_is_hung_up_on():
         ("no-such-name.invalid", False),
     ],
 )
-def test_loopback(host, local):
+def test_is_loopback(host, local):
     assert is_loopback(host) == local
 
 
@@ -321,5 +321,5 @@ def test_loopback(host, local):
         ("tcp://10.0.0.1:*", False),
     ],
 )
-def test_local_endpoints(endpoint, local):
+def test_is_local_endpoint(endpoint, local):
     assert is_local_endpoint(endpoint) == local

@@ -45,7 +45,7 @@ class Listener:
         return decode(self.socket.recv_multipart(copy=False))
 
 
-def test_a_series_from_start_to_end():
+def test_a_series_is_published_from_start_to_end():
     with (
         FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=60) as publisher,
         Listener(publisher.endpoint) as listener,
@@ -71,7 +71,7 @@ def test_a_series_from_start_to_end():
     assert {m.header.series_uid for m in (start, first, second, end)} == {uid}
 
 
-def test_frames_keep_their_order_whatever_thread_sends_them():
+def test_frames_of_several_threads_are_numbered_in_order():
     with (
         FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=0.01) as publisher,
         Listener(publisher.endpoint) as listener,
@@ -86,14 +86,14 @@ def test_frames_keep_their_order_whatever_thread_sends_them():
         for thread in threads:
             thread.join()
         publisher.end_series()
-        seen = []
+        received = []
         while not isinstance((message := listener.next()).header, EndHeader):
             if isinstance(message.header, ImageHeader):
-                seen.append(message.header.frame)
-    assert seen == list(range(200))
+                received.append(message.header.frame)
+    assert received == list(range(200))
 
 
-def test_who_comes_late_learns_of_the_series_from_a_heartbeat():
+def test_a_late_subscriber_receives_the_series_with_a_heartbeat():
     with FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=0.02) as publisher:
         uid = publisher.start_series("s", planned_frames=9, user_data={"operator": "x"})
         publisher.publish(PIXELS)
@@ -105,7 +105,7 @@ def test_who_comes_late_learns_of_the_series_from_a_heartbeat():
     assert (header.planned_frames, header.user_data) == (9, {"operator": "x"})
 
 
-def test_heartbeats_keep_to_open_series():
+def test_heartbeats_are_sent_only_while_a_series_is_open():
     with (
         FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=0.01) as publisher,
         Listener(publisher.endpoint) as listener,
@@ -113,9 +113,9 @@ def test_heartbeats_keep_to_open_series():
         assert publisher.wait_for_subscriber(10)
         publisher.start_series("first")
         assert isinstance(listener.next().header, StartHeader)
-        beat = listener.next().header
-        assert isinstance(beat, HeartbeatHeader)
-        assert beat.frame is None
+        heartbeat = listener.next().header
+        assert isinstance(heartbeat, HeartbeatHeader)
+        assert heartbeat.frame is None
         publisher.end_series()
         while not isinstance(listener.next().header, EndHeader):
             pass
@@ -124,7 +124,7 @@ def test_heartbeats_keep_to_open_series():
         assert listener.next().header.series_id == "second"
 
 
-def test_a_subscriber_is_noticed_when_it_comes_and_when_it_goes():
+def test_wait_for_subscriber_counts_matching_subscriptions_only():
     with FramePublisher(ANYWHERE, "nlo-1") as publisher:
         assert not publisher.wait_for_subscriber(0)
         with Listener(publisher.endpoint, topic="fov/another/"):
@@ -133,32 +133,32 @@ def test_a_subscriber_is_noticed_when_it_comes_and_when_it_goes():
             assert publisher.wait_for_subscriber(10)
 
 
-def test_what_a_subscriber_sends_beside_subscriptions_counts_for_nothing():
+def test_messages_of_a_subscriber_that_are_not_subscriptions_are_ignored():
     topic = b"fov/nlo-1/image"
     with (
         FramePublisher(ANYWHERE, "nlo-1") as publisher,
         Listener(publisher.endpoint, topic=topic.decode()),
         zmq.Context() as context,
-        context.socket(zmq.XSUB) as rude,
+        context.socket(zmq.XSUB) as other,
     ):
         assert publisher.wait_for_subscriber(10)
-        rude.connect(publisher.endpoint)
-        rude.send(b"\x01fov/nlo-1/end")
-        give_up = time.monotonic() + 60
+        other.connect(publisher.endpoint)
+        other.send(b"\x01fov/nlo-1/end")
+        deadline_s = time.monotonic() + 60
         while b"fov/nlo-1/end" not in publisher._subscriptions:
             assert publisher.wait_for_subscriber(0)
-            assert time.monotonic() < give_up
-        rude.send(b"\x02" + topic)
-        rude.send_multipart([b"\x02", b"\x02" + topic])
-        rude.send(b"\x00fov/nlo-1/end")
+            assert time.monotonic() < deadline_s
+        other.send(b"\x02" + topic)
+        other.send_multipart([b"\x02", b"\x02" + topic])
+        other.send(b"\x00fov/nlo-1/end")
         while b"fov/nlo-1/end" in publisher._subscriptions:
             assert publisher.wait_for_subscriber(0)
-            assert time.monotonic() < give_up
+            assert time.monotonic() < deadline_s
         assert publisher.wait_for_subscriber(0)
 
 
-def test_closing_ends_the_series_and_lets_it_out():
-    def scan_until_something_breaks() -> None:
+def test_close_ends_the_series_and_sends_all_messages():
+    def scan_until_an_error() -> None:
         with FramePublisher(ANYWHERE, "nlo-1", heartbeat_s=60) as publisher:
             listeners.append(Listener(publisher.endpoint))
             assert publisher.wait_for_subscriber(10)
@@ -169,14 +169,14 @@ def test_closing_ends_the_series_and_lets_it_out():
 
     listeners: list[Listener] = []
     with pytest.raises(KeyError, match="laser"):
-        scan_until_something_breaks()
+        scan_until_an_error()
     with listeners[0] as listener:
         headers = [listener.next().header for _ in range(102)]
     assert [h.frame for h in headers[1:101]] == list(range(100))
     assert (headers[-1].frames_sent, headers[-1].reason) == (100, "aborted")
 
 
-def test_a_refused_frame_takes_no_number():
+def test_a_rejected_frame_uses_no_number():
     with FramePublisher(ANYWHERE, "nlo-1") as publisher:
         publisher.start_series("s")
         for bad in (PIXELS.astype(np.int64), PIXELS[0], PIXELS[:2]):
@@ -185,7 +185,7 @@ def test_a_refused_frame_takes_no_number():
         assert publisher.publish(PIXELS) == 0
 
 
-def test_misuse_is_told():
+def test_invalid_use_raises_errors():
     with pytest.raises(ValueError, match="instrument"):
         FramePublisher(ANYWHERE, "nlo 1")
     with FramePublisher(ANYWHERE, "nlo-1") as publisher:

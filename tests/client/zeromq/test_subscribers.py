@@ -1,4 +1,4 @@
-"""Results over ZeroMQ."""
+"""The subscriber to results over ZeroMQ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.results_lines import FAULTS, results_line, results_socket
 from support.service_double import result
 
 
-def test_results_come_in_order_and_rubbish_is_counted():
+def test_results_are_received_in_order_and_invalid_messages_are_counted():
     wanted = [result(kind="stream", instrument="nlo-1", frame=n) for n in range(3)]
     with results_socket() as (socket, endpoint), ResultSubscriber(endpoint, timeout_s=30) as subscriber:
         socket.recv()
@@ -27,12 +27,12 @@ def test_results_come_in_order_and_rubbish_is_counted():
             socket.send_multipart([b"result/stream/nlo-1", b"{}"])
             socket.send_multipart([b"result/stream/nlo-1"])
             socket.send_multipart([b"result/stream/nlo-1", r.model_dump_json().encode()])
-        got = list(islice(subscriber, 3))
-    assert got == wanted
+        received = list(islice(subscriber, 3))
+    assert received == wanted
     assert subscriber.rejected == 6
 
 
-def test_a_topic_narrows_what_comes():
+def test_a_topic_selects_results():
     stream, upload = result(kind="stream", instrument="nlo-1"), result(kind="upload")
     with (
         results_socket() as (socket, endpoint),
@@ -44,7 +44,7 @@ def test_a_topic_narrows_what_comes():
         assert subscriber.receive(60) == upload
 
 
-def test_waiting_ends_when_told():
+def test_receive_times_out():
     with results_socket() as (_, endpoint), ResultSubscriber(endpoint, timeout_s=0.05) as subscriber:
         with pytest.raises(TimeoutError, match=r"0\.05 s"):
             next(iter(subscriber))
@@ -52,25 +52,25 @@ def test_waiting_ends_when_told():
             subscriber.receive(0)
 
 
-def test_waiting_ends_although_broken_results_come_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However fast they come: here, without sending them."""
-    broken: list[object] = []
+def test_receive_times_out_while_invalid_messages_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any rate of messages: here they are not even sent."""
+    invalid: list[object] = []
     with results_socket() as (_, endpoint), ResultSubscriber(endpoint) as subscriber:
-        monkeypatch.setattr(subscriber._socket, "poll", lambda _: len(broken) < 10_000_000)
-        monkeypatch.setattr(subscriber, "_read", broken.append)
+        monkeypatch.setattr(subscriber._socket, "poll", lambda _: len(invalid) < 10_000_000)
+        monkeypatch.setattr(subscriber, "_parse", invalid.append)
         monkeypatch.setattr(subscriber_module, "receive_parts", lambda _: [])
         with pytest.raises(TimeoutError):
             subscriber.receive(0.2)
-    assert 0 < len(broken) < 10_000_000
+    assert 0 < len(invalid) < 10_000_000
 
 
-def test_a_refusal_is_noticed_although_broken_results_come_all_the_time(
+def test_a_refused_key_is_raised_while_invalid_messages_arrive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rounds = iter(range(10_000_000))
     with results_socket() as (_, endpoint), ResultSubscriber(endpoint) as subscriber:
         monkeypatch.setattr(subscriber._socket, "poll", lambda _: next(rounds) + 1)
-        monkeypatch.setattr(subscriber, "_read", lambda _: None)
+        monkeypatch.setattr(subscriber, "_parse", lambda _: None)
         monkeypatch.setattr(subscriber_module, "receive_parts", lambda _: [])
         monkeypatch.setattr(subscriber._link, "events", lambda: [link.LinkEvent("unknown_key", final=True)])
         with pytest.raises(Unauthorized):
@@ -90,7 +90,7 @@ ENDLESS = {"many parts": _many_parts, "no end": _endless}
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, *ENDLESS])
-def test_results_come_again_after_a_fault_of_the_line(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_received_again_after_a_fault(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "HANDSHAKE_S", 1.0)
     monkeypatch.setattr(link, "_MAX_UNFINISHED_BYTES", 16 << 20)
     wanted = result(kind="stream", instrument="nlo-1", frame=1)
@@ -115,6 +115,6 @@ def test_results_come_again_after_a_fault_of_the_line(fault: str, monkeypatch: p
             assert subscriber.faults["protocol"] >= 1
 
 
-def test_a_malformed_endpoint_is_told():
+def test_an_invalid_endpoint_is_rejected():
     with pytest.raises(OSError, match="nowhere"):
         ResultSubscriber("nowhere")

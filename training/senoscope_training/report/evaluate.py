@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from senoscope.engine import Ensemble
 from senoscope.engine.options import Device
-from senoscope_client.csv_cells import csv_rows
+from senoscope_client.tables import csv_rows
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.reading import load_fov, read_data_set

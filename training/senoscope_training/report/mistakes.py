@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine.gradcam import ensemble_map
-from senoscope_client.csv_cells import csv_rows
+from senoscope_client.tables import csv_rows
 from senoscope_training.experiment.folder import Experiment, Prediction
 from senoscope_training.systems import in_table_order
 

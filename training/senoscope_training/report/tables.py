@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from senoscope_client.csv_cells import csv_rows
+from senoscope_client.tables import csv_rows
 from senoscope_training.experiment.folder import Experiment, Prediction
 from senoscope_training.metrics import METRICS, MetricError, interval, mean_sd
 from senoscope_training.report.paper import TABLE_2, PaperRow

@@ -30,7 +30,7 @@ from senoscope_client.errors import (
     SenoscopeError,
     UnsupportedMediaType,
 )
-from senoscope_client.images.sanitize import tellable
+from senoscope_client.images.sanitize import sanitize_for_display
 
 _log = structlog.get_logger(__name__)
 _MIB = 1024 * 1024
@@ -311,7 +311,7 @@ async def upload_of(
                         f"address, as in /v1/classify?{extra[0][:40]}=..."
                     )
                 name = (files[0].filename or "").replace("\\", "/").rpartition("/")[2]
-                yield Upload(files[0].file, tellable(name, 255) or None, files[0].content_type)
+                yield Upload(files[0].file, sanitize_for_display(name, 255) or None, files[0].content_type)
         except HTTPException as error:
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
         return

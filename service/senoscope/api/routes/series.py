@@ -15,9 +15,9 @@ from senoscope.api.openapi import TEXT_CSV, problems
 from senoscope.api.reading import read
 from senoscope.results.lost_frames import lost_ranges
 from senoscope.runlog.entries import LoggedSeries
-from senoscope_client.csv_cells import csv_rows
 from senoscope_client.errors import LogUnavailable, NotFound
 from senoscope_client.models.responses import FrameRange, FramesResponse, SeriesResponse, SeriesSummary
+from senoscope_client.tables import csv_rows
 
 router = APIRouter(responses=problems(LogUnavailable))
 
