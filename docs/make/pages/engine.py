@@ -28,7 +28,7 @@ _TABLES = {
     "Returns": ("returns", "type", ""),
     "Raises": ("raises", ""),
 }
-_LONGEST_LINE = 100
+_LONGEST_LINE = 80
 
 
 def page() -> str:
@@ -97,11 +97,17 @@ def _docstring(value: Any) -> str:
     parts = [f"\n{_prose(text)}\n"]
     for heading, body in _sections(text):
         if heading in _TABLES:
-            rows = [row[: len(_TABLES[heading])] for row in _entries(heading, body)]
-            parts.append("\n" + table(_TABLES[heading], rows))
+            rows = list(_entries(heading, body))
+            unnamed = heading == "Returns" and not rows[0][0]
+            parts.append(_unnamed(rows[0]) if unnamed else "\n" + table(_TABLES[heading], rows))
         elif heading == "Notes":
             parts.append(f"\n{_prose(body)}\n")
     return "".join(parts)
+
+
+def _unnamed(row: tuple[str, ...]) -> str:
+    _, kind, meaning = row
+    return f"\nReturns: {kind}. {meaning}".rstrip() + "\n"
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:
