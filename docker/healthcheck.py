@@ -1,4 +1,4 @@
-"""What a container's engine asks: exit 0 while the service is ready."""
+"""Health check of a container: exit 0 while the service is ready."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 
 
 def main() -> int:
-    """Ask /readyz, at the address that the variables name; say why not."""
+    """Request /readyz at the address that the variables set, and print the reason if it is not ready."""
     host = os.environ.get("SENOSCOPE_HOST", "127.0.0.1")
     host = _EVERYWHERE.get(host, host)
     scheme = "https" if os.environ.get("SENOSCOPE_TLS_CERT") else "http"
     port = os.environ.get("SENOSCOPE_PORT", "8750")
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/readyz"
-    # The certificate names the host that clients know, not this address, which never leaves the container.
+    # The certificate is valid for the host that clients use, not for this address inside the container.
     unchecked = ssl._create_unverified_context()  # noqa: S323
-    # Whatever proxy the container has, it is not for this.
+    # Do not use a proxy that is configured for the container.
     ask = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unchecked)
     )

@@ -1,8 +1,8 @@
-"""Builds an image and proves what docs/how-to/deploy-with-docker.md promises, where Docker Hub cannot be had.
+"""Build an image and test what docs/how-to/deploy-with-docker.md describes, without Docker Hub.
 
-Podman builds the Dockerfile and runs the image; in place of Docker Hub's Python image stands one that
+Podman builds the Dockerfile and runs the image. In place of Docker Hub's Python image, it uses one that
 debootstrap makes of the same Debian release, with Debian's own Python. Needs root, podman with runc,
-debootstrap, curl, and the network for apt and pip.
+debootstrap, curl, and network access for apt and pip.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ BASE = "docker.io/library/python:3.11-slim-bookworm"
 DEBIAN = "bookworm"
 PACKAGES = "python3,python3-pip-whl,ca-certificates,netbase,tzdata"
 UID = 10001
-# Podman's own are more than root may set where the host is a container too.
+# Podman's defaults exceed what root may set if the host is a container itself.
 LIMITS = ("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")
 KEYED = ("--env=SENOSCOPE_API_KEYS=/keys/keys.json",)
-# Of pip's configuration, what tells where packages come from.
+# The part of pip's configuration that sets where packages come from.
 PIP_SETTINGS = ("cert", "index-url", "proxy", "timeout", "default-timeout", "trusted-host")
 
 
 class Proof:
-    """One image, built and tried in a working folder.
+    """One image, built and tested in a working folder.
 
     Parameters
     ----------
     work : Path
-        Folder for the base system and the images; what is there already is used again.
+        Folder for the base system and the images; existing ones are reused.
     target : str
-        Of the Dockerfile.
+        Target of the Dockerfile.
     """
 
     def __init__(self, work: Path, target: str) -> None:
@@ -52,7 +52,7 @@ class Proof:
         self.proved: list[str] = []
 
     def podman(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run podman on images and containers of its own."""
+        """Run podman on separate images and containers."""
         command = ["podman", "--root", str(self.work / "storage"), "--runroot", str(self.work / "run")]
         command += [
             "--storage-driver",
@@ -71,14 +71,14 @@ class Proof:
         return done
 
     def claim(self, what: str, holds: bool, shown: object = "") -> None:
-        """Note what was proved, or end here."""
+        """Record a claim that holds, or exit."""
         if not holds:
             sys.exit(f"NOT proved: {what}: {shown}")
         self.proved.append(what)
         print(f"proved: {what}", flush=True)
 
     def make_base(self) -> None:
-        """The base image, under the name that the Dockerfile asks for."""
+        """Make the base image, under the name that the Dockerfile uses."""
         if self.podman("image", "exists", BASE, check=False).returncode == 0:
             return
         system = self.work / "base"
@@ -86,7 +86,7 @@ class Proof:
             subprocess.run(
                 ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", DEBIAN, str(system)], check=True
             )
-        # Pip as in Docker Hub's image: not Debian's, and free to install.
+        # Pip as in Docker Hub's image: not Debian's, and allowed to install.
         for marker in system.glob("usr/lib/python3.*/EXTERNALLY-MANAGED"):
             marker.unlink()
         (wheel,) = system.glob("usr/share/python-wheels/pip-*.whl")
@@ -104,7 +104,7 @@ class Proof:
         )
 
     def build_options(self) -> list[str]:
-        """The host's network and the host's way to packages, neither of which gets into the image."""
+        """Return options for the host's network and package sources, neither of which gets into the image."""
         listed = subprocess.run(
             [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
         ).stdout
@@ -124,7 +124,7 @@ class Proof:
         return options + [f"--volume={volume}" for volume in mounted]
 
     def build(self) -> float:
-        """Build the Dockerfile's target; the seconds that it took."""
+        """Build the Dockerfile's target, and return the seconds that it took."""
         begun_s = time.monotonic()
         dockerfile = str(ROOT / "docker" / "Dockerfile")
         self.podman(
@@ -134,13 +134,13 @@ class Proof:
         return time.monotonic() - begun_s
 
     def layers(self) -> list[tuple[str, int]]:
-        """What each layer was made by, and its size in bytes; the base's first."""
+        """Return the command and the size in bytes of each layer; the base's first."""
         history = json.loads(self.podman("history", "--no-trunc", "--format=json", self.image).stdout)
         return [(layer.get("CreatedBy", ""), layer["size"]) for layer in reversed(history)]
 
     @contextlib.contextmanager
     def container(self, *options: str) -> Iterator[str]:
-        """A container as compose.yml starts it; removed at the end."""
+        """Start a container as compose.yml does; it is removed at the end."""
         name = f"senoscope-proof-{os.getpid()}"
         hardened = ("--read-only", "--tmpfs=/tmp:mode=1777", "--cap-drop=ALL")
         self.podman(
@@ -154,7 +154,7 @@ class Proof:
             self.podman("rm", "--force", "--time=0", name, check=False)
 
     def prepare_volumes(self, model: Path) -> str:
-        """Fill the volumes with the ensemble and the keys; a key with scope classify."""
+        """Fill the volumes with the ensemble and the keys, and return a key with scope classify."""
         self.podman("volume", "rm", "--force", "data", "keys", check=False)
         models = self.work / "models"
         shutil.rmtree(models, ignore_errors=True)
@@ -170,7 +170,7 @@ class Proof:
 
 
 def curl(*arguments: str) -> tuple[int, str]:
-    """Status and body."""
+    """Return status and body of a request."""
     command = ["curl", "--silent", "--max-time", "60", "--write-out", "\n%{http_code}", *arguments]
     body, _, status = subprocess.run(command, capture_output=True, text=True, check=False).stdout.rpartition(
         "\n"
@@ -179,7 +179,7 @@ def curl(*arguments: str) -> tuple[int, str]:
 
 
 def npy(path: Path) -> Path:
-    """A field of view of one grey, uint16 [3, 250, 300]."""
+    """Write a field of view of one grey, uint16 [3, 250, 300]."""
     header = b"{'descr': '<u2', 'fortran_order': False, 'shape': (3, 250, 300), }"
     header += b" " * (117 - len(header)) + b"\n"
     pixels = struct.pack("<H", 900) * (3 * 250 * 300)
@@ -188,15 +188,15 @@ def npy(path: Path) -> Path:
 
 
 def status_of(pid: int) -> dict[str, str]:
-    """Of a process, as the kernel tells the host."""
+    """Return the status of a process as the host's kernel reports it."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def missing_libraries(proof: Proof, name: str) -> tuple[bool, str]:
-    """Whether ONNX Runtime's provider would find all that it links to, given a driver; what it would not."""
+    """Return whether ONNX Runtime's provider finds all libraries except the driver's, and those it lacks."""
     site = "/opt/senoscope/lib/python3.11/site-packages"
-    # ONNX Runtime loads these folders' libraries before the provider.
+    # ONNX Runtime loads the libraries of these folders before the provider.
     ldd = f"LD_LIBRARY_PATH=$(ls -d {site}/nvidia/*/lib | tr '\\n' ':') ldd {site}/onnxruntime/capi/*cuda.so"
     found = proof.podman("exec", name, "sh", "-c", ldd).stdout
     missing = {line.split()[0] for line in found.splitlines() if "not found" in line}
@@ -204,13 +204,13 @@ def missing_libraries(proof: Proof, name: str) -> tuple[bool, str]:
 
 
 def try_it(proof: Proof, key: str, port: int) -> None:
-    """Start the service and try from outside what the page promises."""
+    """Start the service and test from outside what the page describes."""
     url = f"http://127.0.0.1:{port}"
     bearer = ("--header", f"Authorization: Bearer {key}")
     image = json.loads(proof.podman("image", "inspect", proof.image).stdout)[0]
     asked = image["Healthcheck"]["Test"]
     proof.claim("the image names uid 10001 as its user", image["User"] == f"{UID}:{UID}", image["User"])
-    # Whoever proves the GPU's image has seldom a GPU: it is tried on the CPU, and says so.
+    # The image for GPUs is tested on the CPU: a GPU is rarely available.
     settings = ("--env=SENOSCOPE_MODEL=proof", "--env=SENOSCOPE_DEVICE=cpu")
     with proof.container(*settings, f"--publish=127.0.0.1:{port}:8750") as name:
         begun_s = time.monotonic()
@@ -258,7 +258,7 @@ def try_it(proof: Proof, key: str, port: int) -> None:
 
 
 def table(proof: Proof, seconds: float) -> str:
-    """What was found, as Markdown."""
+    """Return the findings as Markdown."""
     layers = proof.layers()
     lines = [f"| layer of `{proof.target}` | MB |", "|---|---:|"]
     lines += [
@@ -272,7 +272,7 @@ def table(proof: Proof, seconds: float) -> str:
 
 
 def main() -> None:
-    """Build, try, report."""
+    """Build, test, report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--target", choices=("cpu", "gpu"), default="cpu", help="of the Dockerfile")
     parser.add_argument(

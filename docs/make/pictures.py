@@ -1,4 +1,4 @@
-"""Make the README's pictures from the running software.
+"""Make the README's pictures with the software itself.
 
 ::
 
@@ -34,12 +34,12 @@ SEED, FRAMES, IMAGES = 2023, 14, Path(__file__).parents[1] / "images"
 
 
 def montage(ensemble: Ensemble) -> None:
-    """SRS, TPEF, transmission, and Grad-CAM over SRS, of a control and of a senescent FOV."""
+    """Draw SRS, TPEF, transmission, and Grad-CAM over SRS, of a control and of a senescent FOV."""
     rows = []
     for wanted in (False, True):
         fov = next(f for f in (synthesize(SEED, n) for n in range(50)) if f.senescent == wanted)
         (prediction,) = ensemble.predict(fov.pixels)
-        # For the eye, each channel in its own contrast; the networks see the ensemble's intensity range.
+        # Each channel has its own contrast here; the networks use the ensemble's intensity range.
         limits = [np.percentile(fov.pixels[c], [0.5, 99.8]) for c in range(3)]
         channels = [scale_channel(fov.pixels[c], *limits[c]) for c in range(3)]
         pictures = [cv2.cvtColor((c * 255).astype(np.uint8), cv2.COLOR_GRAY2BGR) for c in channels]
@@ -54,7 +54,7 @@ def montage(ensemble: Ensemble) -> None:
 
 
 def headings(names: list[str], width: int) -> np.ndarray:
-    """A line of titles, the last with the colours that its map goes through, from 0 to 1."""
+    """Return a line of titles, the last with the colour scale of the map, from 0 to 1."""
     line = np.zeros((26, width, 3), np.uint8)
     step = width // len(names)
     for n, name in enumerate(names):
@@ -67,14 +67,14 @@ def headings(names: list[str], width: int) -> np.ndarray:
 
 
 def draw_scale_bar(picture: np.ndarray, length_um: int) -> None:
-    """A bar of a length in micrometres, in the lower left corner."""
+    """Draw a bar of a length in micrometres in the lower left corner."""
     right = 10 + round(length_um / PIXEL_SIZE_UM)
     cv2.rectangle(picture, (10, 236), (right, 239), WHITE, cv2.FILLED)
     cv2.putText(picture, f"{length_um} um", (12, 229), FONT, 0.45, WHITE, 1, cv2.LINE_AA)
 
 
 def screen(ensemble: Ensemble) -> None:
-    """The demo's live table after some frames."""
+    """Draw the demo's live table after some frames."""
     console = Console(record=True, width=118, force_terminal=True, file=sys.stderr)
     score = DemoScore(SEED)
     maker = ResultMaker(ensemble, 24.0, linked=True)

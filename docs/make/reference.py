@@ -1,4 +1,4 @@
-"""Write, or check, the pages of ``docs/reference`` that are made from the code.
+"""Write or check the pages of ``docs/reference`` that are generated from the code.
 
 ::
 
@@ -13,16 +13,17 @@ import os
 import sys
 from pathlib import Path
 
-# Variables of whoever makes the pages have no place in them; defaults are read when modules are.
+# The pages must not depend on the environment; defaults are read on import.
 for variable in [name for name in os.environ if name.startswith("SENOSCOPE_")]:
     del os.environ[variable]
 
-from pages import cli, configuration, headers, manifest, metrics, rest, settings, tables  # noqa: E402
+from pages import cli, configuration, engine, headers, manifest, metrics, rest, settings, tables  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "reference"
 PAGES = {
     "cli.md": cli.page,
     "configuration.md": configuration.page,
+    "engine.md": engine.page,
     "frame-headers.md": headers.page,
     "manifest.md": manifest.page,
     "metrics.md": metrics.page,
@@ -33,7 +34,7 @@ PAGES = {
 
 
 def main(check: bool) -> int:
-    """1 if a page was to be checked and is not what the code says."""
+    """Write the pages, or compare them with the code; return 1 if a page that is checked is out of date."""
     stale = 0
     for name, page in PAGES.items():
         path, text = FOLDER / name, page()
@@ -45,7 +46,7 @@ def main(check: bool) -> int:
             print(path)
             continue
         stale = 1
-        lines = difflib.unified_diff(written.splitlines(), text.splitlines(), name, "as the code has it", n=0)
+        lines = difflib.unified_diff(written.splitlines(), text.splitlines(), name, "as generated", n=0)
         print("\n".join(lines))
     return stale
 

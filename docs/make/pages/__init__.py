@@ -1,1 +1,1 @@
-"""The pages of ``docs/reference`` that are made from the code, one module each."""
+"""The pages of ``docs/reference`` that are generated from the code, one module each."""

@@ -1,4 +1,4 @@
-"""The three commands: what they do, their arguments and options."""
+"""The reference of the three commands, generated from their parsers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from senoscope_training.cli import app as training
 
 _HEAD = """# Commands
 
-`--help` tells the same in the terminal. Wrong usage exits with 2, a failure with 1 and a line that names it.
+`--help` prints the same in the terminal. The exit status is 0 for success, 1 for a failure, which one line
+on standard error describes, and 2 for wrong usage.
 
-Made from the programs by `python docs/make/reference.py`.
+Generated from the programs by `python docs/make/reference.py`.
 """
 _HEADINGS = ("option", "takes", "default", "")
 _TYPES = {int: "integer", float: "number", str: "text", Path: "path"}
@@ -36,7 +37,7 @@ _KINDS = {
 
 
 def page() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     parts = [_HEAD]
     for name, app in (("senoscope", service), ("senoscope-train", training)):
         parts += _command(name, typer.main.get_command(app))
@@ -45,14 +46,14 @@ def page() -> str:
 
 
 def _command(name: str, command: Any) -> list[str]:
-    """A command of Typer's, and those below it."""
+    """Describe a Typer command and its subcommands."""
     inner = getattr(command, "commands", {})
     if isinstance(command, LazyGroup):
         inner = {below: command.load(below) for below in inner}
     level = "##" if " " not in name else "###"
     parts = [f"\n{level} {name}\n\n{prose(command.help)}\n"]
     if name == "senoscope serve":
-        parts.append("\nIts options are [the settings](settings.md).\n")
+        parts.append("\nIts options are the [settings of the service](settings.md).\n")
     elif not inner:
         rows = [_parameter(p) for p in command.params if p.name != "help"]
         parts += ["\n" + table(_HEADINGS, rows)] if rows else []

@@ -1,4 +1,4 @@
-"""The reference of the configuration file, made from its typed model."""
+"""The reference of the configuration file, generated from its typed model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from senoscope_training.config import Config
 
 _HEAD = """# The configuration file
 
-YAML; every key but `name` and `data.path` has the paper's value as its default. Unknown keys are refused.
-Made from `senoscope_training.config` by `python docs/make/reference.py`.
+A configuration is a YAML file. `name` and `data.path` are required; the default of every other key is the
+value that the paper uses. Unknown keys are rejected.
+
+Generated from `senoscope_training.config` by `python docs/make/reference.py`.
 """
 
 
 def page() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     return _HEAD + "".join(_tables(Config, ""))
 
 

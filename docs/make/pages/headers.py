@@ -1,4 +1,4 @@
-"""The JSON headers of the frame stream."""
+"""The reference of the frame stream's JSON headers, generated from their models."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from senoscope_client.wire.headers import EndHeader, HeartbeatHeader, ImageHeade
 
 _HEAD = """# Headers of the frame stream
 
-What part 1 of each message holds, as JSON: see [the frame stream](wire-format.md). Keys that are not
-required may be left out or be null. Unknown keys are refused; what is yours goes into `user_data`.
+Part 1 of each message of [the frame stream](wire-format.md) is one of these headers, as JSON. Keys that are
+not required may be omitted or null. Unknown keys are rejected; put your own data into `user_data`.
 
-Made from `senoscope_client.wire.headers` by `python docs/make/reference.py`.
+Generated from `senoscope_client.wire.headers` by `python docs/make/reference.py`.
 """
 _HEADERS: dict[str, type[BaseModel]] = {
     "start": StartHeader,
@@ -22,15 +22,15 @@ _HEADERS: dict[str, type[BaseModel]] = {
     "end": EndHeader,
 }
 _ALWAYS = {
-    "format": "Always this.",
-    "version": "Of the format.",
-    "htype": "As in htypes.",
-    "type": "As in the topic.",
+    "format": "Name of the format.",
+    "version": "Version of the format.",
+    "htype": "Layout of the pixels, as in htypes.",
+    "type": "Type of the message, as in the topic.",
 }
 
 
 def page() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     parts = [_HEAD]
     inner: dict[str, dict[str, object]] = {}
     for name, model in _HEADERS.items():
@@ -44,8 +44,8 @@ def page() -> str:
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Of all fields, inherited ones included."""
-    told = dict(_ALWAYS)
+    """Return the meaning of each field, inherited ones included."""
+    meanings = dict(_ALWAYS)
     for base in reversed(model.__mro__):
-        told |= attributes(base.__doc__) if issubclass(base, BaseModel) else {}
-    return told
+        meanings |= attributes(base.__doc__) if issubclass(base, BaseModel) else {}
+    return meanings

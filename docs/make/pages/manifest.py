@@ -1,4 +1,4 @@
-"""The manifest of an ensemble, ``ensemble.json``."""
+"""The reference of an ensemble's manifest, ``ensemble.json``, generated from its model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from senoscope.engine.manifest import Manifest
 
 _HEAD = """# The manifest, `ensemble.json`
 
-What an ensemble's folder holds, and what it must answer. `models/ensemble.schema.json` is the same as JSON
-Schema; unknown keys are refused. Loading checks the SHA-256 of every file, and runs the test vectors.
+The manifest describes the files of an ensemble and their expected outputs. `models/ensemble.schema.json` is
+the same as JSON Schema. Unknown keys are rejected. Loading checks the SHA-256 of every file and runs the
+test vectors.
 
-Made from `senoscope.engine.manifest` by `python docs/make/reference.py`.
+Generated from `senoscope.engine.manifest` by `python docs/make/reference.py`.
 """
 
 
 def page() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     schema = Manifest.model_json_schema()
     models = {"Manifest": schema, **schema["$defs"]}
     parts = [

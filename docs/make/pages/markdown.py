@@ -1,4 +1,4 @@
-"""Markdown that MkDocs and GitHub read alike."""
+"""Markdown that MkDocs and GitHub render alike."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
-    """A table; columns in ``numbers`` are set flush right.
+    """Return a table; columns in ``numbers`` are right-aligned.
 
     Raises
     ------
     ValueError
-        If a cell has a bar in a code span, which the two readers understand differently.
+        If a cell has a bar in a code span, which the two render differently.
     """
     right = set(numbers)
     rule = ["---:" if n in right else "---" for n in range(len(headings))]
@@ -21,19 +21,19 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Itera
 
 
 def code(text: object) -> str:
-    """Text as code."""
+    """Return text as a code span."""
     return f"`{text}`"
 
 
 def codes(texts: Iterable[object], between: str = ", ") -> str:
-    """Several pieces of code."""
+    """Return several texts as code spans."""
     return between.join(map(code, texts))
 
 
 def prose(docstring: str | None) -> str:
-    """A docstring, or help text, as Markdown: one paragraph per paragraph, single backticks for code.
+    """Return the prose of a docstring or help text as Markdown, with single backticks for code.
 
-    Sections such as ``Attributes`` are left out; `attributes` reads them.
+    Sections such as ``Attributes`` are omitted; `attributes` reads them.
     """
     text = re.split(r"(?m)^ *\w+\n *-+$", docstring or "")[0]
     paragraphs = re.split(r"\n\s*\n", text.strip())
@@ -41,12 +41,12 @@ def prose(docstring: str | None) -> str:
 
 
 def line(text: str) -> str:
-    """Text of a docstring on one line."""
+    """Return text of a docstring on one line."""
     return re.sub(r"\bNone\b", "null", " ".join(text.replace("``", "`").split()))
 
 
 def attributes(docstring: str | None) -> dict[str, str]:
-    """The meanings in a numpy docstring's section ``Attributes``, by name."""
+    """Return the meanings in the section ``Attributes`` of a numpy docstring, by name."""
     _, heading, section = (docstring or "").partition("Attributes\n")
     found: dict[str, str] = {}
     if not heading:

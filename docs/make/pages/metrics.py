@@ -1,4 +1,4 @@
-"""The reference of the metrics, made from the registry of a service that need not run."""
+"""The reference of the metrics, generated from the registry of a service that is not started."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from senoscope.settings import Settings
 
 _HEAD = """# Metrics
 
-`GET /metrics` is for [Prometheus](https://prometheus.io): its text format, or OpenMetrics for those who ask
-for that. It answers before the service is ready, too. With API keys it needs one of scope `read`:
+`GET /metrics` returns metrics for [Prometheus](https://prometheus.io), in its text format or, where the
+`Accept` header asks for it, as OpenMetrics. It works before the service is ready. With API keys, the
+request needs a key of scope `read`:
 
 ```sh
 senoscope keys new --api-keys keys.json --name prometheus --scope read > senoscope.key
 ```
 
-The key goes to where Prometheus can read it:
+Store the key where Prometheus can read it:
 
 ```yaml
 # prometheus.yml
@@ -34,26 +35,27 @@ scrape_configs:
       - targets: ["scanner.lab.example:8750"]
 ```
 
-`docker/grafana/senoscope.json` is a dashboard for Grafana: import it and choose the data source. Whether
-the deadline is kept, for one, is
+`docker/grafana/senoscope.json` is a dashboard for Grafana: import it and choose the data source. The 99th
+percentile of the latency of live frames, to compare with the deadline, is
 
 ```promql
 histogram_quantile(0.99, sum by (le) (rate(senoscope_fov_latency_seconds_bucket{source="live"}[5m])))
 ```
 
-The deadline itself is one of the buckets, so the share of frames that met it is exact. `source` and `lane`
-are `live` (the stream) or `batch` (posted stacks); `route` is a route's template, or `none` where nothing was
-found or the guard refused. No label has a value that a client chooses. On Linux the process's own memory,
-processor time and files are told as well (`process_...`), and on a GPU its memory, if `nvidia-ml-py` is
-installed (extra `gpu`). What ZeroMQ drops for a slow subscriber is not known, because it does not tell.
+The deadline is one of the buckets, so the share of frames that met it is exact. `source` and `lane` are
+`live` (the stream) or `batch` (posted stacks); `route` is the template of a route, or `none` where no route
+matched or the request was refused. No label has a value that a client chooses. On Linux, `process_...`
+reports memory, processor time and open files of the process. On a GPU, its memory is reported if
+`nvidia-ml-py` is installed (extra `gpu`). Messages that ZeroMQ drops for a slow subscriber are not counted,
+because ZeroMQ does not report them.
 
-Made from `senoscope.metrics.catalogue` by `python docs/make/reference.py`.
+Generated from `senoscope.metrics.catalogue` by `python docs/make/reference.py`.
 
 """
 
 
 def page() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     service = Service(Settings(database_url="none", stream="", results="", otlp_endpoint=""))
     create_app(service)
     there = {family.name: family for family in service.registry.collect()}

@@ -1,4 +1,4 @@
-"""HTTP and WebSocket: every path, parameter, answer and error."""
+"""The reference of HTTP and WebSocket, generated from the service's OpenAPI document and routes."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from senoscope_client import errors
 
 _HEAD = """# HTTP and WebSocket
 
-A running service tells the same as OpenAPI, for tools, at `/openapi.json`. Unknown parameters are refused.
-Where there are API keys, a request carries one (`Authorization: Bearer KEY`) that has the scope named here;
-`admin` includes the others, see the [threat model](../explanation/threat-model.md).
+Every path, parameter, answer and error; [Use HTTP and WebSocket](../how-to/http.md) has examples. A running
+service describes the same for tools as OpenAPI at `/openapi.json`. Unknown parameters are rejected. With
+API keys, each request needs one (`Authorization: Bearer KEY`) of the scope that is named here; `admin`
+includes the other scopes, see the [threat model](../explanation/threat-model.md).
 
-Made from the service by `python docs/make/reference.py`.
+Generated from the service by `python docs/make/reference.py`.
 """
 _ERRORS = """
 ## Errors
 
 An error is a problem document (RFC 9457, `application/problem+json`) with `type`, `title`, `status`,
-`detail`, which says what is wrong, where, and what to do, and the stable `code`. 404 `not_found` and 405
-`method_not_allowed` are for paths and methods that are not listed here; a route that fails answers 500
-`internal_error`. Under `/v2` an error is `{"error": "..."}`, as the Open Inference Protocol wants it, and 415
-and 422 are 400.
+`detail` and a stable `code`. `detail` describes what is wrong, where, and what to do. Paths that are not
+listed here answer 404 `not_found`, methods 405 `method_not_allowed`, and a route that fails answers 500
+`internal_error`. Under `/v2` an error is `{"error": "..."}`, as the Open Inference Protocol specifies, with
+400 in place of 415 and 422.
 
 """
 _DOCUMENTS = """
 ## Documents
 
-What answers hold, beside those that are told with their path. Keys without a value are left out.
+The JSON documents of the answers above. Keys without a value are omitted.
 """
 
 
 def page() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     app = create_app(Service(Settings(database_url="none", stream="", results="", otlp_endpoint="")))
     schema = app.openapi()
     parts = [_HEAD]
@@ -53,13 +54,13 @@ def page() -> str:
     parts += _websockets(app)
     parts += [_ERRORS, _codes(), _DOCUMENTS]
     for name, model in sorted(schema["components"]["schemas"].items()):
-        if not name.endswith("ValidationError"):  # FastAPI's, which this service never answers with
+        if not name.endswith("ValidationError"):  # FastAPI's own, which this service never sends
             parts.append(f"\n### {name}\n\n{prose(model.get('description'))}\n\n{properties(model)}")
     return "".join(parts)
 
 
 def _place(item: tuple[str, Any]) -> tuple[int, str]:
-    """What is asked most comes first."""
+    """Return a sort key that puts the most used paths first."""
     path = item[0]
     order = ("/v1/classify", "/v1/results", "/v1/series", "/v1/normalization", "/v1/model", "/v1/")
     return next((n for n, start in enumerate(order) if path.startswith(start)), len(order)), path
@@ -88,8 +89,8 @@ def _parameter(parameter: Mapping[str, Any]) -> tuple[str, str, str, str]:
     schema = {**schema, "anyOf": [s for s in schema.get("anyOf", []) if s.get("type") != "null"]}
     schema = schema if schema["anyOf"] else {key: value for key, value in schema.items() if key != "anyOf"}
     in_path = parameter["in"] == "path"
-    told = line(parameter.get("description", "")) or ("In the path." if in_path else "")
-    return code(parameter["name"]), words(schema), "*required*" if in_path else default(schema), told
+    meaning = line(parameter.get("description", "")) or ("In the path." if in_path else "")
+    return code(parameter["name"]), words(schema), "*required*" if in_path else default(schema), meaning
 
 
 def _answers(responses: Mapping[str, Any]) -> str:
@@ -126,17 +127,17 @@ def _leaves(routes: Any) -> Iterator[WebSocketRoute]:
     for route in routes:
         if isinstance(route, WebSocketRoute):
             yield route
-        router = getattr(route, "original_router", None)  # what FastAPI keeps of one that was included
+        router = getattr(route, "original_router", None)  # FastAPI keeps the router that was included
         yield from _leaves(router.routes if router else ())
 
 
 def _codes() -> str:
     kinds = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, Exception)]
-    told = {kind.code: (kind.status, prose(kind.__doc__).partition("\n")[0]) for kind in kinds}
-    del told[errors.Unreachable.code]  # raised by clients alone
-    told[errors.SenoscopeError.code] = (
+    meanings = {kind.code: (kind.status, prose(kind.__doc__).partition("\n")[0]) for kind in kinds}
+    del meanings[errors.Unreachable.code]  # raised by clients alone
+    meanings[errors.SenoscopeError.code] = (
         errors.SenoscopeError.status,
-        "The service failed; its log tells more.",
+        "The service failed; its log has the details.",
     )
-    rows = sorted((str(status), code(name), text) for name, (status, text) in told.items())
+    rows = sorted((str(status), code(name), text) for name, (status, text) in meanings.items())
     return table(("status", "code", ""), rows)

@@ -1,4 +1,4 @@
-"""JSON Schema in words: what pydantic, OpenAPI and the manifest all give."""
+"""JSON Schema as text and tables, for pydantic models, OpenAPI and the manifest."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from pages.markdown import attributes, code, codes, line, table
 
 Schema = Mapping[str, Any]
-_LARGEST = 2**53 - 1  # what JSON carries without loss; a bound that says nothing to a reader
+_LARGEST = 2**53 - 1  # the largest integer that JSON carries without loss; not worth showing
 _ANY = "any JSON"
 _FORMATS = {"uuid": "UUID", "date-time": "time, ISO 8601", "binary": "bytes"}
 
 
 def words(schema: Schema) -> str:
-    """The type of a value, with its bounds; models are links to their headings."""
+    """Describe the type of a value and its bounds; models are links to their headings."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return _ANY if name == "JsonValue" else f"[{name}](#{name.lower()})"
@@ -33,21 +33,21 @@ def words(schema: Schema) -> str:
 
 
 def properties(schema: Schema, meanings: Mapping[str, str] | None = None) -> str:
-    """A table of an object's keys.
+    """Return a table of an object's keys.
 
     Parameters
     ----------
     meanings : mapping, optional
         By key; the section ``Attributes`` of the description by default.
     """
-    told = attributes(schema.get("description")) if meanings is None else meanings
+    known = attributes(schema.get("description")) if meanings is None else meanings
     required = schema.get("required", ())
     rows = [
         (
             code(key),
             words(inner),
             "*required*" if key in required else default(inner),
-            told.get(key) or line(inner.get("description", "")),
+            known.get(key) or line(inner.get("description", "")),
         )
         for key, inner in schema.get("properties", {}).items()
     ]
@@ -55,7 +55,7 @@ def properties(schema: Schema, meanings: Mapping[str, str] | None = None) -> str
 
 
 def default(schema: Schema) -> str:
-    """What holds where a key is left out."""
+    """Describe the value of a key that is omitted."""
     value = schema.get("default")
     if value is None:
         return ""
@@ -78,7 +78,7 @@ def _list(schema: Schema) -> str:
 
 
 def _bounds(schema: Schema) -> str:
-    told = []
+    bounds = []
     for key, sign in (
         ("minimum", "at least"),
         ("exclusiveMinimum", "above"),
@@ -86,9 +86,9 @@ def _bounds(schema: Schema) -> str:
         ("exclusiveMaximum", "below"),
     ):
         if key in schema and schema[key] < _LARGEST:
-            told.append(f"{sign} {schema[key]:.17g}")
+            bounds.append(f"{sign} {schema[key]:.17g}")
     if "minLength" in schema and "maxLength" in schema:
-        told.append(f"{schema['minLength']} to {schema['maxLength']} characters")
+        bounds.append(f"{schema['minLength']} to {schema['maxLength']} characters")
     elif "maxLength" in schema:
-        told.append(f"at most {schema['maxLength']} characters")
-    return f", {', '.join(told)}" if told else ""
+        bounds.append(f"at most {schema['maxLength']} characters")
+    return f", {', '.join(bounds)}" if bounds else ""

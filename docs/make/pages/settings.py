@@ -1,4 +1,4 @@
-"""The settings of the service: option, variable, default, meaning."""
+"""The reference of the service's settings, generated from their model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from senoscope.settings import ENV_PREFIX, Settings
 
 _HEAD = """# Settings of the service
 
-Each is an option of `senoscope serve` and a variable; an option wins over its variable. The other commands of
-`senoscope` heed the variables too. What is misspelt, or does not go together, is refused at start.
+Each setting is an option of `senoscope serve` and an environment variable. An option takes precedence over
+its variable. The other commands of `senoscope` read the variables too. Misspelt settings, and settings that
+contradict each other, are rejected at start.
 
-Made from `senoscope.settings` by `python docs/make/reference.py`.
+Generated from `senoscope.settings` by `python docs/make/reference.py`.
 
 """
 # Defaults that depend on the machine.
@@ -23,17 +24,17 @@ _IN_WORDS = {
 
 
 def page() -> str:
-    """The reference as Markdown."""
-    rows = [(_names(name), *_told(name, field)) for name, field in Settings.model_fields.items()]
+    """Return the reference as Markdown."""
+    rows = [(_names(name), *_meaning(name, field)) for name, field in Settings.model_fields.items()]
     return _HEAD + table(("option, variable", "default", ""), rows)
 
 
 def _names(name: str) -> str:
-    """Below each other, for side by side they leave the meaning no room."""
+    """Return option and variable on two lines, so that the meaning has room."""
     return "<br>".join(map(code, (f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}")))
 
 
-def _told(name: str, field: FieldInfo) -> tuple[str, str]:
+def _meaning(name: str, field: FieldInfo) -> tuple[str, str]:
     text = line(field.description or "").partition(" Default: ")[0]
     if field.default_factory is not None:
         return _IN_WORDS[name], text

@@ -1,4 +1,4 @@
-"""The columns of result tables."""
+"""The reference of the columns of result tables, generated from their definition."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from senoscope_client.tables import result_columns
 _HEAD = """# Tables of results
 
 `GET /v1/results/export` (CSV and Parquet), `Accept: text/csv`, `--csv` and `senoscope_client.to_dataframe`
-have the same columns with the same values, in this order. Each network has a column of its own, `p_` and
+give the same columns with the same values, in this order. Each network has its own column, `p_` followed by
 its name.
 
-Times are UTC. What is not known is empty in CSV and missing elsewhere; lists are separated by blanks in CSV.
-Text holds no line breaks or other control characters (they become U+FFFD), and an apostrophe precedes what a
-spreadsheet would take for a formula, in Parquet and pandas as well as in CSV; the JSON of `/v1/results` has
-the exact text.
+Times are UTC. Unknown values are empty in CSV and missing elsewhere. Lists are separated by blanks in CSV.
+In text, line breaks and other control characters are replaced by U+FFFD, and an apostrophe is put before
+text that a spreadsheet would read as a formula, in Parquet and pandas as well as in CSV. The JSON of
+`/v1/results` has the exact text.
 
-Made from `senoscope_client.tables` by `python docs/make/reference.py`.
+Generated from `senoscope_client.tables` by `python docs/make/reference.py`.
 
 | column | holds | |
 |---|---|---|
@@ -23,7 +23,7 @@ Made from `senoscope_client.tables` by `python docs/make/reference.py`.
 
 
 def page() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     rows = [
         f"| `{column.name}` | {column.kind} | {column.meaning} |\n"
         for column in result_columns(["<network>"])
