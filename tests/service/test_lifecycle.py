@@ -93,7 +93,7 @@ def test_it_says_that_it_is_stopping_while_it_drains(start: Callable[..., Server
 def test_a_second_signal_stops_at_once(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(senoscope.api.server, "_LAST_ANSWERS_S", 0.2)
+    monkeypatch.setattr(senoscope.api.server, "_SHUTDOWN_TIMEOUT_S", 0.2)
     server = start_server(miniature, tmp_path / "log.txt", "--drain-s", "600", "--batch-size", "1")
     engine = SlowEngine(server)
     with engine.held():

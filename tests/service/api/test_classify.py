@@ -235,7 +235,7 @@ ONE = npy(mini.dark())
     ("coding", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)]
 )
 @pytest.mark.parametrize("make", [tiff, npy])
-def test_packed_files_are_unpacked(server: Server, fovs: np.ndarray, coding: str, pack, make) -> None:
+def test_compressed_files_are_decompressed(server: Server, fovs: np.ndarray, coding: str, pack, make) -> None:
     body = make(fovs, metadata={"axes": "TCYX"}) if make is tiff else make(fovs)
     answer = httpx.post(
         f"{server.url}/v1/classify", content=pack(body), headers={"Content-Encoding": coding}, timeout=60
@@ -246,16 +246,18 @@ def test_packed_files_are_unpacked(server: Server, fovs: np.ndarray, coding: str
 @pytest.mark.parametrize(
     ("pack", "coding", "status", "code", "words"),
     [
-        pytest.param(lambda: gzip.compress(ONE)[:-9], "gzip", 422, "invalid_request", "no single", id="cut"),
+        pytest.param(
+            lambda: gzip.compress(ONE)[:-9], "gzip", 422, "invalid_request", "one complete", id="cut"
+        ),
         pytest.param(
             lambda: gzip.compress(ONE) + b"x",
             "gzip",
             422,
             "invalid_request",
-            "no single, whole gzip",
+            "one complete gzip",
             id="more",
         ),
-        pytest.param(lambda: ONE, "gzip", 422, "invalid_request", "declared as gzip", id="not packed"),
+        pytest.param(lambda: ONE, "gzip", 422, "invalid_request", "declared as gzip", id="not compressed"),
         pytest.param(lambda: ONE, "br", 415, "unsupported_media_type", "gzip or deflate", id="br"),
         pytest.param(lambda: ONE, "gzip, gzip", 415, "unsupported_media_type", "gzip or deflate", id="twice"),
         pytest.param(
@@ -279,12 +281,12 @@ def test_packed_files_are_unpacked(server: Server, fovs: np.ndarray, coding: str
             "gzip",
             413,
             "payload_too_large",
-            "unpacks to more than",
+            "the decompressed body has more than",
             id="large",
         ),
     ],
 )
-def test_packed_files_that_cannot_be_read_get_their_code(
+def test_compressed_files_that_cannot_be_read_are_refused_with_a_code(
     server: Server,
     fovs: np.ndarray,
     pack: Callable[[], bytes],

@@ -174,7 +174,7 @@ def test_asyncio_client(server: Server, fovs: np.ndarray) -> None:
 
 def test_errors_reach_tritons_client(client: triton.InferenceServerClient, fovs: np.ndarray) -> None:
     with pytest.raises(
-        InferenceServerException, match="model 'other' is not loaded; 'miniature' is"
+        InferenceServerException, match="model 'other' is not loaded; the loaded model is 'miniature'"
     ) as raised:
         client.infer("other", [image(fovs)])
     assert raised.value.status() == "404"
