@@ -1,4 +1,4 @@
-"""One field of view on its way through the service, wherever it came from."""
+"""One field of view on its way through the service, from any source."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class RequestRef:
     Attributes
     ----------
     id : str
-        As its log lines and its answer name it.
+        As in its log lines and its answer.
     span : object or None
-        What a trace of it hangs on.
+        Parent of the spans of its fields of view.
     """
 
     id: str

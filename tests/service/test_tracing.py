@@ -156,12 +156,12 @@ def test_a_collector_that_fails_is_lost_and_found_again(miniature: Path, tmp_pat
         )
         try:
             httpx.get(f"{server.url}/v1/model")
-            wait_for(server, "traces are not taken, and are lost")
+            wait_for(server, "traces are not accepted, and are lost")
             there.broken.clear()
             httpx.get(f"{server.url}/v1/series")
             spans(there, lambda span: span.name == "GET /v1/series")
-            assert server.log.read_text().count("traces are not taken") == 1
-            wait_for(server, "traces are taken again")
+            assert server.log.read_text().count("traces are not accepted") == 1
+            wait_for(server, "traces are accepted again")
         finally:
             stop_server(server)
 

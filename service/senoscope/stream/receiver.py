@@ -75,7 +75,7 @@ _HIGH_WATER_MARK = 64
 
 
 class Receiver:
-    """The thread that owns the SUB socket.
+    """The receiver of the frame stream, with the thread that owns the SUB socket.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Receiver:
         self._connected = False
         self._connections = 0
         self._log_lines = RateLimiter(_LOG_INTERVAL_S, _MAX_LOG_INTERVAL_S)
-        # Closing the one wakes the thread, which polls the other.
+        # Closing the first wakes the thread, which polls the second.
         self._waker, self._woken = socketpair()
         self.thread = WatchedThread("receiver", self._run, restarts=True)
 
