@@ -14,7 +14,7 @@ from senoscope_client.models.result import Source
 
 @dataclass(frozen=True, slots=True)
 class RequestRef:
-    """The request that a field of view came with.
+    """The request that a field of view belongs to.
 
     Attributes
     ----------
@@ -37,12 +37,12 @@ class Fov:
     pixels : array [C, H, W], any real dtype
         Raw detector units, channels in the order of ``spec``.
     source : Source
-        Where it came from.
+        Of the pixels.
     spec : FovSpec
         What the pixels were arranged for. Only an ensemble of this specification may compute them: another
         one may take the same channels in another order.
     arrived_s : float
-        When it came into the service, by ``time.perf_counter``.
+        Time of arrival in the service, by ``time.perf_counter``.
     request : RequestRef or None
         None for frames of the stream.
     """

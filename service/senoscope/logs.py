@@ -44,7 +44,7 @@ def about_source(source: Source) -> dict[str, Any]:
 
 
 def about(fov: Fov, *, of_stack: bool = False) -> dict[str, Any]:
-    """Return the facts that identify a field of view, and the request that it came with.
+    """Return the facts that identify a field of view, and the request that it belongs to.
 
     Parameters
     ----------

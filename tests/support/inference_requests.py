@@ -1,4 +1,4 @@
-"""Requests to ``/v2``, good and bad, with the answers that they must get."""
+"""Valid and invalid requests to ``/v2``, with the expected answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATATYPES = {"UINT8": np.uint8, "UINT16": np.uint16, "FP32": np.float32}
 def request(
     pixels: np.ndarray | bytes = b"", header_length: int | str | None = None, **changes: object
 ) -> tuple[bytes, dict[str, str]]:
-    """A binary request; ``changes`` are to its one input, or with a leading underscore to the whole."""
+    """Return a binary request; ``changes`` apply to the input or, with an underscore, to the request."""
     if isinstance(pixels, np.ndarray):
         datatype = next(name for name, dtype in DATATYPES.items() if dtype == pixels.dtype)
         tensor = pixels.tobytes()
@@ -49,7 +49,7 @@ def post(
 
 
 def as_json(data: object, **changes: object) -> tuple[bytes, dict[str, str]]:
-    """A request whose pixels are JSON."""
+    """Return a request with pixels in JSON."""
     given = {"name": "image", "shape": [1, 3, 250, 300], "datatype": "FP32", "data": data, **changes}
     return json.dumps({"inputs": [given]}).encode(), {}
 

@@ -80,7 +80,7 @@ class Receiver:
     Parameters
     ----------
     endpoint : str
-        Of the frame publisher; ZeroMQ connects and reconnects by itself.
+        Of the frame publisher; ZeroMQ connects and reconnects automatically.
     spec : callable
         Returns what the ensemble in use takes; frames of other sizes or channels are refused and counted.
     on_frame : callable
