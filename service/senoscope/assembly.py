@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Foundation:
-    """The parts of a service that it has before an ensemble is loaded.
+    """The parts of a service that exist before an ensemble is loaded.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Assembly:
     Attributes
     ----------
     receiver, publisher, archive, decider
-        None where the settings do not ask for them.
+        None if the settings do not include them.
     """
 
     session_range: SessionRange

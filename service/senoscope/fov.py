@@ -1,4 +1,4 @@
-"""One field of view on its way through the service, wherever it came from."""
+"""One field of view on its way through the service, from any source."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from senoscope_client.models.result import Source
 
 @dataclass(frozen=True, slots=True)
 class RequestRef:
-    """The request that a field of view came with.
+    """The request that a field of view belongs to.
 
     Attributes
     ----------
     id : str
-        As its log lines and its answer name it.
+        As in its log lines and its answer.
     span : object or None
-        What a trace of it hangs on.
+        Parent of the spans of its fields of view.
     """
 
     id: str
@@ -37,12 +37,12 @@ class Fov:
     pixels : array [C, H, W], any real dtype
         Raw detector units, channels in the order of ``spec``.
     source : Source
-        Where it came from.
+        Of the pixels.
     spec : FovSpec
         What the pixels were arranged for. Only an ensemble of this specification may compute them: another
         one may take the same channels in another order.
     arrived_s : float
-        When it came into the service, by ``time.perf_counter``.
+        Time of arrival in the service, by ``time.perf_counter``.
     request : RequestRef or None
         None for frames of the stream.
     """

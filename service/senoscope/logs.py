@@ -44,7 +44,7 @@ def about_source(source: Source) -> dict[str, Any]:
 
 
 def about(fov: Fov, *, of_stack: bool = False) -> dict[str, Any]:
-    """Return the facts that identify a field of view, and the request that it came with.
+    """Return the facts that identify a field of view, and the request that it belongs to.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def configure_logging(log_format: Literal["console", "json"], level: int = loggi
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for verbose in ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "alembic"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
     # asyncio writes this hundreds of times per second.
     logging.getLogger("asyncio").addFilter(_limit_accept_errors(RateLimiter(interval_s=10.0)))
     # A client that disconnects during its handshake is not an error of the service.

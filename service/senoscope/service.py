@@ -50,10 +50,10 @@ _LOADING = "the ensemble is being loaded, verified and warmed up"
 
 
 class Service:
-    """An ensemble in use: frames and stacks in, results out.
+    """The classification of frames and stacks with an ensemble.
 
-    It loads in the background, so that a server around it answers from the first second;
-    ``not_ready_reason`` returns None when it is ready.
+    The ensemble is loaded in the background, so that a server around the service answers from the first
+    second; ``not_ready_reason`` returns None when it is ready.
 
     Parameters
     ----------
@@ -70,10 +70,10 @@ class Service:
     recent : RecentRecords
     maps : StageMaps
     log : LogKeeper or None
-        The run log, where it is not turned off.
+        The run log; None if it is turned off.
     range : SessionRange
     ensembles : EnsembleList
-        Of the models folder.
+        The ensembles of the models folder.
     request_memory : MemoryBudget
         For bodies and pixels of requests.
     registry : ServiceRegistry
@@ -229,12 +229,12 @@ class Service:
 
     @property
     def assembly(self) -> Assembly:
-        """The parts that there are once an ensemble was loaded.
+        """The parts of the service, which exist once an ensemble was loaded.
 
         Raises
         ------
         NotReady
-            Before.
+            If no ensemble was loaded yet.
         """
         if self._assembly is None:
             raise NotReady(self._failure or self._loading)
@@ -242,12 +242,12 @@ class Service:
 
     @property
     def publisher(self) -> ResultPublisher | None:
-        """The publisher of results over ZeroMQ, where there is one."""
+        """The publisher of results over ZeroMQ, or None."""
         return self._assembly.publisher if self._assembly is not None else None
 
     @property
     def active(self) -> ActiveEnsemble:
-        """The ensemble in use; raises NotReady before there is one.
+        """The ensemble in use; raises NotReady if none was loaded yet.
 
         Another one may take over at any time: read this once for each request, and pass it along.
         """
@@ -255,7 +255,7 @@ class Service:
 
     @property
     def models(self) -> ModelSwitch:
-        """What changes the ensemble; raises NotReady before there is one."""
+        """The part that changes the ensemble; raises NotReady if none was loaded yet."""
         return self.assembly.models
 
     def require_room(self) -> None:
@@ -268,7 +268,7 @@ class Service:
         self.assembly.scheduler.require_room()
 
     def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
-        """Queue a stack for classification; its future brings the records.
+        """Queue a stack for classification; the result of its future are the records.
 
         Raises
         ------
@@ -294,7 +294,7 @@ class Service:
 
     @staticmethod
     def model_info(active: ActiveEnsemble) -> ModelInfo:
-        """Return the facts of an ensemble, and the device that it runs on."""
+        """Return the properties of an ensemble, and the device that it runs on."""
         ensemble = active.ensemble
         return ModelInfo(
             name=ensemble.manifest.name,
@@ -348,12 +348,12 @@ class Service:
         )
 
     def series_snapshots(self) -> list[dict[str, Any]]:
-        """Return the series that the receiver knows, newest first; the run log has older ones."""
+        """Return snapshots of the receiver's series, newest first; the run log has older ones."""
         receiver = self._assembly.receiver if self._assembly is not None else None
         return receiver.snapshots() if receiver is not None else []
 
     def _max_calibration_fovs(self) -> int:
-        """Frames of the stream that a calibration may collect."""
+        """Return how many frames of the stream a calibration may collect."""
         spec = self.active.spec
         fov_bytes = len(spec.channels) * spec.height * spec.width * _LARGEST_PIXEL_BYTES
         return self.settings.request_memory_mib * 1024 * 1024 // fov_bytes

@@ -19,7 +19,7 @@ from support.servers import Server, start_server, stop_server
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One with other ensembles to change to, of which one is damaged."""
+    """Start a server with two more ensembles in its models folder, one of them damaged."""
     models = tmp_path_factory.mktemp("models")
     mini.build(models / "miniature")
     mini.build(models / "other", name="other", seed=50)
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="package")
 def stand(server: Server) -> Iterator[Stand]:
-    """The place of the microscope that the service listens to."""
+    """Return the place of the microscope whose stream the service receives."""
     stand = Stand(server)
     yield stand
     stand.clear()
@@ -41,17 +41,17 @@ def stand(server: Server) -> Iterator[Stand]:
 
 @pytest.fixture
 def new_scan(stand: Stand) -> Callable[..., Scan]:
-    """Begins series of the microscope."""
+    """Return a function that begins a series of the microscope."""
     return stand.scan
 
 
 @pytest.fixture
 def no_microscope(stand: Stand) -> None:
-    """No publisher is connected, so that a test may be one."""
+    """Disconnect all publishers, so that the test can be the publisher."""
     stand.clear()
 
 
-# Not for the whole session: Playwright's loop would be in the way of tests that run loops of their own.
+# Not for the whole session: Playwright's event loop prevents other tests from running theirs.
 @pytest.fixture(scope="package")
 def context() -> Iterator[BrowserContext]:
     with chromium() as browser:
@@ -60,7 +60,7 @@ def context() -> Iterator[BrowserContext]:
 
 @pytest.fixture(scope="package")
 def scripts(server: Server, context: BrowserContext) -> Page:
-    """A page beside the page's scripts, to import them; nothing runs there by itself.
+    """Return a page in the folder of the page's scripts, to import them; it runs no script.
 
     While it is open, Chromium keeps the process that draws pages, with the scripts it has compiled.
     """
@@ -73,7 +73,7 @@ def scripts(server: Server, context: BrowserContext) -> Page:
 def seat(
     context: BrowserContext, scripts: Page, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Seat]]:
-    """Opens pages that must not have complained by the end of the test."""
+    """Return a function that opens a page; a page with errors at the end fails the test."""
     seats: list[Seat] = []
     renew = request.config.getoption("--pictures") and request.node.get_closest_marker("networks")
 

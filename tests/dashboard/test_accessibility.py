@@ -1,4 +1,4 @@
-"""Contrast, labels, names and roles by the rules of axe-core; and a way through the page without a mouse."""
+"""Contrast, labels, names and roles by the rules of axe-core; and operation by keyboard alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """axe-core's source."""
+    """Return the source of axe-core."""
     return axe_core().read_text()
 
 
@@ -44,7 +44,7 @@ def faults(at: Seat, axe: str) -> list[str]:
 
 @pytest.mark.system("axe-core")
 def test_no_view_has_a_serious_fault(start: Callable[..., Server], seat, axe: str) -> None:
-    server = start()  # where nothing was scanned yet
+    server = start()  # nothing was scanned yet
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
     empty = faults(at, axe)

@@ -1,4 +1,4 @@
-"""What a person asks of the service from the page: stacks, a model and its range, entry, the page itself."""
+"""Actions on the page: posting stacks, changing the model and its range, login; and the page's files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_stack_is_dropped_on_the_page(server: Server, seat, tmp_path: Path) ->
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
     path = tiff(tmp_path, (900, 60, 900, 400))
-    # A drop as the browser makes it, file and all.
+    # The same events as for a drop in the browser, with the file.
     transfer = at.page.evaluate_handle(
         """([name, bytes]) => {
             const transfer = new DataTransfer();
@@ -72,7 +72,7 @@ def test_a_stack_is_dropped_on_the_page(server: Server, seat, tmp_path: Path) ->
     assert sorted(row["frame"] for row in rows) == ["0", "1", "2", "3"]
 
 
-def test_what_others_posted_in_the_same_moment_is_not_in_the_export_of_a_stack(scripts: Page) -> None:
+def test_the_export_of_a_stack_excludes_stacks_posted_at_the_same_time(scripts: Page) -> None:
     mine, other = (str(uuid.uuid4()) for _ in range(2))
     kept = scripts.evaluate(
         """async ([csv, mine]) => {
@@ -84,7 +84,9 @@ def test_what_others_posted_in_the_same_moment_is_not_in_the_export_of_a_stack(s
     assert kept == f"id,file\n{mine},stack.tif\n"
 
 
-def test_whoever_goes_on_to_another_view_is_not_taken_away(server: Server, seat, tmp_path: Path) -> None:
+def test_a_classified_stack_does_not_leave_the_view_that_the_user_went_to(
+    server: Server, seat, tmp_path: Path
+) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
     at.page.locator("#file").set_input_files(tiff(tmp_path, (900, 60) * 20))
@@ -95,7 +97,7 @@ def test_whoever_goes_on_to_another_view_is_not_taken_away(server: Server, seat,
     at.until(lambda: at.page.locator("#live").is_visible() and at.seen() == 40)
 
 
-def test_what_was_assumed_about_a_stack_is_shown(server: Server, seat, tmp_path: Path) -> None:
+def test_assumptions_about_a_stack_are_shown(server: Server, seat, tmp_path: Path) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
     path = tmp_path / "inverted.tif"
@@ -115,29 +117,27 @@ def test_a_stack_that_is_dropped_on_another_view_changes_nothing_there(
     at.page.locator("#file").set_input_files(tiff(tmp_path, (900, 60)))
     at.until(lambda: "is classified: 2 fields of view." in at.text("#toasts"))
     assert at.page.locator("#history").is_visible()
-    assert rows.count() == 3, "the list is that of the series still"
+    assert rows.count() == 3, "the list still shows the series"
     assert "watched" in at.page.locator("#series option:checked").inner_text()
     at.page.get_by_role("button", name="Show", exact=True).click()
     at.until(lambda: at.page.locator("#live").is_visible() and at.seen() == 2)
 
 
-def test_the_layout_of_a_stack_is_asked_for_when_the_user_is_ready(
-    server: Server, seat, tmp_path: Path
-) -> None:
+def test_the_dialog_for_the_layout_of_a_stack_opens_on_request(server: Server, seat, tmp_path: Path) -> None:
     at = seat(f"{server.url}/#model")
     at.until(lambda: at.text("#connection").endswith("Connected"))
     names = ("one.tif", "two.tif")
     for name in names:
         bare_pages(tmp_path / name)
     at.page.locator("#file").set_input_files([tmp_path / name for name in names])
-    asks = at.page.get_by_role("button", name="Choose the layout…")
-    at.until(lambda: asks.count() == 2)
+    buttons = at.page.get_by_role("button", name="Choose the layout…")
+    at.until(lambda: buttons.count() == 2)
     assert at.page.locator("#axes").is_hidden()
     assert at.page.locator("#model").is_visible()
-    asks.first.click()
+    buttons.first.click()
     assert "How is one.tif laid out?" in at.text("#axes")
-    at.page.get_by_role("button", name="Leave it").click()
-    asks.first.click()
+    at.page.get_by_role("button", name="Cancel").click()
+    buttons.first.click()
     at.page.get_by_role("button", name="Channel by channel").click()
     at.until(lambda: "two.tif is classified: 2 fields of view." in at.text("#toasts"))
 
@@ -146,7 +146,9 @@ def test_the_layout_of_a_stack_is_asked_for_when_the_user_is_ready(
     ("choice", "labels"),
     [("Field of view by field of view", ["senescent", "control"]), ("Channel by channel", None)],
 )
-def test_axes_are_chosen_in_words(server: Server, seat, tmp_path: Path, choice: str, labels) -> None:
+def test_the_layout_of_a_stack_is_chosen_by_description(
+    server: Server, seat, tmp_path: Path, choice: str, labels
+) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
     at.page.locator("#file").set_input_files(bare_pages(tmp_path / "bare.tif"))
@@ -165,14 +167,14 @@ def test_axes_are_chosen_in_words(server: Server, seat, tmp_path: Path, choice: 
     assert at.page.locator("#rows tr td:nth-child(3)").all_inner_texts() == ["bare.tif"] * 2
 
 
-def test_a_stack_that_nobody_can_read_is_refused_in_words(server: Server, seat, tmp_path: Path) -> None:
+def test_the_reason_why_a_stack_is_refused_is_shown(server: Server, seat, tmp_path: Path) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
     picture = tmp_path / "notes.tif"
     picture.write_text("no picture")
     at.page.locator("#file").set_input_files(picture)
     at.until(lambda: "notes.tif was not classified" in at.text("#toasts"))
-    # Six bare pages may be two fields of view or one of six channels: the page asks.
+    # Six bare pages may be two fields of view or one of six channels: the page opens the dialog.
     at.page.locator("#file").set_input_files(bare_pages(tmp_path / "bare.tif"))
     at.until(lambda: at.page.locator("#axes").is_visible())
     assert "axes" in at.text("#axeswhy")
@@ -185,7 +187,7 @@ def test_a_stack_that_nobody_can_read_is_refused_in_words(server: Server, seat, 
 def test_model_and_range_are_shown_and_changed(server: Server, seat, new_scan, tmp_path: Path) -> None:
     at = seat(f"{server.url}/#model")
     at.until(lambda: "miniature 1" in at.text("#ensemble"))
-    at.until(lambda: "The model's own" in at.text("#rangesource"))
+    at.until(lambda: "The model's range" in at.text("#rangesource"))
     assert at.page.locator("#networks tr").count() == 7
     with new_scan() as scan:
         at.page.get_by_role("spinbutton", name="Fields of view").fill("5")
@@ -196,36 +198,36 @@ def test_model_and_range_are_shown_and_changed(server: Server, seat, new_scan, t
         scan.go((330, 340))
         at.until(lambda: "Calibrated on 5 fields of view" in at.text("#calibration"))
     assert "Calibrated for this session on 5 fields of view" in at.text("#rangesource")
-    told = httpx.get(f"{server.url}/v1/normalization").json()
-    assert told["source"] == "session"
-    assert f"{told['high'][0]:.5g}" in at.text("#ranges")
+    normalization = httpx.get(f"{server.url}/v1/normalization").json()
+    assert normalization["source"] == "session"
+    assert f"{normalization['high'][0]:.5g}" in at.text("#ranges")
     at.shoot("model")
     at.page.get_by_role("button", name="Back to the model's range").click()
-    at.until(lambda: "The model's own" in at.text("#rangesource"))
+    at.until(lambda: "The model's range" in at.text("#rangesource"))
     at.page.locator("#calibrationfile").set_input_files(tiff(tmp_path, (300, 900)))
     at.until(lambda: "a posted stack" in at.text("#rangesource"))
     at.page.get_by_label("Change to").select_option("other")
     at.page.get_by_role("button", name="Load and verify").click()
     at.until(lambda: "other 1" in at.text("#ensemble"))
-    at.until(lambda: at.text("#changed") == "other is in force.")  # the answer may follow the event
+    at.until(lambda: at.text("#changed") == "other is in use.")  # the answer may follow the event
     at.page.get_by_label("Change to").select_option("miniature")
     at.page.get_by_role("button", name="Load and verify").click()
     at.until(lambda: "miniature 1" in at.text("#ensemble"))
     at.page.get_by_role("button", name="Back to the model's range").click()
-    at.until(lambda: "The model's own" in at.text("#rangesource"))
+    at.until(lambda: "The model's range" in at.text("#rangesource"))
 
 
-def test_what_the_service_refuses_is_told_where_it_was_asked(server: Server, seat, tmp_path: Path) -> None:
+def test_the_reason_of_a_refusal_is_shown_next_to_the_form(server: Server, seat, tmp_path: Path) -> None:
     at = seat(f"{server.url}/#model")
     at.until(lambda: "miniature 1" in at.text("#ensemble"))
     at.page.locator("#calibrationfile").set_input_files(tiff(tmp_path, (300,)))
-    at.until(lambda: "Nothing was changed: SRS is 300 wherever it is no outlier" in at.text("#calibration"))
+    at.until(lambda: "Nothing was changed: SRS is 300 in all pixels but outliers" in at.text("#calibration"))
     at.page.get_by_label("Change to").select_option("damaged")
     at.page.get_by_role("button", name="Load and verify").click()
     at.until(lambda: "Nothing was changed: resnet50.onnx" in at.text("#changed"))
 
 
-def test_a_key_is_asked_for(miniature: Path, seat, tmp_path: Path) -> None:
+def test_the_page_requests_a_key(miniature: Path, seat, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     read, classify = (add_key(file, name, (name,)) for name in ("read", "classify"))
     server = start_server(miniature, tmp_path / "log.txt", "--api-keys", str(file))
@@ -233,7 +235,7 @@ def test_a_key_is_asked_for(miniature: Path, seat, tmp_path: Path) -> None:
         at = seat(server.url)
         login = at.page.locator("#login")
         at.until(login.is_visible)
-        refusals = {"schlüssel €": "cannot be a key", "x" * 40: "not known here", classify: "needs read"}
+        refusals = {"schlüssel €": "cannot be a key", "x" * 40: "is invalid", classify: "needs read"}
         for wrong, why in refusals.items():
             at.page.get_by_role("textbox", name="API key").fill(wrong)
             at.page.get_by_role("button", name="Log in").click()
@@ -248,16 +250,16 @@ def test_a_key_is_asked_for(miniature: Path, seat, tmp_path: Path) -> None:
         at.until(lambda: at.text("#connection").endswith("Connected"))
         at.page.locator("#file").set_input_files(tiff(tmp_path, (900,)))
         at.until(lambda: "needs classify" in at.text("#toasts"))
-        # Revoked under the open page, which then listens no longer.
+        # Revoked while the page is open, which then closes its live socket.
         revoke_key(file, "read")
-        at.until(lambda: login.is_visible() and "not known here" in at.text("#loginwhy"))
+        at.until(lambda: login.is_visible() and "is invalid" in at.text("#loginwhy"))
         everything = {"Authorization": f"Bearer {add_key(file, 'all', ('admin',))}"}
         at.until(lambda: live_clients(server, everything) == 0)
     finally:
         stop_server(server)
 
 
-def test_the_page_comes_whole_from_this_server_and_is_never_stale(server: Server, seat) -> None:
+def test_the_page_is_complete_on_this_server_and_never_stale(server: Server, seat) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
     hosts = at.page.evaluate(
@@ -274,7 +276,9 @@ def test_the_page_comes_whole_from_this_server_and_is_never_stale(server: Server
     assert httpx.get(f"{server.url}/dashboard/..%2fcli.py").status_code == 404
 
 
-def test_without_a_run_log_and_a_stream_the_page_says_so(miniature: Path, seat, tmp_path: Path) -> None:
+def test_the_page_reports_that_there_is_no_run_log_and_no_stream(
+    miniature: Path, seat, tmp_path: Path
+) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--database-url", "none", "--stream", "")
     try:
         at = seat(server.url)
@@ -284,7 +288,7 @@ def test_without_a_run_log_and_a_stream_the_page_says_so(miniature: Path, seat, 
         assert "turned off" in at.text("#health")
         at.page.locator("#live").get_by_role("button", name="Export CSV").click()
         at.until(lambda: "the run log is turned off" in at.text("#toasts"))
-        # What this page saw is there all the same, and is gone back to.
+        # The results that this page received are still there, and can be opened again.
         stack = at.page.locator("#series").input_value()
         at.page.get_by_label("Series", exact=True).select_option("uploads")
         at.until(lambda: at.seen() == 2 and "FOV" in at.text("#where"))

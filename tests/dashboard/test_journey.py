@@ -1,4 +1,4 @@
-"""A person's whole way through the dashboard, on the real service with the real seven networks."""
+"""One complete session with the dashboard, with the real service and the seven networks."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ pytestmark = [
 
 
 def brightest(at: Seat) -> tuple[float, float]:
-    """Where on the page the stage map is brightest, as an eye finds it."""
+    """Return the brightest point of the stage map, in coordinates of the page."""
     box = at.page.locator("#map").bounding_box()
     assert box is not None
     picture = cv2.imdecode(
         np.frombuffer(at.page.locator("#map").screenshot(), np.uint8), cv2.IMREAD_GRAYSCALE
     )
-    # The frame around what is selected is white, but thin.
+    # The frame around the selected tile is white, but thin.
     smooth = cv2.erode(picture, np.ones((9, 9), np.uint8))
     y, x = np.unravel_index(int(smooth.argmax()), smooth.shape)
     return box["x"] + float(x), box["y"] + float(y)
 
 
 def scan(server: Server, series: str) -> subprocess.Popen[bytes]:
-    """A simulated microscope, slow enough for this machine to follow."""
+    """Start a simulated microscope with a rate that this machine can compute."""
     compute_ms = httpx.get(f"{server.url}/v1/model").json()["engine"]["compute_ms"]
     rate_hz = min(max(0.5, 600 / compute_ms), 2.0)
     command = [sys.executable, "-m", "senoscope_client.cli", "publish", "--synthetic", "--json"]
@@ -75,7 +75,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         most = max(result["probability"] for result in page)
         at.until(lambda: at.text("#label") == "senescent")
         shown = next(r for r in page if f"FOV {r['source']['frame']} ·" in at.text("#where"))
-        assert shown["probability"] >= most - 0.02, "viridis tells no finer"
+        assert shown["probability"] >= most - 0.02, "viridis has no finer steps"
         where = at.text("#where")
 
         # Switch channel and network.
@@ -89,7 +89,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         at.until(lambda: "Grad-CAM of resnet50" in (main.get_attribute("aria-label") or ""))
         pictures.append(main.screenshot())
         assert len(set(pictures)) == 3
-        assert at.text("#where") == where, "the scan goes on, and the page stays"
+        assert at.text("#where") == where, "the scan continues, and the selection stays"
 
         # Export CSV.
         with at.page.expect_download() as download:
@@ -97,8 +97,8 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
         assert len(rows) >= 20
         by_id = {result["id"]: result["probability"] for result in page}
-        told = {row["id"]: float(row["probability"]) for row in rows if row["id"] in by_id}
-        assert told == pytest.approx(by_id, abs=1e-6)
+        exported = {row["id"]: float(row["probability"]) for row in rows if row["id"] in by_id}
+        assert exported == pytest.approx(by_id, abs=1e-6)
 
         # The scan is over. Drop a stack: the same view.
         end(microscope)
@@ -106,7 +106,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         path = tmp_path / "yesterday.tif"
         tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"})
         at.page.locator("#file").set_input_files(path)
-        # At once where the page shows nothing else that goes on, else when that is asked for.
+        # At once on the live view, else with the button of the message.
         at.until(
             lambda: "yesterday.tif · FOV 0" in at.text("#where") or "3 fields of view." in at.text("#toasts"),
             250,

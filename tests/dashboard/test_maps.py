@@ -1,4 +1,4 @@
-"""What the page computes itself is what the service's own pictures show."""
+"""Maps and colours that the page computes are the same as in the service's pictures."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from senoscope.engine.gradcam import ensemble_map, network_map
 pytestmark = pytest.mark.system("chromium")
 
 
-def test_maps_are_the_engines(scripts: Page) -> None:
+def test_maps_are_the_same_as_the_engines(scripts: Page) -> None:
     rng = np.random.default_rng(5)
-    grids = {"a": rng.random((6, 8)), "b": rng.random((8, 10)), "nothing": np.zeros((7, 9))}
-    networks = {"a": 0.9, "b": 0.25, "nothing": 0.5}
+    grids = {"a": rng.random((6, 8)), "b": rng.random((8, 10)), "zero": np.zeros((7, 9))}
+    networks = {"a": 0.9, "b": 0.25, "zero": 0.5}
     result = {
         "networks": networks,
         "gradcam": {"grids": {name: grid.tolist() for name, grid in grids.items()}},
@@ -39,7 +39,7 @@ def test_maps_are_the_engines(scripts: Page) -> None:
 @pytest.mark.parametrize(
     ("name", "colour_map"), [("viridis", cv2.COLORMAP_VIRIDIS), ("inferno", cv2.COLORMAP_INFERNO)]
 )
-def test_colours_are_those_of_the_services_pictures(scripts: Page, name: str, colour_map: int) -> None:
+def test_colours_are_the_same_as_in_the_services_pictures(scripts: Page, name: str, colour_map: int) -> None:
     there = scripts.evaluate("async (name) => [...(await import('./colormaps.js'))[name]]", name)
     bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], colour_map)[:, 0]
     np.testing.assert_array_equal(np.reshape(there, (256, 3)), bgr[:, ::-1])

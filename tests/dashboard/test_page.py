@@ -1,4 +1,4 @@
-"""Each feature of the dashboard once, as a person would use it, on the miniature ensemble."""
+"""Each feature of the dashboard once, as a user operates it, with the miniature ensemble."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def centre_of(seat: Seat, column: int, row: int, columns: int, rows: int) -> tup
     return box["x"] + x, box["y"] + y
 
 
-def test_a_scan_is_watched_as_it_goes(server: Server, seat, new_scan) -> None:
+def test_a_scan_is_shown_live(server: Server, seat, new_scan) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
-    at.until(lambda: at.page.locator("#starter").is_visible())  # an ensemble that is not for science says so
-    assert at.page.locator("#flags .none").inner_text() == "no flags", "and no flag does not look like one"
+    at.until(lambda: at.page.locator("#starter").is_visible())  # the ensemble is not for science
+    assert at.page.locator("#flags .none").inner_text() == "no flags", "shown in another style than flags"
     with new_scan("plate 3, well B2", planned=20) as scan:
         results = scan.go()
         at.until(lambda: at.seen() == len(LEVELS))
@@ -54,17 +54,17 @@ def test_a_scan_is_watched_as_it_goes(server: Server, seat, new_scan) -> None:
         assert shown == [f"{p:.2f}" for p in newest["networks"].values()]
         assert "of 7 networks agree" in at.text("#uncertainty")
         assert re.search(r"of 500 ms: in time", at.text("#latency"))
-        at.until(lambda: at.text("#stream").endswith("Scanning"))  # asked every few seconds
+        at.until(lambda: at.text("#stream").endswith("Scanning"))  # polled every second
         at.until(lambda: at.text("#progress").startswith("10 of 20 fields of view"))
         title = f"{newest['probability']:.2f} {newest['label']}"
         at.until(lambda: at.page.title().startswith(title))
-        # A field of view beyond the range is told in words.
+        # A field of view beyond the range has a flag.
         scan.go((2000,))
         at.until(lambda: "SRS saturated in 100 % of pixels" in at.text("#flags"))
         at.shoot("live")
 
 
-def test_paused_one_looks_at_what_one_likes(server: Server, seat, new_scan) -> None:
+def test_a_paused_page_shows_the_field_of_view_that_the_user_selects(server: Server, seat, new_scan) -> None:
     with new_scan() as scan:
         results = scan.go()
         at = seat(server.url)
@@ -76,11 +76,11 @@ def test_paused_one_looks_at_what_one_likes(server: Server, seat, new_scan) -> N
         assert at.text("#probability") == f"{results[8]['probability']:.2f}".replace("1.00", ">0.99")
         scan.go((100, 100))
         at.until(lambda: at.seen() == 12)
-        assert "FOV 8" in at.text("#where"), "what comes meanwhile does not take it away"
+        assert "FOV 8" in at.text("#where"), "new results do not change the selection"
         for key, frame in (("ArrowLeft", 7), ("ArrowLeft", 6), ("ArrowRight", 7)):
             at.page.keyboard.press(key)
             at.until(lambda frame=frame: f"FOV {frame}" in at.text("#where"))
-        # The timeline is a slider, the map a field that arrows walk over.
+        # The timeline is a slider; arrow keys select on the map.
         at.page.locator("#map").focus()
         at.page.keyboard.press("ArrowUp")
         at.until(lambda: "FOV 2" in at.text("#where"))
@@ -116,11 +116,11 @@ def test_channels_networks_and_the_map(server: Server, seat, new_scan) -> None:
     assert "Grad-CAM of densenet121" in (main.get_attribute("aria-label") or "")
     at.page.get_by_label("Opacity of the Grad-CAM").fill("20")
     looks_new()
-    at.page.get_by_label("Grad-CAM shown").select_option("intensity")
+    at.page.get_by_label("Display of the Grad-CAM").select_option("intensity")
     looks_new()
     at.page.get_by_label("Contrast").select_option("range")
     at.page.get_by_label("Contrast").focus()
-    at.page.keyboard.press("g")  # shortcuts are not for who chooses from a list
+    at.page.keyboard.press("g")  # shortcuts are inactive while a list has the focus
     assert "without Grad-CAM" not in (main.get_attribute("aria-label") or "")
     at.page.get_by_label("SRS", exact=True).check(force=True)
     at.drawn()
@@ -176,17 +176,17 @@ def test_an_earlier_series_is_opened_again(server: Server, seat, new_scan) -> No
         at.page.get_by_label("Series", exact=True).select_option(f"series:{first.uid}")
         at.until(lambda: "yesterday · FOV 2" in at.text("#where") and at.seen() == 3)
         second.go((100,))
-        at.until(lambda: at.heard(1))
+        at.until(lambda: at.received(1))
         at.drawn()
-        assert "yesterday" in at.text("#where"), "today goes on, and is not looked at"
+        assert "yesterday" in at.text("#where"), "the scan of today is not followed"
         at.page.get_by_role("button", name="Follow").click()
         at.until(lambda: "today · FOV 2" in at.text("#where") and at.seen() == 3)
 
 
 def test_one_of_two_microscopes_is_followed(server: Server, seat, no_microscope: None) -> None:
-    """Both on one stream, as through a proxy: what the other scans is recorded, and takes nothing away."""
+    """Both send on one stream, as through a proxy: the results of the second do not change the view."""
     at = seat(server.url)
-    # The first that is heard live is followed.
+    # The microscope of the first live result is followed.
     at.until(lambda: at.text("#connection").endswith("Connected"))
     with zmq.Context.instance().socket(zmq.XPUB) as socket:
         socket.bind(server.frames)
@@ -208,7 +208,7 @@ def test_one_of_two_microscopes_is_followed(server: Server, seat, no_microscope:
                 )
                 socket.send_multipart(encode(header, pixels))
                 at.until(lambda: f"series of nlo-1 · FOV {frame}" in at.text("#where"))  # noqa: B023
-        at.until(lambda: at.heard(6))
+        at.until(lambda: at.received(6))
         assert len(logged(server, uids["nlo-2"])) == 3
         at.drawn()
         assert "series of nlo-1 · FOV 2" in at.text("#where")
@@ -219,7 +219,7 @@ def test_an_empty_list_shows_no_verdict(server: Server, seat, new_scan) -> None:
         scan.go((900,))
         scan.publisher.end_series()
         empty = scan.publisher.start_series("nothing in it")
-        server.wait(lambda told: told["receiver"]["series"][0]["series_id"] == "nothing in it")
+        server.wait(lambda status: status["receiver"]["series"][0]["series_id"] == "nothing in it")
         at = seat(server.url)
         at.until(lambda: at.page.locator(f"#series option[value='series:{empty}']").count() == 1)
         at.page.get_by_label("Series", exact=True).select_option(f"series:{scan.uid}")
@@ -228,7 +228,7 @@ def test_an_empty_list_shows_no_verdict(server: Server, seat, new_scan) -> None:
         at.until(lambda: at.text("#label") == "\N{EN DASH}" and at.page.locator("#empty").is_visible())
 
 
-def test_what_fails_when_the_page_opens_is_tried_again(
+def test_requests_that_fail_when_the_page_opens_are_repeated(
     server: Server, context: BrowserContext, new_scan
 ) -> None:
     lost = []
@@ -257,11 +257,11 @@ def test_what_fails_when_the_page_opens_is_tried_again(
 def test_a_series_that_is_chosen_while_the_page_opens_stays(
     server: Server, context: BrowserContext, new_scan
 ) -> None:
-    asked: list[Route] = []
+    requests: list[Route] = []
 
     def hold_all_but_the_first(route: Route) -> None:
-        asked.append(route)
-        if len(asked) == 1:
+        requests.append(route)
+        if len(requests) == 1:
             route.continue_()
 
     with new_scan() as scan:
@@ -277,9 +277,9 @@ def test_a_series_that_is_chosen_while_the_page_opens_stays(
         at.until(lambda: at.page.locator(f"#series option[value='{chosen}']").count() == 1)
         at.page.get_by_label("Series", exact=True).select_option(chosen)
         at.until(lambda: at.text("#label") == "senescent")
-        at.until(lambda: len(asked) > 1)
+        at.until(lambda: len(requests) > 1)
         with page.expect_response(f"{server.url}/v1/series?limit=50") as answer:
-            asked[1].continue_()
+            requests[1].continue_()
         answer.value.finished()
         at.drawn()
         assert at.page.locator("#series").input_value() == chosen
@@ -287,7 +287,7 @@ def test_a_series_that_is_chosen_while_the_page_opens_stays(
         page.close()
 
 
-def test_a_list_that_is_pointed_at_stands_still(server: Server, seat, new_scan) -> None:
+def test_a_list_under_the_pointer_does_not_change(server: Server, seat, new_scan) -> None:
     with new_scan() as scan:
         scan.go((900, 60))
         at = seat(f"{server.url}/#history")
@@ -295,13 +295,13 @@ def test_a_list_that_is_pointed_at_stands_still(server: Server, seat, new_scan) 
         at.until(lambda: rows.count() == 2)
         rows.first.hover()
         scan.go((900, 900))
-        at.until(lambda: "wait until you leave" in at.text("#page"))
+        at.until(lambda: "when the pointer or the focus leaves" in at.text("#page"))
         assert rows.count() == 2
         at.page.mouse.move(5, 5)
         at.until(lambda: rows.count() == 4)
 
 
-def test_fields_of_view_far_from_each_other_are_seen_and_hit(server: Server, seat, new_scan) -> None:
+def test_fields_of_view_far_from_each_other_can_be_clicked(server: Server, seat, new_scan) -> None:
     at = seat(server.url)
     with new_scan("wide plate") as scan:
         for n, (x, y) in enumerate(((0, 0), (99_000, 0), (0, 63_000), (99_000, 63_000))):
@@ -314,19 +314,19 @@ def test_fields_of_view_far_from_each_other_are_seen_and_hit(server: Server, sea
             at.drawn()
             return "FOV 0" in at.text("#where")
 
-        at.until(hit)  # the page may still be moving what is five pixels large
+        at.until(hit)  # the tile has five pixels and may still move
 
 
-def test_the_map_stands_still_whatever_the_latency_says(server: Server, seat) -> None:
+def test_the_map_does_not_move_with_the_text_of_the_latency(server: Server, seat) -> None:
     at = seat(server.url)
     at.until(lambda: at.text("#connection").endswith("Connected"))
 
-    def map_beside(words: str) -> dict[str, float] | None:
-        at.page.evaluate("(words) => { document.getElementById('latency').textContent = words; }", words)
+    def map_with(text: str) -> dict[str, float] | None:
+        at.page.evaluate("(text) => { document.getElementById('latency').textContent = text; }", text)
         return at.page.locator("#map").bounding_box()
 
-    long = "710 ms of 24 ms: late (waiting 3.1 ms, networks 706 ms, the rest 0.7 ms)"
-    assert map_beside("8 ms of 24 ms: in time") == map_beside(long)
+    long = "710 ms of 24 ms: late (waiting 3.1 ms, networks 706 ms, other 0.7 ms)"
+    assert map_with("8 ms of 24 ms: in time") == map_with(long)
 
 
 def test_on_a_tablet_nothing_is_cut_off(server: Server, seat, new_scan) -> None:

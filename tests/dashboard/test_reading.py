@@ -1,4 +1,4 @@
-"""What the page says of what it shows: reliability, places, times, deadlines; and zooming."""
+"""Texts and marks of the page: reliability, positions, times, deadlines; and zooming."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def test_the_first_paint_says_connecting(server: Server, seat) -> None:
     assert at.text("#empty") == "Connecting to the service…"
     assert at.page.locator("#stream").is_hidden()
     assert "Start a scan" not in at.text("body")
-    at.page.unroute_all(behavior="ignoreErrors")  # the page asks again by itself
+    at.page.unroute_all(behavior="ignoreErrors")  # the page repeats the requests
     at.until(lambda: at.text("#connection").endswith("Connected"))
     at.until(lambda: at.page.locator("#stream").is_visible())
 
 
 @pytest.mark.parametrize(
-    ("level", "flag"), [(4000, "SRS saturated in 100 % of pixels"), (0, "next to nothing")]
+    ("level", "flag"), [(4000, "SRS saturated in 100 % of pixels"), (0, "almost no signal")]
 )
-def test_an_unreliable_number_is_greyed_below_its_flag(
+def test_an_unreliable_probability_is_grey_and_below_its_flag(
     server: Server, seat, new_scan, level: int, flag: str
 ) -> None:
     at = seat(server.url)
@@ -97,7 +97,7 @@ def test_the_picture_is_zoomed_and_dragged(server: Server, seat, new_scan) -> No
     assert abs(whole[0] - 125) <= 1
     assert abs(whole[1] - 150) <= 1
     bar = at.text("#scale")
-    # The readout stands beside the scale bar.
+    # The readout is next to the scale bar.
     scale, readout = at.page.locator("#scale").bounding_box(), at.page.locator("#readout").bounding_box()
     assert scale is not None
     assert readout is not None
@@ -105,7 +105,7 @@ def test_the_picture_is_zoomed_and_dragged(server: Server, seat, new_scan) -> No
     for _ in range(6):
         at.page.mouse.wheel(0, -100)
     at.until(lambda: at.text("#zoomfit") == "3.4\N{MULTIPLICATION SIGN}")
-    assert pixel() == pytest.approx(whole, abs=1), "what is under the pointer stays there"
+    assert pixel() == pytest.approx(whole, abs=1), "the pixel under the pointer stays there"
     assert float(at.text("#scale").split()[0]) < float(bar.split()[0])
     at.page.mouse.down()
     at.page.mouse.move(middle[0] + 80, middle[1] + 40)
@@ -138,24 +138,24 @@ def test_planned_and_missing_places_are_on_the_map(server: Server, seat, no_micr
             elif frame != 6:
                 scope.send(scope.frame(frame, position_um=place))
                 at.until(lambda frame=frame: f"FOV {frame} " in at.text("#where"))
-        key = ("7 planned", "1 missing on the way", "1 refused")
+        key = ("7 planned", "1 not received", "1 refused")
         at.until(lambda: all(words in at.text("#mapkey") for words in key))
-        assert "not known" not in at.text("#mapkey")
+        assert "unknown" not in at.text("#mapkey")
         said = hovered_texts(at)
-        assert {"FOV 6 · missing on the way", "FOV 8 · refused"} <= said
+        assert {"FOV 6 · not received", "FOV 8 · refused"} <= said
         assert {f"FOV {n} · planned" for n in range(13, 20)} <= said
         assert any(re.match(r"FOV 7 · senescent .* agreement 100 %", text) for text in said)
         scope.send(encode(EndHeader(**scope.common(), frames_sent=11, reason="stopped")))
-        at.until(lambda: "planned" not in at.text("#mapkey") and "1 missing" in at.text("#mapkey"))
+        at.until(lambda: "planned" not in at.text("#mapkey") and "1 not received" in at.text("#mapkey"))
         said = hovered_texts(at, "#timeline")
-        assert any(text.endswith(" · before it: FOV 6 missing on the way") for text in said)
+        assert any(text.endswith(" · before it: FOV 6 not received") for text in said)
         assert any(text.endswith(" · before it: FOV 8 refused") for text in said)
     finally:
         scope.close()
 
 
 def hovered_texts(at: Seat, picture: str = "#map") -> set[str]:
-    """What the map, or the timeline, says wherever the pointer rests on it."""
+    """Return all tooltips of the map, or of the timeline."""
     said = at.page.locator(picture).evaluate(
         """(picture) => {
             const tip = document.getElementById("tip");
@@ -258,7 +258,7 @@ def test_history_has_files_an_empty_state_and_24_hours(server: Server, seat, new
     at.page.get_by_label("Since").fill("2099-01-01 17:05")
     at.until(lambda: "No field of view passes the filter" in at.text("#nothing"))
     at.page.get_by_label("Since").fill("2001-02-29")
-    at.until(lambda: "is no time, and does not filter" in at.text("#matches"))
+    at.until(lambda: "is not a valid time and is ignored" in at.text("#matches"))
     assert at.page.get_by_label("Since").get_attribute("aria-invalid") == "true"
     assert at.page.locator("#rows tr").count() == 2
     at.page.get_by_label("Since").fill(time)
@@ -278,13 +278,13 @@ def test_a_long_banner_takes_one_line(server: Server, seat, no_microscope: None)
     at = seat(server.url, width=1024)
     at.until(at.page.locator("#banner").is_visible)  # no microscope
     at.until(at.page.locator("#starter").is_visible)
-    words = "The stream is silent. " * 30
+    text = "The stream is silent. " * 30
     height = at.page.evaluate(
-        """(words) => {
-            document.querySelector("#starter span").textContent = words;
+        """(text) => {
+            document.querySelector("#starter span").textContent = text;
             return document.getElementById("starter").offsetHeight;
         }""",
-        words,
+        text,
     )
     assert height < 40
     more = at.page.locator("#starter button")
@@ -294,7 +294,9 @@ def test_a_long_banner_takes_one_line(server: Server, seat, no_microscope: None)
     assert at.page.locator("#starter").evaluate("(e) => e.offsetHeight") < 40
 
 
-def test_nothing_is_late_where_the_networks_alone_take_longer(miniature: Path, seat, tmp_path: Path) -> None:
+def test_no_result_is_late_if_the_networks_alone_take_longer_than_the_deadline(
+    miniature: Path, seat, tmp_path: Path
+) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--deadline-ms", "0.5")
     try:
         at = seat(server.url)
@@ -308,7 +310,7 @@ def test_nothing_is_late_where_the_networks_alone_take_longer(miniature: Path, s
             at.until(lambda: at.page.locator("#rows tr").count() == 2)
             assert "late" not in at.text("#rows")
             at.page.get_by_role("link", name="Live").click()
-            assert not re.search(r"\blate\b", at.text("#latency") + at.text("#timelinewords"))
+            assert not re.search(r"\blate\b", at.text("#latency") + at.text("#timelinesummary"))
     finally:
         stop_server(server)
 

@@ -1,4 +1,4 @@
-"""The page stays open while the stream is cut and the service restarted: it says so, and misses nothing."""
+"""The page stays open while the stream is cut and the service restarts: it recovers and misses no result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def in_the_log(server: Server) -> set[str]:
 
 
 @pytest.mark.parametrize("hang_up", [True, False])
-def test_what_was_classified_while_the_page_was_cut_off_is_fetched(
+def test_results_missed_while_the_page_was_disconnected_are_fetched(
     miniature: Path, tmp_path: Path, seat, hang_up: bool
 ) -> None:
     server = start_server(miniature, tmp_path / "log.txt")
@@ -71,7 +71,7 @@ def test_the_stream_is_cut_and_the_service_restarted(
     near, far = free_port(), free_port()
     server = start_server(miniature, tmp_path / "log.txt", "--stream", f"tcp://127.0.0.1:{near}")
     with contextlib.ExitStack() as running:
-        running.callback(lambda: stop_server(server))  # whichever it is then
+        running.callback(lambda: stop_server(server))  # the one that runs at the end
         cable = running.enter_context(contextlib.closing(Cable(near, far)))
         microscope = SteadyScan(f"tcp://127.0.0.1:{far}", RATE_HZ)
         microscope.start()
@@ -83,7 +83,7 @@ def test_the_stream_is_cut_and_the_service_restarted(
         at.until(lambda: "The stream is silent" in at.text("#banner"))
         assert at.page.locator("#banner").is_visible()
         assert "Silent" in at.text("#stream")
-        assert at.text("#connection").endswith("Connected"), "the service is well"
+        assert at.text("#connection").endswith("Connected"), "the service works"
         at.page.wait_for_timeout(cut_s * 1000)
         at.shoot("silent")
         before = at.seen()
@@ -100,8 +100,8 @@ def test_the_stream_is_cut_and_the_service_restarted(
         at.until(at.page.locator("#banner").is_hidden)
 
         microscope.close()
-        server.wait(lambda told: told["receiver"]["series"][0]["state"] == "ended")
-        server.wait(lambda told: told["live"]["waiting"] == told["run_log"]["waiting"] == 0)
+        server.wait(lambda status: status["receiver"]["series"][0]["state"] == "ended")
+        server.wait(lambda status: status["live"]["waiting"] == status["run_log"]["waiting"] == 0)
         at.until(lambda: at.seen() == len(in_the_log(server)))
         assert in_the_history(at) == in_the_log(server)
         assert len(in_the_log(server)) > 10

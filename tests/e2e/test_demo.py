@@ -22,7 +22,7 @@ pytestmark = pytest.mark.networks
 
 
 @pytest.mark.parametrize("frames", [5, pytest.param(12, marks=pytest.mark.full)])
-def test_the_demo_loses_nothing_and_is_right(starter_ensemble: Path, frames: int) -> None:
+def test_the_demo_loses_nothing_and_its_labels_are_correct(starter_ensemble: Path, frames: int) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "senoscope.cli", "demo", "--no-browser", "--json"),
@@ -43,7 +43,7 @@ def test_the_demo_loses_nothing_and_is_right(starter_ensemble: Path, frames: int
 
 
 @pytest.mark.full
-def test_a_demo_that_cannot_follow_says_what_it_lost(starter_ensemble: Path) -> None:
+def test_a_demo_that_is_too_slow_reports_lost_frames(starter_ensemble: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "senoscope.cli", "demo", "--frames", "30", "--rate", "30", "--json"),
@@ -60,7 +60,7 @@ def test_a_demo_that_cannot_follow_says_what_it_lost(starter_ensemble: Path) -> 
 
 
 @pytest.mark.full
-def test_a_posted_stack_is_told_as_the_library_tells_it(starter_ensemble: Path, tmp_path: Path) -> None:
+def test_the_service_and_the_library_give_the_same_result(starter_ensemble: Path, tmp_path: Path) -> None:
     stack = np.stack([synthesize(123, n).pixels for n in range(3)])
     with Ensemble.load(starter_ensemble, device="cpu") as ensemble:
         expected = [ensemble.predict(fov)[0] for fov in stack]
@@ -74,12 +74,12 @@ def test_a_posted_stack_is_told_as_the_library_tells_it(starter_ensemble: Path, 
     for result, prediction in zip(answer["results"], expected, strict=True):
         assert result["probability"] == pytest.approx(prediction.probability, abs=1e-6)
         for name, grid in zip(prediction.networks, prediction.gradcams, strict=True):
-            told = np.array(result["gradcam"]["grids"][name])
-            np.testing.assert_allclose(told, grid, atol=2e-4 * max(float(grid.max()), 1e-3))
+            served = np.array(result["gradcam"]["grids"][name])
+            np.testing.assert_allclose(served, grid, atol=2e-4 * max(float(grid.max()), 1e-3))
 
 
 @pytest.mark.full
-def test_the_starter_ensemble_is_right_on_fovs_it_has_never_seen(starter_ensemble: Path) -> None:
+def test_the_starter_ensemble_classifies_new_fovs_correctly(starter_ensemble: Path) -> None:
     fovs = [synthesize(987_654, n) for n in range(20)]
     with Ensemble.load(starter_ensemble, device="cpu") as ensemble:
         labels = [ensemble.predict(fov.pixels)[0].label == "senescent" for fov in fovs]
@@ -89,7 +89,7 @@ def test_the_starter_ensemble_is_right_on_fovs_it_has_never_seen(starter_ensembl
 
 
 @pytest.mark.full
-def test_the_starter_ensemble_knows_how_much_saturation_is_usual(starter_ensemble: Path) -> None:
+def test_the_starter_ensemble_holds_the_usual_saturation(starter_ensemble: Path) -> None:
     manifest, _ = read_manifest(starter_ensemble)
     channels = manifest.normalization.channels
     high = np.array([channel.high for channel in channels], np.float32)
@@ -97,4 +97,4 @@ def test_the_starter_ensemble_knows_how_much_saturation_is_usual(starter_ensembl
     bounds = IntensityRange(high - 1, high, "model")
     unseen = np.array([bounds.saturated_fraction(synthesize(987_654, n).pixels) for n in range(20)])
     assert (unseen > usual).mean() < 0.2
-    assert usual[0] < 2 * unseen[:, 0].max(), "nor is it a bound that nothing reaches"
+    assert usual[0] < 2 * unseen[:, 0].max(), "the bound is reached by some FOVs"

@@ -1,4 +1,4 @@
-"""The Python client against the real service: two sides of the same contracts."""
+"""The Python client with a real service."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_classify_arrays_bytes_and_files(client: Client, tmp_path: Path) -> None
         (np.full((3, 250, 300), np.nan, np.float32), errors.NonFinitePixels),
     ],
 )
-def test_errors_arrive_as_the_exceptions_that_the_service_raised(
+def test_the_client_raises_the_exceptions_of_the_service(
     client: Client, array: np.ndarray, error: type[Exception]
 ) -> None:
     with pytest.raises(error):

@@ -1,4 +1,4 @@
-"""The loop closed: pymmcore-plus' own engine and core, demo devices, and a real service in between.
+"""The closed loop: the engine and core of pymmcore-plus, demo devices, and a real service.
 
 Real are the runner, the default engine, Micro-Manager's core, and its demo camera, stage and filter wheel
 (compiled device adapters). Only what the camera sees is put in: a sample that knows where it is bright.
@@ -38,7 +38,7 @@ when.probability = { above = 0.8 }
 
 
 class SeeingEngine(pymmcore_plus.mda.MDAEngine):
-    """The default engine, whose camera sees bright cells where the stage stands at a bright place."""
+    """The default engine, with a camera that images bright cells at bright stage positions."""
 
     bright: frozenset[tuple[int, int]] = frozenset()
 
@@ -51,7 +51,7 @@ class SeeingEngine(pymmcore_plus.mda.MDAEngine):
 
 
 class Scope:
-    """A microscope of demo devices, and a record of what its engine did."""
+    """A microscope of demo devices, with a record of its engine's events."""
 
     def __init__(self) -> None:
         self.core = pymmcore_plus.CMMCorePlus()
@@ -90,7 +90,7 @@ def scope() -> Scope:
 
 @pytest.fixture
 def serving(miniature: Path, tmp_path: Path) -> Iterator:
-    """Starts a server with the rules it is given."""
+    """Return a function that starts a server with rules."""
     running: list[Server] = []
 
     def start(rules: str | None, **options) -> Server:
@@ -118,7 +118,7 @@ def test_two_bright_places_of_sixteen_are_scanned_again(serving, scope: Scope, w
     scope.engine.bright = frozenset({(1, 0), (2, 3)})
     summary = run(server, scope, plan(), revisit=when)
     planned = [(n % 4, n // 4) for n in range(16)]
-    # What the engine was asked to do, event by event: every place in all three channels, together.
+    # The events of the engine: every position in all three channels.
     assert len(scope.started) == 18 * 3
     by_place = [
         (round(e.x_pos / PITCH_UM), round(e.y_pos / PITCH_UM), e.channel.config) for e in scope.started
@@ -151,7 +151,7 @@ def test_two_bright_places_of_sixteen_are_scanned_again(serving, scope: Scope, w
         assert list(reversed(summary.decisions)) == list(decisions)
 
 
-def test_a_dry_run_is_told_and_not_acted_upon(serving, scope: Scope) -> None:
+def test_decisions_of_a_dry_run_are_sent_and_not_carried_out(serving, scope: Scope) -> None:
     server = serving(RESCAN.replace("false", "true"))
     scope.engine.bright = frozenset({(0, 0)})
     summary = run(server, scope, plan(1, 3))
@@ -159,7 +159,7 @@ def test_a_dry_run_is_told_and_not_acted_upon(serving, scope: Scope) -> None:
     assert (summary.revisited, summary.ignored, len(summary.decisions)) == (0, 1, 1)
 
 
-def test_this_side_has_a_limit_of_its_own(serving, scope: Scope) -> None:
+def test_the_client_has_a_separate_limit(serving, scope: Scope) -> None:
     limits = "dry_run = false\n[limits]\nmax_revisits = 100\nmax_revisits_per_place = 100\n"
     server = serving(RESCAN.replace("dry_run = false\n", limits))
     scope.engine.bright = frozenset({(1, 0)})
@@ -168,7 +168,7 @@ def test_this_side_has_a_limit_of_its_own(serving, scope: Scope) -> None:
     assert (summary.revisited, summary.ignored) == (3, 1)
 
 
-def test_a_scan_is_stopped_and_says_why(serving, scope: Scope) -> None:
+def test_a_scan_is_stopped_with_the_reason(serving, scope: Scope) -> None:
     server = serving(
         'dry_run = false\n[[rules]]\nname = "enough"\naction = "stop"\nrunning = 2\n'
         "when.probability = { above = 0.8, release = 0.6 }\n"
@@ -183,7 +183,7 @@ def test_a_scan_is_stopped_and_says_why(serving, scope: Scope) -> None:
     assert ended["receiver"]["series"][0]["end_reason"] == "stopped by rule enough"
 
 
-def test_what_is_left_at_a_place_is_left_out(serving, scope: Scope) -> None:
+def test_the_remaining_events_at_a_position_are_skipped(serving, scope: Scope) -> None:
     server = serving(
         'dry_run = false\n[[rules]]\nname = "nothing here"\naction = "skip"\nwhen.label = "control"\n'
     )
@@ -195,7 +195,7 @@ def test_what_is_left_at_a_place_is_left_out(serving, scope: Scope) -> None:
     assert (summary.planned, summary.skipped) == (5, 4)
 
 
-def test_channels_may_come_in_any_order_and_among_others(serving, scope: Scope) -> None:
+def test_channels_may_be_in_any_order_and_among_others(serving, scope: Scope) -> None:
     server = serving(RESCAN)
     scope.engine.bright = frozenset({(1, 0)})
     sequence = plan(1, 3, channels=("Brightfield", "Transmission", "SRS", "TPEF"))
@@ -207,7 +207,7 @@ def test_channels_may_come_in_any_order_and_among_others(serving, scope: Scope) 
     assert {e.x_pos for e in again} == {PITCH_UM}
 
 
-def test_a_plan_without_the_publishers_channels_is_rejected_before_anything_moves(
+def test_a_plan_without_the_publishers_channels_is_rejected_before_the_acquisition(
     serving, scope: Scope
 ) -> None:
     server = serving(RESCAN)
@@ -251,7 +251,7 @@ def test_the_summary_counts_what_was_published(serving, scope: Scope) -> None:
     assert summary.foreign == {"Brightfield": 3}
 
 
-def test_a_plan_of_plain_events_without_an_index_will_do(serving, scope: Scope) -> None:
+def test_a_plan_of_events_without_an_index_is_accepted(serving, scope: Scope) -> None:
     server = serving(RESCAN)
     scope.engine.bright = frozenset({(1, 0)})
     events = [event.replace(index={}) for event in plan(1, 3)]
@@ -260,7 +260,7 @@ def test_a_plan_of_plain_events_without_an_index_will_do(serving, scope: Scope) 
     assert (summary.planned, summary.revisited) == (3, 1)
 
 
-def test_who_cancels_while_the_service_is_waited_for_waits_no_longer(serving, scope: Scope) -> None:
+def test_cancelling_ends_the_wait_for_the_service(serving, scope: Scope) -> None:
     server = serving(None)
 
     def cancel_when_all_is_scanned() -> None:
@@ -274,13 +274,13 @@ def test_who_cancels_while_the_service_is_waited_for_waits_no_longer(serving, sc
     assert (summary.planned, summary.unanswered) == (2, 0)
 
 
-def test_a_service_without_rules_is_not_waited_for_for_ever(serving, scope: Scope) -> None:
+def test_the_wait_for_a_service_without_rules_has_a_limit(serving, scope: Scope) -> None:
     server = serving(None)
     summary = run(server, scope, plan(1, 2), patience_s=0.5)
     assert (summary.planned, summary.unanswered) == (2, 2)
 
 
-def test_a_service_that_restarts_in_the_middle_is_listened_to_again(serving, scope: Scope) -> None:
+def test_the_client_reconnects_to_a_service_that_restarts(serving, scope: Scope) -> None:
     first = serving(RESCAN)
     scope.engine.bright = frozenset({(0, 0), (3, 0)})
     with FramePublisher(first.frames, "nlo-7") as publisher, Client(first.url) as client:
@@ -303,7 +303,7 @@ def test_a_service_that_restarts_in_the_middle_is_listened_to_again(serving, sco
     assert sorted(scope.stood) == [(0, 0), (0, 0), (1, 0), (2, 0), (3, 0), (3, 0)]
 
 
-def test_frames_are_published_without_any_loop(serving, scope: Scope) -> None:
+def test_frames_are_published_without_a_closed_loop(serving, scope: Scope) -> None:
     server = serving(RESCAN)
     with FramePublisher(server.frames, "nlo-7") as publisher:
         assert publisher.wait_for_subscriber(60)
@@ -331,7 +331,7 @@ def test_an_acquisition_that_is_canceled_ends_its_series_so(serving, scope: Scop
     assert ended["receiver"]["series"][0]["end_reason"] == "canceled"
 
 
-def test_a_camera_of_another_depth_fails_its_frames_and_not_the_acquisition(serving, scope: Scope) -> None:
+def test_a_camera_of_another_depth_fails_frames_but_not_the_acquisition(serving, scope: Scope) -> None:
     server = serving(RESCAN)
     scope.core.setProperty("Camera", "PixelType", "32bitRGB")
     with FramePublisher(server.frames, "nlo-7") as publisher:
@@ -343,7 +343,7 @@ def test_a_camera_of_another_depth_fails_its_frames_and_not_the_acquisition(serv
         assert len(scope.started) == 6
 
 
-def test_nobody_there_is_told_before_anything_moves(scope: Scope) -> None:
+def test_a_service_that_is_not_running_is_reported_before_the_acquisition(scope: Scope) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with (
         FramePublisher("tcp://127.0.0.1:*", "nlo-7") as publisher,

@@ -24,7 +24,7 @@ from support.servers import Server, start_server, stop_server
 
 @dataclass
 class Secured:
-    """A service whose stream and results both speak CURVE."""
+    """A service with CURVE for its stream and its results."""
 
     server: Server
     home: Path
@@ -40,7 +40,7 @@ class Secured:
 def secured(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("secured")
     home = folder / "keys"
-    for name in ("acquisition", "service", "viewer", "stranger"):
+    for name in ("acquisition", "service", "viewer", "unknown"):
         create_keypair(home, name)
     for side, name in (("may-watch", "viewer"), ("may-receive", "service")):
         (home / side).mkdir()
@@ -60,7 +60,7 @@ def secured(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert secret not in server.log.read_text()
 
 
-def test_encrypted_all_the_way(secured: Secured) -> None:
+def test_stream_and_results_are_encrypted(secured: Secured) -> None:
     with (
         FramePublisher(
             secured.server.frames,
@@ -93,9 +93,11 @@ def test_encrypted_all_the_way(secured: Secured) -> None:
 
 @pytest.mark.parametrize(
     ("reader", "reason"),
-    [("stranger", "unknown_key"), (None, "failed_handshake")],
+    [("unknown", "unknown_key"), (None, "failed_handshake")],
 )
-def test_strangers_get_no_results_and_are_counted(secured: Secured, reader: str | None, reason: str) -> None:
+def test_subscribers_without_an_allowed_key_are_refused_and_counted(
+    secured: Secured, reader: str | None, reason: str
+) -> None:
     before = secured.server.stream()["results_refused"].get(reason, 0)
     keys = {}
     if reader is not None:
@@ -110,9 +112,9 @@ def test_strangers_get_no_results_and_are_counted(secured: Secured, reader: str 
     assert httpx.get(f"{secured.server.url}/readyz").status_code == 200
 
 
-def test_a_publisher_with_another_key_is_not_listened_to(secured: Secured) -> None:
+def test_frames_of_a_publisher_with_another_key_are_not_received(secured: Secured) -> None:
     server = secured.server
-    with FramePublisher(server.frames, "nlo-1", curve_keypair=secured.secret("stranger")) as impostor:
+    with FramePublisher(server.frames, "nlo-1", curve_keypair=secured.secret("unknown")) as impostor:
         deadline = time.monotonic() + 60
         while impostor.gate.refused["failed_handshake"] < 2:  # it comes back
             assert time.monotonic() < deadline, "the service never came"
@@ -125,18 +127,18 @@ def test_a_publisher_with_another_key_is_not_listened_to(secured: Secured) -> No
     assert not server.stream()["receiver"]["connected"]
 
 
-def test_a_service_that_was_refused_comes_back_when_it_is_allowed(secured: Secured) -> None:
-    nobody = secured.home / "nobody"
-    nobody.mkdir()
+def test_a_service_that_was_refused_connects_when_its_key_is_allowed(secured: Secured) -> None:
+    allowed = secured.home / "allowed later"
+    allowed.mkdir()
     before = secured.server.stream()["receiver"]["refused"]
     with FramePublisher(
         secured.server.frames,
         "nlo-1",
         curve_keypair=secured.secret("acquisition"),
-        allowed_keys=nobody,
+        allowed_keys=allowed,
     ) as publisher:
         secured.server.wait(lambda status: status["receiver"]["refused"] > before, timeout_s=60)
-        shutil.copy(secured.public("service"), nobody)
+        shutil.copy(secured.public("service"), allowed)
         assert publisher.wait_for_subscriber(60)
 
 

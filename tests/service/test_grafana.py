@@ -1,4 +1,4 @@
-"""The Grafana dashboard and the page about metrics, against what a real server tells."""
+"""The Grafana dashboard, the alerts and the page about metrics, checked against a real server."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ DASHBOARD: dict[str, Any] = json.loads(
     (ROOT / "docker" / "grafana" / "senoscope.json").read_text(encoding="utf-8")
 )
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-# Told only where there is a GPU.
+# Present only with a GPU.
 ON_A_GPU = {"senoscope_device_memory_used_bytes", "senoscope_device_memory_size_bytes"}
-# Told only where pixels are kept.
+# Present only with an archive.
 WITH_AN_ARCHIVE = {"senoscope_archive_lost_total"}
 
 
@@ -34,8 +34,8 @@ def expressions() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def told(server: Server) -> dict[str, set[str]]:
-    """The names of samples of a server that has classified frames and a stack, each with its labels."""
+def scraped(server: Server) -> dict[str, set[str]]:
+    """Return the names of samples, with their labels, of a server that classified frames and a stack."""
     scope = Microscope(server.frames)
     try:
         scope.send(scope.frame(0), scope.frame(2, mini.dark()))
@@ -53,17 +53,17 @@ def told(server: Server) -> dict[str, set[str]]:
     return found
 
 
-def test_each_metric_of_the_dashboard_is_told(told: dict[str, set[str]]) -> None:
+def test_each_metric_of_the_dashboard_exists(scraped: dict[str, set[str]]) -> None:
     named = {name for text in expressions() for name in re.findall(r"\bsenoscope_\w+", text)}
     assert len(named) > 20
-    assert named - ON_A_GPU <= told.keys()
+    assert named - ON_A_GPU <= scraped.keys()
 
 
-def test_each_label_of_the_dashboard_is_told(told: dict[str, set[str]]) -> None:
+def test_each_label_of_the_dashboard_exists(scraped: dict[str, set[str]]) -> None:
     for text in expressions():
         for name, selectors in re.findall(r"\b(senoscope_\w+)\{([^}]*)\}", text):
             used = set(re.findall(r"(\w+)=~?\"", selectors)) - {"instance"}
-            assert name in ON_A_GPU or used <= told[name], text
+            assert name in ON_A_GPU or used <= scraped[name], text
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -71,27 +71,27 @@ def alerts() -> list[dict[str, Any]]:
     return group["rules"]
 
 
-def test_each_metric_and_label_of_the_alerts_is_told(told: dict[str, set[str]]) -> None:
+def test_each_metric_and_label_of_the_alerts_exists(scraped: dict[str, set[str]]) -> None:
     assert len(alerts()) > 8
     for rule in alerts():
         named = re.findall(r"\b(senoscope_\w+|up)\b", rule["expr"])
         assert named, rule
-        assert set(named) - {"up"} - WITH_AN_ARCHIVE <= told.keys(), rule["alert"]
+        assert set(named) - {"up"} - WITH_AN_ARCHIVE <= scraped.keys(), rule["alert"]
         used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
         used |= {
             label
             for _, selectors in re.findall(r"\b(senoscope_\w+)\{([^}]*)\}", rule["expr"])
             for label in re.findall(r"(\w+)=~?\"", selectors)
         }
-        assert all(any(label in told[name] for name in named) for label in used), rule["alert"]
+        assert all(any(label in scraped[name] for name in named) for label in used), rule["alert"]
 
 
-def test_metrics_that_are_told_on_some_machines_alone_are_declared() -> None:
+def test_metrics_of_some_machines_only_are_declared() -> None:
     page = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in ON_A_GPU | WITH_AN_ARCHIVE)
 
 
-def test_each_alert_is_one_that_prometheus_takes() -> None:
+def test_each_alert_is_valid_for_prometheus() -> None:
     names = [rule["alert"] for rule in alerts()]
     assert len(set(names)) == len(names)
     for rule in alerts():
@@ -106,8 +106,8 @@ def test_prometheus_reads_the_alerts() -> None:
     compose = yaml.safe_load((docker / "compose.yml").read_text(encoding="utf-8"))
     assert "./alerts.yml:/etc/prometheus/alerts.yml:ro" in compose["services"]["prometheus"]["volumes"]
     for name in ("prometheus.yml", "prometheus.secure.yml"):
-        told = yaml.safe_load((docker / name).read_text(encoding="utf-8"))
-        assert told["rule_files"] == ["/etc/prometheus/alerts.yml"]
+        config = yaml.safe_load((docker / name).read_text(encoding="utf-8"))
+        assert config["rule_files"] == ["/etc/prometheus/alerts.yml"]
 
 
 def test_each_expression_is_balanced() -> None:
@@ -117,7 +117,7 @@ def test_each_expression_is_balanced() -> None:
             assert bare.count(left) == bare.count(right), text
 
 
-def test_the_dashboard_is_one_that_grafana_takes() -> None:
+def test_the_dashboard_is_valid_for_grafana() -> None:
     assert DASHBOARD["schemaVersion"] >= 41
     assert (DASHBOARD["title"], DASHBOARD["uid"]) == ("Senoscope", "senoscope")
     variables = {one["name"]: one for one in DASHBOARD["templating"]["list"]}
@@ -134,7 +134,7 @@ def test_the_dashboard_is_one_that_grafana_takes() -> None:
             assert 'instance=~"$instance"' in target["expr"]
 
 
-def test_no_two_panels_lie_on_each_other() -> None:
+def test_no_two_panels_overlap() -> None:
     places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     assert all(place["x"] + place["w"] <= 24 for place in places)
     for one, other in combinations(places, 2):

@@ -1,4 +1,4 @@
-"""A service within another process: several of them, one after another and side by side."""
+"""Services within another process, one after another and at the same time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from support.image_bytes import npy
 
 
 def process_state() -> dict[str, Any]:
-    """What is set for the whole process and is not for a service to change."""
+    """Return the settings of the process that a service must not change."""
     loggers = {
         name: (logger.level, logger.propagate, list(logger.handlers), list(logger.filters))
         for name, logger in [("", logging.root), *logging.root.manager.loggerDict.items()]
@@ -54,7 +54,7 @@ def process_state() -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(model: Path, folder: Path, name: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a service that is ready, in this process."""
+    """Return a client of a service in this process, when the service is ready."""
     failures: list[Exception] = []
     service = Service(
         Settings(
@@ -86,7 +86,7 @@ async def classify(client: httpx.AsyncClient, fovs: int) -> dict[str, Any]:
 
 
 async def classified(client: httpx.AsyncClient) -> tuple[int, float]:
-    """How many results a service has logged, and how many it counts among its metrics."""
+    """Return how many results a service has logged, and the count of its metrics."""
     logged = len((await client.get("/v1/results")).raise_for_status().json()["results"])
     text = (await client.get("/metrics")).text
     counted = [line for line in text.splitlines() if line.startswith("senoscope_results_total{")]
@@ -95,7 +95,7 @@ async def classified(client: httpx.AsyncClient) -> tuple[int, float]:
 
 @pytest.fixture(scope="module", autouse=True)
 def warmed_up(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What is imported at the first use is imported: only what a service does is compared."""
+    """Import modules that are imported at the first use, so that they do not count as changes."""
 
     async def once() -> None:
         async with running(miniature, tmp_path_factory.mktemp("first"), "log") as client:
@@ -104,7 +104,7 @@ def warmed_up(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> None
     asyncio.run(once())
 
 
-def test_services_one_after_another_leave_the_process_as_it_was(miniature: Path, tmp_path: Path) -> None:
+def test_services_one_after_another_do_not_change_the_process(miniature: Path, tmp_path: Path) -> None:
     outside = process_state()
     frozen = gc.get_freeze_count()  # what other tests froze may be freed
     threads = threading.active_count()
@@ -123,7 +123,7 @@ def test_services_one_after_another_leave_the_process_as_it_was(miniature: Path,
     assert threading.active_count() <= threads + 1, "zmq keeps one"
 
 
-def test_services_side_by_side_have_nothing_in_common(miniature: Path, tmp_path: Path) -> None:
+def test_services_at_the_same_time_share_nothing(miniature: Path, tmp_path: Path) -> None:
     outside = process_state()
 
     async def run() -> None:
@@ -141,8 +141,8 @@ def test_services_side_by_side_have_nothing_in_common(miniature: Path, tmp_path:
     assert process_state() == outside
 
 
-def test_metrics_hold_no_creation_times_whatever_the_process_wants(miniature: Path, tmp_path: Path) -> None:
-    """They would double what is scraped; other registries of the process keep theirs."""
+def test_metrics_have_no_creation_times_whatever_the_process_sets(miniature: Path, tmp_path: Path) -> None:
+    """They would double the size of a scrape; other registries of the process keep theirs."""
     other = prometheus_client.CollectorRegistry()
     prometheus_client.Counter("other", "Of the process.", registry=other).inc()
 

@@ -1,4 +1,4 @@
-"""Starting and stopping a real server: it says how far it is, and nothing that was taken is lost."""
+"""Start and stop of a real server: it reports its state, and loses no accepted frame or stack."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.raw_microscope import Microscope
 from support.servers import Server, ServerThread, start_server, start_server_process
 from support.slow_engine import SlowEngine
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 
 
 def stack(fovs: int) -> bytes:
@@ -33,7 +33,7 @@ def stack(fovs: int) -> bytes:
 
 
 class Posting(threading.Thread):
-    """Posts a stack."""
+    """A thread that posts a stack."""
 
     def __init__(self, server: Server, fovs: int) -> None:
         super().__init__(daemon=True)
@@ -72,7 +72,7 @@ def test_frames_and_stacks_that_wait_are_computed_before_the_end(start: Callable
     assert "Traceback" not in server.log.read_text()
 
 
-def test_it_says_that_it_is_stopping_while_it_drains(start: Callable[..., ServerThread]) -> None:
+def test_it_reports_that_it_is_stopping_while_it_drains(start: Callable[..., ServerThread]) -> None:
     server = start("--drain-s", "120")
     with SlowEngine(server).held():
         posting = Posting(server, 20)
@@ -93,7 +93,7 @@ def test_it_says_that_it_is_stopping_while_it_drains(start: Callable[..., Server
 def test_a_second_signal_stops_at_once(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(senoscope.api.server, "_LAST_ANSWERS_S", 0.2)
+    monkeypatch.setattr(senoscope.api.server, "_SHUTDOWN_TIMEOUT_S", 0.2)
     server = start_server(miniature, tmp_path / "log.txt", "--drain-s", "600", "--batch-size", "1")
     engine = SlowEngine(server)
     with engine.held():
@@ -118,7 +118,7 @@ def test_status_pages(server: Server) -> None:
     assert [network["name"] for network in model["manifest"]["networks"]] == list(mini.NAMES)
 
 
-def test_alive_but_not_ready_while_loading_then_gone_if_that_fails(
+def test_alive_but_not_ready_while_loading_and_ends_if_that_fails(
     start: Callable[..., ServerThread], miniature: Path, tmp_path: Path
 ) -> None:
     damaged = Path(shutil.copytree(miniature, tmp_path / "damaged"))
@@ -142,7 +142,7 @@ def test_sigterm_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def hangups(action: signal.Handlers) -> Iterator[None]:
-    """What processes that are started meanwhile do with SIGHUP, which ``nohup`` ignores."""
+    """Set the handling of SIGHUP in processes that are started meanwhile; ``nohup`` ignores it."""
     before = signal.signal(signal.SIGHUP, action)
     try:
         yield
@@ -150,7 +150,7 @@ def hangups(action: signal.Handlers) -> Iterator[None]:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_terminal_that_is_closed_ends_it_as_cleanly(miniature: Path, tmp_path: Path) -> None:
+def test_closing_its_terminal_ends_it_cleanly(miniature: Path, tmp_path: Path) -> None:
     with hangups(signal.SIG_DFL):
         server = start_server_process(miniature, tmp_path / "log.txt")
     server.process.send_signal(signal.SIGHUP)
@@ -160,7 +160,7 @@ def test_a_terminal_that_is_closed_ends_it_as_cleanly(miniature: Path, tmp_path:
     assert "stopped" in log
 
 
-def test_with_nohup_it_goes_on_when_its_terminal_is_closed(miniature: Path, tmp_path: Path) -> None:
+def test_with_nohup_it_continues_when_its_terminal_is_closed(miniature: Path, tmp_path: Path) -> None:
     with hangups(signal.SIG_IGN):
         server = start_server_process(miniature, tmp_path / "log.txt")
     server.process.send_signal(signal.SIGHUP)

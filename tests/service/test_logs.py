@@ -44,7 +44,7 @@ def lines(server: Server) -> list[dict]:
 
 
 def line(server: Server, fits: Callable[[dict], bool]) -> dict:
-    """The first line that fits, as soon as it is there."""
+    """Return the first line that matches, as soon as it is written."""
     deadline = time.monotonic() + 90
     while not (found := [one for one in lines(server) if fits(one)]):
         assert time.monotonic() < deadline, server.log.read_text()
@@ -70,18 +70,18 @@ def test_a_line_about_a_frame_names_series_and_frame(server: ServerProcess) -> N
 
 
 @pytest.mark.parametrize("given", ["abc-123", "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "A.b_c-" + "9" * 58])
-def test_a_sane_request_id_is_kept(server: ServerProcess, given: str) -> None:
+def test_a_valid_request_id_is_kept(server: ServerProcess, given: str) -> None:
     answer = httpx.get(f"{server.url}/livez", headers={"X-Request-ID": given})
     assert answer.headers["x-request-id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "-a", "a b", "a\tb", "é", "a" * 65, 'a"b', "<a>", "a;b", "a\\n"])
-def test_any_other_is_replaced(server: ServerProcess, given: str) -> None:
+def test_any_other_request_id_is_replaced(server: ServerProcess, given: str) -> None:
     answer = httpx.get(f"{server.url}/livez", headers={"X-Request-ID": given.encode()})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
-def test_each_answer_has_an_id_of_its_own(server: ServerProcess) -> None:
+def test_each_answer_has_a_unique_id(server: ServerProcess) -> None:
     with httpx.Client() as client:
         paths = ("/livez", "/livez", "/v1/nowhere", "/v1/model", "/metrics")
         ids = [client.get(server.url + path).headers["x-request-id"] for path in paths]
@@ -121,7 +121,7 @@ def test_the_line_about_a_problem_names_its_request(
     assert found["detail"] == answer.json()["detail"]
 
 
-def test_a_flood_of_problems_is_no_flood_of_lines(server: ServerProcess) -> None:
+def test_many_problems_do_not_flood_the_log(server: ServerProcess) -> None:
     with httpx.Client() as client:
         for n in range(100):
             client.get(f"{server.url}/v1/flood/{n}")
@@ -133,8 +133,8 @@ def test_a_flood_of_problems_is_no_flood_of_lines(server: ServerProcess) -> None
     assert len(written) < 100
 
 
-def test_a_client_that_leaves_is_named_by_its_request(start: Callable[..., ServerThread]) -> None:
-    """A line of another thread than the request's."""
+def test_the_line_about_a_disconnected_client_names_its_request(start: Callable[..., ServerThread]) -> None:
+    """The line is written by another thread than the request's."""
     server = start("--log-format", "json")
     with SlowEngine(server).held():
         with pytest.raises(httpx.ReadTimeout):
@@ -148,7 +148,7 @@ def test_a_client_that_leaves_is_named_by_its_request(start: Callable[..., Serve
         assert found["code"] == "client_closed_request"
 
 
-def test_no_line_tells_a_key(miniature: Path, tmp_path: Path) -> None:
+def test_no_line_contains_a_key(miniature: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     keys = [add_key(file, scope, (scope,)) for scope in ("read", "classify")]
     os.environ["SENOSCOPE_API_KEY"] = MASTER
@@ -186,12 +186,12 @@ def test_no_line_tells_a_key(miniature: Path, tmp_path: Path) -> None:
         ("senoscope_fov_latency_seconds_bucket", "senoscope_fov_latency_seconds_bucket"),
     ],
 )
-def test_secrets_that_a_library_tells_are_hidden(text: str, clean: str) -> None:
+def test_secrets_in_lines_of_libraries_are_masked(text: str, clean: str) -> None:
     assert without_secrets(text) == clean
 
 
 def test_sockets_that_cannot_be_accepted_do_not_fill_the_log() -> None:
-    """asyncio writes a line for each of hundreds of tries in a second."""
+    """asyncio writes a line for each of hundreds of attempts per second."""
     code = (
         "import logging; from senoscope.logs import configure_logging; configure_logging('console')\n"
         "for _ in range(500): logging.getLogger('asyncio').error('socket.accept() out of system resource')\n"

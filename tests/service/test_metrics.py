@@ -1,4 +1,4 @@
-"""What Prometheus sees of a real server."""
+"""Metrics of a real server."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def test_frames_and_stacks_are_observed(server: Server, microscope: Microscope) 
         microscope.frame(4, mini.dark()),  # two are missing; its timestamp is years old
     )
     assert post(server, np.stack([mini.bright()] * 5)).status_code == 200
-    told = "senoscope_fov_tell_seconds_count"
-    after = until(server, lambda seen: seen.get(told) == before.get(told) + 8)
+    notified = "senoscope_fov_tell_seconds_count"
+    after = until(server, lambda seen: seen.get(notified) == before.get(notified) + 8)
 
     def more(name: str, **labels: str) -> float:
         return after.get(name, **labels) - before.get(name, 0.0, **labels)
@@ -124,11 +124,11 @@ def test_frames_and_stacks_are_observed(server: Server, microscope: Microscope) 
 
 
 def test_counts_are_those_of_the_stream_page(server: Server, microscope: Microscope) -> None:
-    told = "senoscope_fov_tell_seconds_count"
-    before = scrape(server).get(told)
+    notified = "senoscope_fov_tell_seconds_count"
+    before = scrape(server).get(notified)
     microscope.send(*(microscope.frame(n) for n in range(3)), [b"fov/nlo-1/image", b"nonsense"])
     server.wait(lambda status: status["receiver"]["rejected"])
-    seen = until(server, lambda now: now.get(told) == before + 3)
+    seen = until(server, lambda now: now.get(notified) == before + 3)
     status = server.stream()
     live, receiver = status["live"], status["receiver"]
     assert seen.get("senoscope_deadline_misses_total") == live["late"]
@@ -149,7 +149,7 @@ def test_counts_are_those_of_the_stream_page(server: Server, microscope: Microsc
     assert {"receiver", "scheduler", "delivery", "run log"} <= seen.values("thread")
 
 
-def test_the_service_tells_what_it_is(server: Server) -> None:
+def test_the_service_reports_its_version_and_model(server: Server) -> None:
     seen = scrape(server)
     model = httpx.get(f"{server.url}/v1/model").json()
     facts = {key: model[key] for key in ("name", "version", "digest")}
@@ -173,7 +173,7 @@ def test_before_it_is_ready_and_without_a_run_log() -> None:
     assert service.registry.get_sample_value("senoscope_lane_waiting", {"lane": "live"}) is None
 
 
-def test_two_services_count_apart() -> None:
+def test_two_services_count_separately() -> None:
     one, other = (Service(Settings(database_url="none")) for _ in range(2))
     create_app(one).state.refusals.count("no_key")
     create_app(other)
@@ -184,7 +184,7 @@ def test_two_services_count_apart() -> None:
     assert refused == [1, 0]
 
 
-def test_a_broken_run_log_shows(miniature: Path, tmp_path: Path) -> None:
+def test_a_broken_run_log_is_visible(miniature: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.with_suffix(".sqlite3").write_bytes(b"this is no database" * 100)
     server = start_server(miniature, log)
@@ -199,7 +199,7 @@ def test_a_broken_run_log_shows(miniature: Path, tmp_path: Path) -> None:
         stop_server(server)
 
 
-def test_the_archive_shows(miniature: Path, tmp_path: Path) -> None:
+def test_the_archive_is_visible(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--archive", str(tmp_path / "archive"))
     scope = Microscope(server.frames)
     try:
@@ -218,7 +218,7 @@ def test_requests_by_route_method_and_status(server: Server) -> None:
     assert httpx.get(f"{server.url}/v1/results/{identifier}").status_code == 200
     assert httpx.get(f"{server.url}/v1/results/{identifier}x").status_code == 422
     assert httpx.put(f"{server.url}/v1/stream").status_code == 405
-    assert httpx.get(f"{server.url}/v2/models/nobody").status_code == 404
+    assert httpx.get(f"{server.url}/v2/models/unknown").status_code == 404
     assert httpx.request("BREW", f"{server.url}/v1/stream").status_code == 405
     assert post(server, np.zeros(3)).status_code == 422
     after = scrape(server)
@@ -245,10 +245,10 @@ def test_clients_cannot_make_metrics_grow(server: Server, microscope: Microscope
         httpx.get(f"{server.url}/v2/models/model-{n}", headers={"X-Request-ID": f"request-{n}"})
         httpx.request(f"VERB{n}", f"{server.url}/nowhere/{n}")
         post(server, np.zeros(n + 1))
-        told = scrape(server).get("senoscope_fov_tell_seconds_count")
+        notified = scrape(server).get("senoscope_fov_tell_seconds_count")
         series = {"instrument": f"nlo-{n}", "series_id": f"plate {n}", "series_uid": uuid.uuid4()}
         microscope.send(microscope.frame(n, **series))
-        until(server, lambda seen: seen.get("senoscope_fov_tell_seconds_count") > told)
+        until(server, lambda seen: seen.get("senoscope_fov_tell_seconds_count") > notified)
 
     be_a_nuisance(0)
     before = scrape(server)
@@ -259,7 +259,7 @@ def test_clients_cannot_make_metrics_grow(server: Server, microscope: Microscope
     assert after.samples != before.samples
 
 
-def test_who_listens_and_who_was_refused(miniature: Path, tmp_path: Path) -> None:
+def test_connected_and_refused_subscribers_are_counted(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--max-live-clients", "1")
     subscriber = zmq.Context.instance().socket(zmq.SUB)
     try:
@@ -302,7 +302,7 @@ def test_with_keys_reading_metrics_needs_one(miniature: Path, tmp_path: Path) ->
         stop_server(server)
 
 
-def test_openmetrics_for_those_who_ask(server: Server) -> None:
+def test_openmetrics_on_request(server: Server) -> None:
     post(server, mini.bright())
     answer = httpx.get(
         f"{server.url}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -313,7 +313,7 @@ def test_openmetrics_for_those_who_ask(server: Server) -> None:
     assert units["senoscope_result_entropy_bits"] == "bits"
 
 
-def test_what_is_scraped_is_what_the_catalogue_says(server: Server) -> None:
+def test_scraped_metrics_are_those_of_the_catalogue(server: Server) -> None:
     post(server, mini.bright())
     seen = scrape(server)
     kinds = {"counter": "counter", "gauge": "gauge", "histogram": "histogram", "info": "gauge"}
@@ -343,7 +343,7 @@ def test_names_keep_the_conventions(declared: catalogue.Declared) -> None:
 
 
 @pytest.mark.skipif(gpu_problem() is None, reason="there is a GPU")
-def test_without_a_gpu_its_memory_is_unknown_and_nothing_fails() -> None:
+def test_without_a_gpu_its_memory_is_unknown() -> None:
     memory = GpuMemory()
     assert [memory.read(), memory.read()] == [(None, None)] * 2
 
@@ -358,7 +358,7 @@ def test_the_memory_of_a_gpu() -> None:
 
 
 @pytest.mark.parametrize("deadline_s", [0.001, 0.024, 0.5, 30.0])
-def test_buckets_are_fine_around_the_deadline(deadline_s: float) -> None:
+def test_buckets_are_narrow_around_the_deadline(deadline_s: float) -> None:
     buckets = latency_buckets(deadline_s)
     assert list(buckets) == sorted(set(buckets))
     assert deadline_s in buckets

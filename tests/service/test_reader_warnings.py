@@ -1,4 +1,4 @@
-"""Warnings about a posted file quote what the file says, and reach the client in any form of answer."""
+"""Warnings about a posted file may quote any text of it, and reach the client in any form of answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What outlives a killed service."""
+"""State that is kept when a service is killed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_session_range_and_stage_map(kept: Callable[[Callable[..., Server]], Ser
     stack = np.random.default_rng(3).normal(400, 60, (2, 3, 250, 300)).clip(0).astype(np.uint16)
     calibrated = httpx.post(f"{server.url}/v1/normalization/calibrate", content=npy(stack), timeout=60).json()
     assert calibrated["survives_restart"]
-    assert calibrated.pop("warnings") == [], "what the reader assumed is no part of what is in force"
+    assert calibrated.pop("warnings") == [], "not part of the range in force"
     with contextlib.closing(Microscope(server.frames)) as scope:
         uid = scope.uid
         for n in range(3):

@@ -28,7 +28,7 @@ PARTS = {"queue", "compute", "log commit", "tell"}
 
 @pytest.fixture(scope="module", autouse=True)
 def in_a_hurry() -> Iterator[None]:
-    """Spans are sent soon, and a collector that does not work is not waited for."""
+    """Set short intervals, so that spans are sent soon and a failing collector is not waited for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(senoscope.tracing.spans, "_EVERY_MS", 50)
         patch.setattr(senoscope.tracing.spans, "_TIMEOUT_S", 1.0)
@@ -68,7 +68,7 @@ def children(receiver: Collector, parent: Span, count: int) -> list[Span]:
     return spans(receiver, lambda span: span.parent_span_id == parent.span_id, count)
 
 
-def test_a_frame_is_a_trace_of_its_own(server: Server, receiver: Collector) -> None:
+def test_each_frame_is_a_separate_trace(server: Server, receiver: Collector) -> None:
     scope = Microscope(server.frames)
     before_ns = time.time_ns()
     try:
@@ -78,9 +78,9 @@ def test_a_frame_is_a_trace_of_its_own(server: Server, receiver: Collector) -> N
         scope.close()
     assert not more
     assert (whole.name, whole.parent_span_id) == ("field of view", b"")
-    told = facts(whole)
-    assert (told["senoscope.stream.series"], told["senoscope.frame"]) == ("plate 3", 5)
-    assert told["senoscope.label"] == "senescent"
+    attributes = facts(whole)
+    assert (attributes["senoscope.stream.series"], attributes["senoscope.frame"]) == ("plate 3", 5)
+    assert attributes["senoscope.label"] == "senescent"
     parts = {span.name: span for span in children(receiver, whole, len(PARTS))}
     assert parts.keys() == PARTS
     assert before_ns < whole.start_time_unix_nano < whole.end_time_unix_nano < time.time_ns()
@@ -98,7 +98,7 @@ def test_a_frame_is_a_trace_of_its_own(server: Server, receiver: Collector) -> N
     assert set(receiver.paths) == {"/v1/traces"}
 
 
-def test_a_posted_stack_hangs_on_its_request(server: Server, receiver: Collector) -> None:
+def test_the_spans_of_a_posted_stack_are_children_of_its_request(server: Server, receiver: Collector) -> None:
     answer = httpx.post(
         f"{server.url}/v1/classify",
         content=npy(np.stack([mini.bright(), mini.dark()])),
@@ -108,10 +108,10 @@ def test_a_posted_stack_hangs_on_its_request(server: Server, receiver: Collector
     (request,) = spans(
         receiver, lambda s: s.name == "POST /v1/classify" and facts(s)["senoscope.request_id"] == "traced"
     )
-    told = facts(request)
+    attributes = facts(request)
     assert (request.trace_id, request.parent_span_id) == (b"\xab" * 16, b"\xcd" * 8)
     assert request.kind == Span.SPAN_KIND_SERVER
-    assert (told["http.route"], told["http.response.status_code"]) == ("/v1/classify", 200)
+    assert (attributes["http.route"], attributes["http.response.status_code"]) == ("/v1/classify", 200)
     fovs = children(receiver, request, 2)
     assert {span.trace_id for span in fovs} == {b"\xab" * 16}
     ids = [result["id"] for result in answer.json()["results"]]
@@ -121,7 +121,9 @@ def test_a_posted_stack_hangs_on_its_request(server: Server, receiver: Collector
         assert {span.name for span in children(receiver, fov, len(PARTS))} == PARTS
 
 
-def test_what_no_route_serves_is_named_by_its_method(server: Server, receiver: Collector) -> None:
+def test_the_span_of_a_request_without_a_route_has_its_method_as_name(
+    server: Server, receiver: Collector
+) -> None:
     httpx.get(f"{server.url}/v1/nowhere", headers={"traceparent": "nonsense"})
     (request,) = spans(receiver, lambda span: facts(span).get("url.path") == "/v1/nowhere")
     assert (request.name, request.parent_span_id) == ("GET", b"")
@@ -140,7 +142,7 @@ def test_spans_are_counted(server: Server, receiver: Collector) -> None:
     assert traces["made"] >= traces["sent"]
 
 
-def test_what_waits_is_sent_when_the_service_stops(miniature: Path, tmp_path: Path) -> None:
+def test_spans_that_wait_are_sent_when_the_service_stops(miniature: Path, tmp_path: Path) -> None:
     with collector() as there:
         server = start_server(miniature, tmp_path / "log.txt", "--otlp-endpoint", there.url)
         httpx.get(f"{server.url}/v1/model")
@@ -148,7 +150,9 @@ def test_what_waits_is_sent_when_the_service_stops(miniature: Path, tmp_path: Pa
         assert any(span.name == "GET /v1/model" for span in there.spans)
 
 
-def test_a_collector_that_fails_is_lost_and_found_again(miniature: Path, tmp_path: Path) -> None:
+def test_a_failing_collector_is_reported_and_used_again_when_it_works(
+    miniature: Path, tmp_path: Path
+) -> None:
     with collector() as there:
         there.broken.set()
         server = start_server(
@@ -156,12 +160,12 @@ def test_a_collector_that_fails_is_lost_and_found_again(miniature: Path, tmp_pat
         )
         try:
             httpx.get(f"{server.url}/v1/model")
-            wait_for(server, "traces are not taken, and are lost")
+            wait_for(server, "traces are not accepted, and are lost")
             there.broken.clear()
             httpx.get(f"{server.url}/v1/series")
             spans(there, lambda span: span.name == "GET /v1/series")
-            assert server.log.read_text().count("traces are not taken") == 1
-            wait_for(server, "traces are taken again")
+            assert server.log.read_text().count("traces are not accepted") == 1
+            wait_for(server, "traces are accepted again")
         finally:
             stop_server(server)
 
@@ -173,8 +177,8 @@ def wait_for(server: Server, text: str) -> None:
         time.sleep(0.05)
 
 
-def test_a_dead_collector_slows_nobody(miniature: Path, tmp_path: Path) -> None:
-    """It takes connections and never answers; waiting for it once a request would outlast the test."""
+def test_a_collector_that_does_not_respond_delays_nothing(miniature: Path, tmp_path: Path) -> None:
+    """It accepts connections and never answers; waiting for it would exceed the time limit of the test."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         server = start_server(miniature, tmp_path / "log.txt", "--otlp-endpoint", endpoint)

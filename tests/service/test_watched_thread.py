@@ -1,4 +1,4 @@
-"""Threads whose death is seen."""
+"""Threads whose failure is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def wait_until(condition, timeout_s: float = 10) -> None:
         time.sleep(0.01)
 
 
-def test_a_death_is_a_problem_with_its_reason() -> None:
+def test_a_failure_is_a_problem_with_its_reason() -> None:
     def body(stop: threading.Event) -> None:
         raise OSError("the socket broke")
 
@@ -26,7 +26,7 @@ def test_a_death_is_a_problem_with_its_reason() -> None:
     assert thread.deaths == 1
 
 
-def test_one_that_may_is_started_again() -> None:
+def test_a_thread_with_restarts_is_started_again() -> None:
     lives = []
 
     def body(stop: threading.Event) -> None:
@@ -43,7 +43,7 @@ def test_one_that_may_is_started_again() -> None:
     assert thread.problem is None
 
 
-def test_ending_when_asked_is_no_death() -> None:
+def test_ending_after_a_stop_request_is_not_a_failure() -> None:
     thread = WatchedThread("receiver", lambda stop: stop.wait(60) and None, restarts=True)
     thread.start()
     thread.stop()

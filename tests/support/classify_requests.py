@@ -1,4 +1,4 @@
-"""Requests to ``POST /v1/classify``, good and bad, with the answers that they must get."""
+"""Valid and invalid requests to ``POST /v1/classify``, with the expected answers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _bomb() -> bytes:
 
 @dataclass(frozen=True)
 class Bad:
-    """A body that must be refused: how it is made, and how it must be answered."""
+    """A body that must be refused, and the expected answer."""
 
     name: str
     make: object

@@ -1,4 +1,4 @@
-"""Command lines, called within the test's process or run as processes."""
+"""Commands, called within the test's process or run as processes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MODULES = {
     "senoscope-train": "senoscope_training.cli",
     "senoscope-client": "senoscope_client.cli",
 }
-# Wide enough that no message is broken into lines.
+# Wide enough for each message to fit on one line.
 _WIDTH = {"COLUMNS": "200"}
 
 
 class CompletedCommand(NamedTuple):
-    """What a command left behind, under the names of `subprocess.CompletedProcess`."""
+    """The result of a command, with the attributes of `subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str
@@ -52,7 +52,7 @@ def run_command(program: str, *arguments: object, **environment: str) -> Complet
 def run_process(
     program: str, *arguments: object, timeout_s: float = 120, **environment: str
 ) -> CompletedCommand:
-    """Run the same as a process, for what only a process shows."""
+    """Run a command as a process, where a call within this process is not sufficient."""
     done = subprocess.run(
         command_line(program, *arguments),
         capture_output=True,
@@ -65,12 +65,12 @@ def run_process(
 
 
 def command_line(program: str, *arguments: object) -> list[str]:
-    """The command as ``subprocess`` takes it."""
+    """Return the command line for ``subprocess``."""
     return [sys.executable, "-m", MODULES[program], *map(str, arguments)]
 
 
 def _stream() -> io.TextIOWrapper:
-    """As the streams of a process: text over a buffer of bytes."""
+    """A stream like those of a process: text over a buffer of bytes."""
     return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n", write_through=True)
 
 

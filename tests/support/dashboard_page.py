@@ -1,4 +1,4 @@
-"""A person at the dashboard: real Chromium, driven by Playwright, on a real service."""
+"""The dashboard in Chromium, operated by Playwright, with a real service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
-# Chromium's own errands to the outside would be refused here, many at a time.
+# Without Chromium's own requests to external hosts, which a machine without a network refuses.
 _OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -25,7 +25,7 @@ _FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 5.0, 100.0
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The system's browser; Playwright brings none."""
+    """Start the system's browser; none is installed with Playwright."""
     program = shutil.which("chromium")
     assert program is not None, "needs the program chromium"
     with sync_playwright() as playwright:
@@ -36,14 +36,14 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Seat:
-    """A page, with what it complained of.
+    """A page, with its errors.
 
     Attributes
     ----------
     pictures : Path or None
-        Where screenshots go besides.
+        A second folder for screenshots.
     errors : list of str
-        Exceptions, and what the page's security policy forbade.
+        Exceptions, and violations of the page's security policy.
     """
 
     page: Page
@@ -54,21 +54,21 @@ class Seat:
         return self.page.locator(selector).inner_text()
 
     def until(self, condition: Callable[[], object], timeout_s: float = 90, what: str = "") -> None:
-        """Wait for something that a person would see sooner or later."""
+        """Wait until a condition holds."""
         deadline, pause_ms = time.monotonic() + timeout_s, _FIRST_PAUSE_MS
         while not condition():
             assert time.monotonic() < deadline, what or self.text("body")
             self.page.wait_for_timeout(pause_ms)
-            pause_ms = min(1.4 * pause_ms, _LONGEST_PAUSE_MS)  # asking takes CPU from what is waited for
+            pause_ms = min(1.4 * pause_ms, _LONGEST_PAUSE_MS)  # polling takes CPU time from the page
 
     def drawn(self) -> None:
-        """Return once the page has drawn what was asked for before."""
+        """Return when the page has drawn all earlier changes."""
         self.page.evaluate(
             "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
         )
 
     def shoot(self, name: str) -> Path:
-        """A screenshot that is kept."""
+        """Save a screenshot."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
         self.page.screenshot(path=path)
@@ -76,15 +76,15 @@ class Seat:
             shutil.copy(path, self.pictures / path.name)
         return path
 
-    def heard(self, results: int) -> bool:
-        """Whether so many results of the stream came live; no more than 120 are counted."""
-        words = self.page.locator("#spark").get_attribute("aria-label") or ""
-        return words.startswith(f"Latency of the latest {results} results")
+    def received(self, results: int) -> bool:
+        """Return whether this many results of the stream were received live; at most 120 are counted."""
+        label = self.page.locator("#spark").get_attribute("aria-label") or ""
+        return label.startswith(f"Latency of the latest {results} results")
 
     def seen(self) -> int:
-        """How many fields of view the shown series has on the page."""
-        words = self.text("#progress")
-        return int(words.split()[0].replace(",", "")) if words[:1].isdigit() else 0
+        """Return how many fields of view the shown series has on the page."""
+        progress = self.text("#progress")
+        return int(progress.split()[0].replace(",", "")) if progress[:1].isdigit() else 0
 
 
 def sit_down(page: Page, url: str) -> Seat:
@@ -94,9 +94,10 @@ def sit_down(page: Page, url: str) -> Seat:
     page.on("pageerror", lambda error: seat.errors.append(f"{error}\n{error.stack or ''}"))
     page.on(
         "console",
-        lambda said: (
-            seat.errors.append(said.text)
-            if said.type == "error" and not said.text.startswith(("Failed to load", "WebSocket connection"))
+        lambda message: (
+            seat.errors.append(message.text)
+            if message.type == "error"
+            and not message.text.startswith(("Failed to load", "WebSocket connection"))
             else None
         ),
     )

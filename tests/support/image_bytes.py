@@ -11,14 +11,14 @@ import tifffile
 
 
 def tiff(array: npt.ArrayLike, **options: Any) -> bytes:
-    """A TIFF file; `options` are those of ``tifffile.imwrite``, which without them writes grey pages."""
+    """Return a TIFF file; `options` are those of ``tifffile.imwrite``, by default of grey pages."""
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.asarray(array), **({"photometric": "minisblack"} | options))
     return buffer.getvalue()
 
 
 def npy(array: npt.ArrayLike, **options: Any) -> bytes:
-    """An NPY file; `options` are those of ``numpy.save``."""
+    """Return an NPY file; `options` are those of ``numpy.save``."""
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array), **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Requests to ``/v2``, good and bad, with the answers that they must get."""
+"""Valid and invalid requests to ``/v2``, with the expected answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATATYPES = {"UINT8": np.uint8, "UINT16": np.uint16, "FP32": np.float32}
 def request(
     pixels: np.ndarray | bytes = b"", header_length: int | str | None = None, **changes: object
 ) -> tuple[bytes, dict[str, str]]:
-    """A binary request; ``changes`` are to its one input, or with a leading underscore to the whole."""
+    """Return a binary request; ``changes`` apply to the input or, with an underscore, to the request."""
     if isinstance(pixels, np.ndarray):
         datatype = next(name for name, dtype in DATATYPES.items() if dtype == pixels.dtype)
         tensor = pixels.tobytes()
@@ -49,7 +49,7 @@ def post(
 
 
 def as_json(data: object, **changes: object) -> tuple[bytes, dict[str, str]]:
-    """A request whose pixels are JSON."""
+    """Return a request with pixels in JSON."""
     given = {"name": "image", "shape": [1, 3, 250, 300], "datatype": "FP32", "data": data, **changes}
     return json.dumps({"inputs": [given]}).encode(), {}
 
@@ -84,16 +84,16 @@ class Bad:
 
 BAD = [
     Bad("empty body", lambda: (b"", {}), "not JSON"),
-    Bad("no JSON", lambda: (b"nonsense", {}), "not JSON"),
-    Bad("no UTF-8", lambda: (b"\xff\xfe", {}), "not JSON"),
+    Bad("not JSON", lambda: (b"nonsense", {}), "not JSON"),
+    Bad("not UTF-8", lambda: (b"\xff\xfe", {}), "not JSON"),
     Bad("deep JSON", lambda: (b"[" * 100_000, {}), "nested too deeply"),
     Bad("endless integer", lambda: (b"1" * 10_000, {}), "not JSON"),
-    Bad("JSON of another kind", lambda: (b"[]", {}), "no inference request"),
+    Bad("JSON of another kind", lambda: (b"[]", {}), "not a valid inference request"),
     Bad("no inputs", lambda: (b"{}", {}), "inputs"),
     Bad("empty inputs", lambda: (b'{"inputs": []}', {}), "given 0 times"),
     Bad("a million wrong outputs", lambda: request(PIXELS, _outputs=[0] * 1_000_000), "outputs"),
     Bad("binary without its header", lambda: (request(PIXELS)[0], {}), "not JSON"),
-    Bad("header no number", lambda: request(PIXELS, header_length="ten"), "number of bytes"),
+    Bad("header not a number", lambda: request(PIXELS, header_length="ten"), "number of bytes"),
     Bad("header negative", lambda: request(PIXELS, header_length=-1), "number of bytes"),
     Bad("header endless", lambda: request(PIXELS, header_length="9" * 5000), "number of bytes"),
     Bad("header beyond the body", lambda: request(PIXELS, header_length=10**9), "only"),
@@ -104,7 +104,7 @@ BAD = [
         "input twice", lambda: request(b"", _inputs=[json.loads(as_json([])[0])["inputs"][0]] * 2), "2 times"
     ),
     Bad("unknown output", lambda: request(PIXELS, _outputs=[{"name": "mask"}]), "output 'mask' is unknown"),
-    Bad("output twice", lambda: request(PIXELS, _outputs=[{"name": "label"}] * 2), "asked for twice"),
+    Bad("output twice", lambda: request(PIXELS, _outputs=[{"name": "label"}] * 2), "requested twice"),
     Bad("unknown datatype", lambda: request(PIXELS, datatype="INT16"), "UINT8"),
     Bad("datatype missing", lambda: request(PIXELS, datatype=None), "datatype"),
     Bad("wrong datatype for the bytes", lambda: request(PIXELS, datatype="FP32"), "900000 bytes"),
@@ -125,9 +125,9 @@ BAD = [
     Bad("too many bytes", lambda: request(PIXELS + b"0", parameters={"binary_data_size": COUNT}), "225001"),
     Bad("wrong byte count", lambda: request(PIXELS, parameters={"binary_data_size": 5}), "binary_data_size"),
     Bad("text byte count", lambda: request(PIXELS, parameters={"binary_data_size": "225000"}), "binary_data"),
-    Bad("bytes that nobody declares", lambda: request(PIXELS, parameters=None), "follow the JSON"),
+    Bad("undeclared bytes", lambda: request(PIXELS, parameters=None), "follow the JSON"),
     Bad("data twice", lambda: request(PIXELS, data=[0] * COUNT), "both"),
-    Bad("shared memory", lambda: request(b"", parameters={"shared_memory_region": "a"}), "not offered"),
+    Bad("shared memory", lambda: request(b"", parameters={"shared_memory_region": "a"}), "not supported"),
     Bad("NaN", lambda: request(_with_nan()), "field of view 0, channel TPEF"),
     Bad("NaN in JSON", lambda: as_json([float("nan")] * COUNT), "NaN"),
     Bad("more than float32 holds", lambda: as_json([1e300] * COUNT), "infinite"),
@@ -135,49 +135,57 @@ BAD = [
     Bad("no data", lambda: as_json(None), "neither data"),
     Bad("text as data", lambda: as_json("0" * COUNT), "neither data"),
     Bad("too few values", lambda: as_json([0]), "1 values"),
-    Bad("texts", lambda: as_json(["0"] * COUNT), "not a number"),
-    Bad("nothings", lambda: as_json([None] * COUNT), "not a number"),
+    Bad("strings", lambda: as_json(["0"] * COUNT), "not a number"),
+    Bad("nulls", lambda: as_json([None] * COUNT), "not a number"),
     Bad("booleans", lambda: as_json([True] * COUNT), "not a number"),
     Bad("list among numbers", lambda: as_json([0] * (COUNT - 1) + [[0]]), "not a number"),
     Bad("ragged", lambda: as_json([[[[0] * 300] * 250] * 2]), "nested"),
     Bad("half nested", lambda: as_json([[0] * COUNT]), "nested"),
-    Bad("256 as UINT8", lambda: as_json([256] * COUNT, datatype="UINT8"), "no uint8"),
-    Bad("-1 as UINT16", lambda: as_json([-1] * COUNT, datatype="UINT16"), "no uint16"),
-    Bad("0.5 as UINT16", lambda: as_json([0.5] * COUNT, datatype="UINT16"), "no uint16"),
+    Bad("256 as UINT8", lambda: as_json([256] * COUNT, datatype="UINT8"), "not a valid uint8"),
+    Bad("-1 as UINT16", lambda: as_json([-1] * COUNT, datatype="UINT16"), "not a valid uint16"),
+    Bad("0.5 as UINT16", lambda: as_json([0.5] * COUNT, datatype="UINT16"), "not a valid uint16"),
     Bad(
-        "infinity as UINT8", lambda: as_json([float("inf")] + [0] * (COUNT - 1), datatype="UINT8"), "no uint8"
+        "infinity as UINT8",
+        lambda: as_json([float("inf")] + [0] * (COUNT - 1), datatype="UINT8"),
+        "not a valid uint8",
     ),
     Bad("empty lists", lambda: (b'{"inputs": [' + b"[]," * 4_000_000 + b"0]}", {}), "more lists"),
-    Bad("empty objects", lambda: (b'{"inputs": [' + b"{}," * 4_000_000 + b"0]}", {}), "not a number"),
-    Bad("empty texts", lambda: (b'{"inputs": [' + b'"",' * 4_000_000 + b"0]}", {}), "not a number"),
+    Bad("empty objects", lambda: (b'{"inputs": [' + b"{}," * 4_000_000 + b"0]}", {}), "not numbers"),
+    Bad("empty strings", lambda: (b'{"inputs": [' + b'"",' * 4_000_000 + b"0]}", {}), "not numbers"),
     Bad(
         "a million keys",
         lambda: (b"{" + b",".join(b'"%07x":0' % n for n in range(1_000_000)) + b"}", {}),
-        "not a number",
+        "not numbers",
     ),
-    Bad("an endless text", lambda: (b'{"id":"' + rb"\u0041" * 2_000_000 + b'"}', {}), "not a number"),
+    Bad("an endless string", lambda: (b'{"id":"' + rb"\u0041" * 2_000_000 + b'"}', {}), "not numbers"),
     Bad("an endless number", lambda: (b'{"inputs": [1.' + b"1" * 8_000_000 + b"]}", {}), "digits"),
     Bad("20 MiB of JSON", lambda: (b'{"inputs": [' + b"[]," * 7_000_000, {}), "binary data", 413),
     Bad(
         "raw bytes, no whole FOV", lambda: (PIXELS, {"Inference-Header-Content-Length": "0"}), "900000 bytes"
     ),
     Bad(
-        "flag no boolean", lambda: request(PIXELS, _parameters={"binary_data_output": "yes"}), "true or false"
+        "flag not a boolean",
+        lambda: request(PIXELS, _parameters={"binary_data_output": "yes"}),
+        "true or false",
     ),
-    Bad("parameters no object", lambda: request(PIXELS, _parameters=[1]), "parameters"),
-    Bad("id no text", lambda: request(PIXELS, _id=5), "id"),
+    Bad("parameters not an object", lambda: request(PIXELS, _parameters=[1]), "parameters"),
+    Bad("id not a string", lambda: request(PIXELS, _id=5), "id"),
     Bad("unknown coding", lambda: _packed("br", bytes, b"{}"), "Content-Encoding 'br'"),
     Bad("two codings", lambda: _packed("gzip, deflate", bytes, b"{}"), "Content-Encoding"),
-    Bad("no gzip", lambda: _packed("gzip", bytes, b"{}"), "cannot be unpacked"),
+    Bad("not gzip", lambda: _packed("gzip", bytes, b"{}"), "cannot be decompressed"),
     Bad(
-        "cut off gzip",
+        "incomplete gzip",
         lambda: _packed("gzip", lambda body: gzip.compress(body)[:-9], PIXELS),
-        "single, whole",
+        "one complete",
     ),
-    Bad("gzip and more", lambda: _packed("gzip", lambda body: gzip.compress(body) + b"x", b"{}"), "single"),
-    Bad("gzip as deflate", lambda: _packed("deflate", gzip.compress, b"{}"), "cannot be unpacked"),
     Bad(
-        "300 kB that unpack to 300 MB",
+        "gzip and more",
+        lambda: _packed("gzip", lambda body: gzip.compress(body) + b"x", b"{}"),
+        "one complete",
+    ),
+    Bad("gzip as deflate", lambda: _packed("deflate", gzip.compress, b"{}"), "cannot be decompressed"),
+    Bad(
+        "300 kB that decompress to 300 MB",
         lambda: _packed("gzip", gzip.compress, bytes(300 << 20)),
         "64 MiB",
         413,
@@ -193,5 +201,5 @@ BAD = [
         f"/v2/models/{MODEL}/versions/2/infer",
     ),
     Bad("unknown path", lambda: request(PIXELS), "Not Found", 404, f"/v2/models/{MODEL}/explain"),
-    Bad("no POST", lambda: request(PIXELS), "Method Not Allowed", 405, f"/v2/models/{MODEL}/config"),
+    Bad("not POST", lambda: request(PIXELS), "Method Not Allowed", 405, f"/v2/models/{MODEL}/config"),
 ]

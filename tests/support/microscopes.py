@@ -1,4 +1,4 @@
-"""Microscopes: one that goes on scanning whatever becomes of the service, and one in a test's own hands."""
+"""Microscopes: one that scans continuously, whatever happens to the service, and one that a test controls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVELS = (100, 200, 300, 350, 400, 450, 500, 600, 900, 150)
 
 
 class SteadyScan(threading.Thread):
-    """Scans one series from when somebody listens until it is closed.
+    """A microscope that scans one series, from the first subscription until it is closed.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class SteadyScan(threading.Thread):
 
 
 class Scan:
-    """A series under the test's own hands; its microscope goes with it, or stays on its stand."""
+    """A series that a test controls; its microscope is closed with it, or stays on its stand."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Scan:
             self.publisher.close("completed")
 
     def go(self, levels: tuple[int, ...] = LEVELS) -> list[dict]:
-        """Scan one FOV for each level; returns when all of the series are logged, oldest first."""
+        """Scan one FOV for each level, and return the logged results of the series, oldest first."""
         for level in levels:
             row, column = divmod(self.sent, COLUMNS)
             place = Position(x=column * PITCH_UM, y=row * PITCH_UM, z=0.0)
@@ -89,7 +89,7 @@ class Scan:
 
 
 class Stand:
-    """The place of the one microscope that a service listens to.
+    """The place of the one microscope that a service is connected to.
 
     The microscope stays there from series to series: a service takes seconds to notice that another one came.
     """
@@ -104,7 +104,7 @@ class Stand:
         return Scan(self._server, name, planned, publisher=self._publisher)
 
     def clear(self) -> None:
-        """Take the microscope away, for another one or for none."""
+        """Disconnect the microscope."""
         if self._publisher is not None:
             self._publisher.close("completed")
         self._publisher = None

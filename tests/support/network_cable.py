@@ -11,7 +11,7 @@ _POLL_S = 0.2
 
 
 class Cable:
-    """Forwards TCP connections to a publisher, until it is cut.
+    """A proxy of TCP connections to a publisher, which can be cut.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Cable:
         self._thread.start()
 
     def cut(self, *, hang_up: bool) -> None:
-        """Forward nothing any more: without a word, or closing what is open and refusing what is new."""
+        """Stop forwarding, silently, or by closing open connections and refusing new ones."""
         self._hung_up = hang_up
         if hang_up:
             self._close_all()
@@ -44,24 +44,24 @@ class Cable:
             self._whole.clear()
 
     def mend(self) -> None:
-        """Forward again; what waited in a silent cable comes first."""
+        """Forward again, beginning with the bytes that waited."""
         self._hung_up = False
         self._whole.set()
 
     def inject(self, data: bytes) -> None:
-        """Send bytes to the service, in the middle of what the publisher sends."""
+        """Send bytes to the service, between those of the publisher."""
         for end in self._near():
             end.sendall(data)
 
     def reset(self) -> None:
-        """Break the open connections off (RST), as a machine does that was switched off and on."""
+        """Reset the open connections (RST), as a machine that was switched off and on."""
         for end in self._near():
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             end.close()
         self._close_all()
 
     def greet_next(self, data: bytes, then: bytes = b"") -> None:
-        """Let the next connection bring only these bytes, and then nothing; and break off those that are.
+        """Send only these bytes on the next connection, and reset the open ones.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class Cable:
 
     @property
     def greeted(self) -> bool:
-        """Whether the connection after `greet_next` has come."""
+        """Whether the connection after `greet_next` was made."""
         return self._greeting is None
 
     def _near(self) -> list[socket.socket]:
@@ -140,5 +140,5 @@ class Cable:
         with self._lock:
             self._ends.discard(end)
         with contextlib.suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)  # wakes whoever reads from it
+            end.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
         end.close()

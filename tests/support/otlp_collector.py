@@ -1,4 +1,4 @@
-"""An OTLP/HTTP collector for tests: a real HTTP server that keeps the spans it is sent."""
+"""An OTLP/HTTP collector for tests: a real HTTP server that keeps the received spans."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 @dataclass
 class Collector:
-    """What was sent, and where to.
+    """The received spans, and the address of the collector.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Collector:
 
 @contextmanager
 def collector() -> Iterator[Collector]:
-    """One on a free port of this machine."""
+    """Run a collector on a free port of this machine."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,4 +1,4 @@
-"""Posts stacks of so many FOVs, one after the other, until a line comes in; a line of JSON out per answer."""
+"""Post stacks one after the other until a line is read; print a line of JSON for each answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP by hand: what no client library sends, and the answers that it must get."""
+"""Raw HTTP: requests that no client library sends, and the expected answers."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def problem(answer: bytes) -> tuple[int, str]:
 
 
 def trickle(connection: socket.socket, chunk: bytes, pause_s: float = 0.05) -> None:
-    """Send until the server hangs up."""
+    """Send until the server closes the connection."""
     with contextlib.suppress(OSError):
         for _ in range(int(20 / pause_s)):
             connection.sendall(chunk)
             time.sleep(pause_s)
-        pytest.fail("the server let itself be held")
+        pytest.fail("the server did not close the connection")
 
 
 UPGRADE = b"GET /v1/live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

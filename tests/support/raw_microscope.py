@@ -1,4 +1,4 @@
-"""A frame publisher that can also misbehave, for tests that feed a real server."""
+"""A frame publisher that can send invalid messages, for tests with a real server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("SRS", "TPEF", "Transmission")
 
 
 class Microscope:
-    """Sends whatever parts it is given, on an XPUB socket; made once the service has subscribed."""
+    """A publisher of arbitrary parts on an XPUB socket; constructed once the service has subscribed."""
 
     def __init__(self, endpoint: str) -> None:
         self.uid = uuid.uuid4()

@@ -1,4 +1,4 @@
-"""Results to be logged, made without an ensemble, and a PostgreSQL server to log them in."""
+"""Results for run logs, made without an ensemble, and a PostgreSQL server for run logs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def wait_until_written(keeper: LogKeeper) -> None:
 
 @contextmanager
 def write_locked(path: Path) -> Iterator[None]:
-    """The log while another process has it locked."""
+    """Lock the log from another process."""
     program = (
         "import sqlite3, sys\n"
         "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
@@ -109,7 +109,7 @@ class Disk:
 
 
 class PostgresServer:
-    """A PostgreSQL server in a folder of its own; refuses to run as root, so root lends it a user."""
+    """Run a PostgreSQL server in a separate folder; as another user if this one is root."""
 
     def __init__(self, folder: Path) -> None:
         self._as_user: dict = {}

@@ -1,4 +1,4 @@
-"""Real services for tests that talk to them: in the test's process, or as ``senoscope serve``.
+"""Real services for tests: in the test's process, or as ``senoscope serve``.
 
 `start_server` runs the service in a thread of the test's process, with real sockets; it is ready some tenths
 of a second later. Tests of processes, signals, memory, or of the command's output use `start_server_process`.
@@ -32,14 +32,14 @@ from senoscope.service import Service
 from senoscope.settings import Settings, settings_command
 from support.server_logs import ServerLog
 
-# Below those that systems hand out by themselves, so that no connection takes one before its server does.
+# Below the ephemeral ports of systems, so that no connection takes one before its server does.
 _FIRST_PORT, _LAST_PORT = 15000, 32000
 _TIMEOUT_S = 120
 _log = structlog.get_logger(__name__)
 
 
 def _ports() -> Iterator[int]:
-    """Ports in random order, from a range that no other worker of this test run uses."""
+    """Return ports in random order, from a range that no other worker of this test run uses."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     share = (_LAST_PORT - _FIRST_PORT) // workers
@@ -51,7 +51,7 @@ _PORTS = _ports()
 
 
 def free_port() -> int:
-    """A port that is free now, and that no other call gets."""
+    """Return a port that is free, and that no other call returns."""
     for port in _PORTS:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
@@ -60,7 +60,7 @@ def free_port() -> int:
 
 
 class Addresses(NamedTuple):
-    """Where a service is, or will be."""
+    """The addresses of a service."""
 
     url: str
     frames: str
@@ -68,7 +68,7 @@ class Addresses(NamedTuple):
 
 
 def free_addresses() -> Addresses:
-    """Addresses that are free now, and that no other call gets."""
+    """Return addresses that are free, and that no other call returns."""
     port, frames, results = free_port(), free_port(), free_port()
     return Addresses(f"http://127.0.0.1:{port}", f"tcp://127.0.0.1:{frames}", f"tcp://127.0.0.1:{results}")
 
@@ -102,7 +102,7 @@ class Server(ABC):
         return httpx.get(f"{self.url}/v1/stream").json()
 
     def logged(self, **query: object) -> list[dict]:
-        """What the run log holds, newest first; asked again while a slow disk keeps it from answering."""
+        """Return the results in the run log, newest first; repeated while a slow disk delays the answer."""
         deadline = time.monotonic() + 90
         while True:
             answer = httpx.get(f"{self.url}/v1/results", params={"limit": 1000, **query})
@@ -111,7 +111,7 @@ class Server(ABC):
             time.sleep(0.1)
 
     def wait(self, condition: Callable[[dict], bool], timeout_s: float = 60) -> dict:
-        """The stream's status as soon as it meets a condition."""
+        """Return the status of the stream as soon as it meets a condition."""
         deadline = time.monotonic() + timeout_s
         while not condition(status := self.stream()):
             assert time.monotonic() < deadline, status
@@ -119,7 +119,7 @@ class Server(ABC):
         return status
 
     def wait_for_log(self, text: str, timeout_s: float = 60) -> str:
-        """The whole log as soon as it contains a text."""
+        """Return the whole log as soon as it contains a text."""
         deadline = time.monotonic() + timeout_s
         while text not in (log := self.log.read_text(encoding="utf-8")):
             assert time.monotonic() < deadline, log
@@ -128,16 +128,16 @@ class Server(ABC):
 
     @abstractmethod
     def terminate(self) -> None:
-        """Send it SIGTERM; returns at once."""
+        """Send SIGTERM, and return at once."""
 
     @property
     @abstractmethod
     def running(self) -> bool:
-        """Whether it still runs."""
+        """Whether the server runs."""
 
     @abstractmethod
     def stop(self) -> int:
-        """Stop as SIGTERM makes it stop, and return the exit status of the command."""
+        """Stop as after SIGTERM, and return the exit status of the command."""
 
 
 @dataclass
@@ -162,14 +162,14 @@ class ServerProcess(Server):
             raise
 
     def kill(self) -> None:
-        """Kill the process as the system does when memory runs out; returns when it is gone."""
+        """Kill the process, as the system does when memory is exhausted, and wait for its end."""
         self.process.kill()
         self.process.wait()
 
 
 @dataclass
 class ServerThread(Server):
-    """A service in this process: all that ``senoscope serve`` runs, without what it does to its process.
+    """A service in this process: what ``senoscope serve`` runs, without its changes of the process.
 
     Attributes
     ----------
@@ -198,7 +198,7 @@ class ServerThread(Server):
 
     @property
     def service(self) -> Service:
-        """For tests that must get at its inside; only once it is ready."""
+        """The service, for tests that access its parts; only once it is ready."""
         assert self._server.service is not None
         return self._server.service
 
@@ -207,7 +207,7 @@ class ServerThread(Server):
         return self._thread.is_alive()
 
     def terminate(self) -> None:
-        """Do what SIGTERM makes the command do; returns at once."""
+        """Request a stop as SIGTERM does, and return at once."""
         self._server.handle_exit(signal.SIGTERM, None)
 
     def stop(self) -> int:
@@ -226,7 +226,7 @@ class ServerThread(Server):
 
 
 def _arguments(model: Path, log: Path, options: tuple[str, ...], addresses: Addresses) -> list[str]:
-    """Options of ``senoscope serve``."""
+    """Return the options of ``senoscope serve``."""
     port = addresses.url.rpartition(":")[2]
     arguments = ["--model", str(model), "--device", "cpu", "--port", port]
     arguments += ["--stream", addresses.frames, "--results", addresses.results]
@@ -238,11 +238,11 @@ def _addresses(like: Server | Addresses | None) -> Addresses:
 
 
 def parse_settings(arguments: list[str]) -> Settings:
-    """Settings as ``senoscope serve`` reads them from its arguments and from the environment."""
+    """Return the settings that ``senoscope serve`` reads from its arguments and the environment."""
     found: list[Settings] = []
 
     def serve(settings: Settings) -> None:
-        """Keep what was parsed."""
+        """Keep the parsed settings."""
         found.append(settings)
 
     command = typer.Typer(add_completion=False)
@@ -254,7 +254,7 @@ def parse_settings(arguments: list[str]) -> Settings:
 def start_server(
     model: Path, log: Path, *options: str, wait: bool = True, like: Server | Addresses | None = None
 ) -> ServerThread:
-    """A service in this process; ``like`` an earlier one, it takes that one's addresses."""
+    """Start a service in this process, at the addresses of the earlier one ``like``, if given."""
     addresses = _addresses(like)
     settings = parse_settings(_arguments(model, log, options, addresses))
     server = ServerThread(*addresses, log, settings)
@@ -266,7 +266,7 @@ def start_server(
 def start_server_process(
     model: Path, log: Path, *options: str, wait: bool = True, like: Server | Addresses | None = None
 ) -> ServerProcess:
-    """A service as a process of its own."""
+    """Start a service as a separate process."""
     addresses = _addresses(like)
     arguments = _arguments(model, log, options, addresses)
     with log.open("wb") as lines:
@@ -282,7 +282,7 @@ def start_server_process(
 
 
 def wait_until_ready(server: Server) -> None:
-    """Wait for a server to be ready; one that never becomes so is stopped."""
+    """Wait until a server is ready; one that does not become ready is stopped."""
     deadline = time.monotonic() + _TIMEOUT_S
     while not is_ready(server):
         if not server.running or time.monotonic() > deadline:

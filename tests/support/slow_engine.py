@@ -1,4 +1,4 @@
-"""An engine that takes long, so that a service is slower than what is sent to it on any machine."""
+"""A slow engine, so that a service is overloaded on any machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.servers import ServerThread
 
 
 class SlowEngine:
-    """Slows down the ensemble that a service uses, from now on.
+    """A slow replacement for the computation of a service's ensemble.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class SlowEngine:
     Examples
     --------
     >>> with SlowEngine(server).held():  # doctest: +SKIP
-    ...     ...  # what is sent now waits
+    ...     ...  # frames that are sent now wait
     """
 
     def __init__(self, server: ServerThread, seconds: float = 0) -> None:
@@ -40,7 +40,7 @@ class SlowEngine:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within the block, compute nothing more than what is being computed at its beginning."""
+        """Compute nothing within the block, except for a computation that has begun."""
         self._released.clear()
         try:
             yield

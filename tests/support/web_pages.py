@@ -1,4 +1,4 @@
-"""Requests as browsers send them for pages of this site and of others."""
+"""Headers of browsers' requests, for pages of this site and of others."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""HTTP and WebSocket: thin routes over the service, which knows nothing of them."""
+"""HTTP and WebSocket: thin routes over the service, which does not depend on them."""

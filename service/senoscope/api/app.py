@@ -89,8 +89,8 @@ def create_app(service: Service) -> FastAPI:
         version=__version__,
         summary="Senescent or control, per field of view, while the microscope scans",
         lifespan=lifespan,
-        # FastAPI's pages load scripts from hosts outside, which a microscope's network may not reach;
-        # /openapi.json serves any viewer.
+        # FastAPI's documentation pages load scripts from external hosts, which a microscope's network may
+        # not reach; /openapi.json can be opened in any viewer.
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
@@ -102,7 +102,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.request_metrics = RequestMetrics(service.registry)
     service.registry.register(ServiceMetrics(service))
     service.registry.register(metrics.ClientMetrics(service, hub, app.state.refusals))
-    # From the inside to the outside.
+    # From the innermost to the outermost.
     app.add_middleware(RouteRecorder)
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(Guard, keys=keys, refusals=app.state.refusals, any_host=settings.insecure)
@@ -114,9 +114,10 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _require_each_once(connection: HTTPConnection) -> None:
-    """Refuse a parameter that is given twice: of its two values one would be ignored."""
-    given = Counter(key for key, _ in connection.query_params.multi_items())
-    twice = [key for key, count in given.items() if count > 1]
-    if twice and connection.scope["type"] == "http":
-        name = sanitize_for_display(twice[0], 80)
-        raise InvalidRequest(f"{name} is given {given[twice[0]]} times; give it once")
+    """Refuse a query parameter that is given more than once: all values but one would be ignored."""
+    counts = Counter(key for key, _ in connection.query_params.multi_items())
+    repeated = [key for key, count in counts.items() if count > 1]
+    if repeated and connection.scope["type"] == "http":
+        raise InvalidRequest(
+            f"{sanitize_for_display(repeated[0], 80)} is given {counts[repeated[0]]} times; give it once"
+        )

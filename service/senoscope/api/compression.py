@@ -1,4 +1,4 @@
-"""Compressed bodies: unpacked within a limit, packed as the client asks."""
+"""Compression of bodies: requests are decompressed within a limit, answers compressed on request."""
 
 from __future__ import annotations
 
@@ -19,83 +19,79 @@ _WINDOW: dict[Coding, int] = {"gzip": 31, "deflate": 15}
 
 
 def content_coding(header: str | None) -> Coding | None:
-    """How a body is packed, by its ``Content-Encoding``.
+    """Return the coding of a body from its ``Content-Encoding``, or None if it is not compressed.
 
     Raises
     ------
     InvalidRequest
-        If in a way that cannot be unpacked.
+        If the coding is not supported.
     """
     name = (header or "identity").strip().lower()
     if name not in {*_CODINGS, "identity"}:
-        raise InvalidRequest(f"Content-Encoding {name[:40]!r} cannot be unpacked; send gzip, deflate or none")
+        raise InvalidRequest(f"Content-Encoding {name[:40]!r} is not supported; use gzip, deflate or none")
     return _CODINGS.get(name)
 
 
 def file_coding(header: str | None) -> Coding | None:
-    """How a posted file is packed, by its ``Content-Encoding``.
+    """Return the coding of a posted file from its ``Content-Encoding``, or None if it is not compressed.
 
     Raises
     ------
     UnsupportedMediaType
-        If in a way that cannot be unpacked.
+        If the coding is not supported.
     """
     name = (header or "identity").strip().lower().removeprefix("x-")
     if name not in {*_CODINGS, "identity"}:
         raise UnsupportedMediaType(
-            f"Content-Encoding {name[:40]!r} cannot be unpacked; send the file packed with gzip or deflate, "
-            "or as it is"
+            f"Content-Encoding {name[:40]!r} is not supported; compress the file with gzip or deflate, or "
+            "send it uncompressed"
         )
     return _CODINGS.get(name)
 
 
-class Unpacker:
-    """Unpacks a body part by part, within limits.
+class Decompressor:
+    """Decompresses a body part by part, within a limit.
 
     Parameters
     ----------
     coding : Coding
     max_bytes : callable
-        Returns how many bytes so many packed bytes may unpack to.
+        Returns the limit on decompressed bytes for a number of compressed bytes.
     """
 
     def __init__(self, coding: Coding, max_bytes: Callable[[int], int]) -> None:
         self._coding = coding
         self._max_bytes = max_bytes
         self._stream = zlib.decompressobj(_WINDOW[coding])
-        self._packed = self._unpacked = 0
+        self._compressed_bytes = self._decompressed_bytes = 0
 
-    def feed(self, packed: bytes) -> Iterator[bytes]:
-        """What the next bytes of the body unpack to, in pieces of bounded size.
+    def feed(self, compressed: bytes) -> Iterator[bytes]:
+        """Decompress the next bytes of the body, in pieces of bounded size.
 
         Raises
         ------
         PayloadTooLarge
         InvalidRequest
-            If the body is damaged, or followed by something else.
+            If the body is damaged, or other data follow it.
         """
-        self._packed += len(packed)
-        most = self._max_bytes(self._packed)
-        waiting, pending = packed, False
+        self._compressed_bytes += len(compressed)
+        limit = self._max_bytes(self._compressed_bytes)
+        waiting, pending = compressed, False
         while waiting or pending:
             if self._stream.eof:
                 if waiting:
-                    raise self._no_stream()
+                    raise self._not_one_stream()
                 return
             try:
                 piece = self._stream.decompress(waiting, _MIB)
             except zlib.error as error:
-                raise InvalidRequest(
-                    f"the body is declared as {self._coding}, but cannot be unpacked: {error}"
-                ) from error
-            self._unpacked += len(piece)
-            if self._unpacked > most:
-                raise PayloadTooLarge(
-                    f"the body unpacks to more than {most / _MIB:.0f} MiB; split it, or send it as it is"
-                )
+                raise _damaged(self._coding, error) from error
+            self._decompressed_bytes += len(piece)
+            if self._decompressed_bytes > limit:
+                raise _too_large(limit)
             yield piece
             waiting = self._stream.unused_data or self._stream.unconsumed_tail
-            pending = len(piece) == _MIB  # there may be more, of bytes that were taken already
+            pending = len(piece) == _MIB  # bytes that were fed earlier may decompress to more
 
     def finish(self) -> None:
         """Check that the body is complete.
@@ -105,67 +101,79 @@ class Unpacker:
         InvalidRequest
         """
         if not self._stream.eof or self._stream.unused_data:
-            raise self._no_stream()
+            raise self._not_one_stream()
 
-    def _no_stream(self) -> InvalidRequest:
-        return InvalidRequest(f"the body is no single, whole {self._coding} stream")
+    def _not_one_stream(self) -> InvalidRequest:
+        return _not_one_stream(self._coding)
 
 
-def wanted_coding(header: str | None) -> Coding | None:
-    """How to pack an answer, by the ``Accept-Encoding`` of its request.
+def answer_coding(header: str | None) -> Coding | None:
+    """Return how to compress an answer, from the ``Accept-Encoding`` of its request, or None.
 
-    Only a client that names a single coding wants it. Those that list all they know would merely bear it,
-    and packing takes longer than sending: pixels and maps hardly compress.
+    An answer is compressed only if the client names a single coding. Clients that list several merely accept
+    them, and compressing takes longer than sending: pixels and maps hardly compress.
     """
     return _CODINGS.get((header or "").strip().lower())
 
 
-def unpack(
-    packed: memoryview,
+def decompress_body(
+    compressed: memoryview,
     coding: Coding,
     max_bytes: int,
     pad: int = 0,
     reserve: Callable[[int], None] = lambda _: None,
 ) -> memoryview:
-    """Unpack a body; never more than ``max_bytes`` and one chunk's worth are allocated.
+    """Decompress a body; at most ``max_bytes`` and one chunk are allocated.
 
     Parameters
     ----------
     pad : int
-        Bytes of memory to leave free before what is unpacked.
+        Bytes of memory to leave free before the decompressed body.
     reserve : callable
-        Called with the bytes of each step, before they are kept; may raise.
+        Called with the number of bytes of each step, before they are kept; may raise.
 
     Raises
     ------
     PayloadTooLarge
     InvalidRequest
-        If it is damaged, cut off, or followed by something else.
+        If the body is damaged or incomplete, or other data follow it.
     """
     body = bytearray(pad)
     stream = zlib.decompressobj(_WINDOW[coding])
     try:
-        for start in range(0, len(packed), _CHUNK):
-            step = stream.decompress(packed[start : start + _CHUNK], pad + max_bytes + 1 - len(body))
+        for start in range(0, len(compressed), _CHUNK):
+            step = stream.decompress(compressed[start : start + _CHUNK], pad + max_bytes + 1 - len(body))
             reserve(len(step))
             body += step
             if len(body) - pad > max_bytes:
-                raise PayloadTooLarge(
-                    f"the body unpacks to more than {max_bytes / _MIB:.0f} MiB; split it, or send it as it is"
-                )
+                raise _too_large(max_bytes)
             if stream.unused_data:
                 break
     except zlib.error as error:
-        raise InvalidRequest(f"the body is declared as {coding}, but cannot be unpacked: {error}") from error
+        raise _damaged(coding, error) from error
     if not stream.eof or stream.unused_data:
-        raise InvalidRequest(f"the body is no single, whole {coding} stream")
+        raise _not_one_stream(coding)
     return memoryview(body)[pad:]
 
 
-def pack(parts: Iterable[bytes | memoryview], coding: Coding | None) -> bytes:
-    """Join the parts of a body, packed if so wanted."""
+def compress_body(parts: Iterable[bytes | memoryview], coding: Coding | None) -> bytes:
+    """Join the parts of a body, and compress them if there is a coding."""
     if coding is None:
         return b"".join(parts)
     stream = zlib.compressobj(level=1, wbits=_WINDOW[coding])
-    packed = [stream.compress(part) for part in parts]
-    return b"".join((*packed, stream.flush()))
+    compressed = [stream.compress(part) for part in parts]
+    return b"".join((*compressed, stream.flush()))
+
+
+def _damaged(coding: Coding, error: zlib.error) -> InvalidRequest:
+    return InvalidRequest(f"the body is declared as {coding}, but cannot be decompressed: {error}")
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the decompressed body has more than {max_bytes / _MIB:.0f} MiB; split it, or send it uncompressed"
+    )
+
+
+def _not_one_stream(coding: Coding) -> InvalidRequest:
+    return InvalidRequest(f"the body must be one complete {coding} stream")

@@ -1,4 +1,4 @@
-"""Finding a result, in memory while its pixels are there, else in the run log."""
+"""Lookup of results: in memory while their pixels are kept there, else in the run log."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from senoscope_client.models.result import Result
 
 @dataclass(frozen=True)
 class Found:
-    """A result with what there is to draw it from.
+    """A result, with the data that its pictures are drawn from.
 
     Attributes
     ----------
     channels : tuple of str
-        Of the ensemble that made it.
+        Of the ensemble that computed the result.
     pixels : array [C, H, W] or None
-        None once they are forgotten.
+        None if they are no longer in memory.
     """
 
     result: Result
@@ -37,34 +37,34 @@ class Found:
 
 
 def service_of(request: Request) -> Service:
-    """The service that the application belongs to."""
+    """Return the service that the application belongs to."""
     service: Service = request.app.state.service
     return service
 
 
 def require_log(request: Request) -> RunLog:
-    """The run log.
+    """Return the run log.
 
     Raises
     ------
     LogUnavailable
-        If there is none, or it cannot be read now.
+        If the run log is turned off, or cannot be read at present.
     """
     keeper = service_of(request).log
     if keeper is None:
-        raise LogUnavailable("the run log is turned off (--database-url none); /v1/live tells new results")
+        raise LogUnavailable("the run log is turned off (--database-url none); /v1/live sends new results")
     return keeper.readable()
 
 
 async def find(request: Request, identifier: UUID) -> Found:
-    """The result of that id.
+    """Find a result by its id.
 
     Raises
     ------
     NotFound
-        If there is none, or no longer.
+        If there is no such result, or it was deleted.
     LogUnavailable, Busy
-        If the run log, where it may be, cannot be read.
+        If the result may be in the run log, and the run log cannot be read.
     """
     service = service_of(request)
     record = service.recent.get(identifier)
@@ -77,6 +77,6 @@ async def find(request: Request, identifier: UUID) -> Found:
     if service.log is not None and service.log.problem:
         raise LogUnavailable(service.log.problem)
     raise NotFound(
-        f"no result {identifier} is remembered: the id is wrong, or "
-        + ("it was forgotten (--keep-days, --keep-mib)" if service.log else "the run log is turned off")
+        f"there is no result {identifier}: the id is wrong, or "
+        + ("the result was deleted (--keep-days, --keep-mib)" if service.log else "the run log is turned off")
     )

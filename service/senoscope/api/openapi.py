@@ -1,4 +1,4 @@
-"""What OpenAPI is told of answers that the routes' own types do not tell: errors, files and pictures."""
+"""OpenAPI descriptions that do not follow from the types of the routes: errors, files and pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from senoscope_client.errors import (
 )
 
 Responses = dict[int | str, dict[str, Any]]
-"""By status, as FastAPI's ``responses`` takes them."""
+"""Descriptions of answers by status, in the form of FastAPI's ``responses``."""
 
 _ANY_ROUTE: Final[tuple[type[SenoscopeError], ...]] = (Unauthorized, Forbidden, InvalidRequest, NotReady)
 STACK_ERRORS: Final[tuple[type[SenoscopeError], ...]] = (
@@ -43,7 +43,7 @@ STACK_ERRORS: Final[tuple[type[SenoscopeError], ...]] = (
     WrongChannelCount,
     WrongFrameSize,
 )
-"""What a posted stack can be refused for, beside what any request can."""
+"""Errors of routes that take a stack, in addition to those of any route."""
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
 IMAGE_PNG: Final = {"image/png": BINARY}
@@ -51,7 +51,7 @@ APPLICATION_NPY: Final = {"application/x-npy": BINARY}
 TEXT_CSV: Final[dict[str, Any]] = {"text/csv": {"schema": {"type": "string"}}}
 JSON_OBJECT: Final[dict[str, Any]] = {"application/json": {"schema": {"type": "object"}}}
 
-# The Open Inference Protocol has a form of its own for errors, and no finer kinds of them.
+# The Open Inference Protocol has its own form of errors, without error codes.
 PROTOCOL_ERRORS: Final[Responses] = {
     status: {
         "description": description,
@@ -66,10 +66,10 @@ PROTOCOL_ERRORS: Final[Responses] = {
         },
     }
     for status, description in {
-        400: "The request cannot be meant",
+        400: InvalidRequest.title,
         401: Unauthorized.title,
         403: Forbidden.title,
-        404: "No such model, or not loaded",
+        404: "The model does not exist, or is not loaded",
         408: RequestTimeout.title,
         413: PayloadTooLarge.title,
         503: f"{Busy.title}, or {NotReady.title.lower()}",
@@ -78,22 +78,22 @@ PROTOCOL_ERRORS: Final[Responses] = {
 
 
 def problems(*errors: type[SenoscopeError]) -> Responses:
-    """The problem documents that a route answers with: those of any route, and these."""
-    kinds: dict[int, list[type[SenoscopeError]]] = {}
-    wanted: set[type[SenoscopeError]] = {*_ANY_ROUTE, *errors}
-    for error in sorted(wanted, key=lambda error: error.code):
-        kinds.setdefault(error.status, []).append(error)
+    """Describe the problem documents of a route: those of any route, and those of these errors."""
+    by_status: dict[int, list[type[SenoscopeError]]] = {}
+    of_route: set[type[SenoscopeError]] = {*_ANY_ROUTE, *errors}
+    for error in sorted(of_route, key=lambda error: error.code):
+        by_status.setdefault(error.status, []).append(error)
     return {
         status: {
             "description": ", ".join(error.title for error in of_status),
             "content": {"application/problem+json": {"schema": _schema([error.code for error in of_status])}},
         }
-        for status, of_status in sorted(kinds.items())
+        for status, of_status in sorted(by_status.items())
     }
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """The body of a request that a route reads itself, as ``openapi_extra``."""
+    """Return the ``openapi_extra`` of a route that parses its request's body itself."""
     return {
         "requestBody": {
             "required": True,

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, and under ``/v2`` as the Open Inference Protocol wants them."""
+"""Errors as RFC 9457 problem documents, and under ``/v2`` in the form of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from senoscope_client.rate_limiter import RateLimiter
 
 _log = structlog.get_logger(__name__)
 _MEDIA_TYPE = "application/problem+json"
-# Any client can cause these lines.
+# Any client can cause these log lines.
 _log_lines = RateLimiter(interval_s=1.0)
 
 
 def problem_response(error: SenoscopeError, path: str = "") -> JSONResponse:
-    """The answer to a request that failed in a way that its sender can act on.
+    """Return the answer to a request that failed.
 
     Parameters
     ----------
     path : str, optional
-        That was asked for; it tells which form of errors the client understands.
+        Of the request; it determines the form of the error.
     """
     headers = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, PayloadTooLarge | RequestTimeout):
-        headers["Connection"] = "close"  # the rest of the body stays unread
+        headers["Connection"] = "close"  # the rest of the body is not read
     return _response(error.problem(), path, headers)
 
 
 def _response(problem: Problem, path: str, headers: dict[str, str] | None = None) -> JSONResponse:
     if path == "/v2" or path.startswith("/v2/"):
-        # The protocol knows no finer kinds of a wrong request.
+        # The protocol has one status for all invalid requests.
         status = 400 if problem.status in {415, 422} else problem.status
         return JSONResponse({"error": problem.detail}, status, headers)
     return JSONResponse(problem.model_dump(), problem.status, headers, media_type=_MEDIA_TYPE)
 
 
-def _note(request: Request, problem: Problem) -> None:
+def _log_problem(request: Request, problem: Problem) -> None:
     suppressed = _log_lines.suppressed_since_last(problem.code)
     if suppressed is None:
         return
@@ -72,34 +72,44 @@ def _note(request: Request, problem: Problem) -> None:
     )
 
 
-def told_faults(faults: Sequence[Any], where: str = "") -> str:
-    """What pydantic found wrong, in a bounded number of words: keys are the sender's."""
-    told = (f"{'.'.join(map(str, fault['loc']))[:80] or where}: {fault['msg'][:200]}" for fault in faults[:5])
-    return "; ".join(told)
+def describe_validation_errors(errors: Sequence[Any], where: str = "") -> str:
+    """Return pydantic's errors as one text of limited length: the keys in it were chosen by the client.
+
+    Parameters
+    ----------
+    errors : sequence
+        As pydantic's ``errors()`` returns them; the first five are described.
+    where : str, optional
+        Stands for the location of errors that have none.
+    """
+    described = (
+        f"{'.'.join(map(str, error['loc']))[:80] or where}: {error['msg'][:200]}" for error in errors[:5]
+    )
+    return "; ".join(described)
 
 
-class ClientGone(SenoscopeError):
-    """Nobody waits for the answer; the status is the one that nginx logs for this."""
+class ClientDisconnected(SenoscopeError):
+    """The client closed the connection before it was answered; the status is the one that nginx logs."""
 
     code, status, title = "client_closed_request", 499, "Client closed request"
 
 
 async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:
-    gone = ClientGone(f"the client closed the connection while it sent: {error}")
-    _note(request, gone.problem())
-    return problem_response(gone, request.url.path)
+    disconnected = ClientDisconnected(f"the client closed the connection while sending: {error}")
+    _log_problem(request, disconnected.problem())
+    return problem_response(disconnected, request.url.path)
 
 
 async def _on_senoscope_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SenoscopeError)
-    _note(request, error.problem())
+    _log_problem(request, error.problem())
     return problem_response(error, request.url.path)
 
 
 async def _on_invalid_parameters(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    invalid = InvalidRequest(told_faults(error.errors()))
-    _note(request, invalid.problem())
+    invalid = InvalidRequest(describe_validation_errors(error.errors()))
+    _log_problem(request, invalid.problem())
     return problem_response(invalid, request.url.path)
 
 
@@ -110,27 +120,27 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     problem = Problem(
         type=f"urn:senoscope:problem:{code}", title=detail, status=error.status_code, detail=detail, code=code
     )
-    _note(request, problem)
+    _log_problem(request, problem)
     return _response(problem, request.url.path, dict(error.headers or {}))
 
 
-async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
-    """No route has this path; a WebSocket is told so like any request, in place of a bare 403."""
+async def _without_route(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request whose path has no route; a WebSocket gets the same answer, not an empty 403."""
     if scope["type"] == "websocket":
-        await problem_response(NotFound("no WebSocket is offered here"))(scope, receive, send)
+        await problem_response(NotFound("there is no WebSocket at this path"))(scope, receive, send)
     else:
         raise HTTPException(404)
 
 
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
     _log.error("request failed", path=request.url.path, exc_info=error)
-    failed = SenoscopeError("the service failed on this request; its log tells more")
+    failed = SenoscopeError("the service failed on this request; see its log")
     return problem_response(failed, request.url.path)
 
 
 def install(app: FastAPI) -> None:
-    """Make an application answer every error in one of the two forms."""
-    app.router.default = _nowhere
+    """Install the error handlers, so that an application answers every error in one of the two forms."""
+    app.router.default = _without_route
     app.add_exception_handler(SenoscopeError, _on_senoscope_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)

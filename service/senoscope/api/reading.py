@@ -1,4 +1,4 @@
-"""Reading the run log for requests, in few threads of its own, so that nothing else waits for it."""
+"""Reading of the run log for requests, in a few separate threads, so that nothing else waits for it."""
 
 from __future__ import annotations
 
@@ -14,48 +14,47 @@ from senoscope_client.errors import Busy
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-# At once; fewer than the run log has connections for reads.
-_READS: Final = 4
-# Requests that may wait for their turn, and for how long.
-_WAITING: Final = 100
-_PATIENCE_S: Final = 10.0
+# At the same time; fewer than the run log has connections for reads.
+_MAX_READS: Final = 4
+_MAX_WAITING: Final = 100
+_MAX_WAIT_S: Final = 10.0
 _END: Final = object()
 
 
 class Readers:
-    """The threads that requests read the run log in; everything else has Starlette's."""
+    """The threads in which requests read the run log; everything else runs in Starlette's."""
 
     def __init__(self) -> None:
-        self._turns = asyncio.Semaphore(_READS)
+        self._reads = asyncio.Semaphore(_MAX_READS)
         # The semaphore is the limit; this only keeps the reads out of the shared threads.
         self._threads = anyio.CapacityLimiter(math.inf)
         self._waiting = 0
 
     async def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Call a function that reads.
+        """Call a function that reads the run log.
 
         Raises
         ------
         Busy
-            If too many wait, or one has waited too long.
+            If too many requests wait, or this one waited too long.
         """
-        if self._waiting >= _WAITING:
-            raise Busy(f"{self._waiting} requests wait for the run log already", _PATIENCE_S)
+        if self._waiting >= _MAX_WAITING:
+            raise Busy(f"{self._waiting} requests wait for the run log already", _MAX_WAIT_S)
         self._waiting += 1
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await self._turns.acquire()
+            async with asyncio.timeout(_MAX_WAIT_S):
+                await self._reads.acquire()
         except TimeoutError:
-            raise Busy("other requests keep the run log busy", _PATIENCE_S) from None
+            raise Busy("other requests keep the run log busy", _MAX_WAIT_S) from None
         finally:
             self._waiting -= 1
         try:
             return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._threads)
         finally:
-            self._turns.release()
+            self._reads.release()
 
     async def iterate(self, pieces: Iterator[_T]) -> AsyncIterator[_T]:
-        """The pieces of a long answer, each of which waits for its turn."""
+        """Yield the pieces of a long answer; each one is a read of its own."""
         while True:
             piece = await self.run(next, pieces, _END)
             if piece is _END:
@@ -64,7 +63,7 @@ class Readers:
 
 
 def readers_of(request: Request) -> Readers:
-    """The application's readers; made in its event loop."""
+    """Return the application's readers, which are made on the first call, in its event loop."""
     state = request.app.state
     if not hasattr(state, "readers"):
         state.readers = Readers()
@@ -73,7 +72,7 @@ def readers_of(request: Request) -> Readers:
 
 
 async def read(request: Request, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function that reads the run log, in the threads for that.
+    """Call a function that reads the run log, in the threads of `Readers`.
 
     Raises
     ------

@@ -23,7 +23,7 @@ from senoscope_client.models.status import (
 )
 from senoscope_client.wire.messages import WireFault
 
-# Present from the first scrape on, so that the first of a kind shows as an increase.
+# Present from the first scrape on, so that the first rejection of a kind is visible as an increase.
 _REJECTIONS: Final = (*(fault for fault in get_args(WireFault) if fault != "unknown_type"), *UNFIT)
 _LOG_STATES: Final = ("ok", "opening", "stopped", *get_args(LogState))
 _OF_RECEIVER: Final = (
@@ -31,11 +31,11 @@ _OF_RECEIVER: Final = (
     *(catalogue.SILENCE, catalogue.MESSAGES, catalogue.REJECTED, catalogue.MISSING, catalogue.REPEATED),
 )
 Value = tuple[tuple[str, ...], float | int | None]
-"""Values of the labels, and of the metric; None where it is not known."""
+"""Values of the labels, and the value of the metric, or None if it is unknown."""
 
 
 def gathered(declared: Declared, values: Iterable[Value]) -> Metric:
-    """Return a family of the values that are known."""
+    """Return a metric family of the values that are not None."""
     family = declared.gather()
     for labels, value in values:
         if value is not None:

@@ -1,4 +1,4 @@
-"""A posted stack on its way through the service: read, classified, given up where its client leaves."""
+"""Posted stacks: read, classified, and cancelled where the client disconnects."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from senoscope.api.middleware.body_limit import Upload, upload_of
+from senoscope.api.middleware.body_limit import Upload, open_upload
 from senoscope.api.middleware.observer import context_of
-from senoscope.api.problems import ClientGone
+from senoscope.api.problems import ClientDisconnected
 from senoscope.fov import Fov
 from senoscope.results.record import Record
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
@@ -23,7 +23,7 @@ from senoscope_client.errors import UnreadableImage, UnsupportedMediaType
 from senoscope_client.images.reader import FovSpec, FovStack, read_fovs
 from senoscope_client.models.result import Source
 
-# Of a request's body, for OpenAPI.
+# The body of a request, for OpenAPI.
 IMAGE_CONTENT: Final[dict[str, Any]] = {
     kind: {"schema": {"type": "string", "format": "binary"}}
     for kind in ("image/tiff", "application/x-npy", "application/octet-stream")
@@ -31,11 +31,11 @@ IMAGE_CONTENT: Final[dict[str, Any]] = {
 
 
 class ImageParameters(BaseModel):
-    """Query parameters that tell what a posted file does not."""
+    """Query parameters that describe a posted file where it does not describe itself."""
 
     model_config = ConfigDict(extra="forbid")
 
-    axes: str | None = Field(None, description="Axes of the file, such as PCYX, where it does not tell.")
+    axes: str | None = Field(None, description="Axes of the file, such as PCYX, if the file has none.")
     channels: str | None = Field(
         None, description="Channels of the file in their order, such as TPEF,SRS,Transmission."
     )
@@ -48,13 +48,13 @@ class PostedStack:
     Attributes
     ----------
     pixels : array [N, C, H, W]
-        Raw detector units, channels in the order of ``loaded.spec``.
+        Raw detector units, channels in the order of ``active.spec``.
     warnings : tuple of str
-        What was assumed about the file.
+        Assumptions that were made about the file.
     name : str or None
         Of the file.
     active : ActiveEnsemble
-        The ensemble that the file was read for; another one may be in use by now.
+        The ensemble that the file was read for; another one may have taken over since.
     """
 
     pixels: npt.NDArray[Any]
@@ -64,7 +64,7 @@ class PostedStack:
 
 
 async def posted_stack(request: Request, parameters: ImageParameters, share: MemoryShare) -> PostedStack:
-    """The fields of view in a request.
+    """Read the fields of view in a request.
 
     Parameters
     ----------
@@ -74,10 +74,10 @@ async def posted_stack(request: Request, parameters: ImageParameters, share: Mem
     Raises
     ------
     SenoscopeError
-        If there is no file, or it cannot be read, or does not fit the ensemble.
+        If there is no file, or it cannot be read or does not fit the ensemble.
     """
     service: Service = request.app.state.service
-    limits, most = service.settings.image_limits, service.settings.max_upload_bytes
+    limits, max_bytes = service.settings.image_limits, service.settings.max_upload_bytes
     active = service.active
 
     def read(upload: Upload) -> FovStack:
@@ -92,9 +92,12 @@ async def posted_stack(request: Request, parameters: ImageParameters, share: Mem
                 name=upload.name or "the body",
             )
         except (UnreadableImage, UnsupportedMediaType) as error:
-            raise upload.explained(error) from error
+            raise upload.explain(error) from error
 
-    async with upload_of(request, share, lambda packed: min(most, limits.unpacked_bytes(packed))) as upload:
+    def max_decompressed(compressed_bytes: int) -> int:
+        return min(max_bytes, limits.unpacked_bytes(compressed_bytes))
+
+    async with open_upload(request, share, max_decompressed) as upload:
         stack = await run_in_threadpool(read, upload)
     share.shrink_to(stack.pixels.nbytes)
     return PostedStack(stack.pixels, stack.warnings, upload.name, active)
@@ -103,14 +106,14 @@ async def posted_stack(request: Request, parameters: ImageParameters, share: Mem
 async def classify_stack(
     request: Request, pixels: npt.NDArray[Any], spec: FovSpec, name: str | None = None
 ) -> list[Record]:
-    """Classify a stack whose request was read to its end; the records come when all of it is done.
+    """Classify a stack, and return its records when all of it is done; the request was read to its end.
 
     Parameters
     ----------
     pixels : array [N, C, H, W]
         Raw detector units, channels in the order of ``spec``.
     spec : FovSpec
-        What the pixels were arranged for.
+        That the pixels were arranged for.
     name : str, optional
         Of the file.
 
@@ -119,7 +122,7 @@ async def classify_stack(
     Busy
     NotReady
         Also if an ensemble of another specification is in use, or takes over before all of it is computed.
-    ClientGone
+    ClientDisconnected
         If the client closed the connection; FOVs that were not begun are not computed.
     """
     service: Service = request.app.state.service
@@ -131,17 +134,17 @@ async def classify_stack(
     ]
     job = service.submit_stack(fovs)
     computing = asyncio.wrap_future(job.done)
-    gone = asyncio.create_task(_until_gone(request))
+    disconnected = asyncio.create_task(_until_disconnected(request))
     try:
-        await asyncio.wait((computing, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((computing, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if not computing.done():
-            raise ClientGone("the client closed the connection before its stack was done")
+            raise ClientDisconnected("the client closed the connection before its stack was classified")
         return computing.result()
     finally:
-        gone.cancel()
-        job.done.cancel()  # does nothing to one that is done; FOVs not begun are not computed
+        disconnected.cancel()
+        job.done.cancel()  # no effect on a stack that is done; FOVs that were not begun are not computed
 
 
-async def _until_gone(request: Request) -> None:
+async def _until_disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

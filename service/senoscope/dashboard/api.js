@@ -1,9 +1,9 @@
-// Talking to the service: the key, errors as problem documents, downloads.
+// Requests to the service: the API key, errors as problem documents, downloads.
 
 const KEY = "senoscope-api-key";
 const TIMEOUT_MS = 8000;
 
-/** What the service refused, and why (RFC 9457). */
+/** An error that the service answered with (RFC 9457). */
 export class Problem extends Error {
   constructor({ status, code = "", detail = "", title = "" }) {
     super(detail || title || `the service answered ${status}`);
@@ -11,15 +11,15 @@ export class Problem extends Error {
   }
 }
 
-/** The service did not answer at all. */
+/** The service did not answer. */
 export class Unreachable extends Error {}
 
 let key = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY);
-let refused = () => {};
+let unauthorized = () => {};
 
-/** Names who is asked for a key when one is wanted. */
-export function onUnauthorized(ask) {
-  refused = ask;
+/** Sets the function that is called with the reason when a key, or another key, is required. */
+export function onUnauthorized(callback) {
+  unauthorized = callback;
 }
 
 export function setKey(value, remember) {
@@ -36,7 +36,7 @@ export function forgetKey() {
 
 export const headers = () => (key ? { Authorization: `Bearer ${key}` } : {});
 
-/** A WebSocket cannot carry headers from a page: the key travels as one of its subprotocols. */
+/** Opens a WebSocket. A page cannot set its headers, so the key is sent as one of its subprotocols. */
 export function socket(path) {
   const url = new URL(path, document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
@@ -62,35 +62,35 @@ async function problemOf(response) {
   let document = {};
   try {
     document = await response.json();
-  } catch { /* what is no problem document tells by its status alone */ }
+  } catch { /* not a problem document: only the status is known */ }
   return failed({ ...document, status: response.status });
 }
 
-/** Asks for a key, or for one that may do more. */
-export function askForKey(why) {
-  refused(why);
+/** Requests a key, or one with more scopes, from the user. */
+export function requestKey(reason) {
+  unauthorized(reason);
 }
 
-/** A problem from its document; asks for a key where that is what is missing. */
+/** Returns the error of a problem document; requests a key if one is missing. */
 export function failed(document) {
   const problem = new Problem(document);
-  if (problem.status === 401) refused(problem.message);
+  if (problem.status === 401) unauthorized(problem.message);
   return problem;
 }
 
-async function taken(reading) {
+async function complete(body) {
   try {
-    return await reading;
+    return await body;
   } catch {
-    throw new Unreachable("the service fell silent in the middle of an answer");
+    throw new Unreachable("the connection was lost during an answer");
   }
 }
 
-export const json = async (path, options) => taken((await answer(path, options)).json());
-export const bytes = async (path, options) => taken((await answer(path, options)).arrayBuffer());
+export const json = async (path, options) => complete((await answer(path, options)).json());
+export const bytes = async (path, options) => complete((await answer(path, options)).arrayBuffer());
 
 export async function text(path, options) {
-  return taken((await answer(path, { timeoutMs: 600_000, ...options })).text());
+  return complete((await answer(path, { timeoutMs: 600_000, ...options })).text());
 }
 
 export const send = (path, method, body, options = {}) =>
@@ -101,7 +101,7 @@ export const send = (path, method, body, options = {}) =>
     headers: { "Content-Type": "application/json", ...options.headers },
   });
 
-/** Whether the service is ready; asked without a key, and answered with 503 where it is not. */
+/** Returns whether the service is ready; needs no key. The status is 503 if it is not. */
 export async function readiness() {
   try {
     const response = await fetch(new URL("readyz", document.baseURI), { signal: AbortSignal.timeout(4000) });
@@ -111,7 +111,7 @@ export async function readiness() {
   }
 }
 
-/** Hands a file to whoever looks at the page. */
+/** Saves a file on the user's computer. */
 export function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
@@ -122,5 +122,5 @@ export function save(blob, name) {
 
 export async function download(path, name) {
   const response = await answer(path, { timeoutMs: 600_000 });
-  save(await taken(response.blob()), name);
+  save(await complete(response.blob()), name);
 }

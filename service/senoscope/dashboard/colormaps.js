@@ -1,5 +1,5 @@
-// Perceptually uniform colour maps that colour-blind people can order, 256 colours as RGB in hexadecimal.
-// The same as the service's own pictures have: OpenCV's COLORMAP_VIRIDIS and COLORMAP_INFERNO.
+// Perceptually uniform colour maps, readable with colour blindness; 256 colours as RGB in hexadecimal.
+// The same as in the service's pictures: OpenCV's COLORMAP_VIRIDIS and COLORMAP_INFERNO.
 
 // prettier-ignore
 const HEX = {
@@ -39,20 +39,20 @@ const HEX = {
     "f2ea69f1ec6df1ed71f1ef75f1f179f2f27df2f482f3f586f3f68af4f88ef5f992f6fa96f8fb9af9fc9dfafda1fcffa4",
 };
 
-/** 256 colours as [r, g, b], in one array. */
+/** Returns 256 colours as [r, g, b], in one array. */
 function table(hex) {
   return Uint8ClampedArray.from({ length: 768 }, (_, k) => parseInt(hex.slice(2 * k, 2 * k + 2), 16));
 }
 
 export const viridis = table(HEX.viridis);
 export const inferno = table(HEX.inferno);
-/** For uncertainty: from dark to light without a hue, so that nobody takes it for a probability. */
+/** For uncertainty: from dark to light without a hue, so that it is not mistaken for a probability. */
 export const grey = Uint8ClampedArray.from({ length: 768 }, (_, k) => 40 + Math.round((Math.floor(k / 3) * 215) / 255));
 
-/** The place in a table of a value in 0..1. */
+/** Returns the index in a table of a value in 0..1. */
 export const level = (value) => 3 * Math.round(Math.min(Math.max(value, 0), 1) * 255);
 
-/** A CSS colour of a value in 0..1. */
+/** Returns the CSS colour of a value in 0..1. */
 export function css(colours, value) {
   const at = level(value);
   return `rgb(${colours[at]} ${colours[at + 1]} ${colours[at + 2]})`;

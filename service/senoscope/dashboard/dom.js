@@ -1,8 +1,8 @@
-// Small helpers for the page's elements.
+// Helpers for the page's elements.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element; properties are set as properties, text is never taken for markup. */
+/** Returns a new element; properties are set as properties, and text is never parsed as markup. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -14,8 +14,8 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Sets text only where it changed, so that nothing is laid out anew for the same words. */
-export function say(element, text) {
+/** Sets the text of an element if it changed, so that an unchanged text causes no new layout. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -27,14 +27,17 @@ const observer = new ResizeObserver((changes) => {
   }
 });
 
-/** Calls `draw` whenever a canvas has another size, which is then known without asking for the layout. */
-export function sized(canvas, draw) {
+/** Calls `draw` whenever the size of a canvas changes, and keeps the size, so that it needs no new layout. */
+export function onResize(canvas, draw) {
   sizes.set(canvas, { size: canvas.getBoundingClientRect(), draw });
   observer.observe(canvas);
 }
 
-/** A `sized` canvas, empty, for the screen's pixels: its context and size in CSS pixels; null while hidden. */
-export function fitted(canvas) {
+/**
+ * Clears a canvas that was given to `onResize` and fits it to the screen's pixels.
+ * Returns its context and its size in CSS pixels, or null while it is hidden.
+ */
+export function fitCanvas(canvas) {
   const ratio = window.devicePixelRatio || 1;
   const { width, height } = sizes.get(canvas).size;
   if (!width || !height) return null;
@@ -46,8 +49,8 @@ export function fitted(canvas) {
   return { context, width, height };
 }
 
-/** Calls `draw` with the next frame, and not more often than its own work allows. */
-export function throttled(draw, leastMs = 0) {
+/** Returns a function that calls `draw` with the next frame, within a limit on its share of the time. */
+export function throttled(draw, minMs = 0) {
   let waiting = false;
   let nextAt = 0;
   const act = () => {
@@ -55,8 +58,8 @@ export function throttled(draw, leastMs = 0) {
     const began = performance.now();
     draw();
     const done = performance.now();
-    // At most a tenth of the time goes into it, however much there is to draw.
-    nextAt = done + Math.max(leastMs, 9 * (done - began));
+    // Drawing takes at most a tenth of the time.
+    nextAt = done + Math.max(minMs, 9 * (done - began));
   };
   return () => {
     if (waiting) return;
@@ -65,15 +68,15 @@ export function throttled(draw, leastMs = 0) {
   };
 }
 
-/** Shows a text beside the pointer, at once; `textAt` gives it for a pointer event, "" for none. */
-export function hovered(element, textAt) {
+/** Shows a text next to the pointer; `textAt` returns it for a pointer event, or "" for none. */
+export function addTooltip(element, textAt) {
   const tip = $("tip");
   const hide = () => { tip.hidden = true; };
   element.addEventListener("pointermove", (event) => {
     const text = textAt(event);
     tip.hidden = !text;
     if (!text) return;
-    say(tip, text);
+    setText(tip, text);
     const [width, height] = [tip.offsetWidth, tip.offsetHeight];
     tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - width - 4))}px`;
     tip.style.top = `${event.clientY + 18 + height > innerHeight ? event.clientY - height - 8 : event.clientY + 18}px`;
@@ -82,7 +85,7 @@ export function hovered(element, textAt) {
   addEventListener("keydown", ({ key }) => key === "Escape" && hide());
 }
 
-/** Keeps a bulletin on one line; its button shows the rest where that does not suffice. */
+/** Keeps a bulletin on one line; a longer one gets a button that shows the rest. */
 export function oneLine(bulletin) {
   const [text, more] = bulletin.children;
   const fit = () => {
@@ -91,7 +94,7 @@ export function oneLine(bulletin) {
   };
   const open = (wanted) => {
     more.setAttribute("aria-expanded", wanted);
-    say(more, wanted ? "Less" : "More");
+    setText(more, wanted ? "Less" : "More");
     bulletin.classList.toggle("open", wanted);
     fit();
   };
@@ -100,7 +103,7 @@ export function oneLine(bulletin) {
   new MutationObserver(() => (text.textContent ? fit() : open(false))).observe(text, { childList: true, characterData: true, subtree: true });
 }
 
-/** A message that stays until it is closed, or for some seconds. */
+/** Shows a message until it is closed, or for some seconds. */
 export function toast(text, { state = "", seconds = state === "bad" ? 20 : 8, more = null } = {}) {
   const close = el("button", { type: "button", textContent: "Close" });
   const box = el("div", { className: "toast", data: { state } }, el("div", {}, text, more), close);
@@ -111,8 +114,8 @@ export function toast(text, { state = "", seconds = state === "bad" ? 20 : 8, mo
   return box;
 }
 
-/** Options of a select, rebuilt only where they differ; keeps what is chosen. */
-export function choose(select, options) {
+/** Sets the options of a select if they changed; keeps the selected one. */
+export function setOptions(select, options) {
   const wanted = JSON.stringify(options);
   if (select.dataset.options === wanted) return;
   const { value } = select;
@@ -121,8 +124,8 @@ export function choose(select, options) {
   if (options.some(([v]) => v === value)) select.value = value;
 }
 
-/** Terms and their descriptions, as [term, description, class] rows. */
-export function facts(list, rows) {
+/** Sets the terms of a description list, from [term, description, class] rows. */
+export function setFacts(list, rows) {
   const wanted = JSON.stringify(rows);
   if (list.dataset.rows === wanted) return;
   list.dataset.rows = wanted;

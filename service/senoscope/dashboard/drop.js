@@ -1,7 +1,7 @@
-// A stack of fields of view that is dropped on the page: sent, classified, shown like a series.
+// Stacks of fields of view that are dropped on the page: sent, classified, and shown like a series.
 
 import { failed, headers, Unreachable } from "./api.js";
-import { $, el, say, toast } from "./dom.js";
+import { $, el, setText, toast } from "./dom.js";
 import { percent, plural } from "./format.js";
 
 const TYPES = { tif: "image/tiff", tiff: "image/tiff", npy: "application/x-npy" };
@@ -31,42 +31,42 @@ export class Drop {
       if (!files(event)) return;
       event.preventDefault();
       show(-depth);
-      this.take(event.dataTransfer.files);
+      this.classifyFiles(event.dataTransfer.files);
     });
     $("open").onclick = () => $("file").click();
     $("file").addEventListener("change", () => {
-      this.take([...$("file").files]);
+      this.classifyFiles([...$("file").files]);
       $("file").value = "";
     });
   }
 
   /** Classifies files one after the other. */
-  take(files) {
+  classifyFiles(files) {
     for (const file of files) this.#queue = this.#queue.then(() => this.#classify(file));
     return this.#queue;
   }
 
   async #classify(file, axes = "") {
-    const words = el("p", { textContent: `Sending ${file.name}…` });
+    const message = el("p", { textContent: `Sending ${file.name}…` });
     const progress = el("progress", { max: 1, value: 0, "aria-label": `Progress of ${file.name}` });
-    const box = toast(words, { seconds: 0, more: progress });
+    const box = toast(message, { seconds: 0, more: progress });
     let made = 0;
-    // The service answers when all is done; on the way the live socket tells how far it is.
+    // The service answers when the whole stack is classified; the live socket reports the progress.
     const count = ({ detail: { source } }) => {
       if (source.kind !== "upload" || source.file !== file.name) return;
       made += 1;
       progress.removeAttribute("value");
-      say(words, `${file.name}: ${plural(made, "field of view", "fields of view")} classified…`);
+      setText(message, `${file.name}: ${plural(made, "field of view", "fields of view")} classified…`);
     };
     this.#live.addEventListener("result", count);
     try {
       const answer = await send(file, axes, (share) => {
         progress.value = share;
-        say(words, share < 1 ? `Sending ${file.name}: ${percent(share)}` : `Classifying ${file.name}…`);
+        setText(message, share < 1 ? `Sending ${file.name}: ${percent(share)}` : `Classifying ${file.name}…`);
       });
-      this.#take(file, answer);
+      this.#addStack(file, answer);
     } catch (error) {
-      if (error.code === "ambiguous_axes") this.#wonder(file, error);
+      if (error.code === "ambiguous_axes") this.#requestLayout(file, error);
       else toast(`${file.name} was not classified: ${error.message}`, { state: "bad" });
     } finally {
       this.#live.removeEventListener("result", count);
@@ -74,10 +74,10 @@ export class Drop {
     }
   }
 
-  #take(file, { results, warnings, count }) {
+  #addStack(file, { results, warnings, count }) {
     this.#stacks += 1;
     const stack = this.#store.collection(`stack:${this.#stacks}`, "stack", `${file.name} (${plural(count, "FOV")})`);
-    for (const result of results) this.#store.take(result, stack);
+    for (const result of results) this.#store.addResult(result, stack);
     stack.complete = true;
     const show = () => {
       this.#store.setFollow(false);
@@ -85,31 +85,31 @@ export class Drop {
       this.#store.pick(results[0].id);
       location.hash = "#live";
     };
-    // Another view is not left, nor does the list there change, unless the user asks for it.
-    if (undisturbed()) show();
+    // If another view is open, neither the view nor its list changes until the user chooses "Show".
+    if (liveViewIsFree()) show();
     else offer(`${file.name} is classified: ${plural(count, "field of view", "fields of view")}.`, "Show", show);
     for (const warning of warnings) toast(`${file.name}: ${warning}`, { state: "warn", seconds: 20 });
   }
 
-  /** Asks for the layout of a stack: at once on the live view, else when the user is ready for it. */
-  #wonder(file, error) {
-    if (undisturbed()) this.#ask(file, error);
-    else offer(`${file.name} is not classified yet: its layout is not known.`, "Choose the layout…", () => this.#ask(file, error));
+  /** Requests the layout of a stack: with a dialog on the live view, else with a button that opens it. */
+  #requestLayout(file, error) {
+    if (liveViewIsFree()) this.#showLayoutDialog(file, error);
+    else offer(`${file.name} is not classified yet: its layout is unknown.`, "Choose the layout…", () => this.#showLayoutDialog(file, error));
   }
 
-  #ask(file, error) {
+  #showLayoutDialog(file, error) {
     const dialog = $("axes");
-    if (dialog.open) return this.#wonder(file, error);
+    if (dialog.open) return this.#requestLayout(file, error);
     const again = (axes) => {
       dialog.close();
       this.#queue = this.#queue.then(() => this.#classify(file, axes));
     };
-    say($("axestitle"), `How is ${file.name} laid out?`);
-    say($("axeswhy"), error.message);
+    setText($("axestitle"), `How is ${file.name} laid out?`);
+    setText($("axeswhy"), error.message);
     const names = this.#channels();
     const [one, two] = [names[0] ?? "channel 1", names[1] ?? "channel 2"];
-    say($("axesbyfov"), `FOV 1: ${(names.length ? names : [one, two]).join(", ")}; then FOV 2: ${one}, …`);
-    say($("axesbychannel"), `${one} of FOV 1, FOV 2, …; then ${two} of FOV 1, FOV 2, …`);
+    setText($("axesbyfov"), `FOV 1: ${(names.length ? names : [one, two]).join(", ")}; then FOV 2: ${one}, …`);
+    setText($("axesbychannel"), `${one} of FOV 1, FOV 2, …; then ${two} of FOV 1, FOV 2, …`);
     for (const button of dialog.querySelectorAll("[data-axes]")) button.onclick = () => again(button.dataset.axes);
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
@@ -120,10 +120,10 @@ export class Drop {
   }
 }
 
-/** Whether the live view is to be seen, and no dialog over it. */
-const undisturbed = () => !$("live").hidden && !document.querySelector("dialog[open]");
+/** Returns whether the live view is open, without a dialog over it. */
+const liveViewIsFree = () => !$("live").hidden && !document.querySelector("dialog[open]");
 
-/** A message that stays until it is closed, with a button that does what it says. */
+/** Shows a message with a button until it is closed. */
 function offer(text, label, act) {
   const button = el("button", { type: "button", textContent: label });
   const box = toast(text, { seconds: 0, more: el("div", { className: "bar" }, button) });
@@ -133,11 +133,11 @@ function offer(text, label, act) {
   };
 }
 
-/** Sends a file; fetch cannot tell how much of it has gone. */
+/** Sends a file; with XMLHttpRequest, because fetch does not report the progress of an upload. */
 function send(file, axes, progress) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    const form = new FormData(); // so that the service learns the file's name
+    const form = new FormData(); // includes the name of the file
     const type = TYPES[file.name.split(".").pop().toLowerCase()];
     form.append("file", type && file.type !== type ? new File([file], file.name, { type }) : file);
     request.open("POST", new URL(`v1/classify?cam=grid${axes ? `&axes=${encodeURIComponent(axes)}` : ""}`, document.baseURI));
@@ -148,7 +148,7 @@ function send(file, axes, progress) {
       if (request.status === 200) resolve(request.response);
       else reject(failed({ ...request.response, status: request.status }));
     };
-    request.onerror = () => reject(new Unreachable("the service hung up, or cannot be reached"));
+    request.onerror = () => reject(new Unreachable("the connection was closed, or the service cannot be reached"));
     request.send(form);
   });
 }

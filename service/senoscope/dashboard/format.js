@@ -1,9 +1,9 @@
-// Numbers and times in words.
+// Numbers and times as text.
 
-/** When the result of this id was made, in milliseconds since the epoch: ids are UUIDs of version 7. */
+/** Returns when a result was made, in milliseconds since the epoch, from its id, a UUID of version 7. */
 export const madeAt = (id) => parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
 
-/** The same to 1/4096 ms: the service writes the fraction into the twelve bits after the version. */
+/** Returns the same to 1/4096 ms: the service writes the fraction into the twelve bits after the version. */
 export const madeAtExactly = (id) => madeAt(id) + parseInt(id.slice(15, 18), 16) / 4096;
 
 const TIME = new Intl.DateTimeFormat([], { timeStyle: "medium", hourCycle: "h23" });
@@ -13,7 +13,7 @@ export const clock = (ms) => TIME.format(ms);
 export const date = (ms) => DATE.format(ms);
 export const percent = (fraction) => `${Math.round(fraction * 100)} %`;
 
-/** Day and time in the order that sorts, with 24 hours: 2026-11-30 09:19:26. */
+/** Returns date and time in sortable form, with 24 hours: 2026-11-30 09:19:26. */
 export function stamp(ms) {
   const at = new Date(ms);
   const two = (n) => String(n).padStart(2, "0");
@@ -21,22 +21,22 @@ export function stamp(ms) {
   return `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
 }
 
-/** The local time that a text as of `stamp` names, with or without time and seconds; NaN if it names none. */
+/** Parses a text in the form of `stamp`, with or without time and seconds, as local time; NaN if invalid. */
 export function stamped(text) {
   const found = /^\s*(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d))?)?\s*$/.exec(text);
   if (!found) return NaN;
   const [year, month, day, hour, minute, second] = found.slice(1).map((part) => Number(part ?? 0));
   const at = new Date(year, month - 1, day, hour, minute, second);
-  // No 31st of February.
+  // Refuses dates such as 31 February.
   return at.getMonth() === month - 1 && at.getDate() === day && hour < 24 && minute < 60 && second < 60 ? at.getTime() : NaN;
 }
 
-/** Whether results of these compute times can be judged by a deadline: half of them or more are within it. */
+/** Returns whether a deadline is attainable: at least half of the compute times are within it. */
 export function deadlineHolds(computeMs, deadlineMs) {
   return computeMs.filter((ms) => ms <= deadlineMs).length * 2 >= computeMs.length;
 }
 
-/** A duration: 7 s, 3 min, 2 h. */
+/** Returns a duration as text: 7 s, 3 min, 2 h. */
 export function lasting(seconds) {
   if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
@@ -49,5 +49,5 @@ export function milliseconds(ms) {
 
 export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
-/** A detector count: four digits say enough. */
+/** Returns a detector value as text, rounded to five digits. */
 export const count = (value) => String(Number(value.toPrecision(5)));

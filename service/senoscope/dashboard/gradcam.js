@@ -1,6 +1,6 @@
-// From the networks' grids to maps in the pixels of the field of view; as `senoscope.engine.gradcam` does it.
+// Grad-CAM maps in the pixels of the field of view, from the networks' grids; as in `senoscope.engine.gradcam`.
 
-/** For each of `size` pixels: the two cells it lies between, and the share of the second. */
+/** Returns, for each of `size` pixels, the two cells that it lies between, and the weight of the second. */
 function weights(cells, size) {
   const low = new Int32Array(size);
   const high = new Int32Array(size);
@@ -14,7 +14,7 @@ function weights(cells, size) {
   return { low, high, share };
 }
 
-/** A grid [h][w] upsampled bilinearly, and its maximum. */
+/** Returns a grid [h][w] upsampled bilinearly, and its maximum. */
 function upsampled(grid, height, width) {
   const map = new Float32Array(height * width);
   const [rows, columns] = [weights(grid.length, height), weights(grid[0].length, width)];
@@ -33,14 +33,14 @@ function upsampled(grid, height, width) {
   return { map, peak };
 }
 
-/** One network's map: its grid upsampled and divided by its own maximum; zero stays zero. */
+/** Returns one network's map: its grid upsampled and divided by its maximum; zero stays zero. */
 export function networkMap(grid, height, width) {
   const { map, peak } = upsampled(grid, height, width);
   if (peak > 0) for (let at = 0; at < map.length; at += 1) map[at] = Math.min(1, map[at] / peak);
   return map;
 }
 
-/** The ensemble's map: the mean of the networks' maps, each weighted with its network's probability. */
+/** Returns the ensemble's map: the mean of the networks' maps, each weighted with its network's probability. */
 export function ensembleMap(result, height, width) {
   const total = new Float32Array(height * width);
   const grids = Object.entries(result.gradcam.grids);

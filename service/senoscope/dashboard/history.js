@@ -1,8 +1,8 @@
-// The history of a series: a table to filter, and its export.
+// The history of a series: a table with filters, and the export of results.
 
 import { download, save, text } from "./api.js";
 import { css, viridis } from "./colormaps.js";
-import { $, choose, el, say, throttled, toast } from "./dom.js";
+import { $, setOptions, el, setText, throttled, toast } from "./dom.js";
 import { percent, plural, stamp, stamped } from "./format.js";
 
 const ROWS = 200;
@@ -41,7 +41,7 @@ export class History {
   }
 
   set model({ manifest }) {
-    choose($("byLabel"), [["", "all"], ...manifest.ensemble.classes.map((name) => [name, name])]);
+    setOptions($("byLabel"), [["", "all"], ...manifest.ensemble.classes.map((name) => [name, name])]);
   }
 
   refresh() {
@@ -58,50 +58,50 @@ export class History {
     this.#table();
   }
 
-  /** What is asked for, in the terms of `/v1/results`. */
-  #wanted() {
+  /** The filter, in the terms of `/v1/results`. */
+  #filterValues() {
     const time = (id) => (Number.isNaN(stamped($(id).value)) ? null : new Date(stamped($(id).value)));
     const number = (id) => ($(id).value === "" ? null : Number($(id).value));
-    return { label: $("byLabel").value, least: number("byMin"), most: number("byMax"), since: time("bySince"), until: time("byUntil") };
+    return { label: $("byLabel").value, min: number("byMin"), max: number("byMax"), since: time("bySince"), until: time("byUntil") };
   }
 
   #matching() {
-    const { label, least, most, since, until } = this.#wanted();
+    const { label, min, max, since, until } = this.#filterValues();
     return (this.#store.shown?.entries ?? []).filter((entry) =>
       (!label || entry.label === label) &&
-      (least === null || entry.probability >= least) && (most === null || entry.probability <= most) &&
+      (min === null || entry.probability >= min) && (max === null || entry.probability <= max) &&
       (since === null || entry.madeAt >= since) && (until === null || entry.madeAt < until));
   }
 
   #table(now = true) {
     if ($("history").hidden) return;
-    // Rows that came in between would take the click, or the focus, of whoever is about to choose one.
+    // New rows would move the row that the user is about to click, and take its focus.
     if (!now && $("rows").matches(":hover, :focus-within")) {
-      say($("page"), "Newer results wait until you leave the list.");
+      setText($("page"), "Newer results are shown when the pointer or the focus leaves the list.");
       return;
     }
     const all = this.#store.shown?.entries.length ?? 0;
     const matching = this.#matching().reverse();
     const pages = Math.max(1, Math.ceil(matching.length / ROWS));
     this.#page = Math.min(Math.max(0, this.#page), pages - 1);
-    say($("matches"), this.#unclear() ?? (all ? `${matching.length.toLocaleString("en")} of ${plural(all, "field of view", "fields of view")}, newest first` : ""));
+    setText($("matches"), this.#invalidTime() ?? (all ? `${matching.length.toLocaleString("en")} of ${plural(all, "field of view", "fields of view")}, newest first` : ""));
     $("nothing").hidden = matching.length > 0;
-    say($("nothing"), emptiness(this.#store.shown, all));
-    say($("page"), pages > 1 ? `Page ${this.#page + 1} of ${pages}` : "");
+    setText($("nothing"), emptiness(this.#store.shown, all));
+    setText($("page"), pages > 1 ? `Page ${this.#page + 1} of ${pages}` : "");
     $("newer").disabled = this.#page === 0;
     $("older").disabled = this.#page >= pages - 1;
     $("rows").replaceChildren(...matching.slice(this.#page * ROWS, (this.#page + 1) * ROWS).map((entry) => this.#row(entry)));
   }
 
-  /** What is wrong with a time that was typed; null if nothing is. */
-  #unclear() {
-    let words = null;
+  /** Returns a message about a time that is invalid, or null if both times are valid. */
+  #invalidTime() {
+    let message = null;
     for (const id of ["bySince", "byUntil"]) {
       const wrong = $(id).value.trim() !== "" && Number.isNaN(stamped($(id).value));
       $(id).setAttribute("aria-invalid", wrong);
-      if (wrong) words ??= `"${$(id).value}" is no time, and does not filter: write 2026-03-31 or 2026-03-31 17:05.`;
+      if (wrong) message ??= `"${$(id).value}" is not a valid time and is ignored: use the form 2026-03-31 or 2026-03-31 17:05.`;
     }
-    return words;
+    return message;
   }
 
   #row(entry) {
@@ -139,13 +139,13 @@ export class History {
     return undefined;
   }
 
-  /** Exactly what the table shows; only there is a filter in force that can be seen. */
+  /** Returns the query of the results that the table shows; on other views the filter is not applied. */
   #query(shown) {
     const query = new URLSearchParams(shown.uid ? { series: shown.uid } : { kind: "upload" });
-    const { label, least, most, since, until } = $("history").hidden ? {} : this.#wanted();
+    const { label, min, max, since, until } = $("history").hidden ? {} : this.#filterValues();
     if (label) query.set("label", label);
-    if (least != null) query.set("min_probability", least);
-    if (most != null) query.set("max_probability", most);
+    if (min != null) query.set("min_probability", min);
+    if (max != null) query.set("max_probability", max);
     const [first, last] = shown.kind === "stack" ? [shown.entries[0], shown.entries.at(-1)] : [];
     const from = since ?? (first && new Date(first.madeAt));
     const to = until ?? (last && new Date(last.madeAt + 1));
@@ -157,12 +157,12 @@ export class History {
 
 function emptiness(shown, all) {
   if (!shown) return "Connecting to the service…";
-  if (all) return "No field of view passes the filter. Clear shows all of them.";
-  if (!shown.complete) return "Looking into the run log…";
+  if (all) return "No field of view passes the filter. Clear removes the filter.";
+  if (!shown.complete) return "Reading the run log…";
   return shown.kind === "series" ? "No field of view of this series was classified. Choose another series at the top." : "No stack was posted yet. Drop a TIFF or NPY stack on this page, or choose a series at the top.";
 }
 
-/** The lines of a stack's own results: others may have been posted in between. */
+/** Returns the lines of a stack's results: others may have been posted in the same period. */
 export function ofStack(csv, stack) {
   const [heading, ...lines] = csv.split("\n");
   const id = (line) => /^"?([0-9a-f-]{36})/.exec(line)?.[1]; // text is quoted, and holds no line breaks

@@ -1,4 +1,4 @@
-// Single-key shortcuts: not while something is typed, and not for who turned them off.
+// Single-key shortcuts: inactive while the user types, and for users who turned them off.
 
 import { $ } from "./dom.js";
 
@@ -17,7 +17,7 @@ export function listen(actions) {
     if (document.querySelector("dialog[open]")) return;
     const at = event.target;
     const types = at instanceof HTMLSelectElement || (at instanceof HTMLInputElement && !CHOOSING.has(at.type));
-    // Radio buttons and sliders have their own use for arrows, buttons for Space.
+    // Arrow keys operate radio buttons and sliders, and Space operates buttons.
     const presses = at instanceof HTMLInputElement ? event.key.startsWith("Arrow") : event.key === " " && at instanceof HTMLButtonElement;
     const scrolls = at instanceof Element && at.matches(".scroll") && event.key.startsWith("Arrow");
     const act = actions[event.key];

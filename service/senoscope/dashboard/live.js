@@ -1,36 +1,36 @@
-// The live socket: it tells every result, and opens itself again for as long as the page is there.
+// The live WebSocket, which receives every result and reconnects as long as the page is open.
 
 import { socket } from "./api.js";
 
-const AGAIN_MS = 1000;
+const RECONNECT_MS = 1000;
 
 export class Live extends EventTarget {
   #socket = null;
   #timer = 0;
-  #wanted = false;
+  #started = false;
 
-  /** Whether it is open. */
+  /** Whether the socket is open. */
   get open() {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  /** Whether it is open, or may be in a moment. */
+  /** Whether the socket is open or being opened. */
   get alive() {
     return this.open || this.#socket?.readyState === WebSocket.CONNECTING;
   }
 
   start() {
-    this.#wanted = true;
+    this.#started = true;
     this.#connect();
   }
 
   stop() {
-    this.#wanted = false;
+    this.#started = false;
     clearTimeout(this.#timer);
     this.#socket?.close();
   }
 
-  /** Begins anew: what seems open may hang on a cable that is no longer there. */
+  /** Reconnects: a socket can seem open although the network is down. */
   renew() {
     this.stop();
     this.start();
@@ -38,22 +38,22 @@ export class Live extends EventTarget {
 
   #connect() {
     clearTimeout(this.#timer);
-    let mine;
+    let opened;
     try {
-      mine = socket("v1/live?cam=grid");
-    } catch { // a key that is no word of HTTP
+      opened = socket("v1/live?cam=grid");
+    } catch { // the key has characters that a subprotocol cannot have
       this.dispatchEvent(new Event("closed"));
       return;
     }
-    this.#socket = mine;
-    mine.onopen = () => this.dispatchEvent(new Event("opened"));
-    mine.onmessage = ({ data }) => {
-      if (mine === this.#socket) this.dispatchEvent(new CustomEvent("result", { detail: JSON.parse(data) }));
+    this.#socket = opened;
+    opened.onopen = () => this.dispatchEvent(new Event("opened"));
+    opened.onmessage = ({ data }) => {
+      if (opened === this.#socket) this.dispatchEvent(new CustomEvent("result", { detail: JSON.parse(data) }));
     };
-    mine.onclose = () => {
-      if (mine !== this.#socket) return;
+    opened.onclose = () => {
+      if (opened !== this.#socket) return;
       this.dispatchEvent(new Event("closed"));
-      if (this.#wanted) this.#timer = setTimeout(() => this.#connect(), AGAIN_MS);
+      if (this.#started) this.#timer = setTimeout(() => this.#connect(), RECONNECT_MS);
     };
   }
 }

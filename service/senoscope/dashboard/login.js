@@ -1,26 +1,26 @@
-// Asking for an API key where the service wants one.
+// The login dialog, where the service requires an API key.
 
 import { forgetKey, setKey } from "./api.js";
-import { $, say } from "./dom.js";
+import { $, setText } from "./dom.js";
 
-/** Shows the dialog; calls `again` with a key to try. */
-export function ask(why, again) {
+/** Shows the dialog with a reason; calls `onKey` once a key was entered. */
+export function showLogin(reason, onKey) {
   const dialog = $("login");
   if (dialog.open) return;
   forgetKey();
-  say($("loginwhy"), why);
+  setText($("loginwhy"), reason);
   $("key").value = "";
-  dialog.oncancel = (event) => event.preventDefault(); // without a key there is nothing to see
+  dialog.oncancel = (event) => event.preventDefault(); // without a key the page can show nothing
   dialog.querySelector("form").onsubmit = (event) => {
     event.preventDefault();
     const key = $("key").value.trim();
-    if (!/^[\x21-\x7e]+$/.test(key)) { // no header could carry it
-      say($("loginwhy"), "This cannot be a key: keys are letters, digits and . _ ~ - without blanks.");
+    if (!/^[\x21-\x7e]+$/.test(key)) { // not valid in a header
+      setText($("loginwhy"), "This cannot be a key: keys consist of letters, digits and . _ ~ - without spaces.");
       return;
     }
     setKey(key, $("remember").checked);
     dialog.close();
-    again();
+    onKey();
   };
   dialog.showModal();
   $("key").focus();

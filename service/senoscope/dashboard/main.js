@@ -1,28 +1,28 @@
-// The dashboard: what is on the page, and who hears of what.
+// The dashboard: the parts of the page, and the events between them.
 //
 //   live socket --results--> store --selected--> picture --shown--> verdict
 //   run log ------(sync)------^  |--entries--> stage map, timeline, history
 
 import { onUnauthorized, Problem, Unreachable } from "./api.js";
 import { inferno, ramp } from "./colormaps.js";
-import { $, choose, oneLine, say, throttled, toast } from "./dom.js";
+import { $, setOptions, oneLine, setText, throttled, toast } from "./dom.js";
 import { Drop } from "./drop.js";
 import { date, plural } from "./format.js";
 import { Health } from "./health.js";
 import { History } from "./history.js";
 import { listen } from "./keyboard.js";
 import { Live } from "./live.js";
-import { ask } from "./login.js";
+import { showLogin } from "./login.js";
 import { Model } from "./model.js";
 import { Picture } from "./picture.js";
 import { StageMap } from "./stagemap.js";
-import { casts, Store } from "./store.js";
+import { isUnreliable, Store } from "./store.js";
 import { Sync } from "./sync.js";
 import { Timeline } from "./timeline.js";
 import { inTwoDigits, Verdict } from "./verdict.js";
 
 const REFRESH_MS = 3000;
-const AGAIN_MS = 1000;
+const RETRY_MS = 1000;
 
 const store = new Store();
 const live = new Live();
@@ -34,7 +34,7 @@ const verdict = new Verdict();
 const parts = [picture, verdict, new StageMap(store), new Timeline(store)];
 const retitle = throttled(() => {
   const { result } = picture;
-  document.title = result ? `${result.flags.some(casts) ? "⚠ " : ""}${inTwoDigits(result.probability)} ${result.label} – Senoscope` : "Senoscope";
+  document.title = result ? `${result.flags.some(isUnreliable) ? "⚠ " : ""}${inTwoDigits(result.probability)} ${result.label} – Senoscope` : "Senoscope";
 }, 1000);
 const history = new History(store, (id) => {
   store.pick(id);
@@ -42,16 +42,16 @@ const history = new History(store, (id) => {
 });
 new Drop(store, live, () => model.current?.manifest.input.channels.map(({ name }) => name) ?? []);
 
-// Results as they come.
+// New results.
 live.addEventListener("result", ({ detail: result }) => {
   if (result.source.kind === "stream") health.latency(result);
-  model.notice(result);
-  store.take(result);
+  model.checkResult(result);
+  store.addResult(result);
 });
 live.addEventListener("opened", () => attempt(() => sync.catchUp()));
 
-// The service is there: for the first time, or again.
-health.addEventListener("back", () => attempt(arrive));
+// The service answers for the first time, or again.
+health.addEventListener("available", () => attempt(arrive));
 
 health.addEventListener("deadline", ({ detail }) => {
   store.deadlineMs = detail;
@@ -68,21 +68,21 @@ picture.addEventListener("shown", ({ detail: result }) => {
 picture.addEventListener("failed", ({ detail: error }) => {
   if (error instanceof Problem && error.status !== 401) toast(`This field of view cannot be shown: ${error.message}`, { state: "warn" });
 });
-// For whoever measures: a field of view is on the screen.
+// For measurements: a field of view is on the screen.
 picture.addEventListener("painted", ({ detail }) => document.dispatchEvent(new CustomEvent("senoscope:painted", { detail })));
 
 store.addEventListener("collections", () => {
   const all = [...store.collections.values()].reverse();
-  choose($("series"), all.length ? all.map((one) => [one.key, titleOf(one)]) : [["", "No series yet"]]);
+  setOptions($("series"), all.length ? all.map((one) => [one.key, titleOf(one)]) : [["", "No series yet"]]);
   if (store.shown) $("series").value = store.shown.key;
 });
-store.addEventListener("entries", throttled(() => say($("progress"), store.shown ? progressOf(store.shown) : "–"), 100));
+store.addEventListener("entries", throttled(() => setText($("progress"), store.shown ? progressOf(store.shown) : "–"), 100));
 store.addEventListener("entries", () => {
-  if (store.shown && !store.shown.complete) attempt(() => sync.fill(store.shown));
+  if (store.shown && !store.shown.complete) attempt(() => sync.fetchAll(store.shown));
 });
 store.addEventListener("follow", () => {
   $("follow").setAttribute("aria-pressed", store.follow);
-  say($("follow"), store.follow ? "Pause" : "Follow");
+  setText($("follow"), store.follow ? "Pause" : "Follow");
 });
 
 $("series").addEventListener("change", () => {
@@ -116,10 +116,10 @@ listen({
   "?": () => $("keys").showModal(),
 });
 
-onUnauthorized((why) => {
+onUnauthorized((reason) => {
   health.waitsForKey = true;
   live.stop();
-  ask(why, () => {
+  showLogin(reason, () => {
     health.waitsForKey = false;
     live.renew();
     health.start();
@@ -133,11 +133,11 @@ health.start();
 setInterval(() => {
   if (!$("login").open && arrived()) attempt(() => sync.refresh());
 }, REFRESH_MS);
-// What failed on arrival is tried again until it is there.
+// Loading is repeated until model and series are there.
 let arriving = 0;
 setInterval(() => {
   if (!$("login").open && !arrived() && !arriving) attempt(arrive);
-}, AGAIN_MS);
+}, RETRY_MS);
 
 function arrived() {
   return model.current && store.shown;
@@ -156,21 +156,21 @@ async function arrive() {
   }
 }
 
-/** The newest series, at its last field of view; the scan takes over when it goes on. */
+/** Opens the newest series at its last field of view; with the next frame the page follows the scan. */
 async function begin() {
   const [newest] = await sync.refresh();
-  if (store.shown) return; // chosen meanwhile
+  if (store.shown) return; // the user chose a series meanwhile
   const collection = newest && store.collections.get(`series:${newest.series_uid}`);
   const uploads = store.collection("uploads", "uploads", "Posted stacks");
-  say($("empty"), "No field of view yet. Start a scan, or drop a TIFF stack on this page.");
+  setText($("empty"), "No field of view yet. Start a scan, or drop a TIFF stack on this page.");
   await open(collection ?? uploads);
 }
 
 async function open(collection) {
   store.show(collection);
   try {
-    await sync.fill(collection);
-  } finally { // without a run log there is what this page saw
+    await sync.fetchAll(collection);
+  } finally { // without a run log, the results that this page received are shown
     const last = collection.entries.at(-1);
     if (last && store.shown === collection && (store.follow || store.selected === null)) store.select(last.id);
   }
@@ -201,7 +201,7 @@ function view() {
   if (chosen === "model" && model.current) attempt(() => model.refresh());
 }
 
-/** What the service's absence undoes is done again when it is back; everything else is a fault to be seen. */
+/** Reports errors to the user, except those of an unavailable service: such actions are repeated later. */
 async function attempt(act) {
   try {
     await act();
@@ -221,9 +221,9 @@ function titleOf({ kind, title, summary }) {
 
 function progressOf({ entries, summary, kind }) {
   const of = summary?.planned_frames ? ` of ${summary.planned_frames}` : "";
-  const words = [`${entries.length}${of} ${entries.length === 1 && !of ? "field of view" : "fields of view"}`];
+  const parts = [`${entries.length}${of} ${entries.length === 1 && !of ? "field of view" : "fields of view"}`];
   const positive = model.current?.manifest.ensemble.classes[1];
-  if (positive) words.push(`${entries.filter(({ label }) => label === positive).length} ${positive}`);
-  if (kind === "series" && summary?.missing) words.push(`${plural(summary.missing, "frame")} missing`);
-  return words.join(" · ");
+  if (positive) parts.push(`${entries.filter(({ label }) => label === positive).length} ${positive}`);
+  if (kind === "series" && summary?.missing) parts.push(`${plural(summary.missing, "frame")} not received`);
+  return parts.join(" · ");
 }

@@ -1,12 +1,12 @@
-// The ensemble and the intensity range in force; changing the one, calibrating the other.
+// The ensemble in use and the intensity range in force; change of the ensemble, calibration of the range.
 
 import { json, send } from "./api.js";
-import { $, choose, el, facts, say } from "./dom.js";
+import { $, setOptions, el, setFacts, setText } from "./dom.js";
 import { count, date } from "./format.js";
 
-const ASK_MS = 400;
+const POLL_MS = 400;
 
-/** Tells `changed` with what `/v1/model` says, whenever another ensemble is in force. */
+/** Dispatches `changed` with the answer of `/v1/model`, whenever another ensemble is in use. */
 export class Model extends EventTarget {
   #model = null;
   #range = null;
@@ -18,37 +18,37 @@ export class Model extends EventTarget {
     $("calibrate").addEventListener("submit", (event) => this.#calibrate(event));
     $("calibratefile").onclick = () => $("calibrationfile").click();
     $("calibrationfile").addEventListener("change", () => this.#calibrateWith($("calibrationfile").files[0]));
-    $("uncalibrate").onclick = () => this.#act("Going back…", "The model's own range is in force.", () => send("v1/normalization", "DELETE"));
+    $("uncalibrate").onclick = () => this.#sendCalibration("Discarding the calibration…", "The model's range is in force.", () => send("v1/normalization", "DELETE"));
   }
 
   get current() {
     return this.#model;
   }
 
-  /** Asks what is in force. */
+  /** Fetches the ensemble in use and the range in force. */
   async refresh() {
     const [model, range, { ensembles }] = await Promise.all(["v1/model", "v1/normalization", "v1/models"].map((path) => json(path)));
-    this.#take(model);
+    this.#setModel(model);
     this.#show(range);
-    choose($("ensembles"), ensembles.map(({ name, folder }) => [folder ?? name, folder ?? name]));
+    setOptions($("ensembles"), ensembles.map(({ name, folder }) => [folder ?? name, folder ?? name]));
   }
 
-  /** Notices by a result that another ensemble, or another range, is in force now. */
-  notice(result) {
+  /** Fetches ensemble and range again if a result was computed with others than those shown. */
+  checkResult(result) {
     const other = this.#model && result.model.digest !== this.#model.digest;
     const range = this.#range && (result.normalization.source !== this.#range.source || result.normalization.high.some((high, c) => high !== this.#range.high[c]));
     if (other || range) this.refresh().catch(() => {});
   }
 
-  #take(model) {
+  #setModel(model) {
     const changed = model.digest !== this.#model?.digest;
     this.#model = model;
     if (!changed) return;
     const { manifest, engine } = model;
     $("starter").hidden = manifest.for_science;
-    say($("starter").querySelector("span"), `The ${model.name} ensemble is in force: ${manifest.intended_use}`);
-    say($("kiqr"), String(manifest.normalization.k_iqr));
-    facts($("ensemble"), [
+    setText($("starter").querySelector("span"), `The ensemble ${model.name} is in use: ${manifest.intended_use}`);
+    setText($("kiqr"), String(manifest.normalization.k_iqr));
+    setFacts($("ensemble"), [
       ["name", `${model.name} ${model.version}`],
       ["digest", model.digest.slice(0, 16)],
       ["made", date(Date.parse(manifest.created))],
@@ -68,22 +68,22 @@ export class Model extends EventTarget {
   #show(range) {
     this.#range = range;
     const { session } = range;
-    const own = this.#model.manifest.normalization;
-    const words = session && range.source === "session"
-      ? `Calibrated for this session on ${session.fovs} fields of view (${session.fitted_on === "stream" ? `of ${session.series_id ?? "the stream"}` : "a posted stack"}), ${date(Date.parse(session.calibrated_at))}.${range.survives_restart ? "" : " A restart forgets it: there is no run log."}`
-      : `The model's own, fitted on ${own.fitted_on}.`;
-    say($("rangesource"), words);
+    const ofModel = this.#model.manifest.normalization;
+    const source = session && range.source === "session"
+      ? `Calibrated for this session on ${session.fovs} fields of view (${session.fitted_on === "stream" ? `of ${session.series_id ?? "the stream"}` : "a posted stack"}), ${date(Date.parse(session.calibrated_at))}.${range.survives_restart ? "" : " It is lost when the service restarts, because there is no run log."}`
+      : `The model's range, fitted on ${ofModel.fitted_on}.`;
+    setText($("rangesource"), source);
     $("ranges").replaceChildren(...range.channels.map((name, c) => el("tr", {}, ...[
-      name, count(range.low[c]), count(range.high[c]), `${count(own.channels[c].low)} to ${count(own.channels[c].high)}`,
+      name, count(range.low[c]), count(range.high[c]), `${count(ofModel.channels[c].low)} to ${count(ofModel.channels[c].high)}`,
     ].map((text) => el("td", { textContent: text })))));
     $("uncalibrate").disabled = !session;
     const { calibrating } = range;
     $("calibrating").hidden = !calibrating;
     if (calibrating) {
       $("calibrating").value = calibrating.of ? calibrating.fovs / calibrating.of : 1;
-      say($("calibration"), calibrating.of ? `${calibrating.fovs} of ${calibrating.of} fields of view collected…` : "Fitting…");
+      setText($("calibration"), calibrating.of ? `${calibrating.fovs} of ${calibrating.of} fields of view collected…` : "Fitting…");
     }
-    if (range.problem) say($("calibration"), range.problem);
+    if (range.problem) setText($("calibration"), range.problem);
   }
 
   async #change(event) {
@@ -91,13 +91,13 @@ export class Model extends EventTarget {
     const name = $("ensembles").value;
     const button = $("change").querySelector("button");
     button.disabled = true;
-    say($("changed"), `Loading, verifying and warming up ${name}; the one in force goes on meanwhile…`);
+    setText($("changed"), `Loading, verifying and warming up ${name}; the current ensemble stays in use meanwhile…`);
     try {
-      this.#take(await send("v1/model", "POST", { name }, { timeoutMs: 300_000 }));
+      this.#setModel(await send("v1/model", "POST", { name }, { timeoutMs: 300_000 }));
       this.#show(await json("v1/normalization"));
-      say($("changed"), `${name} is in force.`);
+      setText($("changed"), `${name} is in use.`);
     } catch (error) {
-      say($("changed"), `Nothing was changed: ${error.message}`);
+      setText($("changed"), `Nothing was changed: ${error.message}`);
     } finally {
       button.disabled = false;
     }
@@ -107,46 +107,46 @@ export class Model extends EventTarget {
     event.preventDefault();
     const before = this.#range?.session?.calibrated_at;
     const waiting = "Waiting for the next fields of view…";
-    const begun = await this.#act(waiting, waiting, () =>
+    const begun = await this.#sendCalibration(waiting, waiting, () =>
       json(`v1/normalization/calibrate?fovs=${$("fovs").value}`, { method: "POST" }));
-    if (begun && !this.#polling) await this.#await(before);
+    if (begun && !this.#polling) await this.#followCalibration(before);
   }
 
   async #calibrateWith(file) {
     if (!file) return;
     $("calibrationfile").value = "";
-    await this.#act(`Sending ${file.name}…`, `Calibrated with ${file.name}.`, () =>
+    await this.#sendCalibration(`Sending ${file.name}…`, `Calibrated with ${file.name}.`, () =>
       json("v1/normalization/calibrate", { method: "POST", body: file, timeoutMs: 300_000, headers: { "Content-Type": file.type || "application/octet-stream" } }));
   }
 
-  /** Until the calibration that was begun is done, or is no longer. */
-  async #await(before) {
+  /** Shows the progress of a calibration until it is done or cancelled. */
+  async #followCalibration(before) {
     this.#polling = true;
     try {
       for (;;) {
-        await new Promise((done) => setTimeout(done, ASK_MS));
+        await new Promise((done) => setTimeout(done, POLL_MS));
         const range = await json("v1/normalization");
         this.#show(range);
         if (range.calibrating) continue;
-        if (!range.problem) say($("calibration"), range.session && range.session.calibrated_at !== before ? `Calibrated on ${range.session.fovs} fields of view; results from now on say so.` : "The calibration was given up.");
+        if (!range.problem) setText($("calibration"), range.session && range.session.calibrated_at !== before ? `Calibrated on ${range.session.fovs} fields of view; new results use this range.` : "The calibration was cancelled.");
         return;
       }
     } catch (error) {
-      say($("calibration"), `How far it is cannot be told: ${error.message}`);
+      setText($("calibration"), `The progress is unknown: ${error.message}`);
     } finally {
       this.#polling = false;
     }
   }
 
-  async #act(doing, done, act) {
+  async #sendCalibration(doing, done, act) {
     try {
-      say($("calibration"), doing);
+      setText($("calibration"), doing);
       const range = await act();
-      say($("calibration"), [done, ...(range.warnings ?? []).map((warning) => `Note: ${warning}.`)].join(" "));
-      this.#show(range); // which may tell more
+      setText($("calibration"), [done, ...(range.warnings ?? []).map((warning) => `Note: ${warning}.`)].join(" "));
+      this.#show(range); // after the text: it may replace it with a problem
       return true;
     } catch (error) {
-      say($("calibration"), `Nothing was changed: ${error.message}`);
+      setText($("calibration"), `Nothing was changed: ${error.message}`);
       return false;
     }
   }
@@ -154,5 +154,5 @@ export class Model extends EventTarget {
 
 function metrics(found) {
   const rows = Object.entries(found ?? {}).filter(([, value]) => typeof value === "number");
-  return rows.map(([name, value]) => `${name.replaceAll("_", " ")} ${Number.isInteger(value) ? value : value.toFixed(3)}`).join(", ") || "none were recorded";
+  return rows.map(([name, value]) => `${name.replaceAll("_", " ")} ${Number.isInteger(value) ? value : value.toFixed(3)}`).join(", ") || "not recorded";
 }

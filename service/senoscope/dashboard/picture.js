@@ -1,7 +1,7 @@
-// The picture of the selected field of view: its channels, the Grad-CAM over them, scale bar and readout.
+// The picture of the selected field of view: channels, Grad-CAM map, scale bar and readout.
 
 import { json, Problem, Unreachable } from "./api.js";
-import { $, choose, el, say } from "./dom.js";
+import { $, setOptions, el, setText } from "./dom.js";
 import { count } from "./format.js";
 import { ensembleMap, networkMap } from "./gradcam.js";
 import { pixelsOf } from "./pixels.js";
@@ -9,7 +9,7 @@ import { Zoom } from "./zoom.js";
 import { composite, contrast, grey, paint, scaled, thinned } from "./render.js";
 
 const BARS_UM = [1, 2, 5, 10, 20, 50, 100, 200];
-const THUMB_STEP = 3; // a thumb is a third as large
+const THUMB_STEP = 3; // thumbnails have a third of the width and height
 const ALL = "all";
 const MAP = "gradcam";
 
@@ -28,31 +28,31 @@ export class Picture extends EventTarget {
     this.zoom = new Zoom($("main"));
     this.zoom.addEventListener("changed", () => this.#legend());
     this.#store = store;
-    store.addEventListener("selected", () => this.#want(store.selected));
+    store.addEventListener("selected", () => this.#select(store.selected));
     for (const id of ["network", "style", "contrast"]) $(id).addEventListener("change", () => this.#draw());
     $("opacity").addEventListener("input", () => this.#draw());
     $("channels").addEventListener("change", (event) => this.channel(event.target.value));
     $("main").addEventListener("pointermove", (event) => this.#read(event));
-    $("main").addEventListener("pointerleave", () => say($("readout"), ""));
-    // Asked for once, for asking lays the page out.
+    $("main").addEventListener("pointerleave", () => setText($("readout"), ""));
+    // Kept, because reading the size from the element causes a layout.
     new ResizeObserver(([{ contentRect }]) => {
       this.#box = contentRect;
       this.#draw();
     }).observe($("main"));
   }
 
-  /** Channels and networks are those of the model in force. */
+  /** Sets channels and networks to those of the model in use. */
   set model(model) {
     this.#model = model;
     this.#controls();
   }
 
-  /** What is on the screen; null before the first. */
+  /** The result on the screen; null before the first. */
   get result() {
     return this.#shown?.result ?? null;
   }
 
-  /** Shows a channel by its place, or all of them in colour. */
+  /** Shows a channel by its index, or all of them in colour. */
   channel(value) {
     if (value !== ALL && value !== MAP && Number(value) >= this.#names().length) return;
     this.#channel = value;
@@ -76,18 +76,18 @@ export class Picture extends EventTarget {
     this.#draw();
   }
 
-  /** Tries again what could not be had while the service was away. */
+  /** Fetches the selected field of view again, if that failed while the service was unavailable. */
   retry() {
     if (this.#wanted !== null && this.#wanted !== this.result?.id) this.#work();
   }
 
-  #want(id) {
+  #select(id) {
     this.#wanted = id;
     if (id === null) return this.#clear();
     return this.#work();
   }
 
-  /** Fetches the newest that is wanted; what was wanted meanwhile and no longer is, is left out. */
+  /** Fetches the selected field of view; those that were selected only meanwhile are skipped. */
   async #work() {
     if (this.#working) return;
     this.#working = true;
@@ -95,7 +95,7 @@ export class Picture extends EventTarget {
       while (this.#wanted !== null && this.#wanted !== this.#shown?.result.id) {
         const id = this.#wanted;
         const [result, pixels] = await Promise.all([this.#result(id), pixelsOf(id)]);
-        // A scan that is faster than the pictures come goes on from picture to picture all the same.
+        // While following a scan that is faster than pictures are fetched, each fetched picture is shown.
         if (id !== this.#wanted && (this.#wanted === null || !this.#store.follow)) continue;
         this.#shown = { result, pixels, stretch: pixels && contrast(pixels) };
         this.#controls();
@@ -115,7 +115,7 @@ export class Picture extends EventTarget {
     const known = this.#store.result(id);
     if (known) return known;
     const result = await json(`v1/results/${id}?cam=grid`);
-    this.#store.remember(result);
+    this.#store.storeResult(result);
     return result;
   }
 
@@ -146,7 +146,7 @@ export class Picture extends EventTarget {
     }
     const networks = Object.keys(this.#shown?.result.networks ?? {});
     const known = networks.length ? networks : (this.#model?.manifest.networks.map(({ name }) => name) ?? []);
-    choose($("network"), [["", "ensemble"], ...known.map((name) => [name, name])]);
+    setOptions($("network"), [["", "ensemble"], ...known.map((name) => [name, name])]);
   }
 
   #draw() {
@@ -157,7 +157,7 @@ export class Picture extends EventTarget {
       if (!this.#shown) return;
       this.#paint(this.#shown);
       const { id } = this.#shown.result;
-      // The next frame begins when this one is on the screen.
+      // By the next animation frame, this one is on the screen.
       requestAnimationFrame(() => this.dispatchEvent(new CustomEvent("painted", { detail: id })));
     });
   }
@@ -166,7 +166,7 @@ export class Picture extends EventTarget {
     const { height, width } = pixels ?? this.#size();
     const range = result.normalization;
     const own = range.low.map((low, c) => [low, range.high[c]]);
-    // What is the same everywhere has no contrast to be stretched.
+    // The contrast of a constant channel cannot be stretched.
     const bounds = $("contrast").value === "auto" && stretch ? stretch.map(([low, high], c) => (high > low ? [low, high] : own[c])) : own;
     const channels = pixels?.channels.map((channel, c) => scaled(channel, bounds[c])) ?? [];
     const network = $("network").value;
@@ -180,7 +180,7 @@ export class Picture extends EventTarget {
     this.#thumbs(channels, map, width, height);
     $("empty").hidden = true;
     $("nopixels").hidden = pixels !== null;
-    say($("nopixels"), "The service no longer remembers this field of view's pixels (--remember-mib). The map alone is out of the run log.");
+    setText($("nopixels"), "The pixels of this field of view are no longer in the service's memory (--remember-mib). Only the map is shown, from the run log.");
     $("main").setAttribute("aria-label", describe(result, this.#names()[Number(this.#channel)] ?? "all channels", style, network));
     this.#legend();
   }
@@ -217,7 +217,7 @@ export class Picture extends EventTarget {
     });
   }
 
-  /** The scale bar, in the picture's lower left corner as far as that is to be seen. */
+  /** Places the scale bar in the lower left corner of the visible part of the picture. */
   #legend() {
     if (!this.#shown) return;
     const { result, pixels } = this.#shown;
@@ -231,12 +231,12 @@ export class Picture extends EventTarget {
     if (!pixelUm) return;
     const seen = width / zoom;
     const um = BARS_UM.findLast((length) => length / pixelUm < seen / 4) ?? BARS_UM[0];
-    $("scale").hidden = um / pixelUm > seen || um / pixelUm < 1; // no microscope's pixels
+    $("scale").hidden = um / pixelUm > seen || um / pixelUm < 1; // not the pixel size of a microscope
     $("scale").style.width = `${(um / pixelUm) * fitted * zoom}px`;
-    say($("scale").firstElementChild, `${um} µm`);
+    setText($("scale").firstElementChild, `${um} µm`);
   }
 
-  /** Raw counts under the pointer. */
+  /** Shows the raw values under the pointer. */
   #read(event) {
     const pixels = this.#shown?.pixels;
     if (!pixels) return;
@@ -246,7 +246,7 @@ export class Picture extends EventTarget {
     const y = Math.floor((event.offsetY - (box.height - pixels.height * scale) / 2) / scale);
     const inside = x >= 0 && y >= 0 && x < pixels.width && y < pixels.height;
     const values = inside ? this.#names().map((name, c) => `${name} ${count(pixels.channels[c][y * pixels.width + x])}`) : [];
-    say($("readout"), inside ? `row ${y}, column ${x}: ${values.join(", ")}` : "");
+    setText($("readout"), inside ? `row ${y}, column ${x}: ${values.join(", ")}` : "");
   }
 }
 

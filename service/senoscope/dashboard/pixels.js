@@ -1,29 +1,29 @@
-// The raw pixels of a field of view, for as long as the service remembers them.
+// The raw pixels of a field of view, as long as the service keeps them in memory.
 
 import { bytes, Problem } from "./api.js";
 
-const MOST = 16; // of half a megabyte each
+const MAX_CACHED = 16; // of half a megabyte each
 const TYPES = { "|u1": Uint8Array, "<u2": Uint16Array, "<f4": Float32Array };
 
-const remembered = new Map();
+const cache = new Map();
 
 /**
- * @returns {Promise<{channels: TypedArray[], height: number, width: number} | null>} null once the service
- *   has forgotten them
+ * @returns {Promise<{channels: TypedArray[], height: number, width: number} | null>} null if they are no
+ *   longer in the service's memory
  */
 export async function pixelsOf(id) {
-  const known = remembered.get(id);
-  if (known) return known;
+  const cached = cache.get(id);
+  if (cached) return cached;
   let found;
   try {
-    // Remembered here: the browser's own cache would write half a megabyte for each to its disk.
+    // Cached here: the browser's cache would write half a megabyte for each to the disk.
     found = parse(await bytes(`v1/results/${id}/pixels.npy`, { cache: "no-store" }));
   } catch (error) {
     if (error instanceof Problem && error.status === 404) return null;
     throw error;
   }
-  remembered.set(id, found);
-  if (remembered.size > MOST) remembered.delete(remembered.keys().next().value);
+  cache.set(id, found);
+  if (cache.size > MAX_CACHED) cache.delete(cache.keys().next().value);
   return found;
 }
 
@@ -41,7 +41,7 @@ export function parse(buffer) {
     throw new Error(`the service sent pixels that this page cannot read: ${header}`);
   }
   const [channels, height, width] = shape;
-  // NPY aligns its data to 64 bytes, so that a view will do.
+  // NPY aligns its data to 64 bytes, so no copy is needed.
   const all = new Type(buffer, begin + length, channels * height * width);
   const size = height * width;
   return { height, width, channels: Array.from({ length: channels }, (_, c) => all.subarray(c * size, (c + 1) * size)) };

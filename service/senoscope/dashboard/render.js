@@ -1,13 +1,13 @@
-// From pixels and maps to pictures: no elements, only arrays.
+// Pictures from pixels and maps, as arrays, without elements of the page.
 
 import { inferno } from "./colormaps.js";
 
-// Colour-blind people tell orange from blue; transmission, behind both, is grey.
+// Orange and blue can be distinguished with colour blindness; transmission, behind both, is grey.
 const COMPOSITE = [[255, 140, 20], [40, 150, 255], [85, 85, 85]];
 
 const SAMPLED = 2048;
 
-/** Each channel's 0.5th and 99.8th percentile, which the eye likes, from a sample of its pixels. */
+/** Returns each channel's 0.5th and 99.8th percentile, from a sample of its pixels, as limits for display. */
 export function contrast(pixels) {
   return pixels.channels.map((channel) => {
     const step = Math.max(1, Math.floor(channel.length / SAMPLED));
@@ -17,7 +17,7 @@ export function contrast(pixels) {
   });
 }
 
-/** A channel in 0..255 of a range. */
+/** Returns a channel scaled from a range to 0..255. */
 export function scaled(channel, [low, high]) {
   const out = new Uint8ClampedArray(channel.length);
   const factor = 255 / Math.max(high - low, 1e-12);
@@ -25,14 +25,14 @@ export function scaled(channel, [low, high]) {
   return out;
 }
 
-/** [r, g, b, 255] of a grey picture. */
+/** Returns [r, g, b, 255] of a grey picture. */
 export function grey(values) {
   const rgba = new Uint32Array(values.length);
   for (let k = 0; k < values.length; k += 1) rgba[k] = 0xff000000 | (values[k] * 0x010101);
   return new Uint8ClampedArray(rgba.buffer);
 }
 
-/** Every so many-th pixel of a picture or map. */
+/** Returns every `step`-th pixel of a picture or map, in both directions. */
 export function thinned(values, height, width, step) {
   const [rows, columns] = [Math.ceil(height / step), Math.ceil(width / step)];
   const out = new values.constructor(rows * columns);
@@ -42,7 +42,7 @@ export function thinned(values, height, width, step) {
   return { values: out, height: rows, width: columns };
 }
 
-/** All channels at once, each in a colour of its own. */
+/** Returns a picture of all channels, each in a different colour. */
 export function composite(channels) {
   const rgba = new Uint8ClampedArray(4 * channels[0].length).fill(255);
   for (let k = 0; k < channels[0].length; k += 1) {
@@ -62,7 +62,7 @@ export function composite(channels) {
 }
 
 /**
- * Puts a map into a picture, in place.
+ * Draws a map into a picture, in place.
  * @param {"overlay" | "intensity" | "map"} style as of gradcam.png
  */
 export function paint(rgba, map, style, opacity) {
@@ -70,7 +70,7 @@ export function paint(rgba, map, style, opacity) {
   for (let k = 0, at = 0; k < map.length; k += 1, at += 4) {
     const value = map[k];
     const intensity = weighted ? (rgba[at] + rgba[at + 1] + rgba[at + 2]) / 765 : 1;
-    const from = 3 * ((value * intensity * 255 + 0.5) | 0); // a map is in 0..1 as it comes
+    const from = 3 * ((value * intensity * 255 + 0.5) | 0); // the values of a map are in 0..1
     const alpha = overlaid ? opacity * value : 1;
     const rest = 1 - alpha;
     rgba[at] = rgba[at] * rest + inferno[from] * alpha;

@@ -1,19 +1,20 @@
-// The frames that have no result: why, and where; their places follow from those of the others, if these form a raster.
+// The frames without a result, with reason and place; the places are derived from those of the other frames,
+// if these form a raster.
 
 const TOLERANCE = 0.25; // of the stage's step
-const LEAST = 3;
+const MIN_PLACES = 3;
 
-// Why a frame has no result, in words; `unknown` until the service has said why, or while it is computed.
+// Reasons as text; `unknown` until the service has sent the reason, or while the frame is computed.
 export const REASONS = {
-  missing: "missing on the way",
-  dropped: "dropped for newer ones",
+  missing: "not received",
+  dropped: "dropped for newer frames",
   refused: "refused",
   failed: "failed",
   unknown: "without a result",
 };
 
 /**
- * The frames of a series without a result here, up to the last that was planned.
+ * Returns the frames of a series without a result, up to the last that was planned.
  * @param {{ first: number, last: number, reason: string }[]} reasons of the service, in the order of frames
  * @returns {{ frame: number, kind: string, place: { x: number, y: number } | null }[]} kind: planned, or one of REASONS
  */
@@ -29,13 +30,13 @@ export function withoutResult(entries, summary, reasons = []) {
   for (let frame = first; frame < Math.max(last + 1, planned); frame += 1) {
     if (seen.has(frame)) continue;
     const open = frame > last;
-    if (open && summary?.state !== "open") break; // what was planned and never scanned
+    if (open && summary?.state !== "open") break; // planned, but never scanned
     found.push({ frame, kind: open ? "planned" : whyOf(frame), place: whereOf?.(frame) ?? null });
   }
   return found;
 }
 
-/** The reason of a frame, for frames in their order. */
+/** Returns a function that gives the reason of a frame; it must be called in the order of frames. */
 export function reasonOf(reasons) {
   let at = 0;
   return (frame) => {
@@ -47,10 +48,10 @@ export function reasonOf(reasons) {
 
 const ends = (framed) => framed.slice(-1).map(({ frame }) => frame);
 
-/** The place of any frame in a raster that fits all places that are known; null where none does. */
+/** Returns a function that gives the place of a frame in the raster that fits all known places, or null. */
 export function rasterOf(framed) {
   const known = framed.filter(({ place }) => place);
-  if (known.length < LEAST) return null;
+  if (known.length < MIN_PLACES) return null;
   const axes = { x: stepsOf(known, "x"), y: stepsOf(known, "y") };
   if (!axes.x || !axes.y) return null;
   for (const [fast, slow] of [["x", "y"], ["y", "x"]]) {
@@ -68,7 +69,7 @@ export function rasterOf(framed) {
             return indexOf(axes[fast], place[fast], forth) === column && indexOf(axes[slow], place[slow], down) === row;
           };
           if (!known.every(fits)) continue;
-          const oneRow = axes[slow].count === 1; // how long a row is, is not known yet
+          const oneRow = axes[slow].count === 1; // the length of a row is unknown yet
           return (frame) => {
             const [column, row] = cell(frame);
             if (oneRow && row) return null;
@@ -81,14 +82,14 @@ export function rasterOf(framed) {
   return null;
 }
 
-/** The even steps of the stage along an axis; null where they are not even. */
+/** Returns the even steps of the stage along an axis, or null if they are not even. */
 function stepsOf(known, axis) {
   const sorted = [...new Set(known.map(({ place }) => place[axis]))].sort((a, b) => a - b);
   const [low, high] = [sorted[0], sorted.at(-1)];
   const gaps = sorted.slice(1).map((value, k) => value - sorted[k]);
-  const most = Math.max(0, ...gaps);
-  // Differences far below the largest are the stage's jitter about one place.
-  const wide = gaps.filter((gap) => gap > TOLERANCE * most).sort((a, b) => a - b);
+  const widest = Math.max(0, ...gaps);
+  // Differences far below the largest are jitter of the stage at one place.
+  const wide = gaps.filter((gap) => gap > TOLERANCE * widest).sort((a, b) => a - b);
   if (!wide.length) return { low, high, step: 0, count: 1 };
   const step = wide[Math.floor(wide.length / 2)];
   const count = Math.round((high - low) / step) + 1;

@@ -1,13 +1,13 @@
-// The stage map: each field of view of a series at its place, filled as the scan goes.
+// The stage map: each field of view of a series at its position on the stage, drawn as the scan proceeds.
 
-import { $, el, fitted, hovered, say, sized, throttled } from "./dom.js";
+import { $, el, fitCanvas, addTooltip, setText, onResize, throttled } from "./dom.js";
 import { css, grey, ramp, viridis } from "./colormaps.js";
 import { REASONS, withoutResult } from "./scanplan.js";
 import { summaryOf } from "./verdict.js";
 
 const MARGIN = 12;
-const LEAST_PX = 5;
-// Outlines: what has no result, by why; colour and dashes.
+const MIN_PX = 5;
+// Outlines of frames without a result, by reason: colour and dashes.
 const LINES = {
   planned: ["#647585", [2, 3]],
   missing: ["#ff8f80", []],
@@ -16,13 +16,13 @@ const LINES = {
   failed: ["#ff8f80", [3, 2]],
   unknown: ["#a9b7c3", [1, 2]],
 };
-const COLUMNS = 8; // of fields of view without a place
+const COLUMNS = 8; // of fields of view without a position
 
 export class StageMap {
   #store;
   #model = null;
-  #tiles = []; // { entry, x, y, w, h } in micrometres, or in tiles where the stream tells no place
-  #empty = []; // the same of { frame, kind } without a result
+  #tiles = []; // { entry, x, y, w, h } in micrometres, or in tiles if the stream has no positions
+  #empty = []; // { frame, kind, x, y, w, h } of frames without a result
   #scale = null;
 
   constructor(store) {
@@ -30,13 +30,13 @@ export class StageMap {
     const draw = throttled(() => this.#draw(), 120);
     store.addEventListener("entries", draw);
     store.addEventListener("selected", draw);
-    sized($("map"), draw);
+    onResize($("map"), draw);
     $("layer").addEventListener("change", draw);
     $("map").addEventListener("click", (event) => {
       const tile = this.#at(event.offsetX, event.offsetY);
       if (tile) store.pick(tile.entry.id);
     });
-    hovered($("map"), (event) => this.#words(event));
+    addTooltip($("map"), (event) => this.#tooltip(event));
     $("map").addEventListener("keydown", (event) => this.#step(event));
   }
 
@@ -49,7 +49,7 @@ export class StageMap {
     const byUncertainty = $("layer").value === "uncertainty";
     const colours = byUncertainty ? grey : viridis;
     ramp($("mapramp"), colours);
-    const surface = fitted($("map"));
+    const surface = fitCanvas($("map"));
     if (!surface) return;
     const { context, width, height } = surface;
     this.#tiles = place(this.#store.shown?.entries ?? [], this.#model?.manifest.input);
@@ -59,7 +59,7 @@ export class StageMap {
     if (!this.#tiles.length) return;
     const bounds = boundsOf([...this.#tiles, ...this.#empty]);
     const scale = Math.min((width - 2 * MARGIN) / bounds.w, (height - 2 * MARGIN) / bounds.h);
-    // In the middle; a scan that has only begun is not blown up to the whole pane.
+    // Centred in the pane.
     const left = (width - bounds.w * scale) / 2 - bounds.x * scale;
     const top = (height - bounds.h * scale) / 2 - bounds.y * scale;
     this.#scale = { scale, left, top };
@@ -95,12 +95,12 @@ export class StageMap {
 
   #box({ x, y, w, h }) {
     const { scale, left, top } = this.#scale;
-    // Few fields of view far from each other are to be seen and hit all the same.
-    const [width, height] = [Math.max(LEAST_PX, w * scale), Math.max(LEAST_PX, h * scale)];
+    // Large enough to be seen and clicked, even if the fields of view are far from each other.
+    const [width, height] = [Math.max(MIN_PX, w * scale), Math.max(MIN_PX, h * scale)];
     return [(x + w / 2) * scale + left - width / 2, (y + h / 2) * scale + top - height / 2, width, height];
   }
 
-  /** The tile there that was scanned last. */
+  /** Returns the tile at a point; where tiles overlap, the one that was scanned last. */
   #at(px, py, tiles = this.#tiles) {
     return this.#scale && tiles.findLast((tile) => {
       const [x, y, w, h] = this.#box(tile);
@@ -108,7 +108,7 @@ export class StageMap {
     });
   }
 
-  #words(event) {
+  #tooltip(event) {
     const tile = this.#at(event.offsetX, event.offsetY);
     if (tile) return summaryOf(tile.entry);
     const empty = this.#at(event.offsetX, event.offsetY, this.#empty);
@@ -122,16 +122,16 @@ export class StageMap {
     return withoutResult(shown.entries, shown.summary, shown.reasons);
   }
 
-  /** What outlines and hatching mean, where there are any; and what has no known place. */
+  /** Shows the key of outlines and hatching, with counts, and how many frames have no known position. */
   #key(without) {
     const of = (kind) => without.filter((one) => one.kind === kind);
-    const line = (kind, words) => {
+    const line = (kind, text) => {
       const all = of(kind);
       const nowhere = all.filter(({ place }) => !place).length;
-      return all.length ? el("span", { data: { kind } }, `${all.length} ${words}${nowhere ? ` (${nowhere === all.length ? "place" : `place of ${nowhere}`} not known)` : ""}`) : null;
+      return all.length ? el("span", { data: { kind } }, `${all.length} ${text}${nowhere ? ` (${nowhere === all.length ? "position" : `position of ${nowhere}`} unknown)` : ""}`) : null;
     };
     const flagged = this.#tiles.filter(({ entry }) => !entry.reliable).length;
-    const reasons = Object.entries(REASONS).map(([kind, words]) => line(kind, words));
+    const reasons = Object.entries(REASONS).map(([kind, text]) => line(kind, text));
     const parts = [line("planned", "planned"), ...reasons, flagged ? el("span", { data: { kind: "flagged" } }, `${flagged} unreliable`) : null].filter(Boolean);
     const text = parts.map(({ textContent }) => textContent).join();
     $("mapkey").hidden = !parts.length;
@@ -140,7 +140,7 @@ export class StageMap {
     $("mapkey").replaceChildren(...parts);
   }
 
-  /** Arrow keys go to the nearest field of view in that direction. */
+  /** Selects the nearest field of view in the direction of an arrow key. */
   #step(event) {
     const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!by || !this.#tiles.length) return;
@@ -156,11 +156,11 @@ export class StageMap {
       if (ahead > 1e-9 && aside <= ahead && distance < least) [best, least] = [tile, distance];
     }
     if (best) this.#store.pick(best.entry.id);
-    say($("progress"), best ? `FOV ${best.entry.frame ?? ""}: ${best.entry.label} ${best.entry.probability.toFixed(2)}` : $("progress").textContent);
+    setText($("progress"), best ? `FOV ${best.entry.frame ?? ""}: ${best.entry.label} ${best.entry.probability.toFixed(2)}` : $("progress").textContent);
   }
 }
 
-/** A tile for each place, the newest that was scanned there. */
+/** Returns a tile for each place, with the field of view that was scanned there last. */
 function place(entries, input) {
   const size = input ?? { height: 250, width: 300 };
   const places = new Map();
@@ -168,7 +168,7 @@ function place(entries, input) {
   for (const entry of entries) {
     if (entry.place) {
       const key = `${entry.place.x},${entry.place.y}`;
-      places.delete(key); // so that it is drawn, and found, over its neighbours
+      places.delete(key); // so that it is drawn above its neighbours
       places.set(key, entry);
     } else nowhere.push(entry);
   }
@@ -185,13 +185,13 @@ function place(entries, input) {
   return tiles;
 }
 
-/** Tiles for what has no result, as large as the others. */
+/** Returns tiles of frames without a result, of the size of the others. */
 function placed(without, tiles) {
   const { w, h } = tiles[0];
   return without.filter(({ place: at }) => at).map(({ frame, kind, place: at }) => ({ frame, kind, x: at.x - w / 2, y: at.y - h / 2, w, h }));
 }
 
-/** Lines across a tile whose result is not to be relied on. */
+/** Hatches the tile of an unreliable result. */
 function hatch(context, x, y, w, h) {
   context.save();
   context.beginPath();
@@ -213,7 +213,7 @@ function below(tiles, h) {
   return { x: bounds.x, y: bounds.y + bounds.h + h / 2 };
 }
 
-/** The smallest step of the stage in each direction. */
+/** Returns the smallest step of the stage in each direction. */
 function pitchOf(places) {
   const step = (axis) => {
     const sorted = [...new Set(places.map((one) => one[axis]))].sort((a, b) => a - b);

@@ -1,29 +1,29 @@
-// What the page knows: series and stacks with their fields of view, which is shown, which is selected.
+// The data of the page: series and stacks with their fields of view, the shown one and the selected one.
 
 import { deadlineHolds, madeAt } from "./format.js";
 
-// Of one collection; the oldest go. The run log holds all of them.
-const MOST_ENTRIES = 50_000;
+// In one collection; the oldest are removed. The run log holds all of them.
+const MAX_ENTRIES = 50_000;
 // Full results with their Grad-CAM grids, 10 kB each.
-const JUDGED = 120;
-const MOST_RESULTS = 96;
-// More than are asked for at once (sync.js), or those that are let go would come back again and again.
-const MOST_COLLECTIONS = 80;
-// Series that keep their fields of view here; others fetch them again when they are shown again.
-const MOST_KEPT = 3;
-// So long nothing must have come of one microscope before the page follows another.
+const DEADLINE_SAMPLE = 120;
+const MAX_RESULTS = 96;
+// More than are fetched at once (sync.js), or removed ones would be added again and again.
+const MAX_COLLECTIONS = 80;
+// Series whose fields of view are kept; those of others are fetched when they are shown again.
+const MAX_KEPT = 3;
+// The page follows another microscope after so long without a result from the current one.
 const OTHER_MICROSCOPE_MS = 10_000;
 
-/** The key of the collection that a result belongs to. */
+/** Returns the key of the collection that a result belongs to. */
 const keyOf = ({ source }) => (source.series_uid ? `series:${source.series_uid}` : "uploads");
 
-// Flags that say nothing about the pixels: of the ensemble as a whole, and of the run log.
+// Flags that do not concern the pixels, but the ensemble as a whole, or the run log.
 const HARMLESS = new Set(["not_for_science", "not_logged"]);
 
-/** Whether a flag says that the result of this field of view is not to be relied on. */
-export const casts = ({ code }) => !HARMLESS.has(code);
+/** Returns whether a flag marks the result of a field of view as unreliable. */
+export const isUnreliable = ({ code }) => !HARMLESS.has(code);
 
-/** What lists, the timeline and the map need of a result. */
+/** Returns the part of a result that lists, the timeline and the map need. */
 function entryOf(result) {
   const { source, timing_ms: timing, flags } = result;
   return {
@@ -39,14 +39,14 @@ function entryOf(result) {
     totalMs: timing.total,
     computeMs: timing.compute,
     missed: source.kind === "stream" && !result.deadline_met, // a posted stack has no deadline
-    // The starter's flag is on every result and told once for all of them.
-    reliable: flags.every((flag) => !casts(flag)),
+    // The flag of the starter ensemble is on every result, and is shown once, at the top.
+    reliable: flags.every((flag) => !isUnreliable(flag)),
     flags: flags.filter(({ code }) => code !== "not_for_science").map(({ code, channel }) => (channel ? `${code}:${channel}` : code)),
     madeAt: madeAt(result.id),
   };
 }
 
-/** Fields of view that belong together, in the order in which they were classified. */
+/** The fields of view of a series or stack, in the order in which they were classified. */
 class Collection {
   /** @param {"series" | "uploads" | "stack"} kind */
   constructor(key, kind, title) {
@@ -54,16 +54,16 @@ class Collection {
     this.known = new Map();
   }
 
-  /** Whether what the log has more than this page cannot be held here. */
+  /** Whether no more entries of the run log can be kept. */
   get full() {
-    return this.entries.length >= MOST_ENTRIES;
+    return this.entries.length >= MAX_ENTRIES;
   }
 
   get uid() {
     return this.kind === "series" ? this.key.slice("series:".length) : null;
   }
 
-  /** False if it was known already. */
+  /** Adds a result; returns false if it was there already. */
   add(result) {
     if (this.known.has(result.id)) return false;
     const entry = entryOf(result);
@@ -71,27 +71,27 @@ class Collection {
     while (at > 0 && this.entries[at - 1].id > entry.id) at -= 1;
     this.entries.splice(at, 0, entry);
     this.known.set(entry.id, entry);
-    if (this.entries.length > MOST_ENTRIES) this.known.delete(this.entries.shift().id);
+    if (this.entries.length > MAX_ENTRIES) this.known.delete(this.entries.shift().id);
     return true;
   }
 
-  /** As `add`, for many: the oldest of a long series come last. */
+  /** Adds many results, in any order; returns how many are new. */
   addAll(results) {
     const fresh = results.filter(({ id }) => !this.known.has(id)).map(entryOf);
     for (const entry of fresh) this.known.set(entry.id, entry);
     if (!fresh.length) return 0;
     this.entries = this.entries.concat(fresh).sort((a, b) => (a.id < b.id ? -1 : 1));
-    for (const gone of this.entries.splice(0, this.entries.length - MOST_ENTRIES)) this.known.delete(gone.id);
+    for (const gone of this.entries.splice(0, this.entries.length - MAX_ENTRIES)) this.known.delete(gone.id);
     return fresh.length;
   }
 
-  /** Whether its frames had a deadline that they could keep; judged by the latest. */
+  /** Returns whether the deadline is attainable for the latest frames. */
   deadlineHolds(deadlineMs) {
-    return this.kind === "series" && deadlineMs !== null && deadlineHolds(this.entries.slice(-JUDGED).map(({ computeMs }) => computeMs), deadlineMs);
+    return this.kind === "series" && deadlineMs !== null && deadlineHolds(this.entries.slice(-DEADLINE_SAMPLE).map(({ computeMs }) => computeMs), deadlineMs);
   }
 
-  /** Lets the fields of view go, to be fetched again. */
-  forget() {
+  /** Removes the fields of view, to be fetched again. */
+  clear() {
     this.entries = [];
     this.known.clear();
     this.complete = false;
@@ -108,7 +108,7 @@ class Collection {
   }
 }
 
-/** Tells of changes by the events `collections`, `entries`, `selected` and `follow`. */
+/** Dispatches the events `collections`, `entries`, `selected` and `follow` on changes. */
 export class Store extends EventTarget {
   collections = new Map();
   shown = null;
@@ -123,99 +123,103 @@ export class Store extends EventTarget {
     if (!found) {
       found = new Collection(key, kind, title);
       this.collections.set(key, found);
-      this.#letGo(found);
-      this.#tell("collections");
+      this.#evict(found);
+      this.#emit("collections");
     } else if (title && found.title !== title) {
       found.title = title;
-      this.#tell("collections");
+      this.#emit("collections");
     }
     return found;
   }
 
-  /** A result as it comes live, or out of a stack that was dropped here. */
-  take(result, into = null) {
+  /** Adds a result of the live socket, or of a stack that was dropped on the page. */
+  addResult(result, into = null) {
     const { source } = result;
     const collection = into ?? this.collection(
       keyOf(result), source.series_uid ? "series" : "uploads", source.series_uid ? source.series_id : "Posted stacks",
     );
-    this.#remember(result);
+    this.storeResult(result);
     if (!collection.add(result)) return;
     collection.instrument = source.instrument;
-    collection.heardAt = Date.now();
-    if (this.follow && source.kind === "stream" && !this.#keeps(collection)) {
+    collection.lastResultAt = Date.now();
+    if (this.follow && source.kind === "stream" && !this.#holdsView(collection)) {
       if (this.shown !== collection) this.show(collection);
       this.select(result.id);
     }
-    if (collection === this.shown) this.#tell("entries");
+    if (collection === this.shown) this.#emit("entries");
   }
 
-  /** What the service says of its series, newest first; those that it knows no longer scan no longer. */
-  describe(summaries) {
-    const told = new Set(summaries.map(({ series_uid: uid }) => `series:${uid}`));
+  /** Updates the summaries of all series, newest first; series that the service does not list are not live. */
+  updateSeries(summaries) {
+    const listed = new Set(summaries.map(({ series_uid: uid }) => `series:${uid}`));
     let [changed, shown] = [false, false];
-    const note = (collection, summary) => {
+    const update = (collection, summary) => {
       if (JSON.stringify(collection.summary) === JSON.stringify(summary)) return;
       collection.summary = summary;
       changed = true;
       shown ||= collection === this.shown;
     };
     for (const summary of [...summaries].reverse()) {
-      note(this.collection(`series:${summary.series_uid}`, "series", summary.series_id || "series without a name"), summary);
+      update(this.collection(`series:${summary.series_uid}`, "series", summary.series_id || "series without a name"), summary);
     }
     for (const collection of this.collections.values()) {
-      // Of another service at this address, or of a run log that is gone.
-      if (collection.summary?.live && !told.has(collection.key)) note(collection, { ...collection.summary, live: false });
+      // The series of another service at this address, or of a run log that was removed.
+      if (collection.summary?.live && !listed.has(collection.key)) update(collection, { ...collection.summary, live: false });
     }
-    if (changed) this.#tell("collections");
-    if (shown) this.#tell("entries");
+    if (changed) this.#emit("collections");
+    if (shown) this.#emit("entries");
   }
 
-  /** Why frames have no result: ranges in the order of frames. */
-  explain(collection, reasons) {
+  /** Sets why frames have no result: ranges in the order of frames. */
+  setReasons(collection, reasons) {
     if (JSON.stringify(collection.reasons) === JSON.stringify(reasons)) return;
     collection.reasons = reasons;
-    if (collection === this.shown) this.#tell("entries");
+    if (collection === this.shown) this.#emit("entries");
   }
 
-  /** Earlier results, out of the run log. */
-  fill(collection, results) {
-    if (collection.addAll(results) && collection === this.shown) this.#tell("entries");
+  /** Adds earlier results, from the run log. */
+  addEarlier(collection, results) {
+    if (collection.addAll(results) && collection === this.shown) this.#emit("entries");
   }
 
-  /** Nothing earlier is left in the run log; the views that show it say so, even where it holds nothing. */
+  /** Marks that all results of the run log were fetched, and updates the views, even if there were none. */
   completed(collection) {
     if (collection.complete) return;
     collection.complete = true;
-    if (collection === this.shown) this.#tell("entries");
+    if (collection === this.shown) this.#emit("entries");
   }
 
-  /** A result with its grids, if it is remembered. */
+  /** Returns a result with its grids, if it is kept. */
   result(id) {
     return this.#results.get(id);
   }
 
-  remember(result) {
-    this.#remember(result);
+  /** Keeps a result with its grids. */
+  storeResult(result) {
+    if (!result.gradcam?.grids) return;
+    this.#results.delete(result.id);
+    this.#results.set(result.id, result);
+    if (this.#results.size > MAX_RESULTS) this.#results.delete(this.#results.keys().next().value);
   }
 
   show(collection) {
     if (this.shown === collection) return;
     this.shown = collection;
     this.#recent = [collection, ...this.#recent.filter((other) => other !== collection)];
-    for (const old of this.#recent.splice(MOST_KEPT)) if (old.kind === "series") old.forget();
+    for (const old of this.#recent.splice(MAX_KEPT)) if (old.kind === "series") old.clear();
     this.selected = null;
-    this.#tell("collections");
-    this.#tell("entries");
-    this.#tell("selected");
+    this.#emit("collections");
+    this.#emit("entries");
+    this.#emit("selected");
   }
 
   select(id) {
     if (this.selected === id) return;
     this.selected = id;
-    this.#tell("selected");
+    this.#emit("selected");
   }
 
-  /** Selects a field of view that somebody chose: what comes next must not take it away. */
+  /** Selects a field of view that the user chose: new results do not change the selection. */
   pick(id) {
     this.setFollow(false);
     this.select(id);
@@ -231,31 +235,25 @@ export class Store extends EventTarget {
   setFollow(follow) {
     if (this.follow === follow) return;
     this.follow = follow;
-    this.#tell("follow");
+    this.#emit("follow");
   }
 
-  /** Whether the series of one microscope goes on while another microscope scans too. */
-  #keeps({ instrument }) {
+  /** Returns whether the shown series, of another microscope, is still receiving results. */
+  #holdsView({ instrument }) {
     const { shown } = this;
-    return shown?.heardAt && shown.instrument !== instrument && Date.now() - shown.heardAt < OTHER_MICROSCOPE_MS;
+    return shown?.lastResultAt && shown.instrument !== instrument && Date.now() - shown.lastResultAt < OTHER_MICROSCOPE_MS;
   }
 
-  #remember(result) {
-    if (!result.gradcam?.grids) return;
-    this.#results.delete(result.id);
-    this.#results.set(result.id, result);
-    if (this.#results.size > MOST_RESULTS) this.#results.delete(this.#results.keys().next().value);
-  }
 
-  #letGo(fresh) {
+  #evict(fresh) {
     for (const [key, collection] of this.collections) {
-      if (this.collections.size <= MOST_COLLECTIONS) return;
+      if (this.collections.size <= MAX_COLLECTIONS) return;
       const stays = collection === this.shown || collection === fresh || collection.kind === "uploads";
       if (!stays) this.collections.delete(key);
     }
   }
 
-  #tell(what) {
-    this.dispatchEvent(new Event(what));
+  #emit(name) {
+    this.dispatchEvent(new Event(name));
   }
 }

@@ -1,13 +1,13 @@
 // The timeline: the probability of every field of view of a series, in the order of the scan.
 
-import { $, fitted, hovered, say, sized, throttled } from "./dom.js";
+import { $, fitCanvas, addTooltip, setText, onResize, throttled } from "./dom.js";
 import { css, viridis } from "./colormaps.js";
 import { plural } from "./format.js";
 import { REASONS, reasonOf } from "./scanplan.js";
 import { summaryOf } from "./verdict.js";
 
 const PAD = { left: 26, right: 8, top: 10, bottom: 10 };
-const LEAST = 24; // so that the first few do not fill the whole width
+const MIN_SLOTS = 24; // so that the first few fields of view do not fill the whole width
 const [DIM, WARN, BAD] = ["#a9b7c3", "#ffc857", "#ff8f80"];
 const GAPS = { dropped: WARN, refused: "#c9a6ff", unknown: DIM };
 
@@ -20,18 +20,18 @@ export class Timeline {
     this.#store = store;
     const draw = throttled(() => this.#draw(), 120);
     for (const event of ["entries", "selected"]) store.addEventListener(event, draw);
-    sized($("timeline"), draw);
+    onResize($("timeline"), draw);
     $("timeline").addEventListener("click", ({ offsetX }) => {
       const entry = this.#store.shown?.entries[Math.floor((offsetX - PAD.left) / this.#slot)];
       if (entry) store.pick(entry.id);
     });
-    hovered($("timeline"), ({ offsetX }) => {
+    addTooltip($("timeline"), ({ offsetX }) => {
       const { shown } = this.#store;
       const k = Math.floor((offsetX - PAD.left) / this.#slot);
       const entry = shown?.entries[k];
       if (!entry) return "";
       const gap = gapBefore(shown, k);
-      return gap ? `${summaryOf(entry)} · before it: ${gap.words}` : summaryOf(entry);
+      return gap ? `${summaryOf(entry)} · before it: ${gap.text}` : summaryOf(entry);
     });
     $("previous").onclick = () => store.step(-1);
     $("next").onclick = () => store.step(1);
@@ -43,12 +43,12 @@ export class Timeline {
 
   #draw() {
     const canvas = $("timeline");
-    const surface = fitted(canvas);
+    const surface = fitCanvas(canvas);
     if (!surface) return;
     const { context, width, height } = surface;
     const collection = this.#store.shown;
     const entries = collection?.entries ?? [];
-    const slots = Math.max(entries.length, collection?.summary?.planned_frames ?? 0, LEAST);
+    const slots = Math.max(entries.length, collection?.summary?.planned_frames ?? 0, MIN_SLOTS);
     this.#slot = (width - PAD.left - PAD.right) / slots;
     const y = (p) => PAD.top + (1 - p) * (height - PAD.top - PAD.bottom);
     context.font = "11px system-ui, sans-serif";
@@ -93,27 +93,27 @@ export class Timeline {
       context.arc(x(at), y(entries[at].probability), radius + 3, 0, 7);
       context.stroke();
     }
-    this.#tell(entries, at, late, flagged);
+    this.#describe(entries, at, late, flagged);
   }
 
-  #tell(entries, at, late, flagged) {
+  #describe(entries, at, late, flagged) {
     const canvas = $("timeline");
     canvas.setAttribute("aria-valuemax", Math.max(0, entries.length - 1));
     canvas.setAttribute("aria-valuenow", Math.max(0, at));
     const entry = entries[at];
     canvas.setAttribute("aria-valuetext", entry ? `field of view ${entry.frame ?? at}, ${entry.label}, probability ${entry.probability.toFixed(2)}` : "none");
-    const words = [plural(entries.length, "field of view", "fields of view")];
-    if (flagged) words.push(`${flagged} flagged (mark above)`);
-    if (late) words.push(`${late} late`);
-    say($("timelinewords"), words.join(" · "));
+    const parts = [plural(entries.length, "field of view", "fields of view")];
+    if (flagged) parts.push(`${flagged} flagged (mark above)`);
+    if (late) parts.push(`${late} late`);
+    setText($("timelinesummary"), parts.join(" · "));
   }
 }
 
-/** Frames without a result between a field of view and the one before it; null where there are none. */
+/** Returns the frames without a result between a field of view and the previous one, or null if there are none. */
 function gapBefore({ kind, entries, reasons }, k) {
   if (kind !== "series" || !k || !(entries[k].frame > entries[k - 1].frame + 1)) return null;
   const [first, last] = [entries[k - 1].frame + 1, entries[k].frame - 1];
   const reason = reasonOf(reasons)(first);
   const which = first === last ? `FOV ${first}` : `FOV ${first} to ${last}`;
-  return { kind: reason, words: `${which} ${REASONS[reason]}` };
+  return { kind: reason, text: `${which} ${REASONS[reason]}` };
 }

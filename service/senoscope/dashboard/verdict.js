@@ -1,8 +1,8 @@
-// What was found in the field of view on the screen: large, and in words.
+// The result of the field of view on the screen, as text.
 
-import { $, el, say } from "./dom.js";
+import { $, el, setText } from "./dom.js";
 import { clock, madeAt, milliseconds } from "./format.js";
-import { casts } from "./store.js";
+import { isUnreliable } from "./store.js";
 
 export class Verdict {
   #classes = ["control", "senescent"];
@@ -11,21 +11,21 @@ export class Verdict {
   set model({ manifest: { ensemble } }) {
     this.#classes = ensemble.classes;
     this.#threshold = ensemble.threshold;
-    say($("positive"), ensemble.classes[1]);
+    setText($("positive"), ensemble.classes[1]);
   }
 
   show(result) {
     const blank = result === null;
-    say($("where"), blank ? "–" : whereabouts(result));
-    say($("label"), blank ? "–" : result.label);
+    setText($("where"), blank ? "–" : sourceText(result));
+    setText($("label"), blank ? "–" : result.label);
     $("label").dataset.positive = !blank && result.label === this.#classes[1];
-    say($("probability"), blank ? "–" : inTwoDigits(result.probability));
-    say($("uncertainty"), blank ? "–" : this.#uncertainty(result));
+    setText($("probability"), blank ? "–" : inTwoDigits(result.probability));
+    setText($("uncertainty"), blank ? "–" : this.#uncertainty(result));
     this.#votes(blank ? {} : result.networks);
-    // What holds for the ensemble in force stands over the whole page already.
+    // The flag of the ensemble in use is shown at the top of the page.
     const flags = blank ? [] : result.flags.filter(({ code }) => code !== "not_for_science" || $("starter").hidden);
-    $("verdict").dataset.reliable = !flags.some(casts);
-    const lines = flags.length ? flags.map((flag) => el("li", { textContent: inWords(flag), title: flag.message })) : [el("li", { className: "none", textContent: "no flags" })];
+    $("verdict").dataset.reliable = !flags.some(isUnreliable);
+    const lines = flags.length ? flags.map((flag) => el("li", { textContent: flagText(flag), title: flag.message })) : [el("li", { className: "none", textContent: "no flags" })];
     if ($("flags").textContent !== lines.map((line) => line.textContent).join("")) $("flags").replaceChildren(...lines);
   }
 
@@ -48,7 +48,7 @@ export class Verdict {
       const p = networks[name];
       row.dataset.positive = p > this.#threshold;
       row.querySelector(".fill").style.transform = `scaleX(${p})`;
-      say(row.querySelector(".value"), inTwoDigits(p));
+      setText(row.querySelector(".value"), inTwoDigits(p));
     });
   }
 
@@ -59,28 +59,28 @@ export class Verdict {
   }
 }
 
-/** Never 1.00 or 0.00 where it is not: a probability that was rounded to certainty would say too much. */
+/** Returns a probability with two digits, without rounding it to 1.00 or 0.00. */
 export function inTwoDigits(p) {
   if (p > 0.995 && p < 1) return ">0.99";
   if (p < 0.005 && p > 0) return "<0.01";
   return p.toFixed(2);
 }
 
-/** A field of view in one line. */
+/** Returns a field of view in one line. */
 export function summaryOf({ frame, file, label, probability, agreement, entropy, flags, place }) {
-  const words = [frame === undefined ? (file ?? "FOV") : `FOV ${frame}`, `${label} ${inTwoDigits(probability)}`];
-  words.push(`agreement ${Math.round(agreement * 100)} %`, `entropy ${entropy.toFixed(2)} bit`);
-  if (place) words.push(`x ${place.x.toFixed(1)}, y ${place.y.toFixed(1)} µm`);
-  if (flags.length) words.push(`unreliable: ${flags.join(", ")}`);
-  return words.join(" · ");
+  const parts = [frame === undefined ? (file ?? "FOV") : `FOV ${frame}`, `${label} ${inTwoDigits(probability)}`];
+  parts.push(`agreement ${Math.round(agreement * 100)} %`, `entropy ${entropy.toFixed(2)} bit`);
+  if (place) parts.push(`x ${place.x.toFixed(1)}, y ${place.y.toFixed(1)} µm`);
+  if (flags.length) parts.push(`unreliable: ${flags.join(", ")}`);
+  return parts.join(" · ");
 }
 
-function inWords({ code, channel, value, message }) {
+function flagText({ code, channel, value, message }) {
   if (code !== "saturated" || value === undefined) return message;
   return `${channel} saturated in ${value < 0.1 ? (value * 100).toFixed(1) : Math.round(value * 100)} % of pixels`;
 }
 
-function whereabouts({ source, id, timing_ms: timing }) {
+function sourceText({ source, id, timing_ms: timing }) {
   const name = source.series_id ?? source.file ?? "posted";
   const frame = source.frame === undefined ? "" : ` · FOV ${source.frame}`;
   return `${name}${frame} · ${clock(madeAt(id))} · ${milliseconds(timing.total)}`;

@@ -1,16 +1,16 @@
-// Zoom and pan of the picture: a wheel, a drag, three buttons. The picture itself is not drawn anew.
+// Zoom and pan of the picture by wheel, drag and three buttons, without drawing the picture again.
 
-import { $, say } from "./dom.js";
+import { $, setText } from "./dom.js";
 
 const STEP = 1.5;
-const MOST = 24;
-const CRISP = 3; // from here on single pixels are to be seen
+const MAX_SCALE = 24;
+const CRISP = 3; // from this scale on, single pixels are shown
 
-/** Tells `changed` when the picture has another scale or place. */
+/** Dispatches `changed` when scale or position of the picture change. */
 export class Zoom extends EventTarget {
   #canvas;
   #scale = 1;
-  #x = 0; // of the picture's left upper corner, in pixels of the pane
+  #x = 0; // of the picture's upper left corner, in pixels of the pane
   #y = 0;
   #drag = null;
 
@@ -42,7 +42,7 @@ export class Zoom extends EventTarget {
     return this.#scale;
   }
 
-  /** Steps in (1) or out (-1), about the middle of the pane. */
+  /** Zooms in (1) or out (-1) by one step, about the middle of the pane. */
   by(steps) {
     const { left, top, width, height } = this.#canvas.parentElement.getBoundingClientRect();
     this.#about(STEP ** steps, left + width / 2, top + height / 2);
@@ -55,7 +55,7 @@ export class Zoom extends EventTarget {
 
   #about(factor, clientX, clientY) {
     const { left, top } = this.#canvas.parentElement.getBoundingClientRect();
-    const scale = Math.min(MOST, Math.max(1, this.#scale * factor));
+    const scale = Math.min(MAX_SCALE, Math.max(1, this.#scale * factor));
     const [x, y] = [clientX - left, clientY - top];
     const by = scale / this.#scale;
     this.#to(scale, x - (x - this.#x) * by, y - (y - this.#y) * by);
@@ -64,14 +64,14 @@ export class Zoom extends EventTarget {
   #to(scale, x, y) {
     const { clientWidth: width, clientHeight: height } = this.#canvas.parentElement;
     this.#scale = scale < 1.01 ? 1 : scale;
-    // The pane stays filled.
+    // The picture always fills the pane.
     this.#x = Math.min(0, Math.max(width * (1 - this.#scale), x));
     this.#y = Math.min(0, Math.max(height * (1 - this.#scale), y));
     this.#canvas.style.transform = this.#scale === 1 ? "" : `translate(${this.#x}px, ${this.#y}px) scale(${this.#scale})`;
     this.#canvas.classList.toggle("zoomed", this.#scale > 1);
     this.#canvas.classList.toggle("crisp", this.#scale >= CRISP);
     const times = `${this.#scale < 10 ? Number(this.#scale.toFixed(1)) : Math.round(this.#scale)}×`;
-    say($("zoomfit"), times);
+    setText($("zoomfit"), times);
     $("zoomfit").setAttribute("aria-label", `${times}, whole field of view`);
     this.dispatchEvent(new Event("changed"));
   }

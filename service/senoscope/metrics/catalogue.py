@@ -1,4 +1,4 @@
-"""Every metric that a service has: name, type, labels and meaning."""
+"""All metrics of a service: name, type, labels and help text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNITS: Final = frozenset({"seconds", "bytes", "ratio", "bits"})
 
 @dataclass(frozen=True)
 class Declared:
-    """A metric; its labels have few values, none of which a client can choose.
+    """The declaration of a metric; its labels have few values, which clients cannot choose.
 
     Attributes
     ----------
@@ -42,28 +42,28 @@ class Declared:
 
     @property
     def unit(self) -> str:
-        """The base unit, which is the last word of the family's name; empty where things are counted."""
+        """The base unit, which is the last word of the family's name; empty for counts."""
         word = self.family.rpartition("_")[2]
         return word if word in _UNITS else ""
 
     def gather(self) -> CounterMetricFamily | GaugeMetricFamily:
-        """A family to be filled while it is scraped."""
+        """Return an empty family, to be filled at a scrape."""
         kind = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
         return kind(self.family, self.help, labels=self.labels, unit=self.unit)
 
     def inform(self, facts: dict[str, str] | None) -> Metric:
-        """A family that only tells facts; empty while there are none."""
+        """Return a family whose labels are facts; empty while there are none."""
         family = InfoMetricFamily(self.family, self.help)
         if facts is not None:
             family.add_metric((), facts)
         return family
 
     def counter(self, registry: CollectorRegistry) -> Counter:
-        """One that counts by itself."""
+        """Return a registered counter."""
         return Counter(self.family, self.help, self.labels, unit=self.unit, registry=registry)
 
     def histogram(self, registry: CollectorRegistry, buckets: tuple[float, ...]) -> Histogram:
-        """One that observes."""
+        """Return a registered histogram."""
         return Histogram(
             self.family, self.help, self.labels, unit=self.unit, registry=registry, buckets=buckets
         )
@@ -78,11 +78,11 @@ def _declare(kind: Kind, name: str, help_text: str, *labels: str) -> Declared:
     return declared
 
 
-BUILD = _declare("info", "senoscope_build_info", "The version that runs.", "version")
+BUILD = _declare("info", "senoscope_build_info", "Version of the service.", "version")
 MODEL = _declare(
     "info",
     "senoscope_model_info",
-    "The ensemble in use, and what computes it.",
+    "The ensemble in use, and the device that computes it.",
     "name",
     "version",
     "digest",
@@ -91,17 +91,21 @@ MODEL = _declare(
 )
 READY = _declare("gauge", "senoscope_ready", "1 while fields of view can be classified.")
 DEGRADED = _declare(
-    "gauge", "senoscope_degraded", "1 while something around the classification fails, such as the run log."
+    "gauge",
+    "senoscope_degraded",
+    "1 while fields of view are classified, but another part fails, such as the run log.",
 )
 THREAD_UP = _declare("gauge", "senoscope_thread_up", "1 while the thread runs.", "thread")
 THREAD_DEATHS = _declare(
     "counter",
     "senoscope_thread_deaths_total",
-    "How often the thread died; most are restarted.",
+    "Failures of the thread; most threads are restarted.",
     "thread",
 )
 DEADLINE = _declare(
-    "gauge", "senoscope_deadline_seconds", "What a frame may take from arrival to result (--deadline-ms)."
+    "gauge",
+    "senoscope_deadline_seconds",
+    "Time allowed from a frame's arrival to its result (--deadline-ms).",
 )
 
 CONNECTED = _declare("gauge", "senoscope_stream_connected", "1 while the frame publisher is connected.")
@@ -109,66 +113,69 @@ CONNECTIONS = _declare("counter", "senoscope_stream_connections_total", "Connect
 STREAM_REFUSALS = _declare(
     "counter",
     "senoscope_stream_refusals_total",
-    "How often the frame publisher refused this service.",
+    "Refusals of this service by the frame publisher.",
 )
 STREAM_FAULTS = _declare(
     "counter",
     "senoscope_stream_faults_total",
-    "Connections to the frame publisher that ended: lost, without a handshake, or because they broke the "
+    "Connections to the frame publisher that ended: lost, without a handshake, or with a violation of the "
     "protocol.",
     "reason",
 )
 SILENCE = _declare(
     "gauge",
     "senoscope_stream_silence_seconds",
-    "Since the frame publisher's last message, heartbeats too.",
+    "Time since the frame publisher's last message, including heartbeats.",
 )
-MESSAGES = _declare("counter", "senoscope_stream_messages_total", "Messages of the stream that came.", "type")
+MESSAGES = _declare("counter", "senoscope_stream_messages_total", "Messages received on the stream.", "type")
 REJECTED = _declare(
     "counter",
     "senoscope_stream_rejected_total",
-    "Messages that broke the format or fit no ensemble.",
+    "Messages that violate the format, or do not fit the ensemble.",
     "reason",
 )
 MISSING = _declare(
     "gauge",
     "senoscope_stream_frames_missing",
-    "Gaps: frames of the remembered series that were sent but never came; a late one fills its gap.",
+    "Frames of the most recent series that were sent but not received; a frame that arrives late is removed.",
 )
 REPEATED = _declare(
-    "gauge", "senoscope_stream_frames_repeated", "Frames of the remembered series that came again."
+    "gauge", "senoscope_stream_frames_repeated", "Frames of the most recent series that were received again."
 )
 IMPLAUSIBLE = _declare(
     "counter",
     "senoscope_frame_timestamps_implausible_total",
-    "Frames whose timestamp is in the future or over a minute old, by the two machines' clocks.",
+    "Frames with a timestamp in the future or over a minute old, by the clocks of both machines.",
 )
 
 WAITING = _declare("gauge", "senoscope_lane_waiting", "Fields of view that wait to be computed.", "lane")
-CAPACITY = _declare("gauge", "senoscope_lane_capacity", "How many may wait.", "lane")
+CAPACITY = _declare("gauge", "senoscope_lane_capacity", "Fields of view that may wait.", "lane")
 COMPUTED = _declare("counter", "senoscope_fovs_computed_total", "Fields of view that were computed.", "lane")
 DROPPED = _declare(
     "counter",
     "senoscope_frames_dropped_total",
-    "Frames that came and were not computed: the live lane was full, or another ensemble took over.",
+    "Frames that were received and not computed: the live lane was full, another ensemble took over, or the "
+    "service stopped.",
     "reason",
 )
 FAILED = _declare("counter", "senoscope_frames_failed_total", "Frames that the engine failed on.")
 RESULTS_FAILED = _declare(
     "counter",
     "senoscope_results_failed_total",
-    "Computed fields of view that got no result.",
+    "Computed fields of view of which no result could be made.",
 )
-RETRIES = _declare("counter", "senoscope_engine_retries_total", "Batches that the engine was given twice.")
+RETRIES = _declare(
+    "counter", "senoscope_engine_retries_total", "Batches that the engine computed again after a failure."
+)
 MISSES = _declare(
     "counter", "senoscope_deadline_misses_total", "Frames whose result took longer than the deadline."
 )
 
-RESULTS = _declare("counter", "senoscope_results_total", "Results that were told.", "source", "label")
+RESULTS = _declare("counter", "senoscope_results_total", "Results that were sent.", "source", "label")
 TRANSPORT = _declare(
     "histogram",
     "senoscope_fov_transport_seconds",
-    "From a frame's timestamp to its arrival, by the two machines' clocks; implausible ones are left out.",
+    "From a frame's timestamp to its arrival, by the clocks of both machines; without implausible ones.",
 )
 QUEUE = _declare(
     "histogram", "senoscope_fov_queue_seconds", "From arrival to the start of the computation.", "source"
@@ -176,12 +183,14 @@ QUEUE = _declare(
 COMPUTE = _declare(
     "histogram",
     "senoscope_fov_compute_seconds",
-    "In the engine; a batch's time counts for each FOV.",
+    "In the engine; each field of view of a batch has the time of the batch.",
     "source",
 )
 LATENCY = _declare("histogram", "senoscope_fov_latency_seconds", "From arrival to result.", "source")
 COMMIT = _declare(
-    "histogram", "senoscope_fov_commit_seconds", "From result until it was in the run log, or could not be."
+    "histogram",
+    "senoscope_fov_commit_seconds",
+    "From result until it was in the run log, or could not be logged.",
 )
 NOTIFY = _declare(
     *(
@@ -206,34 +215,34 @@ SATURATED = _declare(
 LOG_WRITTEN = _declare("counter", "senoscope_run_log_written_total", "Results written to the run log.")
 LOG_WAITING = _declare("gauge", "senoscope_run_log_waiting", "Results that wait in memory for the run log.")
 LOG_LOST = _declare(
-    "counter", "senoscope_run_log_lost_total", "Results that the run log lost: too many waited."
+    "counter",
+    "senoscope_run_log_lost_total",
+    "Results that are missing in the run log because too many waited.",
 )
 LOG_STATE = _declare("gauge", "senoscope_run_log_state", "1 for the state that the run log is in.", "state")
-ARCHIVE_UP = _declare("gauge", "senoscope_archive_up", "1 while pixels are kept (--archive).")
+ARCHIVE_UP = _declare("gauge", "senoscope_archive_up", "1 while pixels are archived (--archive).")
 ARCHIVE_WRITTEN = _declare("counter", "senoscope_archive_written_total", "Fields of view in the archive.")
 ARCHIVE_LOST = _declare(
     "counter",
     "senoscope_archive_lost_total",
-    "Fields of view that the archive lost: its disk was too slow or full.",
+    "Fields of view that could not be archived: the disk was too slow or full.",
 )
 
-SUBSCRIBERS = _declare(
-    "gauge", "senoscope_subscribers", "Connections of that kind that are told of results.", "kind"
-)
+SUBSCRIBERS = _declare("gauge", "senoscope_subscribers", "Connections that results are sent to.", "kind")
 SUBSCRIBERS_REFUSED = _declare(
-    "counter", "senoscope_subscribers_refused_total", "Subscribers that were not let in.", "kind", "reason"
+    "counter", "senoscope_subscribers_refused_total", "Subscribers that were refused.", "kind", "reason"
 )
 SUBSCRIBERS_LOST = _declare(
     "counter",
     "senoscope_subscribers_dropped_total",
-    "Results that slow subscribers did not get; ZeroMQ does not tell what it drops.",
+    "Results that were dropped for slow subscribers; ZeroMQ does not report what it drops.",
     "kind",
 )
 
 REQUESTS = _declare(
     "counter",
     "senoscope_http_requests_total",
-    "Requests that were answered, WebSockets that opened.",
+    "Requests that were answered, and WebSockets that were opened.",
     "route",
     "method",
     "status",
@@ -247,16 +256,16 @@ DURATION = _declare(
     *("route", "method"),
 )
 REQUESTS_REFUSED = _declare(
-    "counter", "senoscope_requests_refused_total", "Requests that the guard refused.", "reason"
+    "counter", "senoscope_requests_refused_total", "Requests that were refused by access control.", "reason"
 )
 
 MEMORY_USED = _declare(
-    "gauge", "senoscope_device_memory_used_bytes", "Memory of the GPU that is in use, by whomever.", "device"
+    "gauge", "senoscope_device_memory_used_bytes", "Memory of the GPU in use by all processes.", "device"
 )
 MEMORY_SIZE = _declare("gauge", "senoscope_device_memory_size_bytes", "Memory of the GPU.", "device")
 SPANS = _declare("counter", "senoscope_trace_spans_total", "Spans that were made (--otlp-endpoint).")
 SPANS_SENT = _declare(
     "counter",
     "senoscope_trace_spans_sent_total",
-    "Spans that the collector took; the others wait or are lost.",
+    "Spans that the collector accepted; the others wait or are lost.",
 )

@@ -1,4 +1,4 @@
-"""How full the GPU's memory is, where the driver's management library tells."""
+"""The memory of the GPU, from the driver's management library (NVML)."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _BUS_ID_BYTES = 32
 
 
 class GpuMemory:
-    """Asks NVML, with the package ``nvidia-ml-py`` of the extra ``gpu``; tells nothing where it is absent.
+    """Reader of the GPU's memory; needs the package ``nvidia-ml-py`` of the extra ``gpu``.
 
-    The memory of a whole GPU is told, whoever uses it: containers hide who does.
+    The memory in use is that of all processes: inside a container the processes are not distinguishable.
     """
 
     def __init__(self) -> None:
         self._nvml: Any = None
         self._device: Any = None
-        self._given_up = False
+        self._unavailable = False
 
     def read(self) -> tuple[int | None, int | None]:
-        """Bytes in use and in all of the GPU that ONNX Runtime takes; None where that is not known."""
-        if self._given_up:
+        """Return bytes in use and all bytes of the GPU that ONNX Runtime uses; None if they are unknown."""
+        if self._unavailable:
             return None, None
         try:
             if self._nvml is None:
                 self._open()
             memory = self._nvml.nvmlDeviceGetMemoryInfo(self._device)
-        except Exception as error:  # NVMLError, OSError or ImportError: a number less, nothing more
-            self._given_up = True
+        except Exception as error:  # NVMLError, OSError or ImportError: only this metric is missing
+            self._unavailable = True
             _log.warning("the GPU's memory is not measured", reason=f"{type(error).__name__}: {error}")
             return None, None
         return int(memory.used), int(memory.total)
@@ -44,7 +44,7 @@ class GpuMemory:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         bus_id = ctypes.create_string_buffer(_BUS_ID_BYTES)
         if cuda.cuInit(0) != 0 or cuda.cuDeviceGetPCIBusId(bus_id, _BUS_ID_BYTES, 0) != 0:
-            raise OSError("the driver does not tell which GPU is the first")
+            raise OSError("the driver does not report which GPU is the first")
         pynvml.nvmlInit()
         self._device = pynvml.nvmlDeviceGetHandleByPciBusId(bus_id.value)
         self._nvml = pynvml

@@ -11,12 +11,12 @@ from prometheus_client.metrics_core import Metric
 class ServiceRegistry(CollectorRegistry):
     """A registry without the creation times of counters and histograms.
 
-    They would nearly double what is scraped. ``prometheus_client.disable_created_metrics`` leaves them out
-    too, but for the whole process.
+    They would nearly double the size of a scrape. ``prometheus_client.disable_created_metrics`` would disable
+    them for the whole process.
     """
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
+        """Collect all families."""
         for family in super().collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
             yield family

@@ -37,7 +37,7 @@ class _Times:
 
 
 class ResultMetrics:
-    """The sink that observes each result; some 10 microseconds each (``benchmarks/metrics_cost.py``).
+    """The sink that observes each result, in about 10 microseconds (``benchmarks/metrics_cost.py``).
 
     Parameters
     ----------

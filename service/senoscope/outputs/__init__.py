@@ -1,1 +1,1 @@
-"""Where results go while the scan runs: ZeroMQ, the archive, the stage map."""
+"""Outputs of results during a scan: ZeroMQ, the archive, the stage map."""

@@ -28,7 +28,7 @@ class Tile:
         Of its result.
     frame : int or None
     x_um, y_um : float or None
-        Of its centre; None where the stream gives no position.
+        Of its centre; None if the stream has no positions.
     width_um, height_um : float or None
     probability : float
     entropy : float
@@ -119,7 +119,7 @@ class StageMaps:
             self._drop_excess(known)
 
     def complete(self, uid: UUID) -> bool:
-        """Return whether a map holds the tiles of earlier processes, too."""
+        """Return whether a map holds the tiles of earlier processes too."""
         with self._lock:
             known = self._maps.get(uid)
             return known is not None and known.complete
@@ -141,8 +141,8 @@ class StageMaps:
             return None if known is None else list(known.tiles.values())
 
 
-def describe(tiles: list[Tile]) -> list[dict[str, Any]]:
-    """Return tiles as JSON has them."""
+def tiles_as_json(tiles: list[Tile]) -> list[dict[str, Any]]:
+    """Return tiles in the form of ``/v1/series/{uid}/map.json``."""
     return [
         {
             "id": str(tile.id),

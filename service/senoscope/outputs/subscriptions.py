@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 # ZeroMQ takes about 50 bytes for each byte of a topic.
 _MAX_TOPIC_BYTES: Final = 32 * 1024
 _EACH_BYTES: Final = 16
-# Bytes that a connection may send in this time without completing a subscription; heartbeats are some.
+# Bytes that a connection may send in this time without completing a subscription, including heartbeats.
 _MAX_UNFINISHED_BYTES: Final = 128 * 1024
 _UNFINISHED_S: Final = 600.0
 _MAX_READS: Final = 1000
@@ -44,7 +44,7 @@ class Subscriptions:
     socket : zmq.Socket
         XPUB, bound; used only during calls of the methods.
     endpoint : str
-        The address it is bound to.
+        The address that the socket is bound to.
     descriptors : callable
         Returns the file descriptors of the open connections.
 

@@ -29,15 +29,16 @@ _log = structlog.get_logger(__name__)
 
 
 def topic_of(source: Source) -> bytes:
-    """``result/stream/<instrument>``, ``result/upload`` or ``result/file``."""
+    """Return ``result/stream/<instrument>``, ``result/upload`` or ``result/file``."""
     parts = ["result", source.kind, *([source.instrument] if source.instrument else [])]
     return "/".join(parts).encode()
 
 
 def decision_topic(kind: str, result: Result) -> bytes:
-    """``decision/<instrument>/<series_uid>``, or ``judged/...``.
+    """Return ``decision/<instrument>/<series_uid>``, or ``judged/...``.
 
-    The name of a series is neither unique nor free of slashes, and may be the beginning of another name.
+    The topic has the UUID of the series, not its name: a name may contain slashes, may not be unique, and may
+    be the beginning of another name.
     """
     return f"{kind}/{result.source.instrument}/{result.source.series_uid}".encode()
 
@@ -50,15 +51,15 @@ class ResultPublisher:
     endpoint : str
         To bind, such as ``tcp://127.0.0.1:5556``; port ``*`` takes a free one.
     cam : {"none", "grid", "png"}
-        How much of the Grad-CAM map goes along.
+        Form of the Grad-CAM maps in the results.
     curve_keypair, allowed_keys : Path, optional
-        As of `senoscope_client.zeromq.curve_server.CurveAccess`: keys of subscribers. Without, any may
+        As in `senoscope_client.zeromq.curve_server.CurveAccess`: keys of subscribers. Without them, any may
         subscribe.
 
     Attributes
     ----------
     gate : CurveAccess or None
-        Where results are encrypted.
+        The access control, if results are encrypted.
 
     Raises
     ------
@@ -85,19 +86,19 @@ class ResultPublisher:
         # A socket must be used by one thread at a time; results and decisions are sent from two.
         self._lock = threading.Lock()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
-        # Passes on all subscriptions and their ends, those of topics that others subscribe to included.
+        # All subscriptions and their ends are received, including those of topics with other subscribers.
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._socket.setsockopt(zmq.RCVHWM, _READ_AHEAD)
         self._socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        most = max_connections(MAX_CONNECTIONS, 0.25)
+        limit = max_connections(MAX_CONNECTIONS, 0.25)
         try:
             if allowed_keys is not None and curve_keypair is not None:
-                self.gate = CurveAccess(self._socket, curve_keypair, allowed_keys, most)
+                self.gate = CurveAccess(self._socket, curve_keypair, allowed_keys, limit)
             else:
-                self._connections = Connections(self._socket, most)
+                self._connections = Connections(self._socket, limit)
             self._socket.bind(endpoint)
         except (OSError, ValueError):
             self._context.destroy(0)
@@ -106,7 +107,7 @@ class ResultPublisher:
             self._stop_counting()
             self._context.destroy(0)
             raise OSError(
-                f"results cannot be published at {endpoint}: {error}; --results takes another endpoint"
+                f"results cannot be published at {endpoint}: {error}; set another endpoint with --results"
             ) from error
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         watch = self.gate or self._connections
@@ -129,11 +130,11 @@ class ResultPublisher:
         return ({} if watch is None else dict(watch.refused)) | dict(self._subscriptions.refused)
 
     def on_result(self, record: Record, _: DeliveryTimes) -> None:
-        """Publish a result; subscribers that are too slow do not get it."""
+        """Publish a result; it is dropped for subscribers that are too slow."""
         self._send(topic_of(record.result.source), record.json(self._cam))
 
     def on_judged(self, result: Result, decisions: Sequence[Decision], judged: Judged) -> None:
-        """Publish the decisions on a result, and that these are all."""
+        """Publish the decisions on a result, then a message that there are no more."""
         for decision in decisions:
             self._send(
                 decision_topic("decision", result), decision.model_dump_json(exclude_none=True).encode()
@@ -145,7 +146,7 @@ class ResultPublisher:
             self._socket.send_multipart([topic, message], flags=zmq.NOBLOCK)
 
     def _read(self) -> None:
-        """Limit subscriptions, which ZeroMQ has applied."""
+        """Limit subscriptions; ZeroMQ has applied them before they are read."""
         try:
             while not self._closing.wait(_READ_INTERVAL_S):
                 with self._lock:

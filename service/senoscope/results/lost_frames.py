@@ -30,7 +30,7 @@ class Ranges:
     Attributes
     ----------
     count : int
-        Frames that were added, those of dropped ranges included.
+        Frames that were added, including those of dropped ranges.
     forgotten_below : int
         Whether a frame below this number was added is no longer known.
     """
@@ -149,7 +149,7 @@ def lost_ranges(snapshot: dict[str, Any]) -> tuple[list[tuple[int, int, Reason]]
     list of (first, last, reason)
         In the order of frames; both ends are included.
     dict of str to int
-        Frames for each reason, those whose numbers are no longer known included.
+        Frames for each reason, including those whose numbers are no longer known.
     """
     counts: dict[str, int] = {}
     found: list[tuple[int, int, Reason]] = []

@@ -179,7 +179,7 @@ class ResultMaker:
     deadline_ms : float
         From arrival to delivery.
     linked : bool
-        Whether results link to their maps, which a server must then answer.
+        Whether results link to their maps, which a server must then serve.
     """
 
     ensemble: Ensemble

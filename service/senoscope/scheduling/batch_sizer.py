@@ -1,4 +1,4 @@
-"""How many FOVs of a stack may be computed at once without delaying a live frame too long."""
+"""The size of batches of a stack: as large as possible without delaying a live frame too long."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ _WEIGHT = 0.2  # of the newest measurement, so that a machine that slows down sh
 
 
 class BatchSizer:
-    """Sizes batches from measured compute times.
+    """The size of batches, from measured compute times.
 
-    A live frame may arrive just after a batch began. It then waits for that batch and is computed itself, and
-    both together should keep the deadline. Where even one FOV takes too long for that (on a CPU), batches are
-    single FOVs.
+    A live frame may arrive just after a batch began. It then waits for that batch before it is computed, and
+    the time of both together should be within the deadline. If even one FOV takes too long for that (on a
+    CPU), batches are single FOVs.
 
     Parameters
     ----------
     compute_ms : mapping of int to float
-        Measured time per batch size; these are the sizes that the engine was warmed up for, 1 among them.
+        Measured time per batch size, for the sizes that the engine was warmed up for; includes 1.
     deadline_ms : float
         From a frame's arrival to its result.
     """

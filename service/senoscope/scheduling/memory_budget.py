@@ -18,7 +18,7 @@ class MemoryBudget:
     Parameters
     ----------
     max_bytes : int
-        Of all shares together. A single share may exceed it while it is the only one: single requests are
+        Of all shares together. A share may exceed it while it is the only one: the size of single requests is
         limited elsewhere.
     """
 
@@ -50,8 +50,9 @@ class MemoryBudget:
             if more > 0 and others and self._reserved + more > self._max_bytes:
                 raise Busy(
                     f"other requests hold {others / _MIB:.0f} MiB of bodies and pixels, this one needs "
-                    f"{(own + more) / _MIB:.0f} MiB, and {self._max_bytes // _MIB} MiB are for all of them "
-                    f"(--request-memory-mib); try again in about {_RETRY_AFTER_S:g} s",
+                    f"{(own + more) / _MIB:.0f} MiB, and the limit for all together is "
+                    f"{self._max_bytes // _MIB} MiB (--request-memory-mib); try again in about "
+                    f"{_RETRY_AFTER_S:g} s",
                     retry_after_s=_RETRY_AFTER_S,
                 )
             self._reserved += more

@@ -104,9 +104,9 @@ class Loading:
 
 
 class ModelSwitch:
-    """Loads an ensemble while another one is in use, then lets it take over.
+    """The change of the ensemble: one is loaded while another one is in use, then takes over.
 
-    The last request wins: a change that is still loading is cancelled by it.
+    The last request wins: it cancels a change that is still loading.
 
     Parameters
     ----------

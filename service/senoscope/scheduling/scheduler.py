@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 _WAKE_INTERVAL_S = 1.0
 # During a scan, a device that lowers its clocks is never idle for longer than this ...
 _WARM_INTERVAL_S = 0.02
-# ... and a stream without frames for longer than this is no scan.
+# ... and after so long without a frame the scan is over.
 _SCAN_PAUSE_S = 30.0
 _FAILURES_TOLERATED = 3
 _INPUT_CHANGED = (
@@ -55,7 +55,7 @@ class LaneCounts:
 
 
 class Scheduler:
-    """Owns the engine: its thread is the only one that calls it.
+    """The owner of the engine: only its thread calls the engine.
 
     Parameters
     ----------
@@ -261,12 +261,12 @@ class Scheduler:
             with self._changed:
                 self._computing = False
                 self._changed.notify_all()
-                self._swap_if_asked()
+                self._swap_if_pending()
                 batch = self._next()
                 if batch is None:
                     warming = self._scanning() and self._active.ensemble.cools_down
                     self._changed.wait(_WARM_INTERVAL_S if warming else _WAKE_INTERVAL_S)
-                    self._swap_if_asked()
+                    self._swap_if_pending()
                     batch = self._next()
                 self._computing = batch is not None
             if batch is not None:
@@ -282,7 +282,7 @@ class Scheduler:
     def _scanning(self) -> bool:
         return time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
 
-    def _swap_if_asked(self) -> None:
+    def _swap_if_pending(self) -> None:
         if self._pending is None:
             return
         new, done = self._pending

@@ -194,9 +194,9 @@ class SessionRange:
         Parameters
         ----------
         stack : array [N, C, H, W]
-            Raw detector units, channels in the order of ``loaded.spec``.
+            Raw detector units, channels in the order of ``active.spec``.
         require_in_use : callable
-            Called with the computed range's ensemble, before the range is put in force.
+            Called with the ensemble of the computed range, before the range is put in force.
 
         Raises
         ------

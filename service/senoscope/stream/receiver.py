@@ -75,12 +75,12 @@ _HIGH_WATER_MARK = 64
 
 
 class Receiver:
-    """The thread that owns the SUB socket.
+    """The receiver of the frame stream, with the thread that owns the SUB socket.
 
     Parameters
     ----------
     endpoint : str
-        Of the frame publisher; ZeroMQ connects and reconnects by itself.
+        Of the frame publisher; ZeroMQ connects and reconnects automatically.
     spec : callable
         Returns what the ensemble in use takes; frames of other sizes or channels are refused and counted.
     on_frame : callable
@@ -121,7 +121,7 @@ class Receiver:
         self._connected = False
         self._connections = 0
         self._log_lines = RateLimiter(_LOG_INTERVAL_S, _MAX_LOG_INTERVAL_S)
-        # Closing the one wakes the thread, which polls the other.
+        # Closing the first wakes the thread, which polls the second.
         self._waker, self._woken = socketpair()
         self.thread = WatchedThread("receiver", self._run, restarts=True)
 

@@ -1,4 +1,4 @@
-"""Traces of requests and results, where the settings ask for them."""
+"""Traces of requests and results, if the settings name a collector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_traces(endpoint: str) -> Traces | None:
-    """Return traces that are sent to an OTLP/HTTP collector, or None where no endpoint is given.
+    """Return traces that are sent to an OTLP/HTTP collector, or None if no endpoint is given.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Spans of requests and of results, made from times that are measured anyway."""
+"""Spans of requests and of results, made from times that are measured in any case."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from senoscope.results.record import Record
 from senoscope_client.models.status import TracesStatus
 
 _log = structlog.get_logger(__name__)
-# Some 8 MB; a minute of frames at 25 Hz.
+# About 8 MB; a minute of frames at 25 Hz.
 _QUEUE: Final = 8192
 _BATCH: Final = 512
 _INTERVAL_MS: Final = 1000
@@ -78,7 +78,7 @@ class _BoundedProcessor(BatchSpanProcessor):
 
 
 class Traces:
-    """Makes spans, and never waits for the collector.
+    """The maker of spans, which never waits for the collector.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from support import miniature as mini
 from support.servers import Server
 
 
-def test_many_things_at_once(server: Server, tmp_path: Path) -> None:
+def test_concurrent_requests(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "plate.npy"
     np.save(path, np.stack([mini.bright(), mini.dark()]))
 
@@ -31,9 +31,9 @@ def test_many_things_at_once(server: Server, tmp_path: Path) -> None:
                 ["control"]
             ]
             assert sent[-1] == (path.stat().st_size,) * 2
-            told = {(await anext(live)).id for _ in range(7)}
-            assert told == {r.id for stack in stacks for r in stack}
-            assert {r.id async for r in client.all_results(kind="upload")} >= told
+            received = {(await anext(live)).id for _ in range(7)}
+            assert received == {r.id for stack in stacks for r in stack}
+            assert {r.id async for r in client.all_results(kind="upload")} >= received
             one = stacks[0][0]
             assert (await client.result(one.id)).probability == one.probability
             np.testing.assert_array_equal(await client.pixels(one.id), mini.bright())
@@ -56,17 +56,17 @@ def test_many_things_at_once(server: Server, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_progress_of_each_file_is_told(
+def test_progress_of_each_file_is_printed(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "plate.npy", np.stack([mini.bright()] * 40))
     file = str(tmp_path / "plate.npy")
     assert senoscope_client(["classify", "--url", server.url, "--progress", "--csv", file, file]) == 0
-    told = capsys.readouterr()
-    assert len(told.out.splitlines()) == 81
-    assert "1/2 plate.npy  17.2 MiB sent" in told.err
-    assert "2/2 plate.npy  17.2 MiB sent" in told.err
-    assert "fields of view classified" in told.err
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 81
+    assert "1/2 plate.npy  17.2 MiB sent" in printed.err
+    assert "2/2 plate.npy  17.2 MiB sent" in printed.err
+    assert "fields of view classified" in printed.err
     assert senoscope_client(["classify", "--url", server.url, "--csv", file]) == 0
     assert capsys.readouterr().err == ""
 

@@ -85,7 +85,7 @@ def test_channels_without_light_are_flagged(server: Server) -> None:
 
 
 @pytest.mark.parametrize("cam", ["none", "grid", "png"])
-def test_cam_comes_inline_as_asked_for(server: Server, fovs: np.ndarray, cam: str) -> None:
+def test_cam_selects_the_form_of_inline_maps(server: Server, fovs: np.ndarray, cam: str) -> None:
     result = post(server, npy(fovs[0]), "application/x-npy", cam=cam).json()["results"][0]
     gradcam = result["gradcam"]
     assert set(gradcam) == {"none": {"href"}, "grid": {"href", "grids"}, "png": {"href", "png"}}[cam]
@@ -140,7 +140,7 @@ def test_csv_on_request(server: Server, fovs: np.ndarray) -> None:
         ("*/*", "application/json"),
     ],
 )
-def test_the_form_that_is_liked_best(server: Server, fovs: np.ndarray, accept: str, kind: str) -> None:
+def test_the_preferred_media_type_is_sent(server: Server, fovs: np.ndarray, accept: str, kind: str) -> None:
     answer = httpx.post(f"{server.url}/v1/classify", content=npy(fovs[:1]), headers={"Accept": accept})
     assert answer.headers["content-type"] == kind
 
@@ -157,8 +157,8 @@ def test_the_form_that_is_liked_best(server: Server, fovs: np.ndarray, accept: s
     ],
 )
 def test_any_name_of_a_file_can_be_shown(server: Server, filename: bytes, charset: str, shown: str) -> None:
-    asked = form(npy(mini.bright()), filename, charset)
-    answer = httpx.post(f"{server.url}/v1/classify", **asked, timeout=30)
+    request = form(npy(mini.bright()), filename, charset)
+    answer = httpx.post(f"{server.url}/v1/classify", **request, timeout=30)
     assert labels(answer) == ["senescent"]
     assert answer.json()["results"][0]["source"]["file"] == shown
     refused = httpx.post(f"{server.url}/v1/classify", **form(b"text", filename, charset), timeout=30)
@@ -166,7 +166,7 @@ def test_any_name_of_a_file_can_be_shown(server: Server, filename: bytes, charse
     assert server.stream()["engine"]["thread_deaths"]["delivery"] == 0
 
 
-def test_a_channels_name_of_two_lines_is_no_second_header(server: Server) -> None:
+def test_a_line_end_in_the_name_of_a_channel_adds_no_header(server: Server) -> None:
     names = [*NAMES, "x\r\nEvil: 1"]
     body = tiff(mini.bright(4), metadata={"axes": "CYX", "Channel": {"Name": names}})
     answer = httpx.post(f"{server.url}/v1/classify", content=body, headers={"Accept": "text/csv"})
@@ -175,7 +175,7 @@ def test_a_channels_name_of_two_lines_is_no_second_header(server: Server) -> Non
     assert "evil" not in answer.headers
 
 
-def test_three_times_three_planes_are_taken_with_a_word(server: Server) -> None:
+def test_three_times_three_planes_are_classified_with_a_warning(server: Server) -> None:
     stack = np.stack([mini.bright(), mini.dark(), mini.dark()])
     answer = post(server, npy(stack), "application/x-npy").json()
     assert [result["label"] for result in answer["results"]] == ["senescent", "control", "control"]
@@ -206,7 +206,7 @@ def test_curl(server: Server, fovs: np.ndarray, tmp_path: Path, arguments: list[
 
 @pytest.mark.system("curl")
 @pytest.mark.parametrize("name", ["stack.tif", "stack.npy"])
-def test_curl_that_removes_line_ends_is_told_the_right_option(
+def test_the_error_names_the_option_with_which_curl_keeps_line_ends(
     server: Server, fovs: np.ndarray, tmp_path: Path, name: str
 ) -> None:
     noise = fovs + np.random.default_rng(0).integers(0, 200, fovs.shape, dtype=np.uint16)
@@ -222,7 +222,7 @@ def test_curl_that_removes_line_ends_is_told_the_right_option(
         assert "--data-binary @FILE" in json.loads(done.stdout)["detail"]
 
 
-def test_a_damaged_file_of_whole_lines_is_not_blamed_on_curl(server: Server) -> None:
+def test_the_error_of_a_damaged_file_with_line_ends_does_not_name_curl(server: Server) -> None:
     answer = post(server, tiff(mini.dark())[:200_000] + b"\n", "application/x-www-form-urlencoded")
     assert answer.status_code == 422
     assert "curl" not in answer.json()["detail"]
@@ -235,7 +235,7 @@ ONE = npy(mini.dark())
     ("coding", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)]
 )
 @pytest.mark.parametrize("make", [tiff, npy])
-def test_packed_files_are_unpacked(server: Server, fovs: np.ndarray, coding: str, pack, make) -> None:
+def test_compressed_files_are_decompressed(server: Server, fovs: np.ndarray, coding: str, pack, make) -> None:
     body = make(fovs, metadata={"axes": "TCYX"}) if make is tiff else make(fovs)
     answer = httpx.post(
         f"{server.url}/v1/classify", content=pack(body), headers={"Content-Encoding": coding}, timeout=60
@@ -246,16 +246,18 @@ def test_packed_files_are_unpacked(server: Server, fovs: np.ndarray, coding: str
 @pytest.mark.parametrize(
     ("pack", "coding", "status", "code", "words"),
     [
-        pytest.param(lambda: gzip.compress(ONE)[:-9], "gzip", 422, "invalid_request", "no single", id="cut"),
+        pytest.param(
+            lambda: gzip.compress(ONE)[:-9], "gzip", 422, "invalid_request", "one complete", id="cut"
+        ),
         pytest.param(
             lambda: gzip.compress(ONE) + b"x",
             "gzip",
             422,
             "invalid_request",
-            "no single, whole gzip",
+            "one complete gzip",
             id="more",
         ),
-        pytest.param(lambda: ONE, "gzip", 422, "invalid_request", "declared as gzip", id="not packed"),
+        pytest.param(lambda: ONE, "gzip", 422, "invalid_request", "declared as gzip", id="not compressed"),
         pytest.param(lambda: ONE, "br", 415, "unsupported_media_type", "gzip or deflate", id="br"),
         pytest.param(lambda: ONE, "gzip, gzip", 415, "unsupported_media_type", "gzip or deflate", id="twice"),
         pytest.param(
@@ -279,12 +281,12 @@ def test_packed_files_are_unpacked(server: Server, fovs: np.ndarray, coding: str
             "gzip",
             413,
             "payload_too_large",
-            "unpacks to more than",
+            "the decompressed body has more than",
             id="large",
         ),
     ],
 )
-def test_packed_files_that_cannot_be_read_get_their_code(
+def test_compressed_files_that_cannot_be_read_are_refused_with_a_code(
     server: Server,
     fovs: np.ndarray,
     pack: Callable[[], bytes],
@@ -300,7 +302,7 @@ def test_packed_files_that_cannot_be_read_get_their_code(
     assert labels(post(server, npy(fovs), "application/x-npy")) == BY_TURNS
 
 
-def test_packed_forms_are_refused(server: Server, fovs: np.ndarray) -> None:
+def test_compressed_forms_are_refused(server: Server, fovs: np.ndarray) -> None:
     sent = form(npy(fovs), b"a.npy")
     answer = httpx.post(
         f"{server.url}/v1/classify",
@@ -358,7 +360,7 @@ def test_bad_input_gets_its_code_and_the_next_request_is_served(
     assert labels(post(server_process, npy(mini.bright()), "application/x-npy")) == ["senescent"]
 
 
-def test_clients_that_hang_up_while_sending_leave_no_trace(server: Server) -> None:
+def test_clients_that_disconnect_while_sending_have_no_effect(server: Server) -> None:
     request = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n"
     request += b"Content-Length: 99999\r\n\r\nabc"
     port = int(server.url.rpartition(":")[2])
@@ -382,7 +384,7 @@ def test_clients_that_hang_up_while_sending_leave_no_trace(server: Server) -> No
         pytest.param(["-T", "big.tif"], "Expect: 100-continue", marks=pytest.mark.full),
     ],
 )
-def test_curl_is_told_that_two_gigabytes_are_too_much(
+def test_curl_receives_the_answer_to_two_gigabytes(
     server: Server, tmp_path: Path, how: list[str], expect: str
 ) -> None:
     with (tmp_path / "big.tif").open("wb") as big:
@@ -424,7 +426,7 @@ def test_two_gigabytes_are_refused_without_keeping_them(server_process: ServerPr
     assert labels(post(server_process, npy(mini.bright()), "application/x-npy")) == ["senescent"]
 
 
-def test_what_a_client_that_left_would_have_got_is_not_computed(server: ServerThread) -> None:
+def test_stacks_of_disconnected_clients_are_not_computed(server: ServerThread) -> None:
     stack = npy(np.zeros((30, 3, 250, 300), np.uint8))
     before = server.stream()["batch"]["classified"]
     with SlowEngine(server).held():
@@ -449,7 +451,7 @@ def test_stacks_at_the_same_time_get_their_own_results(server: Server, fovs: np.
     assert answers == {k: BY_TURNS if k % 2 else BY_TURNS[::-1] for k in range(12)}
 
 
-def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> None:
+def test_the_answer_of_a_full_lane_has_retry_after(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--batch-queue", "50")
     try:
         stack = npy(np.zeros((30, 3, 250, 300), np.uint8))

@@ -1,4 +1,4 @@
-"""Strangers at the door of a real server: keys, scopes, foreign pages, what they are told."""
+"""Access control of a real server: keys, scopes, pages of other sites."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MASTER = "master-key-of-more-than-32-characters"
 
 @dataclass
 class Keyed:
-    """A server that wants keys, and keys of each kind."""
+    """A server that requires keys, and a key of each scope."""
 
     server: Server
     read: str
@@ -97,11 +97,11 @@ def keyed(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         ("POST", "/v2/models/starter/infer/more", "admin"),
     ],
 )
-def test_the_table(method: str, path: str, scope: str | None) -> None:
+def test_the_scope_of_each_request(method: str, path: str, scope: str | None) -> None:
     assert scope_needed(method, path) == scope
 
 
-def test_open_pages_stay_open_and_tell_nothing(keyed: Keyed) -> None:
+def test_pages_without_a_key_hold_no_data(keyed: Keyed) -> None:
     assert httpx.get(f"{keyed.url}/livez").json() == {"status": "alive"}
     assert httpx.get(f"{keyed.url}/readyz").json() == {"status": "ready"}
     page = httpx.get(f"{keyed.url}/")
@@ -120,7 +120,7 @@ def test_open_pages_stay_open_and_tell_nothing(keyed: Keyed) -> None:
         {"X-API-Key": MASTER},
     ],
 )
-def test_without_a_known_key_nothing_is_told(keyed: Keyed, path: str, headers: dict) -> None:
+def test_requests_without_a_valid_key_are_refused(keyed: Keyed, path: str, headers: dict) -> None:
     answer = httpx.get(keyed.url + path, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
     assert answer.headers["content-type"] == "application/problem+json"
@@ -129,7 +129,7 @@ def test_without_a_known_key_nothing_is_told(keyed: Keyed, path: str, headers: d
     assert "miniature" not in answer.text
 
 
-def test_two_keys_are_none(keyed: Keyed) -> None:
+def test_two_keys_are_refused(keyed: Keyed) -> None:
     twice = [("Authorization", f"Bearer {keyed.admin}"), ("Authorization", f"Bearer {keyed.read}")]
     assert httpx.get(f"{keyed.url}/v1/model", headers=twice).status_code == 401
 
@@ -150,10 +150,10 @@ def test_scopes(keyed: Keyed) -> None:
     assert answers[0].json()["code"] == "forbidden"
     assert "needs classify" in answers[0].json()["detail"]
     assert [change(key) for key in (keyed.read, keyed.classify)] == [403, 403]
-    assert change(keyed.admin) == 405, "let in, though there is nothing to delete"
+    assert change(keyed.admin) == 405, "permitted, although there is nothing to delete"
 
 
-def test_a_refused_upload_is_answered_though_it_is_not_read(keyed: Keyed) -> None:
+def test_a_refused_upload_is_answered_without_being_read(keyed: Keyed) -> None:
     answer = httpx.post(f"{keyed.url}/v1/classify", content=bytes(50 << 20), timeout=30)
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
 
@@ -168,7 +168,7 @@ def test_websockets_are_refused_before_they_open(keyed: Keyed) -> None:
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_a_websocket_opens_with_a_header_or_as_a_browser_can(keyed: Keyed) -> None:
+def test_a_websocket_opens_with_a_key_in_a_header_or_a_subprotocol(keyed: Keyed) -> None:
     ways = [
         {"additional_headers": bearer(keyed.read)},
         {"subprotocols": ["senoscope", f"bearer.{keyed.read}"]},
@@ -195,7 +195,7 @@ def test_refusals_are_counted_by_reason(keyed: Keyed) -> None:
     grown = {reason: after[reason] - before.get(reason, 0) for reason in after}
     assert grown == {"no_key": 2, "wrong_key": 2, "missing_scope": 1}
     logged = keyed.server.log.read_text().count("request refused")
-    assert logged < sum(after.values()), "a flood of refusals is no flood of log lines"
+    assert logged < sum(after.values()), "most refusals are not logged"
 
 
 def test_the_python_client_sends_its_key_and_understands_refusals(keyed: Keyed) -> None:
@@ -227,12 +227,12 @@ def test_the_command_line_client_takes_its_key_from_option_or_variable(keyed: Ke
     for options in (classify, ("watch", "--count", "1")):
         refused = run(*options)
         assert refused.returncode == 1
-        assert "wants an API key" in refused.stderr
+        assert "requires an API key" in refused.stderr
         assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize("left", [(), ("classify",)], ids=["revoked", "narrowed"])
-def test_an_open_websocket_tells_a_revoked_key_nothing_more(
+def test_a_websocket_closes_when_its_key_is_revoked(
     miniature: Path, tmp_path: Path, left: tuple[Scope, ...]
 ) -> None:
     file = tmp_path / "keys.json"
@@ -260,7 +260,7 @@ def test_an_open_websocket_tells_a_revoked_key_nothing_more(
                 revoke_key(file, "gone")
             second = classify()
             assert str(next(stays).id) == second
-            with pytest.raises(Forbidden if left else Unauthorized, match="read" if left else "no longer"):
+            with pytest.raises(Forbidden if left else Unauthorized, match="read" if left else "revoked"):
                 next(gone)
         facts = httpx.get(f"{server.url}/v1/stream", headers=bearer(other)).json()
         assert facts["requests_refused"]["missing_scope" if left else "wrong_key"] == 1
@@ -282,7 +282,7 @@ def test_a_revoked_key_is_refused_from_the_next_request_on(miniature: Path, tmp_
 
 
 @pytest.mark.parametrize(("headers", "status"), PAGES)
-def test_without_keys_the_pages_of_other_sites_are_kept_out(
+def test_without_keys_the_pages_of_other_sites_are_refused(
     server: Server, headers: dict, status: int
 ) -> None:
     assert httpx.get(f"{server.url}/v1/model", headers=headers).status_code == status

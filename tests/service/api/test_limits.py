@@ -1,4 +1,4 @@
-"""Clients that send too slowly, too much or too many; what every answer carries; TLS."""
+"""Clients that send too slowly or too much, and too many clients; security headers; TLS."""
 
 from __future__ import annotations
 
@@ -79,26 +79,26 @@ def test_no_answer_waits_for_a_delayed_acknowledgement() -> None:
 
 @pytest.fixture(scope="module")
 def strict(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with little patience."""
+    """Start a server with short time limits."""
     options = ("--header-timeout-s", "0.5", "--body-timeout-s", "0.5", "--max-live-clients", "2")
     server = start_server(miniature, tmp_path_factory.mktemp("strict") / "log.txt", *options)
     yield server
     stop_server(server)
 
 
-def test_who_says_nothing_is_hung_up_on(strict: Server) -> None:
+def test_a_connection_without_a_request_is_closed(strict: Server) -> None:
     with raw(strict) as connection:
         assert problem(read_all(connection)) == (408, "request_timeout")
 
 
-def test_headers_that_trickle_are_cut_off(strict: Server) -> None:
+def test_slow_headers_are_refused(strict: Server) -> None:
     with raw(strict) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n")
         trickle(connection, b"X-A: b\r\n")
         assert problem(read_all(connection)) == (408, "request_timeout")
 
 
-def test_headers_that_trickle_on_a_kept_connection_are_cut_off_too(strict: Server) -> None:
+def test_slow_headers_on_a_kept_connection_are_refused(strict: Server) -> None:
     with raw(strict) as connection:
         for _ in range(3):
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -113,7 +113,7 @@ def test_headers_that_trickle_on_a_kept_connection_are_cut_off_too(strict: Serve
 
 @pytest.mark.parametrize("media_type", ["application/x-npy", "multipart/form-data; boundary=x"])
 @pytest.mark.parametrize("chunk", [b"", b"NUMPY"], ids=["silent", "trickling"])
-def test_bodies_that_come_too_slowly_are_cut_off(strict: Server, media_type: str, chunk: bytes) -> None:
+def test_bodies_that_arrive_too_slowly_are_refused(strict: Server, media_type: str, chunk: bytes) -> None:
     with raw(strict) as connection:
         head = f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
         connection.sendall(head.encode() + b"Content-Length: 99999\r\n\r\n--x\r\n")
@@ -122,7 +122,7 @@ def test_bodies_that_come_too_slowly_are_cut_off(strict: Server, media_type: str
         assert problem(read_all(connection)) == (408, "request_timeout")
 
 
-def test_a_refused_body_cannot_trickle_on(strict: Server) -> None:
+def test_the_connection_of_a_refused_body_is_closed(strict: Server) -> None:
     with raw(strict) as connection:
         head = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data\r\n"
         connection.sendall(head + b"Content-Length: 99999\r\n\r\n")
@@ -142,7 +142,7 @@ def test_a_slow_but_steady_sender_is_served(start: Callable[..., Server]) -> Non
     began = time.monotonic()
     answer = httpx.post(f"{server.url}/v1/classify", content=steadily(), timeout=60)
     assert answer.status_code == 200, answer.text
-    assert time.monotonic() - began > 3, "longer in all than one stretch may take"
+    assert time.monotonic() - began > 3, "longer than the time limit of 64 KiB"
 
 
 def test_a_connection_too_many_gets_503(server: Server) -> None:
@@ -163,7 +163,7 @@ def test_a_head_that_is_too_large_is_refused(strict: Server) -> None:
 @pytest.mark.parametrize("size", [17_000, 60_000, 120_000])
 @pytest.mark.parametrize("where", ["header", "many headers", "target", "second request", "websocket"])
 def test_a_whole_head_that_is_too_large_is_refused(strict: Server, size: int, where: str) -> None:
-    """In one piece it is never incomplete, which is all that h11 limits."""
+    """A head in one piece is never incomplete; h11 limits only incomplete ones."""
     heads = {
         "header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * size + b"\r\n\r\n",
         "many headers": b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * (size // 6) + b"\r\n",
@@ -191,7 +191,7 @@ def test_connections_leave_files_for_the_rest(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_silent_connections_to_the_results_are_limited(server: Server) -> None:
-    """Each takes a descriptor; the service must be able to open files, and to answer."""
+    """Each takes a file descriptor; enough must remain for files and requests."""
     port = int(server.results.rpartition(":")[2])
     with contextlib.ExitStack() as held:
         for _ in range(200):
@@ -216,9 +216,7 @@ def test_silent_connections_to_the_results_are_limited(server: Server) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("form", [False, True])
-def test_a_disk_without_room_for_a_body_is_reported(
-    server: Server, monkeypatch: pytest.MonkeyPatch, form: bool
-) -> None:
+def test_a_full_disk_is_reported(server: Server, monkeypatch: pytest.MonkeyPatch, form: bool) -> None:
     stack = io.BytesIO()
     np.save(stack, np.stack([mini.bright()] * 40))
     small = io.BytesIO()
@@ -240,21 +238,21 @@ def test_a_disk_without_room_for_a_body_is_reported(
     assert post(stack.getvalue()).status_code == 200
 
 
-def test_what_is_no_http_is_refused(strict: Server) -> None:
+def test_bytes_that_are_not_http_are_refused(strict: Server) -> None:
     with raw(strict) as connection:
         connection.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
         assert problem(read_all(connection)) == (400, "bad_request")
-    assert "Invalid HTTP" not in strict.log.read_text(), "strangers cannot fill the log"
+    assert "Invalid HTTP" not in strict.log.read_text(), "invalid requests cannot fill the log"
 
 
 @pytest.mark.parametrize("sent", NO_HANDSHAKES.values(), ids=NO_HANDSHAKES)
-def test_what_is_no_handshake_is_refused_and_not_held_open(strict: Server, sent: bytes) -> None:
+def test_an_invalid_handshake_is_refused_and_its_connection_closed(strict: Server, sent: bytes) -> None:
     with raw(strict) as connection:
         connection.sendall(sent)
         assert problem(read_all(connection)) == (400, "bad_request")
 
 
-def test_a_websocket_to_nowhere_is_told_so(strict: Server) -> None:
+def test_a_websocket_without_a_route_is_answered_with_404(strict: Server) -> None:
     with raw(strict) as connection:
         connection.sendall(UPGRADE.replace(b"live", b"nowhere") + HANDSHAKE)
         assert problem(read_all(connection)) == (404, "not_found")
@@ -287,7 +285,7 @@ def test_a_frame_that_is_too_large_ends_the_websocket(strict: Server) -> None:
     NO_CHANGES,
     ids=lambda value: value[:30] if isinstance(value, bytes) else "long list" if callable(value) else None,
 )
-def test_what_is_no_change_of_the_model_is_refused_in_few_words_and_with_little_memory(
+def test_an_invalid_change_of_the_model_takes_little_memory_and_gets_a_short_answer(
     server_process: ServerProcess,
     body: bytes | Callable[[], bytes],
     media_type: str,
@@ -305,7 +303,7 @@ def test_what_is_no_change_of_the_model_is_refused_in_few_words_and_with_little_
     assert process.memory_info().rss - before < 50e6
 
 
-def test_every_answer_carries_the_security_headers(server: Server) -> None:
+def test_every_answer_has_the_security_headers(server: Server) -> None:
     answers = [
         httpx.get(f"{server.url}/livez"),
         httpx.get(f"{server.url}/v1/nowhere"),
@@ -340,7 +338,7 @@ def serve(*options: str, **environment: str) -> CompletedCommand:
         (["--results-allowed-keys", "."], "needs --curve-keypair"),
     ],
 )
-def test_it_refuses_to_start_where_strangers_could_come_in(
+def test_it_does_not_start_without_access_control_on_a_network(
     miniature: Path, options: list[str], message: str
 ) -> None:
     done = serve("--model", str(miniature), *options)
@@ -353,20 +351,22 @@ def test_it_refuses_to_start_where_strangers_could_come_in(
         assert "keys" in line
 
 
-@pytest.mark.parametrize("way_out", [["--insecure"], ["--api-key", "k" * 32]])
-def test_both_ways_out_lead_out(miniature: Path, tmp_path: Path, way_out: list[str]) -> None:
-    server = start_server(miniature, tmp_path / "log.txt", "--host", "0.0.0.0", *way_out)
+@pytest.mark.parametrize("option", [["--insecure"], ["--api-key", "k" * 32]])
+def test_it_starts_on_a_network_with_either_option(
+    miniature: Path, tmp_path: Path, option: list[str]
+) -> None:
+    server = start_server(miniature, tmp_path / "log.txt", "--host", "0.0.0.0", *option)
     try:
         status = httpx.get(f"{server.url}/v1/model", headers={"Host": "any.example"}).status_code
-        assert status == (200 if "--insecure" in way_out else 401)
+        assert status == (200 if "--insecure" in option else 401)
     finally:
         stop_server(server)
-    warning = "insecure" if "--insecure" in way_out else "unencrypted"
+    warning = "insecure" if "--insecure" in option else "unencrypted"
     assert warning in server.log.read_text()
 
 
-def test_no_folder_of_the_server_is_told_to_clients(tmp_path: Path) -> None:
-    """What `/readyz` and every 503 say is `problem`; the folder is for the log."""
+def test_clients_are_not_sent_folders_of_the_server(tmp_path: Path) -> None:
+    """`/readyz` and every 503 have the reason without the folder, which is only in the log."""
     failures: list[Exception] = []
     failed = threading.Event()
     service = Service(

@@ -1,4 +1,4 @@
-"""What the hub of live results keeps for clients that lag behind."""
+"""The queues of the live hub for slow clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support import miniature as mini
 
 
 def records_of_a_stack(miniature: Path) -> tuple[list[Record], weakref.ref[np.ndarray]]:
-    """Records of a stack's fields of view, and the stack, which their pixels are views of."""
+    """Return the records of a stack, and the stack that their pixels are views of."""
     stack = np.stack([mini.bright(), mini.dark()])
     with Ensemble.load(miniature, device="cpu") as ensemble:
         maker = ResultMaker(ensemble, 100.0, linked=True)
@@ -38,7 +38,7 @@ def records_of_a_stack(miniature: Path) -> tuple[list[Record], weakref.ref[np.nd
     return records, weakref.ref(stack)
 
 
-def test_what_waits_for_a_slow_client_holds_no_pixels(miniature: Path) -> None:
+def test_results_that_wait_for_a_slow_client_hold_no_pixels(miniature: Path) -> None:
     async def lag_behind() -> None:
         hub = LiveHub(backlog=10, max_clients=1)
         hub.attach(asyncio.get_running_loop())

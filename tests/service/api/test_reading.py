@@ -1,4 +1,4 @@
-"""Reads of the run log have threads of their own, so that nothing else waits for them."""
+"""Reads of the run log run in separate threads, so that nothing else waits for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.servers import ServerThread
 READS = 60  # more than the threads that all requests share
 
 
-def test_requests_are_answered_while_reads_of_the_log_take_for_ever(
+def test_requests_are_answered_while_reads_of_the_log_do_not_end(
     start: Callable[..., ServerThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = start()
@@ -48,5 +48,5 @@ def test_requests_are_answered_while_reads_of_the_log_take_for_ever(
             assert len(begun) == 4, "more reads than the log has connections for"
         finally:
             released.set()
-        # Those that waited too long for their turn are asked to come again.
+        # Those that waited too long are answered with 503.
         assert set(codes) <= {200, 503}

@@ -1,4 +1,4 @@
-"""Keeping pixels: files that other software reads."""
+"""The archive: files that other software can read."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def test_a_killed_service_leaves_pages_that_can_be_read(miniature: Path, tmp_pat
 @pytest.mark.parametrize(
     "name", ["a\ufffeb", "\uffff", "a\x00b", "\x1b[31m", "line\r\nend", "<b>&amp;", "\U0001f600"]
 )
-def test_whatever_a_series_is_called_its_file_is_xml(miniature: Path, tmp_path: Path, name: str) -> None:
+def test_the_metadata_of_a_series_of_any_name_is_valid_xml(
+    miniature: Path, tmp_path: Path, name: str
+) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--archive", str(tmp_path / "archive"))
     scope = Microscope(server.frames)
     try:

@@ -19,7 +19,7 @@ def tile(x: float | None, y: float | None, probability: float = 0.5, size: float
     return Tile(uuid.uuid4(), 0, x, y, size, size, probability, 0.25, "control")
 
 
-def test_a_place_scanned_again_shows_the_newest() -> None:
+def test_a_place_scanned_again_has_the_newest_tile() -> None:
     maps, uid = StageMaps(), uuid.uuid4()
     for probability in (0.1, 0.9):
         maps.add_tile(uid, tile(7, 7, probability))
@@ -27,7 +27,7 @@ def test_a_place_scanned_again_shows_the_newest() -> None:
     assert only.probability == 0.9
 
 
-def test_all_maps_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_maps_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stagemap, "MAX_FOVS", 3)
     maps, (one, two) = StageMaps(), (uuid.uuid4(), uuid.uuid4())
     for n in range(2):
@@ -40,7 +40,7 @@ def test_all_maps_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [known.x_um for known in maps.tiles(one)] == [2, 3, 4]
 
 
-def test_the_map_fills_as_results_come(server: Server) -> None:
+def test_the_map_has_each_new_result(server: Server) -> None:
     scope = Microscope(server.frames)
     url = f"{server.url}/v1/series/{scope.uid}/map"
     try:
@@ -57,7 +57,7 @@ def test_the_map_fills_as_results_come(server: Server) -> None:
     assert fovs[0]["size_um"] == {"x": pytest.approx(105.0), "y": pytest.approx(87.5)}
 
 
-def test_a_pixel_size_beyond_all_numbers_is_none(server: Server) -> None:
+def test_a_size_that_is_infinite_is_omitted(server: Server) -> None:
     scope = Microscope(server.frames)
     try:
         scope.send(scope.frame(0, pixel_size_um=1e306))

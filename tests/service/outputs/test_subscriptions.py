@@ -1,4 +1,4 @@
-"""What subscribers of results may make the service remember."""
+"""Limits on the subscriptions that the service keeps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def subscriber(publisher: ResultPublisher) -> Iterator[zmq.Socket]:
 
 
 def receives(publisher: ResultPublisher, subscriber: zmq.Socket, topic: bytes) -> bool:
-    """Whether a message that is sent again and again comes; False if others come first, or none."""
+    """Return whether a message that is sent repeatedly is received before any other one."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         publisher._send(topic, b"{}")
@@ -50,7 +50,7 @@ def wait_for_refusal(publisher: ResultPublisher, reason: str) -> None:
 
 
 @pytest.mark.parametrize("topic", [b"", b"result/", b"result/stream/nlo-1"])
-def test_subscribers_receive_what_begins_with_their_topic(
+def test_subscribers_receive_messages_that_begin_with_their_topic(
     publisher: ResultPublisher, subscriber: zmq.Socket, topic: bytes
 ) -> None:
     subscriber.subscribe(topic)
@@ -70,7 +70,9 @@ def test_subscribers_receive_what_begins_with_their_topic(
     assert receives(publisher, subscriber, b"decision/nlo-1/y")
 
 
-def test_who_subscribes_to_too_much_is_hung_up_on(publisher: ResultPublisher, subscriber: zmq.Socket) -> None:
+def test_a_subscriber_with_too_many_topics_is_disconnected(
+    publisher: ResultPublisher, subscriber: zmq.Socket
+) -> None:
     for _ in range(1000):
         subscriber.subscribe(os.urandom(200))
     wait_for_refusal(publisher, "too_many_subscriptions")
@@ -91,12 +93,12 @@ def test_subscriptions_that_ended_do_not_count(publisher: ResultPublisher, subsc
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux reports the received bytes")
-def test_a_subscriber_whose_message_does_not_end_is_hung_up_on(publisher: ResultPublisher) -> None:
+def test_a_subscriber_whose_message_does_not_end_is_disconnected(publisher: ResultPublisher) -> None:
     port = int(publisher.endpoint.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(zmtp_bytes.greeting() + zmtp_bytes.ready(b"SUB"))
-        heard = b""
-        while b"READY" not in heard:
-            heard += connection.recv(4096)
+        received = b""
+        while b"READY" not in received:
+            received += connection.recv(4096)
         connection.sendall(zmtp_bytes.part(b"\1" + bytes(500), more=True) * 500)
         wait_for_refusal(publisher, "unfinished_message")

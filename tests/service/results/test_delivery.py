@@ -1,4 +1,4 @@
-"""Delivery of results, by a real service without a server."""
+"""Delivery of results by a service without a server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def service(miniature: Path, tmp_path: Path) -> Iterator[Service]:
     service.close()
 
 
-def test_a_result_that_has_no_json_fails_its_own_stack_and_no_other(service: Service) -> None:
+def test_a_result_without_json_fails_only_its_stack(service: Service) -> None:
     unfit = service.submit_stack(
         [Fov(mini.bright(), Source(kind="upload", file="\ud800"), spec=service.active.spec)]
     )
@@ -53,11 +53,11 @@ def test_a_result_that_has_no_json_fails_its_own_stack_and_no_other(service: Ser
 
 
 class Fatal(BaseException):
-    """What no sink should raise, and ends its thread."""
+    """An exception that ends the thread of a sink."""
 
 
 class FaultySink:
-    """Raises for results whose file has the name of an exception; notes the others."""
+    """A sink that raises for results whose file has the name of an exception, and records the others."""
 
     stage = SinkStage.PUBLISH
 
@@ -81,7 +81,7 @@ def upload(service: Service, *names: str) -> list[Fov]:
 
 
 @pytest.mark.parametrize("fault", ["error", "fatal"])
-def test_a_sink_that_fails_loses_no_other_result(service: Service, fault: str) -> None:
+def test_a_sink_that_fails_still_gets_the_other_results(service: Service, fault: str) -> None:
     sinks = FaultySink(), FaultySink()
     service.assembly.delivery._before_answer[:] = sinks
     first = service.submit_stack(upload(service, "a", fault, "b"))
@@ -95,7 +95,7 @@ def test_a_sink_that_fails_loses_no_other_result(service: Service, fault: str) -
 
 
 class StageSink:
-    """Notes the stage of each sink that is notified."""
+    """A sink that records when its stage is notified."""
 
     def __init__(self, stage: SinkStage, notified: list[SinkStage]) -> None:
         self.stage = stage
@@ -132,10 +132,8 @@ def test_results_are_delivered_when_the_run_log_itself_fails(
     assert "not_logged" in [flag.code for flag in record.result.flags]
 
 
-def test_a_batch_that_found_no_room_gives_none_back(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise each wait that ran out would make room for one batch more than there is."""
+def test_a_batch_without_a_place_releases_none(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise each wait that times out would add a place."""
     monkeypatch.setattr(senoscope.results.delivery, "_MAX_WAIT_S", 0.0)
     computed: list[Computed] = []
     with monkeypatch.context() as patch:
@@ -152,10 +150,10 @@ def test_a_batch_that_found_no_room_gives_none_back(
     delivery.close()
 
 
-def test_while_the_log_hesitates_only_so_many_results_wait(
+def test_the_number_of_results_that_wait_for_the_log_is_limited(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They hold their pixels; further frames wait in their lane, which is bounded and counts its drops."""
+    """They hold their pixels; further frames wait in their lane, which is limited and counts drops."""
     computed: list[Computed] = []
     with monkeypatch.context() as patch:
         patch.setattr(service.assembly.scheduler, "_deliver", computed.append)
@@ -179,7 +177,7 @@ def test_while_the_log_hesitates_only_so_many_results_wait(
             ).start()
         wait_for(lambda: len(handed) >= 32)
         time.sleep(0.1)  # far less than the log is waited for
-        assert len(handed) < 70  # 32, and those that the log has been asked for
+        assert len(handed) < 70  # 32, and those that are being logged
         other.execute("ROLLBACK")
     wait_for(lambda: keeper.status().written == 100)
     assert len(handed) == 100

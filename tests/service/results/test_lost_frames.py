@@ -1,4 +1,4 @@
-"""Why frames have no result: noted for each reason, in ranges, in bounded memory."""
+"""Frames without a result: recorded by reason, as ranges, in limited memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def frame(number: int, uid: UUID = UID) -> Source:
     return Source(kind="stream", series_uid=uid, series_id="plate", instrument="nlo-1", frame=number)
 
 
-def test_ranges_hold_what_a_set_holds() -> None:
+def test_ranges_hold_the_same_frames_as_a_set() -> None:
     rng = random.Random(1)
     ranges, expected = Ranges(), set()
     for _ in range(2000):
@@ -40,7 +40,7 @@ def test_ranges_hold_what_a_set_holds() -> None:
         assert all(one[1] + 1 < other[0] for one, other in pairwise(pairs))
 
 
-def test_memory_is_bounded_and_counts_are_not() -> None:
+def test_memory_is_limited_and_counts_are_not() -> None:
     lost = LostFrames()
     for number in range(0, 10_000, 2):
         lost.note(frame(number), "dropped", "")
@@ -55,7 +55,7 @@ def test_memory_is_bounded_and_counts_are_not() -> None:
     assert described["ranges"][-1] == [9998, 9998]
 
 
-def test_one_log_line_stands_for_many_frames() -> None:
+def test_one_log_line_reports_many_frames() -> None:
     lost = LostFrames()
     lost._log_lines = RateLimiter(1e9)
     with capture_logs() as lines:
@@ -68,7 +68,7 @@ def test_one_log_line_stands_for_many_frames() -> None:
     assert (lines[0]["series_uid"], lines[0]["frame"]) == (str(UID), 0)
 
 
-def test_ever_new_series_do_not_flood_the_log() -> None:
+def test_many_series_do_not_flood_the_log() -> None:
     lost = LostFrames()
     lost._log_lines = RateLimiter(1e9)
     long = Source(kind="stream", series_uid=UID, series_id="plate" * 200, instrument="nlo-1", frame=0)
@@ -80,7 +80,7 @@ def test_ever_new_series_do_not_flood_the_log() -> None:
     assert len(lines[0]["series"]) == 80
 
 
-def test_every_reason_is_told_in_the_order_of_frames_and_survives_a_restart() -> None:
+def test_reasons_are_in_the_order_of_frames_and_survive_a_restart() -> None:
     lost = LostFrames()
     for number in (3, 4, 5):
         lost.note(frame(number), "dropped", "")
@@ -99,7 +99,7 @@ def test_every_reason_is_told_in_the_order_of_frames_and_survives_a_restart() ->
     assert lost.describe(UID) == {}
 
 
-def test_the_lane_tells_which_frames_it_drops() -> None:
+def test_the_lane_reports_dropped_frames() -> None:
     dropped: list[object] = []
     lane = LiveLane(2, lambda *lost: dropped.append(lost))
     for one in "abcd":

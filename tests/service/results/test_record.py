@@ -21,7 +21,7 @@ from senoscope_client.models.result import Source
 from support import miniature as mini
 
 
-def test_identifiers_sort_in_the_order_of_their_making(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identifiers_sort_in_the_order_of_creation(monkeypatch: pytest.MonkeyPatch) -> None:
     made = [uuid7() for _ in range(20_000)]
     assert made == sorted(made)
     assert len(set(made)) == len(made)
@@ -54,7 +54,7 @@ def test_identifiers_from_many_threads_differ() -> None:
     assert all(part == sorted(part) for part in made)
 
 
-def test_identifiers_are_of_version_7_and_tell_the_time() -> None:
+def test_identifiers_are_of_version_7_and_hold_the_time() -> None:
     before = time.time_ns() // 1_000_000
     identifier = uuid7()
     assert (identifier.version, identifier.variant) == (7, "specified in RFC 4122")
@@ -72,10 +72,10 @@ def test_identifiers_are_of_version_7_and_tell_the_time() -> None:
         (0.0, 2, None),  # less than one in a hundred pixels is never worth a flag
     ],
 )
-def test_saturation_is_flagged_where_training_had_less(
+def test_saturation_is_flagged_if_training_had_less(
     miniature: Path, tmp_path: Path, usual: float | None, rows: int, words: str | None
 ) -> None:
-    """Of a range without outliers, some of the bright structures are outside by design."""
+    """A range that excludes outliers does not include all bright structures."""
     folder = Path(shutil.copytree(miniature, tmp_path / "ensemble"))
     manifest = json.loads((folder / "ensemble.json").read_text())
     manifest["normalization"]["channels"][1]["saturated_p99"] = usual
@@ -90,11 +90,11 @@ def test_saturation_is_flagged_where_training_had_less(
     flags = [flag for flag in record.result.flags if flag.code == "saturated"]
     assert [flag.channel for flag in flags] == (["TPEF"] if words else [])
     assert all(words in flag.message for flag in flags)
-    assert record.saturated[1] == pytest.approx(rows / 250), "what metrics count is told whatever is flagged"
+    assert record.saturated[1] == pytest.approx(rows / 250), "also counted if it is not flagged"
 
 
 def make_records(folder: Path, count: int) -> list[Record]:
-    """Records of a posted stack, whose pixels are views of it."""
+    """Return the records of a posted stack, whose pixels are views of the stack."""
     stack = np.stack([mini.dark()] * count)
     with Ensemble.load(folder, device="cpu", threads=1) as ensemble:
         spec = fov_spec_of(ensemble)
@@ -113,7 +113,7 @@ def make_records(folder: Path, count: int) -> list[Record]:
         ]
 
 
-def test_what_is_remembered_belongs_to_nothing_else_and_all_of_it_counts(miniature: Path) -> None:
+def test_recent_records_hold_no_other_memory_and_count_all_of_theirs(miniature: Path) -> None:
     records = make_records(miniature, 4)
     recent = RecentRecords(3 * records[0].nbytes)
     for record in records:
@@ -134,7 +134,7 @@ def test_what_is_remembered_belongs_to_nothing_else_and_all_of_it_counts(miniatu
 
 
 def test_tiny_fields_of_view_do_not_fill_the_memory(miniature: Path) -> None:
-    """A record takes kilobytes however few its pixels are."""
+    """A record takes kilobytes even if it has few pixels."""
     record = make_records(miniature, 1)[0]
     record = replace(record, fov=replace(record.fov, pixels=record.fov.pixels[:, :1, :1].copy()))
     recent = RecentRecords(20 * record.nbytes)

@@ -1,4 +1,4 @@
-"""How many FOVs are computed at once."""
+"""The size of batches."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def test_a_batch_and_the_live_frame_behind_it_keep_the_deadline(deadline_ms, wai
     assert BatchSizer(GPU, deadline_ms).size(waiting) == taken
 
 
-def test_a_cpu_takes_one_at_a_time() -> None:
+def test_a_cpu_computes_single_fovs() -> None:
     assert BatchSizer({1: 400.0}, 24).size(100) == 1
 
 
-def test_batches_shrink_when_they_turn_out_slower() -> None:
+def test_batches_shrink_when_they_become_slower() -> None:
     sizer = BatchSizer(GPU, 24)
     for _ in range(30):
         sizer.note(8, 40.0)
@@ -30,5 +30,5 @@ def test_batches_shrink_when_they_turn_out_slower() -> None:
     assert sizer.size(100) == 4
 
 
-def test_time_for_what_waits() -> None:
+def test_time_for_waiting_fovs() -> None:
     assert BatchSizer(GPU, 24).seconds_for(80) == pytest.approx(0.14)

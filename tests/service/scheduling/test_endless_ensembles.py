@@ -1,4 +1,4 @@
-"""An ensemble that never ends loading, or computing, holds up neither the service nor its end."""
+"""An ensemble whose load or computation never ends delays neither the service nor its shutdown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from support.slow_engine import SlowEngine
 
 
 def never_end(directory: Path) -> Path:
-    """Let one network's graph run a loop of 2**62 rounds."""
+    """Put a loop of 2**62 iterations into the graph of one network."""
     path = directory / "resnet50.onnx"
     model = onnx.load(path)
     value = helper.make_tensor_value_info
@@ -74,7 +74,7 @@ def server(models_dir: Path, tmp_path: Path) -> Iterator[ServerThread]:
 
 
 class Change(threading.Thread):
-    """Changes the ensemble of a server."""
+    """A request that changes the ensemble of a server."""
 
     def __init__(self, server: Server, name: str) -> None:
         super().__init__(daemon=True)
@@ -102,7 +102,7 @@ def classify(server: Server) -> int:
     return httpx.post(f"{server.url}/v1/classify", content=body.getvalue(), timeout=60).status_code
 
 
-def test_it_is_given_up_for_the_next_change(server: ServerThread) -> None:
+def test_the_next_change_cancels_its_load(server: ServerThread) -> None:
     endless = Change(server, "endless")
     wait_for(lambda: server.service.changing)
     assert classify(server) == 200
@@ -111,12 +111,12 @@ def test_it_is_given_up_for_the_next_change(server: ServerThread) -> None:
     endless.join(60)
     assert endless.answer is not None
     assert (endless.answer.status_code, endless.answer.json()["code"]) == (409, "conflict")
-    assert "asked for while this one was loaded" in endless.answer.json()["detail"]
+    assert "a later request for another ensemble cancelled this one" in endless.answer.json()["detail"]
     wait_for(lambda: not server.service.changing)
     assert classify(server) == 200
 
 
-def test_it_is_given_up_after_its_time(
+def test_its_load_is_cancelled_after_a_time_limit(
     models_dir: Path, start: Callable[..., ServerThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = start("--models-dir", str(models_dir))
@@ -147,7 +147,7 @@ def test_a_change_that_cannot_take_over_leaves_nothing_pending(
     assert httpx.post(f"{server.url}/v1/model", json={"name": "other"}, timeout=120).status_code == 200
 
 
-def test_a_service_that_stops_gives_it_up(server: ServerThread) -> None:
+def test_a_service_that_stops_cancels_its_load(server: ServerThread) -> None:
     endless = Change(server, "endless")
     wait_for(lambda: server.service.changing)
     assert server.stop() == 0
@@ -155,7 +155,7 @@ def test_a_service_that_stops_gives_it_up(server: ServerThread) -> None:
     assert endless.answer is None or endless.answer.status_code == 503
 
 
-def test_a_service_that_begins_with_it_ends_after_its_time(models_dir: Path, tmp_path: Path) -> None:
+def test_a_service_that_starts_with_it_ends_after_a_time_limit(models_dir: Path, tmp_path: Path) -> None:
     options = ("--models-dir", str(models_dir), "--load-timeout-s", "1")
     server = start_server_process(Path("endless"), tmp_path / "log.txt", *options, wait=False)
     assert server.process.wait(60) == 1
@@ -172,7 +172,7 @@ def with_files_that_stall(folder: Path) -> Path:
     return folder
 
 
-def test_a_service_whose_files_stall_at_its_start_ends_after_its_time(
+def test_a_service_whose_files_stall_at_its_start_ends_after_a_time_limit(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(with_files_that_stall(tmp_path)), *sys.path]))
@@ -202,12 +202,12 @@ def test_reading_a_file_ends_when_it_is_cancelled(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
 @pytest.mark.parametrize("name", ["ensemble.json", "xception.onnx", "test_vector.npy"])
-def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_not_regular_is_refused_at_once(tmp_path: Path, name: str) -> None:
     folder = mini.build(tmp_path / "piped")
     pipe = folder / name
     pipe.unlink()
     os.mkfifo(pipe)
-    # Whoever opens the pipe finds it empty, so that a test that fails does not wait for ever.
+    # The other end of the pipe is open, so that a failing test does not wait without end.
     writing = threading.Thread(target=pipe.write_bytes, args=(b"",), daemon=True)
     writing.start()
     try:
@@ -219,7 +219,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, name: str) ->
         os.close(reader)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 def test_a_signal_ends_a_process_that_loads_it(models_dir: Path, tmp_path: Path) -> None:
     options = ("--models-dir", str(models_dir))
     server = start_server_process(Path("endless"), tmp_path / "log.txt", *options, wait=False)
@@ -243,7 +243,7 @@ def deaf_to_cancelling(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 @pytest.mark.parametrize("signals", [1, pytest.param(2, marks=pytest.mark.full), 3])
 def test_signals_end_a_process_whose_loading_cannot_be_interrupted(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: int
@@ -268,7 +268,7 @@ def test_cancelling_ends_a_run_and_raises_its_reason(models_dir: Path) -> None:
         Ensemble.load(models_dir / "endless", device="cpu", cancellation=cancellation)
 
 
-def test_what_was_cancelled_before_is_not_loaded(models_dir: Path) -> None:
+def test_a_load_that_was_cancelled_before_does_not_begin(models_dir: Path) -> None:
     cancellation = Cancellation()
     cancellation.cancel(KeyError("first"))
     cancellation.cancel(KeyError("second"))

@@ -102,7 +102,7 @@ def while_held(
     return answers[0]
 
 
-def test_a_stack_read_for_the_ensemble_before_is_refused(
+def test_a_stack_read_for_the_previous_ensemble_is_refused(
     server: ServerThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def post() -> httpx.Response:
@@ -121,7 +121,7 @@ def test_a_stack_read_for_the_ensemble_before_is_refused(
     assert before > 0.5
 
 
-def test_a_tensor_read_for_the_ensemble_before_is_refused(
+def test_a_tensor_read_for_the_previous_ensemble_is_refused(
     server: ServerThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = senescent().astype("<f4").tobytes()
@@ -144,7 +144,9 @@ def test_a_tensor_read_for_the_ensemble_before_is_refused(
     assert server.logged()[0]["model"]["name"] == "straight", "nothing else was computed"
 
 
-def test_a_stack_is_of_one_ensemble_though_both_take_the_same(server: ServerThread) -> None:
+def test_a_stack_is_computed_by_one_ensemble_even_if_both_have_the_same_specification(
+    server: ServerThread,
+) -> None:
     SlowEngine(server, 0.05)
     answers: list[httpx.Response] = []
     body = named_tiff(senescent(60))
@@ -169,7 +171,7 @@ def calibrate(server: ServerThread, stack: np.ndarray) -> httpx.Response:
 
 
 @pytest.mark.parametrize(("other", "dim"), [("swapped", 1), ("narrow", None)], ids=["input", "range"])
-def test_a_calibration_for_the_ensemble_before_is_refused(
+def test_a_calibration_for_the_previous_ensemble_is_refused(
     server: ServerThread, monkeypatch: pytest.MonkeyPatch, other: str, dim: int | None
 ) -> None:
     noisy = np.random.default_rng(0).integers(0, 900, (4, 3, 250, 300)).astype(np.uint16)
@@ -191,7 +193,7 @@ def test_a_calibration_for_the_ensemble_before_is_refused(
         assert high["TPEF"] < 100
 
 
-def test_a_frame_arranged_for_the_ensemble_before_is_counted(
+def test_a_frame_arranged_for_the_previous_ensemble_is_counted(
     server: ServerThread, microscope: Microscope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduler = server.service._scheduler
@@ -212,7 +214,7 @@ def test_a_frame_arranged_for_the_ensemble_before_is_counted(
     assert 'senoscope_frames_dropped_total{reason="ensemble_changed"} 1.0' in scraped
 
 
-def test_a_calibration_from_the_stream_begins_anew_with_the_next_ensemble(
+def test_a_calibration_from_the_stream_restarts_with_the_next_ensemble(
     server: ServerThread, microscope: Microscope
 ) -> None:
     rng = np.random.default_rng(0)
@@ -281,9 +283,7 @@ def test_no_answer_mixes_two_ensembles_however_often_they_change(
     assert wrong == []
 
 
-def test_nothing_of_an_ensemble_survives_its_replacement(
-    server: ServerThread, microscope: Microscope
-) -> None:
+def test_a_replaced_ensemble_is_released(server: ServerThread, microscope: Microscope) -> None:
     """Results of it are remembered, on the stage map and in the run log; its sessions are gone."""
     httpx.post(f"{server.url}/v1/normalization/calibrate", params={"fovs": 5})
     microscope.send(microscope.frame(0, senescent()[0]))

@@ -1,4 +1,4 @@
-"""The memory that requests take together is bounded, and given back."""
+"""The memory of all requests together is limited, and released."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def server(start: Callable[..., ServerThread]) -> ServerThread:
 
 
 @pytest.mark.parametrize("held", URLS)
-def test_a_request_beyond_the_budget_is_told_to_come_again(
+def test_a_request_beyond_the_budget_is_busy(
     server: ServerThread, monkeypatch: pytest.MonkeyPatch, held: str
 ) -> None:
     """While one request of 12 MiB is being read, others of that size are busy, small ones are served."""

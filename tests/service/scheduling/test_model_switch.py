@@ -61,7 +61,7 @@ def change(server: Server, name: str) -> httpx.Response:
     return httpx.post(f"{server.url}/v1/model", json={"name": name}, timeout=60)
 
 
-def test_ensembles_are_listed_with_their_versions_or_what_is_wrong(server: Server) -> None:
+def test_ensembles_are_listed_with_their_versions_or_problems(server: Server) -> None:
     answer = httpx.get(f"{server.url}/v1/models").json()
     listed = {entry["name"]: entry for entry in answer["ensembles"]}
     assert list(listed) == ["broken", "first", "garbled", "second", "small"]
@@ -70,7 +70,7 @@ def test_ensembles_are_listed_with_their_versions_or_what_is_wrong(server: Serve
     assert "problem" in listed["garbled"]
 
 
-def test_the_new_one_takes_over_between_two_frames_and_none_is_lost(server: Server) -> None:
+def test_another_ensemble_takes_over_between_two_frames_and_none_is_lost(server: Server) -> None:
     scope = Microscope(server.frames)
     frames, results = 120, []
     try:
@@ -98,7 +98,7 @@ def test_the_new_one_takes_over_between_two_frames_and_none_is_lost(server: Serv
     assert probabilities["first"] != probabilities["second"]
 
 
-def test_one_of_another_input_changes_what_is_taken(server: Server) -> None:
+def test_an_ensemble_of_another_specification_changes_the_accepted_frames(server: Server) -> None:
     small = np.full((3, 125, 150), 900, np.uint16)
     scope = Microscope(server.frames)
     try:
@@ -126,7 +126,9 @@ def test_one_of_another_input_changes_what_is_taken(server: Server) -> None:
         ("a\0b", "no ensemble of the models folder"),
     ],
 )
-def test_on_any_failure_the_old_one_stays(unchanged: Server, models_dir: Path, name: str, said: str) -> None:
+def test_after_any_failure_the_current_ensemble_stays_in_use(
+    unchanged: Server, models_dir: Path, name: str, said: str
+) -> None:
     server = unchanged
     answer = change(server, name)
     assert (answer.status_code, answer.json()["code"]) == (422, "model_rejected")
@@ -136,7 +138,7 @@ def test_on_any_failure_the_old_one_stays(unchanged: Server, models_dir: Path, n
     assert httpx.get(f"{server.url}/readyz").status_code == 200
 
 
-def test_two_changes_at_once_are_one_too_many(server: Server) -> None:
+def test_a_later_change_cancels_an_earlier_one(server: Server) -> None:
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda name=name: answers.append(change(server, name).status_code))
@@ -168,7 +170,7 @@ def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     released.set()
 
 
-def test_a_folder_that_does_not_answer_holds_up_nothing_else(
+def test_a_models_folder_that_does_not_respond_delays_nothing_else(
     models_dir: Path, start: Callable[..., ServerThread], stalled: list[Path]
 ) -> None:
     server = start("--models-dir", str(models_dir))
@@ -192,7 +194,7 @@ def test_a_folder_that_does_not_answer_holds_up_nothing_else(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
-def test_a_process_ends_while_its_models_folder_does_not_answer(
+def test_a_process_ends_while_its_models_folder_does_not_respond(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
@@ -213,7 +215,7 @@ def test_a_process_ends_while_its_models_folder_does_not_answer(
         server.kill()
 
 
-def test_what_is_listed_is_read_again_after_a_while(tmp_path: Path) -> None:
+def test_the_list_of_ensembles_is_renewed(tmp_path: Path) -> None:
     ensembles = EnsembleList(tmp_path)
     assert ensembles.ask().result(60) == []
     (tmp_path / "new").mkdir()

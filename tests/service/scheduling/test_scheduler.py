@@ -1,4 +1,4 @@
-"""Who is computed next, with an engine that the test holds back at will."""
+"""The order of computation, with an engine that the test can pause."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_oldest_live_frame_is_dropped_for_a_newer_one(rig) -> None:
     assert rig.scheduler.live_dropped["lane_full"] == 2
 
 
-def test_a_full_batch_lane_is_busy_but_a_large_stack_alone_is_let_in(rig) -> None:
+def test_a_full_batch_lane_is_busy_but_accepts_a_single_large_stack(rig) -> None:
     rig.scheduler.submit_stack([fov(n) for n in range(40)])
     assert rig.engine.entered.acquire(timeout=30)
     with pytest.raises(Busy) as refused:
@@ -132,7 +132,7 @@ def test_a_cancelled_stack_is_not_computed_further(rig) -> None:
     assert not second.done.cancelled()
 
 
-def test_an_engine_error_fails_its_own_stack_only_and_after_a_second_try(rig) -> None:
+def test_an_engine_error_fails_only_its_stack_after_a_second_attempt(rig) -> None:
     broken = rig.scheduler.submit_stack([fov(99), fov(1), fov(2)])
     rig.scheduler.submit_live(fov(99))
     rig.engine.step(4)
@@ -160,7 +160,7 @@ def test_an_engine_that_keeps_failing_is_a_problem_until_it_succeeds(rig) -> Non
     assert rig.device_errors == []
 
 
-def test_a_gpu_that_fails_twice_on_the_same_frame_is_told_of(rig) -> None:
+def test_a_gpu_that_fails_twice_on_the_same_frame_is_reported(rig) -> None:
     rig.engine.device = "cuda"
     rig.engine.may_go.release(1000)
     rig.scheduler.submit_live(fov(99))
@@ -189,7 +189,7 @@ def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
     assert rig.scheduler.depths() == (0, 0)
 
 
-def test_a_stack_that_was_taken_whole_is_of_the_ensemble_before(rig) -> None:
+def test_a_stack_in_computation_is_completed_by_the_previous_ensemble(rig) -> None:
     stack = rig.scheduler.submit_stack([fov(1), fov(2)])
     assert rig.engine.entered.acquire(timeout=30)
     swapped = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker="other", spec=SPEC))
@@ -223,7 +223,7 @@ def test_closing_fails_an_ensemble_that_waits_to_take_over(rig) -> None:
         taking_over.result(30)
 
 
-def test_what_waits_for_an_ensemble_of_another_input_is_let_go(rig) -> None:
+def test_fovs_that_wait_for_an_ensemble_of_another_specification_are_dropped(rig) -> None:
     rig.scheduler.submit_live(fov(0))
     assert rig.engine.entered.acquire(timeout=30)
     stack = rig.scheduler.submit_stack([fov(1)])
@@ -237,7 +237,7 @@ def test_what_waits_for_an_ensemble_of_another_input_is_let_go(rig) -> None:
     assert rig.scheduler.depths() == (0, 0)
 
 
-def test_what_was_arranged_for_another_input_is_not_taken(rig) -> None:
+def test_fovs_arranged_for_another_specification_are_refused(rig) -> None:
     with pytest.raises(NotReady, match="send it again"):
         rig.scheduler.submit_stack([fov(1), fov(2, OTHER_SPEC)])
     assert not rig.scheduler.submit_live(fov(3, OTHER_SPEC))
@@ -249,7 +249,7 @@ def test_what_was_arranged_for_another_input_is_not_taken(rig) -> None:
     assert rig.engine.batches == [[4]]
 
 
-def test_draining_computes_what_waits_and_takes_nothing_new(rig) -> None:
+def test_draining_computes_waiting_fovs_and_accepts_no_more(rig) -> None:
     rig.scheduler.submit_stack([fov(1), fov(2), fov(3)])
     rig.scheduler.submit_live(fov(50))
     threading.Timer(0.2, rig.engine.may_go.release, [10]).start()
@@ -259,7 +259,7 @@ def test_draining_computes_what_waits_and_takes_nothing_new(rig) -> None:
         rig.scheduler.submit_stack([fov(4)])
 
 
-def test_draining_gives_up_in_time(rig) -> None:
+def test_draining_has_a_time_limit(rig) -> None:
     rig.scheduler.submit_stack([fov(1), fov(2), fov(3)])
     assert not rig.scheduler.drain(0.1)
 
@@ -271,7 +271,7 @@ def test_a_gpu_is_kept_warm_while_frames_come(rig) -> None:
     wait_until(lambda: rig.engine.warmings > 2)
 
 
-def test_closing_tells_those_who_wait(rig) -> None:
+def test_closing_fails_waiting_stacks(rig) -> None:
     rig.scheduler.submit_stack([fov(1)])
     waiting = rig.scheduler.submit_stack([fov(2)])
     assert rig.engine.entered.acquire(timeout=30)

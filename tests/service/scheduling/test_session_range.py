@@ -55,7 +55,7 @@ def test_without_calibration_the_models_range_is_in_force(server: Server) -> Non
     assert answer["high"] == [mini.HIGH] * 3
 
 
-def test_a_posted_stack_sets_the_range_and_every_result_says_so(server: Server, fovs: np.ndarray) -> None:
+def test_a_posted_stack_sets_the_range_of_all_results(server: Server, fovs: np.ndarray) -> None:
     before = classify(server, fovs[0])
     answer = calibrate(server, npy(fovs))
     assert answer.status_code == 200
@@ -100,7 +100,7 @@ def test_the_next_frames_of_the_stream_set_the_range(server: Server, fovs: np.nd
         scope.close()
 
 
-def test_a_calibration_can_be_given_up(server: Server, fovs: np.ndarray) -> None:
+def test_a_calibration_can_be_cancelled(server: Server, fovs: np.ndarray) -> None:
     calibrate(server, fovs=3)
     answer = httpx.delete(f"{server.url}/v1/normalization").json()
     assert answer["calibrating"] is None
@@ -128,7 +128,7 @@ def held_fit(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threadin
     return entered, may_go
 
 
-def test_a_calibration_that_is_undone_while_it_is_computed_never_comes_into_force(
+def test_a_calibration_that_is_cancelled_while_it_is_computed_is_never_in_force(
     server: ServerThread, fovs: np.ndarray, held_fit: tuple[threading.Event, threading.Event]
 ) -> None:
     entered, may_go = held_fit
@@ -151,7 +151,7 @@ def test_a_calibration_that_is_undone_while_it_is_computed_never_comes_into_forc
     assert calibrate(server, npy(fovs)).status_code == 200
 
 
-def test_a_calibration_from_the_stream_can_be_undone_while_it_is_computed(
+def test_a_calibration_from_the_stream_can_be_cancelled_while_it_is_computed(
     server: ServerThread, fovs: np.ndarray, held_fit: tuple[threading.Event, threading.Event]
 ) -> None:
     entered, may_go = held_fit
@@ -172,9 +172,7 @@ def test_a_calibration_from_the_stream_can_be_undone_while_it_is_computed(
         scope.close()
 
 
-def test_what_is_in_force_and_what_is_kept_agree_whatever_the_order(
-    server: ServerThread, fovs: np.ndarray
-) -> None:
+def test_the_range_in_force_is_the_stored_one_in_any_order(server: ServerThread, fovs: np.ndarray) -> None:
     """Calibrations and their undoing at the same time: a restart finds what was in force before it."""
 
     def repeat(order: Callable[[], Any]) -> None:
@@ -224,7 +222,7 @@ def test_a_name_keeps_a_calibration_when_the_stream_moves(
 
 
 @pytest.mark.parametrize("kept", ["nonsense", {"channels": ["SRS"]}, [1, 2]])
-def test_a_kept_range_that_cannot_be_read_is_reported(kept: Any) -> None:
+def test_a_stored_range_that_cannot_be_read_is_reported(kept: Any) -> None:
     class Keeper:
         def get_value(self, key: str) -> Any:
             return kept
@@ -249,7 +247,7 @@ def test_no_more_frames_are_collected_than_fit_into_memory(
     assert calibrate(server, fovs=most).status_code == 202
 
 
-def test_a_calibration_is_given_up_for_an_ensemble_whose_frames_do_not_fit(
+def test_a_calibration_is_cancelled_if_the_frames_of_another_ensemble_do_not_fit(
     tmp_path: Path, start: Callable[..., ServerThread]
 ) -> None:
     for name, size in (("small", 125), ("large", 500)):

@@ -58,7 +58,7 @@ def series(status: dict, scope: Microscope) -> dict:
     return next((s for s in status["receiver"]["series"] if s["series_uid"] == str(scope.uid)), {})
 
 
-def test_frames_become_results_with_their_place(
+def test_results_have_the_positions_of_their_frames(
     server: Server, microscope: Microscope, live: ClientConnection
 ) -> None:
     microscope.send(encode(StartHeader(**microscope.common(), planned_frames=4)))
@@ -110,7 +110,7 @@ def test_every_pixel_type_of_the_format(
     assert result["probability"] == pytest.approx(np.mean(expected), abs=1e-5)
 
 
-def test_channels_are_put_into_the_ensembles_order(
+def test_channels_are_arranged_in_the_ensembles_order(
     server: Server, microscope: Microscope, live: ClientConnection
 ) -> None:
     fov = mini.dark()
@@ -173,7 +173,7 @@ def test_a_publisher_that_restarts_is_found_again(server: Server, live: ClientCo
         server.wait(lambda status: not status["receiver"]["connected"])
 
 
-def test_an_overloaded_service_drops_the_oldest_and_says_so(miniature: Path, tmp_path: Path) -> None:
+def test_an_overloaded_service_drops_and_counts_the_oldest_frames(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--live-queue", "2")
     scope = Microscope(server.frames)
     try:
@@ -216,7 +216,9 @@ def test_frames_that_the_engine_fails_on_are_listed_with_the_reason(miniature: P
         stop_server(server)
 
 
-def test_a_slow_websocket_client_loses_messages_and_slows_nobody(miniature: Path, tmp_path: Path) -> None:
+def test_a_slow_websocket_client_loses_messages_and_does_not_delay_others(
+    miniature: Path, tmp_path: Path
+) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--live-queue", "1000", "--live-backlog", "32")
     scope = Microscope(server.frames)
     try:
@@ -259,8 +261,8 @@ def test_posted_stacks_appear_live_too(server: Server, live: ClientConnection) -
     import httpx
 
     answer = httpx.post(f"{server.url}/v1/classify", content=npy(mini.bright()))
-    (told,) = receive(live, 1)
-    assert told["id"] == answer.json()["results"][0]["id"]
+    (result,) = receive(live, 1)
+    assert result["id"] == answer.json()["results"][0]["id"]
 
 
 def test_the_command_line_client_watches_and_publishes(server: Server, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Counting what a stream sent, what came and what is missing."""
+"""Counts of sent, received and missing frames."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def counts(series: dict) -> tuple[int, int, int]:
     return series["received"], series["missing"], series["repeated"]
 
 
-def test_a_whole_series() -> None:
+def test_a_complete_series() -> None:
     (series,) = replay(start(planned=3), image(0), image(1), beat(1), image(2), end(3))
     assert counts(series) == (3, 0, 0)
     assert (series["state"], series["planned_frames"], series["last_frame"]) == ("ended", 3, 2)
@@ -76,7 +76,7 @@ def test_frames_missing_at_the_beginning_middle_and_end() -> None:
     assert counts(series) == (2, 6, 0)
 
 
-def test_joining_late_has_lost_nothing() -> None:
+def test_frames_before_a_late_start_are_not_missing() -> None:
     (series,) = replay(image(40), image(41), end(42))
     assert counts(series) == (2, 0, 0)
     assert series["first_frame"] == 40
@@ -84,7 +84,7 @@ def test_joining_late_has_lost_nothing() -> None:
     assert counts(series) == (2, 1, 0)
 
 
-def test_a_heartbeat_tells_of_frames_lost_since() -> None:
+def test_a_heartbeat_reveals_missing_frames() -> None:
     (series,) = replay(start(), image(0), beat(3))
     assert counts(series) == (1, 3, 0)
 
@@ -111,7 +111,7 @@ def test_frames_out_of_order_before_the_first_one_seen_are_new_once() -> None:
     assert counts(described(tracker)[0]) == (5, 0, 1)
 
 
-def test_the_number_of_a_refused_frame_may_come_again() -> None:
+def test_a_refused_frame_may_be_sent_again() -> None:
     tracker = SeriesTracker()
     tracker.start(start())
     assert tracker.count_image(image(0)) == "new"
@@ -121,7 +121,7 @@ def test_the_number_of_a_refused_frame_may_come_again() -> None:
 
 @given(st.lists(st.integers(0, 30), max_size=60))
 @settings(max_examples=300, deadline=None)
-def test_joined_late_no_frame_is_taken_twice(frames: list[int]) -> None:
+def test_after_a_late_start_no_frame_is_classified_twice(frames: list[int]) -> None:
     tracker = SeriesTracker()
     taken = [n for n in frames if tracker.count_image(image(n)) == "new"]
     assert sorted(taken) == sorted(set(frames))
@@ -146,7 +146,7 @@ def test_two_instruments_do_not_interrupt_each_other() -> None:
     assert {series["state"] for series in described(tracker)} == {"open"}
 
 
-def test_memory_stays_bounded_whatever_comes() -> None:
+def test_memory_is_limited_for_any_messages() -> None:
     tracker = SeriesTracker()
     for n in range(500):
         tracker.start(start(UUID(int=n)))
@@ -164,13 +164,13 @@ def test_counts_agree_with_a_set(frames: list[int]) -> None:
     assert counts(series) == (len(seen), 31 - len(seen), len(frames) - len(seen))
 
 
-def test_a_series_whose_start_was_lost_while_others_were_heard_began_at_frame_0() -> None:
+def test_a_series_whose_start_message_was_lost_while_connected_begins_at_frame_0() -> None:
     newer, older = replay(start(A), image(0, A), image(3, B), end(5, B))
     assert older["state"] == "interrupted"
     assert counts(newer) == (1, 4, 0)
 
 
-def test_a_series_that_is_heard_of_again_is_open_again_and_interrupts_the_other() -> None:
+def test_a_series_that_continues_is_open_again_and_interrupts_the_other() -> None:
     other, first = replay(start(A), image(0, A), start(B), image(0, B), image(1, A))
     assert (first["state"], other["state"]) == ("open", "interrupted")
     (series,) = replay(start(), image(0), end(1), image(1))
@@ -180,14 +180,14 @@ def test_a_series_that_is_heard_of_again_is_open_again_and_interrupts_the_other(
 
 
 def recalled(series: dict, logged: dict[int, int] | list[int]) -> SeriesTracker:
-    """A tracker after a restart; the times of the results that were logged, or just their frames."""
+    """Return a tracker after a restart, from logged frames and their times, or frames only."""
     times = logged if isinstance(logged, dict) else dict.fromkeys(logged, 2**60)
     return SeriesTracker([Series.from_snapshot(json.loads(json.dumps(series)), times.items())])
 
 
 @given(st.sets(st.integers(0, 40), min_size=1), st.data())
 @settings(max_examples=300, deadline=None)
-def test_a_series_goes_on_after_a_kill_as_if_there_had_been_none(sent: set[int], data: st.DataObject) -> None:
+def test_a_series_continues_after_a_kill_with_the_same_counts(sent: set[int], data: st.DataObject) -> None:
     frames = sorted(sent)
     came = data.draw(st.integers(1, len(frames)), "came before the kill")
     saved = data.draw(st.integers(1, came), "of these, before the snapshot")
@@ -209,15 +209,15 @@ def test_a_series_goes_on_after_a_kill_as_if_there_had_been_none(sent: set[int],
     assert [frame for frame, verdict in verdicts.items() if verdict == "new"] == frames[computed:came]
 
 
-def test_a_series_of_which_nothing_was_saved_but_results() -> None:
+def test_a_series_of_which_only_results_were_saved() -> None:
     glimpse = {"series_uid": str(A), "series_id": "plate 3", "instrument": "nlo", "state": "open"}
     tracker = recalled(glimpse, [0, 1, 3])
-    assert described(tracker) == [], "it may never be heard of again"
+    assert described(tracker) == [], "it may never continue"
     assert [tracker.count_image(image(n)) for n in (3, 6)] == ["repeated", "new"]
     assert counts(described(tracker)[0]) == (4, 3, 1)
 
 
-def test_results_from_before_a_restart_of_the_series_are_not_those_after_it() -> None:
+def test_results_from_before_a_restart_of_the_series_are_ignored() -> None:
     tracker = SeriesTracker()
     for header in (start(), image(0), image(1)):
         tracker.start(header) if isinstance(header, StartHeader) else tracker.count_image(header)
@@ -230,8 +230,8 @@ def test_results_from_before_a_restart_of_the_series_are_not_those_after_it() ->
     assert described(again)[0]["restarts"] == 1
 
 
-def test_what_is_remembered_of_gaps_is_bounded_however_frames_come() -> None:
-    """A publisher whose numbers jump ahead, and then come back one in two."""
+def test_the_number_of_gaps_is_limited() -> None:
+    """The frame numbers jump ahead, then every second one of the gap is sent."""
     series = Series(A, "plate 3", "nlo")
     assert series.count_image(0) == "new"
     assert series.count_image(10_000_000) == "new"
@@ -242,7 +242,7 @@ def test_what_is_remembered_of_gaps_is_bounded_however_frames_come() -> None:
     assert series.count_image(9_999_999) == "new"
 
 
-def test_frames_that_come_after_their_gap_was_forgotten_are_taken() -> None:
+def test_frames_that_arrive_after_their_gap_was_dropped_are_new() -> None:
     series = Series(A, "plate 3", "nlo", next_frame=0)
     for n in range(0, 10_000, 2):
         assert series.count_image(n) == "new"
@@ -254,7 +254,7 @@ def test_frames_that_come_after_their_gap_was_forgotten_are_taken() -> None:
     assert (series.received, series.missing) == (9_999, 0)
 
 
-def test_refused_frames_may_come_again_however_many_there_are() -> None:
+def test_refused_frames_may_be_sent_again_however_many_there_are() -> None:
     series = Series(A, "plate 3", "nlo", next_frame=0)
     for n in range(0, 10_000, 2):
         assert series.count_image(n) == "new"
@@ -271,7 +271,7 @@ def test_refused_frames_may_come_again_however_many_there_are() -> None:
     assert len(one_range.snapshot()["counting"]["refused_ranges"]) <= 512
 
 
-def test_what_was_forgotten_stays_so_over_a_restart_of_the_service() -> None:
+def test_dropped_gaps_stay_dropped_after_a_restart_of_the_service() -> None:
     series = Series(A, "plate 3", "nlo", next_frame=0)
     for n in range(0, 10_000, 2):
         series.count_image(n)
@@ -284,7 +284,7 @@ def test_what_was_forgotten_stays_so_over_a_restart_of_the_service() -> None:
     assert (again.received, again.missing) == (5001, 4998)
 
 
-def test_refused_frames_that_an_earlier_version_kept_are_recalled() -> None:
+def test_refused_frames_of_a_snapshot_of_an_earlier_version_are_restored() -> None:
     series = Series(A, "plate 3", "nlo", next_frame=3, received=3)
     snapshot = json.loads(json.dumps(series.snapshot()))
     del snapshot["counting"]["refused_ranges"]
@@ -293,7 +293,7 @@ def test_refused_frames_that_an_earlier_version_kept_are_recalled() -> None:
     assert [again.count_image(n) for n in (1, 0)] == ["new", "repeated"]
 
 
-def test_gaps_of_a_series_that_was_joined_late_are_bounded_too() -> None:
+def test_the_number_of_gaps_of_a_series_that_was_joined_late_is_limited_too() -> None:
     series = Series(A, "plate 3", "nlo")
     for n in range(10_000, 0, -2):
         assert series.count_image(n) == "new"

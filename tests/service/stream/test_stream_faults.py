@@ -1,4 +1,4 @@
-"""Whatever comes over the line of the frame stream: the service connects again, and counts what happened."""
+"""Faults of the frame stream: the service reconnects, and counts the faults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Fault = Callable[[Microscope, Cable], None]
 
 
 def oversize_part(microscope: Microscope, cable: Cable) -> None:
-    """A frame that no encoder of ours would make; each of its parts is well-formed ZeroMQ."""
+    """A frame that no encoder sends, of valid ZeroMQ parts."""
     header = microscope.header(0, np.zeros((3, 3400, 3400), np.uint16))
     microscope.send([topic_of(header), header.model_dump_json(exclude_none=True).encode(), bytes(66 << 20)])
 
@@ -87,7 +87,7 @@ FAULTS: dict[Fault, set[str]] = {
 
 
 class Rig:
-    """A service, a microscope that works, and the cable between them."""
+    """A service, a working microscope, and the cable between them."""
 
     def __init__(self, model: Path, log: Path) -> None:
         inner = free_port()
@@ -149,7 +149,7 @@ def test_good_frames_are_classified_again(rig: Rig, fault: Fault, times: int) ->
         assert f'senoscope_stream_faults_total{{reason="{reason}"}} {count:.1f}' in scraped
 
 
-def test_a_stream_that_breaks_the_protocol_is_reported_until_a_good_message_comes(rig: Rig) -> None:
+def test_a_violation_of_the_protocol_is_reported_until_a_valid_message_arrives(rig: Rig) -> None:
     rig.send_until_classified()
     oversize_part(rig.microscope, rig.cable)
     deadline = time.monotonic() + 60
@@ -191,7 +191,7 @@ def test_a_message_without_an_end_ends_the_connection(rig: Rig, monkeypatch: pyt
     ],
     ids=["plain", "request socket"],
 )
-def test_what_is_reported_of_a_peer_is_true(rig: Rig, bytes_: bytes, text: str) -> None:
+def test_the_reported_fault_of_a_peer_is_correct(rig: Rig, bytes_: bytes, text: str) -> None:
     rig.send_until_classified()
     rig.cable.greet_next(bytes_)
     rig.server.wait(lambda s: text in (s["receiver"]["problem"] or ""))

@@ -1,1 +1,1 @@
-"""What every request passes before a route: access, size, and what is observed of it."""
+"""Middleware of every request: access, limits of size and time, metrics and traces."""

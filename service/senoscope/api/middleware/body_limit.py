@@ -1,4 +1,4 @@
-"""Bodies of requests: bounded in size, kept off the disk while small, raw or multipart."""
+"""Bodies of requests: limited in size and time; raw or multipart, and in memory while they are small."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from senoscope.api.compression import Unpacker, file_coding
-from senoscope.api.problems import problem_response, told_faults
+from senoscope.api.compression import Decompressor, file_coding
+from senoscope.api.problems import describe_validation_errors, problem_response
 from senoscope.scheduling.memory_budget import MemoryShare
 from senoscope_client.errors import (
     InsufficientStorage,
@@ -34,19 +34,19 @@ from senoscope_client.images.sanitize import sanitize_for_display
 
 _log = structlog.get_logger(__name__)
 _MIB = 1024 * 1024
-_IN_MEMORY = 16 * _MIB
+_MAX_IN_MEMORY_BYTES = 16 * _MIB
 _LINGER_S = 1.0
-_PROGRESS = 64 * 1024
-_MAX_JSON = 64 * 1024
+_PROGRESS_BYTES = 64 * 1024
+_MAX_JSON_BYTES = 64 * 1024
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class Linger:
-    """ASGI middleware that lets clients get an answer given before their body was read to its end.
+    """ASGI middleware for answers that are sent before the request's body was read to its end.
 
-    It reads on for a short time and throws away: closing on a client that still sends would reset the
-    connection, and the client would lose the answer.
+    It reads and discards the rest of the body for a short time: closing the connection while the client still
+    sends would reset it, and the client would lose the answer.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Linger:
             return
         unread = _has_body(scope)
 
-        async def noting_receive() -> Message:
+        async def tracking_receive() -> Message:
             nonlocal unread
             message = await receive()
             unread = unread and message.get("more_body", False)
@@ -82,21 +82,21 @@ class Linger:
                         pass
             await send({"type": "http.response.body", "body": b""})
 
-        await self._app(scope, noting_receive, lingering_send)
+        await self._app(scope, tracking_receive, lingering_send)
 
 
 class BodyLimit:
-    """ASGI middleware that refuses bodies that are too large or come too slowly.
+    """ASGI middleware that refuses bodies that are too large or arrive too slowly.
 
-    A body over the limit is refused before it is read where it declares its size. Time counts only while
-    the application waits for the client.
+    A body that declares a size over the limit is refused before it is read. Time counts only while the
+    application waits for the client.
 
     Parameters
     ----------
     app : ASGI application
     max_bytes : int
     timeout_s : float
-        That each 64 KiB may take, so that trickling byte by byte is no way around it.
+        That each 64 KiB may take, so that a client cannot avoid the limit by sending single bytes.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
@@ -115,7 +115,7 @@ class BodyLimit:
 
         async def limited_receive() -> Message:
             nonlocal received, marked, unread, left_s
-            if not unread:  # what comes now is only that the client leaves
+            if not unread:  # the only message that can follow is that the client disconnected
                 return await receive()
             began_s = time.monotonic()
             try:
@@ -123,15 +123,15 @@ class BodyLimit:
                     message = await receive()
             except TimeoutError:
                 raise RequestTimeout(
-                    f"the body comes too slowly: {_PROGRESS // 1024} KiB may take {self._timeout_s:g} s "
-                    "(--body-timeout-s)"
+                    f"the body arrives too slowly: {_PROGRESS_BYTES // 1024} KiB may take "
+                    f"{self._timeout_s:g} s (--body-timeout-s)"
                 ) from None
             left_s -= time.monotonic() - began_s
             unread = message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self._max_bytes:
                 raise self._error("larger")
-            if received - marked >= _PROGRESS:
+            if received - marked >= _PROGRESS_BYTES:
                 marked, left_s = received, self._timeout_s
             return message
 
@@ -144,8 +144,8 @@ class BodyLimit:
 
     def _error(self, size: str) -> PayloadTooLarge:
         return PayloadTooLarge(
-            f"the body is {size}; at most {self._max_bytes // _MIB} MiB are taken (--max-upload-mib). "
-            "Split the stack into several requests"
+            f"the body is {size}; the limit is {self._max_bytes // _MIB} MiB (--max-upload-mib). Split the "
+            "stack into several requests"
         )
 
 
@@ -154,33 +154,33 @@ def _has_body(scope: Scope) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
-async def json_of(request: Request, model: type[M]) -> M:
-    """The small JSON document that is a request's body.
+async def read_json_body(request: Request, model: type[M]) -> M:
+    """Read and validate a small JSON document that is a request's body.
 
     Raises
     ------
     InvalidRequest
-        If it is no JSON, or not of that model.
+        If the body is not JSON, or does not fit the model.
     PayloadTooLarge
-        If it is longer than any that could be meant: parsed, it would take many times its length.
+        If it is longer than any valid document: parsed, it would take many times its length of memory.
     UnsupportedMediaType
-        If it is not declared as JSON, as no form of a foreign page can be.
+        If it is not declared as JSON, which forms of other sites' pages cannot do.
     """
     if media_type_of(request) != "application/json":
         raise UnsupportedMediaType("send the body as JSON, with Content-Type: application/json")
     text = bytearray()
     async for chunk in request.stream():
         text += chunk
-        if len(text) > _MAX_JSON:
-            raise PayloadTooLarge(f"the body is longer than {_MAX_JSON // 1024} KiB of JSON")
+        if len(text) > _MAX_JSON_BYTES:
+            raise PayloadTooLarge(f"the body is longer than {_MAX_JSON_BYTES // 1024} KiB of JSON")
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        raise InvalidRequest(told_faults(error.errors(), "the body")) from None
+        raise InvalidRequest(describe_validation_errors(error.errors(), "the body")) from None
 
 
 def media_type_of(request: Request) -> str | None:
-    """What a body is declared as, without parameters; None if nothing is declared."""
+    """Return the media type that a body is declared with, without parameters, or None."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() or None
 
 
@@ -193,11 +193,11 @@ class Upload:
     file : BinaryIO
         At its start.
     name : str or None
-        As the client calls it; shown, never opened.
+        The name that the client gave; shown, never opened.
     media_type : str or None
-        As the client declares it.
+        The media type that the client declared.
     as_form : bool
-        Whether it came as the value of a form, as curl sends what it is given with ``-d``: without line ends.
+        Whether the body is declared as a URL-encoded form, as ``curl -d`` does, which removes line ends.
     """
 
     file: BinaryIO
@@ -205,8 +205,8 @@ class Upload:
     media_type: str | None
     as_form: bool = False
 
-    def explained(self, error: SenoscopeError) -> SenoscopeError:
-        """An error of reading the file, with what its sender can have done wrong."""
+    def explain(self, error: SenoscopeError) -> SenoscopeError:
+        """Return an error of reading the file, with a likely cause added."""
         if not self.as_form or self._has_line_ends():
             return error
         return type(error)(
@@ -220,14 +220,16 @@ class Upload:
         return any(b"\n" in piece or b"\r" in piece for piece in pieces)
 
 
-async def _fill(file: IO[bytes], request: Request, share: MemoryShare, unpacker: Unpacker | None) -> None:
-    """Write the body to a file and rewind it; off the event loop, since a disk takes its time."""
+async def _store_body(
+    file: IO[bytes], request: Request, share: MemoryShare, decompressor: Decompressor | None
+) -> None:
+    """Write the body to a file and rewind it; outside the event loop, since a disk may be slow."""
     in_memory = 0
 
-    def write(packed: bytes) -> None:
+    def write(received: bytes) -> None:
         nonlocal in_memory
-        for piece in unpacker.feed(packed) if unpacker is not None else (packed,):
-            if in_memory < _IN_MEMORY:
+        for piece in decompressor.feed(received) if decompressor is not None else (received,):
+            if in_memory < _MAX_IN_MEMORY_BYTES:
                 share.reserve(len(piece))
                 in_memory += len(piece)
             file.write(piece)
@@ -239,21 +241,21 @@ async def _fill(file: IO[bytes], request: Request, share: MemoryShare, unpacker:
             await run_in_threadpool(write, bytes(waiting))
             waiting.clear()
     await run_in_threadpool(write, bytes(waiting))
-    if unpacker is not None:
-        unpacker.finish()
+    if decompressor is not None:
+        decompressor.finish()
     file.seek(0)
 
 
 @contextlib.contextmanager
-def _storing() -> Iterator[None]:
-    """Report a disk that cannot hold a body; small bodies never get there."""
+def _translate_disk_errors() -> Iterator[None]:
+    """Translate the error of a disk that cannot hold a body; small bodies are not written to disk."""
     try:
         yield
     except OSError as error:
         _log.error("a body cannot be stored", folder=tempfile.gettempdir(), reason=str(error))
         raise InsufficientStorage(
-            f"the service cannot store bodies of more than {_IN_MEMORY // _MIB} MiB at present "
-            f"({error.strerror or type(error).__name__}); send smaller ones, and see to its folder for "
+            f"the service cannot store bodies of more than {_MAX_IN_MEMORY_BYTES // _MIB} MiB at present "
+            f"({error.strerror or type(error).__name__}); send smaller ones, and check its folder for "
             "temporary files"
         ) from error
 
@@ -267,36 +269,38 @@ async def _closing(form: FormData) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def upload_of(
-    request: Request, share: MemoryShare, max_unpacked: Callable[[int], int]
+async def open_upload(
+    request: Request, share: MemoryShare, max_decompressed: Callable[[int], int]
 ) -> AsyncIterator[Upload]:
-    """The file in a request, either the raw body or the one ``file`` field of a multipart form.
+    """Open the file in a request, either the raw body or the one ``file`` field of a multipart form.
 
     Parameters
     ----------
     share : MemoryShare
-        Of the request, for what is kept in memory.
-    max_unpacked : callable
-        Returns how many bytes a body of so many packed bytes may unpack to.
+        Of the request, for the part of the body that is kept in memory.
+    max_decompressed : callable
+        Returns the limit on decompressed bytes for a number of compressed bytes.
 
     Raises
     ------
     InvalidRequest
-        If a form is malformed, or holds another number of files than one.
+        If a form is malformed, or does not hold exactly one file.
     PayloadTooLarge
-        If the body exceeds the limit, packed or not.
+        If the body exceeds the limit, compressed or not.
     InsufficientStorage
         If it cannot be stored.
     UnsupportedMediaType
-        If the body is packed in a way that is not known, or a form is packed.
+        If the compression of the body is not supported, or a form is compressed.
     """
     media_type = media_type_of(request)
     coding = file_coding(request.headers.get("content-encoding"))
     if media_type == "multipart/form-data":
         if coding is not None:
-            raise UnsupportedMediaType("a form cannot be packed; send the packed file as the body")
+            raise UnsupportedMediaType(
+                "a form cannot be compressed; send the compressed file as the body of the request"
+            )
         try:
-            with _storing():
+            with _translate_disk_errors():
                 form = await request.form(max_files=1, max_fields=8)
             async with _closing(form):
                 files = [value for value in form.values() if isinstance(value, UploadFile)]
@@ -307,17 +311,18 @@ async def upload_of(
                 extra = [key for key, value in form.multi_items() if not isinstance(value, UploadFile)]
                 if extra:
                     raise InvalidRequest(
-                        f"the form has a field {extra[0][:40]!r} beside the file: give parameters in the "
-                        f"address, as in /v1/classify?{extra[0][:40]}=..."
+                        f"the form has a field {extra[0][:40]!r} in addition to the file: give parameters in "
+                        f"the address, as in /v1/classify?{extra[0][:40]}=..."
                     )
                 name = (files[0].filename or "").replace("\\", "/").rpartition("/")[2]
                 yield Upload(files[0].file, sanitize_for_display(name, 255) or None, files[0].content_type)
         except HTTPException as error:
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
         return
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-        with _storing():
-            await _fill(file, request, share, None if coding is None else Unpacker(coding, max_unpacked))
-        # What curl declares where nobody told it otherwise says nothing about the file.
+    with tempfile.SpooledTemporaryFile(max_size=_MAX_IN_MEMORY_BYTES) as file:
+        decompressor = None if coding is None else Decompressor(coding, max_decompressed)
+        with _translate_disk_errors():
+            await _store_body(file, request, share, decompressor)
+        # curl's default media type, which does not describe the file.
         as_form = media_type == "application/x-www-form-urlencoded"
         yield Upload(cast(BinaryIO, file), None, None if as_form else media_type, as_form)

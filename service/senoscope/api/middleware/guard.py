@@ -1,4 +1,4 @@
-"""Who may do what: the table of scopes, and the middleware that refuses everybody else."""
+"""Access control: the scope that each request needs, and the middleware that checks it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KEY_PREFIX = "bearer."
 
 
 class Rule(NamedTuple):
-    """What a kind of request needs."""
+    """The scope that requests of some methods and paths need; None if they need no key."""
 
     methods: frozenset[str]
     path: re.Pattern[str]
@@ -37,10 +37,10 @@ class Rule(NamedTuple):
 
 
 _READING = frozenset({"GET", "HEAD"})
-# The first that fits counts; what none fits needs admin.
+# The first rule that matches applies; requests that match none need admin.
 RULES = (
     Rule(_READING, re.compile(r"/(livez|readyz|v2/health/(live|ready))"), None),
-    # The page that asks for a key; what it shows, it asks for with the key.
+    # The page has a login of its own; it sends the key with its requests.
     Rule(_READING, re.compile(r"/(dashboard/[^/]+)?"), None),
     Rule(_READING | {"WEBSOCKET"}, re.compile(r"/.*", re.DOTALL), "read"),
     Rule(frozenset({"POST"}), re.compile(r"/v2/repository/index"), "read"),
@@ -50,7 +50,7 @@ RULES = (
 
 
 def scope_needed(method: str, path: str) -> Scope | None:
-    """The scope that a request needs; None where it is open to everybody."""
+    """Return the scope that a request needs, or None if it needs no key."""
     for rule in RULES:
         if method in rule.methods and rule.path.fullmatch(path):
             return rule.scope
@@ -58,7 +58,7 @@ def scope_needed(method: str, path: str) -> Scope | None:
 
 
 class Refusals:
-    """Counts who was refused, and why; any thread may read ``counts``."""
+    """Counts of refused requests by reason; any thread may read ``counts``."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -66,7 +66,7 @@ class Refusals:
         self._log_lines = RateLimiter(_LOG_INTERVAL_S)
 
     def count(self, reason: str, **facts: object) -> None:
-        """Count a refusal, and log it unless others were logged for the same reason just before."""
+        """Count a refusal, and log it unless one with the same reason was logged shortly before."""
         with self._lock:
             self.counts[reason] += 1
             count = self.counts[reason]
@@ -82,11 +82,11 @@ class _Refused(Exception):
 
 
 class Guard:
-    """ASGI middleware in front of every route, WebSockets included.
+    """ASGI middleware that checks the access of every request, WebSockets included.
 
-    With keys, each request needs one with the right scope, and so does each message that a WebSocket is sent.
-    Without, the service is for this machine alone, which includes every page that a browser on it shows:
-    requests from other sites' pages are refused.
+    With keys, each request needs one with the right scope; the key of a WebSocket is checked again before
+    each message. Without keys, only clients on this machine are served. Any page in a browser on this machine
+    is such a client, so requests from other sites' pages are refused.
 
     Parameters
     ----------
@@ -94,8 +94,9 @@ class Guard:
     keys : KeyRing or None
     refusals : Refusals
     any_host : bool
-        Whether requests without keys may be addressed to any host name. Where only this machine is served,
-        a foreign name is a foreign page's way around the browser's rules (DNS rebinding).
+        Whether requests without keys may be addressed to any host name. Other names than localhost are
+        refused otherwise, because a page of another site can circumvent the browser's same-origin policy by
+        pointing its own name to this machine (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, keys: KeyRing | None, refusals: Refusals, *, any_host: bool) -> None:
@@ -118,14 +119,14 @@ class Guard:
                 answer.headers["WWW-Authenticate"] = 'Bearer realm="senoscope"'
             await answer(scope, receive, send)
             return
-        send = _choosing(scope, send)
+        send = _with_subprotocol(scope, send)
         if scope["type"] == "websocket" and self._keys is not None:
-            send = self._while_allowed(scope, send)
+            send = self._with_key_checks(scope, send)
         await self._app(_without_key(scope), receive, send)
 
     def _check(self, scope: AsgiScope) -> None:
         if self._keys is None:
-            _check_page(Headers(scope=scope), self._any_host)
+            _check_origin(Headers(scope=scope), self._any_host)
         else:
             self._check_key(self._keys, scope, scope_needed(_method(scope), scope["path"]))
 
@@ -138,10 +139,10 @@ class Guard:
             client=client[0] if client else None,
         )
 
-    def _while_allowed(self, scope: AsgiScope, send: Send) -> Send:
-        """Hangs up instead of sending a message for which the key is no longer good."""
+    def _with_key_checks(self, scope: AsgiScope, send: Send) -> Send:
+        """Return a ``send`` that closes the WebSocket once its key no longer permits messages."""
 
-        async def sending(message: Message) -> None:
+        async def checked_send(message: Message) -> None:
             if message["type"] == "websocket.send":
                 try:
                     self._check(scope)
@@ -149,10 +150,10 @@ class Guard:
                     self._count(refused, scope)
                     code = UNAUTHORIZED if isinstance(refused.error, Unauthorized) else FORBIDDEN
                     await send({"type": "websocket.close", "code": code, "reason": str(refused.error)[:120]})
-                    raise OSError("the key was revoked") from None  # as when the client has left
+                    raise OSError("the key was revoked") from None  # as when the client disconnected
             await send(message)
 
-        return sending
+        return checked_send
 
     @staticmethod
     def _check_key(keys: KeyRing, scope: AsgiScope, needed: Scope | None) -> None:
@@ -163,13 +164,13 @@ class Guard:
             raise _Refused(
                 "no_key",
                 Unauthorized(
-                    "this service wants an API key: send `Authorization: Bearer KEY` (senoscope-client: "
+                    "this service requires an API key: send `Authorization: Bearer KEY` (senoscope-client: "
                     "--api-key or SENOSCOPE_API_KEY)"
                 ),
             )
         key = keys.identify(presented[0]) if len(presented) == 1 else None
         if key is None:
-            raise _Refused("wrong_key", Unauthorized("this API key is not known here, or no longer"))
+            raise _Refused("wrong_key", Unauthorized("this API key is invalid, or was revoked"))
         if not key.may(needed):
             raise _Refused(
                 "missing_scope",
@@ -182,7 +183,7 @@ def _method(scope: AsgiScope) -> str:
 
 
 def _keys_of(scope: AsgiScope) -> list[str]:
-    """The keys that a request carries: in its header or, from browsers' WebSockets, as a subprotocol."""
+    """Return the keys in a request: from its header or, for browsers' WebSockets, from a subprotocol."""
     found = []
     for value in Headers(scope=scope).getlist("authorization"):
         kind, _, key = value.partition(" ")
@@ -196,7 +197,7 @@ def _keys_of(scope: AsgiScope) -> list[str]:
 
 
 def _without_key(scope: AsgiScope) -> AsgiScope:
-    """The request as the routes see it: nothing behind the guard can log a key."""
+    """Return a request without its key, so that no other part of the application can log it."""
     hidden = {b"authorization", b"sec-websocket-protocol"}
     kept: AsgiScope = dict(scope)
     kept["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in hidden]
@@ -205,28 +206,32 @@ def _without_key(scope: AsgiScope) -> AsgiScope:
     return kept
 
 
-def _choosing(scope: AsgiScope, send: Send) -> Send:
-    """Names our subprotocol where it was offered: a browser hangs up on a server that chooses none."""
+def _with_subprotocol(scope: AsgiScope, send: Send) -> Send:
+    """Return a ``send`` that selects our subprotocol if it was offered.
+
+    Browsers close the connection if the server selects none of the offered subprotocols.
+    """
     if _SUBPROTOCOL not in scope.get("subprotocols", ()):
         return send
 
-    async def choosing(message: Message) -> None:
+    async def selecting_send(message: Message) -> None:
         if message["type"] == "websocket.accept":
             message = {**message, "subprotocol": message.get("subprotocol") or _SUBPROTOCOL}
         await send(message)
 
-    return choosing
+    return selecting_send
 
 
-def _check_page(headers: Headers, any_host: bool) -> None:
+def _check_origin(headers: Headers, any_host: bool) -> None:
     host, origin = headers.get("host", ""), headers.get("origin")
     if origin is not None and _host_of(origin) != host.lower():
         raise _Refused("foreign_page", Forbidden(f"a page of {origin[:100]} may not use this service"))
-    if not any_host and host and not _names_this_machine(host):
+    if not any_host and host and not _is_localhost_or_address(host):
         raise _Refused(
             "foreign_host",
             Forbidden(
-                f"without API keys this service answers to localhost and to addresses, not to {host[:100]}"
+                "without API keys this service accepts requests to localhost or to an IP address only, not "
+                f"to {host[:100]}"
             ),
         )
 
@@ -234,12 +239,12 @@ def _check_page(headers: Headers, any_host: bool) -> None:
 def _host_of(origin: str) -> str | None:
     try:
         return urlsplit(origin).netloc.lower()
-    except ValueError:  # a bracket that is not closed, for one
+    except ValueError:  # for example, a bracket that is not closed
         return None
 
 
-def _names_this_machine(host: str) -> bool:
-    """Whether a Host header is one that no foreign page can have: localhost, or an address."""
+def _is_localhost_or_address(host: str) -> bool:
+    """Return whether a ``Host`` header cannot be the name of another site: localhost or an IP address."""
     name = re.sub(r":\d*$", "", host).strip("[]").lower()
     if name == "localhost":
         return True

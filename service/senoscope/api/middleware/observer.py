@@ -67,19 +67,19 @@ class RequestMetrics:
 
     def count(self, method: str, context: RequestContext) -> None:
         """Count an answered request, or a WebSocket that was opened or refused."""
-        self._count.labels(context.route or NO_ROUTE, _known(method), str(context.status)).inc()
+        self._count.labels(context.route or NO_ROUTE, _method_label(method), str(context.status)).inc()
 
     def observe(self, method: str, context: RequestContext, took_s: float) -> None:
         """Record how long an answer took."""
-        self._duration.labels(context.route or NO_ROUTE, _known(method)).observe(took_s)
+        self._duration.labels(context.route or NO_ROUTE, _method_label(method)).observe(took_s)
 
 
-def _known(method: str) -> str:
+def _method_label(method: str) -> str:
     return method if method in _METHODS else "other"
 
 
 class Observer:
-    """ASGI application around the whole application, so that failures inside it are observed, too.
+    """ASGI application around the whole application, so that its failures are observed too.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class Observer:
         span = self._traces.begin_request(scope["headers"]) if self._traces and http else None
         context = RequestContext(RequestRef(_id_of(scope), span))
         scope.setdefault("state", {})["request_context"] = context
-        # The server runs each request in a context of its own, so this needs no reset.
+        # The server runs each request in a separate context, so this needs no reset.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=context.ref.id)
 
@@ -130,7 +130,7 @@ class Observer:
 
 
 class RouteRecorder:
-    """ASGI middleware next to the routes, which records the route of a request.
+    """The innermost ASGI middleware, which records the route of a request.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""``POST /v1/classify``: a stack in, its results out."""
+"""``POST /v1/classify``: classify a posted stack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ router = APIRouter()
 class ClassifyParameters(ImageParameters):
     """Query parameters of ``POST /v1/classify``."""
 
-    cam: CamMode = Field("none", description="Grad-CAM that the results carry inline.")
+    cam: CamMode = Field("none", description="Form of the Grad-CAM maps in the results.")
 
 
 @router.post(
@@ -49,7 +49,7 @@ class ClassifyParameters(ImageParameters):
     },
 )
 async def classify(request: Request, parameters: Annotated[ClassifyParameters, Query()]) -> Response:
-    """Classify a posted stack; the answer comes when all of it is done."""
+    """Classify a posted stack; the answer is sent when all of it is done."""
     service: Service = request.app.state.service
     service.require_ready()
     service.require_room()  # before a body is read that could not be queued
@@ -63,11 +63,11 @@ def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], 
     if wants_csv(request.headers.get("accept", "")):
         text = results_csv([record.result for record in records])
         return Response(text, media_type="text/csv; charset=utf-8", headers=_warning_headers(warnings))
-    # `ClassifyResponse` put together from results that are encoded already, for the log and the sinks:
-    # encoding hundreds of them at once would hold up the live stream.
+    # A `ClassifyResponse` that is composed of results which were encoded for the log and the sinks:
+    # encoding hundreds of them again would delay the live stream.
     results = b",".join(record.json(cam) for record in records)
-    told = f'],"warnings":{json.dumps(warnings)},"count":{len(records)}}}'
-    return Response(b'{"results":[' + results + told.encode(), media_type="application/json")
+    rest = f'],"warnings":{json.dumps(warnings)},"count":{len(records)}}}'
+    return Response(b'{"results":[' + results + rest.encode(), media_type="application/json")
 
 
 def _warning_headers(warnings: tuple[str, ...]) -> dict[str, str]:

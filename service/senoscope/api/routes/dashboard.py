@@ -1,4 +1,4 @@
-"""``/`` and ``/dashboard/``: a page that comes whole from this server and tells nothing itself."""
+"""``/`` and ``/dashboard/``: the dashboard's files, which are all part of this package and hold no data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from senoscope_client.errors import NotFound
 
 router = APIRouter(include_in_schema=False)
 
-# Not asked of the system: on Windows a registry that any program may change tells browsers what a script is.
+# Not from the `mimetypes` module: on Windows it reads the registry, which any program may change.
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -28,7 +28,7 @@ class _File(NamedTuple):
     etag: str
 
 
-def _read() -> dict[str, _File]:
+def _read_files() -> dict[str, _File]:
     found = {}
     for entry in files("senoscope").joinpath("dashboard").iterdir():
         if (media_type := _TYPES.get(PurePath(entry.name).suffix)) is not None:
@@ -37,27 +37,27 @@ def _read() -> dict[str, _File]:
     return found
 
 
-# All of it is smaller than one field of view.
-_FILES: Final = _read()
+# All files together are smaller than one field of view.
+_FILES: Final = _read_files()
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
-    """The page."""
+    """Return the dashboard's page."""
     return _answer(request, "index.html")
 
 
 @router.api_route("/dashboard/{name}", methods=["GET", "HEAD"])
 async def part(request: Request, name: str) -> Response:
-    """A script, a style sheet or a picture of the page."""
+    """Return a script, a style sheet or a picture of the page."""
     return _answer(request, name)
 
 
 def _answer(request: Request, name: str) -> Response:
     file = _FILES.get(name)
     if file is None:
-        raise NotFound(f"the dashboard has no part of that name: {name[:80]!r}")
-    # Asked for anew each time, so that an upgraded service never meets yesterday's page.
+        raise NotFound(f"the dashboard has no file {name[:80]!r}")
+    # Validated by the browser each time, so that it never shows the page of an earlier release.
     headers = {"Cache-Control": "no-cache", "ETag": file.etag}
     if request.headers.get("if-none-match") == file.etag:
         return Response(status_code=304, headers=headers)

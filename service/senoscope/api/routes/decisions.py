@@ -1,4 +1,4 @@
-"""``GET /v1/decisions`` and ``WS /v1/decisions``: decisions of the rules, earlier and new ones."""
+"""``GET /v1/decisions`` and ``WS /v1/decisions``: the decisions of the rules, earlier and new ones."""
 
 from __future__ import annotations
 
@@ -71,18 +71,18 @@ class DecisionHub:
 
 
 class DecisionParameters(BaseModel):
-    """Which decisions, and which page."""
+    """The selection of decisions, and the page."""
 
     model_config = ConfigDict(extra="forbid")
 
-    series: UUID | None = Field(None, description="Of this series only, by its uid.")
-    limit: int = Field(100, ge=1, le=1000, description="Most decisions of one page.")
+    series: UUID | None = Field(None, description="Only decisions of the series with this uid.")
+    limit: int = Field(100, ge=1, le=1000, description="Maximum number of decisions in a page.")
     cursor: int | None = Field(None, ge=1, le=2**63 - 1, description="``next`` of the previous page.")
 
 
 @router.get("/v1/decisions", response_model=DecisionsPage)
 async def decisions(request: Request, parameters: Annotated[DecisionParameters, Query()]) -> Response:
-    """Decisions of the rules, newest first; ``next`` is the cursor of the next page."""
+    """Return decisions of the rules, newest first; ``next`` is the cursor of the next page."""
     log = require_log(request)
     found, cursor = await read(request, log.decisions, parameters.series, parameters.limit, parameters.cursor)
     answer = DecisionsPage(decisions=found, next=cursor)

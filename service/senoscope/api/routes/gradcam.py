@@ -1,4 +1,4 @@
-"""``GET /v1/results/{id}/gradcam.png``: the map of a result as a picture."""
+"""``GET /v1/results/{id}/gradcam.png``: the Grad-CAM map of a result as a picture."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ class GradcamParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    network: str | None = Field(None, description="This network's map in place of the ensemble's.")
-    channel: str | None = Field(None, description="The channel that is shown; the first by default.")
-    style: Style = Field("map", description="The map alone, over a channel, or weighted with its intensity.")
+    network: str | None = Field(None, description="Draw this network's map instead of the ensemble's.")
+    channel: str | None = Field(None, description="The channel to draw; the first by default.")
+    style: Style = Field(
+        "map", description="The map alone, over a channel, or weighted with the channel's intensity."
+    )
 
 
 @router.get(
@@ -36,13 +38,13 @@ class GradcamParameters(BaseModel):
 async def gradcam_png(
     request: Request, identifier: UUID, parameters: Annotated[GradcamParameters, Query()]
 ) -> Response:
-    """The Grad-CAM map: alone, over a channel, or weighted with a channel's intensity.
+    """Draw the Grad-CAM map: alone, over a channel, or weighted with a channel's intensity.
 
-    ``network`` shows that network's map instead of the ensemble's; ``channel`` defaults to the first. What
-    shows a channel can be drawn only while its pixels are remembered.
+    ``network`` selects that network's map instead of the ensemble's; ``channel`` defaults to the first. A
+    channel can be drawn only while the pixels of the result are in memory.
     """
     png = await run_in_threadpool(_draw, await find(request, identifier), parameters)
-    # A result never changes, so its picture never does.
+    # A result never changes, and neither does its picture.
     return Response(
         png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}
     )
@@ -66,8 +68,8 @@ def _draw(found: Found, parameters: GradcamParameters) -> bytes:
         return map_png(gradcam)
     if found.pixels is None:
         raise NotFound(
-            f"the pixels of {found.result.id} are no longer remembered (--remember-mib sets how many are), "
-            f"and style={parameters.style} needs them; style=map is drawn from the run log"
+            f"style={parameters.style} needs the pixels of {found.result.id}, which are no longer in memory "
+            "(--remember-mib limits how many are kept); style=map is drawn from the run log"
         )
     c = channels.index(name)
     bounds = found.result.normalization

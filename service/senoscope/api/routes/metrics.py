@@ -53,9 +53,9 @@ class ClientMetrics:
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 def metrics(request: Request) -> Response:
-    """All metrics, as OpenMetrics where the client accepts that, else in the text format of Prometheus.
+    """Return all metrics, as OpenMetrics if the client accepts it, else in the text format of Prometheus.
 
-    The service need not be ready: a metric says whether it is.
+    Metrics are available before the service is ready; one of them reports whether it is.
     """
     service: Service = request.app.state.service
     encode, media_type = choose_encoder(request.headers.get("accept", ""))

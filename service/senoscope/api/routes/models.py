@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from senoscope.api.middleware.body_limit import json_of
+from senoscope.api.middleware.body_limit import read_json_body
 from senoscope.api.openapi import json_body, problems
 from senoscope.service import Service
 from senoscope_client.errors import (
@@ -36,7 +36,7 @@ class ModelChange(BaseModel):
 
 @router.get("/v1/model")
 async def model(request: Request) -> ModelInfo:
-    """The ensemble in use, its manifest and the device that it runs on."""
+    """Return the ensemble in use, its manifest and the device that it runs on."""
     service: Service = request.app.state.service
     service.require_ready()
     return service.model_info(service.active)
@@ -50,19 +50,20 @@ async def model(request: Request) -> ModelInfo:
 async def change_model(request: Request) -> ModelInfo:
     """Load another ensemble of the models folder; it takes over between two frames.
 
-    It is verified and warmed up while the other one is in use. If it is faulty, the one in use stays, and the
-    answer has the reason. A restart returns to the ensemble of the settings.
+    The new ensemble is verified and warmed up while the current one stays in use. If the new one is faulty,
+    the current one remains in use, and the answer has the reason. A restart of the service returns to the
+    ensemble of the settings.
     """
     service: Service = request.app.state.service
     service.require_ready()
-    wanted = await json_of(request, ModelChange)
-    changed = await run_in_threadpool(service.models.change, wanted.name)
+    change = await read_json_body(request, ModelChange)
+    changed = await run_in_threadpool(service.models.change, change.name)
     return service.model_info(changed)
 
 
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """The ensembles of the models folder, with their versions; the list may be a second old."""
+    """List the ensembles of the models folder, with their versions; the list may be a second old."""
     service: Service = request.app.state.service
     service.require_ready()
     listing = asyncio.wrap_future(service.ensembles.request())

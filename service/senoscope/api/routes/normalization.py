@@ -22,13 +22,13 @@ class CalibrationParameters(ImageParameters):
 
     # At most half a GiB of pixels at the size of the paper's FOVs.
     fovs: int | None = Field(
-        None, ge=1, le=500, description="Without a body: frames of the stream to fit to."
+        None, ge=1, le=500, description="Without a body: number of frames of the stream to calibrate from."
     )
 
 
 @router.get("/v1/normalization", response_model_exclude_unset=True)
 async def normalization(request: Request) -> NormalizationStatus:
-    """The intensity range in force, its source, and the progress of a calibration."""
+    """Return the intensity range in force, its source, and the progress of a calibration."""
     service: Service = request.app.state.service
     service.require_ready()
     return service.range.status(service.active)
@@ -67,7 +67,7 @@ async def calibrate(
 
 @router.delete("/v1/normalization", response_model_exclude_unset=True)
 async def back_to_model(request: Request) -> NormalizationStatus:
-    """Discard the session's range: the model's is in force again."""
+    """Discard the session's range; the model's range is in force again."""
     service: Service = request.app.state.service
     service.require_ready()
     await run_in_threadpool(service.range.clear)

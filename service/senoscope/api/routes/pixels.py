@@ -1,4 +1,4 @@
-"""``GET /v1/results/{id}/pixels.npy``: the raw counts that a result was made from."""
+"""``GET /v1/results/{id}/pixels.npy``: the raw pixels that a result was computed from."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ router = APIRouter()
     responses=problems(LogUnavailable, NotFound) | {200: {"content": APPLICATION_NPY}},
 )
 async def pixels_npy(request: Request, identifier: UUID) -> Response:
-    """The field of view itself, as an NPY array [C, H, W] of raw detector counts.
+    """Return the field of view as an NPY array [C, H, W] of raw detector units.
 
-    It is there only while its pixels are remembered; the run log never holds any.
+    It is available only while its pixels are in memory; the run log holds no pixels.
     """
     found = await find(request, identifier)
 
     def encode() -> bytes:
         if found.pixels is None:
             raise NotFound(
-                f"the pixels of {identifier} are no longer remembered (--remember-mib sets how many are)"
+                f"the pixels of {identifier} are no longer in memory (--remember-mib limits how many are "
+                "kept)"
             )
         file = io.BytesIO()
         np.save(file, found.pixels, allow_pickle=False)
         return file.getvalue()
 
-    # What was seen never changes.
+    # The pixels of a result never change.
     return Response(
         await run_in_threadpool(encode),
         media_type="application/x-npy",

@@ -1,4 +1,4 @@
-"""``GET /v1/results``: what was found, newest first, out of the run log."""
+"""``GET /v1/results``: the results in the run log, newest first."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ _Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class FilterParameters(BaseModel):
-    """Which results; ``from`` is included, ``to`` is not, and both are UTC unless they say otherwise."""
+    """The selection of results; ``from`` is inclusive, ``to`` exclusive, both in UTC by default."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    series: UUID | None = Field(None, description="Of this series alone, by its uid.")
-    # No label has a character 0, and PostgreSQL has no text with one.
+    series: UUID | None = Field(None, description="Only results of the series with this uid.")
+    # No label has a character 0, which PostgreSQL does not accept in text.
     label: str | None = Field(
         None, max_length=255, pattern=r"^[^\x00]*$", description="One of the ensemble's classes."
     )
-    kind: SourceKind | None = Field(None, description="Where the field of view came from.")
-    since: _Time | None = Field(None, alias="from", description="Made at this time or later.")
-    until: _Time | None = Field(None, alias="to", description="Made before this time.")
-    min_probability: _Probability | None = Field(None, description="At least this.")
-    max_probability: _Probability | None = Field(None, description="At most this.")
+    kind: SourceKind | None = Field(None, description="Source of the field of view.")
+    since: _Time | None = Field(None, alias="from", description="Computed at this time or later.")
+    until: _Time | None = Field(None, alias="to", description="Computed before this time.")
+    min_probability: _Probability | None = Field(None, description="Smallest probability.")
+    max_probability: _Probability | None = Field(None, description="Largest probability.")
 
     @property
-    def wanted(self) -> ResultFilter:
-        """The same in the run log's terms."""
+    def result_filter(self) -> ResultFilter:
+        """The selection as the run log takes it."""
         return ResultFilter(
             self.series,
             self.label,
@@ -66,24 +66,24 @@ class FilterParameters(BaseModel):
 
 
 class PageParameters(FilterParameters):
-    """Which results, how many, and after which page."""
+    """The selection of results, and the page."""
 
-    limit: int = Field(100, ge=1, le=1000, description="Most results of one page.")
-    cursor: int | None = Field(None, ge=1, le=2**63 - 1, description="``next`` of the page before.")
+    limit: int = Field(100, ge=1, le=1000, description="Maximum number of results in a page.")
+    cursor: int | None = Field(None, ge=1, le=2**63 - 1, description="``next`` of the previous page.")
 
 
 class ExportParameters(FilterParameters):
-    """Which results, and as what."""
+    """The selection of results, and the format of the file."""
 
-    format: ExportFormat = Field("csv", description="Parquet needs the extra `parquet`.")
+    format: ExportFormat = Field("csv", description="Format of the file; Parquet needs the extra `parquet`.")
 
 
 class ResultParameters(BaseModel):
-    """How much of the Grad-CAM map comes along."""
+    """Query parameters of one result."""
 
     model_config = ConfigDict(extra="forbid")
 
-    cam: CamMode = Field("none", description="Grad-CAM that the result carries inline.")
+    cam: CamMode = Field("none", description="Form of the Grad-CAM map in the result.")
 
 
 @router.get(
@@ -93,11 +93,11 @@ class ResultParameters(BaseModel):
     responses={200: {"content": TEXT_CSV}},
 )
 async def results(request: Request, parameters: Annotated[PageParameters, Query()]) -> Response:
-    """A page of results; ``next`` and the ``Link`` header lead to the one after it."""
+    """Return a page of results; ``next`` and the ``Link`` header refer to the next page."""
     log = require_log(request)
 
     def answer() -> Response:
-        return _answer(request, log.results(parameters.wanted, parameters.limit, parameters.cursor))
+        return _answer(request, log.results(parameters.result_filter, parameters.limit, parameters.cursor))
 
     return await read(request, answer)
 
@@ -110,9 +110,9 @@ async def results(request: Request, parameters: Annotated[PageParameters, Query(
 async def export_results(
     request: Request, parameters: Annotated[ExportParameters, Query()]
 ) -> StreamingResponse:
-    """All results that match, as one CSV or Parquet file."""
-    pieces = export(require_log(request), parameters.wanted, parameters.format)
-    # Asked for before anything is answered, so that a log that fails is a problem document.
+    """Export all selected results as one CSV or Parquet file."""
+    pieces = export(require_log(request), parameters.result_filter, parameters.format)
+    # Read before the answer begins, so that a failing run log is answered with a problem document.
     first = await read(request, next, pieces, b"")
     name = f"senoscope-results.{parameters.format}"
 
@@ -132,7 +132,7 @@ async def export_results(
 async def result(
     request: Request, identifier: UUID, parameters: Annotated[ResultParameters, Query()]
 ) -> Response:
-    """One result, with its Grad-CAM map where asked for."""
+    """Return one result, with its Grad-CAM map if ``cam`` requests it."""
     found = await find(request, identifier)
 
     def answer() -> str:

@@ -1,4 +1,4 @@
-"""``GET /v1/series``: the series of the stream, those of now and those before."""
+"""``GET /v1/series``: the series of the stream, current and earlier ones."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ router = APIRouter(responses=problems(LogUnavailable))
 
 
 class SeriesParameters(BaseModel):
-    """How many."""
+    """Query parameters of the list of series."""
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(100, ge=1, le=1000, description="Most series that are told.")
+    limit: int = Field(100, ge=1, le=1000, description="Maximum number of series.")
 
 
 @router.get("/v1/series")
 async def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()]) -> SeriesResponse:
-    """The series that were seen last, newest first, with how many results carry which label."""
+    """List the most recent series, newest first, with the number of results per label."""
     service = service_of(request)
     logged = await read(request, service.log.readable().series, parameters.limit) if service.log else []
     by_uid = {one.snapshot["series_uid"]: one for one in logged}
@@ -44,24 +44,24 @@ async def all_series(request: Request, parameters: Annotated[SeriesParameters, Q
 
 @router.get("/v1/series/{uid}", responses=problems(LogUnavailable, NotFound))
 async def one_series(request: Request, uid: UUID) -> SeriesSummary:
-    """One series."""
+    """Return one series, with the number of results per label."""
     service = service_of(request)
     logged = await read(request, service.log.readable().one_series, uid) if service.log else None
     for snapshot in service.series_snapshots():
         if snapshot["series_uid"] == str(uid):
             return _live(snapshot, logged)
     if logged is None:
-        raise NotFound(f"no series {uid} was seen; /v1/series lists those that were")
+        raise _unknown_series(uid)
     return _past(logged)
 
 
 class FramesParameters(BaseModel):
-    """Which page."""
+    """The page of ranges of frames."""
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(1000, ge=1, le=10_000, description="Most ranges of one page.")
-    cursor: int = Field(0, ge=0, le=2**31, description="``next`` of the page before.")
+    limit: int = Field(1000, ge=1, le=10_000, description="Maximum number of ranges in a page.")
+    cursor: int = Field(0, ge=0, le=2**31, description="``next`` of the previous page.")
 
 
 @router.get(
@@ -72,7 +72,7 @@ class FramesParameters(BaseModel):
 async def series_frames(
     request: Request, uid: UUID, parameters: Annotated[FramesParameters, Query()]
 ) -> Response:
-    """Which frames of a series have no result, and why; consecutive ones are one range.
+    """List the frames of a series that have no result, with the reason; consecutive frames are one range.
 
     ``dropped``: newer frames took their place in the queue; ``missing``: sent, but never received;
     ``refused``: of another size, other channels or unusable pixels; ``failed``: no result could be computed.
@@ -84,7 +84,7 @@ async def series_frames(
         logged = await read(request, service.log.readable().one_series, uid)
         snapshot = logged.snapshot if logged else None
     if snapshot is None:
-        raise NotFound(f"no series {uid} was seen; /v1/series lists those that were")
+        raise _unknown_series(uid)
     ranges, counts = lost_ranges(snapshot)
     if wants_csv(request.headers.get("accept", "")):
         heading = ("series_uid", "first", "last", "reason")
@@ -102,13 +102,17 @@ async def series_frames(
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
 
+def _unknown_series(uid: UUID) -> NotFound:
+    return NotFound(f"there is no series {uid}; /v1/series lists all series")
+
+
 def _live(snapshot: dict[str, Any], logged: LoggedSeries | None) -> SeriesSummary:
     return SeriesSummary(**snapshot, live=True, **_of_log(logged))
 
 
 def _past(logged: LoggedSeries) -> SeriesSummary:
     snapshot = logged.snapshot
-    if snapshot["state"] == "open":  # nobody counts it any more: the service ended before the series did
+    if snapshot["state"] == "open":  # the service ended before the series did
         snapshot = {**snapshot, "state": "interrupted"}
     return SeriesSummary(**snapshot, live=False, **_of_log(logged))
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from senoscope.api.lookup import service_of
 from senoscope.api.openapi import problems
 from senoscope.api.reading import read
-from senoscope.outputs.stage_map import MAX_FOVS, StageMaps, Tile, describe
+from senoscope.outputs.stage_map import MAX_FOVS, StageMaps, Tile, tiles_as_json
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
 from senoscope_client.errors import LogUnavailable, NotFound
@@ -21,13 +21,16 @@ router = APIRouter(responses=problems(LogUnavailable, NotFound))
 
 @router.get("/v1/series/{uid}/map.json")
 async def map_json(request: Request, uid: UUID) -> dict[str, Any]:
-    """Position, size, probability and uncertainty of every FOV; micrometres, where the stream gives them."""
+    """Return position, size, probability and uncertainty of every FOV.
+
+    Positions and sizes are in micrometres, if the stream has them.
+    """
 
     def answer() -> dict[str, Any]:
         tiles = _maps(request, uid).tiles(uid)
         if tiles is None:
-            raise _unknown(uid)
-        return {"series_uid": str(uid), "fovs": describe(tiles)}
+            raise NotFound(f"no fields of view of series {uid} are known")
+        return {"series_uid": str(uid), "fovs": tiles_as_json(tiles)}
 
     return await read(request, answer)
 
@@ -47,7 +50,7 @@ def _maps(request: Request, uid: UUID) -> StageMaps:
 def _complete(maps: StageMaps, log: RunLog, uid: UUID) -> None:
     shapes: dict[str, tuple[int, int] | None] = {}  # by ensemble, which may have changed during the series
     tiles = []
-    # The newest first, as many as a map holds.
+    # Newest first, as many as a map holds.
     for result in islice(log.iterate(ResultFilter(series=uid)), MAX_FOVS):
         digest = result.model.digest
         if digest not in shapes:
@@ -58,7 +61,3 @@ def _complete(maps: StageMaps, log: RunLog, uid: UUID) -> None:
             tiles.append(Tile.of(result, *shape))
     if tiles:
         maps.fill(uid, sorted(tiles, key=lambda tile: tile.id))  # by time: ids are UUIDv7
-
-
-def _unknown(uid: UUID) -> NotFound:
-    return NotFound(f"no field of view of series {uid} is known here")

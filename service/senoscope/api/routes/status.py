@@ -20,17 +20,17 @@ def _service(request: Request) -> Service:
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    """Whether the process responds."""
+    """Report that the process responds."""
     return {"status": "alive"}
 
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "Not ready", "content": JSON_OBJECT}})
 async def readyz(request: Request) -> JSONResponse:
-    """200 after warm-up and test vectors, while FOVs can be classified; otherwise 503 with the reason.
+    """Report whether FOVs can be classified: 200 after warm-up and test vectors; 503 with the reason if not.
 
-    ``degraded`` is ready, too: FOVs are classified, but another part fails, such as a run log whose disk is
-    full; ``problems`` names it.
+    A service that is ``degraded`` is ready too: FOVs are classified, but another part does not work, such as
+    a run log whose disk is full; ``problems`` lists the reasons.
     """
     service = _service(request)
     reason = service.not_ready_reason()
@@ -44,7 +44,7 @@ async def readyz(request: Request) -> JSONResponse:
 
 @router.get("/v1/stream")
 async def stream(request: Request) -> StreamStatus:
-    """State and counters of the receiver, its series, the lanes and all outputs."""
+    """Return state and counters of the receiver, its series, the lanes and all outputs."""
     service = _service(request)
     service.require_ready()
     hub = request.app.state.hub

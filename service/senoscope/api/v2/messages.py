@@ -1,7 +1,7 @@
-"""Requests and answers of the Open Inference Protocol as bytes; nothing of HTTP.
+"""Requests and answers of the Open Inference Protocol as bytes, independent of HTTP.
 
-A body is JSON, or JSON followed by tensors as they lie in memory (the binary tensor data extension); the
-length of the JSON part then comes beside it.
+A body is JSON, or JSON followed by tensors in their memory layout (the binary tensor data extension); the
+length of the JSON part is then given separately, in a header.
 """
 
 from __future__ import annotations
@@ -16,26 +16,32 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from senoscope.api.v2.signature import DATATYPES, INPUT, Output, Signature
-from senoscope.api.v2.tensors import bytes_of, check_pixels, json_of, pixels_of_bytes, pixels_of_json
+from senoscope.api.v2.tensors import (
+    check_pixels,
+    pixels_from_bytes,
+    pixels_from_json,
+    tensor_bytes,
+    tensor_json,
+)
 from senoscope.results.record import Record
 from senoscope_client.errors import InvalidRequest, PayloadTooLarge
 from senoscope_client.images.reader import Limits
 
 _MIB = 1024 * 1024
-# What Python takes to hold a parsed JSON document, and what a float32 takes as JSON, at worst.
+# Worst cases: memory of a parsed JSON document, and the length of a float32 in JSON.
 _MEMORY_PER_JSON_BYTE = 32
 _JSON_BYTES_PER_VALUE = 24
-# What may be large in JSON without binary data is numbers, in lists; it is looked at in steps.
-_STEP = 256 * 1024
-_OF_NUMBERS = b"0123456789+-.eE,[] \t\r\n"
-_MOST_OTHERS = 128 * 1024
-_MOST_DIGITS = 1024
-# Extensions of Triton that would change the answer: ignoring them would be worse than refusing them.
-_NOT_OFFERED = ("classification", "shared_memory_region")
+# Only lists of numbers may be large in JSON without binary data; this is checked in steps.
+_STEP_BYTES = 256 * 1024
+_NUMBER_CHARACTERS = b"0123456789+-.eE,[] \t\r\n"
+_MAX_OTHER_BYTES = 128 * 1024
+_MAX_DIGITS = 1024
+# Extensions of Triton that would change the answer: they are refused, not ignored.
+_UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
 
 
 class _Part(BaseModel):
-    # Clients add keys of their own (KServe's: model_name), which the protocol lets a server ignore.
+    # Clients add other keys (KServe's adds model_name), which the protocol allows a server to ignore.
     model_config = ConfigDict(strict=True, frozen=True)
 
     parameters: dict[str, Any] | None = None
@@ -44,7 +50,7 @@ class _Part(BaseModel):
         return (self.parameters or {}).get(name)
 
 
-# The longest lists are bounded because each wrong item costs more memory than its JSON.
+# The length of lists is limited, because each invalid item takes more memory than its JSON.
 class _Input(_Part):
     name: str
     datatype: str
@@ -64,16 +70,16 @@ class _Request(_Part):
 
 @dataclass(frozen=True)
 class Inference:
-    """What a client asks for.
+    """A parsed request.
 
     Attributes
     ----------
     id : str or None
-        The client's, to be repeated in the answer.
+        Chosen by the client, and repeated in the answer.
     pixels : array [N, C, H, W]
-        uint8, uint16 or float32, all finite; where they came as a binary tensor, a view of the body.
+        uint8, uint16 or float32, all finite; a view of the body if they were sent as a binary tensor.
     outputs : tuple of (Output, bool)
-        Each with whether it is wanted as binary data.
+        The requested outputs, each with whether it is to be sent as binary data.
     """
 
     id: str | None
@@ -83,12 +89,12 @@ class Inference:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer in the parts that its body is made of.
+    """An answer, as the parts of its body.
 
     Attributes
     ----------
     json_length : int or None
-        Bytes of the JSON part, where binary tensors follow it.
+        Bytes of the JSON part if binary tensors follow it.
     """
 
     parts: tuple[bytes | memoryview, ...]
@@ -96,7 +102,7 @@ class Answer:
 
 
 def json_length_of(header: str | None) -> int | None:
-    """The value of ``Inference-Header-Content-Length``.
+    """Parse the value of ``Inference-Header-Content-Length``.
 
     Raises
     ------
@@ -107,18 +113,19 @@ def json_length_of(header: str | None) -> int | None:
         return None
     if not (header.isascii() and header.isdigit() and len(header) < 16):
         raise InvalidRequest(
-            f"Inference-Header-Content-Length is {header[:40]!r}; it is the number of bytes of the JSON part"
+            f"Inference-Header-Content-Length is {header[:40]!r}; it must be the number of bytes of the JSON "
+            "part"
         )
     return int(header)
 
 
 def decode(body: memoryview, json_length: int | None, signature: Signature, limits: Limits) -> Inference:
-    """Read a request.
+    """Parse a request.
 
     Parameters
     ----------
     json_length : int or None
-        Bytes of the JSON part; None: all. If 0 the body is the input as FP32 and nothing else.
+        Bytes of the JSON part. None: the whole body is JSON. 0: the body is the input as FP32, without JSON.
 
     Raises
     ------
@@ -132,22 +139,22 @@ def decode(body: memoryview, json_length: int | None, signature: Signature, limi
         )
     tensor = body[json_length:]
     if json_length or not body:
-        request = _parse(body[:json_length], signature, limits)
+        request = _parse_json(body[:json_length], signature, limits)
     else:
-        request = _raw(tensor, signature)
-    given = _only_input(request)
-    outputs = _requested(request, signature.outputs)
-    dtype = check_pixels(given.shape, given.datatype, signature, limits)
-    _check_answer_size(given.shape[0], outputs, limits)
-    size = given.parameter("binary_data_size")
+        request = _request_without_json(tensor, signature)
+    image = _only_input(request)
+    outputs = _requested_outputs(request, signature.outputs)
+    dtype = check_pixels(image.shape, image.datatype, signature, limits)
+    _check_answer_size(image.shape[0], outputs, limits)
+    size = image.parameter("binary_data_size")
     if size is None:
         if len(tensor):
             raise InvalidRequest(f"{len(tensor)} bytes follow the JSON, but no input has binary_data_size")
-        pixels = pixels_of_json(given.data, given.shape, dtype, signature)
-    elif given.data is not None:
+        pixels = pixels_from_json(image.data, image.shape, dtype, signature)
+    elif image.data is not None:
         raise InvalidRequest(f"input {INPUT!r} has both data and binary_data_size; give one of them")
     else:
-        pixels = pixels_of_bytes(tensor, size, given.shape, dtype, signature)
+        pixels = pixels_from_bytes(tensor, size, image.shape, dtype, signature)
     return Inference(request.id, pixels, outputs)
 
 
@@ -157,14 +164,14 @@ def encode(
     outputs: Sequence[tuple[Output, bool]],
     records: Sequence[Record],
 ) -> Answer:
-    """Write an answer; only the outputs that were asked for are computed.
+    """Encode an answer; only the requested outputs are computed.
 
     Parameters
     ----------
     identifier : str or None
-        The request's.
+        Of the request.
     outputs : sequence of (Output, bool)
-        As in the request.
+        The requested outputs; see `Inference`.
     records : sequence of N Record
     """
     head = {"model_name": signature.name, "model_version": signature.version}
@@ -177,17 +184,17 @@ def encode(
         shape = [len(records), *output.shape]
         described: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": shape}
         if binary:
-            tensors.append(bytes_of(values))
+            tensors.append(tensor_bytes(values))
             described["parameters"] = {"binary_data_size": len(tensors[-1])}
             texts.append(json.dumps(described))
         else:
-            texts.append(f'{json.dumps(described)[:-1]}, "data": {json_of(values)}}}')
+            texts.append(f'{json.dumps(described)[:-1]}, "data": {tensor_json(values)}}}')
     text = f'{json.dumps(head)[:-1]}, "outputs": [{", ".join(texts)}]}}'.encode()
     return Answer((text, *tensors), len(text) if tensors else None)
 
 
-def _raw(tensor: memoryview, signature: Signature) -> _Request:
-    """What a body without JSON stands for: as many fields of view as its bytes make."""
+def _request_without_json(tensor: memoryview, signature: Signature) -> _Request:
+    """Return the request that a body without JSON stands for, with as many FOVs as its length gives."""
     datatype, dtype = next(iter(DATATYPES.items()))
     one = prod(signature.shape) * dtype.itemsize
     fovs, rest = divmod(len(tensor), one)
@@ -201,22 +208,22 @@ def _raw(tensor: memoryview, signature: Signature) -> _Request:
     return _Request(inputs=[_Input(name=INPUT, datatype=datatype, shape=shape, parameters=parameters)])
 
 
-def _parse(text: memoryview, signature: Signature, limits: Limits) -> _Request:
-    longest = limits.max_decoded_bytes // _MEMORY_PER_JSON_BYTE
-    if len(text) > longest:
+def _parse_json(text: memoryview, signature: Signature, limits: Limits) -> _Request:
+    max_bytes = limits.max_decoded_bytes // _MEMORY_PER_JSON_BYTE
+    if len(text) > max_bytes:
         raise PayloadTooLarge(
-            f"the request has {len(text) / _MIB:.1f} MiB of JSON, at most {longest / _MIB:.1f} MiB are "
-            "taken: send pixels as binary data"
+            f"the request has {len(text) / _MIB:.1f} MiB of JSON, the limit is {max_bytes / _MIB:.1f} MiB: "
+            "send pixels as binary data"
         )
-    _check_contents(text, signature)
+    _check_large_parts(text, signature)
     if limits.admit is not None:
         limits.admit(_MEMORY_PER_JSON_BYTE * len(text))
     try:
         document = json.loads(str(text, "utf-8"), parse_int=_parse_int, parse_float=_parse_float)
         return _Request.model_validate(document)
     except ValidationError as error:
-        faults = "; ".join(f"{_place(fault['loc'])}: {fault['msg']}" for fault in error.errors()[:5])
-        raise InvalidRequest(f"the JSON is no inference request: {faults}") from None
+        described = "; ".join(f"{_location(one['loc'])}: {one['msg']}" for one in error.errors()[:5])
+        raise InvalidRequest(f"the JSON is not a valid inference request: {described}") from None
     except RecursionError:
         raise InvalidRequest("the JSON is nested too deeply for an inference request") from None
     except ValueError as error:
@@ -226,74 +233,74 @@ def _parse(text: memoryview, signature: Signature, limits: Limits) -> _Request:
         ) from None
 
 
-def _check_contents(text: memoryview, signature: Signature) -> None:
-    """Refuse JSON that is large by anything but numbers, before it is parsed.
+def _check_large_parts(text: memoryview, signature: Signature) -> None:
+    """Refuse JSON that is large because of anything but numbers, before it is parsed.
 
-    Python's parser lets other threads go on between two numbers (see `_parse_int`), but not between two
-    brackets or texts: megabytes of them would hold up the live stream.
+    Python's JSON parser lets other threads run between two numbers (see `_parse_int`), but not between two
+    brackets or strings: megabytes of them would delay the live stream.
     """
     others = lists = 0
-    for start in range(0, len(text), _STEP):
-        step = bytes(text[start : start + _STEP])
-        others += len(step.translate(None, _OF_NUMBERS))
+    for start in range(0, len(text), _STEP_BYTES):
+        step = bytes(text[start : start + _STEP_BYTES])
+        others += len(step.translate(None, _NUMBER_CHARACTERS))
         lists += step.count(b"[")
-    if others > _MOST_OTHERS:
+    if others > _MAX_OTHER_BYTES:
         raise InvalidRequest(
-            f"the request is not JSON, or holds {others // 1024} KiB that are not a number (texts, keys, "
-            f"null, NaN, true); at most {_MOST_OTHERS // 1024} KiB are taken. Where binary tensors follow "
-            "the JSON, Inference-Header-Content-Length must give its length"
+            f"the request is not JSON, or holds {others // 1024} KiB that are not numbers (strings, keys, "
+            f"null, NaN, true); the limit is {_MAX_OTHER_BYTES // 1024} KiB. Where binary tensors follow the "
+            "JSON, Inference-Header-Content-Length must give its length"
         )
-    # A row of numbers has as many characters at least.
+    # A row of numbers has at least as many characters as columns.
     if lists > 1024 + len(text) // max(64, signature.spec.width):
         raise InvalidRequest(
-            f"the JSON is nested too deeply, or holds more lists ({lists}) than its numbers can be nested "
-            "in; send data flat, or as binary data"
+            f"the JSON is nested too deeply, or holds more lists ({lists}) than an image of its size needs; "
+            "send the data as one flat list, or as binary data"
         )
 
 
-# Functions of Python's own, because other threads get their turn between two calls of them: megabytes of
-# numbers would otherwise hold up the live stream until the last one is parsed.
+# Functions in Python, because other threads can run between two calls of them: megabytes of numbers would
+# otherwise delay the live stream until the last one is parsed.
 def _parse_int(digits: str) -> int:
-    return int(_checked(digits))
+    return int(_check_digits(digits))
 
 
 def _parse_float(digits: str) -> float:
-    return float(_checked(digits))
+    return float(_check_digits(digits))
 
 
-def _checked(digits: str) -> str:
-    if len(digits) > _MOST_DIGITS:
+def _check_digits(digits: str) -> str:
+    if len(digits) > _MAX_DIGITS:
         raise ValueError(f"a number has {len(digits)} digits")
     return digits
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+def _location(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location))[:80].encode("ascii", "backslashreplace").decode() or "the document"
 
 
 def _only_input(request: _Request) -> _Input:
-    for given in request.inputs:
-        if given.name != INPUT:
-            raise InvalidRequest(f"input {given.name[:40]!r} is unknown; the only one is {INPUT!r}")
-        _check_offered(given)
+    for one in request.inputs:
+        if one.name != INPUT:
+            raise InvalidRequest(f"input {one.name[:40]!r} is unknown; the only one is {INPUT!r}")
+        _check_supported(one)
     if len(request.inputs) != 1:
         raise InvalidRequest(f"input {INPUT!r} is given {len(request.inputs)} times; give it once")
     return request.inputs[0]
 
 
-def _requested(request: _Request, outputs: Mapping[str, Output]) -> tuple[tuple[Output, bool], ...]:
+def _requested_outputs(request: _Request, outputs: Mapping[str, Output]) -> tuple[tuple[Output, bool], ...]:
     default = _flag(request, "binary_data_output", False)
     if not request.outputs:
         return tuple((output, default) for output in outputs.values() if output.default)
-    wanted: dict[str, tuple[Output, bool]] = {}
-    for asked in request.outputs:
-        if asked.name not in outputs:
-            raise InvalidRequest(f"output {asked.name[:40]!r} is unknown; there are {', '.join(outputs)}")
-        if asked.name in wanted:
-            raise InvalidRequest(f"output {asked.name!r} is asked for twice")
-        _check_offered(asked)
-        wanted[asked.name] = outputs[asked.name], _flag(asked, "binary_data", default)
-    return tuple(wanted.values())
+    requested: dict[str, tuple[Output, bool]] = {}
+    for one in request.outputs:
+        if one.name not in outputs:
+            raise InvalidRequest(f"output {one.name[:40]!r} is unknown; the outputs are {', '.join(outputs)}")
+        if one.name in requested:
+            raise InvalidRequest(f"output {one.name!r} is requested twice")
+        _check_supported(one)
+        requested[one.name] = outputs[one.name], _flag(one, "binary_data", default)
+    return tuple(requested.values())
 
 
 def _flag(part: _Part, name: str, default: bool) -> bool:
@@ -305,10 +312,10 @@ def _flag(part: _Part, name: str, default: bool) -> bool:
     return value
 
 
-def _check_offered(part: _Input | _RequestedOutput) -> None:
-    for name in _NOT_OFFERED:
+def _check_supported(part: _Input | _RequestedOutput) -> None:
+    for name in _UNSUPPORTED_PARAMETERS:
         if part.parameter(name) is not None:
-            raise InvalidRequest(f"parameter {name!r} of {part.name!r}: that extension is not offered here")
+            raise InvalidRequest(f"parameter {name!r} of {part.name!r}: this extension is not supported")
 
 
 def _check_answer_size(fovs: int, outputs: Sequence[tuple[Output, bool]], limits: Limits) -> None:
@@ -318,6 +325,6 @@ def _check_answer_size(fovs: int, outputs: Sequence[tuple[Output, bool]], limits
     if size > limits.max_decoded_bytes:
         raise PayloadTooLarge(
             f"the answer would have about {size / _MIB:.0f} MiB, more than "
-            f"{limits.max_decoded_bytes / _MIB:.0f} MiB; ask for binary data, for fewer outputs or for fewer "
-            "fields of view"
+            f"{limits.max_decoded_bytes / _MIB:.0f} MiB; request binary data, fewer outputs or fewer fields "
+            "of view"
         )

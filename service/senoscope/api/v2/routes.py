@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from senoscope import __version__
-from senoscope.api.compression import content_coding, pack, unpack, wanted_coding
+from senoscope.api.compression import answer_coding, compress_body, content_coding, decompress_body
 from senoscope.api.openapi import BINARY, JSON_OBJECT, PROTOCOL_ERRORS
 from senoscope.api.uploads import classify_stack
 from senoscope.api.v2.messages import Answer, Inference, decode, encode, json_length_of
@@ -26,17 +26,17 @@ _JSON_LENGTH = "Inference-Header-Content-Length"
 
 
 def _service(request: Request) -> Service:
-    """The service, which must be ready."""
+    """Return the service, which must be ready."""
     service: Service = request.app.state.service
     service.require_ready()
     return service
 
 
 def _model(request: Request, name: str) -> Signature:
-    """The ensemble in use, if it is the one that the path names."""
+    """Return the ensemble in use, which must be the one that the path names."""
     signature = _active(_service(request))
     if name != signature.name:
-        raise NotFound(f"model {name[:80]!r} is not loaded; {signature.name!r} is")
+        raise NotFound(f"model {name[:80]!r} is not loaded; the loaded model is {signature.name!r}")
     version = request.path_params.get("version", signature.version)
     if version != signature.version:
         raise NotFound(
@@ -55,7 +55,7 @@ Model = Annotated[Signature, Depends(_model)]
 
 @router.get("")
 async def server_metadata() -> dict[str, Any]:
-    """What serves, and which extensions of the protocol it knows."""
+    """Return the name and version of the server, and the extensions of the protocol that it supports."""
     return {
         "name": "senoscope",
         "version": __version__,
@@ -65,23 +65,23 @@ async def server_metadata() -> dict[str, Any]:
 
 @router.get("/health/live")
 async def server_live() -> dict[str, bool]:
-    """Whether the process answers at all."""
+    """Report that the process responds."""
     return {"live": True}
 
 
 @router.get("/health/ready")
 async def server_ready(request: Request) -> dict[str, bool]:
-    """As ``/readyz``: 503 with the reason if inference cannot be asked for."""
+    """Report whether inference is possible, as ``/readyz`` does: 503 with the reason if not."""
     service: Service = request.app.state.service
-    problem = service.not_ready_reason()
-    if problem is not None:
-        raise NotReady(problem)
+    reason = service.not_ready_reason()
+    if reason is not None:
+        raise NotReady(reason)
     return {"ready": True}
 
 
 @router.post("/repository/index")
 async def repository_index(service: Ready) -> list[dict[str, str]]:
-    """The one model that is loaded."""
+    """List the models: the one that is loaded."""
     model = _active(service)
     return [{"name": model.name, "version": model.version, "state": "READY", "reason": ""}]
 
@@ -89,21 +89,21 @@ async def repository_index(service: Ready) -> list[dict[str, str]]:
 @router.get("/models/{name}/versions/{version}", include_in_schema=False)
 @router.get("/models/{name}")
 async def model_metadata(model: Model) -> dict[str, Any]:
-    """Names, datatypes and shapes of the model's tensors; -1 stands for the number of fields of view."""
+    """Return names, datatypes and shapes of the model's tensors; -1 is the number of fields of view."""
     return model.metadata()
 
 
 @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
 @router.get("/models/{name}/ready")
 async def model_ready(model: Model) -> dict[str, Any]:
-    """Whether the model can be asked."""
+    """Report that the model is ready for inference."""
     return {"name": model.name, "ready": True}
 
 
 @router.get("/models/{name}/versions/{version}/config", include_in_schema=False)
 @router.get("/models/{name}/config")
 async def model_config(model: Model) -> dict[str, Any]:
-    """The model's configuration, in the form of Triton."""
+    """Return the model's configuration, in the form of Triton."""
     return model.config()
 
 
@@ -123,14 +123,14 @@ async def model_config(model: Model) -> dict[str, Any]:
     },
 )
 async def infer(request: Request, model: Model) -> Response:
-    """Classify the fields of view in the tensor ``image``; the answer comes when all of them are done."""
+    """Classify the fields of view in the tensor ``image``; the answer is sent when all of them are done."""
     service: Service = request.app.state.service
     service.require_room()  # before a body is read that could not be queued
     with service.request_memory.share() as share:
-        asked = await _receive(request, model, service.settings.image_limits, share)
-        records = await classify_stack(request, asked.pixels, model.spec)
+        inference = await _receive(request, model, service.settings.image_limits, share)
+        records = await classify_stack(request, inference.pixels, model.spec)
         model.require_same(records)
-        answer = await run_in_threadpool(encode, model, asked.id, asked.outputs, records)
+        answer = await run_in_threadpool(encode, model, inference.id, inference.outputs, records)
         return await _respond(request, answer)
 
 
@@ -145,21 +145,22 @@ async def _receive(request: Request, model: Signature, limits: Limits, share: Me
     body = memoryview(buffer)[pad:]
     if coding is not None:
         max_bytes = limits.unpacked_bytes(len(body))
-        body = await run_in_threadpool(unpack, body, coding, max_bytes, pad, share.reserve)
+        body = await run_in_threadpool(decompress_body, body, coding, max_bytes, pad, share.reserve)
         del buffer
         share.shrink_to(len(body))
-    asked = await run_in_threadpool(decode, body, json_length, model, replace(limits, admit=share.reserve))
-    share.shrink_to(asked.pixels.nbytes)
-    return asked
+    limits = replace(limits, admit=share.reserve)
+    inference = await run_in_threadpool(decode, body, json_length, model, limits)
+    share.shrink_to(inference.pixels.nbytes)
+    return inference
 
 
 async def _respond(request: Request, answer: Answer) -> Response:
-    coding = wanted_coding(request.headers.get("accept-encoding"))
+    coding = answer_coding(request.headers.get("accept-encoding"))
     headers: dict[str, str] = {}
     if coding is not None:
         headers["Content-Encoding"] = coding
     if answer.json_length is not None:
         headers[_JSON_LENGTH] = str(answer.json_length)
-    content = await run_in_threadpool(pack, answer.parts, coding)
+    content = await run_in_threadpool(compress_body, answer.parts, coding)
     media_type = "application/json" if answer.json_length is None else "application/octet-stream"
     return Response(content, headers=headers, media_type=media_type)

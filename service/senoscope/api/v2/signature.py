@@ -1,4 +1,4 @@
-"""The loaded ensemble in the terms of the Open Inference Protocol: what it takes and what it gives."""
+"""The inputs and outputs of the loaded ensemble, in the terms of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "UINT16": np.dtype("<u2"),
     "UINT8": np.dtype("u1"),
 }
-"""What the input may come as; the first is what the networks compute with."""
+"""Datatypes of the input; the first is the one that the networks compute with."""
 
 _PLATFORM = "onnxruntime_onnx"
 
 
 @dataclass(frozen=True)
 class Output:
-    """A tensor that clients can ask for.
+    """A tensor that clients can request.
 
     Attributes
     ----------
     shape : tuple of int
-        Of one field of view's part; the tensor is [N, *shape].
+        Of the values of one field of view; the tensor is [N, *shape].
     read : callable
-        Takes it from a record: float or array for FP32, str for BYTES.
+        Returns the values of a record: float or array for FP32, str for BYTES.
     default : bool
-        Whether clients that name no outputs get it.
+        Whether the output is sent to clients that name no outputs.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Output:
     default: bool = True
 
     def values(self, records: Sequence[Record]) -> npt.NDArray[Any] | list[str]:
-        """The tensor: a float32 array [N, *shape], or N strings."""
+        """Return the tensor: a float32 array [N, *shape], or N strings."""
         if self.datatype == "BYTES":
             return [self.read(record) for record in records]
         array = np.empty((len(records), *self.shape), "<f4")
@@ -57,16 +57,16 @@ class Output:
 
 
 class Signature:
-    """What an ensemble takes and gives.
+    """The inputs and outputs of an ensemble.
 
     Attributes
     ----------
     name, version : str
         Of the ensemble.
     spec : FovSpec
-        What one field of view must be like.
+        Of one field of view.
     outputs : dict of str to Output
-        By name, in the order in which they are told.
+        By name, in the order of the metadata.
     """
 
     def __init__(self, active: ActiveEnsemble, max_fovs: int) -> None:
@@ -86,7 +86,7 @@ class Signature:
         return len(self.spec.channels), self.spec.height, self.spec.width
 
     def require_same(self, records: Sequence[Record]) -> None:
-        """Raise if another ensemble made the records: one was loaded while they waited.
+        """Raise if another ensemble, loaded while the request waited, computed the records.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class Signature:
             raise NotReady("another ensemble was loaded while this request waited; send it again")
 
     def metadata(self) -> dict[str, Any]:
-        """The protocol's model metadata."""
+        """Return the protocol's model metadata."""
         return {
             "name": self.name,
             "versions": [self.version],
@@ -109,7 +109,7 @@ class Signature:
         }
 
     def config(self) -> dict[str, Any]:
-        """The model configuration of Triton's extension, as far as it has a meaning here."""
+        """Return the model configuration of Triton's extension, as far as it applies to an ensemble."""
         named = {
             "networks": self._networks,
             "classes": self._classes,
@@ -134,7 +134,7 @@ class Signature:
                 {
                     "name": output.name,
                     "data_type": "TYPE_STRING" if output.datatype == "BYTES" else f"TYPE_{output.datatype}",
-                    "dims": list(output.shape),  # without the batch, as all dims here
+                    "dims": list(output.shape),  # without the batch, like all dims here
                 }
                 for output in self.outputs.values()
             ],

@@ -1,4 +1,4 @@
-"""Requests and answers of the Open Inference Protocol as bytes: its decoder with anything."""
+"""Requests and answers of the Open Inference Protocol as bytes; its decoder with arbitrary input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senoscope.api.compression import unpack
+from senoscope.api.compression import decompress_body
 from senoscope.api.v2.messages import Inference, decode, encode, json_length_of
 from senoscope.api.v2.signature import Signature
 from senoscope.api.v2.tensors import padding
@@ -39,7 +39,7 @@ def signature(active: ActiveEnsemble) -> Signature:
 
 @pytest.mark.parametrize("length_of_id", range(0, 20, 3))
 @pytest.mark.parametrize("packed", [False, True])
-def test_binary_pixels_are_not_copied_and_lie_aligned(
+def test_binary_pixels_are_aligned_and_not_copied(
     signature: Signature, length_of_id: int, packed: bool
 ) -> None:
     pixels = np.random.default_rng(1).random((2, 3, 250, 300), np.float32)
@@ -47,16 +47,16 @@ def test_binary_pixels_are_not_copied_and_lie_aligned(
     length = json_length_of(headers["Inference-Header-Content-Length"])
     pad = padding(length)
     if packed:
-        body = unpack(memoryview(zlib.compress(whole)), "deflate", len(whole), pad)
+        body = decompress_body(memoryview(zlib.compress(whole)), "deflate", len(whole), pad)
     else:
         body = memoryview(bytearray(pad) + whole)[pad:]
-    asked = decode(body, length, signature, Limits())
-    np.testing.assert_array_equal(asked.pixels, pixels)
-    assert np.shares_memory(asked.pixels, np.frombuffer(body, np.uint8))
-    assert asked.pixels.flags.aligned
+    inference = decode(body, length, signature, Limits())
+    np.testing.assert_array_equal(inference.pixels, pixels)
+    assert np.shares_memory(inference.pixels, np.frombuffer(body, np.uint8))
+    assert inference.pixels.flags.aligned
 
 
-def test_an_answer_of_another_ensemble_is_not_given(
+def test_results_of_another_ensemble_are_refused(
     active: ActiveEnsemble, signature: Signature, tmp_path: Path
 ) -> None:
     fov = Fov(mini.bright(), Source(kind="upload"), spec=active.spec)
@@ -71,29 +71,29 @@ def test_an_answer_of_another_ensemble_is_not_given(
         loaded_since.require_same([record])
 
 
-def test_no_more_is_decoded_than_the_limits_say(signature: Signature) -> None:
+def test_requests_beyond_the_limits_are_not_decoded(signature: Signature) -> None:
     limits = Limits(max_decoded_bytes=1 << 20)
     for body, headers in (request(np.zeros((2, 3, 250, 300), np.float32)), as_json([0] * COUNT)):
         header = headers.get("Inference-Header-Content-Length")
-        with pytest.raises(PayloadTooLarge, match="at most"):
+        with pytest.raises(PayloadTooLarge, match="the limit is"):
             decode(memoryview(body), json_length_of(header), signature, limits)
 
 
 def check(body: bytes, header: str | None, signature: Signature) -> None:
-    """Decoding gives a request that can be computed, or an error that its sender is told."""
+    """Check that decoding gives a request that can be computed, or an error of the client."""
     try:
-        asked: Inference | SenoscopeError = decode(
+        decoded: Inference | SenoscopeError = decode(
             memoryview(bytearray(body)), json_length_of(header), signature, Limits()
         )
     except SenoscopeError as refused:
-        asked = refused
-    if isinstance(asked, SenoscopeError):
-        assert 400 <= asked.status < 500
-        assert asked.detail.isprintable()
+        decoded = refused
+    if isinstance(decoded, SenoscopeError):
+        assert 400 <= decoded.status < 500
+        assert decoded.detail.isprintable()
     else:
-        assert asked.pixels.shape[1:] == (3, 250, 300)
-        assert asked.pixels.dtype in (np.uint8, np.uint16, np.float32)
-        assert asked.outputs
+        assert decoded.pixels.shape[1:] == (3, 250, 300)
+        assert decoded.pixels.dtype in (np.uint8, np.uint16, np.float32)
+        assert decoded.outputs
 
 
 HEADERS = st.none() | st.integers(-5, 600_000).map(str) | st.text(max_size=20)
@@ -112,7 +112,7 @@ def test_any_bytes_decode_or_are_refused(signature: Signature, body: bytes, head
 
 @st.composite
 def nearly_right(draw: st.DrawFn) -> tuple[bytes, str | None]:
-    """A request that is right, but for what was drawn to be anything."""
+    """Return a valid request with arbitrary parts."""
 
     def value(*right: object) -> object:
         return draw(st.sampled_from(right) | ANYTHING) if draw(st.integers(0, 4)) == 0 else right[0]
@@ -141,7 +141,7 @@ def nearly_right(draw: st.DrawFn) -> tuple[bytes, str | None]:
 
 @settings(max_examples=300, deadline=None)
 @given(nearly=nearly_right())
-def test_anything_in_place_of_what_is_right_decodes_or_is_refused(
+def test_requests_with_arbitrary_parts_decode_or_are_refused(
     signature: Signature, nearly: tuple[bytes, str | None]
 ) -> None:
     check(*nearly, signature)

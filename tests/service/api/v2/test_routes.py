@@ -1,4 +1,4 @@
-"""``/v2`` on a real server: with raw requests, and as the documentation shows."""
+"""``/v2`` on a real server: raw requests, and the examples of the documentation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DOCS = Path(__file__).parents[4] / "docs" / "how-to" / "inference-protocol.md"
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_bad_requests_are_told_what_is_wrong_and_the_next_is_served(
+def test_bad_requests_get_the_reason_and_the_next_one_is_served(
     server_process: ServerProcess, bad: Bad
 ) -> None:
     body, headers = bad.make()
@@ -70,7 +70,7 @@ def test_two_gigabytes_are_refused_in_the_protocols_form(start: Callable[..., Se
         assert "--max-upload-mib" in answer.json()["error"]
 
 
-def test_a_request_right_behind_one_that_was_refused_unread_is_served(server: Server) -> None:
+def test_a_request_directly_after_one_that_was_refused_unread_is_served(server: Server) -> None:
     body, headers = request(FOV.astype(np.float32))
     sent = b""
     for path in ("/v2/models/other/infer", INFER):
@@ -88,7 +88,7 @@ def test_a_request_right_behind_one_that_was_refused_unread_is_served(server: Se
     assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"404", b"200"]
 
 
-def test_an_answer_beyond_the_limit_is_not_begun(server: Server) -> None:
+def test_a_request_for_an_answer_beyond_the_limit_is_refused(server: Server) -> None:
     stack = np.zeros((400, 3, 250, 300), np.uint8)
     body, headers = request(stack, _outputs=[{"name": "gradcam"}])
     before = server.stream()["batch"]["classified"]
@@ -98,7 +98,7 @@ def test_an_answer_beyond_the_limit_is_not_begun(server: Server) -> None:
     assert server.stream()["batch"]["classified"] == before
 
 
-def test_the_body_may_be_pixels_and_nothing_else(server: Server, fovs: np.ndarray) -> None:
+def test_the_body_may_consist_of_pixels_only(server: Server, fovs: np.ndarray) -> None:
     answer = post(server, fovs.astype("<f4").tobytes(), {"Inference-Header-Content-Length": "0"})
     outputs = {output["name"]: output for output in answer.json()["outputs"]}
     assert outputs["label"] == {
@@ -109,7 +109,7 @@ def test_the_body_may_be_pixels_and_nothing_else(server: Server, fovs: np.ndarra
     }
 
 
-def test_json_may_be_nested_and_know_keys_that_the_service_does_not(server: Server) -> None:
+def test_json_may_be_nested_and_have_unknown_keys(server: Server) -> None:
     body = {
         "model_name": MODEL,
         "id": "ä\u2028",
@@ -136,19 +136,19 @@ def test_binary_outputs_follow_the_json_in_its_order(server: Server, fovs: np.nd
     answer = post(server, body, headers)
     assert answer.headers["content-type"] == "application/octet-stream"
     length = int(answer.headers["inference-header-content-length"])
-    told = json.loads(answer.content[:length])["outputs"]
-    assert [output.get("parameters") for output in told] == [
+    received = json.loads(answer.content[:length])["outputs"]
+    assert [output.get("parameters") for output in received] == [
         {"binary_data_size": 24},
         None,
         {"binary_data_size": 8},
     ]
     tensors = answer.content[length:]
     assert tensors[:24] == b"\x09\0\0\0senescent\x07\0\0\0control"
-    means = np.mean(np.reshape(told[1]["data"], (2, 7)), axis=1)
+    means = np.mean(np.reshape(received[1]["data"], (2, 7)), axis=1)
     np.testing.assert_allclose(np.frombuffer(tensors[24:], "<f4"), means, rtol=1e-6)
 
 
-def test_what_a_client_that_left_would_have_got_is_not_computed(server: ServerThread) -> None:
+def test_stacks_of_disconnected_clients_are_not_computed(server: ServerThread) -> None:
     body, headers = request(np.zeros((30, 3, 250, 300), np.uint8))
     before = server.stream()["batch"]["classified"]
     with SlowEngine(server).held():
@@ -158,7 +158,7 @@ def test_what_a_client_that_left_would_have_got_is_not_computed(server: ServerTh
     assert server.stream()["batch"]["classified"] - before < 30
 
 
-def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> None:
+def test_the_answer_of_a_full_lane_has_retry_after(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt", "--batch-queue", "50")
     try:
         body, headers = request(np.zeros((30, 3, 250, 300), np.uint8))
@@ -181,7 +181,7 @@ def test_a_full_lane_says_when_to_come_back(miniature: Path, tmp_path: Path) -> 
         stop_server(server)
 
 
-def test_before_it_is_ready_it_lives_and_says_why(miniature: Path) -> None:
+def test_before_it_is_ready_it_is_live_and_reports_the_reason(miniature: Path) -> None:
     options = {"device": "cpu", "stream": "", "results": "", "database_url": "none"}
     service = Service(Settings(model=str(miniature), **options))  # never started
 

@@ -35,7 +35,7 @@ def image(pixels: np.ndarray, *, binary: bool = True) -> triton.InferInput:
 
 
 def classified(server: Server, pixels: np.ndarray) -> list[dict]:
-    """What ``POST /v1/classify`` says of the same pixels."""
+    """Return the results of ``POST /v1/classify`` for the same pixels."""
     answer = httpx.post(f"{server.url}/v1/classify?cam=grid", content=npy(pixels), timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()["results"]
@@ -97,16 +97,16 @@ def test_the_same_pixels_get_the_same_answer_as_by_classify(
         np.testing.assert_allclose(answer.as_numpy(f"gradcam_{name}"), grids, rtol=1e-3, atol=1e-6)
 
 
-def test_json_and_binary_tensors_say_the_same(client: triton.InferenceServerClient, fovs: np.ndarray) -> None:
+def test_json_and_binary_tensors_are_equal(client: triton.InferenceServerClient, fovs: np.ndarray) -> None:
     names = ["gradcam", "label", "probability", "gradcam_xception"]
     answers = [
         client.infer(
             MODEL,
             [image(fovs[:2], binary=sent)],
-            outputs=[triton.InferRequestedOutput(name, binary_data=told) for name in names],
+            outputs=[triton.InferRequestedOutput(name, binary_data=binary) for name in names],
         )
         for sent in (False, True)
-        for told in (False, True)
+        for binary in (False, True)
     ]
     assert [output["name"] for output in answers[0].get_response()["outputs"]] == names
     assert all("data" in output for output in answers[0].get_response()["outputs"])
@@ -131,17 +131,19 @@ def test_gradcam_is_the_ensembles_map(client: triton.InferenceServerClient, fovs
 
 
 @pytest.mark.parametrize("sent", [None, "gzip", "deflate"])
-@pytest.mark.parametrize("told", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("received", [None, "gzip", "deflate"])
 def test_compressed_bodies(
-    client: triton.InferenceServerClient, fovs: np.ndarray, sent: str | None, told: str | None
+    client: triton.InferenceServerClient, fovs: np.ndarray, sent: str | None, received: str | None
 ) -> None:
     answer = client.infer(
-        MODEL, [image(fovs)], request_compression_algorithm=sent, response_compression_algorithm=told
+        MODEL, [image(fovs)], request_compression_algorithm=sent, response_compression_algorithm=received
     )
     assert [label.decode() for label in answer.as_numpy("label")] == ["senescent", "control"] * 2
 
 
-def test_only_who_wants_one_coding_gets_it(server: Server, fovs: np.ndarray) -> None:
+def test_only_clients_that_accept_a_single_coding_get_compressed_answers(
+    server: Server, fovs: np.ndarray
+) -> None:
     body, headers = request(fovs[:1])
     for accept, coding in (("gzip, deflate, br", None), ("gzip", "gzip"), ("identity", None)):
         answer = post(server, body, {**headers, "Accept-Encoding": accept})
@@ -174,7 +176,7 @@ def test_asyncio_client(server: Server, fovs: np.ndarray) -> None:
 
 def test_errors_reach_tritons_client(client: triton.InferenceServerClient, fovs: np.ndarray) -> None:
     with pytest.raises(
-        InferenceServerException, match="model 'other' is not loaded; 'miniature' is"
+        InferenceServerException, match="model 'other' is not loaded; the loaded model is 'miniature'"
     ) as raised:
         client.infer("other", [image(fovs)])
     assert raised.value.status() == "404"
@@ -188,15 +190,15 @@ def test_errors_reach_tritons_client(client: triton.InferenceServerClient, fovs:
         client.infer(MODEL, [image(fovs)], outputs=classes)
 
 
-def test_its_results_are_told_to_subscribers(
+def test_its_results_are_sent_to_subscribers(
     server: Server, client: triton.InferenceServerClient, fovs: np.ndarray
 ) -> None:
     with connect(server.ws) as live:
         answer = client.infer(MODEL, [image(fovs)])
-        told = [json.loads(live.recv(timeout=30)) for _ in fovs]
-    assert [(result["source"]["kind"], result["source"]["frame"]) for result in told] == [
+        results = [json.loads(live.recv(timeout=30)) for _ in fovs]
+    assert [(result["source"]["kind"], result["source"]["frame"]) for result in results] == [
         ("upload", n) for n in range(4)
     ]
-    probabilities = np.array([result["probability"] for result in told], np.float32)
+    probabilities = np.array([result["probability"] for result in results], np.float32)
     np.testing.assert_array_equal(probabilities, answer.as_numpy("probability"))
-    assert httpx.get(server.url + told[0]["gradcam"]["href"]).status_code == 200
+    assert httpx.get(server.url + results[0]["gradcam"]["href"]).status_code == 200
