@@ -42,13 +42,13 @@ def check_exposure(settings: Settings, host: str) -> list[ExposureWarning]:
         warnings += _allow_or_refuse(
             settings,
             f"{host} lets anybody on the network use the service: configure API keys (`senoscope keys new`, "
-            "then --api-keys FILE), or allow it with --insecure",
+            "then --api-keys FILE), or use --insecure",
         )
     if settings.results and not settings.results_allowed_keys and not is_local_endpoint(settings.results):
         warnings += _allow_or_refuse(
             settings,
             f"{settings.results} lets anybody on the network see the results: restrict subscribers with "
-            "--results-allowed-keys and --curve-keypair (`senoscope keys curve`), or allow it with --insecure",
+            "--results-allowed-keys and --curve-keypair (`senoscope keys curve`), or use --insecure",
         )
     if exposed and keyed and settings.tls_cert is None:
         event = "API keys are sent unencrypted: configure --tls-cert and --tls-key"
