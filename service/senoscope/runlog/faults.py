@@ -27,7 +27,7 @@ _ADVICE: Final[dict[LogState, str]] = {
     "full": "is on a full disk; free disk space, or keep fewer results with --keep-days and --keep-mib",
     "unreachable": "cannot be used; check its disk or its server",
     "slow": "did not answer in time; request fewer results, for example of one series",
-    "newer_schema": "was written by a newer version of Senoscope; install that version, or select another log "
+    "newer_schema": "was written by a newer version of Senoscope; install that version, or use another log "
     "with --database-url",
 }
 # SQLite's primary result codes, https://www.sqlite.org/rescode.html
