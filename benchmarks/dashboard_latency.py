@@ -1,8 +1,8 @@
-"""From a result's publication to its picture on the dashboard, in Chromium on the same machine.
+"""Measure the time from a result's publication to its picture on the dashboard, in Chromium on this machine.
 
-The miniature ensemble of the tests leaves the time for everything around the networks. A result counts as
-published when a ZeroMQ subscriber has it; its picture is there when the browser begins the frame after that
-in which it was drawn. The same from the making of the result on, by its id, is told beside it::
+The miniature ensemble of the tests needs almost no time. A result counts as published when a ZeroMQ
+subscriber receives it, and as shown when the browser begins the frame after the one that draws it. The time
+since the result was created, from its id, is reported too::
 
     python benchmarks/dashboard_latency.py --frames 300 --rate 10
 """
@@ -32,13 +32,13 @@ from support import miniature
 from support.dashboard_page import chromium, sit_down
 from support.servers import start_server, stop_server
 
-# Told as they come, not gathered in the page.
-_TELL = """() => document.addEventListener("senoscope:painted", ({ detail }) =>
+# Reported one by one, not collected in the page.
+_REPORT_PICTURES = """() => document.addEventListener("senoscope:painted", ({ detail }) =>
     window.painted(detail, performance.timeOrigin + performance.now()))"""
 
 
 class _Subscriber(threading.Thread):
-    """Notes when each result was published, in milliseconds since the epoch."""
+    """Records when each result was published, in milliseconds since the epoch."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(daemon=True)
@@ -56,8 +56,8 @@ class _Subscriber(threading.Thread):
                     self.published_ms[identifier] = now_ms
 
 
-def made_ms(identifier: str) -> float:
-    """When a result was made, by its id (UUID version 7 with 1/4096 ms)."""
+def created_ms(identifier: str) -> float:
+    """Return the time of a result, from its id (UUID version 7 with 1/4096 ms)."""
     digits = identifier.replace("-", "")
     return int(digits[:12], 16) + int(digits[13:16], 16) / 4096
 
@@ -66,7 +66,7 @@ def measure(frames: int, rate_hz: float, folder: Path) -> dict[str, Any]:
     server = start_server(miniature.build(folder / "miniature"), folder / "log.txt")
     painted_ms: dict[str, float] = {}
 
-    def note(identifier: str, at_ms: float) -> None:
+    def record(identifier: str, at_ms: float) -> None:
         painted_ms[identifier] = at_ms
 
     subscriber = _Subscriber(server.results)
@@ -75,8 +75,8 @@ def measure(frames: int, rate_hz: float, folder: Path) -> dict[str, Any]:
     try:
         with chromium() as browser, FramePublisher(server.frames, "nlo-1") as publisher:
             seat = sit_down(browser, server.url)
-            seat.page.expose_function("painted", note)
-            seat.page.evaluate(_TELL)
+            seat.page.expose_function("painted", record)
+            seat.page.evaluate(_REPORT_PICTURES)
             assert publisher.wait_for_subscriber(10)
             publisher.start_series("latency", planned_frames=frames)
             next_s = time.perf_counter()
@@ -91,7 +91,7 @@ def measure(frames: int, rate_hz: float, folder: Path) -> dict[str, Any]:
     finally:
         stop_server(server)
     from_publication = [at - subscriber.published_ms[which] for which, at in painted_ms.items()]
-    from_making = [at - made_ms(which) for which, at in painted_ms.items()]
+    from_making = [at - created_ms(which) for which, at in painted_ms.items()]
     return {
         "frames": frames,
         "rate_hz": rate_hz,

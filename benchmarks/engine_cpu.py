@@ -1,13 +1,13 @@
-"""The engine against seven default ONNX Runtime sessions, and against the authors' way, in one process.
+"""Compare the engine with seven default ONNX Runtime sessions and with the authors' code, in one process.
 
-All of them take one field of view of raw counts and return seven probabilities and seven Grad-CAM maps.
-They are run by turns, so that whatever else the machine does meets all of them alike; what counts is the
-ratio of the medians::
+Each takes one field of view of raw counts and returns seven probabilities and seven Grad-CAM maps. They are
+run alternately, so that other load of the machine affects all of them; the ratio of the medians is the
+result::
 
     python benchmarks/engine_cpu.py models/starter --result benchmarks/results/engine_cpu.json
 
-The authors' way is Keras' ``predict`` and then a gradient tape, network after network. It needs the
-training extra and some minutes; ``--no-keras`` leaves it out.
+The authors' code runs Keras' ``predict`` and then a gradient tape, one network after another. It needs the
+training extra and some minutes; ``--no-keras`` omits it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _default_sessions(ensemble: Ensemble, feeds: dict[str, Any]) -> Callable[[],
     return lambda: [session.run(None, feeds) for session in sessions]
 
 
-def _authors_way(ensemble: Ensemble, feeds: dict[str, Any]) -> Callable[[], Any]:
+def _authors_code(ensemble: Ensemble, feeds: dict[str, Any]) -> Callable[[], Any]:
     import tensorflow as tf
 
     from senoscope_training.export.parity import keras_input
@@ -92,7 +92,7 @@ def main() -> None:
             "seven default sessions": _default_sessions(ensemble, feeds),
         }
         if not arguments.no_keras:
-            ways["authors' way"] = _authors_way(ensemble, feeds)
+            ways["authors' way"] = _authors_code(ensemble, feeds)
         took: dict[str, list[float]] = {name: [] for name in ways}
         for call in ways.values():
             call()

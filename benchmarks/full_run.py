@@ -1,11 +1,11 @@
-"""Every system of the paper, two runs, on a small synthetic data set: how long, and the same after kill -9.
+"""Run every system of the paper twice on a small synthetic data set, timed, or with kills in between.
 
 ::
 
     python benchmarks/full_run.py FOLDER --result benchmarks/results/full_run.json            # timed
     python benchmarks/full_run.py FOLDER --kills 5 --result benchmarks/results/full_run_killed.json
 
-The second compares its table with that of the first, byte for byte, so run it in the same folder.
+The second compares its table with that of the first byte by byte: run both in the same folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import yaml
 
-# Reduced: input, copies and epochs. The procedure is the whole one.
+# With smaller images and fewer copies and epochs; the procedure is complete.
 CONFIG = {
     "data": {"path": "data"},
     "input": {"height": 80, "width": 96},
@@ -43,8 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=0)
-    parser.add_argument("--within-s", type=float, default=1000, help="the kills fall within this time")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--within-s", type=float, default=1000, help="time within which the kills happen")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times of the kills")
     parser.add_argument("--result", type=Path)
     arguments = parser.parse_args()
     home = arguments.folder
@@ -55,17 +55,15 @@ def main() -> None:
     name = "killed" if arguments.kills else "whole"
     config = home / f"{name}.yaml"
     config.write_text(yaml.safe_dump({"name": name, **CONFIG}))
-    drawn = random.Random(arguments.seed)
-    waits = [
-        drawn.uniform(5, 2 * arguments.within_s / max(1, arguments.kills)) for _ in range(arguments.kills)
-    ]
+    rng = random.Random(arguments.seed)
+    waits = [rng.uniform(5, 2 * arguments.within_s / max(1, arguments.kills)) for _ in range(arguments.kills)]
     began = time.perf_counter()
     with (home / f"{name}.log").open("wb") as log:
         for wait_s in waits:
             process = _start(config, log)
             try:
                 process.wait(wait_s)
-                break  # it was done before the blow
+                break  # finished before the kill
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
@@ -83,9 +81,9 @@ def main() -> None:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }
-    whole, mine = (home / "runs" / n / "report" / "metrics_per_run.csv" for n in ("whole", name))
+    whole, killed = (home / "runs" / n / "report" / "metrics_per_run.csv" for n in ("whole", name))
     if arguments.kills:
-        report["same_table"] = whole.read_bytes() == mine.read_bytes()
+        report["same_table"] = whole.read_bytes() == killed.read_bytes()
         scores = [sorted((home / "runs" / n).glob("split/*/*.json")) for n in ("whole", name)]
         report["same_predictions"] = all(
             json.loads(a.read_text())["score"] == json.loads(b.read_text())["score"]

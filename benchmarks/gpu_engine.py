@@ -1,16 +1,16 @@
-"""Measure the CUDA profile of the engine from a bundle small enough to carry to a GPU machine.
+"""Measure the CUDA executor of the engine with a bundle that is small enough to copy to a GPU machine.
 
-Timing does not depend on the weights' values, so the bundle holds the graphs without their large weights;
-those are drawn again, seeded, where they are measured, and the test vectors' answers are computed anew by
-the CPU provider there: what comes out is an ensemble like any other, whose loading checks CUDA against it::
+Timing does not depend on the values of the weights, so the bundle contains the graphs without their large
+weights. On the GPU machine these are drawn from a seed, and the CPU provider computes the expected values of
+the test vectors. The result is a regular ensemble; loading it compares CUDA with these values::
 
-    python benchmarks/gpu_engine.py bundle models/starter bundle/         # where the ensemble is
-    python benchmarks/gpu_engine.py fill bundle/ models/drawn             # where the GPU is
+    python benchmarks/gpu_engine.py bundle models/starter bundle/         # on the machine of the ensemble
+    python benchmarks/gpu_engine.py fill bundle/ models/drawn             # on the GPU machine
     python benchmarks/gpu_engine.py measure models/drawn result.json
-    python benchmarks/gpu_engine.py measure models/drawn result.json --device cpu --repeats 3   # a rehearsal
+    python benchmarks/gpu_engine.py measure models/drawn result.json --device cpu --repeats 3   # a test run
 
-The last two need numpy, onnx, opencv, pydantic, platformdirs and onnxruntime-gpu. If PyTorch is there, it is
-imported first so that its CUDA libraries are found.
+The last two need numpy, onnx, opencv, pydantic, platformdirs and onnxruntime-gpu. If PyTorch is installed, it
+is imported first so that its CUDA libraries are found.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-_KEPT_BYTES = 8192  # the head and all vectors matter to the graph and are small; kernels are neither
-_BAR_MS, _AIM_MS = 24.0, 4.0
+_KEPT_BYTES = 8192  # larger weights are kernels, whose values do not matter
+_LIMIT_MS, _TARGET_MS = 24.0, 4.0
 _BATCHES = (4, 16)
 _IDLE_S = (0.02, 0.5, 3.0)
 
 
 def bundle(model: Path, target: Path) -> None:
-    """Copy an ensemble with each network's large weights emptied; their spread is noted beside them."""
+    """Copy an ensemble without the large weights of its networks; mean and deviation are stored instead."""
     target.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((model / "ensemble.json").read_text())
     for network in manifest["networks"]:
@@ -59,7 +59,7 @@ def bundle(model: Path, target: Path) -> None:
 
 
 def fill(source: Path, target: Path) -> None:
-    """Draw the weights of a bundle, let the CPU provider answer its test vectors, and write the ensemble."""
+    """Draw the weights of a bundle, compute its test vectors on the CPU provider, and write the ensemble."""
     _find_cuda()
     from senoscope.engine.cpu import CpuExecutor
 
@@ -96,7 +96,7 @@ def fill(source: Path, target: Path) -> None:
 
 
 def _draw_head(tensors: dict[str, Any], rng: np.random.Generator) -> None:
-    """A head that is on for any input, with logits around 0: a saturated or dead one would hide errors."""
+    """Draw a head that is active for any input, with logits around 0: others would hide errors."""
     inputs, units = tensors["head/w1"].dims
     kernel = rng.standard_normal((inputs, units), np.float32) * np.float32(0.05 / np.sqrt(inputs))
     values = {"w1": kernel, "b1": np.ones(units), "w2": np.full(units, 0.5), "b2": np.full(1, -0.5 * units)}
@@ -150,8 +150,8 @@ def _gpu() -> dict[str, str]:
 
 
 @dataclass
-class _Subject:
-    """What every way of running is measured on."""
+class _Workload:
+    """The input and the expected output of all measurements."""
 
     files: list[Any]
     image: Any
@@ -164,7 +164,7 @@ class _Subject:
     width: int
 
     def one_fov(self, executor: Any) -> None:
-        """What a live frame costs: the networks and the ensemble's map."""
+        """Compute what a live frame needs: the networks and the ensemble's map."""
         self.map(executor.run(self.image, self.low, self.high))
 
     def map(self, outputs: list[Any]) -> None:
@@ -174,7 +174,7 @@ class _Subject:
         ensemble_map([output.gradcam[0] for output in outputs], probabilities, self.height, self.width)
 
     def errors(self, outputs: list[Any]) -> dict[str, float]:
-        """Against the CPU provider; of logits relative, of maps relative to their largest value."""
+        """Return the errors compared with the CPU provider, relative to the largest value."""
 
         def worst(of: str) -> float:
             return max(
@@ -185,67 +185,67 @@ class _Subject:
         return {f"max_relative_{of}_error": worst(of) for of in ("logit", "gradcam", "features")}
 
 
-def _measure_way(subject: _Subject, options: dict[str, Any], *, full: bool) -> dict[str, Any]:
+def _measure_variant(workload: _Workload, options: dict[str, Any], *, full: bool) -> dict[str, Any]:
     from senoscope.engine.bound import BoundExecutor
 
     start = time.perf_counter()
-    executor = BoundExecutor(subject.files, device=subject.device, **options)  # type: ignore[arg-type]
+    executor = BoundExecutor(workload.files, device=workload.device, **options)  # type: ignore[arg-type]
     opened = time.perf_counter()
     try:
-        executor.warm_up(subject.image, subject.low, subject.high)
+        executor.warm_up(workload.image, workload.low, workload.high)
         report: dict[str, Any] = {
             "open_s": round(opened - start, 2),
             "warm_up_s": round(time.perf_counter() - opened, 2),
             "chosen_schedule": executor.schedule,
-            **subject.errors(executor.run(subject.image, subject.low, subject.high)),
+            **workload.errors(executor.run(workload.image, workload.low, workload.high)),
         }
         for schedule in ("sequential", "streams"):
             executor.schedule = schedule  # type: ignore[assignment]
-            report[schedule] = _percentiles(lambda: subject.one_fov(executor), subject.repeats)
+            report[schedule] = _percentiles(lambda: workload.one_fov(executor), workload.repeats)
         executor.schedule = report["chosen_schedule"]
         if full:
-            report["networks_p50_ms"] = _each_network(executor, subject)
-            report["stages_p50_ms"] = _stages(executor, subject)
-            report["after_idle_ms"] = _after_idle(executor, subject)
-            report["batches"] = {str(n): _batch(executor, subject, n) for n in _BATCHES}
+            report["networks_p50_ms"] = _each_network(executor, workload)
+            report["stages_p50_ms"] = _stages(executor, workload)
+            report["after_idle_ms"] = _after_idle(executor, workload)
+            report["batches"] = {str(n): _batch(executor, workload, n) for n in _BATCHES}
         return report
     finally:
         executor.close()
 
 
-def _each_network(executor: Any, subject: _Subject) -> dict[str, float]:
+def _each_network(executor: Any, workload: _Workload) -> dict[str, float]:
     return {
         file.name: round(
-            1e3 * float(np.median([executor.run_one(k) for _ in range(max(3, subject.repeats // 5))])), 4
+            1e3 * float(np.median([executor.run_one(k) for _ in range(max(3, workload.repeats // 5))])), 4
         )
-        for k, file in enumerate(subject.files)
+        for k, file in enumerate(workload.files)
     }
 
 
-def _stages(executor: Any, subject: _Subject) -> dict[str, float]:
-    """Where the time of a run goes, each part on its own."""
-    buffers, _ = executor._bound(subject.image.shape)
-    outputs = executor.run(subject.image, subject.low, subject.high)
+def _stages(executor: Any, workload: _Workload) -> dict[str, float]:
+    """Measure the parts of a run separately."""
+    buffers, _ = executor._bound(workload.image.shape)
+    outputs = executor.run(workload.image, workload.low, workload.high)
 
     def download() -> None:
         for values in buffers.outputs:
             for value in values:
                 np.array(value.numpy())
 
-    repeats = max(3, subject.repeats // 2)
+    repeats = max(3, workload.repeats // 2)
     calls: dict[str, Callable[[], Any]] = {
-        "upload": lambda: buffers.image.update_inplace(subject.image),
+        "upload": lambda: buffers.image.update_inplace(workload.image),
         "download": download,
-        "map": lambda: subject.map(outputs),
+        "map": lambda: workload.map(outputs),
     }
     return {name: _percentiles(call, repeats)["p50_ms"] for name, call in calls.items()}
 
 
-def _after_idle(executor: Any, subject: _Subject) -> dict[str, dict[str, float]]:
-    """A field of view after a pause, with the device left alone and with it kept warm every 20 ms."""
+def _after_idle(executor: Any, workload: _Workload) -> dict[str, dict[str, float]]:
+    """Measure a field of view after a pause, without `keep_warm` and with it every 20 ms."""
     report = {}
     for warm in (False, True):
-        for pause_s in _IDLE_S[warm:]:  # the shortest is no longer than between two rounds of warmth
+        for pause_s in _IDLE_S[warm:]:  # the shortest is the interval of keep_warm itself
             took = []
             for _ in range(10 if pause_s < 1 else 3):
                 end = time.perf_counter() + pause_s
@@ -254,25 +254,25 @@ def _after_idle(executor: Any, subject: _Subject) -> dict[str, dict[str, float]]
                     executor.keep_warm()
                 time.sleep(max(0.0, end - time.perf_counter()))
                 start = time.perf_counter()
-                subject.one_fov(executor)
+                workload.one_fov(executor)
                 took.append((time.perf_counter() - start) * 1e3)
             name = f"{pause_s:g} s, {'kept warm' if warm else 'left alone'}"
             report[name] = {"p50": round(float(np.median(took)), 3), "max": round(max(took), 3)}
     return report
 
 
-def _batch(executor: Any, subject: _Subject, size: int) -> dict[str, float]:
-    images = np.repeat(subject.image, size, axis=0)
+def _batch(executor: Any, workload: _Workload, size: int) -> dict[str, float]:
+    images = np.repeat(workload.image, size, axis=0)
     start = time.perf_counter()
-    executor.run(images, subject.low, subject.high)
+    executor.run(images, workload.low, workload.high)
     first_s = time.perf_counter() - start
     figures = _percentiles(
-        lambda: executor.run(images, subject.low, subject.high), max(3, subject.repeats // 10)
+        lambda: executor.run(images, workload.low, workload.high), max(3, workload.repeats // 10)
     )
     return {"first_s": round(first_s, 3), **figures, "fovs_per_s": round(1e3 * size / figures["p50_ms"], 1)}
 
 
-_WAYS: dict[str, dict[str, Any]] = {
+_VARIANTS: dict[str, dict[str, Any]] = {
     "cuda_graph": {},
     "cuda_graph, tf32": {"tf32": True},
     "plain": {"cuda_graphs": False},
@@ -284,7 +284,7 @@ _WAYS: dict[str, dict[str, Any]] = {
 
 
 def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str], *, brief: bool) -> None:
-    """Run an ensemble every way that the engine can; the result is written after each."""
+    """Measure an ensemble with each variant of the engine's options; the result is written after each."""
     _find_cuda()
     import onnxruntime as ort
 
@@ -299,23 +299,23 @@ def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str
     expected = reference.run(image, low, high)
     reference.close()
     height, width = manifest["input"]["height"], manifest["input"]["width"]
-    subject = _Subject(files, image, low, high, expected, device, repeats, height, width)
+    workload = _Workload(files, image, low, high, expected, device, repeats, height, width)
     report: dict[str, Any] = {
         "device": device,
         "gpu": _gpu(),
         "python": platform.python_version(),
         "onnxruntime": ort.__version__,
         "repeats": repeats,
-        "bar_p99_ms": _BAR_MS,
-        "aim_ms": _AIM_MS,
+        "bar_p99_ms": _LIMIT_MS,
+        "aim_ms": _TARGET_MS,
         "ways": {},
     }
     result.parent.mkdir(parents=True, exist_ok=True)
     print(f"{report['gpu']['name']}, onnxruntime {ort.__version__}", flush=True)
     for way in ways:
         try:
-            figures = _measure_way(subject, _WAYS[way], full=way == "cuda_graph" and not brief)
-        except Exception as error:  # one way that this device cannot go must not hide the others
+            figures = _measure_variant(workload, _VARIANTS[way], full=way == "cuda_graph" and not brief)
+        except Exception as error:  # a variant that this device does not support must not stop the others
             figures = {"error": f"{type(error).__name__}: {error}"}
         report["ways"][way] = figures
         result.write_text(json.dumps(report, indent=2) + "\n")
@@ -351,8 +351,8 @@ def main() -> None:
     measuring.add_argument("result", type=Path)
     measuring.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     measuring.add_argument("--repeats", type=int, default=500)
-    measuring.add_argument("--brief", action="store_true", help="times only, no details of the first way")
-    measuring.add_argument("--ways", nargs="*", choices=[*_WAYS], default=[*_WAYS])
+    measuring.add_argument("--brief", action="store_true", help="times only, no details of the first variant")
+    measuring.add_argument("--ways", nargs="*", choices=[*_VARIANTS], default=[*_VARIANTS])
     arguments = parser.parse_args()
     if arguments.command == "bundle":
         bundle(arguments.model, arguments.target)

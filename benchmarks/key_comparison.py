@@ -1,9 +1,8 @@
-"""Whether the time that an API key's check takes tells anything about the key.
+"""Measure whether the duration of an API key's check depends on the key.
 
-Checks, by turns and in random order, a right key and wrong ones: one that differs from it in the first
-character, one in the last, and one whose hash begins like the right one's, which is what a comparison that
-stops at the first difference would give away. Prints medians, and each one's ratio to the first kind of wrong
-key, measured in the same run.
+Checks, in random order, correct keys and wrong ones: one that differs in its first character, one in its
+last, and one whose hash begins like the correct one, which a comparison that stops at the first difference
+would reveal. Prints medians, and their ratios to the first kind of wrong key, measured in the same run.
 
     python benchmarks/key_comparison.py [--rounds N] [--keys N] [--result FILE]
 """
@@ -27,12 +26,12 @@ SHARED = 4  # hexadecimal digits of the hash
 
 
 def other(character: str) -> str:
-    """Another character."""
+    """Return another character."""
     return "A" if character != "A" else "B"
 
 
 def alike(key: str) -> str:
-    """A key of the same length whose hash begins like the key's."""
+    """Return a key of the same length whose hash begins like that of the key."""
     beginning = hash_of(key)[:SHARED]
     for n in itertools.count():
         candidate = f"{n:0{len(key)}d}"

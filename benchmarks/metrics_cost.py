@@ -1,8 +1,8 @@
-"""What metrics and traces cost: for each result on the delivery thread, for each scrape.
+"""Measure the cost of metrics and traces: per result on the delivery thread, and per scrape.
 
     python benchmarks/metrics_cost.py [--results N]
 
-Results are those of a miniature ensemble; spans go to a collector's address at which nobody listens.
+Results are those of a miniature ensemble; spans are sent to an address without a collector.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from support import miniature as mini
 
 
 def microseconds(work: Callable[[], object], times: int) -> dict[str, float]:
-    """Median and 99th percentile of one call."""
+    """Return median and 99th percentile of one call, in microseconds."""
     took = []
     for _ in range(times):
         began_ns = time.perf_counter_ns()
@@ -47,7 +47,7 @@ def microseconds(work: Callable[[], object], times: int) -> dict[str, float]:
 
 
 def a_record(directory: Path) -> Record:
-    """A frame's result."""
+    """Return the result of a frame."""
     with Ensemble.load(mini.build(directory), device="cpu", threads=1) as ensemble:
         source = Source(kind="stream", series_id="plate", acquired_at=datetime.now(UTC))
         fov = Fov(mini.bright(), source, spec=fov_spec_of(ensemble))

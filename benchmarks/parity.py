@@ -1,6 +1,6 @@
-"""How far the exported networks are from Keras and a gradient tape, over synthetic fields of view.
+"""Measure deviations of the exported networks from Keras and a gradient tape on synthetic fields of view.
 
-Needs the Keras weights that ``senoscope-train starter --keep-keras DIR`` keeps::
+Needs the Keras weights that ``senoscope-train starter --keep-keras DIR`` stores::
 
     python benchmarks/parity.py models/starter DIR --result benchmarks/results/parity.json
 """
@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("keras", type=Path)
     parser.add_argument("--fovs", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=4242, help="of the FOVs; none of the training's")
+    parser.add_argument(
+        "--seed", type=int, default=4242, help="seed of the FOVs, which are not used for training"
+    )
     parser.add_argument("--result", type=Path)
     arguments = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Phase 1 on cached features against phase 1 through the network: the same head, how much sooner.
+"""Compare the time of phase 1 on cached features with that through the network, for the same head.
 
 ::
 
@@ -57,9 +57,9 @@ def main() -> None:
         )
         for seed, part in enumerate((~held_out, held_out))
     )
-    # As many epochs either way, whatever the validation loss does.
+    # The same number of epochs for both, independent of the validation loss.
     phase = FrozenPhase(max_epochs=arguments.epochs, patience=arguments.epochs)
-    network.features(images[:1])  # compiled before any clock runs
+    network.features(images[:1])  # compiled before the measurement
     start = untrained_head(network.feature_size, HeadConfig(), seed=1)
     network.fine_tune(start, train, held, FrozenPhase(max_epochs=1), seed=2, frozen=True)
 

@@ -1,11 +1,11 @@
-"""The dashboard's questions to a large run log, while results are written to it at a scan's rate.
+"""Measure the dashboard's queries of a large run log while results are written at the rate of a scan.
 
 ::
 
     python benchmarks/runlog_queries.py --sizes 200000,2000000 --out benchmarks/results/runlog_queries.json
 
-Each log is filled without the engine: series of 50,000 FOVs, and a posted stack here and there. The questions
-are put to the store, as the HTTP API puts them.
+Each log is filled without the engine: series of 50,000 FOVs, and some posted stacks. The queries use the
+store, as the HTTP API does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _COLUMNS = "id, kind, series_uid, frame, created_ms, label, probability, model_d
 
 
 def series_of(n: int) -> uuid.UUID:
-    """The series that result number n belongs to."""
+    """Return the series of result number n."""
     return uuid.UUID(int=0x1000 + n // SERIES_LENGTH)
 
 
@@ -74,10 +74,10 @@ class Rows:
         self._document = example.model_dump_json(exclude_none=True)
 
     def row(self, n: int) -> tuple[Any, ...]:
-        """Result number n."""
+        """Return the row of result number n."""
         created_ms = BEGAN_MS + n * INTERVAL_MS
         identifier = uuid.UUID(int=created_ms << 80 | 7 << 76 | 2 << 62 | n)
-        # Series differ: in every fifth all cells are senescent.
+        # In every fifth series all cells are senescent.
         old = (n // SERIES_LENGTH) % 5 == 4
         probability = self._rng.uniform(0.5, 1) if old else self._rng.betavariate(0.6, 2.4)
         label = "senescent" if probability > 0.5 else "control"
@@ -98,7 +98,7 @@ class Rows:
 
 
 def fill(path: Path, size: int, rows: Rows) -> RunLog:
-    """A log of so many results."""
+    """Create a log with ``size`` results."""
     log = RunLog(f"sqlite:///{path}")
     log.prepare()
     manifest = {
@@ -127,8 +127,8 @@ def fill(path: Path, size: int, rows: Rows) -> RunLog:
     return log
 
 
-def questions(log: RunLog, size: int) -> dict[str, Callable[[random.Random], object]]:
-    """What the dashboard asks, each with values of its own."""
+def dashboard_queries(log: RunLog, size: int) -> dict[str, Callable[[random.Random], object]]:
+    """Return the queries of the dashboard, each with random values."""
 
     def at(share: float) -> datetime:
         return datetime.fromtimestamp((BEGAN_MS + share * size * INTERVAL_MS) / 1000, UTC)
@@ -172,7 +172,7 @@ def questions(log: RunLog, size: int) -> dict[str, Callable[[random.Random], obj
 
 
 def measure(size: int, folder: Path, rounds: int, threads: int) -> dict[str, Any]:
-    """Fill a log, and ask it while results are written."""
+    """Fill a log, and query it while results are written."""
     rows = Rows()
     path = folder / f"{size}.sqlite3"
     began_s = time.perf_counter()
@@ -200,22 +200,22 @@ def measure(size: int, folder: Path, rounds: int, threads: int) -> dict[str, Any
     writer.start()
     stop.wait(5)  # what a commit takes without concurrent reads
     quiet = len(commits)
-    asked = questions(log, size)
-    taken: dict[str, list[float]] = {name: [] for name in asked}
+    queries = dashboard_queries(log, size)
+    taken: dict[str, list[float]] = {name: [] for name in queries}
 
-    def ask(seed: int) -> None:
+    def run_queries(seed: int) -> None:
         rng = random.Random(seed)
         for _ in range(rounds // threads):
-            for name, question in asked.items():
+            for name, query in queries.items():
                 started_s = time.perf_counter()
-                question(rng)
+                query(rng)
                 taken[name].append((time.perf_counter() - started_s) * 1e3)
 
-    askers = [threading.Thread(target=ask, args=(seed,)) for seed in range(threads)]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join()
+    readers = [threading.Thread(target=run_queries, args=(seed,)) for seed in range(threads)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
     stop.set()
     writer.join()
     log.close()
@@ -233,7 +233,7 @@ def measure(size: int, folder: Path, rounds: int, threads: int) -> dict[str, Any
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """Median, 99th percentile and largest."""
+    """Return median, 99th percentile and maximum."""
     return {
         "p50": round(float(np.percentile(values, 50)), 2),
         "p99": round(float(np.percentile(values, 99)), 2),
@@ -243,12 +243,12 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="20000,200000")
-    parser.add_argument("--rounds", type=int, default=200, help="how often each question is put")
-    parser.add_argument("--threads", type=int, default=1, help="that ask at the same time")
-    parser.add_argument("--folder", type=Path, help="for the logs, 5 GB per million results")
+    parser.add_argument("--rounds", type=int, default=200, help="number of runs of each query")
+    parser.add_argument("--threads", type=int, default=1, help="number of concurrent readers")
+    parser.add_argument("--folder", type=Path, help="folder for the logs, 5 GB per million results")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     done = []

@@ -1,8 +1,8 @@
-"""From a frame's ``send`` on the publisher to its result on the WebSocket, less the engine's compute time.
+"""Measure the latency from sending a frame to its result on the WebSocket, without the compute time.
 
-Publisher, service and WebSocket client are three parties on the loopback; publisher and client share this
-process and so one clock. It starts when the publisher's socket is told to send; what the publisher does
-before that, checking and describing the frame, is told apart::
+Publisher, service and WebSocket client communicate over loopback; publisher and client share this process
+and its clock. The measurement begins when the publisher calls ``send``; its preparation of the frame before
+that is reported separately::
 
     python benchmarks/stream_latency.py --model starter --frames 200
 """
@@ -37,7 +37,7 @@ from senoscope_client.simulation.synthetic import synthesize
 from senoscope_client.wire.messages import Header, ImageHeader, encode
 from senoscope_client.zeromq.frame_publisher import FramePublisher
 
-_SLOWEST_TOLD = 5
+_SLOWEST_REPORTED = 5
 
 
 def _start(
@@ -62,7 +62,7 @@ def _start(
 
 
 class _TimedPublisher(FramePublisher):
-    """Notes when each frame's ``send`` was called."""
+    """Records when ``send`` was called for each frame."""
 
     sent: dict[int, float]
 
@@ -74,10 +74,9 @@ class _TimedPublisher(FramePublisher):
 
 
 class _Listener:
-    """A WebSocket client that reads its socket itself.
+    """A WebSocket client that reads its socket in the calling thread.
 
-    The library's own client reads in a thread of its own and hands messages over, which costs as much as a
-    tenth of what is measured here, and is not the service's.
+    The client of the library reads in a separate thread, which adds a tenth to the measured latency.
     """
 
     def __init__(self, port: int) -> None:
@@ -99,11 +98,11 @@ class _Listener:
         self._protocol.receive_data(data)
         self._flush()  # answers to pings
         self._frames.extend(e for e in self._protocol.events_received() if isinstance(e, Frame))
-        assert self._protocol.state is State.OPEN, "the service hung up"
+        assert self._protocol.state is State.OPEN, "the service closed the connection"
         return now
 
     def next(self) -> tuple[float, dict[str, Any]]:
-        """When a result was there, and the result."""
+        """Wait for a result, and return the time of its arrival and the result."""
         now = time.perf_counter()
         while not any(frame.opcode is Opcode.TEXT for frame in self._frames):
             now = self._read()
@@ -117,7 +116,7 @@ class _Listener:
 
 
 def _post(base: str, fovs: list[npt.NDArray[np.uint16]], size: int) -> float:
-    """Seconds from posting a TIFF of so many fields of view to the whole answer; the best of three."""
+    """Return the seconds from posting a TIFF of ``size`` fields of view to its answer; the best of three."""
     file = io.BytesIO()
     tifffile.imwrite(file, np.stack([fovs[n % len(fovs)] for n in range(size)]), photometric="minisblack")
     took = []
@@ -152,8 +151,12 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=8761)
     parser.add_argument("--endpoint", default="tcp://127.0.0.1:8762")
-    parser.add_argument("--stack", type=int, default=0, help="fields of view of a TIFF that is posted last")
-    parser.add_argument("--run-log", help="its address, or none; default: SQLite in a temporary folder")
+    parser.add_argument(
+        "--stack", type=int, default=0, help="number of fields of view of a TIFF that is posted last"
+    )
+    parser.add_argument(
+        "--run-log", help="URL of the run log, or none; default: SQLite in a temporary folder"
+    )
     parser.add_argument("--result", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -214,7 +217,9 @@ def _measure(arguments: argparse.Namespace, log: str) -> None:
         "send_to_result_ms": _spread(whole),
         "overhead_ms": _spread(overhead),
         "compute_ms": _spread(compute),
-        "slowest_ms": {n: round(whole[n], 3) for n in np.argsort(whole)[: -_SLOWEST_TOLD - 1 : -1].tolist()},
+        "slowest_ms": {
+            n: round(whole[n], 3) for n in np.argsort(whole)[: -_SLOWEST_REPORTED - 1 : -1].tolist()
+        },
         "of_that_p50_ms": {name: round(float(np.median(values)), 3) for name, values in stages.items()},
         "publisher_before_send_ms_p50": round(float(np.median(preparing)), 3),
         "cold_start_s": round(cold_start_s, 2),

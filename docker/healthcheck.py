@@ -1,4 +1,4 @@
-"""Health check of a container: exit 0 while the service is ready."""
+"""Health check of the container: exits with 0 while the service is ready."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import sys
 import urllib.error
 import urllib.request
 
-_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def main() -> int:
-    """Request /readyz at the address that the variables set, and print the reason if it is not ready."""
+    """Request /readyz at the address of the environment variables, and print the status or the error."""
     host = os.environ.get("SENOSCOPE_HOST", "127.0.0.1")
-    host = _EVERYWHERE.get(host, host)
+    host = _LOOPBACK_OF.get(host, host)
     scheme = "https" if os.environ.get("SENOSCOPE_TLS_CERT") else "http"
     port = os.environ.get("SENOSCOPE_PORT", "8750")
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/readyz"
-    # The certificate is valid for the host that clients use, not for this address inside the container.
-    unchecked = ssl._create_unverified_context()  # noqa: S323
-    # Do not use a proxy that is configured for the container.
-    ask = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unchecked)
+    # Not verified: the certificate is for the host name of clients, not for this address in the container.
+    unverified = ssl._create_unverified_context()  # noqa: S323
+    # A proxy of the container is not for this address.
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unverified)
     )
     try:
-        with ask.open(url, timeout=4) as answer:
+        with opener.open(url, timeout=4) as answer:
             print(json.load(answer)["status"])
     except urllib.error.HTTPError as error:
         print(error.read(2000).decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""Senoscope: which fields of view hold senescent cells, while the microscope still scans."""
+"""Senoscope: find fields of view with senescent cells while the microscope scans."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["Ensemble", "Prediction", "__version__", "load_ensemble"]
 
 
-# Computed at the first use. The client's install has this package too, but nothing that the engine needs; and
-# reading the version takes longer than most of what a command line does before it answers.
+# Evaluated on first use: an installation of the client alone lacks the packages of the engine, and reading
+# the version takes longer than most other steps of a command line's start.
 def __getattr__(name: str) -> Any:
     value: Any
     if name == "__version__":

@@ -1,4 +1,4 @@
-"""Where ``senoscope`` begins; the command itself needs packages that the client's install lacks."""
+"""Entry point of ``senoscope``; reports packages that an installation of the client alone lacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``senoscope`` and return its exit status; a package that is missing is named in one line."""
+    """Run ``senoscope`` and return its exit status; a missing package is reported in one line."""
     try:
         from senoscope.cli import main as run
 

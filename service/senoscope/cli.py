@@ -14,16 +14,15 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
-class _Subcommands(LazyGroup):
+class _ServiceCommands(LazyGroup):
     subcommands = {  # noqa: RUF012 - a class variable, as the base class declares it
         "demo": Subcommand(
             "senoscope.commands.demo:demo",
-            "Everything at once: the starter ensemble, the service, and a simulated microscope that scans.",
+            "Run the starter ensemble, the service and a simulated microscope together.",
         ),
         "serve": Subcommand(
             "senoscope.commands.serve:serve",
-            "Subscribe to the microscope's frames, classify them, and answer over HTTP, WebSocket and "
-            "ZeroMQ.",
+            "Classify the microscope's frames, and serve results over HTTP, WebSocket and ZeroMQ.",
         ),
         "classify": Subcommand(
             "senoscope.commands.classify:classify",
@@ -31,20 +30,22 @@ class _Subcommands(LazyGroup):
         ),
         "doctor": Subcommand(
             "senoscope.commands.doctor:doctor",
-            "Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service could not run.",
+            "Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service cannot run.",
         ),
-        "keys": Subcommand("senoscope.commands.keys:keys", "API keys, and CURVE key pairs for ZeroMQ."),
-        "rules": Subcommand("senoscope.commands.rules:rules", "Rules that decide on results."),
+        "keys": Subcommand(
+            "senoscope.commands.keys:keys", "Manage API keys, and create CURVE key pairs for ZeroMQ."
+        ),
+        "rules": Subcommand("senoscope.commands.rules:rules", "Check rules that decide on results."),
     }
 
 
 app = typer.Typer(
-    cls=_Subcommands,
+    cls=_ServiceCommands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Senescent or control, per field of view, while the microscope scans.",
+    help="Classify fields of view as senescent or control while the microscope scans.",
 )
 
 
@@ -66,7 +67,7 @@ def _root(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; errors that a user can act on are one line each.
+    """Run the command and return its exit status; errors that a user can correct are printed in one line.
 
     Parameters
     ----------
@@ -85,15 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(error: Exception) -> int | None:
-    """Print an error that a user can act on; the exit status, or None for all other errors."""
-    # Not imported before there is an error: the list of commands needs none of it.
+    """Print an error that a user can correct and return the exit status; return None for other errors."""
+    # Imported only for an error: the list of commands needs none of these.
     from pydantic import ValidationError
 
     from senoscope.engine.errors import DeviceError, EnsembleError
     from senoscope_client.errors import SenoscopeError
 
     if isinstance(error, ValidationError):
-        for line in _faults_of_settings(error):
+        for line in _settings_errors(error):
             print(f"senoscope: {line}", file=sys.stderr)
         return 2
     if isinstance(error, (SenoscopeError, EnsembleError, DeviceError, OSError)):
@@ -102,11 +103,11 @@ def _report(error: Exception) -> int | None:
     return None
 
 
-def _faults_of_settings(error: ValidationError) -> Iterator[str]:
+def _settings_errors(error: ValidationError) -> Iterator[str]:
     from senoscope.settings import ENV_PREFIX
 
     for fault in error.errors():
-        if not fault["loc"]:  # settings that do not go together
+        if not fault["loc"]:  # about several settings together
             yield fault["msg"].removeprefix("Value error, ")
             continue
         name = "_".join(str(part) for part in fault["loc"])

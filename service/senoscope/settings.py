@@ -1,4 +1,4 @@
-"""All settings of the service, read once from the command line and ``SENOSCOPE_*`` variables."""
+"""All settings of the service, read once from the command line and from ``SENOSCOPE_*`` variables."""
 
 from __future__ import annotations
 
@@ -22,143 +22,156 @@ if TYPE_CHECKING:
     from senoscope_client.images.reader import Limits
 
 ENV_PREFIX: Final = "SENOSCOPE_"
-"""Of the variable that stands for an option."""
+"""Prefix of the environment variable of an option."""
 _MIB = 1024 * 1024
 _ENDPOINT = re.compile(r"tcp://(\[[^\]\s]+\]|[^:/\s]+):(\d{1,5}|\*)|ipc://\S+")
 
 
 class Settings(BaseModel):
-    """Settings of ``senoscope serve``; each field's description is its help on the command line.
+    """Settings of ``senoscope serve``; the description of a field is its help text on the command line.
 
-    What is not given is taken from its ``SENOSCOPE_*`` variable, else it is the default.
+    A field that is not given is read from its ``SENOSCOPE_*`` variable, or has its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     model: str = Field("starter", description="Ensemble: a name in --models-dir, or the path of its folder.")
-    models_dir: Path = Field(default_factory=default_models_dir, description="Where named ensembles live.")
+    models_dir: Path = Field(default_factory=default_models_dir, description="Folder of the named ensembles.")
     device: Device = Field(
-        "auto", description="auto takes a GPU where there is one that works; the other two insist."
+        "auto", description="auto uses a GPU if there is one that works; cuda and cpu require that device."
     )
     load_timeout_s: float = Field(
-        300.0, gt=0, description="Time in which an ensemble must be loaded, verified and warmed up."
+        300.0, gt=0, description="Time limit for loading, verifying and warming up an ensemble."
     )
-    threads: int | None = Field(None, ge=1, description="CPU cores for the networks; all by default.")
-    host: str = Field("127.0.0.1", description="Address that HTTP and WebSocket listen on.")
-    port: int = Field(8750, ge=0, le=65535, description="Their port; 0 takes a free one.")
+    threads: int | None = Field(None, ge=1, description="CPU cores for the networks; default: all.")
+    host: str = Field("127.0.0.1", description="Address to listen on for HTTP and WebSocket.")
+    port: int = Field(8750, ge=0, le=65535, description="Port for HTTP and WebSocket; 0 selects a free one.")
     stream: str = Field(
         "tcp://127.0.0.1:5555",
-        description="ZeroMQ endpoint of the acquisition PC's frame publisher; empty: no stream.",
+        description="ZeroMQ endpoint of the frame publisher on the acquisition PC; empty: no stream.",
     )
     instrument: str = Field(
         "",
         max_length=64,
-        description="Name of the microscope that this service belongs to, where several share a run log; a "
-        "calibrated intensity range is kept under it. Default: the address of the stream.",
+        description="Name of the microscope, needed if several share a run log; a calibrated intensity range "
+        "is stored under it. Default: the endpoint of the stream.",
     )
     results: str = Field(
-        "tcp://127.0.0.1:5556", description="ZeroMQ endpoint that results are published at; empty: none."
+        "tcp://127.0.0.1:5556", description="ZeroMQ endpoint to publish results at; empty: none."
     )
-    results_cam: CamMode = Field("grid", description="Grad-CAM that published results carry inline.")
+    results_cam: CamMode = Field("grid", description="Form of the Grad-CAM in published results.")
     deadline_ms: float = Field(
-        24.0, gt=0, description="From a frame's arrival to its result; results that took longer say so."
+        24.0,
+        gt=0,
+        description="Deadline from the arrival of a frame to its result; later results are marked as late.",
     )
     live_queue: int = Field(
-        8, ge=1, description="Live frames that may wait; one more, and the oldest is dropped."
+        8, ge=1, description="Maximum number of waiting live frames; beyond it the oldest is dropped."
     )
-    batch_queue: int = Field(1024, ge=1, description="FOVs of posted stacks that may wait; beyond that, 503.")
+    batch_queue: int = Field(
+        1024, ge=1, description="Maximum number of waiting FOVs of posted stacks; beyond it: 503."
+    )
     batch_size: int = Field(
         8,
         ge=1,
         le=64,
-        description="Most FOVs of a stack computed at once; fewer, down to one, where they would make a live "
-        "frame late.",
+        description="Maximum number of FOVs of a stack per batch; fewer if a live frame would be late.",
     )
     drain_s: float = Field(
-        10.0, ge=0, description="When stopped: how long frames and stacks that wait may still be computed."
+        10.0,
+        ge=0,
+        description="Time limit for computing waiting frames and stacks when the service is stopped.",
     )
     fallback: Literal["none", "cpu"] = Field(
-        "none", description="Where to go on when the GPU fails twice running; none: stop being ready."
+        "none", description="Device to use after two consecutive failures of the GPU; none: report not ready."
     )
-    max_upload_mib: int = Field(256, ge=1, description="Largest body of a request.")
-    max_decoded_mib: int = Field(512, ge=1, description="Largest stack that a body may unpack to.")
+    max_upload_mib: int = Field(256, ge=1, description="Maximum size of a request body.")
+    max_decoded_mib: int = Field(512, ge=1, description="Maximum size of a decoded stack.")
     request_memory_mib: int = Field(
         1024,
         ge=1,
-        description="Memory for bodies and pixels of all requests together; beyond it, 503.",
+        description="Memory limit for bodies and pixels of all requests together; beyond it: 503.",
     )
-    max_fovs: int = Field(512, ge=1, description="Most FOVs in one request.")
+    max_fovs: int = Field(512, ge=1, description="Maximum number of FOVs per request.")
     remember_mib: int = Field(
         64,
         ge=1,
-        description="Memory for recent FOVs, pixels and maps, which Grad-CAM pictures are drawn from.",
+        description="Memory for pixels and maps of recent FOVs, from which Grad-CAM pictures are drawn.",
     )
     database_url: str = Field(
         default_factory=default_database_url,
-        description="Run log: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE; none turns it off. "
+        description="Run log: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE; none: no run log. "
         "Default: runlog.sqlite3 in the user's data folder.",
     )
-    keep_days: float | None = Field(None, gt=0, description="Forget logged results after so many days.")
+    keep_days: float | None = Field(
+        None, gt=0, description="Delete logged results after this number of days."
+    )
     keep_mib: float | None = Field(
-        None, ge=1, description="Forget the oldest logged results where the log grows beyond this."
+        None, ge=1, description="Delete the oldest logged results when the run log exceeds this size."
     )
     archive: Path | None = Field(
         None,
-        description="Folder that the stream's pixels are kept in, one OME-TIFF per series; default: none.",
+        description="Folder for the pixels of the stream, one OME-TIFF per series; default: none.",
     )
     rules: Path | None = Field(
         None,
-        description="File of rules (TOML) that results are judged by; `senoscope rules check` explains one. "
-        "Decisions are told and logged; nothing is moved.",
+        description="File of rules (TOML) to apply to results; `senoscope rules check` describes it. "
+        "Decisions are published and logged; the service moves no hardware.",
     )
     live_backlog: int = Field(
-        64, ge=1, description="Results that a WebSocket client may lag behind before it loses the oldest."
+        64,
+        ge=1,
+        description="Results that may wait per WebSocket client; beyond it the oldest is dropped.",
     )
     api_keys: Path | None = Field(
-        None, description="File of API keys, made by `senoscope keys new`; with it every request needs one."
+        None,
+        description="File of API keys, created by `senoscope keys new`; with it every request needs a key.",
     )
     api_key: str | None = Field(
         None,
         min_length=32,
         pattern=r"^[A-Za-z0-9._~-]*$",
         repr=False,
-        description="One API key with all scopes; better in the variable, for others can see command lines.",
+        description="One API key with all scopes; prefer the variable: other users can see command lines.",
     )
     insecure: bool = Field(
-        False, description="Serve beyond this machine without API keys, publish there without CURVE."
+        False, description="Allow other machines without API keys, and subscribers without CURVE."
     )
-    tls_cert: Path | None = Field(None, description="Certificate chain (PEM); with it HTTP is HTTPS.")
-    tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM); turns HTTPS on.")
+    tls_key: Path | None = Field(None, description="Private key of the certificate (PEM).")
     header_timeout_s: float = Field(
-        10.0, gt=0, description="Time in which the head of a request must be there."
+        10.0, gt=0, description="Time limit for receiving the header of a request."
     )
     body_timeout_s: float = Field(
-        30.0, gt=0, description="Time that a body may take for each 64 KiB, beyond which it is cut off (408)."
+        30.0, gt=0, description="Time limit for each 64 KiB of a request body; beyond it: 408."
     )
-    max_live_clients: int = Field(32, ge=1, description="WebSocket clients at once; one more gets 503.")
+    max_live_clients: int = Field(
+        32, ge=1, description="Maximum number of WebSocket clients; beyond it: 503."
+    )
     curve_keypair: Path | None = Field(
-        None, description="This service's CURVE secret file, made by `senoscope keys curve`."
+        None, description="Secret CURVE key file of this service, created by `senoscope keys curve`."
     )
     stream_server_key: str | None = Field(
-        None, description="The frame publisher's public CURVE key, or its file; with it frames are encrypted."
+        None,
+        description="Public CURVE key of the frame publisher, or its file; turns encryption of frames on.",
     )
     results_allowed_keys: Path | None = Field(
         None,
-        description="Folder of the public CURVE keys (*.key) that may subscribe to results; "
-        "with it results are encrypted. Needs --curve-keypair.",
+        description="Folder of the public CURVE keys (*.key) of allowed subscribers to results; turns their "
+        "encryption on. Needs --curve-keypair.",
     )
     log_format: Literal["console", "json"] = Field(
-        "console", description="Log lines for people or for machines."
+        "console", description="Format of log lines: for people, or JSON."
     )
 
     otlp_endpoint: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",
-        description="OTLP/HTTP collector that traces go to, such as http://127.0.0.1:4318; empty: none. "
+        description="OTLP/HTTP collector for traces, for example http://127.0.0.1:4318; empty: none. "
         "Needs the extra `otel`.",
     )
 
-    # Importing pydantic-settings for this would take a third of the time in which a mistake is reported.
+    # Importing pydantic-settings would take a third of the time until a mistake is reported.
     @model_validator(mode="before")
     @classmethod
     def _from_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
@@ -168,20 +181,22 @@ class Settings(BaseModel):
 
     @field_validator("stream", "results")
     @classmethod
-    def _is_endpoint(cls, endpoint: str) -> str:
+    def _check_endpoint(cls, endpoint: str) -> str:
         if endpoint and not _ENDPOINT.fullmatch(endpoint):
-            raise ValueError(f"{endpoint!r} is no ZeroMQ endpoint; one looks like tcp://127.0.0.1:5555")
+            raise ValueError(f"{endpoint!r} is not a valid ZeroMQ endpoint, for example tcp://127.0.0.1:5555")
         return endpoint
 
     @field_validator("database_url")
     @classmethod
-    def _is_run_log(cls, url: str) -> str:
+    def _check_database_url(cls, url: str) -> str:
         return checked_database_url(url)
 
     @model_validator(mode="after")
-    def _belong_together(self) -> Self:
+    def _check_combinations(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("--tls-cert and --tls-key belong together: a certificate and its private key")
+            raise ValueError(
+                "--tls-cert and --tls-key belong together: set both the certificate and its private key"
+            )
         if self.results_allowed_keys is not None and self.curve_keypair is None:
             raise ValueError(
                 "--results-allowed-keys needs --curve-keypair, the service's own key (`senoscope keys curve`)"
@@ -190,33 +205,33 @@ class Settings(BaseModel):
 
     @property
     def instrument_name(self) -> str:
-        """What tells this service's microscope from those of others with the same run log."""
+        """Name of the microscope, unique among the services that share a run log."""
         if self.instrument:
             return self.instrument
         from senoscope_client.security.loopback import is_local_endpoint
 
         if self.stream and not is_local_endpoint(self.stream):
             return self.stream
-        # Every machine has such an address.
+        # A local endpoint does not identify a machine.
         return f"{self.stream or f'port {self.port}'} at {socket.gethostname()}"
 
     @property
     def max_upload_bytes(self) -> int:
-        """Largest body of a request, in bytes."""
+        """Maximum size of a request body, in bytes."""
         return self.max_upload_mib * _MIB
 
     @property
     def image_limits(self) -> Limits:
-        """What the image reader may unpack."""
+        """Limits of the image reader."""
         from senoscope_client.images.reader import Limits
 
         return Limits(max_fovs=self.max_fovs, max_decoded_bytes=self.max_decoded_mib * _MIB)
 
 
 def settings_command(body: Callable[[Settings], None]) -> Callable[..., None]:
-    """A Typer command that takes every setting as an option, so that the two lists cannot differ.
+    """Create a Typer command with one option per setting.
 
-    An option that is not given falls back to its ``SENOSCOPE_*`` variable, then to its default.
+    An option that is not given is read from its ``SENOSCOPE_*`` variable, or has its default.
     """
 
     def command(**options: Any) -> None:
@@ -224,8 +239,8 @@ def settings_command(body: Callable[[Settings], None]) -> Callable[..., None]:
 
     parameters, annotations = [], {}
     for name, field in Settings.model_fields.items():
-        known = field.default_factory is None and field.default not in (None, "")
-        default = f"default: {field.default}; " if known else ""
+        has_default = field.default_factory is None and field.default not in (None, "")
+        default = f"default: {field.default}; " if has_default else ""
         option = typer.Option(
             help=f"{field.description} ({default}{ENV_PREFIX}{name.upper()})", show_default=False
         )

@@ -1,4 +1,4 @@
-"""The compose files: valid, consistent with each other and with the service, and nobody in them is root."""
+"""The compose files: valid, consistent with each other and with the service, and without root."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def load(name: str) -> dict[str, Any]:
 
 
 def services(name: str) -> dict[str, dict[str, Any]]:
-    """Those of a compose file, with what they take from another laid under."""
+    """Return the services of a compose file, including what they extend."""
     found = load(name)["services"]
-    for service, told in found.items():
-        if "extends" in told:
-            base = services(told["extends"]["file"])[told["extends"]["service"]]
-            environment = {**base.get("environment", {}), **told.get("environment", {})}
-            found[service] = {**base, **told, "environment": environment}
+    for service, options in found.items():
+        if "extends" in options:
+            base = services(options["extends"]["file"])[options["extends"]["service"]]
+            environment = {**base.get("environment", {}), **options.get("environment", {})}
+            found[service] = {**base, **options, "environment": environment}
     return found
 
 
 @pytest.mark.parametrize("file", COMPOSE, ids=lambda path: path.name)
-def test_it_is_valid_by_the_compose_specification(file: Path) -> None:
+def test_a_file_conforms_to_the_compose_specification(file: Path) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_specification_would_notice_a_mistake(tmp_path: Path) -> None:
+def test_a_mistake_violates_the_specification(tmp_path: Path) -> None:
     wrong = tmp_path / "compose.yml"
     wrong.write_text((DOCKER / "compose.yml").read_text().replace("cap_drop:", "cap_droop:"))
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
@@ -50,50 +50,52 @@ def test_the_specification_would_notice_a_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["compose.yml", "compose.demo.yml"])
-def test_volumes_that_are_mounted_are_declared_and_files_are_there(name: str) -> None:
+def test_mounted_volumes_are_declared_and_mounted_files_exist(name: str) -> None:
     declared = set(load(name)["volumes"])
-    mounted = [volume.split(":")[0] for told in services(name).values() for volume in told.get("volumes", [])]
+    mounted = [
+        volume.split(":")[0] for options in services(name).values() for volume in options.get("volumes", [])
+    ]
     assert {volume for volume in mounted if not volume.startswith(".")} == declared
     for path in (volume for volume in mounted if volume.startswith(".")):
         assert (DOCKER / path).exists(), path
 
 
 @pytest.mark.parametrize("name", ["compose.yml", "compose.demo.yml"])
-def test_nobody_has_privileges(name: str) -> None:
-    for service, told in services(name).items():
-        assert told["cap_drop"] == ["ALL"], service
-        assert told["security_opt"] == ["no-new-privileges:true"], service
-        assert not {"privileged", "cap_add", "user", "pid"} & set(told), service
-        if told["image"].startswith("senoscope:"):
-            assert told["read_only"], service
+def test_no_service_has_privileges(name: str) -> None:
+    for service, options in services(name).items():
+        assert options["cap_drop"] == ["ALL"], service
+        assert options["security_opt"] == ["no-new-privileges:true"], service
+        assert not {"privileged", "cap_add", "user", "pid"} & set(options), service
+        if options["image"].startswith("senoscope:"):
+            assert options["read_only"], service
 
 
 @pytest.mark.parametrize("name", ["compose.yml", "compose.demo.yml"])
-def test_ports_are_published_on_loopback_alone(name: str) -> None:
-    published = [port for told in services(name).values() for port in told.get("ports", [])]
+def test_ports_are_published_on_loopback_only(name: str) -> None:
+    published = [port for options in services(name).values() for port in options.get("ports", [])]
     assert len(published) == 2
     for port in published:
         assert re.match(r"127\.0\.0\.1:|\$\{SENOSCOPE_PUBLISH:-127\.0\.0\.1:", port), port
 
 
 @pytest.mark.parametrize("name", [path.name for path in COMPOSE])
-def test_settings_are_those_of_the_service(name: str) -> None:
+def test_environment_variables_are_settings_of_the_service(name: str) -> None:
     known = {f"SENOSCOPE_{field.upper()}" for field in Settings.model_fields}
-    for service, told in services(name).items():
-        if str(told.get("image", "senoscope:")).startswith("senoscope:"):
-            assert set(told.get("environment", {})) <= known, service
+    for service, options in services(name).items():
+        if str(options.get("image", "senoscope:")).startswith("senoscope:"):
+            assert set(options.get("environment", {})) <= known, service
 
 
-def test_an_image_is_built_for_each_name() -> None:
+def test_each_image_has_a_build_stage() -> None:
     for name in ("compose.yml", "compose.demo.yml"):
-        for service, told in services(name).items():
-            if "build" in told:
-                target = re.sub(r"\$\{\w+:-(\w+)\}", r"\1", told["build"]["target"])
+        for service, options in services(name).items():
+            if "build" in options:
+                target = re.sub(r"\$\{\w+:-(\w+)\}", r"\1", options["build"]["target"])
                 assert target in STAGES, service
-                assert re.sub(r"\$\{\w+:-(\w+)\}", r"\1", told["image"]) == f"senoscope:{target}"
+                assert re.sub(r"\$\{\w+:-(\w+)\}", r"\1", options["image"]) == f"senoscope:{target}"
 
 
-def test_secrets_that_the_service_is_told_of_are_mounted() -> None:
+def test_secrets_of_the_environment_are_mounted() -> None:
     secure = load("compose.secure.yml")
     service = secure["services"]["service"]
     named = {Path(path).name for path in service["environment"].values()}
@@ -102,7 +104,7 @@ def test_secrets_that_the_service_is_told_of_are_mounted() -> None:
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "prometheus.secure.yml"])
-def test_prometheus_asks_the_service_with_the_key_that_is_made_for_it(name: str) -> None:
+def test_prometheus_uses_the_key_that_is_created_for_it(name: str) -> None:
     (job,) = load(name)["scrape_configs"]
     (static,) = job["static_configs"]
     assert static["targets"] == [f"service:{Settings.model_fields['port'].default}"]

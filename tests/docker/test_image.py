@@ -1,4 +1,4 @@
-"""The Dockerfile against what it copies and names; docker/prove.py builds it for real."""
+"""The Dockerfile: its files, extras, variables and labels exist; docker/prove.py builds it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", " ")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_what_is_copied_is_there_and_in_the_build_context() -> None:
+def test_copied_files_exist_in_the_build_context() -> None:
     sources = [
         source
         for line in re.findall(r"(?m)^COPY (?!--from)(.+)$", DOCKERFILE)
@@ -26,14 +26,14 @@ def test_what_is_copied_is_there_and_in_the_build_context() -> None:
     for source in sources:
         path = source.removeprefix("./")
         assert (ROOT / path).exists(), path
-        assert path in kept, f".dockerignore leaves {path} out"
+        assert path in kept, f".dockerignore excludes {path}"
 
 
 def test_extras_exist() -> None:
     for extras in re.findall(r'install -c constraints\.txt "\.\[([^\]]+)\]"', DOCKERFILE):
         named = extras.replace("${EXTRAS}", "otel,postgres").split(",")
         assert set(named) <= set(PROJECT["optional-dependencies"])
-    # Not every builder hands an argument down to the stages that build on the one that declares it.
+    # Some builders do not pass an argument to stages that are based on the one that declares it.
     for stage in re.split(r"(?m)^FROM ", DOCKERFILE):
         assert "${EXTRAS}" not in stage or "ARG EXTRAS=otel,postgres" in stage, stage
 
@@ -45,13 +45,13 @@ def test_variables_are_settings_of_the_service() -> None:
     assert named <= known
 
 
-def test_every_image_is_an_unprivileged_one() -> None:
+def test_every_image_is_unprivileged() -> None:
     stages = {re.search(r"AS (\S+)", stage)[1]: stage for stage in re.split(r"(?m)^FROM ", DOCKERFILE)[1:]}
     for target in ("cpu", "gpu", "trainer"):
         assert re.findall(r"(?m)^USER (.+)$", stages[target]) == ["10001:10001"], target
-    assert list(stages)[-1] == "cpu"  # what a build without --target makes
+    assert list(stages)[-1] == "cpu"  # the default target
 
 
 @pytest.mark.parametrize("name", ["version", "description"])
-def test_labels_tell_what_the_package_tells(name: str) -> None:
+def test_labels_equal_the_metadata_of_the_package(name: str) -> None:
     assert re.findall(rf'org\.opencontainers\.image\.{name}="([^"]+)"', DOCKERFILE) == [PROJECT[name]]

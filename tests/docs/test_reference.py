@@ -1,4 +1,4 @@
-"""The pages of the reference that are made from the code."""
+"""The pages of the reference that are generated from the code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[2] / "docs" / "make" / "reference.py"
 
 
-def test_the_reference_is_what_the_code_says() -> None:
+def test_the_reference_is_up_to_date() -> None:
     done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"run python docs/make/reference.py\n{done.stdout}{done.stderr}"

@@ -1,6 +1,6 @@
-"""Long runs, each with a short form, which ``pytest --full`` runs; the long ones, of ``--long``, take hours.
+"""Endurance tests: ``pytest --full`` runs their short forms, ``--long`` the long ones, which take hours.
 
-What a run measured is printed, and appended to the file of ``--endurance-report`` as one JSON line.
+Measurements are printed, and appended to the file of ``--endurance-report`` as one JSON line per test.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from support.servers import Server, ServerProcess, start_server, start_server_pr
 
 @pytest.fixture
 def endurance(request: pytest.FixtureRequest) -> Endurance:
-    report = request.config.getoption("--endurance-report")
-    return Endurance(request.config.getoption("--long"), report and Path(report), request.node.name)
+    file = request.config.getoption("--endurance-report")
+    return Endurance(request.config.getoption("--long"), file and Path(file), request.node.name)
 
 
 @pytest.fixture
 def start(miniature: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
-    """Starts servers on one run log and the same ports; those that still run at the end are killed."""
+    """Returns a function that starts servers with one run log and the same ports; kills them at the end."""
     model = Path(request.config.getoption("--endurance-model") or miniature)
     running: list[Server] = []
 

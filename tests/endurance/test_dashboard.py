@@ -1,4 +1,4 @@
-"""A dashboard that is left open beside a fast microscope: it keeps up, and does not grow."""
+"""A dashboard that stays open during fast scans: it shows all results, and its memory stays constant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.full, pytest.mark.system("chromium")]
 
 RATE_HZ = 20.0
 
-# When each field of view was on the screen, by the clock that its result's id was made with.
+# The delay from each result, by the time in its id, to its display.
 NOTE_PICTURES = """async () => {
     const { madeAtExactly } = await import("./dashboard/format.js");
     window.lags = [];
@@ -28,14 +28,14 @@ NOTE_PICTURES = """async () => {
 
 
 def state(cdp: CDPSession) -> tuple[float, float]:
-    """Memory of the page's objects in MiB after its garbage was collected, and its DOM nodes."""
+    """Return the memory of the page in MiB after garbage collection, and the number of its DOM nodes."""
     cdp.send("HeapProfiler.collectGarbage")
-    told = {one["name"]: one["value"] for one in cdp.send("Performance.getMetrics")["metrics"]}
-    return told["JSHeapUsedSize"] / 2**20, told["Nodes"]
+    metrics = {one["name"]: one["value"] for one in cdp.send("Performance.getMetrics")["metrics"]}
+    return metrics["JSHeapUsedSize"] / 2**20, metrics["Nodes"]
 
 
 @pytest.mark.timeout(3 * 3600)
-def test_a_page_that_is_left_open(start: Callable[..., Server], endurance: Endurance) -> None:
+def test_a_page_that_stays_open(start: Callable[..., Server], endurance: Endurance) -> None:
     server = start()
     series, frames = endurance.scale((6, 60), (24, 1000))
     pixels = [mini.bright(level=level) for level in np.linspace(60, 900, 16).astype(int)]
@@ -60,10 +60,8 @@ def test_a_page_that_is_left_open(start: Callable[..., Server], endurance: Endur
             lags.append(seat.page.evaluate("window.lags.splice(0)"))
         assert seat.errors == []
         dropped = server.stream()["live"]["dropped"]
-    steady = [
-        memory for memory, _ in states[len(states) // 3 :]
-    ]  # three series are kept, then one goes for one
-    endurance.tell(
+    steady = [memory for memory, _ in states[len(states) // 3 :]]  # the page keeps three series
+    endurance.report(
         results=series * frames,
         dropped=dropped,
         heap_mib=[round(memory, 2) for memory, _ in states],

@@ -1,4 +1,4 @@
-"""Many changes of the ensemble with fields of view in between: memory, descriptors and threads stay."""
+"""Many changes of the ensemble: memory, file descriptors and threads stay constant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.servers import Server
 pytestmark = pytest.mark.full
 
 
-def test_changes_keep_nothing_of_the_ensembles_before(
+def test_changes_release_the_previous_ensembles(
     start: Callable[..., Server], endurance: Endurance, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
@@ -40,13 +40,13 @@ def test_changes_keep_nothing_of_the_ensembles_before(
             descriptors.append(process.num_fds())
             threads.append(process.num_threads())
     warm = 10
-    endurance.tell(
+    endurance.report(
         changes=changes,
         memory_mib={"after_first": memory_mib[0], "after_warm_up": memory_mib[warm], "last": memory_mib[-1]},
         descriptors=[descriptors[warm], descriptors[-1]],
         threads=[threads[warm], threads[-1]],
     )
-    # Kept, each ensemble would take some 40 MiB: what ONNX Runtime allocates for its seven sessions.
+    # An ensemble that is not released takes some 40 MiB, allocated by ONNX Runtime for seven sessions.
     assert memory_mib[-1] - memory_mib[warm] < 60
     assert descriptors[-1] <= descriptors[warm] + 2
     assert threads[-1] <= threads[warm] + 2

@@ -1,4 +1,4 @@
-"""A run log whose database fails while frames stream: it is told, results go on, and none is lost."""
+"""A run log whose database fails during a scan: the fault is reported, results continue, and none is lost."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from senoscope_client.models.responses import SeriesSummary
 from support import miniature as mini
 from support.load import Endurance
 from support.microscopes import SteadyScan
-from support.recorders import Witnesses
+from support.recorders import ResultRecorder
 from support.run_logs import Disk, wait_for, write_locked
 from support.servers import Server
 
 pytestmark = pytest.mark.full
 
 RATE_HZ = 20
-# More than ever wait: each frame has a result.
+# Never full: each frame has a result.
 NO_DROPS = ("--live-queue", "100000")
-# Of a result: its label and its probability.
+# Label and probability of a result, by its id.
 Rows = dict[str, tuple[str, float]]
 
 
 class Scene:
-    """A server with its run log at a path, a microscope that scans, and people who listen to the results."""
+    """A server with its run log at a path, a microscope that scans, and clients that receive the results."""
 
     def __init__(self, server: Server, path: Path, endurance: Endurance) -> None:
         self.server, self.path = server, path
         self.faults = 0
         self._endurance = endurance
         self._rng = random.Random(21)
-        self._read = 0  # of the server's log
-        self.scan, self._witnesses = SteadyScan(server.frames, RATE_HZ), Witnesses(server, 1)
+        self._read = 0  # characters of the server's log
+        self.scan, self._recorder = SteadyScan(server.frames, RATE_HZ), ResultRecorder(server, 1)
         self.scan.start()
         self._wait_for_more(in_log=True)
 
     def restart(self, server: Server) -> None:
-        """Go on with another server at the same addresses."""
+        """Continue with another server at the same endpoints."""
         self.server, self._read = server, 0
 
-    def see_fault(self, state: str, advice: str) -> None:
-        """See that a fault is told everywhere, and that frames and stacks have their results all the same."""
+    def check_fault(self, state: str, advice: str) -> None:
+        """Check that a fault is reported everywhere, and that frames and stacks still get results."""
         self._wait_for_more(in_log=False)
-        wait_for(lambda: self._told_of(state, advice), 60)
+        wait_for(lambda: self._is_reported(state, advice), 60)
         with Client(self.server.url) as client:
             (posted,) = client.classify(np.stack([mini.bright()]))
             assert "not_logged" in {flag.code for flag in posted.flags}
@@ -68,17 +68,17 @@ class Scene:
         self.faults += 1
         time.sleep(self._rng.uniform(0, self._endurance.scale(0, 10)))
 
-    def see_earlier_results(self) -> None:
-        """See that what is in the log can be read while it cannot be written."""
-        told = self._told(in_log=True)
+    def check_earlier_results(self) -> None:
+        """Check that logged results can be read while the log cannot be written."""
+        received = self._received(in_log=True)
         with Client(self.server.url) as client:
             assert (
-                told.items()
+                received.items()
                 <= {str(one.id): (one.label, one.probability) for one in client.all_results()}.items()
             )
 
-    def see_recovery(self) -> None:
-        """See that the log catches up, and says so."""
+    def check_recovery(self) -> None:
+        """Check that the log recovers, and that this is reported."""
         self.server.wait(lambda status: status["run_log"]["state"] == "ok", 60)
         self._wait_for_more(in_log=True)
         status = self.server.wait(lambda status: status["run_log"]["waiting"] == 0, 60)["run_log"]
@@ -89,52 +89,52 @@ class Scene:
         self._read = len(text)
 
     def end(self, moved: Rows | None = None) -> SeriesSummary:
-        """End the scan, and see that all that was told is in the log, or in those that were moved away."""
+        """End the scan, and check that all received results are in the log, or in ``moved`` ones."""
         self.scan.close()
         self.server.wait(lambda status: status["receiver"]["series"][0]["state"] == "ended", 60)
         self.server.wait(lambda status: status["run_log"]["waiting"] == status["live"]["waiting"] == 0, 60)
         with Client(self.server.url) as client:
             series = client.one_series(self.scan.uid)
         wait_for(lambda: len(rows(self.path)) + len(moved or {}) == series.received + self.faults)
-        self._witnesses.close()
-        assert self._witnesses.twice == []
+        self._recorder.close()
+        assert self._recorder.duplicates == []
         logged = rows(self.path)
         assert not logged.keys() & (moved or {}).keys()
-        told = self._told(in_log=True) | self._told(in_log=False)
-        assert told.items() <= (logged | (moved or {})).items()
+        received = self._received(in_log=True) | self._received(in_log=False)
+        assert received.items() <= (logged | (moved or {})).items()
         assert series.received + series.missing == self.scan.sent
         assert series.repeated == 0
-        self._endurance.tell(
+        self._endurance.report(
             faults=self.faults,
             frames=self.scan.sent,
             missing=series.missing,
-            told=len(told),
-            told_before_logged=len(self._told(in_log=False)),
+            received=len(received),
+            received_before_logged=len(self._received(in_log=False)),
             logged=len(logged) + len(moved or {}),
         )
         return series
 
-    def _told(self, *, in_log: bool) -> Rows:
-        told = self._witnesses.told["websocket"].copy()
-        return {key: (one.label, one.probability) for key, one in told.items() if one.in_log == in_log}
+    def _received(self, *, in_log: bool) -> Rows:
+        results = self._recorder.received["websocket"].copy()
+        return {key: (one.label, one.probability) for key, one in results.items() if one.in_log == in_log}
 
     def _wait_for_more(self, *, in_log: bool) -> None:
-        before = len(self._told(in_log=in_log))
-        wait_for(lambda: len(self._told(in_log=in_log)) >= before + 5, 60)
+        before = len(self._received(in_log=in_log))
+        wait_for(lambda: len(self._received(in_log=in_log)) >= before + 5, 60)
 
-    def _told_of(self, state: str, advice: str) -> bool:
+    def _is_reported(self, state: str, advice: str) -> bool:
         status = self.server.stream()["run_log"]
         answer = httpx.get(f"{self.server.url}/readyz")
-        assert answer.status_code == 200, "FOVs are classified all the same"
+        assert answer.status_code == 200, "FOVs are still classified"
         problems = "".join(answer.json().get("problems", ()))
-        said = all(
+        complete = all(
             text in problems and text in (status["problem"] or "") for text in (str(self.path), advice)
         )
-        return said and status["state"] == state and answer.json()["status"] == "degraded"
+        return complete and status["state"] == state and answer.json()["status"] == "degraded"
 
 
 def rows(path: Path) -> Rows:
-    """What is in a log, of whose database every page is sound."""
+    """Return the results in a log, after an integrity check of its database."""
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         found = database.execute("SELECT id, label, probability FROM results").fetchall()
@@ -143,27 +143,27 @@ def rows(path: Path) -> Rows:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A small file system, whose faults are nobody else's."""
+    """A small separate file system, whose faults affect nothing else."""
     disk = Disk(tmp_path / "disk")
     disk.folder.mkdir()
     if not disk.mount("size=32m"):
         if sys.platform != "win32" and os.geteuid() == 0 and os.environ.get("SENOSCOPE_TEST_ALL") == "1":
-            pytest.fail("root may mount no file system here, and SENOSCOPE_TEST_ALL=1 forbids to skip")
-        pytest.skip("needs a small disk of its own: run it as root, where that may mount one")
+            pytest.fail("root cannot mount a file system here, and SENOSCOPE_TEST_ALL=1 forbids skipping")
+        pytest.skip("needs a separate small file system: run it as root, where mounting is allowed")
     yield disk
     disk.umount()
 
 
 @pytest.mark.timeout(3600)
-def test_a_log_that_another_program_locks(
+def test_a_log_locked_by_another_program(
     start: Callable[..., Server], endurance: Endurance, tmp_path: Path
 ) -> None:
     scene = Scene(start(*NO_DROPS), tmp_path / "runlog.sqlite3", endurance)
     for _ in range(endurance.scale(1, 20)):
         with write_locked(scene.path):
-            scene.see_fault("locked", "is locked by another program")
-            scene.see_earlier_results()
-        scene.see_recovery()
+            scene.check_fault("locked", "is locked by another program")
+            scene.check_earlier_results()
+        scene.check_recovery()
     assert scene.end().missing == 0
 
 
@@ -175,10 +175,10 @@ def test_a_log_on_a_full_disk(disk: Disk, start: Callable[..., Server], enduranc
         with ballast.open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(4096))
-        scene.see_fault("full", "make room")
-        scene.see_earlier_results()
+        scene.check_fault("full", "free disk space")
+        scene.check_earlier_results()
         ballast.unlink()
-        scene.see_recovery()
+        scene.check_recovery()
     assert scene.end().missing == 0
 
 
@@ -186,7 +186,7 @@ def test_a_log_on_a_full_disk(disk: Disk, start: Callable[..., Server], enduranc
 def test_a_log_on_a_disk_that_became_read_only(
     disk: Disk, start: Callable[..., Server], endurance: Endurance
 ) -> None:
-    """While the service was down: no disk becomes so by itself while a file on it is open for writing."""
+    """While the service is down: a disk with a file open for writing cannot be made read-only."""
     path = disk.folder / "log.sqlite3"
     options = (*NO_DROPS, "--database-url", f"sqlite:///{path}")
     scene = Scene(start(*options), path, endurance)
@@ -194,37 +194,37 @@ def test_a_log_on_a_disk_that_became_read_only(
         scene.server.kill()
         disk.set_writable(False)
         scene.restart(start(*options, like=scene.server))
-        scene.see_fault("read_only", "the right to write it")
-        scene.see_earlier_results()
+        scene.check_fault("read_only", "allow the user of the service to write")
+        scene.check_earlier_results()
         disk.set_writable(True)
-        scene.see_recovery()
-    assert scene.end().missing > 0, "what was sent while there was no service"
+        scene.check_recovery()
+    assert scene.end().missing > 0, "frames sent while no service was running"
 
 
 class Damage:
-    """Bytes of a log in use that something overwrote.
+    """Overwritten bytes of a log in use.
 
     Parameters
     ----------
     where : callable
-        Tells which, as offset and length.
+        Returns their offset and length.
     """
 
     def __init__(self, path: Path, where: Callable[[sqlite3.Connection], tuple[int, int]]) -> None:
-        beside = path.with_name(f"{path.name}-wal")
+        wal = path.with_name(f"{path.name}-wal")
         with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
-            # All in the one file, where nobody writes meanwhile, and where the service must look again.
+            # Everything in one file, with no concurrent writes, and so that the service must read it again.
             while True:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 database.execute("BEGIN IMMEDIATE")
-                if beside.stat().st_size == 0:
+                if wal.stat().st_size == 0:
                     break
                 database.execute("ROLLBACK")
             self._offset, length = where(database)
             self._lost = self._exchange(path, random.Random(22).randbytes(length))
 
-    def mend(self, path: Path) -> None:
-        """Put back what was overwritten."""
+    def repair(self, path: Path) -> None:
+        """Restore the overwritten bytes."""
         self._exchange(path, self._lost)
 
     def _exchange(self, path: Path, new: bytes) -> bytes:
@@ -237,34 +237,34 @@ class Damage:
 
 
 def head(database: sqlite3.Connection) -> tuple[int, int]:
-    """What tells that it is a database."""
+    """Return the position of the file header."""
     del database
     return 0, 100
 
 
 def index(database: sqlite3.Connection) -> tuple[int, int]:
-    """A page that every result changes."""
+    """Return the position of a page that every result changes."""
     (size,) = database.execute("PRAGMA page_size").fetchone()
     (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name='results_by_time'").fetchone()
     return (page - 1) * size, size
 
 
 @pytest.mark.timeout(3600)
-def test_a_log_that_is_damaged(start: Callable[..., Server], endurance: Endurance, tmp_path: Path) -> None:
-    """The file is left as it is: with the damaged bytes put back, all that was told before is there."""
+def test_a_damaged_log(start: Callable[..., Server], endurance: Endurance, tmp_path: Path) -> None:
+    """The file is left unchanged: with the damaged bytes restored, it contains all earlier results."""
     scene = Scene(start(*NO_DROPS), tmp_path / "runlog.sqlite3", endurance)
     earlier: Rows = {}
     for n, where in enumerate((head, index) * endurance.scale(1, 10)):
         damage = Damage(scene.path, where)
-        scene.see_fault("corrupt", "Move the file")
+        scene.check_fault("corrupt", "Move the file")
         with Client(scene.server.url) as client, pytest.raises(LogUnavailable, match="is damaged"):
             client.results()
         away = tmp_path / f"damaged{n}"
         away.mkdir()
         for file in tmp_path.glob(f"{scene.path.name}*"):
             file.rename(away / file.name)
-        scene.see_recovery()
-        damage.mend(away / scene.path.name)
+        scene.check_recovery()
+        damage.repair(away / scene.path.name)
         found = rows(away / scene.path.name)
         assert found
         assert not found.keys() & earlier.keys()

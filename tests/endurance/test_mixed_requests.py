@@ -1,4 +1,4 @@
-"""Good requests among bad ones of every kind, from many clients at once: each gets its own answer."""
+"""Valid and invalid requests from many clients at once: each gets its correct answer."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from support.servers import Server
 pytestmark = pytest.mark.full
 
 _CLIENTS = 16
-# Two connections of the run log's pool may have been opened meanwhile, of two files each.
+# Two more connections of the run log's pool may be open, with two files each.
 _POOLED = 4
 _WARM_UP = 300
 _SEED = 2026
 
 
-class Crowd:
-    """Clients that send requests of a list, each the next as soon as its last was answered.
+class Clients:
+    """Clients that send the requests of a list; each sends the next one after its answer.
 
     Attributes
     ----------
     counts : Counter of (str, str)
-        Kind and answer of those that were answered as they must be.
+        Correct answers, by kind of request and answer.
     failures : list of str
-        What was wrong about the others.
+        Descriptions of incorrect answers.
     """
 
     def __init__(self, server: Server) -> None:
@@ -75,7 +75,7 @@ class Crowd:
 
 
 def at_rest(server: Server, process: psutil.Process) -> tuple[int, int]:
-    """File descriptors and threads once nobody is connected over HTTP and nothing is computed."""
+    """Return file descriptors and threads once no HTTP connection is open and nothing is computed."""
     server.wait(lambda status: status["batch"]["waiting"] == status["live"]["waiting"] == 0, 60)
     port = int(server.url.rpartition(":")[2])
     deadline = time.monotonic() + 60
@@ -92,7 +92,7 @@ def at_rest(server: Server, process: psutil.Process) -> tuple[int, int]:
 def test_mixed_requests(start: Callable[..., Server], endurance: Endurance) -> None:
     patience = ("--header-timeout-s", "5", "--body-timeout-s", "5")
     lanes = ("--batch-queue", "48", "--live-queue", "1000", "--live-backlog", "100000")
-    # As little as the warm-up fills: pixels for pictures are remembered up to a bound, and stay.
+    # Small enough that the warm-up fills it: its memory then stays constant.
     remembered = ("--remember-mib", "32")
     server = start(*patience, *lanes, *remembered, "--log-format", "json")
     process = psutil.Process(server.process.pid)
@@ -105,7 +105,7 @@ def test_mixed_requests(start: Callable[..., Server], endurance: Endurance) -> N
     right = deck(usual(stream, served), rng)
     wrong = deck(bad() + stream.kinds(), rng)
 
-    warm_up = Crowd(server)
+    warm_up = Clients(server)
     warm_up.send(mixed(right, wrong, _WARM_UP, rng), rng)
     assert warm_up.failures == []
     descriptors, threads = at_rest(server, process)
@@ -113,10 +113,10 @@ def test_mixed_requests(start: Callable[..., Server], endurance: Endurance) -> N
 
     listener = Listener(server)
     first_frame = stream.frames
-    crowd = Crowd(server)
+    clients = Clients(server)
     count = endurance.scale(300, 10_000)
     began = time.monotonic()
-    crowd.send(mixed(right, wrong, count, rng), rng)
+    clients.send(mixed(right, wrong, count, rng), rng)
     seconds = time.monotonic() - began
     status = server.wait(
         lambda status: (
@@ -131,7 +131,7 @@ def test_mixed_requests(start: Callable[..., Server], endurance: Endurance) -> N
     listener.close()
     after = at_rest(server, process)
     after_mib = memory_mib(server)
-    # Threads that wait for work go when others are called for, ten seconds after their last.
+    # Idle threads end ten seconds after their last task, when another one is requested.
     deadline = time.monotonic() + 60
     while (after[0] > descriptors + _POOLED or after[1] > threads) and time.monotonic() < deadline:
         served[0].send(Sender(server), rng)
@@ -139,26 +139,26 @@ def test_mixed_requests(start: Callable[..., Server], endurance: Endurance) -> N
         after = at_rest(server, process)
 
     by_kind: dict[str, dict[str, int]] = {}
-    for (kind, answer), times in sorted(crowd.counts.items()):
+    for (kind, answer), times in sorted(clients.counts.items()):
         by_kind.setdefault(kind, {})[answer] = times
     by_answer: Counter[str] = Counter()
-    for (_, answer), times in crowd.counts.items():
+    for (_, answer), times in clients.counts.items():
         by_answer[answer] += times
-    endurance.tell(
+    endurance.report(
         requests=count,
         seconds=round(seconds, 1),
-        failures=crowd.failures[:20],
+        failures=clients.failures[:20],
         by_answer=dict(by_answer.most_common()),
         by_kind=by_kind,
-        retried=crowd.retried,
+        retried=clients.retried,
         frames=stream.frames - first_frame,
         memory_mib={"before": round(before_mib, 1), "after": round(after_mib, 1)},
         descriptors={"before": descriptors, "after": after[0]},
         threads={"before": threads, "after": after[1]},
     )
-    assert crowd.failures == []
-    assert sum(crowd.counts.values()) == count
-    assert {kind for kind, _ in (*warm_up.counts, *crowd.counts)} == {
+    assert clients.failures == []
+    assert sum(clients.counts.values()) == count
+    assert {kind for kind, _ in (*warm_up.counts, *clients.counts)} == {
         kind.name for kind in (*usual(stream, served), *bad(), *stream.kinds())
     }
     check_stream(status, stream, listener, first_frame)
@@ -173,9 +173,9 @@ def test_mixed_requests(start: Callable[..., Server], endurance: Endurance) -> N
 
 
 def check_stream(status: dict, stream: Stream, listener: Listener, first_frame: int) -> None:
-    """Each right frame was classified, each wrong one counted under its reason."""
+    """Check that each valid frame was classified, and each invalid one counted by its reason."""
     assert status["live"]["dropped"] == 0
     assert Counter(status["receiver"]["rejected"]) == stream.wrong
-    told = {result["source"]["frame"]: result for result in listener.results}
-    assert sorted(told) == list(range(first_frame, stream.frames))
-    assert all(result["label"] == BY_TURNS[n % 4] for n, result in told.items())
+    received = {result["source"]["frame"]: result for result in listener.results}
+    assert sorted(received) == list(range(first_frame, stream.frames))
+    assert all(result["label"] == BY_TURNS[n % 4] for n, result in received.items())

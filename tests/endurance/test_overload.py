@@ -1,4 +1,4 @@
-"""Live frames beside stacks that are posted back to back, and frames faster than they can be computed."""
+"""Live frames together with posted stacks, and frames faster than they can be computed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from support.slow_engine import SlowEngine
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-def test_no_live_frame_is_lost_beside_stacks(
+def test_no_live_frame_is_lost_while_stacks_are_posted(
     start: Callable[..., Server], endurance: Endurance, tmp_path: Path
 ) -> None:
-    # The long form is for a quiet machine; the short one is part of all tests and asserts no timing, so its
-    # lane holds whatever another program's load makes wait.
+    # The long form needs an idle machine. The short one is part of all tests and must not depend on timing:
+    # its lane is large enough for any load.
     lane = endurance.scale(["--live-queue", "100000"], [])
     server = start("--live-backlog", "100000", *lane)
     rate_hz = 0.6 * capacity_hz(server)
@@ -36,7 +36,7 @@ def test_no_live_frame_is_lost_beside_stacks(
         poster.close()
     status = server.wait(lambda status: len(listener.results) == status["live"]["classified"])
     listener.close()
-    endurance.tell(
+    endurance.report(
         seconds=seconds,
         rate_hz=round(rate_hz, 1),
         sent_hz=round(frames / sent["seconds"], 1),
@@ -58,7 +58,7 @@ def test_overload_drops_the_oldest_and_recovers(
     start: Callable[..., Server], endurance: Endurance, tmp_path: Path
 ) -> None:
     server = start("--live-backlog", "100000", "--batch-queue", "100", process=endurance.long)
-    # The short form is slower than its scan and its stacks on any machine.
+    # In the short form the engine is slower than the scan on any machine.
     slow = SlowEngine(server).held() if isinstance(server, ServerThread) else contextlib.nullcontext()
     rate_hz = 3 * capacity_hz(server)
     frames = endurance.scale(60, int(60 * rate_hz))
@@ -79,7 +79,7 @@ def test_overload_drops_the_oldest_and_recovers(
     status = server.wait(lambda status: len(listener.results) == status["live"]["classified"])
     listener.close()
     received = status["receiver"]["messages"]["image"]
-    endurance.tell(
+    endurance.report(
         rate_hz=round(rate_hz, 1),
         sent_hz=round(frames / sent["seconds"], 1),
         frames=frames,

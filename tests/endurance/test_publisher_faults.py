@@ -1,4 +1,4 @@
-"""Publishers that are killed and come back, and networks that are cut: every frame is accounted for."""
+"""Publishers that are killed and restarted, and interrupted networks: every frame is accounted for."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from support.servers import Server, free_port
 pytestmark = pytest.mark.full
 
 RATE_HZ = 25
-# More than ever wait: no frame that came is dropped, so each has a result.
+# Never full: no received frame is dropped, so each has a result.
 NO_DROPS = ("--live-queue", "100000")
 
 
 class Program:
-    """The acquisition program, and what it wrote down in all its lives."""
+    """The acquisition program, and the frames that all its processes recorded."""
 
     def __init__(self, port: int, journal: Path) -> None:
         self._endpoint, self._journal = f"tcp://127.0.0.1:{port}", journal
@@ -59,23 +59,23 @@ class Program:
         self._process.communicate()
 
     def end(self) -> None:
-        """End the series, and the program."""
+        """End the series and the program."""
         self._process.communicate(timeout=30)
         assert self._process.returncode == 0
 
     def frames(self) -> list[tuple[uuid.UUID, int]]:
-        """What was sent, in that order; the last one perhaps was not."""
+        """Return the sent frames in order; the last one was possibly not sent."""
         lines = self._journal.read_text().split("\n")[:-1]
         return [(uuid.UUID(line.split()[0]), int(line.split()[1])) for line in lines]
 
     def sent(self) -> dict[uuid.UUID, int]:
-        """How many frames each series has."""
+        """Return the number of frames of each series."""
         return {uid: frame + 1 for uid, frame in sorted(self.frames(), key=lambda one: one[1])}
 
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Callable[[int], Program]]:
-    """Makes acquisition programs, and kills those that still run at the end."""
+    """Returns a function that creates acquisition programs; all are killed at the end."""
     made: list[Program] = []
 
     def make(port: int) -> Program:
@@ -92,15 +92,15 @@ def port_of(endpoint: str) -> int:
 
 
 def wait_for_frames(server: Server, uid: uuid.UUID, beyond: int = 0) -> None:
-    def come(status: dict) -> bool:
+    def received(status: dict) -> bool:
         seen = {one["series_uid"]: one for one in status["receiver"]["series"]}.get(str(uid), {})
         return seen.get("received", 0) > 0 and seen["last_frame"] >= beyond
 
-    server.wait(come, 60)
+    server.wait(received, 60)
 
 
 def end(server: Server, program: Program) -> None:
-    """End the newest series, which is being received, and wait until all that came has its result."""
+    """End the current series, and wait until all received frames have results."""
     newest = server.stream()["receiver"]["series"][0]
     assert newest["state"] == "open"
     program.end()
@@ -116,7 +116,7 @@ def end(server: Server, program: Program) -> None:
 
 
 def check(server: Server, program: Program) -> dict[str, Any]:
-    """See that every frame that was sent is accounted for, and none twice."""
+    """Check that every sent frame is accounted for exactly once."""
     sent = program.sent()
     with Client(server.url) as client:
         results = Counter((result.source.series_uid, result.source.frame) for result in client.all_results())
@@ -126,14 +126,14 @@ def check(server: Server, program: Program) -> dict[str, Any]:
     assert set(known) <= set(sent)
     unknown = sum(frames for uid, frames in sent.items() if uid not in known)
     for uid, one in known.items():
-        heard_of = 0 if one.last_frame is None else one.last_frame + 1
-        assert one.received + one.missing == heard_of
+        announced = 0 if one.last_frame is None else one.last_frame + 1
+        assert one.received + one.missing == announced
         if one.state == "ended":
-            assert heard_of == sent[uid]
+            assert announced == sent[uid]
         else:
-            # The last frames and the end were lost: that there were any, nobody ever told the service.
-            assert heard_of <= sent[uid]
-        unknown += sent[uid] - heard_of
+            # The last frames and the end message were lost: the service cannot know of them.
+            assert announced <= sent[uid]
+        unknown += sent[uid] - announced
         assert one.received == sum(one.labels.values()) == sum(found == uid for found, _ in results)
     return {
         "series": len(sent),
@@ -148,7 +148,7 @@ def check(server: Server, program: Program) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(3600)
-def test_a_publisher_that_is_killed_and_comes_back(
+def test_a_publisher_that_is_killed_and_restarted(
     start: Callable[..., Server], endurance: Endurance, programs: Callable[[int], Program]
 ) -> None:
     rng = random.Random(11)
@@ -170,21 +170,21 @@ def test_a_publisher_that_is_killed_and_comes_back(
             case 1:
                 program.start(uid, sent, wait_s=30)
                 wait_for_frames(server, uid, sent)
-            case 2:  # its first frames are sent to nobody, and perhaps all of them
+            case 2:  # sends its first frames, or all, without a subscriber
                 uid = uuid.uuid4()
                 program.start(uid)
-            case 3:  # frames that were lost are sent again, and others that were not
+            case 3:  # sends lost frames again, and also received ones
                 program.start(uid, max(1, sent - rng.randint(1, 20)) if sent else 0)
     wait_for_frames(server, uid, sent)
     end(server, program)
     counts = check(server, program)
-    endurance.tell(kills=kills, **counts)
+    endurance.report(kills=kills, **counts)
     assert counts["states"].get("ended") == 1
     assert set(counts["states"]) <= {"ended", "interrupted"}
 
 
 @pytest.mark.timeout(3600)
-def test_a_network_that_is_cut(
+def test_an_interrupted_network(
     start: Callable[..., Server], endurance: Endurance, programs: Callable[[int], Program]
 ) -> None:
     rng = random.Random(12)
@@ -194,7 +194,7 @@ def test_a_network_that_is_cut(
     uid = uuid.uuid4()
     program.start(uid, wait_s=30)
     wait_for_frames(server, uid)
-    # Of those that are silent the last one is longer than the service waits for a sign of life.
+    # The last silent interruption is longer than the heartbeat timeout of the service.
     cuts_s = endurance.scale([1.0, 1.0], [5.0] * 10 + [12.0])
     lost = Counter()
     try:
@@ -218,10 +218,10 @@ def test_a_network_that_is_cut(
     finally:
         cable.close()
     counts = check(server, program)
-    endurance.tell(
+    endurance.report(
         cuts_s=cuts_s,
         missed_in_cuts=dict(lost),
         connections=server.stream()["receiver"]["connections"],
         **counts,
     )
-    assert lost["closed"] > 0, "what is sent while nobody listens is missed, and known to be"
+    assert lost["closed"] > 0, "frames sent without a connection are counted as missing"

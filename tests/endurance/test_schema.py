@@ -1,4 +1,4 @@
-"""Requests made up from ``/openapi.json``, right ones and wrong ones, and answers checked against it."""
+"""Valid and invalid requests generated from ``/openapi.json``; answers are checked against it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHECKS = (
 
 
 def known_parameters(server: Server) -> str:
-    """Identifiers of what is there, for requests that get beyond looking for it."""
+    """Return existing identifiers, for requests that get past the lookup."""
     scope = Microscope(server.frames)
     try:
         scope.send(*(scope.frame(n) for n in range(3)))
@@ -45,7 +45,7 @@ def known_parameters(server: Server) -> str:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("known", [False, True], ids=["any identifiers", "known identifiers"])
-def test_answers_are_as_the_schema_says(
+def test_answers_conform_to_the_schema(
     start: Callable[..., Server], endurance: Endurance, tmp_path: Path, known: bool
 ) -> None:
     server = start("--max-upload-mib", "8", "--remember-mib", "8")
@@ -55,7 +55,7 @@ def test_answers_are_as_the_schema_says(
     command += ["run", f"{server.url}/openapi.json", "--checks", ",".join(CHECKS), "--mode", "all"]
     command += ["--phases", "coverage,fuzzing", "--continue-on-failure", "--generation-database", "none"]
     command += ["--no-color", "--report", "json", "--report-json-path", "report.json"]
-    # The short form makes up the same requests each time: what the long one finds becomes a test of its own.
+    # The short form always generates the same requests; a finding of the long one becomes a separate test.
     command += endurance.scale(
         ["--max-examples", "5", "--seed", "2023"], ["--max-examples", "200", "--max-time", "300"]
     )
@@ -63,7 +63,7 @@ def test_answers_are_as_the_schema_says(
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["complete"]
-    endurance.tell(
+    endurance.report(
         operations=report["operations"]["tested"],
         cases=report["test_cases"]["generated"],
         seconds=round(report["running_time"], 1),

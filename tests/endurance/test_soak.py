@@ -1,4 +1,4 @@
-"""Frames at full speed for a long time: nothing is lost uncounted, nothing grows."""
+"""Frames at full speed for a long time: all losses are counted, and resource use stays constant."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from support.servers import Server
 
 pytestmark = pytest.mark.full
 
-_EVERY_S = 0.5
+_INTERVAL_S = 0.5
 
 
-class Watch(threading.Thread):
-    """Memory, file descriptors and threads of a server as time goes by."""
+class ResourceMonitor(threading.Thread):
+    """Records memory, file descriptors and threads of a server over time."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
@@ -33,7 +33,7 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        while not self._ended.wait(_EVERY_S):
+        while not self._ended.wait(_INTERVAL_S):
             with self._process.oneshot():
                 self.memory_mib.append(self._process.memory_info().rss / 2**20)
                 self.descriptors.append(self._process.num_fds())
@@ -44,8 +44,8 @@ class Watch(threading.Thread):
         self.join()
 
 
-class Stalled(threading.Thread):
-    """A WebSocket client that reads nothing; when the service hangs up on it, it comes again."""
+class StalledClient(threading.Thread):
+    """A WebSocket client that reads nothing, and reconnects when the service disconnects it."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
@@ -55,8 +55,8 @@ class Stalled(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
-            # Its library reads up to this many messages, then no more; not even the service's pings.
-            # Pictures, because the system's buffers hold thousands of results without.
+            # The library stops reading after `max_queue` messages, also pings. With pictures, because the
+            # buffers of the system hold thousands of results without them.
             url = f"{self._server.ws}?cam=png"
             with connect(url, max_queue=1, ping_interval=None, close_timeout=0.1) as live:
                 while not self._ended.wait(1) and live.state is State.OPEN:
@@ -71,24 +71,24 @@ class Stalled(threading.Thread):
 def test_soak(start: Callable[..., Server], endurance: Endurance, tmp_path: Path) -> None:
     server = start("--live-backlog", "256")
     frames = endurance.scale(1000, 200_000)
-    rate_hz = 1.5 * capacity_hz(server)  # somewhat more than it can do: it is never idle
+    rate_hz = 1.5 * capacity_hz(server)  # above the capacity: the service is never idle
     listeners = [Listener(server), Listener(server)]
-    stalled = Stalled(server)
+    stalled = StalledClient(server)
     server.wait(lambda status: status["live_clients"]["connected"] == 3)
-    watch = Watch(server)
+    monitor = ResourceMonitor(server)
     began = time.perf_counter()
     sent = Scan(server, frames, rate_hz, tmp_path).end()
     server.wait(lambda status: status["live"]["classified"] + status["live"]["dropped"] == sent["sent"], 60)
-    watch.close()
+    monitor.close()
     seconds = time.perf_counter() - began
     status = server.wait(
         lambda status: all(len(one.results) == status["live"]["classified"] for one in listeners), 60
     )
     for client in (*listeners, stalled):
         client.close()
-    last = slice(len(watch.memory_mib) // 5, None)
-    memory = watch.memory_mib[last]
-    endurance.tell(
+    last = slice(len(monitor.memory_mib) // 5, None)
+    memory = monitor.memory_mib[last]
+    endurance.report(
         frames=frames,
         seconds=round(seconds),
         hz=round(status["live"]["classified"] / seconds, 1),
@@ -96,9 +96,9 @@ def test_soak(start: Callable[..., Server], endurance: Endurance, tmp_path: Path
         dropped=status["live"]["dropped"],
         stalled_client_lost=status["live_clients"]["lost"],
         memory_mib_last_80={"min": round(min(memory), 1), "max": round(max(memory), 1)},
-        memory_mib=[round(mib, 1) for mib in watch.memory_mib[:: max(1, len(watch.memory_mib) // 20)]],
-        descriptors_last_80=sorted(set(watch.descriptors[last])),
-        threads_last_80=sorted(set(watch.threads[last])),
+        memory_mib=[round(mib, 1) for mib in monitor.memory_mib[:: max(1, len(monitor.memory_mib) // 20)]],
+        descriptors_last_80=sorted(set(monitor.descriptors[last])),
+        threads_last_80=sorted(set(monitor.threads[last])),
         live_total_ms=percentiles([r["timing_ms"]["total"] for r in listeners[0].results]),
     )
     (series,) = status["receiver"]["series"]
@@ -106,11 +106,13 @@ def test_soak(start: Callable[..., Server], endurance: Endurance, tmp_path: Path
     assert status["live"]["classified"] + status["live"]["dropped"] == frames
     assert status["run_log"]["written"] >= status["live"]["classified"]
     for listener in listeners:
-        told = [result["source"]["frame"] for result in listener.results]
-        assert told == sorted(set(told))
+        frames_received = [result["source"]["frame"] for result in listener.results]
+        assert frames_received == sorted(set(frames_received))
     assert [r["id"] for r in listeners[0].results] == [r["id"] for r in listeners[1].results]
     if endurance.long:
-        assert status["live_clients"]["lost"] > 0, "the stalled client was none"
+        assert status["live_clients"]["lost"] > 0, "the stalled client was disconnected"
         assert max(memory) - min(memory) <= 20
-        assert len(set(watch.threads[last])) == 1
-        assert max(watch.descriptors[last]) - min(watch.descriptors[last]) <= 2  # whoever asks for the status
+        assert len(set(monitor.threads[last])) == 1
+        assert (
+            max(monitor.descriptors[last]) - min(monitor.descriptors[last]) <= 2
+        )  # a connection that requests the status

@@ -1,4 +1,4 @@
-"""Commands, called within the test's process or run as processes."""
+"""Command lines, called within the test's process or run as separate processes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MODULES = {
     "senoscope-train": "senoscope_training.cli",
     "senoscope-client": "senoscope_client.cli",
 }
-# Wide enough for each message to fit on one line.
+# Wide enough that no message is wrapped.
 _WIDTH = {"COLUMNS": "200"}
 
 
 class CompletedCommand(NamedTuple):
-    """The result of a command, with the attributes of `subprocess.CompletedProcess`."""
+    """Exit status and output of a command, with the names of `subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str
@@ -29,18 +29,18 @@ class CompletedCommand(NamedTuple):
 
 
 def run_command(program: str, *arguments: object, **environment: str) -> CompletedCommand:
-    """Call a command's ``main``; takes milliseconds where a process takes a second.
+    """Call a command's ``main``; takes milliseconds instead of the second of a process.
 
-    What the command does to its process, other than printing, stays: signal handlers are to be restored by
-    the command itself, and ``serve`` is for `run_process` once it gets past its checks.
+    Changes to the state of the process persist, except for the output streams: a command must restore signal
+    handlers itself. ``serve`` needs `run_process`, unless its checks fail.
 
     Parameters
     ----------
     program : {"senoscope", "senoscope-train", "senoscope-client"}
     *arguments
-        Each as ``str`` has it.
+        Converted with ``str``.
     **environment
-        Variables that are set meanwhile.
+        Variables to set during the call.
     """
     main = import_module(MODULES[program]).main
     out, err = _stream(), _stream()
@@ -52,7 +52,7 @@ def run_command(program: str, *arguments: object, **environment: str) -> Complet
 def run_process(
     program: str, *arguments: object, timeout_s: float = 120, **environment: str
 ) -> CompletedCommand:
-    """Run a command as a process, where a call within this process is not sufficient."""
+    """Run a command as a separate process."""
     done = subprocess.run(
         command_line(program, *arguments),
         capture_output=True,
@@ -65,12 +65,12 @@ def run_process(
 
 
 def command_line(program: str, *arguments: object) -> list[str]:
-    """Return the command line for ``subprocess``."""
+    """Return the command as arguments for ``subprocess``."""
     return [sys.executable, "-m", MODULES[program], *map(str, arguments)]
 
 
 def _stream() -> io.TextIOWrapper:
-    """A stream like those of a process: text over a buffer of bytes."""
+    """Return a text stream over a buffer of bytes, as a process has."""
     return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n", write_through=True)
 
 

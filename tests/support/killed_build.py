@@ -1,8 +1,8 @@
-"""Builds the starter ensemble from a recipe, and kills its own process when a share of it is written.
+"""Build the starter ensemble from a recipe, and kill the own process when a fraction of it is written.
 
     python killed_build.py MODELS_DIR RECIPE SHARE
 
-With a share above 1 it finishes, and prints ``built`` or, where it found the ensemble there, ``found``.
+With a fraction above 1 it finishes and prints ``built``, or ``found`` if the ensemble existed already.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the endurance runs share: load on a real server, and what it did to it."""
+"""Shared parts of the endurance tests: load for a real server, and measurements of it."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Endurance:
-    """How long, and where the figures go."""
+    """Whether the long form is run, and the file for its measurements."""
 
     long: bool
-    report: Path | None
+    file: Path | None
     name: str
 
     def scale(self, short: T, long: T) -> T:
         return long if self.long else short
 
-    def tell(self, **figures: Any) -> None:
+    def report(self, **figures: Any) -> None:
         line = json.dumps(
             {"run": self.name, "long": self.long, "python": platform.python_version(), **figures}
         )
         print(line)
-        if self.report is not None:
-            with self.report.open("a") as file:
+        if self.file is not None:
+            with self.file.open("a") as file:
                 file.write(line + "\n")
 
 
@@ -54,7 +54,7 @@ def stack(fovs: int) -> bytes:
 
 
 class Listener(threading.Thread):
-    """Takes every live result of streamed frames."""
+    """Receives all live results of the stream over WebSocket."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
@@ -78,41 +78,41 @@ class Listener(threading.Thread):
 class Poster:
     """A process that posts stacks one after the other until it is closed.
 
-    A process of its own, as other people's clients are: in the test's, it would hold up the listeners, and
-    what was measured would be the test.
+    A separate process, like real clients: in the process of the test it would delay the listeners and distort
+    the measurement.
 
     Attributes
     ----------
     answers : list of dict
-        What came back so far, how long it took, and compute time of each FOV; complete after `close`.
+        Answers so far, with their duration and the compute time of each FOV; complete after `close`.
     """
 
     def __init__(self, server: Server, fovs: int, pause_s: float = 0) -> None:
         command = [sys.executable, "-m", "support.post_stacks", server.url, str(fovs), str(pause_s)]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        # Not a pipe: full, it would stop the posting.
-        self._told = tempfile.NamedTemporaryFile()  # noqa: SIM115 - goes with the process
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._told, env=environment)
+        # Not a pipe: a full one would block the process.
+        self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115 - open as long as the process
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._output, env=environment)
 
     @property
     def answers(self) -> list[dict]:
-        lines = Path(self._told.name).read_text().splitlines(keepends=True)
+        lines = Path(self._output.name).read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def wait_for(self, status: int, timeout_s: float = 60) -> None:
-        """Until an answer with this status has come."""
+        """Wait for an answer with this status."""
         end = time.monotonic() + timeout_s
         while not any(answer["status"] == status for answer in self.answers):
             assert time.monotonic() < end, f"no answer {status} in {timeout_s} s"
             time.sleep(0.1)
 
     def close(self) -> None:
-        self._process.communicate(b"\n", timeout=660)  # after the answer that is awaited
+        self._process.communicate(b"\n", timeout=660)  # after the pending answer
         assert self._process.returncode == 0
 
 
 class Scan:
-    """A simulated microscope in a process of its own: the same FOVs again and again, at a steady rate."""
+    """A simulated microscope in a separate process: sends the same FOVs repeatedly at a constant rate."""
 
     def __init__(self, server: Server, frames: int, rate_hz: float, folder: Path) -> None:
         path = folder / "scan.npy"
@@ -139,13 +139,13 @@ class Scan:
 
     def end(self) -> dict:
         """Wait for its last frame, and return its summary."""
-        told, _ = self._process.communicate(timeout=3600)
+        output, _ = self._process.communicate(timeout=3600)
         assert self._process.returncode == 0
-        return json.loads(told)
+        return json.loads(output)
 
 
 def capacity_hz(server: Server) -> float:
-    """FOVs per second, all of the service's work included, from posting a stack of its own."""
+    """Return the FOVs per second of the whole service, measured with a posted stack."""
     fovs = 60
     began = time.perf_counter()
     httpx.post(f"{server.url}/v1/classify", content=stack(fovs), timeout=600).raise_for_status()

@@ -1,4 +1,4 @@
-"""Requests of every kind, good and bad, each of which checks the answer that it gets."""
+"""Valid and invalid requests of every kind; each checks its answer."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ Verdicts = list[tuple[str, float]]
 
 
 class Sender:
-    """What one client at a time sends with; its connections are kept, unless a request ends them.
+    """The HTTP client of one thread; its connections are reused, unless a request closes them.
 
     Attributes
     ----------
     retried : int
-        Times that it was told to come again later.
+        Number of answers with the status 503.
     """
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.retried = 0
-        # Shorter than the service keeps a silent connection, so that none is used that it closes just then.
+        # Shorter than the idle timeout of the service: no connection is used while it is being closed.
         self.http = httpx.Client(
             base_url=server.url, timeout=120, limits=httpx.Limits(keepalive_expiry=2), trust_env=False
         )
@@ -69,7 +69,7 @@ class Sender:
         return self.http.post("/v1/classify", content=body, headers={"Content-Type": media_type}, **more)
 
     def until_taken(self, ask: Callable[[Sender], httpx.Response]) -> httpx.Response:
-        """Ask as often as the batch lane is full, at the times that the service names."""
+        """Repeat a request while the batch lane is full, after the times that the service returns."""
         while (answer := ask(self)).status_code == 503:
             self.retried += 1
             assert "try again" in answer.text, answer.text
@@ -77,7 +77,7 @@ class Sender:
         return answer
 
     def href(self, pixels: np.ndarray) -> str:
-        """Where the Grad-CAM picture of a field of view is, once it was classified."""
+        """Classify a field of view, and return the path of its Grad-CAM picture."""
         answer = self.until_taken(lambda sender: sender.classify(classify.npy(pixels)))
         return answer.json()["results"][0]["gradcam"]["href"]
 
@@ -89,14 +89,14 @@ class Kind:
     Attributes
     ----------
     send : callable
-        Sends one, checks its answer, and returns what it was, such as ``422 invalid_request``.
+        Sends a request, checks its answer, and returns its kind, for example ``422 invalid_request``.
     """
 
     name: str
     send: Callable[[Sender, Random], str]
 
 
-# -- good ones
+# -- valid requests
 
 FOVS = np.stack([mini.bright(), mini.dark()] * 2) + np.random.default_rng(5).integers(
     0, 50, (4, 3, 250, 300), dtype=np.uint16
@@ -104,15 +104,15 @@ FOVS = np.stack([mini.bright(), mini.dark()] * 2) + np.random.default_rng(5).int
 
 
 def _verdicts(answer: httpx.Response) -> Verdicts:
-    """Label and probability of each FOV, in whichever form they are told."""
+    """Return label and probability of each FOV, from an answer in any format."""
     if answer.headers["content-type"].startswith("text/csv"):
         rows = csv.DictReader(io.StringIO(answer.text))
         return [(row["label"], float(row["probability"])) for row in rows]
     length = int(answer.headers.get("inference-header-content-length", len(answer.content)))
-    told = json.loads(answer.content[:length])
-    if "results" in told:
-        return [(result["label"], result["probability"]) for result in told["results"]]
-    by_name = {output["name"]: output for output in told["outputs"]}
+    content = json.loads(answer.content[:length])
+    if "results" in content:
+        return [(result["label"], result["probability"]) for result in content["results"]]
+    by_name = {output["name"]: output for output in content["outputs"]}
     probabilities = by_name["probability"].get("data")
     if probabilities is None:  # the only binary output
         probabilities = np.frombuffer(answer.content[length:], "<f4").tolist()
@@ -121,7 +121,7 @@ def _verdicts(answer: httpx.Response) -> Verdicts:
 
 @dataclass
 class Good:
-    """A request that must be served, each time as it was when it was the only one."""
+    """A valid request; its answer must always equal the one that it gets without other load."""
 
     name: str
     ask: Callable[[Sender], httpx.Response]
@@ -133,9 +133,9 @@ class Good:
         assert [label for label, _ in self.alone] == self.labels, self.name
 
     def send(self, sender: Sender, _: Random) -> str:
-        told = _verdicts(self._served(sender))
-        assert [label for label, _ in told] == self.labels
-        np.testing.assert_allclose([p for _, p in told], [p for _, p in self.alone], rtol=0, atol=1e-6)
+        verdicts = _verdicts(self._served(sender))
+        assert [label for label, _ in verdicts] == self.labels
+        np.testing.assert_allclose([p for _, p in verdicts], [p for _, p in self.alone], rtol=0, atol=1e-6)
         return "200"
 
     def _served(self, sender: Sender) -> httpx.Response:
@@ -197,7 +197,7 @@ def _steadily(body: bytes) -> Iterator[bytes]:
 
 
 def _pages(sender: Sender, rng: Random) -> str:
-    """What dashboards ask for all the time."""
+    """Request what dashboards request regularly."""
     page = rng.choice(
         (
             "/livez",
@@ -221,18 +221,18 @@ def _picture(sender: Sender, _: Random) -> str:
     return "200"
 
 
-# -- bad ones
+# -- invalid requests
 
 
 def check_problem(answer: httpx.Response, status: int, code: str) -> str:
-    """A problem document, and which."""
+    """Check a problem document, and return its status and code."""
     assert answer.status_code == status, (answer.status_code, answer.text[:500])
     if answer.request.method != "HEAD":
-        told = answer.json()
+        document = answer.json()
         assert answer.headers["content-type"] == "application/problem+json"
-        assert (told["status"], told["code"]) == (status, code), told
-        assert told["title"]
-        assert told["detail"]
+        assert (document["status"], document["code"]) == (status, code), document
+        assert document["title"]
+        assert document["detail"]
         assert "Traceback" not in answer.text
     return f"{status} {code}"
 
@@ -246,7 +246,7 @@ def _check_inference_error(answer: httpx.Response, status: int, says: str) -> st
 
 
 def _bad(name: str, status: int, code: str, method: str, path: str, **more: Any) -> Kind:
-    """A request that is refused the same each time; ``content`` may be a callable that makes it."""
+    """Return a request that is always refused in the same way; ``content`` may be a callable."""
     content = more.pop("content", b"")
     made = functools.cache(content) if callable(content) else lambda: content
 
@@ -305,7 +305,7 @@ _MEDIA_TYPES = ("text/html", "application/json", "video/mp4", "image/jpeg", "a" 
 
 
 def _noise(sender: Sender, rng: Random) -> str:
-    """Bytes that mean nothing, declared as an image."""
+    """Send random bytes, declared as an image."""
     kind = rng.choice(("image/tiff", "application/x-npy"))
     answer = sender.classify(b"\0" + rng.randbytes(rng.randrange(100_000)), kind)
     return check_problem(answer, 422, "unreadable_image")
@@ -330,14 +330,14 @@ def _cut_image(sender: Sender, rng: Random) -> str:
 
 
 def _lost_directory(sender: Sender, rng: Random) -> str:
-    """A TIFF that says its first directory lies beyond its end."""
+    """Send a TIFF whose first directory is beyond its end."""
     body = bytearray(classify.tiff(FOVS[0], metadata={"axes": "CYX"}))
     body[4:8] = struct.pack("<I", len(body) + rng.randrange(1 << 20))
     return check_problem(sender.classify(bytes(body), "image/tiff"), 422, "unreadable_image")
 
 
 def _damaged_image(sender: Sender, rng: Random) -> str:
-    """Some bytes changed, mostly at the beginning: it may still be an image, or be refused as any."""
+    """Send an image with changed bytes, mostly at its beginning; it may be accepted or refused."""
     body = bytearray(rng.choice(_containers()))
     for _ in range(rng.randrange(1, 20)):
         body[rng.randrange(rng.choice((400, len(body))))] = rng.randrange(256)
@@ -361,7 +361,7 @@ def _too_large(path: str, *, declared: bool) -> Callable[[Sender, Random], str]:
     return send
 
 
-# -- bad ones that only a bare socket can send
+# -- invalid requests that need a raw socket
 
 _HEAD = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/tiff\r\n"
 _FORM = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -396,7 +396,7 @@ def _raw_noise(sender: Sender, rng: Random) -> str:
 
 
 def _slow(begin: bytes, piece: bytes, status: int, code: str) -> Callable[[Sender, Random], str]:
-    """Too slow: nothing more comes than a piece now and then, or nothing at all."""
+    """Send a request too slowly: a piece now and then, or nothing after its beginning."""
 
     def send(sender: Sender, _: Random) -> str:
         with raw(sender.server) as connection:
@@ -410,7 +410,7 @@ def _slow(begin: bytes, piece: bytes, status: int, code: str) -> Callable[[Sende
 
 
 def _reset(connection: socket.socket) -> None:
-    """Close without goodbye."""
+    """Close a connection with a reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
@@ -423,13 +423,13 @@ def _gone_while_sending(head: bytes) -> Callable[[Sender, Random], str]:
         connection.sendall(body[: rng.randrange(len(body))])
         time.sleep(rng.choice((0, 0.05)))
         _reset(connection) if rng.random() < 0.5 else connection.close()
-        return "hung up"
+        return "disconnected"
 
     return send
 
 
 def _gone_while_answered(sender: Sender, rng: Random) -> str:
-    """Sends all, and leaves before the answer or in its middle."""
+    """Send a whole request, and disconnect before or during the answer."""
     body = classify.npy(FOVS)
     connection = raw(sender.server)
     connection.sendall(_HEAD.replace(b"classify ", b"classify?cam=png ").replace(b"tiff", b"x"))
@@ -438,23 +438,23 @@ def _gone_while_answered(sender: Sender, rng: Random) -> str:
     while wanted > 0:
         wanted -= len(connection.recv(wanted))
     _reset(connection) if rng.random() < 0.5 else connection.close()
-    return "hung up"
+    return "disconnected"
 
 
 def _half_closed(sender: Sender, rng: Random) -> str:
-    """Says that nothing more comes, in the middle of a body, and waits."""
+    """Close the sending side in the middle of a body, and wait."""
     with raw(sender.server) as connection:
         connection.sendall(_HEAD + b"Content-Length: 99\r\n\r\n" + rng.randbytes(20))
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection) == b""
-    return "hung up"
+    return "disconnected"
 
 
-def _closed_with(code: int, say: str | None, params: str = "") -> Callable[[Sender, Random], str]:
+def _closed_with(code: int, message: str | None, params: str = "") -> Callable[[Sender, Random], str]:
     def send(sender: Sender, _: Random) -> str:
         with connect(sender.server.ws + params, max_queue=None) as live:
-            if say is not None:
-                live.send(say)
+            if message is not None:
+                live.send(message)
             with contextlib.suppress(ConnectionClosed):
                 while True:
                     live.recv(timeout=60)
@@ -465,7 +465,7 @@ def _closed_with(code: int, say: str | None, params: str = "") -> Callable[[Send
 
 
 def _broken_frame(sender: Sender, _: Random) -> str:
-    """What is no WebSocket's frame, right after the handshake."""
+    """Send an invalid WebSocket frame right after the handshake."""
     with connect(sender.server.ws, max_queue=None) as live:
         live.socket.sendall(b"\xff" * 100)
         with contextlib.suppress(ConnectionClosed):
@@ -480,11 +480,11 @@ def _gone_live(sender: Sender, _: Random) -> str:
     connection.sendall(UPGRADE.replace(b"live", b"live?cam=png") + HANDSHAKE)
     assert connection.recv(12) == b"HTTP/1.1 101"
     _reset(connection)
-    return "hung up"
+    return "disconnected"
 
 
 def bad() -> list[Kind]:
-    """Every kind of bad request over HTTP and WebSocket."""
+    """Return every kind of invalid request over HTTP and WebSocket."""
     return [
         *(
             _bad(
@@ -552,7 +552,7 @@ def bad() -> list[Kind]:
             "HTTP: huge head",
             _raw_problem(b"GET /livez HTTP/1.1\r\nX: " + b"a" * 40_000, 431, "header_too_large"),
         ),
-        Kind("slow: says nothing", _slow(b"", b"", 408, "request_timeout")),
+        Kind("slow: nothing sent", _slow(b"", b"", 408, "request_timeout")),
         Kind("slow: head trickles", _slow(b"GET /livez HTTP/1.1\r\n", b"X-A: b\r\n", 408, "request_timeout")),
         Kind(
             "slow: body trickles",
@@ -571,14 +571,14 @@ def bad() -> list[Kind]:
                 "invalid_request",
             ),
         ),
-        Kind("leaves: while it sends an image", _gone_while_sending(_HEAD)),
-        Kind("leaves: while it sends a form", _gone_while_sending(_FORM)),
-        Kind("leaves: while it sends tensors", _gone_while_sending(_INFER)),
-        Kind("leaves: while it is answered", _gone_while_answered),
-        Kind("leaves: half", _half_closed),
-        Kind("leaves: live", _gone_live),
+        Kind("disconnects: while it sends an image", _gone_while_sending(_HEAD)),
+        Kind("disconnects: while it sends a form", _gone_while_sending(_FORM)),
+        Kind("disconnects: while it sends tensors", _gone_while_sending(_INFER)),
+        Kind("disconnects: during the answer", _gone_while_answered),
+        Kind("disconnects: half", _half_closed),
+        Kind("disconnects: live", _gone_live),
         Kind("live: unknown parameter", _closed_with(1008, None, "?cam=gif")),
-        Kind("live: says too much", _closed_with(1009, "a" * 100_000)),
+        Kind("live: message too large", _closed_with(1009, "a" * 100_000)),
         Kind("live: broken frame", _broken_frame),
         Kind(
             "live: nowhere",
@@ -588,14 +588,14 @@ def bad() -> list[Kind]:
 
 
 class Stream:
-    """Frames for the stream, right and wrong ones; one socket for all senders.
+    """Valid and invalid frames for the stream; all senders use one socket.
 
     Attributes
     ----------
     frames : int
-        Right ones that were sent.
+        Valid frames sent.
     wrong : Counter of str
-        Wrong ones, by the reason that the service must count them under.
+        Invalid frames sent, by the reason that the service must count.
     """
 
     def __init__(self, scope: Microscope) -> None:
@@ -618,17 +618,17 @@ class Stream:
 
     def _send_wrong(self, reason: str, make: Callable[[Microscope], list], _: Sender, __: Random) -> str:
         with self._lock:
-            stranger = copy.copy(self._scope)
-            stranger.uid = uuid.uuid4()  # in a series that goes on, they would be frames sent again
-            if reason == "series_of_another_instrument":  # only series that the service knows
-                stranger.send(encode(StartHeader(**stranger.common())))
-            stranger.send(make(stranger))
+            other = copy.copy(self._scope)
+            other.uid = uuid.uuid4()  # in the current series they would be repeated frames
+            if reason == "series_of_another_instrument":  # only for known series
+                other.send(encode(StartHeader(**other.common())))
+            other.send(make(other))
             self.wrong[reason] += 1
         return f"sent {reason}"
 
 
 def usual(stream: Stream, served: list[Good]) -> list[Kind]:
-    """Every kind of good request."""
+    """Return every kind of valid request."""
     return [
         *(Kind(one.name, one.send) for one in served),
         Kind("pages", _pages),
@@ -638,13 +638,13 @@ def usual(stream: Stream, served: list[Good]) -> list[Kind]:
 
 
 def deck(kinds: list[Kind], rng: Random) -> Iterator[Kind]:
-    """All kinds in random order, then all again in another, without end."""
+    """Yield all kinds in random order, again and again."""
     while True:
         yield from rng.sample(kinds, len(kinds))
 
 
 def mixed(usual: Iterator[Kind], unusual: Iterator[Kind], count: int, rng: Random) -> list[Kind]:
-    """The next so many of both together, every second one bad on average."""
+    """Return the next ``count`` of both in random order, half of them unusual."""
     order = [next(usual if n % 2 else unusual) for n in range(count)]
     rng.shuffle(order)
     return order

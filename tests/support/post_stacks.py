@@ -1,4 +1,4 @@
-"""Post stacks one after the other until a line is read; print a line of JSON for each answer."""
+"""Post stacks one after the other until a line is read from stdin; print a line of JSON per answer."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def main(url: str, fovs: int, pause_s: float) -> None:
             began = time.perf_counter()
             answer = client.post(f"{url}/v1/classify", content=body)
             seconds = time.perf_counter() - began
-            told = answer.json()
-            told = {
+            content = answer.json()
+            summary = {
                 "status": answer.status_code,
                 "seconds": seconds,
-                "count": told.get("count"),
-                "code": told.get("code"),
+                "count": content.get("count"),
+                "code": content.get("code"),
                 "retry_after_s": answer.headers.get("Retry-After"),
-                "compute_ms": [result["timing_ms"]["compute"] for result in told.get("results", [])],
+                "compute_ms": [result["timing_ms"]["compute"] for result in content.get("results", [])],
             }
-            print(json.dumps(told), flush=True)
+            print(json.dumps(summary), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""An acquisition program in a process of its own, which prints each frame's number before it sends it.
+"""An acquisition program in a separate process, which prints the number of each frame before it sends it.
 
     python resuming_publisher.py ENDPOINT RATE_HZ WAIT_S SERIES_UID FIRST_FRAME
 
-It waits so long for a subscriber, then begins anyway. A series that does not begin at frame 0 goes on, and
-is not announced. Each line of standard input ends the series and begins the one of that UID; the end of the
-input ends the program.
+It waits up to WAIT_S for a subscriber, then begins anyway. A series that does not begin at frame 0 is
+continued without a start message. Each line of standard input ends the series and begins one with that UID; the end of
+the input ends the program.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def main(endpoint: str, rate_hz: float, wait_s: float, uid: uuid.UUID, frame: in
     socket = zmq.Context.instance().socket(zmq.XPUB)
     socket.bind(endpoint)
     socket.poll(wait_s * 1000)
-    orders: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=read, args=(orders,), daemon=True).start()
+    commands: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=read, args=(commands,), daemon=True).start()
 
     def send(header: Header, pixels: np.ndarray | None = None) -> None:
         socket.send_multipart(encode(header, pixels))
@@ -68,21 +68,21 @@ def main(endpoint: str, rate_hz: float, wait_s: float, uid: uuid.UUID, frame: in
             next_beat_s += HEARTBEAT_S
         frame += 1
         try:
-            order = orders.get(timeout=1 / rate_hz)
+            command = commands.get(timeout=1 / rate_hz)
         except queue.Empty:
             continue
         send(EndHeader(**common(), frames_sent=frame, reason="completed"))
-        if order is None:
+        if command is None:
             break
-        uid, frame = uuid.UUID(order), 0
+        uid, frame = uuid.UUID(command), 0
     socket.close(2000)
     zmq.Context.instance().term()
 
 
-def read(orders: queue.Queue[str | None]) -> None:
+def read(commands: queue.Queue[str | None]) -> None:
     for line in sys.stdin:
-        orders.put(line.strip())
-    orders.put(None)
+        commands.put(line.strip())
+    commands.put(None)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results for run logs, made without an ensemble, and a PostgreSQL server for run logs."""
+"""Results for run logs, created without an ensemble, and a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def wait_until_written(keeper: LogKeeper) -> None:
 
 @contextmanager
 def write_locked(path: Path) -> Iterator[None]:
-    """Lock the log from another process."""
+    """Lock an SQLite log in another process within the block."""
     program = (
         "import sqlite3, sys\n"
         "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
@@ -88,7 +88,7 @@ def write_locked(path: Path) -> Iterator[None]:
 
 
 class Disk:
-    """A file system of its own where root may mount one, else None of it."""
+    """A folder that may be mounted as a separate file system, if the tests run as root."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -109,12 +109,12 @@ class Disk:
 
 
 class PostgresServer:
-    """Run a PostgreSQL server in a separate folder; as another user if this one is root."""
+    """A PostgreSQL server with its own data folder; root runs it as another user, as PostgreSQL requires."""
 
     def __init__(self, folder: Path) -> None:
         self._as_user: dict = {}
         if os.geteuid() == 0:
-            import pwd  # there is no such module on Windows
+            import pwd  # not available on Windows
 
             self._as_user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid}
         if self._as_user:

@@ -1,4 +1,4 @@
-"""A recipe of seven networks that consist of a few small kernels and cannot be run."""
+"""A recipe of seven networks with a few small kernels each; they cannot be run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tiny_network(name: str) -> NetworkRecipe:
 
 
 def write_tiny_recipe(directory: Path, miniature: Path) -> Path:
-    """Write a recipe; its manifest is that of the miniature ensemble but for the hashes."""
+    """Write a recipe with the manifest of the miniature ensemble, except for the hashes."""
     directory.mkdir(parents=True)
     manifest, _ = read_manifest(miniature)
     networks = []

@@ -1,1 +1,1 @@
-"""Who may connect: API keys, and what is reachable from other machines."""
+"""Access control: API keys, reachability from other machines, and limits on connections."""

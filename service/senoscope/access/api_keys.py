@@ -1,4 +1,4 @@
-"""The file of API keys: made at random, kept as hashes, compared in constant time."""
+"""The file of API keys: random keys, stored as hashes, compared in constant time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 
 
 class ApiKey(BaseModel):
-    """What is known of a key.
+    """An entry of the file of API keys.
 
     Attributes
     ----------
     name : str
     sha256 : str
-        Of the key, hexadecimal. A key has 256 random bits, so that a fast hash is enough.
+        SHA-256 of the key, hexadecimal. A key has 256 random bits, so that a fast hash is sufficient.
     scopes : tuple of {"read", "classify", "admin"}
         ``admin`` includes the others.
     created : datetime
@@ -38,7 +38,7 @@ class ApiKey(BaseModel):
     created: datetime
 
     def may(self, scope: Scope) -> bool:
-        """Whether the key opens what needs ``scope``."""
+        """Return whether the key grants ``scope``."""
         return scope in self.scopes or "admin" in self.scopes
 
 
@@ -50,15 +50,15 @@ class _KeysFile(BaseModel):
 
 
 def hash_of(key: str) -> str:
-    """The SHA-256 that stands for a key."""
+    """Return the SHA-256 of a key, hexadecimal."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def find_key(keys: tuple[ApiKey, ...], presented: str) -> ApiKey | None:
-    """The key that was presented, or None.
+    """Return the entry of a presented key, or None.
 
-    How long it takes tells nothing: what is compared are hashes, each comparison takes the same time
-    whatever differs, and every key is compared whether or not one before it matched.
+    The duration reveals nothing about the keys: hashes are compared, in constant time, and all of them even
+    after a match.
     """
     digest = hash_of(presented)
     found = None
@@ -69,53 +69,53 @@ def find_key(keys: tuple[ApiKey, ...], presented: str) -> ApiKey | None:
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
-    """The keys of a file.
+    """Read the API keys of a file.
 
     Raises
     ------
     OSError
-        If it cannot be read, others can read it, or it is no keys file.
+        If the file cannot be read, is readable for other users, or is not a valid file of API keys.
     """
     try:
         require_private(path)
         return _KeysFile.model_validate_json(path.read_bytes()).keys
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"there is no keys file {path}; make one: senoscope keys new --api-keys {path} --name NAME "
-            "--scope read"
+            f"there is no file of API keys {path}; create one with: senoscope keys new --api-keys {path} "
+            "--name NAME --scope read"
         ) from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise OSError(f"{path} is no keys file: {faults}") from None
+        raise OSError(f"{path} is not a valid file of API keys: {faults}") from None
 
 
 def add_key(path: Path, name: str, scopes: tuple[Scope, ...]) -> str:
-    """Make a key and put its hash into a file, which is made if it is not there.
+    """Create a key and add its hash to a file, which is created if missing.
 
     Returns
     -------
     str
-        The key, which is kept nowhere.
+        The key, which is not stored.
 
     Raises
     ------
     OSError
         If the name is taken, or the file cannot be read or written.
     ValidationError
-        If name or scopes are not allowed.
+        If name or scopes are invalid.
     """
     keys = read_keys(path) if path.exists() else ()
     if any(key.name == name for key in keys):
-        raise FileExistsError(f"{path} has a key named {name!r} already: revoke it, or take another name")
-    # The prefix is for those who look for leaked keys; the alphabet fits a WebSocket subprotocol.
+        raise FileExistsError(f"{path} already has a key named {name!r}: revoke it, or choose another name")
+    # The prefix lets scanners find leaked keys; the alphabet is allowed in a WebSocket subprotocol.
     text = f"senoscope_{secrets.token_urlsafe(32)}"
-    made = ApiKey(name=name, sha256=hash_of(text), scopes=scopes, created=datetime.now(UTC))
-    _write(path, (*keys, made))
+    created = ApiKey(name=name, sha256=hash_of(text), scopes=scopes, created=datetime.now(UTC))
+    _write(path, (*keys, created))
     return text
 
 
 def revoke_key(path: Path, name: str) -> None:
-    """Take a key out of a file; a running service notices.
+    """Remove a key from a file; a running service reloads it.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def revoke_key(path: Path, name: str) -> None:
 
 def _write(path: Path, keys: tuple[ApiKey, ...]) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Put in place at once: whoever reads meanwhile sees the old keys or the new ones.
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    create_private(fresh, _KeysFile(keys=keys).model_dump_json(indent=2) + "\n")
-    fresh.replace(path)
+    # Replaced atomically: a concurrent reader gets either the old keys or the new ones.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    create_private(temporary, _KeysFile(keys=keys).model_dump_json(indent=2) + "\n")
+    temporary.replace(path)

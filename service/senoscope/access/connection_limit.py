@@ -1,16 +1,18 @@
-"""How many clients may be connected at once."""
+"""Limit on the number of connected clients."""
 
 from __future__ import annotations
 
 
 def max_connections(most: int, share: float) -> int:
-    """How many connections one listening socket may have.
+    """Return how many connections one listening socket may have.
 
     Parameters
     ----------
     most : int
+        Upper limit.
     share : float
-        Of the files that the process may open: the rest is for the run log, the archive, and other sockets.
+        Fraction of the files that the process may open; the run log, the archive and other sockets use the
+        rest.
     """
     try:
         import resource

@@ -1,4 +1,4 @@
-"""Whether the service may be where strangers can reach it."""
+"""Check whether the service may be reachable from other machines."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from senoscope_client.security.loopback import is_local_endpoint, is_loopback
 
 
 class ExposureWarning(NamedTuple):
-    """A line for the log, and its facts."""
+    """A warning to be logged, with its fields."""
 
     event: str
     facts: dict[str, Any]
 
 
 def check_exposure(settings: Settings, host: str) -> list[ExposureWarning]:
-    """Refuse to serve beyond this machine without knowing whom.
+    """Refuse to serve other machines without access control.
 
     Parameters
     ----------
     settings : Settings
     host : str
-        The address that is really listened on.
+        The address of the listening socket.
 
     Returns
     -------
     list of ExposureWarning
-        What is allowed, and should be known to whoever runs the service.
+        Risks that the settings allow.
 
     Raises
     ------
     PermissionError
-        With both ways out.
+        If other machines could use the service, or see results, without keys. The message names the settings
+        that would add keys or allow it.
     """
     keyed = settings.api_keys is not None or settings.api_key is not None
     exposed = not is_loopback(host)
@@ -41,21 +42,21 @@ def check_exposure(settings: Settings, host: str) -> list[ExposureWarning]:
         warnings += _allow_or_refuse(
             settings,
             f"{host} lets anybody on the network use the service: configure API keys (`senoscope keys new`, "
-            "then --api-keys FILE), or say --insecure",
+            "then --api-keys FILE), or use --insecure",
         )
     if settings.results and not settings.results_allowed_keys and not is_local_endpoint(settings.results):
         warnings += _allow_or_refuse(
             settings,
-            f"{settings.results} lets anybody on the network see the results: name who may with "
-            "--results-allowed-keys and --curve-keypair (`senoscope keys curve`), or say --insecure",
+            f"{settings.results} lets anybody on the network see the results: restrict subscribers with "
+            "--results-allowed-keys and --curve-keypair (`senoscope keys curve`), or use --insecure",
         )
     if exposed and keyed and settings.tls_cert is None:
-        event = "API keys travel unencrypted: give --tls-cert and --tls-key"
+        event = "API keys are sent unencrypted: configure --tls-cert and --tls-key"
         warnings.append(ExposureWarning(event, {"host": host}))
     return warnings
 
 
-def _allow_or_refuse(settings: Settings, why: str) -> list[ExposureWarning]:
+def _allow_or_refuse(settings: Settings, risk: str) -> list[ExposureWarning]:
     if not settings.insecure:
-        raise PermissionError(why)
-    return [ExposureWarning("insecure, as told", {"reason": why})]
+        raise PermissionError(risk)
+    return [ExposureWarning("insecure settings, allowed by --insecure", {"reason": risk})]

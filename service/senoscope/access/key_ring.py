@@ -14,14 +14,14 @@ _log = structlog.get_logger(__name__)
 
 
 class KeyRing:
-    """The keys that open a running service.
+    """The keys that a running service accepts.
 
     Parameters
     ----------
     path : Path, optional
-        Keys file, read again whenever it changes. One that has become unreadable opens nothing.
+        File of API keys, reloaded when it changes. While it is unreadable, none of its keys is accepted.
     master : str, optional
-        One more key, with all scopes.
+        Another key, with all scopes.
 
     Raises
     ------
@@ -32,9 +32,9 @@ class KeyRing:
     def __init__(self, path: Path | None, master: str | None) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._fixed: tuple[ApiKey, ...] = ()
+        self._from_settings: tuple[ApiKey, ...] = ()
         if master is not None:
-            self._fixed = (
+            self._from_settings = (
                 ApiKey(
                     name="SENOSCOPE_API_KEY",
                     sha256=hash_of(master),
@@ -42,30 +42,30 @@ class KeyRing:
                     created=datetime.now(UTC),
                 ),
             )
-        self._seen = self._state()
-        self._filed = () if path is None else read_keys(path)
+        self._file_state = self._read_file_state()
+        self._from_file = () if path is None else read_keys(path)
 
     def identify(self, presented: str) -> ApiKey | None:
-        """The key that was presented, or None."""
-        return find_key(self._fixed + self._current(), presented)
+        """Return the entry of a presented key, or None."""
+        return find_key(self._from_settings + self._current(), presented)
 
     def _current(self) -> tuple[ApiKey, ...]:
         if self._path is None:
             return ()
         with self._lock:
-            state = self._state()
-            if state != self._seen:
-                self._seen = state
+            state = self._read_file_state()
+            if state != self._file_state:
+                self._file_state = state
                 try:
-                    self._filed = read_keys(self._path)
-                    _log.info("API keys read again", keys=[key.name for key in self._filed])
+                    self._from_file = read_keys(self._path)
+                    _log.info("API keys reloaded", keys=[key.name for key in self._from_file])
                 except OSError as error:
-                    self._filed = ()
-                    _log.error("API keys are refused until their file can be read", reason=str(error))
-            return self._filed
+                    self._from_file = ()
+                    _log.error("API keys are refused: their file cannot be read", reason=str(error))
+            return self._from_file
 
-    def _state(self) -> tuple[int, ...] | None:
-        """What changes when the file does."""
+    def _read_file_state(self) -> tuple[int, ...] | None:
+        """Return metadata that changes with the file, or None if it is missing."""
         if self._path is None:
             return None
         try:

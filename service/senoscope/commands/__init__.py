@@ -1,1 +1,1 @@
-"""What the ``senoscope`` command does, a module per subcommand."""
+"""The subcommands of ``senoscope``, one module each."""

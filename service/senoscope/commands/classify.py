@@ -1,4 +1,4 @@
-"""``senoscope classify``: files, without a server."""
+"""``senoscope classify``: classify files without a server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import typer
 
 from senoscope.engine.options import Device
 
-# The engine, OpenCV and what else computes are imported when there is something to compute: a mistake in the
-# arguments is reported without them.
+# The engine and OpenCV are imported only after the arguments were checked: mistakes are reported at once.
 if TYPE_CHECKING:
     from senoscope.engine import Ensemble
     from senoscope.results.record import Record, ResultMaker
@@ -23,22 +22,22 @@ if TYPE_CHECKING:
 
 def classify(
     files: Annotated[list[Path], typer.Argument(help="TIFF stacks or NPY arrays.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON result per line.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="A CSV table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON result per line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a CSV table.")] = False,
     cam: Annotated[
-        Path | None, typer.Option(help="Folder to write a Grad-CAM overlay per FOV and channel into.")
+        Path | None, typer.Option(help="Folder for Grad-CAM overlays, one per FOV and channel.")
     ] = None,
-    axes: Annotated[str | None, typer.Option(help="Axes of the files, such as PCYX.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Axes of the files, for example PCYX.")] = None,
     channels: Annotated[
-        str | None, typer.Option(help="Channels of the files in their order, such as TPEF,SRS,Transmission.")
+        str | None, typer.Option(help="Channels of the files, in order, for example TPEF,SRS,Transmission.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Ensemble: name or folder.")] = None,
-    models_dir: Annotated[Path | None, typer.Option(help="Where named ensembles live.")] = None,
+    model: Annotated[str | None, typer.Option(help="Ensemble: a name in --models-dir, or a folder.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of the named ensembles.")] = None,
     device: Annotated[Device | None, typer.Option(help="auto, cuda or cpu.")] = None,
 ) -> None:
     """Classify the fields of view of files; a file that cannot be read does not stop the others."""
     if as_json and as_csv:
-        raise typer.BadParameter("--json and --csv exclude each other")
+        raise typer.BadParameter("--json and --csv cannot be combined")
 
     from rich.console import Console
     from rich.markup import escape
@@ -98,7 +97,7 @@ def classify(
 
 
 def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: OpenStack, name: str) -> Iterator[Record]:
-    """Read and classify one field of view after the other, so that a file may be longer than memory."""
+    """Read and classify one field of view at a time, so that a file may be larger than memory."""
     from senoscope.fov import Fov
     from senoscope.scheduling.active_ensemble import fov_spec_of
     from senoscope_client.models.result import Source
@@ -113,7 +112,7 @@ def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: OpenStack, na
 
 
 def _unique_stems(files: list[Path]) -> list[str]:
-    """A name for each file's pictures: its stem, with as much more as it takes to tell files apart."""
+    """Return a unique name per file for its overlays: the stem, with a number where a stem repeats."""
     stems: list[str] = []
     for path in files:
         stem, n = path.stem, 1

@@ -1,4 +1,4 @@
-"""Command lines that import a subcommand when it is called, and that a program can call as functions."""
+"""Command lines that import a subcommand only when it is called, and that can be called as functions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SIGTERM_STATUS = 128 + signal.SIGTERM
 
 
 class Subcommand(NamedTuple):
-    """Where a subcommand is defined, and what the list of subcommands shows of it.
+    """Where a subcommand is defined, and its help in the list of subcommands.
 
     Attributes
     ----------
     source : str
-        ``module:attribute`` of a function, or of a Typer application with subcommands of its own.
+        ``module:attribute`` of a function, or of a Typer application that has subcommands.
     help : str
         The first line of the function's docstring, or the application's help.
     """
@@ -32,29 +32,29 @@ class Subcommand(NamedTuple):
 
 
 class LazyGroup(TyperGroup):
-    """A group whose subcommands are imported when they are called, not when they are listed.
+    """A group that imports a subcommand when it is called, not when it is listed.
 
     Attributes
     ----------
     subcommands : mapping of str to Subcommand
-        By name, in the order of the help page; for subclasses to define.
+        By name, in the order of the help page; subclasses define it.
     """
 
     subcommands: ClassVar[Mapping[str, Subcommand]] = {}
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        # What stands for them in lists: name and help, without parameters.
+        # Placeholders for the list of subcommands: name and help, without parameters.
         for name, subcommand in self.subcommands.items():
             self.commands[name] = TyperCommand(name, help=subcommand.help)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Find the subcommand that the arguments name, and import it."""
+        """Return the subcommand that the arguments name, imported."""
         name, found, rest = super().resolve_command(ctx, args)
         return name, found if name is None else self.load(name), rest
 
     def load(self, name: str) -> Any:
-        """Import the subcommand of that name, which must be one of ``commands``."""
+        """Import and return a subcommand; ``name`` must be a key of ``commands``."""
         if name not in self.subcommands:
             return self.commands[name]
         module, _, attribute = self.subcommands[name].source.partition(":")
@@ -69,30 +69,30 @@ class LazyGroup(TyperGroup):
 
 
 def run_command_line(app: typer.Typer, program: str, argv: Sequence[str] | None) -> int:
-    """Run a command line, and return the exit status instead of exiting.
+    """Run a command line and return the exit status, without ending the process.
 
     Parameters
     ----------
     program : str
-        Name in usage lines.
+        Name shown in usage lines.
     argv : sequence of str, optional
         Arguments; default: those of the process.
     """
-    # Not `app()`, which would replace the excepthook of the process.
+    # Not `app()`: it would replace the excepthook of the process.
     command = typer.main.get_command(app)
     try:
         command.main(args=None if argv is None else list(argv), prog_name=program)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
-        typer.echo(end.code, err=True)  # what the interpreter would do with a message
+        typer.echo(end.code, err=True)  # as the interpreter does
         return 1
     return 0
 
 
 @contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], Any], *kinds: int) -> Iterator[None]:
-    """Handle signals within the block, and as before after it; outside of the main thread nothing changes."""
+    """Install a signal handler for the block, then restore the earlier ones; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -106,10 +106,10 @@ def handling_signals(handler: Callable[[int, FrameType | None], Any], *kinds: in
 
 @contextmanager
 def exiting_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit within the block, so that a command which is terminated cleans up."""
+    """Raise SystemExit on SIGTERM within the block, so that a terminated command cleans up."""
 
-    def leave(*_: object) -> None:
+    def exit_command(*_: object) -> None:
         raise SystemExit(SIGTERM_STATUS)
 
-    with handling_signals(leave, signal.SIGTERM):
+    with handling_signals(exit_command, signal.SIGTERM):
         yield

@@ -1,4 +1,4 @@
-"""``senoscope demo``: the service and a simulated microscope, each a process of its own, watched live."""
+"""``senoscope demo``: run the service and a simulated microscope as processes, and show the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from senoscope.commands.command_line import exiting_on_sigterm
 from senoscope.runlog.places import default_database_url
 from senoscope_client.errors import NotReady
 
-# NumPy and the HTTP client are imported once the arguments are known to be right.
+# NumPy and the HTTP client are imported only after the arguments were checked.
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -33,39 +33,40 @@ if TYPE_CHECKING:
     from senoscope_client.models.status import SeriesStatus, StreamStatus
 
 _READY_TIMEOUT_S = 120.0
-# Exit statuses of a process that ends by the signal; of one that is terminated, on Windows.
+# Exit statuses of a process that a signal ended; on Windows that of a terminated process.
 _KILLED = {1} if sys.platform == "win32" else {-signal.SIGTERM, -signal.SIGINT}
-_QUIET_S = 20.0  # where the scan's end is lost: no result for so long, and what is missing is lost too
-# The simulated microscope scans somewhat slower than the service can follow.
+_QUIET_S = (
+    20.0  # if the end of the scan was lost: after so long without a result, missing frames count as lost
+)
+# Fraction of the measured throughput at which the simulated microscope scans.
 _SHARE_OF_CAPACITY = 0.75
 _FASTEST_HZ = 10.0
-# The demo is for this machine alone, whatever the service here is set up with.
-_NOT_FOR_DEMO = (
+# The demo listens on this machine only: settings of a real service must not reach it.
+_REMOVED_VARIABLES = (
     *("SENOSCOPE_HOST", "SENOSCOPE_API_KEYS", "SENOSCOPE_API_KEY", "SENOSCOPE_TLS_CERT", "SENOSCOPE_TLS_KEY"),
     *("SENOSCOPE_CURVE_KEYPAIR", "SENOSCOPE_STREAM_SERVER_KEY", "SENOSCOPE_RESULTS_ALLOWED_KEYS"),
 )
 
 
-@exiting_on_sigterm()  # its children are ended, too
+@exiting_on_sigterm()  # ends the child processes too
 def demo(
-    frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many FOVs; default: until Ctrl-C.")
-    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Number of FOVs; default: until Ctrl-C.")] = None,
     rate: Annotated[
-        float | None, typer.Option(min=0.01, help="FOVs per second; default: what this machine can follow.")
+        float | None,
+        typer.Option(min=0.01, help="FOVs per second; default: as fast as this machine can classify them."),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 takes a free one.")] = 8750,
-    seed: Annotated[int, typer.Option(min=0, help="Of the synthetic FOVs.")] = 2023,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 selects a free one.")] = 8750,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the synthetic FOVs.")] = 2023,
     model: Annotated[str | None, typer.Option(help="Ensemble; default: the starter ensemble.")] = None,
-    models_dir: Annotated[Path | None, typer.Option(help="Where named ensembles live.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of the named ensembles.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda or cpu.")] = None,
     no_browser: Annotated[
         bool,
-        typer.Option("--no-browser", help="Do not open the dashboard; its address is told all the same."),
+        typer.Option("--no-browser", help="Do not open the dashboard in a browser; its address is printed."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Everything at once: the starter ensemble, the service, and a simulated microscope that scans."""
+    """Run the starter ensemble, the service and a simulated microscope together."""
     from rich.console import Console
 
     from senoscope.settings import Settings
@@ -74,7 +75,7 @@ def demo(
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     console = Console(stderr=True)
     began_s = time.perf_counter()
-    http_port = _port(port)
+    http_port = _find_port(port)
 
     from senoscope.commands.demo_view import DemoScore, LiveTable
     from senoscope.commands.ensembles import ensemble_folder
@@ -82,16 +83,16 @@ def demo(
     from senoscope_client.models.status import ModelInfo, StreamStatus
 
     ensemble_folder(settings, console)
-    making_s = time.perf_counter() - began_s
-    frames_at, results_at = (f"tcp://127.0.0.1:{_port(0)}" for _ in range(2))
+    build_s = time.perf_counter() - began_s
+    frames_at, results_at = (f"tcp://127.0.0.1:{_find_port(0)}" for _ in range(2))
     url = f"http://127.0.0.1:{http_port}"
     serve = ["serve", "--port", str(http_port), "--stream", frames_at, "--results", results_at]
     serve += [*_settings_options(settings), *(["--device", device] if device else [])]
-    with _process("service", [sys.executable, "-m", "senoscope.cli", *serve]) as service:
+    with _child_process("service", [sys.executable, "-m", "senoscope.cli", *serve]) as service:
         with console.status("starting the service: verifying, loading and warming up the networks"):
             client = Client(url)
             _wait_ready(client, service)
-        ready_s = time.perf_counter() - began_s - making_s
+        ready_s = time.perf_counter() - began_s - build_s
         in_use = ModelInfo.model_validate(client.model())
         warning = "" if in_use.manifest["for_science"] else ", not for science"
         rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / in_use.engine.compute_ms)
@@ -120,7 +121,7 @@ def demo(
         "model": settings.model,
         "device": in_use.engine.device,
         "rate_hz": round(rate_hz, 4),
-        "making_ensemble_s": round(making_s, 1),
+        "making_ensemble_s": round(build_s, 1),
         "start_to_ready_s": round(ready_s, 1),
         "total_s": round(time.perf_counter() - began_s, 1),
     }
@@ -133,55 +134,55 @@ def demo(
 
 
 def _open_browser(url: str) -> None:
-    """Show the dashboard where there is a screen; a browser within the terminal would hide the table."""
+    """Open the dashboard if there is a screen; a browser in the terminal would hide the table."""
     if sys.platform in {"win32", "darwin"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         with suppress(webbrowser.Error):
             webbrowser.open(url)
 
 
-def _port(wanted: int) -> int:
-    """That port if nobody listens there, or a free one for 0; asked before anything long begins."""
+def _find_port(wanted: int) -> int:
+    """Return ``wanted`` if it is free, or a free port for 0. Called before anything that takes long."""
     with socket.socket() as probe:
-        if os.name == "posix":  # where it means: though connections to an earlier listener linger
+        if os.name == "posix":  # allows a port whose earlier connections are still closing
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", wanted))
         except OSError as error:
-            raise OSError(f"port {wanted} is in use; --port takes another") from error
+            raise OSError(f"port {wanted} is in use; choose another with --port") from error
         return int(probe.getsockname()[1])
 
 
-class _Child(subprocess.Popen[bytes]):
-    """A child process, which may be asked to end before it can handle that."""
+class _ChildProcess(subprocess.Popen[bytes]):
+    """A child process that may be terminated before it handles SIGTERM."""
 
-    _asked_to_end = False
+    _end_requested = False
 
-    def ask_to_end(self) -> None:
-        """Send it SIGTERM; returns at once."""
-        self._asked_to_end = True
+    def request_end(self) -> None:
+        """Send SIGTERM; returns at once."""
+        self._end_requested = True
         self.terminate()
 
     @property
     def killed(self) -> bool:
-        """Whether it ended as it was asked to, without having handled that."""
-        return self._asked_to_end and self.poll() in _KILLED
+        """Whether the requested SIGTERM ended it because it did not handle the signal."""
+        return self._end_requested and self.poll() in _KILLED
 
     @property
     def failed(self) -> bool:
-        """Whether it ended, and not as it should."""
+        """Whether it ended with an error."""
         return self.poll() not in {None, 0} and not self.killed
 
 
 @contextmanager
-def _process(name: str, command: list[str]) -> Iterator[_Child]:
-    """A child process whose output is shown only if it fails."""
+def _child_process(name: str, command: list[str]) -> Iterator[_ChildProcess]:
+    """Run a child process within the block; print its output only if it fails."""
     with tempfile.TemporaryFile() as log:
-        # Its own group, so that Ctrl-C reaches the demo alone, which then ends its children in order.
+        # A process group of its own: Ctrl-C must reach only the demo, which ends its children in order.
         group: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        group["env"] = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_DEMO}
-        process = _Child(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
+        group["env"] = {name: value for name, value in os.environ.items() if name not in _REMOVED_VARIABLES}
+        process = _ChildProcess(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
         try:
             yield process
             failed = process.failed
@@ -199,7 +200,7 @@ def _process(name: str, command: list[str]) -> Iterator[_Child]:
             if failed:
                 log.seek(0)
                 tail = log.read().decode(errors="replace").splitlines()[-20:]
-                print(f"--- the {name}'s last words ---", *tail, sep="\n", file=sys.stderr)
+                print(f"--- last lines of the {name} ---", *tail, sep="\n", file=sys.stderr)
 
 
 def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
@@ -211,14 +212,14 @@ def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
             if client.ready().ready:
                 return
         except Unreachable:
-            pass  # it does not listen yet
+            pass  # not listening yet
         time.sleep(0.1)
     raise NotReady("the service did not become ready")
 
 
 def _scan(
     client: Client,
-    service: _Child,
+    service: _ChildProcess,
     publish: list[str],
     score: DemoScore,
     table: LiveTable,
@@ -226,31 +227,35 @@ def _scan(
     frames: int | None,
     announce: Callable[[], None],
 ) -> bool:
-    """Let the microscope scan until its last frame has been shown; whether it was interrupted."""
+    """Run the microscope until its last frame has been shown, and return whether Ctrl-C interrupted it."""
     command = [sys.executable, "-m", "senoscope_client.cli", *publish]
     interrupted = False
     try:
         announce()
-        with client.live(timeout_s=0.5) as results, _process("microscope", command) as microscope, table:
+        with (
+            client.live(timeout_s=0.5) as results,
+            _child_process("microscope", command) as microscope,
+            table,
+        ):
             try:
-                _watch(client, results, microscope, service, score, table, frames)
+                _show_results(client, results, microscope, service, score, table, frames)
             except KeyboardInterrupt:
                 interrupted = True
-                console.print("stopping: waiting for the frames on their way")
-                microscope.ask_to_end()
-                _watch(client, results, microscope, service, score, table, None)
+                console.print("stopping: waiting for the results of frames already sent")
+                microscope.request_end()
+                _show_results(client, results, microscope, service, score, table, None)
     except KeyboardInterrupt:
-        if interrupted:  # the second time
+        if interrupted:  # a second Ctrl-C
             raise
-        return True  # before the first frame
+        return True  # Ctrl-C before the first frame
     return interrupted
 
 
-def _watch(
+def _show_results(
     client: Client,
     results: LiveResults,
-    microscope: _Child,
-    service: _Child,
+    microscope: _ChildProcess,
+    service: _ChildProcess,
     score: DemoScore,
     table: LiveTable,
     frames: int | None,
@@ -282,7 +287,9 @@ def _watch(
 
 def _settings_options(settings: Settings) -> list[str]:
     options = ["--model", settings.model, "--models-dir", str(settings.models_dir)]
-    if settings.database_url == default_database_url():  # synthetic results have no place among real ones
+    if (
+        settings.database_url == default_database_url()
+    ):  # keep synthetic results out of the run log of real ones
         options += ["--database-url", default_database_url("demo")]
     return options
 
@@ -293,7 +300,7 @@ def _scan_options(model_input: dict[str, Any], seed: int, frames: int | None) ->
 
 
 def _pace_options(rate: float | None, url: str) -> list[str]:
-    """Without a rate that was asked for: wait for the service, for it may slow down after it was measured."""
+    """Without a requested rate, let the publisher wait for the service, which may become slower."""
     return [] if rate else ["--keep-up", url]
 
 

@@ -1,4 +1,4 @@
-"""What ``senoscope demo`` shows: a table of live results, and how they compare with the simulated truth."""
+"""The output of ``senoscope demo``: a table of live results, compared with the simulated truth."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _ROWS = 15
 
 
 def bar(probability: float, width: int = 20) -> str:
-    """A probability as a bar of ``width`` characters."""
+    """Return a probability as a bar of ``width`` characters."""
     filled = round(probability * width)
     return "█" * filled + "░" * (width - filled)
 
 
 class DemoScore:
-    """Results against the truth that the simulated microscope's seed stands for.
+    """Results compared with the truth of the simulated FOVs.
 
-    The truth never travels with the frames: it is made again here from the seed.
+    Frames carry no truth: it is computed here from the seed.
 
     Parameters
     ----------
     seed : int
-        Of the synthetic FOVs.
+        Seed of the synthetic FOVs.
     """
 
     def __init__(self, seed: int) -> None:
@@ -46,16 +46,16 @@ class DemoScore:
 
     @property
     def classified(self) -> int:
-        """Frames with a result."""
+        """Number of frames with a result."""
         return len(self._seen)
 
     def truth(self, result: Result) -> str:
-        """The label that the frame should have."""
+        """Return the correct label of the result's frame."""
         assert result.source.frame is not None
         return "senescent" if is_senescent(self._seed, result.source.frame) else "control"
 
     def add(self, result: Result) -> None:
-        """Count a result."""
+        """Count a result; a second result of a frame is ignored."""
         assert result.source.frame is not None
         if result.source.frame in self._seen:
             return
@@ -89,7 +89,7 @@ class DemoScore:
         }
 
     def print_summary(self, console: Console, summary: dict[str, Any]) -> None:
-        """The summary for people."""
+        """Print the summary as a table."""
         table = Table(title="Summary", show_header=False)
         for key, value in summary.items():
             shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
@@ -98,16 +98,16 @@ class DemoScore:
 
 
 class LiveTable:
-    """A table of the latest results that redraws itself; plain lines where there is no terminal.
+    """A table of the latest results that updates itself; plain lines if the output is no terminal.
 
     Parameters
     ----------
     console : Console
     score : DemoScore
     total : int or None
-        Frames to come, for the progress bar.
+        Number of frames, for the progress bar.
     title : str
-        Over the table.
+        Title of the table.
     """
 
     def __init__(self, console: Console, score: DemoScore, total: int | None, title: str) -> None:
@@ -132,12 +132,12 @@ class LiveTable:
         self._live.stop()
 
     def add(self, result: Result) -> None:
-        """Add a result on top, without showing it yet."""
+        """Add a result as the first row, without redrawing."""
         self._rows.appendleft(result)
         self._progress.advance(self._task)
 
     def show(self, result: Result) -> None:
-        """Add a result on top."""
+        """Add a result as the first row and redraw."""
         self.add(result)
         if self._console.is_terminal:
             self._live.update(self.render(), refresh=True)
@@ -150,7 +150,7 @@ class LiveTable:
             )
 
     def render(self) -> Group:
-        """What is on the screen."""
+        """Return the table, the progress bar and the score."""
         table = Table(title=self._title, expand=False)
         for heading in (
             "FOV",
@@ -177,5 +177,5 @@ class LiveTable:
             )
         score = self._score
         share = f"{score.right / score.classified:.0%}" if score.classified else "-"
-        right = f"{score.right} of {score.classified} right ({share})"
+        right = f"{score.right} of {score.classified} correct ({share})"
         return Group(table, self._progress, right)

@@ -1,4 +1,4 @@
-"""``senoscope doctor``: what works here, what does not, and what to do about it."""
+"""``senoscope doctor``: check the installation and report problems with their remedies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 
 from senoscope.engine.options import Device
 
-# What a check needs is imported by it: a mistake in the arguments is reported without ONNX Runtime.
+# Each check imports what it needs, so that mistakes in the arguments are reported without ONNX Runtime.
 if TYPE_CHECKING:
     from senoscope.settings import Settings
 
@@ -41,14 +41,14 @@ class Finding(NamedTuple):
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-    model: Annotated[str | None, typer.Option(help="Ensemble: name or folder.")] = None,
-    models_dir: Annotated[Path | None, typer.Option(help="Where named ensembles live.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    model: Annotated[str | None, typer.Option(help="Ensemble: a name in --models-dir, or a folder.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of the named ensembles.")] = None,
     device: Annotated[Device | None, typer.Option(help="auto, cuda or cpu.")] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port to check.")] = None,
-    stream: Annotated[str | None, typer.Option(help="Frame publisher's endpoint to check.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Endpoint of the frame publisher to check.")] = None,
 ) -> None:
-    """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service could not run."""
+    """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service cannot run."""
     from rich.console import Console
 
     from senoscope.settings import Settings
@@ -106,9 +106,9 @@ def _gpu(settings: Settings) -> Finding:
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
     problem = gpu_problem()
     if problem is None:
-        return Finding("GPU", "ok", f"the driver sees one; ONNX Runtime has {providers}")
+        return Finding("GPU", "ok", f"found; providers of ONNX Runtime: {providers}")
     verdict: Verdict = "fail" if settings.device == "cuda" else "note"
-    return Finding("GPU", verdict, f"{problem}; ONNX Runtime has {providers}")
+    return Finding("GPU", verdict, f"{problem}; providers of ONNX Runtime: {providers}")
 
 
 def _ensemble(settings: Settings) -> Finding:
@@ -127,10 +127,10 @@ def _ensemble(settings: Settings) -> Finding:
         with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
             facts: dict[str, Any] = ensemble.describe()
             name = f"{ensemble.manifest.name} {ensemble.manifest.version}"
-    except Exception as error:  # whatever it is, the report goes on
+    except Exception as error:  # the other checks must still run
         return Finding("ensemble", "fail", str(error))
     text = (
-        f"{name}: hashes and test vectors hold; {facts['device']} ({facts['reason']}), "
+        f"{name}: hashes and test vectors are correct; {facts['device']} ({facts['reason']}), "
         f"{facts['compute_ms']:.1f} ms per field of view"
     )
     return Finding("ensemble", "note" if facts["warnings"] else "ok", "; ".join([text, *facts["warnings"]]))
@@ -139,24 +139,25 @@ def _ensemble(settings: Settings) -> Finding:
 def _port(settings: Settings) -> Finding:
     where = f"{settings.host}:{settings.port}"
     try:
-        # With the listener's own options: on Windows a busy port can be bound twice otherwise.
+        # With the options of the real listener: otherwise Windows lets a busy port be bound twice.
         socket.create_server((settings.host, settings.port)).close()
     except OSError as error:
-        running = _running(settings)
+        running = _status_of_running_service(settings)
         if running is not None:
-            return Finding("port", "ok", f"a Senoscope service listens on {where} already: {running}")
-        return Finding("port", "note", f"{where} cannot be listened on now: {error.strerror or error}")
+            return Finding("port", "ok", f"a Senoscope service already listens on {where}: {running}")
+        return Finding("port", "note", f"cannot listen on {where}: {error.strerror or error}")
     return Finding("port", "ok", f"{where} is free")
 
 
-def _running(settings: Settings) -> str | None:
-    """What the service at that address says of itself, if it is one."""
+def _status_of_running_service(settings: Settings) -> str | None:
+    """Return the status that a Senoscope service at the configured address reports, or None."""
     import httpx
 
     scheme = "https" if settings.tls_cert else "http"
     try:
-        told = httpx.get(f"{scheme}://{settings.host}:{settings.port}/readyz", timeout=2, verify=False).json()  # noqa: S501 - nothing is told to it
-        return str(told["status"]).replace("_", " ")
+        url = f"{scheme}://{settings.host}:{settings.port}/readyz"
+        answer = httpx.get(url, timeout=2, verify=False).json()  # noqa: S501 - no secret is sent
+        return str(answer["status"]).replace("_", " ")
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
 
@@ -180,13 +181,15 @@ def _stream(settings: Settings) -> Finding:
         subscriber.connect(settings.stream)
         if not monitor.poll(1500):
             return Finding(
-                "stream", "note", f"nobody publishes at {settings.stream} now; the service will wait"
+                "stream", "note", f"no publisher at {settings.stream} now; the service would wait for one"
             )
-        if not subscriber.poll(5000):  # heartbeats come each second, and late from a busy machine
+        if not subscriber.poll(5000):  # heartbeats are sent every second, but a busy machine is late
             return Finding(
-                "stream", "note", f"{settings.stream} answers, but sends neither frame nor heartbeat"
+                "stream",
+                "note",
+                f"{settings.stream} accepts connections, but sends neither frames nor heartbeats",
             )
-        return Finding("stream", "ok", f"{settings.stream} publishes")
+        return Finding("stream", "ok", f"receiving from {settings.stream}")
     except (zmq.ZMQError, OSError, ValueError) as error:
         return Finding("stream", "fail", f"{settings.stream}: {error}")
     finally:

@@ -1,4 +1,4 @@
-"""The ensemble that a command works with; the starter is built before the user's eyes where it is absent."""
+"""The ensemble of a command; the starter ensemble is built, with a progress bar, if it is missing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from senoscope.starter import locate_ensemble
 
 
 def ensemble_folder(settings: Settings, console: Console) -> Path:
-    """The folder of the ensemble that the settings name.
+    """Return the folder of the ensemble that the settings select.
 
     Parameters
     ----------
     console : Console
-        Where a build of the starter ensemble is announced and its progress shown.
+        Shows the notice and the progress of a build of the starter ensemble.
 
     Raises
     ------

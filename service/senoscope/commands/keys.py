@@ -1,4 +1,4 @@
-"""``senoscope keys``: API keys, and CURVE key pairs for ZeroMQ."""
+"""``senoscope keys``: manage API keys, and create CURVE key pairs for ZeroMQ."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Annotated
 import typer
 
 keys = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="API keys, and CURVE key pairs for ZeroMQ."
+    no_args_is_help=True, add_completion=False, help="Manage API keys, and create CURVE key pairs for ZeroMQ."
 )
 
 KeysFile = Annotated[
-    Path, typer.Option("--api-keys", envvar="SENOSCOPE_API_KEYS", help="The keys file, as of `serve`.")
+    Path, typer.Option("--api-keys", envvar="SENOSCOPE_API_KEYS", help="File of API keys, as for `serve`.")
 ]
 
 
 @keys.command("new")
 def new(
-    name: Annotated[str, typer.Option(help="Who or what it is for.")],
+    name: Annotated[str, typer.Option(help="Name of the key, for example of its user or program.")],
     scope: Annotated[list[str], typer.Option(help="read, classify or admin; may be repeated.")],
     api_keys: KeysFile,
 ) -> None:
-    """Make an API key and print it, once: only its hash is kept."""
+    """Create an API key and print it once; only its hash is stored."""
     from pydantic import TypeAdapter, ValidationError
 
     from senoscope.access.api_keys import Name, Scope, add_key
@@ -34,19 +34,19 @@ def new(
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
         raise InvalidRequest(
-            f"{name!r} cannot name a key: take up to 64 letters, digits, dots, dashes and @"
+            f"{name!r} is not a valid key name: use up to 64 letters, digits, dots, dashes, underscores and @"
         ) from None
     try:
         scopes = scope_names.validate_python(tuple(dict.fromkeys(scope)))
     except ValidationError:
-        raise InvalidRequest(f"--scope {', '.join(scope)}: take read, classify or admin") from None
+        raise InvalidRequest(f"--scope {', '.join(scope)}: use read, classify or admin") from None
     print(add_key(api_keys, name, scopes), flush=True)
-    print(f"{api_keys} keeps its hash; the key itself is shown this once.", file=sys.stderr)
+    print(f"Only the hash is stored in {api_keys}; the key is not shown again.", file=sys.stderr)
 
 
 @keys.command("list")
 def list_keys(api_keys: KeysFile) -> None:
-    """Name, scopes and date of each API key."""
+    """List name, scopes and date of each API key."""
     from senoscope.access.api_keys import read_keys
 
     for key in read_keys(api_keys):
@@ -55,7 +55,7 @@ def list_keys(api_keys: KeysFile) -> None:
 
 @keys.command("revoke")
 def revoke(name: str, api_keys: KeysFile) -> None:
-    """Take an API key back; a running service refuses it from the next request on."""
+    """Revoke an API key; a running service refuses it from the next request on."""
     from senoscope.access.api_keys import revoke_key
 
     revoke_key(api_keys, name)
@@ -63,10 +63,10 @@ def revoke(name: str, api_keys: KeysFile) -> None:
 
 @keys.command("curve")
 def curve(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where its two files go.")],
-    name: Annotated[str, typer.Option(help="Of the files: NAME.key and NAME.key_secret.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the two key files.")],
+    name: Annotated[str, typer.Option(help="Name of the files: NAME.key and NAME.key_secret.")],
 ) -> None:
-    """Make a CURVE key pair for encrypted ZeroMQ."""
+    """Create a CURVE key pair for encrypted ZeroMQ."""
     from senoscope_client.errors import InvalidRequest
     from senoscope_client.zeromq.curve_keys import create_keypair
 
@@ -74,4 +74,4 @@ def curve(
         public, secret = create_keypair(directory, name)
     except ValueError as error:
         raise InvalidRequest(str(error)) from None
-    print(f"{public}  goes to the other side\n{secret}  stays here, and is for nobody else")
+    print(f"{public}  public key: copy it to the other side\n{secret}  secret key: keep it on this machine")

@@ -1,4 +1,4 @@
-"""What ``senoscope serve`` sets for its whole process; a ``Service`` itself sets nothing of the kind."""
+"""Settings of the whole process of ``senoscope serve``; a ``Service`` changes none of them."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from senoscope.logs import configure_logging
 
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 _FILES = 4096
-_LARGE_BLOCK = 1024 * 1024  # more than a frame: on the way of live results nothing changes
+_LARGE_BLOCK = 1024 * 1024  # larger than a frame, so that the path of live results is unchanged
 
 
 def set_up_process(log_format: Literal["console", "json"]) -> None:
-    """Prepare the process of a service: log lines, switches between threads, memory.
+    """Set up logging, thread switching and memory for the process of a service.
 
-    Garbage is not collected until `collect_garbage` is called.
+    Garbage collection is off until `collect_garbage` is called.
     """
     configure_logging(log_format)
     _allow_more_files()
-    # It would report the same failure every second; `tracing` reports it once.
+    # OpenTelemetry would log the same failure every second; `tracing` logs it once.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    # A thread that has a result to send must not wait for 5 ms, the default, while another one computes.
+    # By default a thread with a result to send may wait 5 ms for another one that computes.
     sys.setswitchinterval(0.0005)
-    # What is imported and loaded stays: looking for garbage in it takes a tenth of the start.
+    # Imported and loaded objects are never freed: searching them for garbage takes a tenth of the start.
     gc.disable()
     _return_large_blocks()
 
 
 def collect_garbage() -> None:
-    """Collect garbage from now on, except in what was loaded: walking that again would delay frames."""
+    """Turn garbage collection on, excluding all objects loaded so far: traversing them would delay frames."""
     gc.collect()
     gc.freeze()
     gc.enable()
 
 
 def _return_large_blocks() -> None:
-    """Have the C library give large blocks back to the system as soon as they are freed.
+    """Make the C library return large blocks to the system as soon as they are freed.
 
-    By default glibc raises the size from which it does, up to 32 MiB, with what is freed: after ten thousand
-    requests of all kinds it held 230 MB that nobody used.
+    By default glibc raises the threshold for this, up to 32 MiB, with the size of the blocks freed: after ten
+    thousand requests of all kinds it held 230 MB of unused memory.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # there are other C libraries
+        with contextlib.suppress(OSError, AttributeError):  # other C libraries have no mallopt
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 

@@ -1,4 +1,4 @@
-"""``senoscope rules``: what a rule file says, and what it would have decided."""
+"""``senoscope rules``: describe a rule file, and replay it on a logged series."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from uuid import UUID
 
 import typer
 
-# The run log, and with it SQLAlchemy, is imported where a logged series is to be judged.
+# The run log, and with it SQLAlchemy, is imported only for a replay.
 if TYPE_CHECKING:
     from senoscope.decisions.rules import RuleSet
     from senoscope.runlog.store import RunLog
     from senoscope_client.models.decision import Decision
 
-rules = typer.Typer(no_args_is_help=True, add_completion=False, help="Rules that decide on results.")
-_MANY = 1000
+rules = typer.Typer(no_args_is_help=True, add_completion=False, help="Check rules that decide on results.")
+_MAX_SERIES_SEARCHED = 1000
 
 
 @rules.callback()
 def _rules() -> None:
-    """A group, although there is only one command in it."""
+    """Make this a group, although it has only one command."""
 
 
 @rules.command("check")
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The rule file, as of `serve --rules`.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rule file, as for `serve --rules`.")],
     replay: Annotated[
         str | None,
-        typer.Option(metavar="SERIES", help="Show what it would have decided on this logged series."),
+        typer.Option(metavar="SERIES", help="Apply the rules to this logged series and print the decisions."),
     ] = None,
     database_url: Annotated[
         str | None,
-        typer.Option(envvar="SENOSCOPE_DATABASE_URL", help="The run log, as of `serve`."),
+        typer.Option(envvar="SENOSCOPE_DATABASE_URL", help="Run log, as for `serve`."),
     ] = None,
 ) -> None:
-    """Tell a rule file in words and, with --replay, what it would have decided; changes nothing."""
+    """Describe a rule file and, with --replay, its decisions on a logged series; changes nothing."""
     from senoscope.decisions.rules import read_rules
 
     found = read_rules(file)
     limits = found.limits
-    print(f"{file}: " + ("a dry run" if found.dry_run else "in earnest: dry_run is false"))
+    print(f"{file}: " + ("dry run" if found.dry_run else "decisions take effect (dry_run is false)"))
     for rule in found.rules:
         print(f"  {rule.describe()}")
     print(
-        f"  at most {limits.max_revisits} revisits in a series, {limits.max_revisits_per_place} of one place "
-        f"(all within {limits.place_radius_um:g} um)"
+        f"  at most {limits.max_revisits} revisits per series and {limits.max_revisits_per_place} per place "
+        f"(positions within {limits.place_radius_um:g} um)"
     )
     if replay is not None:
         _replay(found, replay, database_url)
@@ -66,7 +66,7 @@ def _replay(found: RuleSet, series: str, url: str | None) -> None:
         raise InvalidRequest(f"--database-url: {error}") from None
     file = log.database.url.database
     if log.database.is_sqlite and not Path(str(file)).is_file():
-        raise NotFound(f"there is no run log at {file}; --database-url names another")
+        raise NotFound(f"there is no run log at {file}; select another with --database-url")
     try:
         judge = Judge(found)
         fovs = 0
@@ -89,14 +89,18 @@ def _replay(found: RuleSet, series: str, url: str | None) -> None:
 
 
 def _uid(log: RunLog, series: str) -> UUID:
-    """By its uid, or the newest of that name."""
+    """Return the uid of a series that is given by its uid or by its name; of several, the newest."""
     from senoscope_client.errors import NotFound
 
     try:
         return UUID(series)
     except ValueError:
-        named = [one.snapshot for one in log.series(_MANY) if one.snapshot.get("series_id") == series]
+        named = [
+            one.snapshot
+            for one in log.series(_MAX_SERIES_SEARCHED)
+            if one.snapshot.get("series_id") == series
+        ]
     if not named:
         known: Iterator[str] = (str(one.snapshot.get("series_id")) for one in log.series(5))
-        raise NotFound(f"the run log knows no series {series!r}; the newest are {', '.join(known) or 'none'}")
+        raise NotFound(f"the run log has no series {series!r}; the newest are {', '.join(known) or 'none'}")
     return UUID(named[0]["series_uid"])

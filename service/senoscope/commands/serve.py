@@ -1,4 +1,4 @@
-"""``senoscope serve``: the service."""
+"""``senoscope serve``: run the service."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from senoscope.settings import Settings, settings_command
 
 @settings_command
 def serve(settings: Settings) -> None:
-    """Subscribe to the microscope's frames, classify them, and answer over HTTP, WebSocket and ZeroMQ."""
+    """Classify the microscope's frames, and serve results over HTTP, WebSocket and ZeroMQ."""
     from senoscope.access.exposure import check_exposure
     from senoscope.starter import require_ensemble
 
-    # What can be refused is refused before the service is imported.
+    # Settings are checked before the service is imported.
     with _listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         warnings = check_exposure(settings, host)
@@ -32,7 +32,7 @@ def serve(settings: Settings) -> None:
 
 
 def _check_files(settings: Settings) -> None:
-    """Read the files that the service will read, so that one that it cannot use is reported at once."""
+    """Read the files that the settings name, so that an unusable one is reported at once."""
     if settings.api_keys is not None:
         from senoscope.access.api_keys import read_keys
 
@@ -44,11 +44,11 @@ def _check_files(settings: Settings) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket; made here, so that an address in use is one clear line before anything loads."""
+    """Open the listening socket, before anything is loaded: an address in use is reported in one line."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise OSError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; --port takes another"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port"
         ) from error

@@ -1,4 +1,4 @@
-"""Running a service in a process of its own, from its start until it is stopped."""
+"""The process of a service, from its start until it is stopped."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from senoscope.service import Service
 
 _log = structlog.get_logger(__name__)
-_END_WITHIN_S = 10.0
+_FORCED_EXIT_S = 10.0
 
 
 class StartingApp:
-    """ASGI application that stands for another one while that one is made.
+    """ASGI application that takes requests while the real one is being created.
 
-    ``/livez`` is answered at once; every other request waits until the other application has started.
+    ``/livez`` is answered at once; every other request waits until the real application has started.
 
     Parameters
     ----------
     make : callable
-        Makes the other application; called on a thread of its own.
+        Creates the real application; called in a separate thread.
     on_failure : callable
-        Called with the reason if it cannot be made or started.
+        Called with the reason if it cannot be created or started.
     """
 
     def __init__(self, make: Callable[[], ASGIApp], on_failure: Callable[[Exception], None]) -> None:
@@ -51,11 +51,11 @@ class StartingApp:
         self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or run the other application from its start to its end."""
+        """Serve one request, or run the lifespan of the real application."""
         if scope["type"] == "lifespan":
             await self._run(scope, receive, send)
             return
-        if not self._settled.is_set() and _asks_whether_alive(scope):
+        if not self._settled.is_set() and _is_liveness_check(scope):
             await _send_json(send, 200, {"status": "alive"})
             return
         await self._settled.wait()
@@ -97,29 +97,29 @@ class StartingApp:
 
 
 class ServiceServer(uvicorn.Server):
-    """A server around a service, which is made while the server answers already.
+    """A server that listens while its service is being created.
 
-    Stopped by a signal, it goes on answering, not ready any more, while what waits is computed. A second
-    signal stops it without that.
+    After a signal it reports not ready, but serves requests until waiting frames and stacks are computed. A
+    second signal stops it at once.
 
     Parameters
     ----------
     settings : Settings
     on_made : callable
-        Called when the service was made.
+        Called when the service was created.
 
     Attributes
     ----------
     settings : Settings
     service : Service or None
-        None until it was made.
+        None until it is created.
     failure : Exception or None
-        Why it could not be made.
+        Why it could not be created.
     end_within_s : float or None
-        What may pass from a second signal to the end of the process, which a third one ends at once. None:
-        the process belongs to others, and goes on.
+        Time limit from a second signal to the end of the process; a third signal ends it at once. None: the
+        process is shared and is not ended.
     on_loaded : callable or None
-        Called when the service has loaded its ensemble; to be set before the server runs.
+        Called when the service has loaded its ensemble; set it before the server runs.
 
     Raises
     ------
@@ -128,7 +128,7 @@ class ServiceServer(uvicorn.Server):
     """
 
     def __init__(self, settings: Settings, on_made: Callable[[], None]) -> None:
-        super().__init__(_load_config(server_config(StartingApp(self._make, self._stop), settings)))
+        super().__init__(_load_config(server_config(StartingApp(self._make, self._fail), settings)))
         self.failure: Exception | None = None
         self.service: Service | None = None
         self.settings = settings
@@ -138,8 +138,8 @@ class ServiceServer(uvicorn.Server):
         self.end_within_s: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; the second time, stop."""
-        del sig, frame  # all of them mean the same
+        """Drain at the first signal; stop at the second."""
+        del sig, frame  # all signals are handled alike
         self._signals += 1
         if self._signals == 1 and self.service is not None and not self.service.loading:
             threading.Thread(target=self._drain, args=(self.service,), name="drain", daemon=True).start()
@@ -149,7 +149,7 @@ class ServiceServer(uvicorn.Server):
             return
         if self._signals > 2:
             _end_process(1)
-        # Whatever hangs: a graph that cannot be interrupted, or a disk that does not answer.
+        # For a graph that cannot be interrupted, or a disk that does not respond.
         limit = threading.Timer(self.end_within_s, _end_process, [1])
         limit.daemon = True
         limit.start()
@@ -161,43 +161,43 @@ class ServiceServer(uvicorn.Server):
             self.should_exit = True
 
     def _make(self) -> ASGIApp:
-        # FastAPI, SQLAlchemy, NumPy, ONNX Runtime: two thirds of the time that it takes to become ready.
+        # These import FastAPI, SQLAlchemy, NumPy and ONNX Runtime: two thirds of the time until ready.
         from senoscope.api.app import create_app
         from senoscope.service import Service
 
-        service = Service(self.settings, on_failure=self._leave, on_loaded=self.on_loaded)
+        service = Service(self.settings, on_failure=self._exit_after_failure, on_loaded=self.on_loaded)
         app = observed(create_app(service))
         self.service = service
         self._on_made()
         return app
 
-    def _stop(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         self.failure = error
         self.should_exit = True
 
-    def _leave(self, error: Exception) -> None:
+    def _exit_after_failure(self, error: Exception) -> None:
         del error  # logged by the service
         self.should_exit = True
 
 
 def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequence[ExposureWarning]) -> bool:
-    """Serve until a signal or a failure ends it; whether it was no failure.
+    """Serve until a signal or a failure, and return whether it ended without a failure.
 
-    The process is set up for this service alone. It ends here if the service is stopped, or
-    fails, while it loads.
+    Sets up the process for this service. Ends the process if the service is stopped, or fails, while it
+    loads an ensemble.
 
     Raises
     ------
     Exception
-        Why the service could not be made.
+        If the service could not be created: the reason.
     """
     set_up_process(server.settings.log_format)
     server.on_loaded = collect_garbage
     for warning in warnings:
         _log.warning(warning.event, **warning.facts)
-    # uvicorn raises the signal that stopped it once more, for whoever started it; stopping when asked to is
-    # success here.
-    server.end_within_s = _END_WITHIN_S
+    # uvicorn raises the signal that stopped it once more, for the parent process; here a requested stop is
+    # success.
+    server.end_within_s = _FORCED_EXIT_S
     with (
         handling_signals(lambda *_: None, signal.SIGINT, signal.SIGTERM),
         handling_signals(server.handle_exit, *_hangups()),
@@ -208,13 +208,13 @@ def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequenc
     service = server.service
     failed = service is not None and service.failed
     if service is not None and (service.loading or service.changing):
-        # An ensemble is still being loaded that could not be interrupted: Python would wait for it.
+        # An ensemble that could not be interrupted is still loading: Python would wait for it.
         _end_process(1 if failed else 0)
     return not failed
 
 
 def _hangups() -> list[signal.Signals]:
-    """The signal that a terminal sends when it is closed, unless the parent process ignores it."""
+    """Return the signal that a closed terminal sends, unless the parent process ignores it."""
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
         return []
@@ -227,7 +227,7 @@ def _end_process(status: int) -> None:
     os._exit(status)
 
 
-def _asks_whether_alive(scope: Scope) -> bool:
+def _is_liveness_check(scope: Scope) -> bool:
     return scope["type"] == "http" and scope["path"] == "/livez" and scope["method"] in {"GET", "HEAD"}
 
 
@@ -239,7 +239,7 @@ async def _send_json(send: Send, status: int, document: dict[str, Any]) -> None:
 
 
 def _load_config(config: uvicorn.Config) -> uvicorn.Config:
-    """Loaded now, so that a bad certificate is one clear line too."""
+    """Load the configuration now, so that an unusable certificate is reported in one line."""
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one

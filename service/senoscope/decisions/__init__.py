@@ -1,1 +1,1 @@
-"""From results to decisions: rules of the user's, and nothing that moves hardware."""
+"""Decisions on results by the rules of the user. Nothing here moves hardware."""

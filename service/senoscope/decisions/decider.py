@@ -25,8 +25,8 @@ from senoscope_client.models.status import DecisionsStatus
 from senoscope_client.rate_limiter import RateLimiter
 
 _log = structlog.get_logger(__name__)
-# Results that may wait to be judged, some kilobytes each.
-_DEPTH: Final = 4096
+# Maximum number of results that wait to be judged, some kilobytes each.
+_MAX_WAITING: Final = 4096
 _WAKE_INTERVAL_S: Final = 1.0
 _LOG_INTERVAL_S: Final = 1.0
 _MAX_LOG_INTERVAL_S: Final = 600.0
@@ -48,7 +48,7 @@ class Decider:
     rules : RuleSet
     sinks : sequence of DecisionSink
     log : LogKeeper, optional
-        Holds each decision before it is sent; where it cannot, the decision says so.
+        Stores each decision before it is published; if it cannot, the decision is marked as not logged.
     """
 
     stage = SinkStage.JUDGE
@@ -61,7 +61,7 @@ class Decider:
         self._log = log
         self._judge = Judge(rules, self._earlier_decisions)
         self._log_lines = RateLimiter(_LOG_INTERVAL_S, _MAX_LOG_INTERVAL_S)
-        self._queue: queue.Queue[Result | None] = queue.Queue(_DEPTH)
+        self._queue: queue.Queue[Result | None] = queue.Queue(_MAX_WAITING)
         self.thread = WatchedThread("decisions", self._run, restarts=True)
 
     def status(self) -> DecisionsStatus:
@@ -80,7 +80,7 @@ class Decider:
         self.thread.start()
 
     def on_result(self, record: Record, _: DeliveryTimes) -> None:
-        """Queue a result of the stream; if too many wait, it is not judged, and counted."""
+        """Queue a result of the stream; if too many wait, it is counted as lost and not judged."""
         if record.result.source.series_uid is None:
             return
         try:
@@ -88,12 +88,12 @@ class Decider:
         except queue.Full:
             self.lost += 1
             if self._log_lines.suppressed_since_last() is not None:
-                _log.error("a result is not judged: too many wait", lost=self.lost)
+                _log.error("a result is not judged: too many are waiting", lost=self.lost)
 
     def close(self) -> None:
-        """Judge the results that wait, then stop."""
+        """Judge the waiting results, then stop."""
         self.thread.request_stop()
-        with contextlib.suppress(queue.Full):  # else the thread stops after those that wait
+        with contextlib.suppress(queue.Full):  # a full queue: the thread stops when it is empty
             self._queue.put_nowait(None)
         self.thread.stop()
 
@@ -131,7 +131,7 @@ class Decider:
         for sink in self._sinks:
             try:
                 sink.on_judged(result, decisions, judged)
-            except Exception:  # the fault of one sink must not keep the decisions from the next
+            except Exception:  # an error of one sink must not prevent the others
                 _log.exception("a sink failed on decisions", sink=type(sink).__name__)
 
     def _earlier_decisions(self, uid: UUID) -> Iterable[Decision]:
@@ -141,7 +141,7 @@ class Decider:
             return self._log.readable().decisions_of(uid)
         except LogUnavailable as error:
             _log.warning(
-                "limits of revisits count from now on: earlier decisions cannot be read",
+                "earlier decisions cannot be read: limits of revisits count from now on",
                 reason=str(error),
             )
             return ()

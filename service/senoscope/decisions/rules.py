@@ -1,4 +1,4 @@
-"""The rule file: what is decided on which results, within which limits."""
+"""The rule file: conditions on results, actions, and their limits."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _MAX_BYTES: Final = 1024 * 1024
 
 
 class RulesError(InvalidRequest):
-    """A rule file cannot be used; says which key, and what to do."""
+    """A rule file is invalid; the message names the key and the remedy."""
 
 
 class Threshold(StrictModel):
-    """A bound that a value crosses to enter, and another that it crosses back to leave.
+    """A bound on a value, optionally with another bound at which the condition ends (hysteresis).
 
     Attributes
     ----------
     above, below : float or None
-        One of the two: the value must be more, or less, than this.
+        Exactly one of them: the value must be greater, or less, than this.
     release : float or None
-        Once the rule holds, it goes on holding until the value is under (``above``) or over (``below``)
-        this; None: until the value no longer meets the first bound.
+        Once the rule holds, it holds until the value is less (with ``above``) or greater (with ``below``)
+        than this; None: until the value no longer meets the first bound.
     """
 
     above: _Fraction | None = None
@@ -45,9 +45,9 @@ class Threshold(StrictModel):
     release: _Fraction | None = None
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _check_bounds(self) -> Self:
         if (self.above is None) == (self.below is None):
-            raise ValueError("takes either above or below, such as { above = 0.8, release = 0.6 }")
+            raise ValueError("needs either above or below, for example { above = 0.8, release = 0.6 }")
         if self.release is None:
             return self
         if self.above is not None and self.release > self.above:
@@ -57,7 +57,7 @@ class Threshold(StrictModel):
         return self
 
     def holds(self, value: float, held: bool) -> bool:
-        """Whether a value meets it, given whether the rule held on the field of view before."""
+        """Return whether a value meets it, given whether the rule held on the previous field of view."""
         if held and self.release is not None:
             return value >= self.release if self.above is not None else value <= self.release
         return value > self.above if self.above is not None else value < self._below
@@ -82,14 +82,14 @@ class Threshold(StrictModel):
 
 
 class Conditions(StrictModel):
-    """What a result must be like; all that are given must hold.
+    """Conditions on a result; all of them must hold.
 
     Attributes
     ----------
     probability, entropy, mutual_information, agreement : Threshold or None
     label : str or None
     flags_present, flags_absent : tuple of str
-        Codes of flags that the result must have, all of them, and must not have, none of them.
+        Codes of flags: the result must have all of the former and none of the latter.
     """
 
     probability: Threshold | None = None
@@ -101,22 +101,22 @@ class Conditions(StrictModel):
     flags_absent: _Codes = ()
 
     @model_validator(mode="after")
-    def _some(self) -> Self:
+    def _check_conditions(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("names no condition: the rule would act on every field of view")
+            raise ValueError("has no condition: the rule would act on every field of view")
         if both := set(self.flags_present) & set(self.flags_absent):
-            raise ValueError(f"wants the flag {min(both)} both present and absent")
+            raise ValueError(f"requires the flag {min(both)} both present and absent")
         return self
 
     def thresholds(self) -> Iterator[tuple[Measure, Threshold]]:
-        """Those that are given."""
+        """Yield the measures that have a threshold."""
         for name in _MEASURES:
             threshold: Threshold | None = getattr(self, name)
             if threshold is not None:
                 yield name, threshold
 
     def hold(self, result: Result, held: bool) -> bool:
-        """Whether a result meets all, given whether the rule held on the field of view before."""
+        """Return whether a result meets all, given whether the rule held on the previous field of view."""
         if self.label is not None and result.label != self.label:
             return False
         if self.flags_present or self.flags_absent:
@@ -139,16 +139,16 @@ class Conditions(StrictModel):
 
 
 class Rule(StrictModel):
-    """When to ask for what.
+    """An action and its conditions.
 
     Attributes
     ----------
     name : str
-        Unique in the file; every decision tells it.
+        Unique in the file; included in every decision.
     action : {"revisit", "skip", "stop"}
     when : Conditions
     running : int
-        On how many consecutive fields of view of a series the conditions must hold before the rule does.
+        Number of consecutive fields of view of a series on which the conditions must be met.
     """
 
     name: Annotated[str, Field(pattern=r"^\S(.{0,62}\S)?$")]
@@ -158,19 +158,19 @@ class Rule(StrictModel):
 
     def describe(self) -> str:
         """Describe the rule."""
-        run = f", for {self.running} fields of view running" if self.running > 1 else ""
+        run = f", for {self.running} consecutive fields of view" if self.running > 1 else ""
         return f"{self.name}: {self.action} when {self.when.describe()}{run}"
 
 
 class RevisitLimits(StrictModel):
-    """How often places may be scanned again, in each series, whatever the rules ask for.
+    """Limits of revisits per series, for all rules together.
 
     Attributes
     ----------
     max_revisits, max_revisits_per_place : int
-        In all, and of one place.
+        In total, and per place.
     place_radius_um : float
-        Stage positions closer than this in x and y are one place.
+        Stage positions within this distance (x, y) are the same place.
     """
 
     max_revisits: Annotated[int, Field(ge=0, le=10_000)] = 20
@@ -184,10 +184,10 @@ class RuleSet(StrictModel):
     Attributes
     ----------
     dry_run : bool
-        Decisions are logged and told, but marked as ones that nobody is to act on.
+        Decisions are logged and published, but marked as a dry run: no program may act on them.
     limits : RevisitLimits
     rules : tuple of Rule
-        Asked in this order.
+        Evaluated in this order.
     """
 
     dry_run: bool = True
@@ -195,26 +195,26 @@ class RuleSet(StrictModel):
     rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=100)]
 
     @model_validator(mode="after")
-    def _own_names(self) -> Self:
+    def _check_names(self) -> Self:
         twice = [name for name, count in Counter(rule.name for rule in self.rules).items() if count > 1]
         if twice:
-            raise ValueError(f"two rules are named {twice[0]!r}; give each a name of its own")
+            raise ValueError(f"two rules are named {twice[0]!r}; use unique names")
         return self
 
 
 def read_rules(path: Path) -> RuleSet:
-    """The rules of a TOML file.
+    """Read the rules of a TOML file.
 
     Raises
     ------
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     RulesError
-        If it is no rule file: names file, key and remedy.
+        If it is not a valid rule file. The message names file, key and remedy.
     """
     data = path.read_bytes()
     if len(data) > _MAX_BYTES:
-        raise RulesError(f"{path} is larger than a rule file can be")
+        raise RulesError(f"{path} is larger than a rule file may be")
     try:
         fields = tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
@@ -224,29 +224,30 @@ def read_rules(path: Path) -> RuleSet:
     try:
         return RuleSet.model_validate(fields)
     except ValidationError as error:
-        told = "; ".join(_fault(one, fields) for one in error.errors(include_url=False)[:5])
-        raise RulesError(f"{path}: {told}") from None
+        problems = "; ".join(_describe(one, fields) for one in error.errors(include_url=False)[:5])
+        raise RulesError(f"{path}: {problems}") from None
 
 
-def _fault(fault: ErrorDetails, fields: dict[str, Any]) -> str:
+def _describe(fault: ErrorDetails, fields: dict[str, Any]) -> str:
     key = _key(fault["loc"], fields)
     kind, given = fault["type"], fault["input"]
     if kind == "extra_forbidden":
         known = _known_keys(fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
-        return f"{key}: no such key; " + (f"{near[0]}?" if near else f"known are {', '.join(known)}")
+        remedy = f"did you mean {near[0]}?" if near else f"valid keys are {', '.join(known)}"
+        return f"{key}: unknown key; {remedy}"
     if kind == "missing":
-        return f"{key}: is missing; add it"
+        return f"{key}: missing; add it"
     if kind == "string_pattern_mismatch":
-        wanted = "a code such as saturated" if "flags_" in key else "1 to 64 characters, no blank at the ends"
-        return f"{key}: {given!r:.80} cannot be used; take {wanted}"
+        valid = "a code such as saturated" if "flags_" in key else "1 to 64 characters, no blank at the ends"
+        return f"{key}: {given!r:.80} is invalid; use {valid}"
     message = fault["msg"].removeprefix("Value error, ")
     shown = f" (not {given!r:.80})" if isinstance(given, str | int | float) else ""
     return f"{key}: {message}{shown}" if key else message
 
 
 def _key(location: tuple[int | str, ...], fields: dict[str, Any]) -> str:
-    """Such as ``rules[1] 'enough'.when.probability``: by place and, where it has one, by name."""
+    """Return a location as text, for example ``rules[1] 'enough'.when.probability``."""
     text = ""
     for n, part in enumerate(location):
         if isinstance(part, int):

@@ -1,11 +1,10 @@
-"""The engine: arrays and a manifest in, predictions out; it knows nothing of transport or storage."""
+"""The engine: computes predictions from arrays and a manifest, independent of transport and storage."""
 
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# ONNX Runtime tells its makers of sessions over the network, unless it is told before it is loaded that
-# nobody wants that; who does can set the variable to 0.
+# Turns the telemetry of ONNX Runtime off; must be set before its import. Set it to 0 to allow telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
@@ -37,8 +36,8 @@ _MODULES = {
 }
 
 
-# ONNX Runtime and OpenCV are imported with the first name that needs them: a command that only looks for the
-# folder of an ensemble does not wait for them.
+# ONNX Runtime and OpenCV are imported with the first name that needs them, so that a command which only looks
+# up the folder of an ensemble starts quickly.
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,11 @@
-"""The CUDA profile: inputs and outputs bound to device memory, batch 1 replayed as CUDA graphs.
+"""Execution on CUDA: inputs and outputs bound to device memory, batch 1 replayed as CUDA graphs.
 
-At batch 1 a GPU spends more time on being told what to do (some 800 kernel launches) than on doing it.
-A captured graph is told once. Captured runs need fixed addresses, so every buffer of batch 1 is
-allocated once; other batch sizes run uncaptured.
+At batch 1 some 800 kernel launches take longer than the kernels themselves. A captured graph needs a single
+launch. Captured runs need fixed addresses, so the buffers of batch 1 are allocated once; other batch sizes
+run without capture.
 
-ONNX Runtime keeps captured graphs, and the handles of CUDA's libraries, per thread: a thread that did not
-warm up would capture again, in the middle of a scan. So one thread of the executor's own does it all.
+ONNX Runtime keeps captured graphs, and the handles of CUDA's libraries, per thread: a thread without warm-up
+would capture again in the middle of a scan. Therefore a single thread of the executor runs everything.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _WARM_UP_RUNS = 3
 _TRIAL_RUNS = 10
-_SIZES_KEPT = 7
+_MAX_BATCH_SIZES = 7  # whose buffers stay allocated
 
 
 def _run_options(*, graph_id: int, wait: bool) -> ort.RunOptions:
@@ -40,7 +40,7 @@ def _run_options(*, graph_id: int, wait: bool) -> ort.RunOptions:
 
 
 class _Buffers:
-    """Device memory for one batch size: the inputs, which all networks share, and each one's outputs."""
+    """Device memory for one batch size: inputs, shared by all networks, and outputs of each network."""
 
     def __init__(self, networks: Sequence[NetworkFile], image_shape: tuple[int, ...], device: str) -> None:
         n, channels = image_shape[0], image_shape[1]
@@ -57,7 +57,7 @@ class _Buffers:
         return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, device, 0)
 
     def bind(self, session: ort.InferenceSession, k: int) -> ort.IOBinding:
-        """A binding of network ``k`` to these buffers."""
+        """Return a binding of network ``k`` to these buffers."""
         binding = session.io_binding()
         for name, value in (("image", self.image), ("low", self.low), ("high", self.high)):
             binding.bind_ortvalue_input(name, value)
@@ -73,19 +73,18 @@ class BoundExecutor:
     ----------
     networks : sequence of NetworkFile
     cuda_graphs : bool
-        Capture batch 1 and replay it.
+        Capture runs of batch 1 and replay them.
     tf32 : bool
         Let convolutions round their inputs to TF32 (10 bits of mantissa).
     schedule : {"sequential", "streams"}, optional
-        One network after another, or all at once in a stream each; default: what measures faster
-        at warm-up.
+        One network after another, or all at once, each in its own stream; default: the one that is faster
+        during warm-up.
     provider_options : mapping of str to str, optional
-        Further options of ONNX Runtime's CUDA provider, over those that are set here.
+        Options of ONNX Runtime's CUDA provider that override those set here.
     device : {"cuda", "cpu"}
-        ``cpu`` runs the same bindings on the CPU provider, so that all but CUDA itself can be rehearsed
-        on a machine without a GPU.
+        ``cpu`` runs the same bindings on the CPU provider, for tests on machines without a GPU.
     cancellation : Cancellation, optional
-        Ends opening and running.
+        Interrupts opening and runs.
     """
 
     def __init__(
@@ -111,8 +110,8 @@ class BoundExecutor:
                 CUDA,
                 {
                     "device_id": "0",
-                    # As fast as what an exhaustive search finds, without its seconds for each batch size;
-                    # DEFAULT would be one algorithm for all.
+                    # As fast as EXHAUSTIVE, which searches for seconds for each batch size; DEFAULT uses one
+                    # algorithm for all.
                     "cudnn_conv_algo_search": "HEURISTIC",
                     "cudnn_conv_use_max_workspace": "1",
                     "enable_cuda_graph": "1" if self._cuda_graphs else "0",
@@ -122,10 +121,10 @@ class BoundExecutor:
             )
         self._buffers: dict[tuple[int, ...], tuple[_Buffers, list[ort.IOBinding]]] = {}
         self._single: tuple[int, ...] = ()
-        # The networks' order, by falling cost once that is known.
+        # Order of execution: decreasing cost, once it was measured.
         self._order = list(range(len(networks)))
         self._sessions: list[ort.InferenceSession] = []
-        # Of captured and of other runs, waiting for their end or not.
+        # For captured and other runs, with and without waiting for their end.
         self._options = {
             (captured, wait): _run_options(graph_id=1 if captured else -1, wait=wait)
             for captured in (False, True)
@@ -137,21 +136,23 @@ class BoundExecutor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bound")
         try:
             for network in networks:
-                self._sessions.append(self._here(create_session, network, threads=1, providers=[provider]))
+                self._sessions.append(
+                    self._run_in_thread(create_session, network, threads=1, providers=[provider])
+                )
         except BaseException:
             self.close()
             raise
 
-    def _here(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def _run_in_thread(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return self._thread.submit(function, *args, **kwargs).result()
 
     def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:
-        """Search algorithms, capture graphs, and choose the schedule."""
+        """Select algorithms, capture graphs, and choose the schedule."""
         for _ in range(_WARM_UP_RUNS):
             self.run(image, low, high)
         self._single = image.shape
-        took_each = [self.run_one(k) for k in range(len(self._sessions))]
-        self._order.sort(key=lambda k: -took_each[k])
+        seconds_each = [self.run_one(k) for k in range(len(self._sessions))]
+        self._order.sort(key=lambda k: -seconds_each[k])
         if self._choose_schedule:
             took = {}
             candidates: tuple[Schedule, ...] = ("sequential", "streams")
@@ -165,8 +166,8 @@ class BoundExecutor:
             self.schedule = min(candidates, key=took.__getitem__)
 
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
-        """Outputs of all networks, in their order."""
-        return self._here(self._run, image, low, high)
+        """Return the outputs of all networks, in their order."""
+        return self._run_in_thread(self._run, image, low, high)
 
     def _run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
         buffers, bindings = self._bound(image.shape)
@@ -185,16 +186,16 @@ class BoundExecutor:
 
     @property
     def cools_down(self) -> bool:
-        """A GPU lowers its clocks when idle."""
+        """Whether the device lowers its clocks when idle, as GPUs do."""
         return self.device == "cuda"
 
     def keep_warm(self) -> None:
-        """Run the cheapest network once more on what it saw last."""
+        """Run the fastest network again on its last input."""
         self.run_one(self._order[-1])
 
     def run_one(self, k: int) -> float:
-        """Run network ``k`` alone on the single field of view that came last; returns seconds."""
-        return self._here(self._run_one, k)
+        """Run network ``k`` alone on the last single field of view, and return the seconds it took."""
+        return self._run_in_thread(self._run_one, k)
 
     def _run_one(self, k: int) -> float:
         _, bindings = self._bound(self._single)
@@ -205,14 +206,16 @@ class BoundExecutor:
 
     def _bound(self, shape: tuple[int, ...]) -> tuple[_Buffers, list[ort.IOBinding]]:
         if shape not in self._buffers:
-            if len(self._buffers) > _SIZES_KEPT:  # whoever comes with ever other sizes must not fill the GPU
+            if (
+                len(self._buffers) > _MAX_BATCH_SIZES
+            ):  # batches of many sizes must not fill the memory of the GPU
                 self._buffers = {key: value for key, value in self._buffers.items() if key[0] == 1}
             buffers = _Buffers(self._networks, shape, self.device)
             self._buffers[shape] = (buffers, [buffers.bind(s, k) for k, s in enumerate(self._sessions)])
         return self._buffers[shape]
 
     def describe(self) -> dict[str, Any]:
-        """Provider, schedule, graphs."""
+        """Return provider, schedule, and whether CUDA graphs are used."""
         return {
             "provider": self._sessions[0].get_providers()[0],
             "schedule": self.schedule,
@@ -220,10 +223,10 @@ class BoundExecutor:
         }
 
     def close(self) -> None:
-        """End a run that is under way, let go of device memory and of the thread; again, nothing."""
+        """Interrupt a run in progress and release device memory and the thread; may be called again."""
         for options in self._options.values():
             options.terminate = True
-        with contextlib.suppress(RuntimeError):  # the thread has gone, and all else with it
-            self._here(self._buffers.clear)
-            self._here(self._sessions.clear)
+        with contextlib.suppress(RuntimeError):  # closed before
+            self._run_in_thread(self._buffers.clear)
+            self._run_in_thread(self._sessions.clear)
         self._thread.shutdown()

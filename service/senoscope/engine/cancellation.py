@@ -1,4 +1,4 @@
-"""Ending the loading of an ensemble from another thread."""
+"""Cancellation of the loading of an ensemble from another thread."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import onnxruntime as ort
 
 
 class Cancellation:
-    """Given to whatever loads an ensemble; `cancel` ends it, in the middle of a run too.
+    """Passed to the code that loads an ensemble; `cancel` ends it, also during a run.
 
-    ONNX Runtime looks at its own flags between two operators of a graph, and while it opens one.
+    ONNX Runtime checks for cancellation between two operators of a graph, and while it opens one.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Cancellation:
         return self._error
 
     def cancel(self, error: Exception) -> None:
-        """End the loading; the first reason counts."""
+        """Cancel the loading; only the first reason is kept."""
         with self._lock:
             if self._error is not None:
                 return
@@ -36,11 +36,11 @@ class Cancellation:
             for options in self._runs:
                 options.terminate = True
             for settings in self._sessions:
-                _stop_opening(settings)
+                _cancel_opening(settings)
         self._event.set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait to be cancelled; whether it was."""
+        """Wait for the cancellation, and return whether it happened."""
         return self._event.wait(timeout_s)
 
     def require(self) -> None:
@@ -49,13 +49,13 @@ class Cancellation:
             raise self._error
 
     def finish(self) -> None:
-        """Loading is done: cancelling ends nothing any more. Raise the reason if it was cancelled before."""
+        """Make later cancellations have no effect; raise the reason of an earlier one."""
         with self._lock:
             self._runs.clear()
             self.require()
 
     def watch_run(self, options: ort.RunOptions) -> None:
-        """End runs with these options too."""
+        """Let `cancel` also interrupt runs with these options."""
         with self._lock:
             self._runs.append(options)
             if self._error is not None:
@@ -63,7 +63,7 @@ class Cancellation:
 
     @contextmanager
     def opening(self, settings: ort.SessionOptions) -> Iterator[None]:
-        """End the opening of a session with these options too."""
+        """Let `cancel` also interrupt the opening of a session within the block."""
         with self._lock:
             self._sessions.append(settings)
         try:
@@ -74,6 +74,6 @@ class Cancellation:
                 self._sessions.remove(settings)
 
 
-def _stop_opening(settings: ort.SessionOptions) -> None:
+def _cancel_opening(settings: ort.SessionOptions) -> None:
     if hasattr(settings, "set_load_cancellation_flag"):  # since ONNX Runtime 1.21
         settings.set_load_cancellation_flag(True)

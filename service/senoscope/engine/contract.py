@@ -1,4 +1,4 @@
-"""What the graph of a network must be like: its inputs and outputs, compared with the manifest."""
+"""Checks of a network's graph: its inputs and outputs must match the manifest."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _BATCH = "N"
 
 
 def check_graph(session: ort.InferenceSession, network: NetworkFile) -> None:
-    """Compare what a graph declares with what the manifest says.
+    """Compare the declared inputs and outputs of a graph with the manifest.
 
     Raises
     ------
     EnsembleError
-        Where they differ; sizes that the graph leaves open are checked when it has run.
+        If they differ. Sizes that the graph does not declare are checked after a run.
     """
     inputs, outputs = session.get_inputs(), session.get_outputs()
     names = tuple(entry.name for entry in inputs), tuple(entry.name for entry in outputs)
@@ -35,15 +35,16 @@ def check_graph(session: ort.InferenceSession, network: NetworkFile) -> None:
     for entry, wanted in zip([*inputs, *outputs], expected, strict=True):
         if entry.type != _FLOAT:
             raise EnsembleError(network.path, f"{entry.name} is {entry.type}; it must be {_FLOAT}")
-        if not _agree(entry.shape, wanted):
+        if not _shapes_match(entry.shape, wanted):
             raise EnsembleError(
                 network.path,
-                f"{entry.name} has shape {_told(entry.shape)}; ensemble.json says {_told(wanted)}",
+                f"{entry.name} has shape {_format_shape(entry.shape)}; "
+                f"ensemble.json says {_format_shape(wanted)}",
             )
 
 
 def check_outputs(outputs: Sequence[NetworkOutput], networks: Sequence[NetworkFile], count: int) -> None:
-    """Compare what networks answered to so many fields of view with what the manifest says.
+    """Compare outputs for a batch of ``count`` fields of view with the manifest.
 
     Raises
     ------
@@ -54,7 +55,8 @@ def check_outputs(outputs: Sequence[NetworkOutput], networks: Sequence[NetworkFi
             if array.shape != (count, *rest):
                 raise EnsembleError(
                     network.path,
-                    f"{name} has shape {_told(array.shape)}; ensemble.json says {_told((count, *rest))}",
+                    f"{name} has shape {_format_shape(array.shape)}; "
+                    f"ensemble.json says {_format_shape((count, *rest))}",
                 )
         problem = problem_of_values(output)
         if problem is not None:
@@ -68,12 +70,12 @@ def check_batch(
     tolerance: float,
     gradcam_tolerance: float,
 ) -> None:
-    """Compare what networks answer to fields of view in one batch with what they answer to each alone.
+    """Compare the outputs for fields of view in one batch with those for each one alone.
 
     Parameters
     ----------
     alone : sequence of outputs
-        Of all networks, for each field of view of the batch.
+        Outputs of all networks for each field of view of the batch.
     tolerance : float
         Largest deviation of a probability.
     gradcam_tolerance : float
@@ -82,15 +84,15 @@ def check_batch(
     Raises
     ------
     EnsembleError
-        Where they differ: the graph mixes the fields of view of a batch, or drops some.
+        If they differ: the graph mixes the fields of view of a batch, or omits some.
     """
     for k, (network, together) in enumerate(zip(networks, batch, strict=True)):
         problem = _problem_of_batch([one[k] for one in alone], together, tolerance, gradcam_tolerance)
         if problem is not None:
             raise EnsembleError(
                 network.path,
-                f"answers differently in a batch: {problem}. The answer to a field of view must not depend "
-                "on the others of its batch; is a batch normalization exported in its training mode?",
+                f"gives different outputs in a batch: {problem}. The output for a field of view must not "
+                "depend on the others of its batch; was a batch normalization exported in training mode?",
             )
 
 
@@ -98,7 +100,7 @@ def _problem_of_batch(
     alone: Sequence[NetworkOutput], together: NetworkOutput, tolerance: float, gradcam_tolerance: float
 ) -> str | None:
     if not has_count(together, len(alone)):
-        return "not every field of view gets an answer"
+        return "outputs are missing for some fields of view"
     for n, one in enumerate(alone):
         apart = abs(float(together.probability[n]) - float(one.probability[0]))
         if not apart <= tolerance:
@@ -111,25 +113,25 @@ def _problem_of_batch(
 
 
 def has_count(output: NetworkOutput, count: int) -> bool:
-    """Whether there is an answer for each of so many fields of view."""
+    """Return whether the output is for a batch of ``count`` fields of view."""
     return all(array.shape[:1] == (count,) for array in output)
 
 
-def mean_nothing(output: NetworkOutput) -> bool:
-    """Whether an answer is none: `problem_of_values` tells why. Quick, since every frame's is asked."""
+def has_invalid_values(output: NetworkOutput) -> bool:
+    """Return whether values are invalid, fast enough for every frame; `problem_of_values` returns why."""
     probability = output.probability
     total = output.logit.sum() + output.gradcam.sum() + output.features.sum()
     return not (np.isfinite(total) and probability.min() >= 0 and probability.max() <= 1)
 
 
 def problem_of_values(output: NetworkOutput) -> str | None:
-    """Why an answer means nothing, or None if it is one."""
+    """Return why the values of an output are invalid, or None."""
     probability = output.probability
-    if not ((probability >= 0) & (probability <= 1)).all():  # which NaN is not
+    if not ((probability >= 0) & (probability <= 1)).all():  # also false for NaN
         return "probability is not between 0 and 1"
     if not np.isfinite(output.logit).all():
         return "logit is not finite"
-    # Sums of infinities or NaN are not finite either, and a sum takes less time than a mask.
+    # A sum with infinities or NaN is not finite, and takes less time than a mask.
     if not np.isfinite(output.gradcam.sum()) or output.gradcam.min(initial=0.0) < 0:
         return "gradcam is negative or not finite"
     if not np.isfinite(output.features.sum()):
@@ -141,8 +143,8 @@ def _output_shapes(network: NetworkFile) -> tuple[tuple[Any, ...], ...]:
     return (_BATCH,), (_BATCH,), (_BATCH, *network.gradcam_grid), (_BATCH, network.feature_size)
 
 
-def _agree(shape: Sequence[Any], wanted: Sequence[Any]) -> bool:
-    """Whether sizes are equal where both are numbers; the number of fields of view must be left open."""
+def _shapes_match(shape: Sequence[Any], wanted: Sequence[Any]) -> bool:
+    """Return whether declared sizes are equal; the number of fields of view must not be fixed."""
     if len(shape) != len(wanted):
         return False
     return all(
@@ -151,5 +153,5 @@ def _agree(shape: Sequence[Any], wanted: Sequence[Any]) -> bool:
     )
 
 
-def _told(shape: Sequence[Any]) -> str:
+def _format_shape(shape: Sequence[Any]) -> str:
     return f"[{', '.join('?' if size is None else str(size)[:20] for size in shape)}]"

@@ -1,8 +1,8 @@
-"""The CPU profile: several networks at a time, each on few threads.
+"""Execution on the CPU: several networks at a time, each with few threads.
 
-A convolution of these networks is too small to share among all cores: with default settings the
-threads of seven sessions wait for each other most of the time. Networks are independent, so whole
-networks are handed to workers instead, the longest first, which keeps all cores busy to the end.
+The convolutions of these networks are too small to be divided among all cores: with default settings the
+threads of seven sessions mostly wait for each other. The networks are independent, so each worker runs a
+whole network, the slowest first, which keeps all cores busy until the end.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.executor import OUTPUT_NAMES, Float32, NetworkFile, NetworkOutput
 from senoscope.engine.sessions import CPU, create_session, usable_cores
 
-# The slowest network takes almost a third of the whole work: more than four workers would wait for it,
-# so further cores go into the networks' own threads.
+# The slowest network takes almost a third of the total time: more than four workers would wait for it, so
+# additional cores are used for threads within the networks.
 _MAX_WORKERS = 4
 
 
@@ -30,9 +30,9 @@ class CpuExecutor:
     ----------
     networks : sequence of NetworkFile
     threads : int, optional
-        Cores to use; default: all that the process may use.
+        Cores to use; default: all available to the process.
     cancellation : Cancellation, optional
-        Ends opening and running.
+        Interrupts opening and runs.
     """
 
     device = "cpu"
@@ -66,7 +66,7 @@ class CpuExecutor:
         self._order = list(range(len(networks)))
 
     def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:
-        """Run every network twice, and note which take longest."""
+        """Run every network twice, and order them by their time."""
         self.run(image, low, high)
         cost = []
         for k in range(len(self._sessions)):
@@ -76,7 +76,7 @@ class CpuExecutor:
         self._order.sort(key=lambda k: -cost[k])
 
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
-        """Outputs of all networks, in their order."""
+        """Return the outputs of all networks, in their order."""
         feeds = {"image": image, "low": low, "high": high}
         running = {k: self._pool.submit(self._run_one, k, feeds) for k in self._order}
         return [running[k].result() for k in range(len(self._sessions))]
@@ -85,14 +85,14 @@ class CpuExecutor:
         return NetworkOutput(*self._sessions[k].run(OUTPUT_NAMES, feeds, self._options))
 
     def keep_warm(self) -> None:
-        """Nothing: a CPU is back at full clock within microseconds."""
+        """Do nothing: a CPU returns to full clock within microseconds."""
 
     def describe(self) -> dict[str, Any]:
-        """Workers and threads."""
+        """Return the provider and the number of workers and threads."""
         return {"provider": CPU, "workers": self._workers, "threads_per_worker": self._threads_each}
 
     def close(self) -> None:
-        """End a run that is under way, and stop the workers."""
+        """Interrupt a run in progress, and stop the workers."""
         self._options.terminate = True
         self._pool.shutdown(cancel_futures=True)
         self._sessions.clear()

@@ -1,4 +1,4 @@
-"""Choosing the hardware, out loud."""
+"""Selection of the device, with the reason for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from senoscope.engine.sessions import CUDA
 
 
 def gpu_problem() -> str | None:
-    """Why no GPU can be used, as far as the driver tells; None where it sees one."""
+    """Return why no GPU can be used, or None if the driver finds one."""
     if CUDA not in ort.get_available_providers():
         return "this build of ONNX Runtime has no CUDA provider"
     try:
@@ -27,7 +27,7 @@ def gpu_problem() -> str | None:
         return "no NVIDIA driver is installed"
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
-        return "the NVIDIA driver sees no GPU"
+        return "the NVIDIA driver finds no GPU"
     return None
 
 
@@ -42,33 +42,33 @@ def open_executor(
     Parameters
     ----------
     device : {"auto", "cuda", "cpu"}
-        ``auto`` takes the GPU where there is one that works, else the CPU; the other two insist.
-
+        ``auto`` uses a GPU if there is one that works, otherwise the CPU; ``cuda`` and ``cpu`` require that
+        device.
     cancellation : Cancellation, optional
-        Ends opening and running.
+        Interrupts opening and runs.
 
     Returns
     -------
     executor : Executor
     reason : str
-        Why it runs where it runs, in words.
+        Why the device was selected.
 
     Raises
     ------
     DeviceError
-        If ``cuda`` was asked for and cannot be had.
+        If ``cuda`` is required and cannot be used.
     EnsembleError
-        If a file is no network of the contract.
+        If a file is not a valid network of the ensemble.
     """
     if device == "cpu":
-        return CpuExecutor(networks, threads, cancellation), "CPU, as asked for"
+        return CpuExecutor(networks, threads, cancellation), "CPU, as configured"
     problem = gpu_problem()
     if device == "cuda":
         if problem:
             raise DeviceError(
-                f"--device cuda: {problem}; `senoscope doctor` tells more, --device cpu does without"
+                f"--device cuda: {problem}; run `senoscope doctor` for details, or use --device cpu"
             )
-        return BoundExecutor(networks, cancellation=cancellation), "CUDA, as asked for"
+        return BoundExecutor(networks, cancellation=cancellation), "CUDA, as configured"
     if problem is None:
         try:
             return BoundExecutor(networks, cancellation=cancellation), "CUDA: a GPU was found"

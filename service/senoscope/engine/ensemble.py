@@ -1,4 +1,4 @@
-"""An ensemble as a library: arrays of raw counts in, probabilities and Grad-CAM maps out."""
+"""An ensemble as a library: computes probabilities and Grad-CAM maps from arrays of raw counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from senoscope.engine.contract import (
     check_batch,
     check_outputs,
     has_count,
-    mean_nothing,
+    has_invalid_values,
     problem_of_values,
 )
 from senoscope.engine.devices import open_executor
@@ -35,16 +35,16 @@ from senoscope.engine.options import Device
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the ensemble says of one field of view.
+    """The output of an ensemble for one field of view.
 
     Attributes
     ----------
     probability : float
-        Of the positive class (senescent): the plain mean over the networks.
+        Of the positive class (senescent): the mean over the networks.
     label : str
-        The positive class where ``probability`` exceeds the ensemble's threshold.
+        The positive class if ``probability`` exceeds the ensemble's threshold.
     networks : tuple of str
-        The K networks, in the order of all that follows.
+        The K networks, in the order of all attributes below.
     logits, probabilities : float32 array [K]
     gradcams : tuple of K float32 arrays [h_k, w_k]
         Each network's Grad-CAM map on its own grid, non-negative, not normalised.
@@ -55,8 +55,8 @@ class Prediction:
 
     Notes
     -----
-    All arrays own their memory: a view of what ONNX Runtime or a whole batch allocated would keep that for as
-    long as one prediction is kept.
+    All arrays own their memory: a view would keep the memory of ONNX Runtime or of a whole batch allocated as
+    long as the prediction.
     """
 
     probability: float
@@ -70,32 +70,32 @@ class Prediction:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """Size of all arrays in bytes."""
         arrays = (self.logits, self.probabilities, *self.gradcams, *self.features)
         return sum(array.nbytes for array in arrays)
 
     def outputs(self) -> list[NetworkOutput]:
-        """What each network answered, as to a batch of one."""
+        """Return the output of each network, as for a batch of one."""
         parts = zip(self.logits, self.probabilities, self.gradcams, self.features, strict=True)
         return [NetworkOutput(*(np.asarray(part)[None] for part in one)) for one in parts]
 
     def map(self) -> npt.NDArray[np.float32]:
-        """The ensemble's Grad-CAM map, [H, W], in 0..1."""
+        """Return the ensemble's Grad-CAM map, [H, W], in 0..1."""
         return ensemble_map(self.gradcams, self.probabilities, *self.shape)
 
 
-def _folder(named: Path | str) -> Path:
-    """The folder itself, or that of the ensemble of this name."""
-    folder = Path(named)
-    if isinstance(named, Path) or folder.is_dir() or folder.name != named:
+def _find_folder(name: Path | str) -> Path:
+    """Return the folder itself, or that of the ensemble with this name."""
+    folder = Path(name)
+    if isinstance(name, Path) or folder.is_dir() or folder.name != name:
         return folder
-    return locations.find_by_name(named)
+    return locations.find_by_name(name)
 
 
 class Ensemble:
-    """The seven networks of an ensemble, loaded, verified and warm.
+    """The networks of an ensemble, loaded, verified and warmed up.
 
-    Use :meth:`load`. An ensemble may be used from one thread at a time.
+    Created by :meth:`load`. Use an ensemble from one thread at a time.
 
     Examples
     --------
@@ -118,9 +118,9 @@ class Ensemble:
         self.directory = directory
         self.device = executor.device
         self.device_reason = device_reason
-        # What its users should know: noted when it was exported, or found on its test vectors.
+        # Recorded when the ensemble was exported, or found on its test vectors.
         self.warnings: tuple[str, ...] = manifest.warnings
-        # Measured when warm, per batch size that was warmed up; 1 is always among them.
+        # Measured after warm-up, per batch size; always includes 1.
         self.compute_ms: dict[int, float] = {}
         self._networks = tuple(networks)
         self._executor = executor
@@ -149,28 +149,28 @@ class Ensemble:
         ----------
         directory : path or str
             The folder that holds ``ensemble.json``, or the name of an ensemble in the models folder;
-            ``senoscope.Ensemble.load("starter")`` builds the starter where it is absent.
+            ``senoscope.Ensemble.load("starter")`` builds the starter ensemble if it is missing.
         device : {"auto", "cuda", "cpu"}
-            ``auto`` takes a GPU where there is one that works; ``device_reason`` tells what was chosen
-            and why.
+            ``auto`` uses a GPU if there is one that works; ``device_reason`` is the reason for the choice.
+            ``cuda`` and ``cpu`` require that device.
         threads : int, optional
             CPU cores to use; default: all.
         largest_batch : int
-            Batches of 2, 4, 8 ... FOVs up to this are warmed up too: on a GPU the first batch of a size
-            searches for algorithms for seconds, in which no live frame could be computed.
+            Batches of 2, 4, 8 ... FOVs up to this size are warmed up too: on a GPU the first batch of a size
+            needs seconds to select algorithms, during which no live frame could be computed.
         batch_within_ms : float
-            But none that would, with one FOV after it, take longer than this.
+            Batch sizes that take longer than this, together with one more FOV, are not warmed up.
         cancellation : Cancellation, optional
-            Ends loading from another thread; its reason is raised.
+            Cancels the loading from another thread; its reason is raised.
 
         Raises
         ------
         EnsembleError
-            If anything about the folder is wrong; the message names the file.
+            If a file of the folder is missing or wrong; the message names it.
         DeviceError
-            If the device asked for cannot be used.
+            If the configured device cannot be used.
         """
-        directory = _folder(directory)
+        directory = _find_folder(directory)
         cancellation = cancellation or Cancellation()
         manifest, digest = read_manifest(directory)
         networks = []
@@ -228,7 +228,7 @@ class Ensemble:
         Parameters
         ----------
         stack : array [N, C, H, W] or [C, H, W], any real dtype
-            Raw detector units, channels as in the manifest. All N go through the networks as one batch.
+            Raw detector units, channels as in the manifest. All N are computed as one batch.
         intensity_range : IntensityRange, optional
             Default: the manifest's.
 
@@ -239,10 +239,10 @@ class Ensemble:
         Raises
         ------
         ValueError
-            If the shape is not the manifest's, if a value is no real number, NaN, infinite, masked or too
-            large for float32, or if the range is not one.
+            If the shape does not match the manifest, if a value is not a real number, NaN, infinite, masked
+            or too large for float32, or if the range is invalid.
         RuntimeError
-            If a network's answer means nothing, such as a probability that is not a number.
+            If the output of a network is invalid, for example a probability that is not a number.
         """
         spec = self.manifest.input
         expected = (len(spec.channels), spec.height, spec.width)
@@ -258,9 +258,9 @@ class Ensemble:
         outputs = self._executor.run(image, bounds.low, bounds.high)
         for name, output in zip(self.names, outputs, strict=True):
             if not has_count(output, len(image)):
-                raise RuntimeError(f"network {name}: it does not answer to every field of view of a batch")
-            if mean_nothing(output):
-                problem = problem_of_values(output) or "its answer is too large"
+                raise RuntimeError(f"network {name}: outputs are missing for some fields of view of a batch")
+            if has_invalid_values(output):
+                problem = problem_of_values(output) or "its output is too large"
                 raise RuntimeError(f"network {name}: {problem}")
         return [self._prediction(outputs, n) for n in range(len(image))]
 
@@ -300,21 +300,21 @@ class Ensemble:
         return (time.perf_counter() - start) * 1e3
 
     def keep_warm(self) -> None:
-        """Do a little work if the device would otherwise lower its clocks between two frames."""
+        """Do a little work so that the device does not lower its clocks between two frames."""
         self._executor.keep_warm()
 
     @property
     def cools_down(self) -> bool:
-        """Whether :meth:`keep_warm` is of use on this device."""
+        """Whether :meth:`keep_warm` has an effect on this device."""
         return self._executor.cools_down
 
     def _run_test_vectors(self) -> None:
-        seen: list[Prediction] = []
+        predictions: list[Prediction] = []
         for vector in self.manifest.test_vectors:
             path = self.directory / vector.file
             pixels = self._read_test_vector(path)
             (prediction,) = self.predict(pixels)
-            seen.append(prediction)
+            predictions.append(prediction)
             expected = vector.expected
             values = zip(self.names, map(float, prediction.probabilities), strict=True)
             compared = [(name, value, expected.networks[name]) for name, value in values]
@@ -323,23 +323,23 @@ class Ensemble:
                 if not abs(value - wanted) <= vector.tolerance:
                     raise EnsembleError(
                         path,
-                        f"{name} answers {value:.6f} on {self.device}, expected was {wanted:.6f} "
-                        f"+- {vector.tolerance:g}: this machine does not compute what was trained",
+                        f"{name} gives {value:.6f} on {self.device}, expected {wanted:.6f} "
+                        f"+- {vector.tolerance:g}: this machine does not reproduce the trained ensemble",
                     )
             for name, gradcam in zip(self.names, prediction.gradcams, strict=True):
                 grid = (expected.gradcams or {}).get(name)
                 if grid is not None:
                     self._compare_maps(path, name, gradcam, np.array(grid, np.float32), vector)
-            if len(seen) == 1:  # one batch is enough: the graph is the same for all vectors
+            if len(predictions) == 1:  # one batch is enough: the graph is the same for all vectors
                 self._check_batch(pixels, prediction, vector)
-        self.warnings = (*self.manifest.warnings, *self._blank_networks(seen))
+        self.warnings = (*self.manifest.warnings, *self._blank_networks(predictions))
 
     def _check_batch(
         self, pixels: npt.NDArray[np.float32], prediction: Prediction, vector: TestVector
     ) -> None:
-        """Check that a vector and another field of view get the same answers in a batch as alone."""
+        """Check that a vector and another field of view give the same outputs in a batch as alone."""
         low, high = self.model_range.low, self.model_range.high
-        # The vector's mirror, brighter: alike, the two would hide that a graph computes with their mean.
+        # The vector, mirrored and brighter: with a similar one, a graph that uses the mean would pass.
         other = pixels[:, :, ::-1] / 2 + high[:, None, None] / 2
         pair = np.ascontiguousarray(np.stack([pixels, other]), np.float32)
         alone = prediction.outputs(), self._executor.run(pair[1:], low, high)
@@ -361,41 +361,41 @@ class Ensemble:
                 path,
                 f"the Grad-CAM map of {name} differs by {apart:.3g} on {self.device} from the expected one, "
                 f"whose maximum is {peak:.3g}; at most {vector.gradcam_tolerance:g} of that is allowed: this "
-                "machine does not compute what was trained",
+                "machine does not reproduce the trained ensemble",
             )
 
     def _read_test_vector(self, path: Path) -> npt.NDArray[np.float32]:
         spec = self.manifest.input
         shape = (len(spec.channels), spec.height, spec.width)
         try:
-            # Mapped, so that a header which claims terabytes allocates nothing.
+            # Memory-mapped, so that a header with a huge shape allocates nothing.
             array = np.lib.format.open_memmap(path, mode="r")
         except (ValueError, OSError, EOFError) as error:
             raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
         if array.dtype.kind not in "uif" or array.shape != shape:
             raise EnsembleError(
                 path,
-                f"cannot be used as a test vector: it is {array.dtype} {array.shape}; expected are "
-                f"numbers {shape}",
+                f"cannot be used as a test vector: it is {array.dtype} {array.shape}; expected "
+                f"numbers of shape {shape}",
             )
         try:
             return as_real_numbers(np.array(array))
         except ValueError as error:
             raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
 
-    def _blank_networks(self, seen: list[Prediction]) -> Iterator[str]:
-        """A warning for each network that answers all test vectors alike, unless the manifest has one."""
+    def _blank_networks(self, predictions: list[Prediction]) -> Iterator[str]:
+        """Yield a warning for each blank network on the test vectors, unless the manifest has one."""
         for k, name in enumerate(self.names):
             reason = blank_answers(
-                [prediction.logits[k] for prediction in seen],
-                [prediction.gradcams[k].max(initial=0) for prediction in seen],
+                [prediction.logits[k] for prediction in predictions],
+                [prediction.gradcams[k].max(initial=0) for prediction in predictions],
             )
             known = (f"{name} ", f"{name}:")
             if reason and not any(warning.startswith(known) for warning in self.manifest.warnings):
-                yield f"{name} {reason} among the test vectors: it may tell nothing apart"
+                yield f"{name} {reason} among the test vectors: it may not distinguish the classes"
 
     def describe(self) -> dict[str, Any]:
-        """Device, why it was chosen, and how the networks are arranged on it."""
+        """Return the device, why it was selected, and how the networks are distributed on it."""
         return {
             "device": self.device,
             "reason": self.device_reason,
@@ -406,7 +406,7 @@ class Ensemble:
         }
 
     def close(self) -> None:
-        """End a run that is under way, and let go of threads and device memory."""
+        """Interrupt a run in progress, and release threads and device memory."""
         self._executor.close()
 
     def __enter__(self) -> Ensemble:

@@ -11,9 +11,9 @@ class EnsembleError(Exception):
     Parameters
     ----------
     path : Path
-        The file, or the folder, at fault.
+        The file or folder that cannot be used.
     problem : str
-        What is wrong and what to do about it.
+        What is wrong, and the remedy.
     """
 
     def __init__(self, path: Path, problem: str) -> None:
@@ -23,4 +23,4 @@ class EnsembleError(Exception):
 
 
 class DeviceError(Exception):
-    """The device asked for cannot run the ensemble; there is no silent fallback to another one."""
+    """The configured device cannot run the ensemble; there is no silent fallback to another one."""

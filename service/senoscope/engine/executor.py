@@ -17,7 +17,7 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network to run: its name, its ONNX file, and what goes in and comes out for one field of view.
+    """A network to run: name, ONNX file, and shapes of input and outputs.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class NetworkFile:
 
 
 class NetworkOutput(NamedTuple):
-    """What one network says of a batch; the order is that of the graph's outputs.
+    """The output of one network for a batch, in the order of the graph's outputs.
 
     Attributes
     ----------
@@ -55,8 +55,8 @@ class Executor(Protocol):
     """Runs all networks of an ensemble on one batch.
 
     The ensemble creates it once, calls ``warm_up`` once, then ``run`` from one thread at a time, then
-    ``close``. Whatever a run can share with the next (sessions, threads, buffers, captured graphs) is
-    made in the first two.
+    ``close``. Everything that runs share (sessions, threads, buffers, captured graphs) is created in the
+    first two.
     """
 
     @property
@@ -65,26 +65,26 @@ class Executor(Protocol):
         ...
 
     def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:
-        """Run as often as it takes for the next ``run`` to be as fast as any later one."""
+        """Run until the next ``run`` is as fast as any later one."""
         ...
 
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
-        """Outputs of all networks, in their order, for a batch [N, C, H, W] in raw detector units."""
+        """Return the outputs of all networks, in their order, for a batch [N, C, H, W] of raw values."""
         ...
 
     @property
     def cools_down(self) -> bool:
-        """Whether the device lowers its clocks when idle, so that the next frame would be late."""
+        """Whether the device lowers its clocks when idle, which would delay the next frame."""
         ...
 
     def keep_warm(self) -> None:
-        """Do a little work, much less than a run; after ``warm_up`` only."""
+        """Do a little work, much less than a run; call it only after ``warm_up``."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """How the networks are arranged on the hardware, for people who read logs."""
+        """Return how the networks are distributed on the hardware, for logs and status."""
         ...
 
     def close(self) -> None:
-        """End a run that is under way, and let go of threads and device memory."""
+        """Interrupt a run in progress, and release threads and device memory."""
         ...

@@ -1,4 +1,4 @@
-"""From the networks' Grad-CAM grids to one map in the pixels of the field of view."""
+"""Grad-CAM maps in the pixels of the field of view, from the networks' grids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Map = npt.NDArray[np.float32]
 
 
 def network_map(grid: Map, height: int, width: int) -> Map:
-    """One network's map: its grid upsampled bilinearly and divided by its own maximum.
+    """Return the map of one network: its grid, upsampled bilinearly and divided by its maximum.
 
     Parameters
     ----------
@@ -22,8 +22,7 @@ def network_map(grid: Map, height: int, width: int) -> Map:
     Returns
     -------
     float32 array [height, width]
-        In 0..1. A map that is zero everywhere, which says that no part of the image speaks for
-        senescence, stays zero.
+        In 0..1. A map that is zero everywhere stays zero: no part of the image is evidence of senescence.
     """
     upsampled = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
     peak = float(upsampled.max())
@@ -33,9 +32,9 @@ def network_map(grid: Map, height: int, width: int) -> Map:
 def ensemble_map(
     grids: Sequence[Map], probabilities: npt.NDArray[np.floating], height: int, width: int
 ) -> Map:
-    """The ensemble's map: the mean of the networks' maps, each weighted with its network's probability.
+    """Return the map of the ensemble: the mean of the networks' maps, weighted with their probabilities.
 
-    It is bright where senescence is seen and dark on control cells, as in Figure 6 of the paper.
+    It is bright on senescent cells and dark on control cells, as in Figure 6 of the paper.
 
     Parameters
     ----------

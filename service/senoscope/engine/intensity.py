@@ -1,7 +1,7 @@
-"""The intensity range of each channel: fitting it, and telling where it clips.
+"""Intensity ranges of the channels: fitting them, and measuring clipped pixels.
 
-The paper scales each channel to 0..255 after removing outliers, over a whole data set and never per
-image: a single field of view scaled by itself would lose its absolute brightness, which is the signal.
+The paper scales each channel to 0..255 after removing outliers, over a whole data set and not per image:
+scaled individually, a field of view would lose its absolute brightness, which is the signal.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-_DARK = np.float32(0.05)
+_DARK_FRACTION = np.float32(0.05)
 
 
 @dataclass(frozen=True)
 class IntensityRange:
-    """Raw values mapped to 0 and 255, per channel.
+    """The raw values that are mapped to 0 and 255, per channel.
 
     Attributes
     ----------
@@ -33,12 +33,12 @@ class IntensityRange:
     source: Literal["model", "session"]
 
     def require_valid(self, channels: int) -> None:
-        """Check that there is a range for each of so many channels.
+        """Check that there is a valid range for each channel.
 
         Raises
         ------
         ValueError
-            If not, or if a range is empty, NaN or infinite.
+            If the number of channels is another one, or a range is empty, NaN or infinite.
         """
         low, high = self.low, self.high
         if low.shape != (channels,) or high.shape != (channels,):
@@ -51,48 +51,50 @@ class IntensityRange:
             )
 
     def saturated_fraction(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Fraction of the pixels above the range, per channel, of one field of view [C, H, W]."""
+        """Return the fraction of pixels above the range, per channel, of one field of view [C, H, W]."""
         return _fraction_above(pixels, self.high)
 
     def signal_fraction(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Fraction of the pixels that are brighter than the lowest 5 % of the range, per channel."""
-        # A quarter of the rows tells it as well, in a quarter of the time.
-        return _fraction_above(pixels[:, ::4], self.low + _DARK * (self.high - self.low))
+        """Return the fraction of pixels that are brighter than the lowest 5 % of the range, per channel."""
+        # A quarter of the rows gives the same result in a quarter of the time.
+        return _fraction_above(pixels[:, ::4], self.low + _DARK_FRACTION * (self.high - self.low))
 
 
 def as_real_numbers(stack: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """An array as contiguous float32, all of it finite.
+    """Convert an array to contiguous float32 with finite values only.
 
     Raises
     ------
     ValueError
-        If a value is no real number, or NaN, infinite, masked or too large for float32: a network would
-        answer all the same.
+        If a value is not a real number, or NaN, infinite, masked or too large for float32: a network would
+        give an output for it nevertheless.
     """
     array = np.asanyarray(stack)
     if array.dtype.kind not in "uif":
-        raise ValueError(f"pixels are integers or floats, not {array.dtype}")
+        raise ValueError(f"pixels must be integers or floats, not {array.dtype}")
     if np.ma.is_masked(array):
-        raise ValueError("pixels are masked: fill them with a value, or crop them away")
-    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, found below
+        raise ValueError("some pixels are masked: replace them with a value, or crop the image")
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # values that are too large become infinite, which is checked below
         numbers = np.ascontiguousarray(array, np.float32)
     if array.dtype.kind != "f":
         return numbers
     with np.errstate(over="ignore", invalid="ignore"):
-        # The sum is finite only if every pixel is, unless large ones overflow it: cheap, and then exact.
+        # A finite sum means finite pixels, and is fast; a sum may also overflow, so check each pixel then.
         if np.isfinite(numbers.sum(dtype=np.float64)):
             return numbers
     bad = ~np.isfinite(numbers)
     if bad.any():
-        place = tuple(int(n) for n in np.argwhere(bad)[0])
+        index = tuple(int(n) for n in np.argwhere(bad)[0])
         raise ValueError(
-            f"{int(bad.sum())} pixels are NaN, infinite or too large for float32, the first at index {place}"
+            f"{int(bad.sum())} pixels are NaN, infinite or too large for float32, the first at index {index}"
         )
     return numbers
 
 
 def _fraction_above(pixels: npt.NDArray[Any], limits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    # Whole numbers are compared with whole numbers: converting the pixels first takes 10 times as long.
+    # Integer pixels are compared with integers: converting the pixels would take 10 times as long.
     whole = pixels.dtype.kind == "u"
     above = [
         np.count_nonzero(plane > (math.floor(limit) if whole else limit))
@@ -102,22 +104,22 @@ def _fraction_above(pixels: npt.NDArray[Any], limits: npt.NDArray[np.float32]) -
 
 
 def usual_saturation(stack: npt.NDArray[Any], high: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Fraction of pixels above ``high`` that one in a hundred FOVs [N, C, H, W] exceeds, per channel."""
+    """Return the fraction of pixels above ``high`` that 1 % of the FOVs [N, C, H, W] exceed, per channel."""
     return np.asarray(np.quantile([_fraction_above(pixels, high) for pixels in stack], 0.99, axis=0))
 
 
 def fit_range(stack: npt.NDArray[Any], k_iqr: float = 3.5) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Smallest and largest pixel of each channel within median +- ``k_iqr`` interquartile ranges.
+    """Return the smallest and largest pixel of each channel within median +- ``k_iqr`` interquartile ranges.
 
     Parameters
     ----------
     stack : array [N, C, H, W]
-        Fields of view in raw detector units; all of them count as one population.
+        Fields of view in raw detector units, taken together as one population.
 
     Returns
     -------
     low, high : float32 array [C]
-        Where a channel is constant, ``high`` is the next larger float, so that low < high always holds.
+        For a constant channel ``high`` is the next larger float, so that low < high always holds.
 
     Raises
     ------
@@ -125,7 +127,7 @@ def fit_range(stack: npt.NDArray[Any], k_iqr: float = 3.5) -> tuple[npt.NDArray[
         If a pixel is NaN or infinite.
     """
     if stack.dtype.kind == "f" and not np.isfinite(stack).all():
-        raise ValueError("pixels are NaN or infinite: they have no range")
+        raise ValueError("no range can be fitted: pixels are NaN or infinite")
     low = np.empty(stack.shape[1], np.float32)
     high = np.empty(stack.shape[1], np.float32)
     for c in range(stack.shape[1]):

@@ -1,4 +1,4 @@
-"""Where ensembles live on this machine."""
+"""Locations of ensembles on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from senoscope.engine.errors import EnsembleError
 
 
 def default_models_dir() -> Path:
-    """``models/`` of the clone that the package was installed from, else the user's data folder."""
+    """Return ``models/`` of the clone that the package was installed from, or of the user's data folder."""
     clone = Path(senoscope.engine.__file__).resolve().parents[3]
     if (clone / "pyproject.toml").is_file() and (clone / "models").is_dir():
         return clone / "models"
@@ -24,23 +24,23 @@ def _find_in_default(model: str) -> Path:
 
 
 find_by_name: Callable[[str], Path] = _find_in_default
-"""Finds an ensemble that is named without a models folder; ``senoscope`` sets one that builds the starter."""
+"""Finds an ensemble by name in the default folder; ``senoscope`` replaces it to build the starter."""
 
 
 def find_ensemble(model: str, models_dir: Path) -> Path:
-    """The folder of an ensemble.
+    """Return the folder of an ensemble.
 
     Parameters
     ----------
     model : str
-        A name in ``models_dir``, or the path of a folder.
+        Name in ``models_dir``, or path of a folder.
     models_dir : Path
-        Where named ensembles live.
+        Folder of the named ensembles.
 
     Raises
     ------
     EnsembleError
-        If there is none; the message lists the names that there are.
+        If there is no such ensemble; the message lists the available names.
     """
     from senoscope.engine.manifest import MANIFEST_NAME
 
@@ -49,9 +49,9 @@ def find_ensemble(model: str, models_dir: Path) -> Path:
         if (candidate / MANIFEST_NAME).is_file():
             return candidate.resolve()
     present = sorted(path.parent.name for path in models_dir.glob(f"*/{MANIFEST_NAME}"))
-    there = f"there are: {', '.join(present)}" if present else "there is none in that folder yet"
+    available = f"there are: {', '.join(present)}" if present else "that folder has none yet"
     raise EnsembleError(
         Path(model) if Path(model).is_dir() else named,
-        f"no ensemble here; {there}. --model takes the name of an ensemble in --models-dir, or the path of "
-        "its folder; without it, the starter ensemble is built",
+        f"no ensemble here; {available}. --model takes the name of an ensemble in --models-dir, or the "
+        "path of its folder; without it, the starter ensemble is built",
     )

@@ -1,21 +1,15 @@
-"""The manifest of an ensemble, ``ensemble.json``: what the networks are, and what they must answer."""
+"""The manifest of an ensemble, ``ensemble.json``: its networks, and their expected outputs."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import stat
-import struct
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -24,52 +18,41 @@ from pydantic import (
 )
 
 from senoscope.engine.errors import EnsembleError
+from senoscope.engine.manifest_fields import (
+    ChannelName,
+    Extent,
+    FileName,
+    Label,
+    ManifestModel,
+    Name,
+    Probability,
+    Sha256,
+    Text,
+    Title,
+    Unit,
+    Version,
+    to_single_precision,
+)
+from senoscope.engine.manifest_json import parse_json
 
 MANIFEST_NAME = "ensemble.json"
 SCHEMA_VERSION: Literal["1.0"] = "1.0"
 
 
-def _plain_name(name: str) -> str:
-    if PurePosixPath(name).name != name or "\\" in name or name in {"", ".", ".."}:
-        raise ValueError(f"{name!r} must be the plain name of a file beside the manifest")
-    return name
-
-
-FileName = Annotated[str, Field(max_length=255), AfterValidator(_plain_name)]
-# Names go into addresses, headers, names of tensors and of metrics.
-Name = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Version = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+() -]*[A-Za-z0-9.)])?$")]
-# Labels and channels are columns of tables: no line breaks, no tabs.
-_ONE_LINE = r"^[^\t\n\r\u2028\u2029]+$"
-Label = Annotated[str, Field(min_length=1, max_length=255, pattern=_ONE_LINE)]
-ChannelName = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
-# Every result of an ensemble that is not for science holds its intended use.
-Text = Annotated[str, Field(max_length=2000)]
-Title = Annotated[str, Field(max_length=200)]
-Extent = Annotated[int, Field(ge=1, le=65536)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 _MAX_MANIFEST_BYTES = 16 * 1024 * 1024
-_DEEPEST = 32
 _BLOCK_BYTES = 1024 * 1024
-# Control characters, and halves of surrogate pairs.
-_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 # Values of one field of view, as many as a frame of the stream can have.
 _MAX_VALUES = 64 * 1024 * 1024
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Channel(_Model):
+class Channel(ManifestModel):
     """One detector channel of the input; ``unit`` is that of its raw values."""
 
     name: ChannelName
-    unit: Annotated[str, Field(max_length=64)] = "counts"
+    unit: Unit = "counts"
 
 
-class Input(_Model):
+class Input(ManifestModel):
     """What one field of view looks like.
 
     Attributes
@@ -88,7 +71,7 @@ class Input(_Model):
     pixel_size_um: float = Field(gt=0)
 
     @model_validator(mode="after")
-    def _possible(self) -> Input:
+    def _check_channels_and_size(self) -> Input:
         names = self.channel_names
         if len(set(names)) != len(names):
             raise ValueError(f"channel names repeat: {', '.join(names)}")
@@ -102,15 +85,7 @@ class Input(_Model):
         return tuple(channel.name for channel in self.channels)
 
 
-def _single(value: float) -> float:
-    """The nearest number of single precision."""
-    try:
-        return float(struct.unpack("<f", struct.pack("<f", value))[0])
-    except OverflowError:
-        raise ValueError(f"{value:g} is no number in single precision") from None
-
-
-class ChannelRange(_Model):
+class ChannelRange(ManifestModel):
     """Raw values that are mapped to 0 and to 255.
 
     Attributes
@@ -125,17 +100,15 @@ class ChannelRange(_Model):
     saturated_p99: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _ordered(self) -> ChannelRange:
+    def _check_order(self) -> ChannelRange:
         if not self.low < self.high:
             raise ValueError(f"low ({self.low}) must be less than high ({self.high})")
-        if not _single(self.low) < _single(self.high):
-            raise ValueError(
-                f"low ({self.low}) and high ({self.high}) are not two numbers in single precision"
-            )
+        if not to_single_precision(self.low) < to_single_precision(self.high):
+            raise ValueError(f"low ({self.low}) and high ({self.high}) are equal in single precision")
         return self
 
 
-class NormalizationSpec(_Model):
+class NormalizationSpec(ManifestModel):
     """The intensity range that the ensemble was trained with.
 
     Attributes
@@ -152,14 +125,14 @@ class NormalizationSpec(_Model):
     fitted_on: Text
 
 
-class BackboneWeights(_Model):
+class BackboneWeights(ManifestModel):
     """Where the backbone's weights came from; ``sha256`` is over the weight file or the weights' bytes."""
 
     source: Text
     sha256: Sha256
 
 
-class Parity(_Model):
+class Parity(ManifestModel):
     """Largest deviation of the exported graph from Keras.
 
     Attributes
@@ -174,7 +147,7 @@ class Parity(_Model):
     max_abs_gradcam: float
 
 
-class Variant(_Model):
+class Variant(ManifestModel):
     """One ONNX file of a network."""
 
     precision: Literal["fp32", "fp16", "int8"]
@@ -184,7 +157,7 @@ class Variant(_Model):
     parity: Parity
 
 
-class Network(_Model):
+class Network(ManifestModel):
     """One network of the ensemble.
 
     Attributes
@@ -206,11 +179,11 @@ class Network(_Model):
     variants: tuple[Variant, ...] = Field(min_length=1)
 
     def variant(self, precision: str) -> Variant | None:
-        """The variant of that precision, if there is one."""
+        """Return the variant of a precision, or None."""
         return next((v for v in self.variants if v.precision == precision), None)
 
 
-class Combination(_Model):
+class Combination(ManifestModel):
     """How the networks' answers become one.
 
     Attributes
@@ -226,7 +199,7 @@ class Combination(_Model):
     classes: tuple[Label, Label] = ("control", "senescent")
 
 
-class Training(_Model):
+class Training(ManifestModel):
     """How the ensemble was made, in as much detail as it takes to make it again."""
 
     config: dict[str, Any]
@@ -236,7 +209,7 @@ class Training(_Model):
     software: dict[Title, Text]
 
 
-class Expected(_Model):
+class Expected(ManifestModel):
     """What an ensemble must answer to a test vector.
 
     Attributes
@@ -253,15 +226,15 @@ class Expected(_Model):
     gradcams: dict[str, tuple[tuple[float, ...], ...]] | None = None
 
     @model_serializer(mode="wrap")
-    def _without_absent_maps(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As manifests were before there were maps, where there are none: an ensemble's digest is theirs."""
+    def _omit_absent_maps(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit the field without maps: the digest of ensembles of earlier releases depends on it."""
         document: dict[str, Any] = handler(self)
         if self.gradcams is None:
             document.pop("gradcams", None)
         return document
 
 
-class TestVector(_Model):
+class TestVector(ManifestModel):
     """A field of view with known answers.
 
     Attributes
@@ -276,7 +249,7 @@ class TestVector(_Model):
         Largest deviation of a Grad-CAM map, as a fraction of the expected map's maximum.
     """
 
-    __test__ = False  # a data model, whatever pytest takes its name for
+    __test__ = False  # not a test class for pytest
 
     file: FileName
     sha256: Sha256
@@ -285,14 +258,14 @@ class TestVector(_Model):
     gradcam_tolerance: float = Field(0.01, gt=0, le=0.1)
 
     @model_serializer(mode="wrap")
-    def _without_unused_tolerance(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _omit_unused_tolerance(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = handler(self)
         if self.expected.gradcams is None:
             document.pop("gradcam_tolerance", None)
         return document
 
 
-class Manifest(_Model):
+class Manifest(ManifestModel):
     """An ensemble, as ``ensemble.json`` tells of it.
 
     Attributes
@@ -327,7 +300,7 @@ class Manifest(_Model):
     test_vectors: tuple[TestVector, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Manifest:
+    def _check_consistency(self) -> Manifest:
         channels = len(self.input.channels)
         if len(self.normalization.channels) != channels:
             raise ValueError(
@@ -338,7 +311,9 @@ class Manifest(_Model):
             raise ValueError(f"network names repeat: {names}")
         for vector in self.test_vectors:
             if set(vector.expected.networks) != set(names):
-                raise ValueError(f"test vector {vector.file} does not answer for exactly the networks")
+                raise ValueError(
+                    f"test vector {vector.file} does not have a probability for exactly the networks"
+                )
             self._check_maps(vector)
         low, high = self.ensemble.classes
         if low == high:
@@ -355,28 +330,28 @@ class Manifest(_Model):
         grids = {network.name: network.gradcam_grid for network in self.networks}
         for name, rows in (vector.expected.gradcams or {}).items():
             if name not in grids:
-                raise ValueError(f"test vector {vector.file} has a map of {name!r}, which is no network")
+                raise ValueError(f"test vector {vector.file} has a map of {name!r}, which is not a network")
             if (len(rows), *{len(row) for row in rows}) != grids[name]:
                 raise ValueError(
-                    f"the map of {name} in test vector {vector.file} is not on its grid {grids[name]}"
+                    f"the map of {name} in test vector {vector.file} does not have its grid {grids[name]}"
                 )
 
     def to_json(self) -> str:
-        """The manifest as the text of ``ensemble.json``.
+        """Return the text of ``ensemble.json``.
 
-        Without warnings it has none of that name: earlier releases refuse fields that they do not know.
+        Empty ``warnings`` are omitted: earlier releases refuse unknown fields.
         """
         left_out = None if self.warnings else {"warnings"}
         return self.model_dump_json(indent=2, exclude=left_out) + "\n"
 
 
 def sha256_of(path: Path, between_blocks: Callable[[], object] = lambda: None) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
+    """Return the SHA-256 of a file, hexadecimal.
 
     Parameters
     ----------
     between_blocks : callable
-        Called before each MiB; what it raises ends the reading.
+        Called before each MiB; an exception from it ends the reading.
     """
     digest = hashlib.sha256()
     block = memoryview(bytearray(_BLOCK_BYTES))
@@ -390,7 +365,7 @@ def sha256_of(path: Path, between_blocks: Callable[[], object] = lambda: None) -
 
 
 def _require_regular(path: Path) -> None:
-    """Refuse what would be waited for for ever when it is opened: a named pipe, or a device.
+    """Refuse named pipes and devices, which could block forever when they are opened.
 
     Raises
     ------
@@ -398,7 +373,7 @@ def _require_regular(path: Path) -> None:
     OSError
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise EnsembleError(path, "is no regular file")
+        raise EnsembleError(path, "is not a regular file")
 
 
 def read_manifest(directory: Path) -> tuple[Manifest, str]:
@@ -408,12 +383,12 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
     -------
     manifest : Manifest
     digest : str
-        SHA-256 of the file, which stands for the whole ensemble since the file holds all other hashes.
+        SHA-256 of the file. It identifies the whole ensemble, because the file contains all other hashes.
 
     Raises
     ------
     EnsembleError
-        If the file is missing, is not JSON, or breaks the schema.
+        If the file is missing, is not JSON, or does not match the schema.
     """
     path = directory / MANIFEST_NAME
     try:
@@ -427,10 +402,9 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
     if len(text) > _MAX_MANIFEST_BYTES:
         raise EnsembleError(path, f"is larger than {_MAX_MANIFEST_BYTES // 1024**2} MiB")
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
-        _check_text(document, "", 0)
+        document = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise EnsembleError(path, f"is not JSON that can be used: {error}") from error
+        raise EnsembleError(path, f"is not valid JSON: {error}") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise EnsembleError(path, f"has schema_version {version!r}; this release reads {SCHEMA_VERSION!r}")
@@ -440,55 +414,33 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'manifest'}: {e['msg']}" for e in error.errors()
         )
-        raise EnsembleError(path, f"breaks the schema: {problems}") from error
+        raise EnsembleError(path, f"does not match the schema: {problems}") from error
     return manifest, hashlib.sha256(text).hexdigest()
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _check_text(value: Any, where: str, depth: int) -> None:
-    """Refuse texts that cannot be sent, logged or stored, and what is nested too deeply."""
-    if depth > _DEEPEST:
-        raise ValueError(f"{where[:80]} is nested too deeply")
-    if isinstance(value, str):
-        if _NO_TEXT.search(value):
-            raise ValueError(f"{where[:80] or 'a key'} holds a character that is no text")
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            _check_text(key, "", depth)
-            _check_text(inner, f"{where}.{key}".strip("."), depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_text(inner, where, depth + 1)
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        raise ValueError(f"{where[:80]} is a number of more than 63 bits")
-
-
 def verify_file(path: Path, sha256: str, between_blocks: Callable[[], object] = lambda: None) -> None:
-    """Check that a file of an ensemble is the one that its manifest means.
+    """Check a file of an ensemble against the hash of its manifest.
 
     Parameters
     ----------
     between_blocks : callable
-        As of `sha256_of`.
+        See `sha256_of`.
 
     Raises
     ------
     EnsembleError
-        If the file is missing, is no regular file, or has other contents.
+        If the file is missing, is not a regular file, or has another content.
     """
     try:
         _require_regular(path)
         actual = sha256_of(path, between_blocks)
     except FileNotFoundError:
-        raise EnsembleError(path, "is named in ensemble.json but is missing") from None
+        raise EnsembleError(path, "is listed in ensemble.json but is missing") from None
     except OSError as error:
         raise EnsembleError(path, f"cannot be read: {error.strerror}") from error
     if actual != sha256:
         raise EnsembleError(
             path,
             f"has sha256 {actual[:12]}..., ensemble.json says {sha256[:12]}...: "
-            "the file was changed or damaged; fetch or make the ensemble again",
+            "the file was changed or damaged; download or build the ensemble again",
         )

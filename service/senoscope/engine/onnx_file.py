@@ -1,7 +1,7 @@
-"""What an ONNX file says about other files, read without the ``onnx`` package.
+"""Detection of references to other files in an ONNX file, without the ``onnx`` package.
 
-An ONNX file is a protobuf message. Its weights may lie in other files ("external data"), which no hash of the
-manifest covers.
+An ONNX file is a protobuf message. Its weights may be stored in other files ("external data"), for which the
+manifest has no hash.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 from senoscope.engine.errors import EnsembleError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
-_DEEPEST: Final = 100  # as protobuf itself
-# Which fields of a message hold which messages, as far as they lead to tensors (onnx.proto).
+_MAX_DEPTH: Final = 100  # as in protobuf itself
+# The fields of each message that contain messages with tensors (onnx.proto).
 _NESTED: Final[dict[str, dict[int, str]]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -29,12 +29,12 @@ _EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 13, 14, 1
 
 
 def refuse_external_data(path: Path) -> None:
-    """Check that an ONNX file holds its own weights.
+    """Check that an ONNX file contains all its weights.
 
     Raises
     ------
     EnsembleError
-        If it names other files, is no ONNX file, or cannot be read.
+        If it refers to other files, is not an ONNX file, or cannot be read.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -46,13 +46,13 @@ def refuse_external_data(path: Path) -> None:
     if external:
         raise EnsembleError(
             path,
-            "keeps weights in another file (external data), which ensemble.json has no hash of: save it as a "
-            "single file (onnx.save with save_as_external_data=False)",
+            "keeps weights in another file (external data), for which ensemble.json has no hash: save it as "
+            "a single file (onnx.save with save_as_external_data=False)",
         )
 
 
 def _has_external(data: mmap.mmap, start: int, stop: int, kind: str, depth: int) -> bool:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     if kind == "tensor":
         return any(
@@ -68,7 +68,7 @@ def _has_external(data: mmap.mmap, start: int, stop: int, kind: str, depth: int)
 
 
 def _fields(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Number of each field with the range of its bytes; for numbers the value, and -1."""
+    """Yield the number of each field and the range of its bytes; for numbers the value and -1."""
     while at < stop:
         key, at = _varint(data, at, stop)
         field, wire_type = key >> 3, key & 7
@@ -80,7 +80,7 @@ def _fields(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[int, int, int
         elif wire_type == _BYTES:
             size, at = _varint(data, at, stop)
             if at + size > stop:
-                raise ValueError("a field ends after its message")
+                raise ValueError("a field exceeds its message")
             yield field, at, at + size
             at += size
         elif wire_type in (_FIXED32, _FIXED64):
@@ -89,7 +89,7 @@ def _fields(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[int, int, int
         else:
             raise ValueError("an unknown wire type")
     if at != stop:
-        raise ValueError("a field ends after its message")
+        raise ValueError("a field exceeds its message")
 
 
 def _varint(data: mmap.mmap, at: int, stop: int) -> tuple[int, int]:
@@ -101,4 +101,4 @@ def _varint(data: mmap.mmap, at: int, stop: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
-    raise ValueError("a number does not end")
+    raise ValueError("a number has no end")

@@ -1,4 +1,4 @@
-"""What a user may choose of the engine, without the packages that run it."""
+"""Options of the engine for command lines; imports none of its packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions that run where they were asked to run, or not at all."""
+"""ONNX Runtime sessions that run on the requested provider, or fail."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from senoscope.engine.executor import NetworkFile
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-_ERROR = 3  # ONNX Runtime's severity scale: 2 is warning
+_SEVERITY_ERROR = 3  # of ONNX Runtime; 2 is warning
 
 
 def usable_cores() -> int:
-    """Cores that this process may use (affinity and container limits included where the system tells)."""
+    """Return the number of cores that this process may use, by its affinity where the system reports it."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
 
 
 def preload_cuda() -> None:
-    """Let ONNX Runtime find CUDA's libraries where pip put them; harmless where there are none."""
-    # Else each session warns that CUDA is no plug-in, which it need not be.
-    ort.set_default_logger_severity(_ERROR)
+    """Load CUDA's libraries from pip packages, if installed."""
+    # Otherwise each session warns that the CUDA provider is not a plug-in, which is irrelevant.
+    ort.set_default_logger_severity(_SEVERITY_ERROR)
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
 
@@ -50,17 +50,17 @@ def create_session(
     threads : int
         Intra-op threads.
     providers : sequence
-        As ONNX Runtime takes them; the first is the one that must run the network.
+        In the form of ONNX Runtime; the first one must run the network.
     options : dict of str to str, optional
-        Further session configuration entries.
+        Additional session configuration entries.
     cancellation : Cancellation, optional
 
     Raises
     ------
     DeviceError
-        If the session got another provider than asked for. ONNX Runtime itself only warns.
+        If the session uses another provider than requested; ONNX Runtime itself only warns.
     EnsembleError
-        If the file is no network of the contract, or not the one that the manifest describes.
+        If the file is not a network, or not the one that the manifest describes.
     """
     path = network.path
     settings = ort.SessionOptions()
@@ -68,28 +68,28 @@ def create_session(
     settings.inter_op_num_threads = 1
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    settings.log_severity_level = _ERROR
-    # Workers that spin between runs take the cores from the networks beside them.
+    settings.log_severity_level = _SEVERITY_ERROR
+    # Threads that spin between runs would take cores from the other networks.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Denormals slow a convolution down a hundredfold, and carry no information here.
+    # Denormals make a convolution a hundred times slower, and carry no information here.
     settings.add_session_config_entry("session.set_denormal_as_zero", "1")
     for key, value in (options or {}).items():
         settings.add_session_config_entry(key, value)
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    requested = providers[0] if isinstance(providers[0], str) else providers[0][0]
     try:
         with nullcontext() if cancellation is None else cancellation.opening(settings):
             session = ort.InferenceSession(str(path), settings, providers=list(providers))
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         if cancellation is not None:
             cancellation.require()
-        if wanted != CPU:
-            raise DeviceError(f"{wanted} cannot run {path.name}: {error}") from error
+        if requested != CPU:
+            raise DeviceError(f"{requested} cannot run {path.name}: {error}") from error
         raise EnsembleError(path, f"ONNX Runtime cannot load it: {error}") from error
-    got = session.get_providers()[0]
-    if got != wanted:
+    actual = session.get_providers()[0]
+    if actual != requested:
         raise DeviceError(
-            f"{path.name} was to run on {wanted}, but ONNX Runtime chose {got}: the CUDA libraries are "
-            'missing or do not fit. `pip install "senoscope[gpu]"` brings them; `--device cpu` does without'
+            f"{path.name} was to run on {requested}, but ONNX Runtime selected {actual}: the CUDA libraries "
+            'are missing or incompatible. Run `pip install "senoscope[gpu]"`, or use `--device cpu`'
         )
     check_graph(session, network)
     return session

@@ -1,4 +1,4 @@
-"""How sure an ensemble is, from the spread of its networks."""
+"""Uncertainty of an ensemble, from the spread of its networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import fsum, log2
 import numpy as np
 import numpy.typing as npt
 
-# Plain arithmetic: for the handful of networks of an ensemble NumPy's calls cost more than what they do.
+# Without NumPy: for the few networks of an ensemble its calls would take longer than the arithmetic.
 
 
 def _entropy_bits(p: float) -> float:
@@ -16,7 +16,7 @@ def _entropy_bits(p: float) -> float:
 
 
 def uncertainty(probabilities: npt.NDArray[np.floating], threshold: float) -> tuple[float, float, float]:
-    """Entropy, mutual information and agreement of one field of view.
+    """Return entropy, mutual information and agreement of one field of view.
 
     Parameters
     ----------
@@ -28,10 +28,10 @@ def uncertainty(probabilities: npt.NDArray[np.floating], threshold: float) -> tu
     entropy : float
         Of the mean probability, in bits.
     mutual_information : float
-        ``entropy`` less the mean entropy of the networks, in bits, never negative: what disagreement
-        adds (the BALD criterion, Houlsby et al. 2011).
+        ``entropy`` minus the mean entropy of the networks, in bits, never negative: the part due to
+        disagreement (the BALD criterion, Houlsby et al. 2011).
     agreement : float
-        Fraction of the networks on the ensemble's side of the threshold.
+        Fraction of the networks on the same side of the threshold as the ensemble.
     """
     values = [float(p) for p in probabilities]
     mean = fsum(values) / len(values)

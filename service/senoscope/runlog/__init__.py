@@ -1,1 +1,1 @@
-"""The run log: every result with its Grad-CAM grids, committed before anyone is told of it."""
+"""The run log: every result with its Grad-CAM grids, committed before the result is published."""

@@ -1,11 +1,11 @@
-"""The triggers that count results, so that counting needs no scan."""
+"""Database triggers that count results, so that counting needs no scan."""
 
 from __future__ import annotations
 
 from typing import Final
 
 BIN_SQL: Final = "CAST(probability * 16 AS INTEGER)"
-"""SQLite truncates it, PostgreSQL rounds it; either way it rises with the probability, from 0 to 16."""
+"""The bin of a probability. SQLite truncates, PostgreSQL rounds; both give 0 to 16, rising with it."""
 
 NIL: Final = "00000000-0000-0000-0000-000000000000"
 
@@ -15,18 +15,18 @@ _COUNT_ONE: Final = (
     "CAST(new.probability * 16 AS INTEGER), 1 WHERE {uid} IS NOT NULL "
     f"ON CONFLICT ({_KEY}) DO UPDATE SET count = result_counts.count + 1;"
 )
-_OF_OLD: Final = (
+_MATCHES_OLD: Final = (
     "series_uid IN ({nil}, old.series_uid) AND kind = old.kind AND label = old.label "
     "AND bin = CAST(old.probability * 16 AS INTEGER)"
 )
 _DISCOUNT_ONE: Final = (
-    f"UPDATE result_counts SET count = count - 1 WHERE {_OF_OLD}; "  # noqa: S608
-    f"DELETE FROM result_counts WHERE {_OF_OLD} AND count <= 0;"
+    f"UPDATE result_counts SET count = count - 1 WHERE {_MATCHES_OLD}; "  # noqa: S608
+    f"DELETE FROM result_counts WHERE {_MATCHES_OLD} AND count <= 0;"
 )
 
 
 def _bodies(nil: str) -> tuple[str, str]:
-    """What to do for a result that was added, and for one that was deleted."""
+    """Return the statements for an added result, and those for a deleted one."""
     added = f"{_COUNT_ONE.format(uid=nil)} {_COUNT_ONE.format(uid='new.series_uid')}"
     return added, _DISCOUNT_ONE.format(nil=nil)
 
@@ -50,4 +50,4 @@ COUNTING: Final[dict[str, tuple[str, ...]]] = {
         "EXECUTE FUNCTION senoscope_result_deleted()",
     ),
 }
-"""Statements by dialect, each of which makes a trigger or its function. To change one, write a migration."""
+"""By dialect, the statements that create the triggers and their functions. Changing one needs a migration."""

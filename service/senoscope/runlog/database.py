@@ -1,4 +1,4 @@
-"""Connections to the run log's database, SQLite or PostgreSQL, for many readers and one writer at a time."""
+"""Connections to the database of the run log, SQLite or PostgreSQL: many readers, one writer at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import ArgumentError
 
-from senoscope.runlog.faults import told_as_faults
+from senoscope.runlog.faults import translate_database_errors
 from senoscope.runlog.places import checked_database_url
 from senoscope.runlog.schema import prepare_schema
 from senoscope_client.errors import LogUnavailable
@@ -22,18 +22,18 @@ from senoscope_client.errors import LogUnavailable
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
 
-# How long SQLite waits for another program's lock.
-_BUSY_S: Final = 0.5
-# Moving pages from the write-ahead log into the database waits for the disk, so it is not done in the
-# middle of a commit (`Database.checkpoint` does it), unless nobody did for this many pages.
+# Time limit for another program's lock on the SQLite file.
+_LOCK_TIMEOUT_S: Final = 0.5
+# Moving pages from the write-ahead log into the database waits for the disk. `Database.checkpoint` does it
+# outside of commits; a commit does it only when the write-ahead log has this many pages.
 _AUTOCHECKPOINT_PAGES: Final = 16384
-# What a single read may take. Nothing that the service asks takes a hundredth of it in a sound database.
-_READ_S: Final = 5.0
-# Steps of SQLite's machine between two looks at the clock: some milliseconds.
-_STEPS: Final = 100_000
-# Connections for reads. The service reads from fewer threads (`senoscope.api.reading`) and its own.
+# Time limit of a read. No query of the service takes a hundredth of it in an intact database.
+_READ_TIMEOUT_S: Final = 5.0
+# Instructions of SQLite's virtual machine between two checks of the time limit: some milliseconds.
+_STEPS_PER_CHECK: Final = 100_000
+# Connections for reads, more than the threads that read (`senoscope.api.reading` and those of the service).
 _READERS: Final = 8
-_INCREMENTAL: Final = 2  # of PRAGMA auto_vacuum
+_INCREMENTAL: Final = 2  # value of PRAGMA auto_vacuum
 _POSTGRES_ARGUMENTS: Final = {
     "connect_timeout": 3,
     "keepalives_idle": 5,
@@ -44,50 +44,50 @@ _POSTGRES_ARGUMENTS: Final = {
 
 
 class Database:
-    """A database by its address; nothing is opened before the first use.
+    """A database. Connections are opened on first use.
 
     Parameters
     ----------
     url : str
         ``sqlite:///PATH`` or ``postgresql://...``.
     read_s : float, optional
-        What a single read may take.
+        Time limit of a single read, in seconds.
 
     Raises
     ------
     ValueError
-        If the address is not of that form.
+        If the URL is not of that form.
     LogUnavailable
-        If the driver for it is not installed.
+        If the driver of the database is not installed.
     """
 
-    def __init__(self, url: str, read_s: float = _READ_S) -> None:
+    def __init__(self, url: str, read_s: float = _READ_TIMEOUT_S) -> None:
         checked_database_url(url)
         try:
             self.url = sa.make_url(url)
         except ArgumentError as error:
-            raise ValueError(f"the address of the run log cannot be read: {error}") from error
+            raise ValueError(f"the URL of the run log is not valid: {error}") from error
         self._read_s = read_s
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
         self._file: tuple[int, int] | None = None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        # Pools of their own, so that any number of readers leaves the writer its connection.
-        self.engine = self._engine("BEGIN", reading=True)
-        # A writer that reads first and asks for the lock later may be refused it without waiting.
-        self._write_engine = self._engine("BEGIN IMMEDIATE")
-        self._inserting: sqlite3.Connection | None = None
+        # Separate pools, so that readers can never take the connection of the writer.
+        self.engine = self._create_engine("BEGIN", reading=True)
+        # IMMEDIATE: a transaction that reads before it requests the write lock may fail without waiting.
+        self._write_engine = self._create_engine("BEGIN IMMEDIATE")
+        self._insert_connection: sqlite3.Connection | None = None
 
-    def _engine(self, begin_sqlite: str, reading: bool = False) -> sa.Engine:
+    def _create_engine(self, begin_sqlite: str, reading: bool = False) -> sa.Engine:
         pool = {"pool_size": _READERS, "max_overflow": 0, "pool_timeout": self._read_s} if reading else {}
         if self.is_sqlite:
-            engine = sa.create_engine(self.url, connect_args={"timeout": _BUSY_S}, **pool)
+            engine = sa.create_engine(self.url, connect_args={"timeout": _LOCK_TIMEOUT_S}, **pool)
             sa.event.listen(engine, "connect", _set_up_sqlite)
             sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin_sqlite))
             return engine
         try:
             return sa.create_engine(
                 self.url.set(drivername="postgresql+psycopg"),
-                connect_args=_POSTGRES_ARGUMENTS | (self._limited() if reading else {}),
+                connect_args=_POSTGRES_ARGUMENTS | (self._statement_timeout() if reading else {}),
                 pool_pre_ping=True,
                 **pool,
             )
@@ -96,37 +96,37 @@ class Database:
                 'a run log in PostgreSQL needs `pip install "senoscope[service,postgres]"`'
             ) from error
 
-    def _limited(self) -> dict[str, str]:
-        """The connection's options, the user's own included, with a time limit for statements."""
+    def _statement_timeout(self) -> dict[str, str]:
+        """Return the connection options of the URL, with a time limit for statements added."""
         own = self.url.query.get("options", "")
         limit = f"-c statement_timeout={round(self._read_s * 1000)}"
         return {"options": f"{own if isinstance(own, str) else ' '.join(own)} {limit}".strip()}
 
     def prepare(self) -> None:
-        """Make the database if there is none, bring it to this schema, and see that it can be written.
+        """Create the database or migrate it to the current schema, and check that it can be written.
 
         Raises
         ------
         LogFault
         """
-        with told_as_faults(self.url):
+        with translate_database_errors(self.url):
             if self.is_sqlite:
                 Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
             with self.write() as connection:
                 prepare_schema(connection)
-            self._file = self._file_now()
+            self._file = self._file_identity()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that reads, within the time limit of reads.
+        """Run a read transaction within the block, with the time limit of reads.
 
         Raises
         ------
         LogFault
-            Its state is ``slow`` if the time is up.
+            With the state ``slow`` after the time limit.
         """
         with (
-            told_as_faults(self.url, reading=True),
+            translate_database_errors(self.url, reading=True),
             self.engine.connect() as connection,
             connection.begin(),
             self._time_limit(connection),
@@ -135,13 +135,13 @@ class Database:
 
     @contextmanager
     def _time_limit(self, connection: sa.Connection) -> Iterator[None]:
-        """Interrupt SQLite when the time is up; PostgreSQL does it by itself (`_limited`)."""
+        """Interrupt SQLite after the time limit; PostgreSQL enforces it itself (`_statement_timeout`)."""
         raw = connection.connection.driver_connection
         if not isinstance(raw, sqlite3.Connection):
             yield
             return
         until_s = time.monotonic() + self._read_s
-        raw.set_progress_handler(lambda: time.monotonic() > until_s, _STEPS)
+        raw.set_progress_handler(lambda: time.monotonic() > until_s, _STEPS_PER_CHECK)
         try:
             yield
         finally:
@@ -149,23 +149,23 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that writes: committed at the end, rolled back on any error.
+        """Run a write transaction within the block: committed at its end, rolled back on any error.
 
         Raises
         ------
         LogFault
         """
-        # Threads of this process queue here, where they are woken at once; SQLite's own lock is polled.
+        # Threads of this process wait for this lock, which wakes them at once; SQLite's own lock is polled.
         with (
-            told_as_faults(self.url),
-            self._writing,
+            translate_database_errors(self.url),
+            self._write_lock,
             self._write_engine.connect() as connection,
             connection.begin(),
         ):
             yield connection
 
     def insert_statement(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        """An insertion that may leave alone, or update, rows that are in the table already."""
+        """Return an insert statement that can skip or update existing rows."""
         if self.is_sqlite:
             return sqlite.insert(table)
         from sqlalchemy.dialects import postgresql
@@ -173,80 +173,79 @@ class Database:
         return postgresql.insert(table)
 
     def insert_into_sqlite(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Run one statement for many rows, in one transaction, past SQLAlchemy.
+        """Run one statement for many rows in one transaction, without SQLAlchemy.
 
-        A frame's result is told when it is committed. SQLAlchemy's way to the same transaction takes a
-        millisecond when its code has gone from the processor's caches, as it has after each inference; this
-        takes a third of that.
+        A result is published only after its commit. SQLAlchemy takes a millisecond for the transaction when
+        its code is no longer in the processor's caches, as after each inference; this takes a third of that.
 
         Raises
         ------
         LogFault
         """
-        with told_as_faults(self.url), self._writing:
-            if self._inserting is None:
+        with translate_database_errors(self.url), self._write_lock:
+            if self._insert_connection is None:
                 connection = self._write_engine.raw_connection()
                 connection.detach()
-                self._inserting = cast("sqlite3.Connection", connection.dbapi_connection)
+                self._insert_connection = cast("sqlite3.Connection", connection.dbapi_connection)
             try:
-                self._inserting.execute("BEGIN IMMEDIATE")
-                self._inserting.executemany(statement, rows)
-                self._inserting.execute("COMMIT")
+                self._insert_connection.execute("BEGIN IMMEDIATE")
+                self._insert_connection.executemany(statement, rows)
+                self._insert_connection.execute("COMMIT")
             except BaseException:
-                self._close_inserting()
+                self._close_insert_connection()
                 raise
 
-    def _close_inserting(self) -> None:
-        """Close the connection, and with it whatever transaction is open on it."""
-        connection, self._inserting = self._inserting, None
+    def _close_insert_connection(self) -> None:
+        """Close the connection, which rolls back an open transaction."""
+        connection, self._insert_connection = self._insert_connection, None
         if connection is not None:
             connection.close()
 
     def checkpoint(self) -> None:
-        """Bring what was committed into SQLite's database file, and onto the disk; delays no commit.
+        """Move committed pages into SQLite's database file, and flush it to the disk; delays no commit.
 
-        Until then a loss of power, unlike one of the process, can lose it.
+        Until then a power failure can lose commits; the end of the process cannot.
 
         Raises
         ------
         LogFault
-            Also if the file is no longer where it was opened: what is written to it then is lost.
+            Also if the file was moved or deleted: later writes to it would be lost.
         """
         if self.is_sqlite:
-            with told_as_faults(self.url), self._raw() as cursor:
-                if self._file_now() != self._file:
+            with translate_database_errors(self.url), self._raw() as cursor:
+                if self._file_identity() != self._file:
                     raise FileNotFoundError("the file was moved or deleted while it was in use")
                 cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def give_back(self, pages: int) -> bool:
-        """Return free pages of SQLite's database file to the file system; whether there may be more.
+    def shrink_file(self, pages: int) -> bool:
+        """Return free pages of SQLite's file to the file system, and return whether more may be left.
 
-        PostgreSQL uses the room again by itself.
+        Does nothing in PostgreSQL, which reuses the space.
         """
         if not self.is_sqlite:
             return False
-        with told_as_faults(self.url), self._writing, self._raw() as cursor:
+        with translate_database_errors(self.url), self._write_lock, self._raw() as cursor:
             before = int(cursor.execute("PRAGMA freelist_count").fetchone()[0])
-            # It frees a page each time that it is stepped, so all its rows must be asked for.
+            # It frees one page per row of its result, so all rows must be fetched.
             cursor.execute(f"PRAGMA incremental_vacuum({int(pages)})").fetchall()
             return 0 < int(cursor.execute("PRAGMA freelist_count").fetchone()[0]) < before
 
-    def _file_now(self) -> tuple[int, int] | None:
+    def _file_identity(self) -> tuple[int, int] | None:
         if not self.is_sqlite:
             return None
         status = Path(str(self.url.database)).stat()
         return status.st_dev, status.st_ino
 
-    def release(self) -> None:
-        """Close the connections that nobody uses; later use opens new ones."""
-        with self._writing:
-            self._close_inserting()
+    def close_connections(self) -> None:
+        """Close all idle connections; later use opens new ones."""
+        with self._write_lock:
+            self._close_insert_connection()
         self.engine.dispose()
         self._write_engine.dispose()
 
     @contextmanager
     def _raw(self) -> Iterator[sqlite3.Cursor]:
-        """SQLite's own cursor, outside of any transaction."""
+        """Provide a cursor of SQLite outside of any transaction."""
         connection = self._write_engine.raw_connection()
         try:
             yield connection.cursor()  # type: ignore[misc]
@@ -255,11 +254,11 @@ class Database:
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
-    # SQLAlchemy begins the transactions: sqlite3 itself would begin them too late.
+    # SQLAlchemy begins transactions explicitly; sqlite3 would begin them too late.
     connection.isolation_level = None
     cursor = connection.cursor()
     if cursor.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
-        # Takes effect only in a file that is still empty; in others it would wait for the write lock.
+        # Takes effect only in an empty file; in others it would wait for the write lock.
         cursor.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")

@@ -1,4 +1,4 @@
-"""What the log keeps of one result, and what it gives back."""
+"""Entries of the run log as they are written, and the data that queries return."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from senoscope_client.models.result import Result
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A result on its way into the log; holds no pixels.
+    """A result to be logged; without pixels.
 
     Attributes
     ----------
     result : Result
     document : str
-        It as JSON, without inline maps.
+        The result as JSON, without inline maps.
     gradcam : bytes
         The grids of all networks, in the manifest's order.
     manifest : Manifest
-        Of the ensemble that made it.
+        Of the ensemble that computed it.
     """
 
     result: Result
@@ -41,13 +41,13 @@ class Entry:
     def of(
         cls, result: Result, gradcams: Sequence[npt.NDArray[np.float32]], manifest: Manifest, document: bytes
     ) -> Entry:
-        """The entry of a result and its networks' grids, float32 [h_k, w_k] each."""
+        """Create the entry of a result and its networks' grids, float32 [h_k, w_k] each."""
         blob = b"".join(np.ascontiguousarray(grid, "<f4").tobytes() for grid in gradcams)
         return cls(result, document.decode(), blob, manifest)
 
     @property
     def created_ms(self) -> int:
-        """When the result was made, in milliseconds since the epoch: the first bits of its id."""
+        """Time of the result, in milliseconds since the epoch: the first bits of its id."""
         return self.result.id.int >> 80
 
 
@@ -63,7 +63,7 @@ class Maps:
     shape : tuple of int
         Rows and columns of the field of view.
     channels : tuple of str
-        Of the ensemble that made it.
+        Of the ensemble that computed it.
     """
 
     networks: tuple[str, ...]
@@ -73,18 +73,18 @@ class Maps:
     channels: tuple[str, ...]
 
     def map(self) -> npt.NDArray[np.float32]:
-        """The ensemble's Grad-CAM map, [H, W], in 0..1."""
+        """Return the ensemble's Grad-CAM map, [H, W], in 0..1."""
         return ensemble_map(self.gradcams, self.probabilities, *self.shape)
 
 
 @dataclass(frozen=True)
 class ModelLayout:
-    """What a manifest tells of the grids in the log.
+    """The part of a manifest that is needed to read logged grids.
 
     Attributes
     ----------
     grids : dict of str to (rows, columns)
-        By network, in the order in which they were written.
+        By network, in the order in which the log stores them.
     """
 
     grids: dict[str, tuple[int, int]]
@@ -93,7 +93,7 @@ class ModelLayout:
 
     @classmethod
     def of(cls, manifest: str) -> ModelLayout:
-        """Read only what is needed, so that manifests of any version can be read."""
+        """Read the layout from a manifest of any version: no other fields are parsed."""
         fields: dict[str, Any] = json.loads(manifest)
         spec = fields["input"]
         return cls(
@@ -103,7 +103,7 @@ class ModelLayout:
         )
 
     def maps(self, result: Result, gradcam: bytes) -> Maps:
-        """A result's maps, from the bytes that the log keeps."""
+        """Return the maps of a result from the logged bytes."""
         values = np.frombuffer(gradcam, "<f4").astype(np.float32)
         ends = np.cumsum([rows * columns for rows, columns in self.grids.values()])[:-1]
         parts = np.split(values, ends)
@@ -118,12 +118,12 @@ class ModelLayout:
 
 @dataclass(frozen=True)
 class ResultFilter:
-    """Which results are asked for; None: all.
+    """Conditions on results; None: no condition.
 
     Attributes
     ----------
     since, until : datetime or None
-        When the result was made: from ``since`` on, before ``until``.
+        Time of the result: ``since`` is included, ``until`` is not.
     min_probability, max_probability : float or None
         Both included.
     """
@@ -139,12 +139,12 @@ class ResultFilter:
 
 @dataclass(frozen=True)
 class Page:
-    """Results, newest first, and where the next older ones begin.
+    """Results, newest first, and the cursor of the next page.
 
     Attributes
     ----------
     next : int or None
-        Cursor of the next page; None if this is the last one.
+        Cursor of the page of older results; None for the last page.
     """
 
     results: tuple[Result, ...]
@@ -153,15 +153,16 @@ class Page:
 
 @dataclass(frozen=True)
 class LoggedSeries:
-    """A series as it was last seen, and how its logged results are labelled.
+    """A series as last saved, and the labels of its logged results.
 
     Attributes
     ----------
     snapshot : dict
-        As the receiver described it.
+        The status that the receiver reported.
     labels : dict of str to int
+        Number of results of each label.
     updated_ms : int
-        When the snapshot was taken, in milliseconds since the epoch.
+        Time of the snapshot, in milliseconds since the epoch.
     """
 
     snapshot: dict[str, Any]

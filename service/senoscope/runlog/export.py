@@ -1,4 +1,4 @@
-"""Logged results as a table of any length, CSV or Parquet, made while it is sent."""
+"""Logged results as a CSV or Parquet table of any length, generated while it is sent."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MEDIA_TYPES: Final[dict[ExportFormat, str]] = {
     "parquet": "application/vnd.apache.parquet",
 }
 _T = TypeVar("_T")
-_LINES: Final = 500
-_ROW_GROUP: Final = 5000
+_LINES_PER_CHUNK: Final = 500
+_ROWS_PER_GROUP: Final = 5000
 
 
 def export(log: RunLog, wanted: ResultFilter, form: ExportFormat) -> Iterator[bytes]:
-    """All results that match, newest first, in pieces.
+    """Yield the table of all matching results, newest first, in chunks.
 
     Raises
     ------
     InvalidRequest
-        If Parquet is asked for where pyarrow is not installed.
+        If Parquet is requested and pyarrow is not installed.
     LogFault
     """
     networks = log.networks()
@@ -37,7 +37,7 @@ def export(log: RunLog, wanted: ResultFilter, form: ExportFormat) -> Iterator[by
         yield from _parquet(log.iterate(wanted), networks)
         return
     lines = csv_lines(log.iterate(wanted), networks)
-    for batch in _batched(lines, _LINES):
+    for batch in _batched(lines, _LINES_PER_CHUNK):
         yield "".join(batch).encode()
 
 
@@ -47,7 +47,7 @@ def _parquet(results: Iterable[Result], networks: tuple[str, ...]) -> Iterator[b
         import pyarrow.parquet as pq
     except ImportError as error:
         raise InvalidRequest(
-            'Parquet needs `pip install "senoscope[parquet]"` where the service runs; format=csv does not'
+            'Parquet needs `pip install "senoscope[parquet]"` on the service host; format=csv does not'
         ) from error
     types: dict[Kind, pa.DataType] = {
         "text": pa.string(),
@@ -59,16 +59,16 @@ def _parquet(results: Iterable[Result], networks: tuple[str, ...]) -> Iterator[b
     }
     columns = result_columns(networks)
     schema = pa.schema([(column.name, types[column.kind]) for column in columns])
-    sink = _Sink()
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for batch in _batched((result_row(result, columns) for result in results), _ROW_GROUP):
+    buffer = _ChunkBuffer()
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        for batch in _batched((result_row(result, columns) for result in results), _ROWS_PER_GROUP):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-            yield sink.take()
-    yield sink.take()
+            yield buffer.take()
+    yield buffer.take()
 
 
-class _Sink(io.RawIOBase):
-    """A file that keeps what was written to it only until it is taken."""
+class _ChunkBuffer(io.RawIOBase):
+    """A writable file whose content is removed as it is read."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

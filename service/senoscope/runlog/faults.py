@@ -1,4 +1,4 @@
-"""What it means when the database fails: a few states, each with what to do about it."""
+"""Faults of the database as a few states, each with its remedy."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from senoscope_client.errors import LogUnavailable
 LogState = Literal["corrupt", "locked", "read_only", "full", "unreachable", "newer_schema", "slow"]
 
 _ADVICE: Final[dict[LogState, str]] = {
-    "corrupt": "is damaged, and is left as it is. Move the file and those named like it (-wal, -shm) away, "
-    "and a new log is begun; `sqlite3 FILE .recover` reads what can be read of the old one",
-    "locked": "is locked by another program; close whatever has it open for writing",
-    "read_only": "cannot be written; give the service's user the right to write it and its folder",
-    "full": "has no room left on its disk; make room, or keep less with --keep-days and --keep-mib",
-    "unreachable": "cannot be used; see that its disk or its server is there",
-    "slow": "did not answer this question in time; ask for less, such as one series or a shorter time",
-    "newer_schema": "was written by a newer version of Senoscope; install that one, or name another log "
+    "corrupt": "is damaged and is left unchanged. Move the file and its companions (-wal, -shm) away, "
+    "and a new log is created; `sqlite3 FILE .recover` reads what is left of the old one",
+    "locked": "is locked by another program; close the program that has it open for writing",
+    "read_only": "cannot be written; allow the user of the service to write the file and its folder",
+    "full": "is on a full disk; free disk space, or keep fewer results with --keep-days and --keep-mib",
+    "unreachable": "cannot be used; check its disk or its server",
+    "slow": "did not answer in time; request fewer results, for example of one series",
+    "newer_schema": "was written by a newer version of Senoscope; install that version, or use another log "
     "with --database-url",
 }
 # SQLite's primary result codes, https://www.sqlite.org/rescode.html
@@ -41,7 +41,7 @@ _SQLITE: Final[dict[int, LogState]] = {
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_INTERRUPT: "slow",
 }
-# PostgreSQL's, https://www.postgresql.org/docs/current/errcodes-appendix.html
+# SQLSTATE codes of PostgreSQL, https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRES: Final[dict[str, LogState]] = {
     "XX001": "corrupt",
     "XX002": "corrupt",
@@ -52,7 +52,7 @@ _POSTGRES: Final[dict[str, LogState]] = {
     "42501": "read_only",
     "53100": "full",
 }
-_LITTLE_ROOM: Final = 1024 * 1024
+_FULL_BELOW_BYTES: Final = 1024 * 1024
 
 
 class LogFault(LogUnavailable):
@@ -61,38 +61,38 @@ class LogFault(LogUnavailable):
     Attributes
     ----------
     state : LogState
-        What kind of failure it is.
+        Kind of the fault.
     """
 
-    def __init__(self, state: LogState, place: str, words: str = "") -> None:
-        super().__init__(f"the run log {place} {_ADVICE[state]}{f' ({words})' if words else ''}")
+    def __init__(self, state: LogState, location: str, reason: str = "") -> None:
+        super().__init__(f"the run log {location} {_ADVICE[state]}{f' ({reason})' if reason else ''}")
         self.state = state
 
 
 @contextmanager
-def told_as_faults(url: sa.URL, reading: bool = False) -> Iterator[None]:
-    """Turn whatever the database raises into a LogFault."""
+def translate_database_errors(url: sa.URL, reading: bool = False) -> Iterator[None]:
+    """Raise LogFault for any error of the database in the block."""
     try:
         yield
     except NewerSchema as error:
-        raise LogFault("newer_schema", place_of(url), f"schema {error}") from error
+        raise LogFault("newer_schema", location_of(url), f"schema {error}") from error
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         cause = getattr(error, "orig", None) or error
-        words = " ".join(str(cause).split())[:300]
-        state = _state(cause, url)
-        if reading and getattr(cause, "sqlstate", None) == "57014":  # canceled: the limit of reads
+        reason = " ".join(str(cause).split())[:300]
+        state = _classify(cause, url)
+        if reading and getattr(cause, "sqlstate", None) == "57014":  # canceled by the time limit of reads
             state = "slow"
-        raise LogFault(state, place_of(url), words) from error
+        raise LogFault(state, location_of(url), reason) from error
 
 
-def place_of(url: sa.URL) -> str:
-    """The database in words, without its password."""
+def location_of(url: sa.URL) -> str:
+    """Return the path of an SQLite file, or the URL of another database without its password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     return url.render_as_string(hide_password=True)
 
 
-def _state(cause: BaseException, url: sa.URL) -> LogState:
+def _classify(cause: BaseException, url: sa.URL) -> LogState:
     if isinstance(cause, OSError):
         by_errno: dict[int | None, LogState] = {
             errno.ENOSPC: "full",
@@ -104,7 +104,7 @@ def _state(cause: BaseException, url: sa.URL) -> LogState:
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
         path = Path(str(url.database))
-        # Where a helper file beside the database cannot be made or grow, SQLite does not tell why.
+        # SQLite reports no reason if it cannot create or extend a file next to the database (-wal, -shm).
         if code == sqlite3.SQLITE_IOERR and _disk_is_full(path):
             return "full"
         if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path.parent, os.W_OK):
@@ -115,6 +115,6 @@ def _state(cause: BaseException, url: sa.URL) -> LogState:
 
 def _disk_is_full(path: Path) -> bool:
     try:
-        return shutil.disk_usage(path.parent).free < _LITTLE_ROOM
+        return shutil.disk_usage(path.parent).free < _FULL_BELOW_BYTES
     except OSError:
         return False

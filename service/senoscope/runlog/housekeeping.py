@@ -1,4 +1,4 @@
-"""What the run log needs beside results: series saved, old results forgotten, the disk brought up to date."""
+"""Regular maintenance of the run log: save series, delete old results, write checkpoints."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from typing import Any, Final
 import structlog
 
 from senoscope.runlog.faults import LogFault
-from senoscope.runlog.retention import forget_old, last_logged_ms
+from senoscope.runlog.retention import delete_old_results, last_logged_ms
 from senoscope.runlog.steady_clock import SteadyClock
 from senoscope.runlog.store import RunLog
 from senoscope.watched_thread import WatchedThread
 
 _log = structlog.get_logger(__name__)
-_EVERY_S: Final = 1.0
-_RETENTION_EVERY_S: Final = 60.0
+_INTERVAL_S: Final = 1.0
+_RETENTION_INTERVAL_S: Final = 60.0
+# Between two transactions that delete results.
 _PAUSE_S: Final = 0.02
 
 
 class Housekeeping:
-    """The thread that does it, once a second.
+    """A thread that maintains the run log once a second.
 
     Parameters
     ----------
     log : RunLog
     keep_days, keep_mib : float or None
-        How old a result, how large the log may become.
+        Maximum age of results and size of the log.
     series : callable
-        How the receiver's series are now.
-    may_work : callable
-        Whether the log is well.
+        Returns the current status of the receiver's series.
+    is_usable : callable
+        Returns whether the log has no fault.
     on_fault : callable
-        Told where it is not.
+        Called with each fault.
     """
 
     def __init__(
@@ -43,19 +44,19 @@ class Housekeeping:
         keep_days: float | None,
         keep_mib: float | None,
         series: Callable[[], list[dict[str, Any]]],
-        may_work: Callable[[], bool],
+        is_usable: Callable[[], bool],
         on_fault: Callable[[LogFault], None],
     ) -> None:
         self._log = log
         self._keep_days = keep_days
         self._keep_mib = keep_mib
         self._series = series
-        self._may_work = may_work
+        self._is_usable = is_usable
         self._on_fault = on_fault
         self._saved: dict[str, dict[str, Any]] = {}
         self._next_retention_s = time.monotonic()
         self._clock = SteadyClock()
-        self._trusted = True
+        self._was_trusted = True
         self.thread = WatchedThread("run log housekeeping", self._run)
 
     def close(self) -> None:
@@ -65,13 +66,13 @@ class Housekeeping:
     def _run(self, stop: threading.Event) -> None:
         stopping = False
         while not stopping:
-            stopping = stop.wait(_EVERY_S)
-            if not self._may_work():
+            stopping = stop.wait(_INTERVAL_S)
+            if not self._is_usable():
                 continue
             try:
                 self._save_series()
                 if not stopping and time.monotonic() >= self._next_retention_s:
-                    self._retain(stop)
+                    self._apply_retention(stop)
                 self._log.database.checkpoint()
             except LogFault as fault:
                 self._on_fault(fault)
@@ -81,14 +82,16 @@ class Housekeeping:
         self._log.save_series(snapshot for uid, snapshot in now.items() if self._saved.get(uid) != snapshot)
         self._saved = now
 
-    def _retain(self, stop: threading.Event) -> None:
-        self._next_retention_s = time.monotonic() + _RETENTION_EVERY_S
+    def _apply_retention(self, stop: threading.Event) -> None:
+        self._next_retention_s = time.monotonic() + _RETENTION_INTERVAL_S
         if self._keep_days is None and self._keep_mib is None:
             return
         keep_days = self._keep_days if self._clock_is_trusted() else None
-        deleted = forget_old(self._log.database, keep_days, self._keep_mib, lambda: stop.wait(_PAUSE_S))
+        deleted = delete_old_results(
+            self._log.database, keep_days, self._keep_mib, lambda: stop.wait(_PAUSE_S)
+        )
         if deleted:
-            _log.info("old results were forgotten", count=deleted)
+            _log.info("old results were deleted", count=deleted)
 
     def _clock_is_trusted(self) -> bool:
         if self._keep_days is None:
@@ -97,13 +100,13 @@ class Housekeeping:
         trusted = self._clock.is_trusted(
             time.time(), time.monotonic(), None if last_ms is None else last_ms / 1000
         )
-        if trusted != self._trusted:
-            self._trusted = trusted
+        if trusted != self._was_trusted:
+            self._was_trusted = trusted
             if trusted:
-                _log.info("results are forgotten by age again")
+                _log.info("results are deleted by age again")
             else:
                 _log.warning(
-                    "no results are forgotten by age for four hours: the clock was set, or is far ahead "
-                    "of the last result; correct it if it is wrong"
+                    "no results are deleted by age for four hours: the clock was changed, or is far ahead "
+                    "of the last result; check the clock"
                 )
         return trusted

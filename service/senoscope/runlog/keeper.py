@@ -1,4 +1,4 @@
-"""Keeping the run log while the microscope scans: whatever happens to the database, results go on."""
+"""The threads that write the run log. Faults of the database never stop results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import structlog
 
 from senoscope.runlog.entries import Entry
-from senoscope.runlog.faults import LogFault, LogState, place_of
+from senoscope.runlog.faults import LogFault, LogState, location_of
 from senoscope.runlog.housekeeping import Housekeeping
 from senoscope.runlog.store import RunLog
 from senoscope.watched_thread import WatchedThread
@@ -21,36 +21,36 @@ from senoscope_client.rate_limiter import RateLimiter
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
-# What a commit may take before the result is told as one that is not in the log.
-_PATIENCE_S: Final = 1.0
+# Time limit of a commit; after it the result is published with the flag that it is not logged.
+_COMMIT_TIMEOUT_S: Final = 1.0
 _LOG_INTERVAL_S: Final = 1.0
 _MAX_LOG_INTERVAL_S: Final = 600.0
 _FIRST_RETRY_S: Final = 0.25
-_OPENING_S: Final = 10.0
+_OPEN_TIMEOUT_S: Final = 10.0
 _LAST_RETRY_S: Final = 10.0
 _BATCH: Final = 256
-# Some 5 kB each.
+# Entries of some 5 kB.
 _MAX_BACKLOG: Final = 10_000
-# After these the database itself is sound: it need not be opened anew.
-_PASSING: Final = frozenset({"locked", "full", "slow"})
-# With these it can still be read. Not asking a server that does not answer keeps requests from piling up.
+# The database remains open after these faults.
+_TRANSIENT: Final = frozenset({"locked", "full", "slow"})
+# The log can be read in these states. Others are refused at once, so that requests do not pile up.
 _READABLE: Final = frozenset({"ok", "locked", "full", "read_only", "slow"})
 
 
 class LogKeeper:
-    """The run log and the threads that keep it.
+    """The run log and the threads that write and maintain it.
 
-    One thread writes results; :meth:`commit` hands them to it and waits, but never for long. While the
-    database fails, results wait in memory, and are written first once it works again.
+    One thread writes results; :meth:`commit` passes them to it and waits, but only for a limited time. While
+    the database fails, results wait in memory; they are written in order once it works again.
 
     Parameters
     ----------
     log : RunLog
-        Opened by the thread, not before `start`.
+        Opened by the thread after `start`.
     keep_days, keep_mib : float or None
-        How old a result, how large the log may become.
+        Maximum age of results and size of the log.
     series : callable, optional
-        How the receiver's series are now; what changed is saved every second.
+        Returns the current status of the receiver's series; changes are saved every second.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class LogKeeper:
         self._changed = threading.Condition()
         self._log_lines = RateLimiter(_LOG_INTERVAL_S, _MAX_LOG_INTERVAL_S)
         self._backlog: deque[Entry | Decision] = deque()
-        self._queued = 0  # entries ever handed over
-        self._settled = 0  # of those, written or lost; they leave in the order in which they came
+        self._queued = 0  # entries passed to commit so far
+        self._settled = 0  # of those, written or lost; in the order of commits
         self._lost = 0
         self._fault: LogFault | None = None
         self._opened = False
@@ -77,23 +77,23 @@ class LogKeeper:
             keep_days,
             keep_mib,
             series,
-            may_work=lambda: self._opened and self._fault is None,
-            on_fault=self._note,
+            is_usable=lambda: self._opened and self._fault is None,
+            on_fault=self._record_fault,
         )
 
     @property
     def threads(self) -> tuple[WatchedThread, ...]:
-        """All that must run."""
+        """All threads; each must keep running."""
         return self._thread, self._housekeeping.thread
 
     @property
     def problem(self) -> str | None:
-        """Why results are not logged at present, or None while all is well."""
+        """Why results are not logged now, or None."""
         return self._thread.problem or (None if self._fault is None else str(self._fault))
 
     @property
     def state(self) -> Literal["ok", "opening", "stopped"] | LogState:
-        """The same in one word."""
+        """State of the log in one word."""
         fault = self._fault
         if fault is not None:
             return fault.state
@@ -102,22 +102,22 @@ class LogKeeper:
         return "ok" if self._thread.problem is None else "stopped"
 
     def readable(self) -> RunLog:
-        """The log, to ask for results.
+        """Return the log for reading.
 
         Raises
         ------
         LogUnavailable
-            If it is known that it cannot be read now.
+            If the log is known to be unreadable now.
         """
         if self.state not in _READABLE:
-            raise LogUnavailable(self.problem or "the run log is being opened; ask again in a moment")
+            raise LogUnavailable(self.problem or "the run log is being opened; try again in a moment")
         return self.log
 
     def status(self) -> RunLogStatus:
         """Return state and counters."""
         with self._changed:
             return RunLogStatus(
-                place=place_of(self.log.database.url),
+                place=location_of(self.log.database.url),
                 state=self.state,
                 problem=self.problem,
                 written=self._settled - self._lost,
@@ -126,18 +126,18 @@ class LogKeeper:
             )
 
     def start(self) -> None:
-        """Open the log and keep it, in the background."""
+        """Start the threads, which open the log."""
         for thread in self.threads:
             thread.start()
 
     def commit(self, entries: Sequence[Entry | Decision]) -> bool:
-        """Write results or decisions to the log; never raises, and takes a second at most.
+        """Write results or decisions to the log. Never raises, and takes a second at most.
 
         Returns
         -------
         bool
-            Whether all of them are in the log now. If not, they wait in memory to be written as soon as
-            that is possible, and whoever is told of them should be told that too.
+            Whether all of them are in the log now. If not, they wait in memory and are written as soon as
+            possible; they should be published with that information.
         """
         with self._changed:
             self._backlog.extend(entries)
@@ -148,48 +148,50 @@ class LogKeeper:
                 return False
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._settled >= ticket or self.problem is not None, timeout=_PATIENCE_S
+                lambda: self._settled >= ticket or self.problem is not None, timeout=_COMMIT_TIMEOUT_S
             )
             if self._settled >= ticket:
                 return True
             if self.problem is None:
-                place = place_of(self.log.database.url)
-                self._note(LogFault("unreachable", place, f"no answer within {_PATIENCE_S:g} s"))
+                place = location_of(self.log.database.url)
+                self._record_fault(
+                    LogFault("unreachable", place, f"no answer within {_COMMIT_TIMEOUT_S:g} s")
+                )
             return False
 
     def get_value(self, key: str) -> Any:
-        """A small state that was kept under that name; None if there is none.
+        """Return the stored value of a key, or None.
 
         Raises
         ------
         LogUnavailable
-            If the log cannot be read, even after a moment.
+            If the log cannot be read, also after waiting for it to open.
         """
-        return self._ask(lambda log: log.get_value(key))
+        return self._query(lambda log: log.get_value(key))
 
     def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
-        """See `RunLog.latest_series`.
+        """Return `RunLog.latest_series`.
 
         Raises
         ------
         LogUnavailable
             As `get_value`.
         """
-        return self._ask(RunLog.latest_series)
+        return self._query(RunLog.latest_series)
 
     def set_value(self, key: str, value: Any) -> bool:
-        """Keep a small state under a name; False if that is not possible now."""
+        """Store a value, and return whether that was possible."""
         try:
             self.readable().set_value(key, value)
         except LogUnavailable:
             return False
         except LogFault as fault:
-            self._note(fault)
+            self._record_fault(fault)
             return False
         return True
 
     def close(self) -> None:
-        """Write what waits, if that is possible, and let go of the database."""
+        """Write the waiting entries if possible, and close the database."""
         self._housekeeping.close()
         with self._changed:
             self._closing = True
@@ -198,19 +200,21 @@ class LogKeeper:
         self.log.close()
         unwritten = self._queued - self._settled
         if unwritten:
-            _log.error("results were never logged", count=unwritten, reason=self.problem)
+            _log.error(
+                "results were not logged before the service ended", count=unwritten, reason=self.problem
+            )
 
-    def _ask(self, question: Callable[[RunLog], _T]) -> _T:
+    def _query(self, query: Callable[[RunLog], _T]) -> _T:
         with self._changed:
-            self._changed.wait_for(lambda: self._opened or self._fault is not None, timeout=_OPENING_S)
+            self._changed.wait_for(lambda: self._opened or self._fault is not None, timeout=_OPEN_TIMEOUT_S)
         try:
-            return question(self.readable())
+            return query(self.readable())
         except LogFault as fault:
-            self._note(fault)
+            self._record_fault(fault)
             raise LogUnavailable(str(fault)) from fault
 
     def _run(self, stop: threading.Event) -> None:
-        del stop  # `close` says when, and wakes the thread
+        del stop  # `close` sets `_closing` and wakes the thread
         delay_s = _FIRST_RETRY_S
         while True:
             with self._changed:
@@ -225,7 +229,7 @@ class LogKeeper:
                 with self._changed:
                     self._backlog.extendleft(reversed(batch))
                     self._drop_excess()
-                    self._note(new_fault)
+                    self._record_fault(new_fault)
                     if last:
                         return
                     self._changed.wait_for(lambda: self._closing, timeout=delay_s)
@@ -236,14 +240,14 @@ class LogKeeper:
                     self._settled += len(batch)
                     if self._fault is not None and not self._backlog:
                         self._fault = None
-                        _log.info("the run log works again", place=place_of(self.log.database.url))
+                        _log.info("the run log works again", place=location_of(self.log.database.url))
                     self._changed.notify_all()
                     if last and not self._backlog:
                         return
 
     def _open(self, fault: LogFault | None) -> None:
-        """Open the log if it is not sound; after a passing fault, see that it can be written again."""
-        if fault is not None and fault.state not in _PASSING:
+        """Open the log if needed; after a transient fault, check that it can be written again."""
+        if fault is not None and fault.state not in _TRANSIENT:
             self._opened = False
             self.log.close()
         if not self._opened:
@@ -252,7 +256,7 @@ class LogKeeper:
         elif fault is not None:
             self.log.database.prepare()
 
-    def _note(self, fault: LogFault) -> None:
+    def _record_fault(self, fault: LogFault) -> None:
         with self._changed:
             if self._fault is None or self._fault.state != fault.state:
                 _log.error("results are not logged", state=fault.state, reason=str(fault))
@@ -265,4 +269,4 @@ class LogKeeper:
             self._settled += 1
             self._lost += 1
             if self._log_lines.suppressed_since_last() is not None:
-                _log.error("a result is lost to the run log: too many wait", lost=self._lost)
+                _log.error("a result was not logged: too many are waiting", lost=self._lost)

@@ -1,9 +1,9 @@
-"""Results newest first, page by page, in time that does not grow with the log.
+"""Pages of results, newest first, in a time that does not grow with the size of the log.
 
-A page without a filter, or of one series, is the end of an index in the order of time. Any other filter is
-split into the facets that it lets through: combinations of kind, label and a bin of the probability, each of
-which an index holds in the order of time. Their newest results are merged. Results are passed over only in
-the bins at the ends of a range of probabilities, and there within the index.
+A page without a filter, or of one series, is read from the end of an index ordered by time. Any other filter
+is split into its matching facets: combinations of kind, label and a bin of the probability, each of which an
+index holds in order of time. The newest results of these facets are merged. Results that do not match are
+skipped only in the bins at the ends of a range of probabilities, and only within the index.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.tables import BIN, result_counts, results
 
 ALL: Final = UUID(NIL)
-"""Under which the counts of all results are kept."""
+"""The uid under which the counts of all results are stored."""
 
 _BINS: Final = 16
-# A cursor is the time of the last result of a page, and so much of its `seq` as settles the order within that
-# millisecond. It stays true when that result is deleted, and fits into 63 bits for another two centuries.
+# A cursor is the time of the last result of a page, and the low bits of its `seq`, which define the order
+# within that millisecond. It remains valid when that result is deleted, and fits into 63 bits for two more
+# centuries.
 _SEQ_BITS: Final = 20
-_SEQS: Final = 1 << _SEQ_BITS
+_SEQ_MODULUS: Final = 1 << _SEQ_BITS
 
 
 def cursor_of(created_ms: int, seq: int) -> int:
-    """The cursor of the page that begins behind a result."""
-    return (created_ms << _SEQ_BITS) | (seq % _SEQS)
+    """Return the cursor of the page that begins after a result."""
+    return (created_ms << _SEQ_BITS) | (seq % _SEQ_MODULUS)
 
 
 def newest(connection: sa.Connection, wanted: ResultFilter, limit: int, cursor: int | None) -> list[Any]:
-    """Rows of ``seq``, ``created_ms`` and ``document``, newest first, behind the cursor."""
-    if not _splits(wanted):
+    """Return rows of ``seq``, ``created_ms`` and ``document``, newest first, after the cursor."""
+    if not _needs_facets(wanted):
         return list(connection.execute(ordered_query(wanted, limit, cursor)))
     queries = facet_queries(connection, wanted, limit, cursor)
     found = heapq.merge(
@@ -48,20 +49,20 @@ def newest(connection: sa.Connection, wanted: ResultFilter, limit: int, cursor: 
 
 
 def ordered_query(wanted: ResultFilter, limit: int, cursor: int | None) -> sa.Select[Any]:
-    """The query of a page that one index holds in order."""
+    """Return the query of a page that one index holds in order."""
     query = sa.select(results.c.seq, results.c.created_ms, results.c.document)
-    return _newest_first(query.where(*conditions(wanted), *_behind(cursor))).limit(limit)
+    return _newest_first(query.where(*conditions(wanted), *_after_cursor(cursor))).limit(limit)
 
 
 def facets_query(wanted: ResultFilter) -> sa.Select[Any]:
-    """The query for the facets that a filter lets through, if it is not too narrow."""
+    """Return the query for the facets that a filter matches; may include some that it does not match."""
     c = result_counts.c
     query = sa.select(c.kind, c.label, c.bin).where(c.series_uid == (wanted.series or ALL))
     if wanted.kind is not None:
         query = query.where(c.kind == wanted.kind)
     if wanted.label is not None:
         query = query.where(c.label == wanted.label)
-    # Wide enough for either way of rounding.
+    # Wide enough whether bins are truncated or rounded.
     if wanted.min_probability is not None:
         query = query.where(c.bin >= math.floor(wanted.min_probability * _BINS))
     if wanted.max_probability is not None:
@@ -72,9 +73,9 @@ def facets_query(wanted: ResultFilter) -> sa.Select[Any]:
 def facet_queries(
     connection: sa.Connection, wanted: ResultFilter, limit: int, cursor: int | None
 ) -> list[sa.Select[Any]]:
-    """A query for the newest results of each facet."""
+    """Return a query for the newest results of each matching facet."""
     c = results.c
-    matching = [*conditions(wanted), *_behind(cursor)]
+    matching = [*conditions(wanted), *_after_cursor(cursor)]
     return [
         _newest_first(
             sa.select(c.seq, c.created_ms).where(
@@ -85,7 +86,7 @@ def facet_queries(
     ]
 
 
-def _splits(wanted: ResultFilter) -> bool:
+def _needs_facets(wanted: ResultFilter) -> bool:
     finer = (wanted.kind, wanted.label, wanted.min_probability, wanted.max_probability)
     return any(value is not None for value in finer)
 
@@ -95,7 +96,7 @@ def _newest_first(query: sa.Select[Any]) -> sa.Select[Any]:
 
 
 def conditions(wanted: ResultFilter) -> list[sa.ColumnElement[bool]]:
-    """What holds of the results that a filter lets through."""
+    """Return the SQL conditions of a filter."""
     c = results.c
     found = [
         column == value
@@ -113,14 +114,14 @@ def conditions(wanted: ResultFilter) -> list[sa.ColumnElement[bool]]:
     return found
 
 
-def _behind(cursor: int | None) -> list[sa.ColumnElement[bool]]:
+def _after_cursor(cursor: int | None) -> list[sa.ColumnElement[bool]]:
     if cursor is None:
         return []
     c = results.c
-    created_ms, low = divmod(cursor, _SEQS)
-    # How far behind the cursor's result, within its millisecond; counted in a circle.
-    behind = ((low - c.seq) % _SEQS + _SEQS) % _SEQS
+    created_ms, low = divmod(cursor, _SEQ_MODULUS)
+    # Distance to the cursor's result within its millisecond, modulo the range of the cursor.
+    distance = ((low - c.seq) % _SEQ_MODULUS + _SEQ_MODULUS) % _SEQ_MODULUS
     return [
         c.created_ms <= created_ms,
-        sa.or_(c.created_ms < created_ms, behind.between(1, _SEQS // 2)),
+        sa.or_(c.created_ms < created_ms, distance.between(1, _SEQ_MODULUS // 2)),
     ]

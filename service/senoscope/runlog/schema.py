@@ -1,4 +1,4 @@
-"""Bringing a database to the schema that this code knows."""
+"""Creation of the database schema and its migration to the current version."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sqlalchemy as sa
 from senoscope.runlog.tables import metadata
 
 HEAD: Final = "0004"
-"""The newest of the migrations, which leads to what `tables` describes."""
+"""The newest migration; it results in the tables of `tables`."""
 
 VERSION_TABLE: Final = "runlog_version"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
-# Any number will do, as long as every service that opens the same database takes the same.
+# An arbitrary number, the same in every service that opens the database.
 _ADVISORY_LOCK: Final = 0x5E05C09E
 
-# As Alembic makes it, which keeps its revision there.
+# As Alembic creates it for its revision.
 _version: Final = sa.Table(
     VERSION_TABLE,
     sa.MetaData(),
@@ -27,18 +27,18 @@ _version: Final = sa.Table(
 
 
 class NewerSchema(Exception):
-    """The database was brought to a schema that this code does not know."""
+    """The database has a schema that this version does not know."""
 
 
 def prepare_schema(connection: sa.Connection) -> None:
-    """Bring a database to the newest revision, inside the transaction that the connection is in.
+    """Create or migrate the schema within the current transaction of the connection.
 
-    Alembic is imported only where tables of an earlier revision must be changed.
+    Alembic is imported only for a migration.
 
     Raises
     ------
     NewerSchema
-        If the database is at a revision that this code does not have; nothing is changed.
+        If the database has an unknown revision; nothing is changed.
     """
     _lock(connection)
     if not sa.inspect(connection).has_table(VERSION_TABLE):
@@ -50,12 +50,12 @@ def prepare_schema(connection: sa.Connection) -> None:
 
 
 def migrate(connection: sa.Connection, revision: str = "head") -> None:
-    """Bring a database to a revision by the migrations, inside the transaction that the connection is in.
+    """Migrate the schema to a revision within the current transaction of the connection.
 
     Raises
     ------
     NewerSchema
-        If the database is at a revision that this code does not have; nothing is changed.
+        If the database has an unknown revision; nothing is changed.
     """
     from alembic import command
     from alembic.config import Config
@@ -77,6 +77,6 @@ def migrate(connection: sa.Connection, revision: str = "head") -> None:
 
 
 def _lock(connection: sa.Connection) -> None:
-    """Wait for another service that prepares the same database; until the end of the transaction."""
+    """Wait for other services that migrate the same database; locks until the end of the transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))

@@ -1,4 +1,4 @@
-"""The run log: appending results, and asking for them."""
+"""The run log in one database: append and query results, decisions and series."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from senoscope.runlog import decided, paging
+from senoscope.runlog import paging
 from senoscope.runlog.database import Database
 from senoscope.runlog.entries import Entry, LoggedSeries, Maps, ModelLayout, Page, ResultFilter
-from senoscope.runlog.tables import kept_values, models, result_counts, results, series
+from senoscope.runlog.tables import decisions, kept_values, models, result_counts, results, series
 from senoscope_client.models.decision import Decision
 from senoscope_client.models.result import Result, Source
 
-# Rows that a long read takes at once: SQLite cannot shorten its write-ahead log while anybody reads.
-_CHUNK: Final = 500
-# Series that may go on after a restart, and results of each that may be younger than its snapshot: far more
-# than are made from one snapshot to the next.
+# Rows per query of a long read: SQLite cannot truncate its write-ahead log during a query.
+_ROWS_PER_QUERY: Final = 500
+# Series that may continue after a restart, and results of each that may be newer than its snapshot: many more
+# than are logged between two snapshots.
 _LATEST_SERIES: Final = 16
 _LATEST_RESULTS: Final = 1000
 
-_INSERT: Final = str(
-    sqlite.insert(results)
-    .on_conflict_do_nothing(index_elements=["id"])
-    .compile(dialect=sqlite.dialect(), column_keys=[c.name for c in results.c if c.name != "seq"])
-)
+
+def _insert_for_sqlite(table: sa.Table) -> str:
+    """Return the SQL that inserts rows without their ``seq``, and skips those whose id exists."""
+    columns = [c.name for c in table.c if c.name != "seq"]
+    insert = sqlite.insert(table).on_conflict_do_nothing(index_elements=["id"])
+    return str(insert.compile(dialect=sqlite.dialect(), column_keys=columns))
+
+
+_INSERT_RESULT: Final = _insert_for_sqlite(results)
+_INSERT_DECISION: Final = _insert_for_sqlite(decisions)
 
 
 class RunLog:
-    """The log in one database; may be used from many threads.
+    """The run log in one database; may be used from several threads.
 
-    Every method raises ``LogFault`` where the database fails.
+    Every method raises ``LogFault`` if the database fails.
 
     Parameters
     ----------
@@ -45,30 +50,30 @@ class RunLog:
     Raises
     ------
     ValueError, LogUnavailable
-        If there can be no log at such an address.
+        If the URL is not valid, or its driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
-        # What is in the log for certain, so that it need not be written with every result.
+        # Models and series that are in the log, so that they are not written with every result.
         self._known_models: set[str] = set()
         self._known_series: set[UUID] = set()
         self._layouts: dict[str, ModelLayout] = {}
 
     def prepare(self) -> None:
-        """Make the log if there is none, and bring its schema up to date; before anything else."""
+        """Create the log or migrate its schema; call it before any other method."""
         self._known_models.clear()
         self._known_series.clear()
         self.database.prepare()
 
     def close(self) -> None:
-        """Let go of the database; later use opens it again."""
-        self.database.release()
+        """Close the database; later use opens it again."""
+        self.database.close_connections()
 
-    def append(self, made: Sequence[Entry | Decision]) -> None:
-        """Add results, all or none of them, then decisions; those that are there already are left alone."""
-        self._append_results([one for one in made if isinstance(one, Entry)])
-        decided.append(self.database, [one for one in made if isinstance(one, Decision)])
+    def append(self, entries: Sequence[Entry | Decision]) -> None:
+        """Append all results or none, then all decisions or none; existing ones are skipped."""
+        self._append_results([one for one in entries if isinstance(one, Entry)])
+        self._append_decisions([one for one in entries if isinstance(one, Decision)])
 
     def _append_results(self, entries: Sequence[Entry]) -> None:
         if not entries:
@@ -84,27 +89,41 @@ class RunLog:
             if (uid := entry.result.source.series_uid) is not None and uid not in self._known_series
         }
         if self.database.is_sqlite and not new_models and not new_series:
-            self.database.insert_into_sqlite(_INSERT, [_sqlite_row(entry) for entry in entries])
+            self.database.insert_into_sqlite(
+                _INSERT_RESULT, [_sqlite_row(_result_row(entry)) for entry in entries]
+            )
             return
         with self.database.write() as connection:
             if new_models:
                 rows = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
                 connection.execute(self.database.insert_statement(models).on_conflict_do_nothing(), rows)
             if new_series:
-                glimpses = [
-                    {"uid": uid, "snapshot": json.dumps(_glimpse(source)), "updated_ms": _now_ms()}
+                snapshots = [
+                    {"uid": uid, "snapshot": json.dumps(_snapshot_of(source)), "updated_ms": _now_ms()}
                     for uid, source in new_series.items()
                 ]
-                connection.execute(self.database.insert_statement(series).on_conflict_do_nothing(), glimpses)
+                connection.execute(self.database.insert_statement(series).on_conflict_do_nothing(), snapshots)
             connection.execute(
                 self.database.insert_statement(results).on_conflict_do_nothing(index_elements=["id"]),
-                [_row(entry) for entry in entries],
+                [_result_row(entry) for entry in entries],
             )
         self._known_models.update(new_models)
         self._known_series.update(new_series)
 
+    def _append_decisions(self, made: Sequence[Decision]) -> None:
+        if not made:
+            return
+        rows = [_decision_row(decision) for decision in made]
+        if self.database.is_sqlite:
+            self.database.insert_into_sqlite(_INSERT_DECISION, [_sqlite_row(row) for row in rows])
+            return
+        with self.database.write() as connection:
+            connection.execute(
+                self.database.insert_statement(decisions).on_conflict_do_nothing(index_elements=["id"]), rows
+            )
+
     def result(self, identifier: UUID) -> tuple[Result, Maps] | None:
-        """A result and its Grad-CAM maps; None if it is not in the log."""
+        """Return a result and its Grad-CAM maps, or None if it is not in the log."""
         columns = (results.c.document, results.c.gradcam, results.c.model_digest)
         with self.database.read() as connection:
             row = connection.execute(sa.select(*columns).where(results.c.id == identifier)).one_or_none()
@@ -115,7 +134,7 @@ class RunLog:
         return result, layout.maps(result, row.gradcam)
 
     def results(self, wanted: ResultFilter, limit: int, cursor: int | None = None) -> Page:
-        """Results, newest first, older than the cursor."""
+        """Return a page of results, newest first, older than the cursor."""
         with self.database.read() as connection:
             rows = paging.newest(connection, wanted, limit + 1, cursor)
         found = tuple(Result.model_validate_json(row.document) for row in rows[:limit])
@@ -123,26 +142,26 @@ class RunLog:
         return Page(found, None if last is None else paging.cursor_of(last.created_ms, last.seq))
 
     def iterate(self, wanted: ResultFilter) -> Iterator[Result]:
-        """All results, newest first; those that come while it runs are left out."""
+        """Yield all results, newest first; results logged meanwhile are not included."""
         cursor: int | None = None
         while True:
-            page = self.results(wanted, _CHUNK, cursor)
+            page = self.results(wanted, _ROWS_PER_QUERY, cursor)
             yield from page.results
             if page.next is None:
                 return
             cursor = page.next
 
     def oldest_first(self, wanted: ResultFilter) -> Iterator[Result]:
-        """All results, in the order in which they were made."""
+        """Yield all results in order of time."""
         time, seq = results.c.created_ms, results.c.seq
         query = sa.select(seq, time, results.c.document).where(*paging.conditions(wanted))
-        query = query.order_by(time, seq).limit(_CHUNK)
+        query = query.order_by(time, seq).limit(_ROWS_PER_QUERY)
         page = query
         while True:
             with self.database.read() as connection:
                 rows = connection.execute(page).all()
             yield from (Result.model_validate_json(row.document) for row in rows)
-            if len(rows) < _CHUNK:
+            if len(rows) < _ROWS_PER_QUERY:
                 return
             last = rows[-1]
             page = query.where(time >= last.created_ms, sa.or_(time > last.created_ms, seq > last.seq))
@@ -150,22 +169,34 @@ class RunLog:
     def decisions(
         self, series: UUID | None, limit: int, cursor: int | None = None
     ) -> tuple[tuple[Decision, ...], int | None]:
-        """Decisions, newest first, older than the cursor; and the next page's cursor, None at the end."""
-        return decided.page(self.database, series, limit, cursor)
+        """Return decisions, newest first, older than the cursor, and the cursor of the next page or None."""
+        c = decisions.c
+        query = sa.select(c.seq, c.document).order_by(c.seq.desc()).limit(limit + 1)
+        if series is not None:
+            query = query.where(c.series_uid == series)
+        if cursor is not None:
+            query = query.where(c.seq < cursor)
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+        found = tuple(Decision.model_validate_json(row.document) for row in rows[:limit])
+        return found, rows[limit - 1].seq if len(rows) > limit else None
 
     def decisions_of(self, series: UUID) -> list[Decision]:
-        """All decisions on a series, in the order in which they were made."""
-        return decided.of_series(self.database, series)
+        """Return all decisions on a series, in the order in which they were logged."""
+        c = decisions.c
+        query = sa.select(c.document).where(c.series_uid == series).order_by(c.seq)
+        with self.database.read() as connection:
+            return [Decision.model_validate_json(text) for text in connection.execute(query).scalars()]
 
     def networks(self) -> tuple[str, ...]:
-        """The names of the networks of all ensembles that the log knows."""
+        """Return the names of the networks of all ensembles in the log."""
         with self.database.read() as connection:
             digests = connection.execute(sa.select(models.c.digest)).scalars().all()
             layouts = [self._layout(connection, digest) for digest in digests]
         return tuple(dict.fromkeys(name for layout in layouts for name in layout.grids))
 
     def save_series(self, snapshots: Iterable[dict[str, Any]]) -> None:
-        """Keep how series are now, each as the receiver describes it (with its ``series_uid``)."""
+        """Save the status of series, each as the receiver reports it, with its ``series_uid``."""
         rows = [
             {"uid": UUID(snapshot["series_uid"]), "snapshot": json.dumps(snapshot), "updated_ms": _now_ms()}
             for snapshot in snapshots
@@ -186,15 +217,15 @@ class RunLog:
             self._known_series.update(row["uid"] for row in rows)  # type: ignore[misc]
 
     def series(self, limit: int) -> list[LoggedSeries]:
-        """The series seen last, newest first."""
-        return self._series(sa.select(series).order_by(series.c.updated_ms.desc()).limit(limit))
+        """Return the series that were saved last, newest first."""
+        return self._select_series(sa.select(series).order_by(series.c.updated_ms.desc()).limit(limit))
 
     def one_series(self, uid: UUID) -> LoggedSeries | None:
-        """A series, or None if the log knows none of that uid."""
-        return next(iter(self._series(sa.select(series).where(series.c.uid == uid))), None)
+        """Return a series, or None if it is not in the log."""
+        return next(iter(self._select_series(sa.select(series).where(series.c.uid == uid))), None)
 
     def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
-        """The snapshots of the series seen last, newest first, each with its newest results.
+        """Return the snapshots of the series saved last, newest first, each with its newest results.
 
         Returns
         -------
@@ -208,7 +239,7 @@ class RunLog:
             ]
 
     def get_value(self, key: str) -> Any:
-        """A value that was kept; None if there is none."""
+        """Return the stored value of a key, or None."""
         with self.database.read() as connection:
             text = connection.execute(
                 sa.select(kept_values.c.value).where(kept_values.c.key == key)
@@ -216,7 +247,7 @@ class RunLog:
         return None if text is None else json.loads(text)
 
     def set_value(self, key: str, value: Any) -> None:
-        """Keep a small value, whatever JSON can tell, in place of the earlier one."""
+        """Store a small value that JSON can represent; replaces an earlier value of the key."""
         insert = self.database.insert_statement(kept_values)
         with self.database.write() as connection:
             connection.execute(
@@ -240,7 +271,7 @@ class RunLog:
             self._layouts[digest] = ModelLayout.of(connection.execute(query).scalar_one())
         return self._layouts[digest]
 
-    def _series(self, query: sa.Select[Any]) -> list[LoggedSeries]:
+    def _select_series(self, query: sa.Select[Any]) -> list[LoggedSeries]:
         with self.database.read() as connection:
             rows = connection.execute(query).all()
             counts = connection.execute(counts_query([row.uid for row in rows])).all()
@@ -251,7 +282,7 @@ class RunLog:
 
 
 def counts_query(uids: Sequence[UUID]) -> sa.Select[Any]:
-    """The query for how many results of each of these series carry which label."""
+    """Return the query for the number of results of each label in these series."""
     c = result_counts.c
     return (
         sa.select(c.series_uid, c.label, sa.func.sum(c.count).label("count"))
@@ -260,7 +291,7 @@ def counts_query(uids: Sequence[UUID]) -> sa.Select[Any]:
     )
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _result_row(entry: Entry) -> dict[str, Any]:
     result = entry.result
     return {
         "id": result.id,
@@ -276,13 +307,23 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _sqlite_row(entry: Entry) -> tuple[Any, ...]:
-    """The same as SQLAlchemy would write it: UUIDs in hexadecimal."""
-    return tuple(value.hex if isinstance(value, UUID) else value for value in _row(entry).values())
+def _decision_row(decision: Decision) -> dict[str, Any]:
+    return {
+        "id": decision.id,
+        "series_uid": decision.series_uid,
+        "created_ms": decision.id.int >> 80,
+        "action": decision.action,
+        "document": decision.model_dump_json(exclude_none=True),
+    }
 
 
-def _glimpse(source: Source) -> dict[str, Any]:
-    """As much of a series as one of its frames tells, until the receiver's account of it is saved."""
+def _sqlite_row(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the values of a row as SQLAlchemy writes them: UUIDs in hexadecimal."""
+    return tuple(value.hex if isinstance(value, UUID) else value for value in row.values())
+
+
+def _snapshot_of(source: Source) -> dict[str, Any]:
+    """Return what a frame shows of its series, to be stored until the receiver's status is saved."""
     return {
         "series_uid": str(source.series_uid),
         "series_id": source.series_id,

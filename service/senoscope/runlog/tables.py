@@ -1,4 +1,4 @@
-"""The run log's tables, as the newest migration leaves them."""
+"""The tables of the run log after the newest migration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from senoscope.runlog.counting import BIN_SQL, COUNTING
 
 BIN: Final[sa.ColumnElement[int]] = sa.literal_column(BIN_SQL, sa.Integer)
-"""The bin of a result's probability; indexes hold it in exactly these words."""
+"""The bin of a result's probability; indexes contain exactly this expression."""
 
 metadata: Final = sa.MetaData()
 
@@ -22,9 +22,9 @@ models: Final = sa.Table(
     sa.Column("manifest", sa.Text, nullable=False),
 )
 
-# Times are whole milliseconds since the epoch, UTC: what the ids (UUIDs of version 7) hold, the same in
-# every database. `gradcam` holds the networks' grids one after another, float32, little-endian; their
-# shapes and order are in the model's manifest.
+# Times are whole milliseconds since the epoch, UTC, as in the ids (UUIDs of version 7) and the same in every
+# database. `gradcam` contains the grids of all networks, concatenated, float32, little-endian; their shapes
+# and order are in the manifest of the model.
 results: Final = sa.Table(
     "results",
     metadata,
@@ -39,21 +39,21 @@ results: Final = sa.Table(
     sa.Column("model_digest", sa.String(64), sa.ForeignKey("models.digest"), nullable=False),
     sa.Column("document", sa.Text, nullable=False),
     sa.Column("gradcam", sa.LargeBinary, nullable=False),
-    # Newest first; `seq` settles the order within a millisecond.
+    # Newest first; `seq` defines the order within a millisecond.
     sa.Index("results_by_time", "created_ms"),
     sa.Index("results_by_series", "series_uid", "created_ms"),
-    # Each combination of kind, label and bin of the probability in its order of time: see `paging`.
+    # Each combination of kind, label and bin of the probability in order of time: see `paging`.
     sa.Index("results_by_facet", "kind", "label", BIN, "created_ms", "seq", "probability"),
     sa.Index(
         "results_by_series_and_facet",
         *("series_uid", "kind", "label", BIN, "created_ms", "seq", "probability"),
     ),
-    # A seq is never given twice, so a cursor stays true when old results are deleted.
+    # A seq is never reused, so that cursors remain valid when old results are deleted.
     sqlite_autoincrement=True,
 )
 
-# How many results there are of each series, kind, label and bin; all results together are under the nil uid.
-# Triggers keep it (`counting`), so that it is true whatever adds or deletes results.
+# Number of results of each series, kind, label and bin; those of all series are under the nil uid. Triggers
+# update it (`counting`), whichever program adds or deletes results.
 result_counts: Final = sa.Table(
     "result_counts",
     metadata,
@@ -65,8 +65,8 @@ result_counts: Final = sa.Table(
 )
 for _dialect, _statements in COUNTING.items():
     for _statement in _statements:
-        _made = sa.DDL(_statement)  # type: ignore[no-untyped-call]
-        sa.event.listen(metadata, "after_create", _made.execute_if(dialect=_dialect))
+        _trigger = sa.DDL(_statement)  # type: ignore[no-untyped-call]
+        sa.event.listen(metadata, "after_create", _trigger.execute_if(dialect=_dialect))
 
 series: Final = sa.Table(
     "series",
@@ -77,7 +77,7 @@ series: Final = sa.Table(
     sa.Index("series_by_time", "updated_ms"),
 )
 
-# No foreign key to the result, which may be waiting to be written, or be forgotten.
+# No foreign key to the result, which may not be written yet, or already deleted.
 decisions: Final = sa.Table(
     "decisions",
     metadata,

@@ -1,9 +1,9 @@
 """The starter ensemble: seven networks for demonstrations and tests, built from a recipe of a few megabytes.
 
-Its backbones are random, so what a file of them holds beyond a bit generator's output is small: the graph,
-one scale and one bias per channel, and the trained head. The package ships that as a *recipe*
-(:mod:`~senoscope.starter.recipe`), from which NumPy alone rebuilds the ONNX files byte for byte
-(:mod:`~senoscope.starter.build`). ``senoscope-train starter --recipe`` makes the recipe anew.
+Its backbones are random, so the files contain little besides the output of a bit generator: the graph, one
+scale and one bias per channel, and the trained head. The package includes these as a *recipe*
+(:mod:`~senoscope.starter.recipe`), from which NumPy rebuilds the ONNX files byte for byte
+(:mod:`~senoscope.starter.build`). ``senoscope-train starter --recipe`` creates a new recipe.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STARTER_NAME: Final = "starter"
 
 __all__ = ["STARTER_NAME", "StarterError", "build_starter", "locate_ensemble", "require_ensemble"]
-_HOMES = {
+_MODULES = {
     "StarterError": "build",
     "build_starter": "build",
     "locate_ensemble": "locate",
@@ -26,8 +26,8 @@ _HOMES = {
 }
 
 
-# Looking for an ensemble needs no NumPy; building one does.
+# Imported on first use: only building needs NumPy.
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

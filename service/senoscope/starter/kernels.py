@@ -1,8 +1,8 @@
-"""Random convolution kernels that are the same on every machine, bit for bit.
+"""Random convolution kernels that are identical on every machine, bit for bit.
 
-Only operations whose result IEEE 754 fixes are used, one at a time: the raw output of a bit generator,
-whose stream NumPy guarantees (unlike that of the distributions built on it), conversions of small integers,
-and products of two float32. There are no sums, no fused multiply-adds and no calls of a BLAS.
+They use only operations with a result that is defined exactly: the raw output of a bit generator, which NumPy
+guarantees (unlike that of its distributions), conversions of small integers, and products of two float32
+(IEEE 754). There are no sums, no fused multiply-adds and no calls of a BLAS.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def draw_taps(seed: int, network: str, index: int, shape: Shape) -> Float32:
     Parameters
     ----------
     seed : int
-        Of the ensemble or of the run.
+        Seed of the ensemble or the run.
     network : str
         Name of the architecture.
     index : int
-        Which of the network's kernels; each has a stream of its own.
+        Index of the kernel in the network; each kernel has its own stream.
     shape : tuple of int
         Output channels, input channels, rows, columns, as in ONNX.
 
@@ -47,7 +47,7 @@ def draw_taps(seed: int, network: str, index: int, shape: Shape) -> Float32:
 
 
 def binomial_window(rows: int, columns: int) -> Float32:
-    """Binomial weights [rows, columns] that add up to one; multiples of a power of two, hence exact."""
+    """Return binomial weights [rows, columns] with the sum 1; exact, as multiples of a power of two."""
     return np.outer(_binomial(rows), _binomial(columns)).astype(np.float32)
 
 
@@ -63,13 +63,13 @@ def random_kernel(
     Parameters
     ----------
     index : int, optional
-        As for :func:`draw_taps`; without one every tap is 1, and the scale is the whole kernel.
+        See :func:`draw_taps`; without an index every tap is 1, and only the scale defines the kernel.
     shape : tuple of int
         Output channels, input channels, rows, columns.
     scale : float32 array [output channels]
         Factor of each output channel.
     smooth : bool
-        Draw one tap for each pair of channels and spread it over rows and columns with a binomial window,
+        Draw one tap per pair of channels and distribute it over rows and columns with a binomial window,
         instead of drawing each tap independently.
 
     Returns
@@ -82,5 +82,5 @@ def random_kernel(
     factor = scale.astype(np.float32).reshape(outputs, 1, 1)
     if smooth:
         factor = factor * binomial_window(rows, columns).reshape(1, 1, -1)
-    # Rows and columns as one axis: NumPy's innermost loop is longer then.
+    # Rows and columns as one axis give NumPy a longer innermost loop.
     return (taps.reshape(outputs, inputs, -1) * factor).reshape(shape)

@@ -1,4 +1,4 @@
-"""The engine as a library: ensembles by name, the starter built where it is absent."""
+"""The engine as a library: load ensembles by name, and build the starter ensemble if it is missing."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def load_ensemble(
     Parameters
     ----------
     model : str or path
-        A name in ``models_dir``, or the path of a folder. ``starter`` is built there if it is absent.
+        Name in ``models_dir``, or path of a folder. ``starter`` is built there if it is missing.
     models_dir : path, optional
-        Where named ensembles live. Default: that of the service, which ``SENOSCOPE_MODELS_DIR`` sets.
+        Folder of the named ensembles. Default: that of the service, which ``SENOSCOPE_MODELS_DIR`` sets.
     device, threads
         See :meth:`senoscope.Ensemble.load`.
 
     Raises
     ------
     EnsembleError
-        If there is no such ensemble, or anything about it is wrong.
+        If there is no such ensemble, or one of its files is missing or wrong.
     StarterError
-        If the starter cannot be built.
+        If the starter ensemble cannot be built.
     DeviceError
-        If the device asked for cannot be used.
+        If the configured device cannot be used.
     """
     from senoscope.engine.ensemble import Ensemble
 
@@ -50,7 +50,7 @@ def load_ensemble(
 
 
 def locate(model: str, models_dir: Path | None = None) -> Path:
-    """The folder of an ensemble; builds the starter where that is meant and absent."""
+    """Return the folder of an ensemble; builds the starter ensemble if it is named and missing."""
     if models_dir is None:
         from senoscope.settings import Settings
 

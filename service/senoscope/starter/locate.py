@@ -1,4 +1,4 @@
-"""Finding the ensemble to use; the starter is built where it is asked for and not there yet."""
+"""Lookup of the ensemble to use; the starter ensemble is built if it is named and missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOTICE = "Building the starter ensemble in {models_dir} (once): for demonstratio
 
 
 def require_ensemble(model: str, models_dir: Path) -> Path | None:
-    """The folder of an ensemble, or None where it is the starter, which is yet to be built.
+    """Return the folder of an ensemble, or None for the starter ensemble if it is not built yet.
 
     Raises
     ------
@@ -34,14 +34,14 @@ def locate_ensemble(
     notify: Callable[[str], object],
     progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> Path:
-    """The folder of an ensemble; builds the starter first where that is asked for and absent.
+    """Return the folder of an ensemble; builds the starter ensemble if it is named and missing.
 
     Parameters
     ----------
     model, models_dir
         See :func:`senoscope.engine.locations.find_ensemble`.
     notify : callable
-        Called with one line of text before anything is built.
+        Called with a line of text before a build.
     progress : callable
         See :func:`senoscope.starter.build.build_starter`.
 
@@ -50,7 +50,7 @@ def locate_ensemble(
     EnsembleError
         If there is no such ensemble.
     StarterError
-        If the starter cannot be built.
+        If the starter ensemble cannot be built.
     """
     found = require_ensemble(model, models_dir)
     if found is not None:

@@ -1,7 +1,7 @@
-"""Writing an ONNX file from a recipe: its graph, with the drawn kernels spliced in as bytes.
+"""Creation of an ONNX file from a recipe: its graph, followed by the drawn kernels.
 
-An ONNX file is a protobuf message. The fields of a message may come in any order, so the kernels follow the
-rest of the graph, each as an ``initializer``; the ``onnx`` package is not needed.
+An ONNX file is a protobuf message. The fields of a message may have any order, so the kernels are appended to
+the graph, each as an ``initializer``; the ``onnx`` package is not needed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ _GRAPH_INITIALIZER = 5
 _TENSOR_DIMS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW_DATA = 1, 2, 8, 9
 
 
-def write_network(recipe: NetworkRecipe, path: Path, wrote: Callable[[int], object] = lambda _: None) -> str:
+def write_network(
+    recipe: NetworkRecipe, path: Path, on_written: Callable[[int], object] = lambda _: None
+) -> str:
     """Rebuild a network's file.
 
     Parameters
     ----------
-    wrote : callable
+    on_written : callable
         Called with the number of bytes just written, some megabytes at a time.
 
     Returns
@@ -36,7 +38,7 @@ def write_network(recipe: NetworkRecipe, path: Path, wrote: Callable[[int], obje
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
     digest = hashlib.sha256()
     heads = [_initializer_head(kernel) for kernel in recipe.kernels]
@@ -49,7 +51,7 @@ def write_network(recipe: NetworkRecipe, path: Path, wrote: Callable[[int], obje
             for part in parts:
                 file.write(part)
                 digest.update(part)
-            wrote(sum(len(part) for part in parts))
+            on_written(sum(len(part) for part in parts))
 
         write(recipe.model, _tag(_MODEL_GRAPH, _BYTES), _varint(graph_size), recipe.graph)
         for head, (_, values) in zip(heads, recipe.values(), strict=True):
@@ -58,12 +60,12 @@ def write_network(recipe: NetworkRecipe, path: Path, wrote: Callable[[int], obje
 
 
 def network_size(recipe: NetworkRecipe) -> int:
-    """Size of the values that :func:`write_network` draws and writes, in bytes; the rest is small."""
+    """Return the size of the values that :func:`write_network` draws, in bytes; the rest is small."""
     return sum(kernel.nbytes for kernel in recipe.kernels)
 
 
 def _initializer_head(kernel: DrawnKernel) -> bytes:
-    """The beginning of a kernel's ``initializer`` field, up to its values."""
+    """Return the bytes of a kernel's ``initializer`` field that precede its values."""
     dims = b"".join(_tag(_TENSOR_DIMS, _VARINT) + _varint(size) for size in kernel.shape)
     name = kernel.name.encode()
     tensor = (

@@ -1,8 +1,8 @@
-"""The recipe's files: what it takes to rebuild a network, beyond what a bit generator gives.
+"""The files of a recipe: all data of a network that a bit generator cannot reproduce.
 
-A network's recipe, ``<name>.zip``, holds ``model.pb`` (the fields of an ONNX ``ModelProto`` but for its
-graph), ``graph.pb`` (its ``GraphProto`` without the large kernels), ``kernels.json`` (what those kernels
-are), and ``scales.npy`` (their factors, one per output channel, one kernel after the other).
+The recipe of a network, ``<name>.zip``, contains ``model.pb`` (an ONNX ``ModelProto`` without its graph),
+``graph.pb`` (its ``GraphProto`` without the large kernels), ``kernels.json`` (a description of those
+kernels), and ``scales.npy`` (their factors, one per output channel, concatenated).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from senoscope.starter.kernels import Float32, Shape, random_kernel
 
 VECTORS_NAME = "test_vectors.zip"
-_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the same recipe has the same bytes, whenever it is written
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # constant, so that equal recipes have equal bytes
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class DrawnKernel:
     Attributes
     ----------
     name : str
-        Of the initializer in the graph.
+        Name of the initializer in the graph.
     shape : tuple of int
         Output channels, input channels, rows, columns.
     index : int or None
-        See :func:`senoscope.starter.kernels.random_kernel`, as for ``smooth``.
+        See :func:`senoscope.starter.kernels.random_kernel`, also for ``smooth``.
     smooth : bool
     """
 
@@ -47,7 +47,7 @@ class DrawnKernel:
 
     @property
     def nbytes(self) -> int:
-        """Size of its values in the graph."""
+        """Size of the values in bytes."""
         return 4 * math.prod(self.shape)
 
 
@@ -61,10 +61,10 @@ class NetworkRecipe:
         Name of the architecture.
     seed : int
     model, graph : bytes
-        Serialised protobuf messages, see the module.
+        Serialized protobuf messages, as described above.
     kernels : tuple of DrawnKernel
     scales : tuple of float32 array
-        Of each kernel, [output channels].
+        Factors of each kernel, [output channels].
     """
 
     network: str
@@ -75,7 +75,7 @@ class NetworkRecipe:
     scales: tuple[Float32, ...]
 
     def values(self) -> Iterator[tuple[DrawnKernel, Float32]]:
-        """Draw each kernel, one after the other."""
+        """Draw the kernels one by one."""
         for kernel, scale in zip(self.kernels, self.scales, strict=True):
             yield (
                 kernel,
@@ -85,7 +85,7 @@ class NetworkRecipe:
             )
 
     def save(self, path: Path) -> None:
-        """Write the recipe's file."""
+        """Write the recipe to a file."""
         about = {
             "network": self.network,
             "seed": self.seed,
@@ -105,7 +105,7 @@ class NetworkRecipe:
 
     @classmethod
     def load(cls, source: Path | Traversable) -> NetworkRecipe:
-        """Read the recipe's file."""
+        """Read a recipe from a file."""
         with source.open("rb") as file:
             return cls._read(file)
 
@@ -130,7 +130,7 @@ class NetworkRecipe:
 
 
 def write_zip(path: Path, members: dict[str, bytes]) -> None:
-    """Write a compressed ZIP file whose bytes depend on nothing but its members."""
+    """Write a compressed ZIP file whose bytes depend only on its members."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(

@@ -1,4 +1,4 @@
-"""API keys: the command that makes them, the file that keeps them, how they are told apart."""
+"""API keys: the command that creates them, the file that stores them, and their comparison."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from senoscope.access.api_keys import add_key, find_key, read_keys
 from senoscope.access.key_ring import KeyRing
 from support.commands import CompletedCommand, run_command
 
-posix = pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no file modes")
 
 
 def keys(*arguments: object) -> CompletedCommand:
     return run_command("senoscope", "keys", *arguments)
 
 
-def test_a_key_is_shown_once_and_kept_as_a_hash(tmp_path: Path) -> None:
+def test_a_key_is_printed_once_and_stored_as_a_hash(tmp_path: Path) -> None:
     file = tmp_path / "etc" / "keys.json"
     done = keys("new", "--api-keys", file, "--name", "lab-pc", "--scope", "read", "--scope", "classify")
     key = done.stdout.strip()
@@ -50,12 +50,12 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--name", "a", "--scope", "write"], "take read, classify or admin"),
-        (["--name", "a b", "--scope", "read"], "cannot name a key"),
-        (["--name", "../a", "--scope", "read"], "cannot name a key"),
+        (["--name", "a", "--scope", "write"], "use read, classify or admin"),
+        (["--name", "a b", "--scope", "read"], "is not a valid key name"),
+        (["--name", "../a", "--scope", "read"], "is not a valid key name"),
     ],
 )
-def test_bad_keys_are_not_made(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_invalid_keys_are_not_created(tmp_path: Path, arguments: list[str], message: str) -> None:
     done = keys("new", "--api-keys", tmp_path / "keys.json", *arguments)
     assert done.returncode == 1
     assert message in done.stderr
@@ -64,7 +64,7 @@ def test_bad_keys_are_not_made(tmp_path: Path, arguments: list[str], message: st
 
 
 @posix
-def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     before = os.umask(0)
     try:
@@ -82,16 +82,16 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}]", '{"keys": [{"name": "a"}]}', '{"version": 2, "keys": []}'])
-def test_what_is_no_keys_file_is_told(tmp_path: Path, content: str) -> None:
+def test_an_invalid_file_is_reported(tmp_path: Path, content: str) -> None:
     file = tmp_path / "keys.json"
     file.touch(0o600)
     file.write_text(content)
-    with pytest.raises(OSError, match=r"keys\.json is no keys file"):
+    with pytest.raises(OSError, match=r"keys\.json is not a valid file of API keys"):
         read_keys(file)
 
 
 @pytest.mark.parametrize("wanted", [0, 2, 4, None])
-def test_every_key_is_compared_whichever_matches(
+def test_every_key_is_compared_even_after_a_match(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int | None
 ) -> None:
     file = tmp_path / "keys.json"
@@ -102,12 +102,12 @@ def test_every_key_is_compared_whichever_matches(
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare(a, b))
     found = find_key(known, "nonsense" if wanted is None else texts[wanted])
     assert found == (None if wanted is None else known[wanted])
-    assert [a for a, _ in compared] == [key.sha256 for key in known], "each once, in order"
+    assert [a for a, _ in compared] == [key.sha256 for key in known], "each key once, in order"
     assert len({b for _, b in compared}) == 1
-    assert {len(b) for _, b in compared} == {64}, "hashes, never keys"
+    assert {len(b) for _, b in compared} == {64}, "hashes are compared, never keys"
 
 
-def test_a_ring_follows_its_file_and_fails_closed(tmp_path: Path) -> None:
+def test_a_key_ring_reloads_its_file_and_refuses_keys_while_it_is_unreadable(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     first = add_key(file, "first", ("read",))
     ring = KeyRing(file, "m" * 32)
@@ -121,7 +121,7 @@ def test_a_ring_follows_its_file_and_fails_closed(tmp_path: Path) -> None:
     good = file.read_text()
     file.write_text("nonsense")
     assert ring.identify(second) is None
-    assert ring.identify("m" * 32), "what does not come from the file stays"
+    assert ring.identify("m" * 32), "keys from the settings remain valid"
     file.write_text(good)
     assert ring.identify(second)
     file.unlink()

@@ -1,4 +1,4 @@
-"""The subcommands of ``senoscope``, called in this process where no process is needed."""
+"""The subcommands of ``senoscope``, called within the test's process where possible."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_classify_as_a_table(miniature: Path, stack: Path) -> None:
 
 
 def test_classify_as_a_process(miniature: Path, stack: Path) -> None:
-    """What the other tests leave out: the interpreter's start and end, its streams, its exit status."""
+    """As a process: start and end of the interpreter, its streams and its exit status."""
     done = run_process("senoscope", "classify", stack, "--csv", "--model", miniature)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
     bad = run_process("senoscope", "classify", stack.with_name("none.tif"), "--csv", "--model", miniature)
@@ -51,7 +51,7 @@ def test_classify_as_a_process(miniature: Path, stack: Path) -> None:
     assert "none.tif" in bad.stderr
 
 
-def test_classify_prints_what_was_assumed_about_a_file(miniature: Path, tmp_path: Path) -> None:
+def test_classify_prints_assumptions_about_a_file(miniature: Path, tmp_path: Path) -> None:
     path = tmp_path / "inverted.tif"
     path.write_bytes(tiff(mini.bright(), photometric="miniswhite", metadata={"axes": "CYX"}))
     done = run("classify", path, "--csv", "--model", miniature)
@@ -66,7 +66,7 @@ def test_classify_as_json_lines_and_csv(miniature: Path, stack: Path) -> None:
     results = [json.loads(line) for line in lines]
     assert [result["label"] for result in results] == ["senescent", "control"]
     assert results[0]["source"] == {"kind": "file", "file": str(stack), "frame": 0}
-    assert "href" not in results[0]["gradcam"], "there is no server to link to"
+    assert "href" not in results[0]["gradcam"], "without a server there is no link"
     text = run("classify", stack, "--csv", "--model", miniature).stdout
     assert [row["label"] for row in csv.DictReader(io.StringIO(text))] == ["senescent", "control"]
 
@@ -79,7 +79,7 @@ def test_classify_writes_overlays(miniature: Path, stack: Path, tmp_path: Path) 
     assert cv2.imread(str(tmp_path / "maps" / names[0])).shape == (250, 300, 3)
 
 
-def test_files_of_one_name_do_not_overwrite_each_others_maps(
+def test_overlays_of_files_with_the_same_name_do_not_overwrite_each_other(
     miniature: Path, stack: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other" / "stack.npy"
@@ -94,7 +94,7 @@ def test_files_of_one_name_do_not_overwrite_each_others_maps(
     ]
 
 
-def test_one_bad_file_does_not_stop_the_others(miniature: Path, stack: Path, tmp_path: Path) -> None:
+def test_an_unreadable_file_does_not_stop_the_others(miniature: Path, stack: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.tif").write_bytes(b"nothing")
     done = run("classify", tmp_path / "bad.tif", tmp_path / "none.tif", stack, "--csv", "--model", miniature)
     assert done.returncode == 1
@@ -108,23 +108,23 @@ def test_one_bad_file_does_not_stop_the_others(miniature: Path, stack: Path, tmp
     [
         (["serve", "--model", "none-such", "--port", "0"], 1, "no ensemble here"),
         (["serve", "--port", "99999"], 2, "--port or SENOSCOPE_PORT"),
-        (["serve", "--stream", "acquisition-pc:5555"], 2, "looks like tcp://"),
+        (["serve", "--stream", "acquisition-pc:5555"], 2, "is not a valid ZeroMQ endpoint, for example"),
         (["serve", "--device", "tpu"], 2, "--device"),
         (["classify", "x.npy", "--model", "/nowhere"], 1, "no ensemble here"),
-        (["classify", "x.npy", "--json", "--csv"], 2, "exclude each other"),
+        (["classify", "x.npy", "--json", "--csv"], 2, "cannot be combined"),
         (["demo", "--device", "bogus"], 2, "--device"),
         (["demo", "--seed", "-1"], 2, "--seed"),
         (["demo", "--port", "99999"], 2, "--port"),
     ],
 )
-def test_mistakes_are_one_line(arguments: list[str], code: int, message: str) -> None:
+def test_mistakes_are_reported_in_one_line(arguments: list[str], code: int, message: str) -> None:
     done = run(*arguments)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_not_installed_is_named() -> None:
+def test_a_missing_package_is_named() -> None:
     for package, extra in (("senoscope", "service"), ("senoscope_training", "training")):
         blocked = "import sys; sys.modules['typer'] = None; "
         blocked += f"from {package}.__main__ import main; sys.exit(main())"
@@ -134,7 +134,7 @@ def test_what_is_not_installed_is_named() -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_what_a_subcommand_lacks_is_named_too(miniature: Path, stack: Path) -> None:
+def test_a_missing_package_of_a_subcommand_is_named(miniature: Path, stack: Path) -> None:
     """A subcommand's packages are not imported with the list of subcommands."""
     blocked = "import sys; sys.modules['cv2'] = None; from senoscope.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", blocked, "classify", str(stack), "--model", str(miniature)]
@@ -148,39 +148,39 @@ def test_a_busy_port_is_named(miniature: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("serve", "--port", port, "--model", miniature)
-        asked_in_demo = run("demo", "--port", port, "--model", miniature, "--frames", "1")
+        demo = run("demo", "--port", port, "--model", miniature, "--frames", "1")
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
-    assert asked_in_demo.returncode == 1
-    assert f"port {port} is in use" in asked_in_demo.stderr
+    assert demo.returncode == 1
+    assert f"port {port} is in use" in demo.stderr
 
 
-def test_settings_come_from_option_then_variable_then_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_override_variables_and_variables_override_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENOSCOPE_DEADLINE_MS", "50")
     assert Settings().deadline_ms == 50
     assert Settings(deadline_ms=10).deadline_ms == 10
     assert Settings().live_queue == 8
 
 
-def test_every_setting_is_an_option_with_help_and_variable() -> None:
+def test_every_setting_has_an_option_and_a_variable() -> None:
     text = run("serve", "--help").stdout
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')}" in text
         assert f"SENOSCOPE_{name.upper()}" in text
 
 
-def test_demo_with_a_given_ensemble(tmp_path: Path) -> None:
-    """The scan has fields of view of that ensemble's size."""
+def test_demo_with_a_selected_ensemble(tmp_path: Path) -> None:
+    """The simulated fields of view have the size that the ensemble expects."""
     small = mini.build(tmp_path / "small", height=168, width=360)
     done = run("demo", "--model", small, "--frames", "6", "--port", "0", "--no-browser", "--json")
     summary = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert (summary["sent"], summary["classified"], summary["lost"]) == (6, 6, 0)
-    assert done.stderr.count("truth") == 6, "without a terminal there is a line for each FOV"
+    assert done.stderr.count("truth") == 6, "without a terminal one line is printed per FOV"
 
 
 @pytest.mark.parametrize("shown", [0, pytest.param(3, marks=pytest.mark.full)])
-def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path, shown: int) -> None:
+def test_demo_ends_its_processes_on_ctrl_c(miniature: Path, shown: int) -> None:
     if os.name == "nt":
         pytest.skip("POSIX signals")
     process = subprocess.Popen(
@@ -188,7 +188,7 @@ def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path, shown: 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background, a shell has SIGINT ignored, which children inherit.
+        # Background processes of a shell ignore SIGINT, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     while f"FOV {shown}:" not in process.stderr.readline():
@@ -199,12 +199,14 @@ def test_demo_ends_at_ctrl_c_and_leaves_nothing_running(miniature: Path, shown: 
     out, _ = process.communicate(timeout=60)
     summary = json.loads(out)
     assert summary["sent"] == summary["classified"] > shown
-    assert (process.returncode, summary["lost"]) == (0, 0), "frames on their way are waited for"
+    assert (process.returncode, summary["lost"]) == (0, 0), (
+        "the demo waits for results of frames already sent"
+    )
     assert not psutil.wait_procs(children, timeout=30)[1]
 
 
 @pytest.mark.full
-def test_demo_that_is_terminated_leaves_nothing_running(miniature: Path) -> None:
+def test_demo_ends_its_processes_on_sigterm(miniature: Path) -> None:
     if os.name == "nt":
         pytest.skip("POSIX signals")
     process = subprocess.Popen(
@@ -227,18 +229,18 @@ def test_doctor(miniature: Path) -> None:
     findings = {finding["topic"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 0
     assert findings["ensemble"]["verdict"] == "ok"
-    assert findings["stream"]["verdict"] == "note", "nobody publishes, which is no fault of this machine"
-    sick = run("doctor", "--json", "--model", "none-such", "--stream", "")
-    assert sick.returncode == 1
-    assert {f["topic"] for f in json.loads(sick.stdout) if f["verdict"] == "fail"} == {"ensemble"}
+    assert findings["stream"]["verdict"] == "note", "a missing publisher is not an error of this machine"
+    failed = run("doctor", "--json", "--model", "none-such", "--stream", "")
+    assert failed.returncode == 1
+    assert {f["topic"] for f in json.loads(failed.stdout) if f["verdict"] == "fail"} == {"ensemble"}
 
 
-def test_doctor_knows_a_service_that_runs_already(miniature: Path, tmp_path: Path) -> None:
+def test_doctor_recognizes_a_running_service(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt")
     try:
         port = server.url.rpartition(":")[2]
         done = run("doctor", "--model", miniature, "--port", port, "--stream", "")
     finally:
         stop_server(server)
-    assert "a Senoscope service listens on" in done.stdout.replace("\n", " ")
-    assert "already: ready" in done.stdout.replace("\n", " ")
+    text = done.stdout.replace("\n", " ")
+    assert f"a Senoscope service already listens on 127.0.0.1:{port}: ready" in text

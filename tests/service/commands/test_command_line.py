@@ -1,4 +1,4 @@
-"""What the three command lines share: lazy imports, exit statuses, and what they leave as it was."""
+"""Behaviour shared by the three command lines: lazy imports, exit statuses, restored process state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAVY = (
     *("alembic", "cv2", "fastapi", "httpx", "numpy", "onnxruntime", "sqlalchemy"),
     *("starlette", "tensorflow", "tifffile", "uvicorn", "websockets", "zmq"),
 )
-# Calls `main` for each command line and reports, each time, the heavy modules that are imported by then.
+# Calls `main` for each command line and prints the heavy modules imported so far.
 REPORT_IMPORTS = """
 import contextlib, importlib, io, json, sys
 module, heavy, commands = json.loads(sys.argv[1])
@@ -37,13 +37,13 @@ print(json.dumps(reports))
 
 
 def imports_of(module: str, commands: list[list[str]]) -> list[list]:
-    """The exit status of each command, and the heavy modules that were imported up to its end."""
+    """Return the exit status of each command and the heavy modules imported up to its end."""
     command = [sys.executable, "-c", REPORT_IMPORTS, json.dumps([module, HEAVY, commands])]
     return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
-def test_the_heavy_modules_are_there_to_be_imported() -> None:
-    """Else no test would notice that they are."""
+def test_all_heavy_modules_are_installed() -> None:
+    """Otherwise the tests below could not detect their import."""
     missing = [name for name in HEAVY if name != "tensorflow" and find_spec(name) is None]
     assert missing == []
 
@@ -80,14 +80,14 @@ def test_help_and_mistakes_import_nothing_heavy(tmp_path: Path) -> None:
     }
 
 
-def test_an_ensemble_that_is_not_there_is_missed_before_the_engine_is_imported(tmp_path: Path) -> None:
+def test_a_missing_ensemble_is_reported_before_the_engine_is_imported(tmp_path: Path) -> None:
     arguments = ["serve", "--port", "0", "--model", "none", "--models-dir", str(tmp_path)]
     ((code, found),) = imports_of("senoscope.cli", [arguments])
     assert code == 1
     assert not set(found) & {"cv2", "fastapi", "numpy", "onnxruntime", "sqlalchemy"}
 
 
-def test_the_microscopes_side_imports_nothing_heavy_for_help_and_mistakes() -> None:
+def test_client_imports_nothing_heavy_for_help_and_mistakes() -> None:
     commands = [
         ["--help"],
         ["--version"],
@@ -111,7 +111,7 @@ def test_training_imports_nothing_heavy_for_help_and_mistakes() -> None:
     assert found == [[code, []] for code in (0, 0, 0, 2, 2)]
 
 
-def test_the_list_of_subcommands_says_what_each_says_of_itself() -> None:
+def test_the_list_of_subcommands_shows_the_help_of_each() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, LazyGroup)
     assert list(group.commands) == ["demo", "serve", "classify", "doctor", "keys", "rules"]
@@ -124,8 +124,8 @@ def test_the_list_of_subcommands_says_what_each_says_of_itself() -> None:
 def test_every_subcommand_is_in_the_list() -> None:
     modules = {module.name for module in pkgutil.iter_modules(senoscope.commands.__path__)}
     sources = [subcommand.source for subcommand in _subcommands().values()]
-    shared = {"ensembles"}  # by several
-    assert {source.partition(":")[0].rpartition(".")[2] for source in sources} == modules - shared
+    helpers = {"command_line", "demo_view", "ensembles", "process", "serving"}
+    assert {source.partition(":")[0].rpartition(".")[2] for source in sources} == modules - helpers
     help_page = run_command("senoscope", "--help").stdout
     for name, subcommand in _subcommands().items():
         assert name in help_page
@@ -138,18 +138,18 @@ def _subcommands() -> dict[str, Subcommand]:
     return dict(group.subcommands)
 
 
-def test_a_misspelt_subcommand_is_guessed() -> None:
+def test_a_similar_name_is_suggested_for_a_misspelt_subcommand() -> None:
     done = run_command("senoscope", "clasify")
     assert done.returncode == 2
     assert "No such command 'clasify'. Did you mean 'classify'?" in done.stderr
 
 
-tried = typer.Typer()
+example = typer.Typer()
 
 
-@tried.command()
+@example.command()
 def ends(how: str) -> None:
-    """End in one of the ways in which a command can end."""
+    """End in the given way."""
     if how == "interrupted":
         raise KeyboardInterrupt
     if how == "aborted":
@@ -179,11 +179,11 @@ def ends(how: str) -> None:
         ("usage", 2, "", "the reason"),
     ],
 )
-def test_a_command_returns_the_status_that_its_process_would_exit_with(
+def test_a_command_returns_the_exit_status_of_its_process(
     how: str, code: int, out: str, err: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hook = sys.excepthook
-    assert run_command_line(tried, "tried", [how]) == code
+    assert run_command_line(example, "example", [how]) == code
     printed = capsys.readouterr()
     assert out in printed.out
     assert err in printed.err
@@ -194,10 +194,10 @@ def test_a_command_returns_the_status_that_its_process_would_exit_with(
 
 def test_a_programming_error_is_raised() -> None:
     with pytest.raises(ValueError, match="the reason"):
-        run_command_line(tried, "tried", ["error"])
+        run_command_line(example, "example", ["error"])
 
 
-def test_usage_lines_name_the_program_however_it_was_started() -> None:
+def test_usage_lines_name_the_program() -> None:
     assert "Usage: senoscope serve" in run_command("senoscope", "serve", "--port", "x").stderr
     assert "Usage: senoscope-train run" in run_command("senoscope-train", "run").stderr
     assert "usage: senoscope-client" in run_command("senoscope-client").stderr
@@ -205,9 +205,9 @@ def test_usage_lines_name_the_program_however_it_was_started() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_sigterm_ends_a_command_as_an_error_does_and_is_handled_as_before_after_it() -> None:
+def test_a_command_cleans_up_on_sigterm_and_restores_the_handler() -> None:
     def handler(*_: object) -> None:
-        raise AssertionError("the handler of the process, not of the command")
+        raise AssertionError("SIGTERM reached the handler of the process")
 
     cleaned_up = []
 
@@ -229,7 +229,7 @@ def test_sigterm_ends_a_command_as_an_error_does_and_is_handled_as_before_after_
         signal.signal(signal.SIGTERM, before)
 
 
-def test_commands_leave_signals_as_they_were(tmp_path: Path) -> None:
+def test_commands_restore_signal_handlers(tmp_path: Path) -> None:
     kinds = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(kind) for kind in kinds]
     assert run_command("senoscope", "demo", "--model", "none-such", "--port", "0").returncode == 1
@@ -239,32 +239,32 @@ def test_commands_leave_signals_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["senoscope", "senoscope-train", "senoscope-client"])
-def test_a_command_in_the_process_does_what_its_process_does(program: str) -> None:
+def test_a_called_command_behaves_as_its_process(program: str) -> None:
     for arguments in (["--version"], ["--help"], ["no-such-command"]):
         assert run_command(program, *arguments) == run_process(program, *arguments), arguments
 
 
 @pytest.mark.parametrize("start", [["-m", "senoscope"], ["-m", "senoscope_training"]])
-def test_a_package_runs_as_its_command_does(start: list[str]) -> None:
+def test_a_package_runs_as_its_command(start: list[str]) -> None:
     done = subprocess.run([sys.executable, *start, "no-such"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "No such command" in done.stderr
 
 
 @pytest.mark.parametrize("program", ["senoscope", "senoscope-train", "senoscope-client"])
-def test_an_installed_script_exits_with_what_the_command_returns(program: str) -> None:
+def test_an_installed_script_exits_with_the_status_of_the_command(program: str) -> None:
     found = [Path(sys.executable).with_name(name) for name in (program, f"{program}.exe")]
     script = next((path for path in found if path.exists()), None)
     if script is None:
-        pytest.skip("not installed beside this interpreter")
+        pytest.skip("not installed with this interpreter")
     done = subprocess.run([script, "no-such-command"], capture_output=True, text=True, check=False)
     assert CompletedCommand(done.returncode, done.stdout, "") == CompletedCommand(2, "", "")
     assert "no-such-command" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    """As with ``| head``: no traceback, whatever the exit status."""
+def test_a_closed_output_pipe_prints_no_traceback() -> None:
+    """As with ``| head``."""
     for program in ("senoscope", "senoscope-train"):
         process = subprocess.Popen(
             command_line(program, "--help"),

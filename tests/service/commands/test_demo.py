@@ -1,4 +1,4 @@
-"""When a demo's scan is over: after its last frame, or when it was interrupted, however early."""
+"""When the scan of a demo ends: after its last frame, or when it is interrupted, at any time."""
 
 from __future__ import annotations
 
@@ -10,35 +10,41 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import psutil
 import pytest
 
-from senoscope.commands.demo import _Child, _is_complete
+from senoscope.commands.demo import _ChildProcess, _is_complete
 from senoscope.commands.demo_view import DemoScore
+from senoscope_client.models.status import LiveLaneStatus, ReceiverStatus, SeriesStatus, StreamStatus
 
 
-def stream(state: str = "ended", **live: int) -> dict[str, Any]:
+def stream(*states: str, **live: int) -> StreamStatus:
+    """The status of a service that received 12 frames of each series, one series per state."""
     counts = {"waiting": 0, "classified": 12, "dropped": 0, "failed": 0} | live
-    return {"receiver": {"series": [{"state": state, "received": 12}]}, "live": counts}
+    series = [SeriesStatus.model_construct(state=state, received=12) for state in states]
+    return StreamStatus.model_construct(
+        receiver=ReceiverStatus.model_construct(series=tuple(series)),
+        live=LiveLaneStatus.model_construct(**counts),
+    )
 
 
 @pytest.mark.parametrize(
     ("status", "shown", "complete"),
     [
-        (stream(), 12, True),
-        (stream(state="open"), 12, False),
-        (stream(waiting=1, classified=10), 10, False),
-        (stream(classified=11), 11, False),  # the last is being computed
-        (stream(), 11, False),  # the last is on its way here
-        (stream(classified=11, dropped=1), 11, True),
-        (stream(classified=11, failed=1), 11, True),
-        ({"receiver": {"series": []}, "live": stream()["live"]}, 12, False),
+        (stream("ended"), 12, True),
+        (stream("open"), 12, False),
+        (stream("ended", waiting=1, classified=10), 10, False),
+        (stream("ended", classified=11), 11, False),  # the last one is being computed
+        (stream("ended"), 11, False),  # the last one was not received yet
+        (stream("ended", classified=11, dropped=1), 11, True),
+        (stream("ended", classified=11, failed=1), 11, True),
+        (stream(), 12, False),
     ],
 )
-def test_a_scan_is_over_when_every_frame_is_accounted_for(
-    status: dict[str, Any], shown: int, complete: bool
+def test_a_scan_is_complete_when_every_frame_is_accounted_for(
+    status: StreamStatus, shown: int, complete: bool
 ) -> None:
     score = cast(DemoScore, SimpleNamespace(classified=shown))
     assert _is_complete(status, score) is complete
@@ -46,10 +52,10 @@ def test_a_scan_is_over_when_every_frame_is_accounted_for(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT of other processes")
 @pytest.mark.parametrize("children", [1, 2], ids=["before the microscope starts", "as it starts"])
-def test_interrupted_before_the_first_frame_it_ends_with_its_summary(
+def test_a_demo_interrupted_before_the_first_frame_prints_its_summary(
     miniature: Path, tmp_path: Path, children: int
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(  # so that the test comes before the microscope's first frame
+    (tmp_path / "sitecustomize.py").write_text(  # delays the first frame of the microscope
         "import sys, time\nif 'publish' in sys.orig_argv:\n    time.sleep(600)\n"
     )
     paths = os.pathsep.join([str(tmp_path), *sys.path])
@@ -77,8 +83,8 @@ def test_interrupted_before_the_first_frame_it_ends_with_its_summary(
     assert "the simulated microscope ended" not in error
 
 
-def test_a_microscope_that_fails_by_itself_is_no_interrupted_one() -> None:
-    with _Child([sys.executable, "-c", "raise SystemExit(3)"]) as child:
+def test_a_process_that_failed_before_the_request_to_end_counts_as_failed() -> None:
+    with _ChildProcess([sys.executable, "-c", "raise SystemExit(3)"]) as child:
         child.wait(60)
-        child.ask_to_end()
+        child.request_end()
         assert (child.failed, child.killed) == (True, False)

@@ -1,4 +1,4 @@
-"""How a service's process starts: it answers before the service is made, and ends if that fails."""
+"""The start of a service's process: it serves /livez at once, and ends if the service cannot be created."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.servers import Server, start_server_process
 
 
 class Inner:
-    """An application that notes its start and its end, and answers with its path."""
+    """An application that records its lifespan events and answers with the path of the request."""
 
     def __init__(self, start: str = "complete") -> None:
         self.events: list[str] = []
@@ -39,7 +39,7 @@ class Inner:
 
 
 class Started:
-    """A starting application, driven as uvicorn drives it."""
+    """A StartingApp, called as uvicorn calls it."""
 
     def __init__(self, app: StartingApp) -> None:
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
@@ -66,7 +66,7 @@ class Started:
         await self.client.aclose()
 
 
-def test_it_lives_at_once_and_all_else_waits_until_the_application_has_started() -> None:
+def test_livez_is_served_at_once_and_other_requests_wait_for_the_application() -> None:
     may_make = threading.Event()
     inner = Inner()
 
@@ -98,7 +98,7 @@ def test_it_lives_at_once_and_all_else_waits_until_the_application_has_started()
     asyncio.run(run())
 
 
-def test_stopped_while_the_application_is_made_it_starts_and_stops_it() -> None:
+def test_an_application_that_is_stopped_while_it_is_created_is_started_and_stopped() -> None:
     may_make = threading.Event()
     inner = Inner()
 
@@ -125,7 +125,7 @@ def test_stopped_while_the_application_is_made_it_starts_and_stops_it() -> None:
         (lambda: Inner("failed"), "no room"),
     ],
 )
-def test_an_application_that_cannot_be_made_or_started_is_a_failure(make: Callable, reason: str) -> None:
+def test_an_application_that_cannot_be_created_or_started_is_a_failure(make: Callable, reason: str) -> None:
     failures: list[Exception] = []
 
     async def run() -> None:
@@ -139,7 +139,7 @@ def test_an_application_that_cannot_be_made_or_started_is_a_failure(make: Callab
     assert reason in str(failure)
 
 
-def test_what_is_found_only_when_the_service_is_made_ends_the_process_with_one_line(miniature: Path) -> None:
+def test_an_error_of_creating_the_service_is_reported_in_one_line(miniature: Path) -> None:
     done = run_process(
         *("senoscope", "serve", "--model", miniature, "--port", 0, "--stream", "", "--results", ""),
         *("--database-url", "postgresql://localhost:none/log"),
@@ -150,10 +150,10 @@ def test_what_is_found_only_when_the_service_is_made_ends_the_process_with_one_l
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_stopped_while_it_starts_it_exits_with_0(miniature: Path, tmp_path: Path) -> None:
+def test_a_service_stopped_while_it_starts_exits_with_0(miniature: Path, tmp_path: Path) -> None:
     server = start_server_process(miniature, tmp_path / "log.txt", wait=False)
     try:
-        while not lives(server):
+        while not is_alive(server):
             assert server.running, server.log.read_text()
             time.sleep(0.01)
         server.terminate()
@@ -163,7 +163,7 @@ def test_stopped_while_it_starts_it_exits_with_0(miniature: Path, tmp_path: Path
     assert "Traceback" not in server.log.read_text()
 
 
-def lives(server: Server) -> bool:
+def is_alive(server: Server) -> bool:
     try:
         return httpx.get(f"{server.url}/livez", timeout=60).status_code == 200
     except httpx.TransportError:
@@ -171,7 +171,7 @@ def lives(server: Server) -> bool:
 
 
 def test_the_process_is_set_up_for_the_service() -> None:
-    """Whatever a `Service` leaves alone, ``serve`` sets."""
+    """``serve`` sets the process-wide state that a `Service` does not touch."""
     program = (
         "import gc, logging, sys; from senoscope.commands.process import collect_garbage, set_up_process; "
         "set_up_process('json'); assert not gc.isenabled(); collect_garbage(); "

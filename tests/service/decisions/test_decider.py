@@ -1,4 +1,4 @@
-"""Sinks of decisions do not delay results; documented rules can be read."""
+"""The decider: its sinks do not delay results, and the documented rules are valid."""
 
 from __future__ import annotations
 
@@ -28,69 +28,69 @@ def record(frame: int, probability: float = 0.9) -> SimpleNamespace:
     )
 
 
-class Slow:
+class BlockingSink:
     """A sink that blocks until it is released."""
 
     def __init__(self) -> None:
-        self.go_on = threading.Event()
+        self.released = threading.Event()
         self.judged: list[tuple[int, int]] = []
 
     def on_judged(self, result, decisions, judged) -> None:
         assert len(decisions) == judged.decisions
-        self.go_on.wait()
+        self.released.wait()
         self.judged.append((judged.frame, judged.decisions))
 
 
-class Broken:
+class FailingSink:
     def on_judged(self, result, decisions, judged) -> None:
         raise RuntimeError("no")
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_listener_that_is_stuck_or_broken_holds_up_nobody(order: int) -> None:
-    slow = Slow()
-    decider = Decider(RULES, [slow, Broken()][::order], None)
+def test_a_blocking_or_failing_sink_does_not_delay_results(order: int) -> None:
+    blocking = BlockingSink()
+    decider = Decider(RULES, [blocking, FailingSink()][::order], None)
     decider.start()
-    calm = record(2, 0.1)
-    for one in (record(0), record(1), *[calm] * 4998):  # would not end if it waited
+    undecided = record(2, 0.1)
+    for one in (record(0), record(1), *[undecided] * 4998):  # blocks if it waits for the sink
         decider.on_result(one, TIMES)
     assert decider.lost > 0
-    slow.go_on.set()
-    wait_for(lambda: len(slow.judged) + decider.lost == 5000)
+    blocking.released.set()
+    wait_for(lambda: len(blocking.judged) + decider.lost == 5000)
     decider.close()
-    assert slow.judged[:3] == [(0, 1), (1, 1), (2, 0)]
-    assert len(slow.judged) + decider.lost == 5000
+    assert blocking.judged[:3] == [(0, 1), (1, 1), (2, 0)]
+    assert len(blocking.judged) + decider.lost == 5000
     assert decider.thread.problem is None
 
 
-def test_what_waits_is_judged_before_it_stops() -> None:
-    slow = Slow()
-    decider = Decider(RULES, [slow], None)
+def test_waiting_results_are_judged_before_it_stops() -> None:
+    blocking = BlockingSink()
+    decider = Decider(RULES, [blocking], None)
     decider.start()
     for n in range(30):
         decider.on_result(record(n), TIMES)
-    slow.go_on.set()
+    blocking.released.set()
     decider.close()
-    assert [frame for frame, _ in slow.judged] == list(range(30))
+    assert [frame for frame, _ in blocking.judged] == list(range(30))
     assert decider.status().decided == {"revisit": 20}
     assert decider.status().withheld == 10
 
 
-def test_a_judge_that_fails_on_one_result_is_there_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = Slow()
-    slow.go_on.set()
-    decider = Decider(RULES, [slow], None)
+def test_after_a_failure_the_next_result_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocking = BlockingSink()
+    blocking.released.set()
+    decider = Decider(RULES, [blocking], None)
     broken = record(0)
     broken.result = SimpleNamespace(source=broken.result.source)
     decider.start()
     decider.on_result(broken, TIMES)
     decider.on_result(record(1), TIMES)
-    wait_for(lambda: slow.judged == [(1, 1)])
+    wait_for(lambda: blocking.judged == [(1, 1)])
     assert decider.thread.deaths == 1
     decider.close()
 
 
-def test_the_rules_in_the_documentation_are_rules(tmp_path: Path) -> None:
+def test_the_rules_of_the_documentation_are_valid(tmp_path: Path) -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", (DOCS / "closed-loop.md").read_text("utf-8"), re.DOTALL)
     path = tmp_path / "rules.toml"
     path.write_text(text, "utf-8")
@@ -98,5 +98,5 @@ def test_the_rules_in_the_documentation_are_rules(tmp_path: Path) -> None:
     assert rules == rules.model_copy(update={"dry_run": True})
     assert [rule.describe() for rule in rules.rules] == [
         "rescan: revisit when probability above 0.8, agreement above 0.7, not flagged saturated",
-        "enough: stop when probability above 0.8 (until under 0.6), for 3 fields of view running",
+        "enough: stop when probability above 0.8 (until under 0.6), for 3 consecutive fields of view",
     ]

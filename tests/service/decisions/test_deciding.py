@@ -1,4 +1,4 @@
-"""A service with rules: decisions logged, listed, and told over WebSocket and ZeroMQ."""
+"""A service with rules: decisions are logged, listed, and sent over WebSocket and ZeroMQ."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def database(server: Server) -> str:
     return f"sqlite:///{server.log.with_suffix('.sqlite3')}"
 
 
-def test_decisions_are_logged_listed_and_told_both_ways(deciding: Server) -> None:
+def test_decisions_are_logged_listed_and_sent_over_websocket_and_zeromq(deciding: Server) -> None:
     with (
         LiveDecisions(deciding.url, timeout_s=30) as live,
         LiveDecisions(deciding.url, judged=True, timeout_s=30) as all_judged,
@@ -88,27 +88,27 @@ def test_decisions_are_logged_listed_and_told_both_ways(deciding: Server) -> Non
                 over_zeromq.append(subscriber.receive(60))
 
         uid = scan(deciding, "plate 1", [False, True, False, False, False, True], per_frame=until_judged)
-        told = [next(live) for _ in range(3)]
-        assert [(d.action, d.frame, d.rule) for d in told] == [
+        received = [next(live) for _ in range(3)]
+        assert [(d.action, d.frame, d.rule) for d in received] == [
             ("revisit", 1, "rescan"),
             ("stop", 4, "nothing here"),
             ("revisit", 5, "rescan"),
         ]
-        assert [d for d in over_zeromq if isinstance(d, Decision)] == told
+        assert [d for d in over_zeromq if isinstance(d, Decision)] == received
         judged = [(j.frame, j.decisions) for j in over_zeromq if isinstance(j, Judged)]
         assert judged == [(0, 0), (1, 1), (2, 0), (3, 0), (4, 1), (5, 1)]
         assert [next(all_judged) for _ in over_zeromq] == over_zeromq
-        first = told[0]
+        first = received[0]
         assert not first.dry_run
         assert first.logged
         assert (str(first.series_uid), first.series_id, first.instrument) == (uid, "plate 1", "nlo-7")
         assert first.position_um == Position(x=100, y=0, z=0)
         assert client.result(first.result_id).source.frame == 1
         page = client.decisions(uid, limit=2)
-        assert page.decisions == (told[2], told[1])
+        assert page.decisions == (received[2], received[1])
         rest = client.decisions(uid, limit=2, cursor=page.next)
-        assert (rest.decisions, rest.next) == ((told[0],), None)
-        assert told[2] in client.decisions().decisions
+        assert (rest.decisions, rest.next) == ((received[0],), None)
+        assert received[2] in client.decisions().decisions
         assert client.decisions("00000000-0000-0000-0000-000000000000").decisions == ()
         counts = client.stream()["decisions"]
         more = {kind: count - decided.get(kind, 0) for kind, count in counts["decided"].items()}
@@ -116,7 +116,7 @@ def test_decisions_are_logged_listed_and_told_both_ways(deciding: Server) -> Non
         assert not counts["dry_run"]
 
 
-def test_who_asks_for_results_gets_nothing_else(deciding: Server) -> None:
+def test_subscribers_of_results_receive_no_decisions(deciding: Server) -> None:
     with (
         LiveResults(deciding.url, timeout_s=30) as live,
         ResultSubscriber(deciding.results, timeout_s=30) as subscriber,
@@ -130,14 +130,14 @@ def test_who_asks_for_results_gets_nothing_else(deciding: Server) -> None:
         assert [next(decisions).frame, next(decisions).frame] == [0, 1]
 
 
-def test_posted_stacks_are_not_decided_on(deciding: Server) -> None:
+def test_posted_stacks_are_not_judged(deciding: Server) -> None:
     with Client(deciding.url) as client:
         before = client.stream()["decisions"]
         client.classify(mini.bright())
         assert client.stream()["decisions"] == before
 
 
-def test_what_is_asked_for_wrongly_is_told(deciding: Server) -> None:
+def test_invalid_parameters_are_refused(deciding: Server) -> None:
     assert httpx.get(f"{deciding.url}/v1/decisions?serie=x").status_code == 422
     assert httpx.get(f"{deciding.url}/v1/decisions?series=x").json()["code"] == "invalid_request"
     with connect(f"{deciding.url.replace('http', 'ws')}/v1/decisions?judged=maybe") as socket:
@@ -146,7 +146,7 @@ def test_what_is_asked_for_wrongly_is_told(deciding: Server) -> None:
         assert caught.value.rcvd.code == 1008
 
 
-def test_a_service_without_rules_decides_nothing_and_says_so(server: Server) -> None:
+def test_a_service_without_rules_reports_no_decisions(server: Server) -> None:
     with Client(server.url) as client, client.live_decisions(timeout_s=0.2) as live:
         scan(server, "undecided", [True])
         server.wait(lambda s: s["live"]["classified"] == 1)
@@ -156,9 +156,9 @@ def test_a_service_without_rules_decides_nothing_and_says_so(server: Server) -> 
             next(live)
 
 
-def test_a_bad_rule_file_is_one_clear_line_before_anything_loads(miniature: Path, tmp_path: Path) -> None:
+def test_an_invalid_rule_file_is_reported_in_one_line(miniature: Path, tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
-    for text, told in (("dry_rum = true", "dry_run?"), (None, "No such file")):
+    for text, message in (("dry_rum = true", "did you mean dry_run?"), (None, "No such file")):
         if text is not None:
             path.write_text(text)
         else:
@@ -166,10 +166,12 @@ def test_a_bad_rule_file_is_one_clear_line_before_anything_loads(miniature: Path
         done = senoscope("serve", "--model", str(miniature), "--port", "0", "--rules", str(path))
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
         assert path.name in done.stderr
-        assert told in done.stderr
+        assert message in done.stderr
 
 
-def test_limits_hold_across_a_restart_and_a_fault_of_the_log_is_told(miniature: Path, tmp_path: Path) -> None:
+def test_limits_hold_across_a_restart_and_unlogged_decisions_are_marked(
+    miniature: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "rules.toml"
     path.write_text("[limits]\nmax_revisits = 2\n" + RULES.replace("dry_run = false", ""))
     first = start_server(miniature, tmp_path / "log.txt", "--rules", str(path))
@@ -183,7 +185,7 @@ def test_limits_hold_across_a_restart_and_a_fault_of_the_log_is_told(miniature: 
         second = start_server(miniature, tmp_path / "log.txt", "--rules", str(path), like=first)
         with LiveDecisions(second.url, judged=True, timeout_s=30) as live:
             assert publisher.wait_for_subscriber(60)
-            second.wait(lambda s: s["receiver"]["series"])  # the heartbeat came: it is subscribed
+            second.wait(lambda s: s["receiver"]["series"])  # a heartbeat was received: it is subscribed
             decided = 0
             for n in range(3):
                 publisher.publish(mini.bright(), Position(x=100.0 * n, y=0, z=0))
@@ -191,7 +193,7 @@ def test_limits_hold_across_a_restart_and_a_fault_of_the_log_is_told(miniature: 
                 while not isinstance(message, Judged):
                     message = next(live)
                 decided += message.decisions
-        assert decided == 1  # the place at 0 was asked for before, and two are the most
+        assert decided == 1  # the place at 0 was revisited before, and the limit is 2
         assert second.stream()["decisions"]["withheld"] == 2
     log = sqlite3.connect(tmp_path / "log.sqlite3", isolation_level=None)
     log.execute("BEGIN EXCLUSIVE")
@@ -206,16 +208,16 @@ def test_limits_hold_across_a_restart_and_a_fault_of_the_log_is_told(miniature: 
     assert stop_server(second) == 0
 
 
-def test_a_rule_file_is_told_in_words_and_tried_out(deciding: Server, rules: Path, tmp_path: Path) -> None:
+def test_a_rule_file_is_described_and_replayed(deciding: Server, rules: Path, tmp_path: Path) -> None:
     uid = scan(deciding, "replayed", [True, False, False, False])
     deciding.wait(lambda s: any(one["series_id"] == "replayed" for one in s["receiver"]["series"]))
     with Client(deciding.url) as client:
         deciding.wait(lambda _: len(client.results(series=uid).results) == 4)
         before = client.decisions(uid).decisions
-    told = senoscope("rules", "check", str(rules))
-    assert told.returncode == 0, told.stderr
-    assert "rescan: revisit when probability above 0.6, label is senescent" in told.stdout
-    assert "in earnest" in told.stdout
+    checked = senoscope("rules", "check", str(rules))
+    assert checked.returncode == 0, checked.stderr
+    assert "rescan: revisit when probability above 0.6, label is senescent" in checked.stdout
+    assert "decisions take effect" in checked.stdout
     stricter = tmp_path / "stricter.toml"
     stricter.write_text(RULES.replace("running = 3", "running = 2"))
     for name in (uid, "replayed"):
@@ -224,23 +226,26 @@ def test_a_rule_file_is_told_in_words_and_tried_out(deciding: Server, rules: Pat
         )
         assert replayed.returncode == 0, replayed.stderr
         assert "frame 0 at 0, 0 um: revisit (rescan): probability 0.9" in replayed.stdout
-        assert "frame 2 at 200, 0 um: stop (nothing here): label is control, for 2 fields" in replayed.stdout
+        assert (
+            "frame 2 at 200, 0 um: stop (nothing here): label is control, for 2 consecutive"
+            in replayed.stdout
+        )
         assert "4 fields of view: 1 revisit, 0 skip, 1 stop; 0 revisits withheld" in replayed.stderr
     with Client(deciding.url) as client:
         assert client.decisions(uid).decisions == before
 
 
 @pytest.mark.parametrize(
-    ("replay", "url", "told"),
+    ("replay", "url", "message"),
     [
-        ("no such series", None, "knows no series"),
+        ("no such series", None, "the run log has no series"),
         ("x", "sqlite:////nowhere/log.sqlite3", "no run log at"),
-        ("x", "mysql://x", "no address of a run log"),
+        ("x", "mysql://x", "not a valid URL of a run log"),
     ],
 )
-def test_what_cannot_be_replayed_is_told(deciding: Server, rules: Path, replay, url, told) -> None:
+def test_an_impossible_replay_is_reported(deciding: Server, rules: Path, replay, url, message) -> None:
     url = url or database(deciding)
     done = senoscope("rules", "check", str(rules), "--replay", replay, "--database-url", url)
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

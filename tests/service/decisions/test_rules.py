@@ -1,4 +1,4 @@
-"""Rule files: what is read, what is refused and how that is told, and what is decided by them."""
+"""Rule files: valid and invalid ones, and the decisions of their rules."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def judge(folder: Path, text: str, **more) -> Judge:
 
 
 def fov(frame: int, probability: float = 0.25, *, x: float | None = None, **changes) -> Result:
-    """A result at a place of its own, unless told otherwise."""
+    """Create a result, by default at its own place."""
     entropy, codes = changes.pop("entropy", 0.5), changes.pop("flags", [])
     place = Position(x=100.0 * frame if x is None else x, y=0, z=0)
     made = result(frame, probability=probability, **({"position_um": place} | changes))
@@ -52,21 +52,21 @@ def series_of(probabilities: list[float], **changes) -> list[Result]:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("rules = [", "not TOML"),
-        ("", "rules: is missing"),
+        ("", "rules: missing"),
         ("rules = []", "rules: .*at least 1"),
-        ("dry_rum = false\n" + RESCAN, "dry_rum: no such key; dry_run"),
-        (RESCAN + "wehn.label = 'x'", r"rules\[0\] 'rescan'\.wehn: no such key; when"),
-        (RESCAN.replace("above", "over"), r"rules\[0\] 'rescan'\.when\.probability\.over: no such key"),
+        ("dry_rum = false\n" + RESCAN, "dry_rum: unknown key; did you mean dry_run"),
+        (RESCAN + "wehn.label = 'x'", r"rules\[0\] 'rescan'\.wehn: unknown key; did you mean when"),
+        (RESCAN.replace("above", "over"), r"rules\[0\] 'rescan'\.when\.probability\.over: unknown key"),
         (RESCAN.replace("0.8", "80"), r"'rescan'\.when\.probability\.above: .*1 \(not 80\)"),
         (RESCAN.replace("0.8", "nan"), r"probability\.above: .*(finite|equal)"),
         (RESCAN.replace("above = 0.8", "above = 0.8, below = 0.9"), "either above or below"),
         (RESCAN.replace("above = 0.8", "release = 0.8"), "either above or below"),
         (RESCAN.replace("above = 0.8", "above = 0.8, release = 0.9"), "release must not be more"),
         (RESCAN.replace("above = 0.8", "below = 0.8, release = 0.7"), "release must not be less"),
-        (RESCAN.replace("when.probability = { above = 0.8 }", "when = {}"), "names no condition"),
+        (RESCAN.replace("when.probability = { above = 0.8 }", "when = {}"), "has no condition"),
         (RESCAN.replace("revisit", "explode"), r"\.action: .*'revisit', 'skip' or 'stop'"),
         (RESCAN + RESCAN, "two rules are named 'rescan'"),
         (RESCAN + "when.flags_present = ['a']\nwhen.flags_absent = ['a']", "flag a both"),
@@ -76,19 +76,19 @@ def series_of(probabilities: list[float], **changes) -> list[Result]:
         ("rules = 'all'", "rules: .*tuple"),
     ],
 )
-def test_a_bad_file_is_told_by_key_and_remedy(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(RulesError, match=rf"rules\.toml.*{told}"):
+def test_an_invalid_file_is_reported_with_key_and_remedy(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RulesError, match=rf"rules\.toml.*{message}"):
         read_rules(written(tmp_path, text))
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(RulesError, match="UTF-8"):
         read_rules(path)
 
 
-def test_nothing_is_meant_in_earnest_unless_it_says_so(tmp_path: Path) -> None:
+def test_rules_are_a_dry_run_by_default(tmp_path: Path) -> None:
     (decision,) = judge(tmp_path, RESCAN).judge(fov(0, 0.9))
     assert decision.dry_run
     (decision,) = judge(tmp_path, "dry_run = false\n" + RESCAN).judge(fov(0, 0.9))
@@ -97,17 +97,17 @@ def test_nothing_is_meant_in_earnest_unless_it_says_so(tmp_path: Path) -> None:
     assert decision.reason == "probability 0.900 is above 0.8; revisit 1 of at most 20"
 
 
-def test_a_bound_itself_is_not_beyond_it(tmp_path: Path) -> None:
+def test_a_value_equal_to_the_bound_does_not_meet_it(tmp_path: Path) -> None:
     assert frames_decided(judge(tmp_path, RESCAN), series_of([0.8, 0.81])) == [("revisit", 1)]
 
 
-def test_a_place_that_stays_over_the_lower_bound_goes_on_being_asked_for(tmp_path: Path) -> None:
+def test_a_rule_holds_until_the_release_threshold(tmp_path: Path) -> None:
     text = RESCAN.replace("above = 0.8", "above = 0.8, release = 0.6")
     found = frames_decided(judge(tmp_path, text), series_of([0.7, 0.9, 0.6, 0.59, 0.7, 0.85]))
     assert [frame for _, frame in found] == [1, 2, 5]
 
 
-def test_low_values_can_be_asked_for_too(tmp_path: Path) -> None:
+def test_a_threshold_may_be_an_upper_bound(tmp_path: Path) -> None:
     text = (
         '[[rules]]\nname = "sure"\naction = "skip"\n[rules.when]\n'
         "entropy = { below = 0.3, release = 0.4 }\nlabel = 'control'\n"
@@ -117,14 +117,14 @@ def test_low_values_can_be_asked_for_too(tmp_path: Path) -> None:
     assert frames_decided(judge(tmp_path, text), [fov(0, 0.9, entropy=0.1)]) == []
 
 
-def test_flags_are_asked_for(tmp_path: Path) -> None:
+def test_flags_may_be_required_or_excluded(tmp_path: Path) -> None:
     text = RESCAN + "when.flags_present = ['odd']\nwhen.flags_absent = ['saturated', 'dim']\n"
     flags = [[], ["odd"], ["odd", "dim"], ["odd", "else"]]
     fovs = [fov(n, 0.9, flags=codes) for n, codes in enumerate(flags)]
     assert [frame for _, frame in frames_decided(judge(tmp_path, text), fovs)] == [1, 3]
 
 
-def test_stop_is_decided_once_each_time_that_it_begins_to_hold(tmp_path: Path) -> None:
+def test_stop_is_decided_each_time_its_rule_begins_to_hold(tmp_path: Path) -> None:
     fovs = series_of([0.9, 0.9, 0.7, 0.9, 0.9, 0.9, 0.7, 0.9, 0.5, 0.9, 0.9, 0.9])
     assert frames_decided(judge(tmp_path, STOP), fovs) == [("stop", 5), ("stop", 11)]
 
@@ -134,7 +134,7 @@ def test_a_missing_frame_ends_a_run(tmp_path: Path) -> None:
     assert frames_decided(judge(tmp_path, STOP), fovs) == [("stop", 5)]
 
 
-def test_series_are_judged_apart(tmp_path: Path) -> None:
+def test_series_are_judged_independently(tmp_path: Path) -> None:
     one = judge(tmp_path, STOP)
     for frame in range(2):
         assert one.judge(fov(frame, 0.9)) == []
@@ -143,12 +143,12 @@ def test_series_are_judged_apart(tmp_path: Path) -> None:
     assert one.judge(fov(2, 0.9, series_uid=uuid.UUID(int=8))) == []
 
 
-def test_what_is_no_frame_of_a_series_is_not_judged(tmp_path: Path) -> None:
+def test_results_without_a_series_are_not_judged(tmp_path: Path) -> None:
     posted = fov(0, 0.9, kind="upload", series_uid=None, series_id=None)
     assert judge(tmp_path, RESCAN).judge(posted) == []
 
 
-def test_the_first_rule_that_asks_for_a_place_wins(tmp_path: Path) -> None:
+def test_of_conflicting_rules_the_first_applies(tmp_path: Path) -> None:
     skip = RESCAN.replace("rescan", "leave").replace("revisit", "skip").replace("0.8", "0.5")
     one = judge(tmp_path, RESCAN + skip + STOP.replace("running = 3", "running = 1"))
     found = [(d.action, d.rule) for d in one.judge(fov(0, 0.9))]
@@ -156,15 +156,15 @@ def test_the_first_rule_that_asks_for_a_place_wins(tmp_path: Path) -> None:
     assert [d.action for d in one.judge(fov(1, 0.7))] == ["skip"]
 
 
-def test_a_place_is_revisited_so_often_and_no_more(tmp_path: Path) -> None:
+def test_revisits_of_a_place_are_limited(tmp_path: Path) -> None:
     one = judge(tmp_path, "[limits]\nmax_revisits_per_place = 2\nplace_radius_um = 5\n" + RESCAN)
-    # The stage comes back to where it was, nearly, and the cells are as senescent as before.
+    # The stage returns to almost the same position, and the result is the same.
     fovs = [fov(n, 0.9, x=x) for n, x in enumerate([0, 3, -1, 1, 50])]
     assert [frame for _, frame in frames_decided(one, fovs)] == [0, 1, 4]
     assert one.withheld == 2
 
 
-def test_a_place_without_a_position_is_known_by_its_index(tmp_path: Path) -> None:
+def test_a_place_without_a_position_is_identified_by_its_index(tmp_path: Path) -> None:
     one = judge(tmp_path, RESCAN)
     places = [Index(p=0), Index(p=0, t=1), Index(p=1), None]
     fovs = [fov(n, 0.9, position_um=None, index=index) for n, index in enumerate(places)]
@@ -172,13 +172,13 @@ def test_a_place_without_a_position_is_known_by_its_index(tmp_path: Path) -> Non
     assert one.withheld == 2
 
 
-def test_a_series_never_runs_away(tmp_path: Path) -> None:
+def test_revisits_of_a_series_are_limited(tmp_path: Path) -> None:
     one = judge(tmp_path, "[limits]\nmax_revisits = 3\n" + RESCAN)
     assert len(frames_decided(one, series_of([0.9] * 500))) == 3
     assert one.withheld == 497
 
 
-def test_limits_outlive_the_service(tmp_path: Path) -> None:
+def test_limits_include_earlier_decisions(tmp_path: Path) -> None:
     text = "dry_run = false\n[limits]\nmax_revisits = 3\n" + RESCAN
     first = judge(tmp_path, text)
     made = [d for one in series_of([0.9, 0.9]) for d in first.judge(one)]
@@ -189,7 +189,7 @@ def test_limits_outlive_the_service(tmp_path: Path) -> None:
     assert len(frames_decided(trial, fovs)) == 3
 
 
-def test_more_series_than_are_remembered_keep_their_limits(tmp_path: Path) -> None:
+def test_limits_hold_for_more_series_than_are_kept_in_memory(tmp_path: Path) -> None:
     made = []
     one = judge(tmp_path, RESCAN, earlier=lambda uid: [d for d in made if d.series_uid == uid])
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""A network that answers the same to everything: found by its answers, and reported wherever it is used."""
+"""Blank networks, which give the same output for all fields of view: detected, and reported to users."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ CLASSES = [False] * 10 + [True] * 10
         (
             [0.0464] * 15 + [1.0, 2.0, 3.0, 4.0, 5.0],
             [0.0] * 15 + [1.0] * 5,
-            "gives 15 of 20 fields of view, half",
+            "gives 15 of 20 fields of view, at least half",
         ),
         (list(range(20)), [0.0] * 20, "has a Grad-CAM map of zero for all 20"),
         (list(range(20)), [0.0] * 19 + [1e-6], ""),
-        # What a good head does: off for all of one class.
+        # A good head: off for all of one class.
         ([-2.0] * 10 + list(range(10)), [0.0] * 10 + [1.0] * 10, ""),
-        # Many answers alike, but of one class.
+        # Many equal outputs, but of one class.
         ([-2.0] * 14 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0] * 14 + [1.0] * 6, ""),
         (list(range(20)), [1.0] * 20, ""),
-        # Sure of all it says, and wrong about half of one class.
+        # Confident in all outputs, and wrong for half of one class.
         ([*np.linspace(-12, -9, 15), 5.0, 6.0, 7.0, 8.0, 9.0], [1.0] * 20, ""),
-        # A head that is nearly off: its answers differ in the fifth digit.
+        # A head with almost no signal: its outputs differ in the fifth digit.
         (np.linspace(0.11493, 0.11505, 20), [1.0] * 20, "gives all 20 fields of view the same probability"),
         (
             [*np.linspace(0.11493, 0.11505, 15), 1.0, 2.0, 3.0, 4.0, 5.0],
             [1.0] * 20,
-            "gives 15 of 20 fields of view, half of either class or more, the same probability (0.5287)",
+            "gives 15 of 20 fields of view, at least half of each class, the same probability (0.5287)",
         ),
     ],
 )
-def test_answers_that_tell_nothing_apart(logits, peaks, reason):
+def test_blank_outputs_are_detected(logits, peaks, reason):
     found = blank_answers(logits, peaks, CLASSES)
     assert reason in found
     assert bool(found) == bool(reason)
@@ -59,23 +59,23 @@ def test_answers_that_tell_nothing_apart(logits, peaks, reason):
 @pytest.mark.parametrize(
     ("spread", "same"), [(0.0, True), (3e-5, True), (9.9e-4, True), (1.01e-3, False), (3e-3, False)]
 )
-def test_training_export_and_service_have_one_rule(middle, spread, same):
+def test_all_same_and_blank_answers_agree(middle, spread, same):
     probability = middle + spread * np.linspace(-0.5, 0.5, 20)
     logits = np.log(probability / (1 - probability))
     assert all_same(probability) == same
     assert ("gives all 20" in blank_answers(logits, [1.0] * 20)) == same
 
 
-def test_nothing_is_said_of_one_field_of_view():
+def test_one_field_of_view_is_never_blank():
     assert blank_answers([0.5], [0.0]) == ""
 
 
-def test_a_few_maps_of_zero_are_no_sign():
+def test_a_few_maps_of_zero_are_not_blank():
     assert blank_answers([-1.0, -2.0], [0.0, 0.0]) == ""
 
 
 def make(folder: Path, *, blank: str | None, warnings: list[str], nearly: bool = False) -> Path:
-    """A miniature ensemble with a test vector of each class, one of its networks switched off, or nearly."""
+    """Build a miniature ensemble with a test vector of each class; one network may be (nearly) off."""
     mini.build(folder)
     manifest = json.loads((folder / "ensemble.json").read_text())
     if blank is not None:
@@ -119,17 +119,17 @@ def test_a_blank_network_is_found_by_the_test_vectors(blank):
     assert warning.startswith("mobilenet gives all 2 fields of view the same probability (0.2689)")
 
 
-def test_a_network_that_is_nearly_off_is_found_by_the_test_vectors(tmp_path):
+def test_a_network_with_almost_no_signal_is_found_by_the_test_vectors(tmp_path):
     folder = make(tmp_path / "nearly", blank="mobilenet", warnings=[], nearly=True)
     with Ensemble.load(folder, device="cpu") as ensemble:
-        seen = ensemble.predict(np.stack([mini.bright(), mini.dark()]))
+        predictions = ensemble.predict(np.stack([mini.bright(), mini.dark()]))
         (warning,) = ensemble.warnings
-    bright, dark = (one.logits[one.networks.index("mobilenet")] for one in seen)
+    bright, dark = (one.logits[one.networks.index("mobilenet")] for one in predictions)
     assert bright != dark
     assert warning.startswith("mobilenet gives all 2 fields of view the same probability")
 
 
-def test_networks_that_answer_have_no_warning(tmp_path):
+def test_networks_with_signal_have_no_warning(tmp_path):
     with Ensemble.load(make(tmp_path / "good", blank=None, warnings=[]), device="cpu") as ensemble:
         assert ensemble.warnings == ()
 
@@ -141,17 +141,17 @@ def test_networks_that_answer_have_no_warning(tmp_path):
         "mobilenet: it gives all validation and test FOVs the same score",
     ],
 )
-def test_what_the_manifest_says_is_said_once(tmp_path, known):
+def test_a_warning_of_the_manifest_is_not_repeated(tmp_path, known):
     folder = make(tmp_path / "noted", blank="mobilenet", warnings=[known])
     with Ensemble.load(folder, device="cpu") as ensemble:
         assert ensemble.warnings == (known,)
 
 
-def test_it_is_reported_by_the_service_the_doctor_and_classify(blank, tmp_path, start):
+def test_a_blank_network_is_reported_by_service_doctor_and_classify(blank, tmp_path, start):
     log = tmp_path / "log.txt"
     server = start(model=blank, log=log)
-    told = httpx.get(f"{server.url}/v1/model", timeout=30).json()
-    assert "mobilenet gives all 2" in json.dumps(told)
+    model = httpx.get(f"{server.url}/v1/model", timeout=30).json()
+    assert "mobilenet gives all 2" in json.dumps(model)
     assert "this ensemble has a fault" in log.read_text()
     doctor = CliRunner().invoke(app, ["doctor", "--model", str(blank), "--json", "--port", "0"])
     (finding,) = (one for one in json.loads(doctor.stdout) if one["topic"] == "ensemble")

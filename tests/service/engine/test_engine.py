@@ -37,7 +37,7 @@ from support.image_bytes import npy
 
 @pytest.fixture
 def copy(miniature: Path, tmp_path: Path) -> Path:
-    """An ensemble that a test may damage."""
+    """A copy of the ensemble that a test may damage."""
     return Path(shutil.copytree(miniature, tmp_path / "copy"))
 
 
@@ -57,7 +57,7 @@ def test_predicts_each_fov_of_a_stack(miniature: Path) -> None:
     assert [cam.shape for cam in senescent.gradcams] == list(mini.GRIDS)
     assert senescent.map().shape == (250, 300)
     assert senescent.map().max() > 0.9
-    assert control.map().max() == 0, "all ReLUs are off: the map is zero, not NaN"
+    assert control.map().max() == 0, "with all ReLUs off the map is zero, not NaN"
 
 
 def changed(value: object, dtype: str) -> np.ndarray:
@@ -80,17 +80,17 @@ def changed(value: object, dtype: str) -> np.ndarray:
     ],
     ids=["NaN", "infinite", "negative infinite", "too large", "complex", "bool", "object", "masked"],
 )
-def test_what_no_detector_counts_is_refused(miniature: Path, fov: np.ndarray, message: str) -> None:
+def test_invalid_pixels_are_refused(miniature: Path, fov: np.ndarray, message: str) -> None:
     with Ensemble.load(miniature, device="cpu") as ensemble:
         with pytest.raises(ValueError, match=message):
             ensemble.predict(fov)
         with pytest.raises(ValueError, match=message.partition(".*")[0]):
             ensemble.predict(np.ma.stack([mini.dark().astype(fov.dtype), fov]))
-        ensemble.predict(np.ma.array(mini.dark()))  # nothing is masked
+        ensemble.predict(np.ma.array(mini.dark()))  # no pixel is masked
 
 
 @pytest.mark.parametrize("low", [[np.nan, 0, 0], [0, 0, 5000], [0, 0]])
-def test_a_range_that_is_none_is_refused(miniature: Path, low: list[float]) -> None:
+def test_an_invalid_range_is_refused(miniature: Path, low: list[float]) -> None:
     bounds = IntensityRange(np.array(low, np.float32), np.full(len(low), 4000, np.float32), "session")
     with (
         Ensemble.load(miniature, device="cpu") as ensemble,
@@ -99,14 +99,14 @@ def test_a_range_that_is_none_is_refused(miniature: Path, low: list[float]) -> N
         ensemble.predict(mini.dark(), bounds)
 
 
-def test_no_range_is_fitted_to_nan() -> None:
+def test_fitting_a_range_to_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
         fit_range(changed(np.nan, "float32")[None])
 
 
 @pytest.mark.parametrize("fovs", [1, 3])
 def test_predictions_own_their_memory(miniature: Path, fovs: int) -> None:
-    """A view would keep what ONNX Runtime allocated for a whole ensemble, or a whole batch, alive."""
+    """A view would keep the memory of a whole ensemble or batch allocated."""
     with Ensemble.load(miniature, device="cpu") as ensemble:
         predictions = ensemble.predict(np.stack([mini.bright()] * fovs))
     for prediction in predictions:
@@ -123,7 +123,7 @@ def test_agrees_with_another_runtime(miniature: Path) -> None:
     np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-6)
 
 
-def test_answers_do_not_depend_on_batch_dtype_or_threads(miniature: Path) -> None:
+def test_predictions_do_not_depend_on_batch_dtype_or_threads(miniature: Path) -> None:
     fovs = np.random.default_rng(8).integers(0, 1200, (5, 3, 250, 300), dtype=np.uint16)
     with Ensemble.load(miniature, device="cpu", threads=1) as one:
         alone = [one.predict(fov)[0].probability for fov in fovs]
@@ -141,8 +141,8 @@ def test_channel_count_and_size_come_from_the_manifest(tmp_path: Path) -> None:
             ensemble.predict(mini.bright())
 
 
-def test_bound_buffers_answer_as_plain_sessions_do(miniature: Path) -> None:
-    """The CUDA profile's bindings, run on the CPU provider: all but CUDA itself."""
+def test_bound_buffers_give_the_outputs_of_plain_sessions(miniature: Path) -> None:
+    """The bindings of the CUDA executor, run on the CPU provider."""
     networks = [
         NetworkFile(name, miniature / f"{name}.onnx", grid, mini.FEATURES, (3, 250, 300))
         for name, grid in zip(mini.NAMES, mini.GRIDS, strict=True)
@@ -158,14 +158,14 @@ def test_bound_buffers_answer_as_plain_sessions_do(miniature: Path) -> None:
     finally:
         plain.close()
         bound.close()
-    for expected, got in kept:  # compared after all runs: no run may overwrite another's answer
+    for expected, got in kept:  # compared after all runs: no run may overwrite the output of another
         for one, other in zip(expected, got, strict=True):
             for a, b in zip(one, other, strict=True):
                 np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-class _Session:
-    """A session that notes which thread runs it."""
+class _RecordingSession:
+    """A session that records the threads that run it."""
 
     def __init__(self, session: ort.InferenceSession, seen: set[str]) -> None:
         self._session, self._seen = session, seen
@@ -178,7 +178,7 @@ class _Session:
         return getattr(self._session, name)
 
 
-def test_one_thread_runs_the_cuda_profile_whoever_asks(miniature: Path) -> None:
+def test_one_thread_runs_the_cuda_executor_for_all_callers(miniature: Path) -> None:
     """ONNX Runtime keeps a captured graph for the thread that captured it."""
     networks = [
         NetworkFile(name, miniature / f"{name}.onnx", grid, mini.FEATURES, (3, 250, 300))
@@ -189,14 +189,14 @@ def test_one_thread_runs_the_cuda_profile_whoever_asks(miniature: Path) -> None:
     seen: set[str] = set()
     bound = BoundExecutor(networks, device="cpu")
     try:
-        bound._sessions = [_Session(session, seen) for session in bound._sessions]
+        bound._sessions = [_RecordingSession(session, seen) for session in bound._sessions]
         bound.warm_up(image, low, high)
         with ThreadPoolExecutor(2) as others:
             expected, got = others.map(lambda _: bound.run(image, low, high), range(2))
             others.submit(bound.keep_warm).result()
         with pytest.raises(Exception, match=r"shape|dimension"):
             bound.run(image[..., :17], low, high)
-        again = bound.run(image, low, high)  # what fails there fails here, and nothing else does
+        again = bound.run(image, low, high)  # a failed run does not affect the next
     finally:
         bound.close()
         bound.close()
@@ -213,29 +213,30 @@ def test_one_thread_runs_the_cuda_profile_whoever_asks(miniature: Path) -> None:
         (lambda d: (d / "ensemble.json").write_text("{"), "is not JSON"),
         (lambda d: edit(d, lambda m: m.update(schema_version="9")), "schema_version '9'"),
         (lambda d: edit(d, lambda m: m.update(nmae="x")), "nmae: Extra inputs"),
-        (lambda d: edit(d, lambda m: m["networks"].pop()), "does not answer for exactly the networks"),
+        (
+            lambda d: edit(d, lambda m: m["networks"].pop()),
+            "does not have a probability for exactly the networks",
+        ),
         (lambda d: edit(d, lambda m: m["normalization"]["channels"].pop()), "normalization has 2 channels"),
         (lambda d: (d / "xception.onnx").unlink(), r"xception\.onnx: .* is missing"),
         (lambda d: (d / "mobilenet.onnx").open("ab").write(b"x"), r"mobilenet\.onnx: has sha256"),
         (
             lambda d: edit(d, lambda m: m["networks"][0]["variants"][0].update(file="../../etc/passwd")),
-            "must be the plain name",
+            "must be a plain file name",
         ),
         (
             lambda d: edit(d, lambda m: m["test_vectors"][0]["expected"]["networks"].update(xception=0.111)),
-            "xception answers .* this machine does not compute what was trained",
+            "xception gives .* this machine does not reproduce the trained ensemble",
         ),
     ],
 )
-def test_a_damaged_ensemble_is_refused_by_name(copy: Path, damage, message: str) -> None:
+def test_the_error_of_a_damaged_ensemble_names_the_file(copy: Path, damage, message: str) -> None:
     damage(copy)
     with pytest.raises(EnsembleError, match=message):
         Ensemble.load(copy, device="cpu")
 
 
-def test_a_file_that_is_no_network_is_refused(copy: Path) -> None:
-    from senoscope.engine.manifest import sha256_of
-
+def test_a_file_that_is_not_a_network_is_refused(copy: Path) -> None:
     path = copy / "resnet50.onnx"
     path.write_bytes(b"not a network")
     edit(copy, lambda m: m["networks"][3]["variants"][0].update(sha256=sha256_of(path)))
@@ -244,7 +245,7 @@ def test_a_file_that_is_no_network_is_refused(copy: Path) -> None:
 
 
 def rewrite_graph(directory: Path, change: Callable[[onnx.ModelProto], None], name: str = "resnet50") -> None:
-    """Change a network's graph, and let the manifest know its hash."""
+    """Change a network's graph, and update its hash in the manifest."""
     path = directory / f"{name}.onnx"
     model = onnx.load(path)
     change(model)
@@ -253,7 +254,7 @@ def rewrite_graph(directory: Path, change: Callable[[onnx.ModelProto], None], na
 
 
 def accept_files(directory: Path) -> None:
-    """Let the manifest have the hashes of the files as they are."""
+    """Update the hashes in the manifest to the current files."""
 
     def rehash(manifest: dict) -> None:
         for network in manifest["networks"]:
@@ -294,18 +295,27 @@ def set_in(*path: str | int, value: object) -> Callable[[dict], None]:
         (set_in("networks", 3, "gradcam_grid", value=[0, 4]), r"ensemble\.json: .*gradcam_grid"),
         (set_in("networks", 3, "feature_size", value=6), r"resnet50\.onnx: features has shape \[N, 5\]"),
         (set_in("networks", 3, "name", value="a/b"), r"ensemble\.json: .*networks\.3\.name"),
-        (set_in("version", value="\ud800"), r"ensemble\.json: .*version holds a character that is no text"),
-        (set_in("intended_use", value="a\x00b"), r"intended_use holds a character that is no text"),
-        (set_in("training", "config", value={"\ud800": 1}), r"a key holds a character that is no text"),
-        (set_in("training", "config", value={"a": float("nan")}), r"NaN is no number in JSON"),
+        (
+            set_in("version", value="\ud800"),
+            r"ensemble\.json: .*version contains a control character or an unpaired surrogate",
+        ),
+        (set_in("intended_use", value="a\x00b"), r"intended_use contains a control character"),
+        (
+            set_in("training", "config", value={"\ud800": 1}),
+            r"a key contains a control character or an unpaired surrogate",
+        ),
+        (set_in("training", "config", value={"a": float("nan")}), r"NaN is not a number in JSON"),
         (set_in("version", value="1\r\nSet-Cookie: x=1"), r"ensemble\.json: .*version"),
         (set_in("version", value="v" * 1_000_000), r"ensemble\.json: .*version"),
         (set_in("version", value=""), r"ensemble\.json: .*version"),
         (set_in("version", value="1/2"), r"ensemble\.json: .*version"),
-        (set_in("normalization", "channels", 0, "high", value=1e39), r"no number in single precision"),
+        (
+            set_in("normalization", "channels", 0, "high", value=1e39),
+            r"exceeds the range of single precision",
+        ),
         (
             set_in("normalization", "channels", 0, value={"low": 1e9, "high": 1e9 + 1}),
-            r"not two numbers in",
+            r"are equal in single precision",
         ),
         (set_in("normalization", "k_iqr", value=-1.0), r"ensemble\.json: .*k_iqr"),
         (set_in("test_vectors", 0, "tolerance", value=1e9), r"ensemble\.json: .*tolerance"),
@@ -325,7 +335,7 @@ def set_in(*path: str | int, value: object) -> Callable[[dict], None]:
         (set_in("training", "config", value=json.loads("[" * 40 + "]" * 40)), r"nested too deeply"),
     ],
 )
-def test_a_manifest_that_claims_something_else_than_its_graphs_is_refused(
+def test_a_manifest_that_is_invalid_or_differs_from_its_graphs_is_refused(
     copy: Path, change: Callable[[dict], None], message: str
 ) -> None:
     edit(copy, change)
@@ -334,7 +344,7 @@ def test_a_manifest_that_claims_something_else_than_its_graphs_is_refused(
 
 
 def after_logit(model: onnx.ModelProto, *nodes: onnx.NodeProto, **constants: np.ndarray) -> None:
-    """Let nodes make ``logit`` of ``l0``, which is what the graph had for it."""
+    """Insert nodes that compute ``logit`` from ``l0``, the original output."""
     place = next(k for k, node in enumerate(model.graph.node) if "logit" in node.output)
     model.graph.node[place].output[:] = ["l0"]
     for n, node in enumerate(nodes):
@@ -343,7 +353,7 @@ def after_logit(model: onnx.ModelProto, *nodes: onnx.NodeProto, **constants: np.
 
 
 def mix_batch(model: onnx.ModelProto) -> None:
-    """Let the answer depend on the batch's mean, as a batch normalization in its training mode does."""
+    """Make the output depend on the mean of the batch, like a batch normalization in training mode."""
     node = helper.make_node
     after_logit(
         model,
@@ -354,8 +364,8 @@ def mix_batch(model: onnx.ModelProto) -> None:
     )
 
 
-def answer_once(model: onnx.ModelProto) -> None:
-    """Answer to the first field of view alone, which no declaration of the graph shows."""
+def drop_all_but_the_first(model: onnx.ModelProto) -> None:
+    """Give an output for the first field of view only, which the declared shapes do not show."""
     node = helper.make_node
     after_logit(
         model,
@@ -368,8 +378,8 @@ def answer_once(model: onnx.ModelProto) -> None:
     )
 
 
-def answer_for_the_first(model: onnx.ModelProto) -> None:
-    """Give all fields of view of a batch the answer to its first one."""
+def repeat_the_first(model: onnx.ModelProto) -> None:
+    """Give the output of the first field of view for the whole batch."""
     node = helper.make_node
     after_logit(
         model,
@@ -382,7 +392,7 @@ def answer_for_the_first(model: onnx.ModelProto) -> None:
 
 
 def mix_maps(model: onnx.ModelProto) -> None:
-    """Let the Grad-CAM map depend on the batch's largest."""
+    """Make the Grad-CAM map depend on the largest one of the batch."""
     rename_output(model, "gradcam", "map0")
     model.graph.node.extend(
         [
@@ -392,16 +402,16 @@ def mix_maps(model: onnx.ModelProto) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [mix_batch, mix_maps, answer_once, answer_for_the_first])
-def test_a_network_that_answers_differently_in_a_batch_is_refused(
+@pytest.mark.parametrize("change", [mix_batch, mix_maps, drop_all_but_the_first, repeat_the_first])
+def test_a_network_with_different_outputs_in_a_batch_is_refused(
     copy: Path, change: Callable[[onnx.ModelProto], None]
 ) -> None:
     rewrite_graph(copy, change)
-    with pytest.raises(EnsembleError, match=r"resnet50\.onnx: answers differently in a batch: "):
+    with pytest.raises(EnsembleError, match=r"resnet50\.onnx: gives different outputs in a batch: "):
         Ensemble.load(copy, device="cpu")
 
 
-def test_an_answer_to_part_of_a_batch_is_an_error(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_outputs_of_a_batch_are_an_error(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Ensemble.load(miniature, device="cpu") as ensemble:
         run = ensemble._executor.run
 
@@ -412,7 +422,7 @@ def test_an_answer_to_part_of_a_batch_is_an_error(miniature: Path, monkeypatch: 
 
         monkeypatch.setattr(ensemble._executor, "run", shortened)
         ensemble.predict(mini.bright())
-        with pytest.raises(RuntimeError, match="network densenet121: it does not answer to every"):
+        with pytest.raises(RuntimeError, match="network densenet121: outputs are missing"):
             ensemble.predict(np.stack([mini.bright(), mini.dark()]))
 
 
@@ -430,7 +440,7 @@ def other_rank(model: onnx.ModelProto) -> None:
 
 
 def hidden_rank(model: onnx.ModelProto) -> None:
-    """Another shape than declared, which only shows when it runs."""
+    """Change the output's shape without a declaration, so that it is only found in a run."""
     other_rank(model)
     (entry,) = (one for one in model.graph.output if one.name == "probability")
     entry.type.tensor_type.ClearField("shape")
@@ -476,7 +486,7 @@ def no_probability(model: onnx.ModelProto) -> None:
         (no_probability, "probability is not between 0 and 1"),
     ],
 )
-def test_a_graph_that_does_not_keep_the_contract_is_refused(
+def test_a_graph_with_invalid_inputs_or_outputs_is_refused(
     copy: Path, change: Callable[[onnx.ModelProto], None], message: str
 ) -> None:
     rewrite_graph(copy, change)
@@ -485,7 +495,7 @@ def test_a_graph_that_does_not_keep_the_contract_is_refused(
 
 
 def test_weights_in_other_files_are_refused(copy: Path) -> None:
-    """No hash of the manifest covers them."""
+    """The manifest has no hash for them."""
     path = copy / "resnet50.onnx"
     model = onnx.load(path)
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
@@ -495,7 +505,7 @@ def test_weights_in_other_files_are_refused(copy: Path) -> None:
         Ensemble.load(copy, device="cpu")
 
 
-def test_weights_in_other_files_are_found_wherever_they_are_named(tmp_path: Path) -> None:
+def test_weights_in_other_files_are_found_anywhere_in_the_graph(tmp_path: Path) -> None:
     outside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
     inside = helper.make_tensor("w", TensorProto.FLOAT, [1], [0.0])
     for tensor, found in ((outside, True), (inside, False)):
@@ -523,14 +533,14 @@ def test_weights_in_other_files_are_found_wherever_they_are_named(tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"no protobuf at all", bytes(100), b"\x3a\xff\xff\xff\xff\x0f"])
-def test_a_file_that_is_no_protobuf_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_protobuf_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(EnsembleError, match="is not an ONNX file"):
         refuse_external_data(path)
 
 
-def test_vectors_check_the_maps_too_where_they_have_them(copy: Path) -> None:
+def test_maps_of_test_vectors_are_compared(copy: Path) -> None:
     with Ensemble.load(copy, device="cpu") as ensemble:
         vector = ensemble.manifest.test_vectors[0]
         (prediction,) = ensemble.predict(np.load(copy / vector.file))
@@ -544,22 +554,22 @@ def test_vectors_check_the_maps_too_where_they_have_them(copy: Path) -> None:
     with pytest.raises(EnsembleError, match=r"test_vector\.npy: the Grad-CAM map of xception differs"):
         Ensemble.load(copy, device="cpu")
     edit(copy, set_in("test_vectors", 0, "expected", "gradcams", value={"xception": [[1.0]]}))
-    with pytest.raises(EnsembleError, match=r"the map of xception .* is not on its grid"):
+    with pytest.raises(EnsembleError, match=r"the map of xception .* does not have its grid"):
         Ensemble.load(copy, device="cpu")
     edit(copy, set_in("test_vectors", 0, "expected", "gradcams", value={"vgg": [[1.0]]}))
-    with pytest.raises(EnsembleError, match=r"a map of 'vgg', which is no network"):
+    with pytest.raises(EnsembleError, match=r"a map of 'vgg', which is not a network"):
         Ensemble.load(copy, device="cpu")
 
 
-def test_a_manifest_without_maps_is_written_as_before(miniature: Path) -> None:
-    """Its digest stands for the whole ensemble."""
+def test_a_manifest_without_maps_is_written_without_the_fields_of_maps(miniature: Path) -> None:
+    """The digest of older ensembles must not change."""
     text = (miniature / "ensemble.json").read_text()
     assert "gradcam_tolerance" not in text
     assert "gradcams" not in text
     assert Manifest.model_validate_json(text).to_json() == text
 
 
-def npy_claiming_terabytes() -> bytes:
+def npy_with_a_huge_shape() -> bytes:
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
     header += b" " * (117 - len(header)) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
@@ -568,7 +578,7 @@ def npy_claiming_terabytes() -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        npy_claiming_terabytes(),
+        npy_with_a_huge_shape(),
         npy(np.zeros((3, 250, 301), np.uint16)),
         npy(np.array(["x" * 10] * 3)),
         npy(np.zeros((3, 250, 300), np.complex64)),
@@ -579,14 +589,14 @@ def npy_claiming_terabytes() -> bytes:
     ],
     ids=["terabytes", "other size", "text", "complex", "NaN", "too large", "empty", "archive"],
 )
-def test_a_vector_that_is_no_field_of_view_is_refused(copy: Path, content: bytes) -> None:
+def test_an_invalid_test_vector_is_refused(copy: Path, content: bytes) -> None:
     (copy / "test_vector.npy").write_bytes(content)
     accept_files(copy)
     with pytest.raises(EnsembleError, match=r"test_vector\.npy: cannot be used as a test vector"):
         Ensemble.load(copy, device="cpu")
 
 
-def test_an_answer_that_is_no_number_is_an_error(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_is_not_a_number_is_an_error(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Ensemble.load(miniature, device="cpu") as ensemble:
         run = ensemble._executor.run
 
@@ -609,7 +619,7 @@ def test_cuda_is_never_replaced_silently(miniature: Path) -> None:
         assert ensemble.device_reason == f"CPU: {gpu_problem()}"
 
 
-def test_finding_lists_what_there_is(miniature: Path) -> None:
+def test_an_unknown_name_lists_the_available_ensembles(miniature: Path) -> None:
     assert find_ensemble("miniature", miniature.parent) == miniature
     assert find_ensemble(str(miniature), Path("/nowhere")) == miniature
     with pytest.raises(EnsembleError, match="there are: miniature"):
@@ -630,7 +640,7 @@ def test_range_is_the_extreme_pixels_within_3_5_iqr() -> None:
     assert high[1] < 1e5
 
 
-def test_range_of_a_constant_channel_can_still_be_divided_by() -> None:
+def test_range_of_a_constant_channel_is_not_empty() -> None:
     low, high = fit_range(np.full((2, 1, 4, 4), 7, np.uint16))
     assert low[0] == 7
     assert high[0] > low[0]
@@ -651,18 +661,18 @@ def test_maps() -> None:
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=9))
 @settings(max_examples=200, deadline=None)
-def test_uncertainty_stays_in_its_bounds(probabilities: list[float]) -> None:
+def test_uncertainty_is_within_its_bounds(probabilities: list[float]) -> None:
     entropy, information, agreement = uncertainty(np.array(probabilities, np.float32), 0.5)
     assert 0 <= entropy <= 1
     assert 0 <= information <= entropy + 1e-9
     assert 0 <= agreement <= 1
 
 
-def test_uncertainty_tells_doubt_from_disagreement() -> None:
+def test_mutual_information_measures_disagreement_only() -> None:
     doubt = uncertainty(np.full(7, 0.5001), 0.5)
     assert doubt == pytest.approx((1, 0, 1), abs=1e-6)
-    quarrel = uncertainty(np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]), 0.4)
-    assert quarrel == pytest.approx((1, 1, 0.5), abs=1e-6)
+    disagreement = uncertainty(np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]), 0.4)
+    assert disagreement == pytest.approx((1, 1, 0.5), abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -673,15 +683,15 @@ def test_saturation_counts_the_pixels_above_the_range(dtype: type[np.generic]) -
     assert bounds.saturated_fraction(pixels).tolist() == [0.5, 1.0, 0.0]
 
 
-def test_usual_saturation_is_what_one_in_a_hundred_exceeds() -> None:
+def test_usual_saturation_is_the_99th_percentile() -> None:
     stack = np.zeros((101, 2, 10, 100), np.uint16)
     for n in range(101):
-        stack[n, 0].flat[: 5 * n] = 9  # from none to half of the pixels
+        stack[n, 0].flat[: 5 * n] = 9  # from 0 to half of the pixels
     assert usual_saturation(stack, np.array([8, 8], np.float32)).tolist() == [0.495, 0.0]
 
 
-def test_onnx_runtime_does_not_call_home() -> None:
-    told = "import os; os.environ.pop('ORT_DISABLE_TELEMETRY', None); import senoscope.engine; "
-    told += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, check=True, text=True)
+def test_telemetry_of_onnx_runtime_is_off() -> None:
+    program = "import os; os.environ.pop('ORT_DISABLE_TELEMETRY', None); import senoscope.engine; "
+    program += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
     assert done.stdout == "1\n"

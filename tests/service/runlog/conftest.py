@@ -1,4 +1,4 @@
-"""A run log in each kind of database."""
+"""Run logs in each supported database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.system("postgres")
 
 
 def new_url(request: pytest.FixtureRequest, folder: Path) -> str:
-    """Address of a log that is yet to be made, for a fixture of those kinds."""
+    """Return the URL of a log that does not exist yet, for a fixture with the parameters of KINDS."""
     if request.param == "sqlite":
         return f"sqlite:///{folder / 'new folder' / 'log 100%.sqlite3'}"
     return request.getfixturevalue("postgres").new_database()
@@ -35,13 +35,13 @@ def new_url(request: pytest.FixtureRequest, folder: Path) -> str:
 
 @pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Address of a log that is yet to be made."""
+    """The URL of a log that does not exist yet."""
     return new_url(request, tmp_path)
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def url_of_module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same, of a log that the tests of a module share because they only read it."""
+    """The URL of a log that the tests of a module share because they only read it."""
     return new_url(request, tmp_path_factory.mktemp("log"))
 
 
@@ -55,5 +55,5 @@ def log(url: str) -> Iterator[RunLog]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where an SQLite log will be."""
+    """Path of an SQLite log that does not exist yet."""
     return tmp_path / "log.sqlite3"

@@ -1,4 +1,4 @@
-"""Tables of any length, read back by those who use them."""
+"""Exported tables of any length, read back with csv and pyarrow."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_parquet(filled: RunLog) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_nothing_that_matches_is_a_table_without_rows(log: RunLog, form: str) -> None:
+def test_no_matching_result_gives_a_table_without_rows(log: RunLog, form: str) -> None:
     data = b"".join(export(log, ResultFilter(label="none such"), form))
     if form == "csv":
         assert data.decode().count("\n") == 1
@@ -88,7 +88,7 @@ def test_csv_and_parquet_have_the_same_columns_and_text(filled: RunLog) -> None:
     assert table.to_pandas().to_csv().splitlines()[1].count("'=cmd.tif") == 1
 
 
-def test_line_breaks_in_names_make_no_rows(log: RunLog, manifest: Manifest) -> None:
+def test_line_breaks_in_names_do_not_break_rows(log: RunLog, manifest: Manifest) -> None:
     log.append([entry(manifest, 0, series_id="plate\r=cmd|calc!A0", instrument="a\n=1+1")])
     text = b"".join(export(log, ResultFilter(), "csv")).decode()
     assert len(text.splitlines()) == 2

@@ -1,4 +1,4 @@
-"""Whatever happens to the database, committing goes on, and nothing that was handed over is forgotten."""
+"""During every fault of the database commits return, and their entries are written afterwards."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from support.run_logs import SERIES, Disk, PostgresServer, entry, wait_for, wait
 
 
 @pytest.fixture(autouse=True)
-def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "_EVERY_S", 0.05)
+def fast_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "_INTERVAL_S", 0.05)
 
 
 @contextmanager
-def kept(log: RunLog, **options) -> Iterator[LogKeeper]:
+def kept_by_threads(log: RunLog, **options) -> Iterator[LogKeeper]:
     keeper = LogKeeper(log, **options)
     keeper.start()
-    wait_for(lambda: keeper.state != "opening")  # the first commit waits a second at most, also for that
+    wait_for(lambda: keeper.state != "opening")  # the first commit waits a second at most, opening included
     yield keeper
     keeper.close()
 
@@ -44,8 +44,8 @@ def frames(log: RunLog) -> list[int | None]:
     return [found.source.frame for found in log.iterate(ResultFilter())][::-1]
 
 
-def test_what_was_committed_is_in_the_log_at_once(url: str, manifest: Manifest) -> None:
-    with kept(RunLog(url)) as keeper:
+def test_committed_entries_are_in_the_log_at_once(url: str, manifest: Manifest) -> None:
+    with kept_by_threads(RunLog(url)) as keeper:
         other = RunLog(url)
         for n in range(5):
             assert keeper.commit([entry(manifest, 2 * n), entry(manifest, 2 * n + 1)])
@@ -56,23 +56,23 @@ def test_what_was_committed_is_in_the_log_at_once(url: str, manifest: Manifest) 
         assert all(thread.problem is None for thread in keeper.threads)
 
 
-def test_what_waits_is_written_when_it_closes(path: Path, manifest: Manifest) -> None:
+def test_close_writes_waiting_entries(path: Path, manifest: Manifest) -> None:
     log = RunLog(f"sqlite:///{path}")
-    with kept(log) as keeper:
+    with kept_by_threads(log) as keeper:
         assert keeper.commit([entry(manifest, 0)])
         with write_locked(path):
             assert not keeper.commit([entry(manifest, 1)])
     assert frames(log) == [0, 1]
 
 
-def test_it_cannot_be_read_before_it_is_open(path: Path) -> None:
+def test_a_log_cannot_be_read_before_it_is_open(path: Path) -> None:
     with pytest.raises(LogUnavailable):
         LogKeeper(RunLog(f"sqlite:///{path}")).readable()
 
 
-def test_a_log_that_another_process_locks(path: Path, manifest: Manifest) -> None:
+def test_a_log_locked_by_another_process(path: Path, manifest: Manifest) -> None:
     log = RunLog(f"sqlite:///{path}")
-    with kept(log) as keeper:
+    with kept_by_threads(log) as keeper:
         assert keeper.commit([entry(manifest, 0)])
         with write_locked(path):
             assert [keeper.commit([entry(manifest, n)]) for n in (1, 2)] == [False, False]
@@ -84,26 +84,26 @@ def test_a_log_that_another_process_locks(path: Path, manifest: Manifest) -> Non
         assert frames(log) == [0, 1, 2, 3]
 
 
-def spoil_head(path: Path) -> None:
+def overwrite_head(path: Path) -> None:
     path.write_bytes(b"this was a database" + path.read_bytes()[19:])
 
 
-def spoil_middle(path: Path) -> None:
+def overwrite_middle(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:4096] + os.urandom(len(content) - 4096))
 
 
-@pytest.mark.parametrize("spoil", [spoil_head, spoil_middle])
-def test_a_damaged_log_is_left_alone_until_it_is_moved_away(
-    path: Path, manifest: Manifest, spoil: Callable[[Path], None]
+@pytest.mark.parametrize("damage", [overwrite_head, overwrite_middle])
+def test_a_damaged_log_is_left_unchanged_until_it_is_moved_away(
+    path: Path, manifest: Manifest, damage: Callable[[Path], None]
 ) -> None:
     log = RunLog(f"sqlite:///{path}")
     log.prepare()
     log.append([entry(manifest, n) for n in range(50)])
     log.close()
-    spoil(path)
+    damage(path)
     damaged = path.read_bytes()
-    with kept(log) as keeper:
+    with kept_by_threads(log) as keeper:
         assert not keeper.commit([entry(manifest, 50)])
         assert keeper.state == "corrupt"
         assert "Move the file" in keeper.problem
@@ -116,9 +116,9 @@ def test_a_damaged_log_is_left_alone_until_it_is_moved_away(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be moved there")
-def test_a_log_that_is_moved_away_in_use_is_noticed(path: Path, manifest: Manifest) -> None:
+def test_a_new_log_is_created_when_the_file_in_use_is_moved_away(path: Path, manifest: Manifest) -> None:
     log = RunLog(f"sqlite:///{path}")
-    with kept(log, series=list) as keeper:
+    with kept_by_threads(log, series=list) as keeper:
         assert keeper.commit([entry(manifest, 0)])
         for file in path.parent.glob(f"{path.name}*"):
             file.rename(file.with_name(f"moved-{file.name}"))
@@ -128,12 +128,12 @@ def test_a_log_that_is_moved_away_in_use_is_noticed(path: Path, manifest: Manife
         assert frames(log) == [1]
 
 
-def test_a_newer_log_is_refused(path: Path, manifest: Manifest) -> None:
+def test_a_log_with_a_newer_schema_is_refused(path: Path, manifest: Manifest) -> None:
     log = RunLog(f"sqlite:///{path}")
     log.prepare()
     with log.database.write() as connection:
         connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9000'")
-    with kept(log) as keeper:
+    with kept_by_threads(log) as keeper:
         assert not keeper.commit([entry(manifest, 0)])
         assert keeper.state == "newer_schema"
     with sqlite3.connect(path) as connection:
@@ -149,7 +149,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def test_a_full_disk(disk: Disk, manifest: Manifest) -> None:
-    """A mounted one where that is allowed, else SQLite's own limit of pages."""
+    """A mounted file system where that is allowed, otherwise SQLite's limit of pages."""
     log = RunLog(f"sqlite:///{disk.folder / 'log.sqlite3'}")
     if disk.mount("size=1m"):
         ballast = disk.folder / "ballast"
@@ -166,14 +166,14 @@ def test_a_full_disk(disk: Disk, manifest: Manifest) -> None:
         def make_room() -> None:
             log.close()
 
-    with kept(log) as keeper:
+    with kept_by_threads(log) as keeper:
         committed = 0
         while keeper.commit([entry(manifest, committed)]):
             committed += 1
         assert committed
         assert keeper.state == "full"
-        assert "make room" in keeper.problem
-        assert frames(log) == list(range(committed)), "what is there can still be read"
+        assert "free disk space" in keeper.problem
+        assert frames(log) == list(range(committed)), "earlier results can still be read"
         make_room()
         wait_until_written(keeper)
         assert keeper.commit([entry(manifest, committed + 1)])
@@ -185,7 +185,7 @@ def test_a_disk_that_becomes_read_only(disk: Disk, manifest: Manifest) -> None:
     if disk.mount("size=4m"):
         set_writable = disk.set_writable
     elif sys.platform != "win32" and os.geteuid() == 0:
-        pytest.skip("nothing is read-only for root, and it may not mount anything here")
+        pytest.skip("root can write read-only files, and cannot mount a file system here")
     else:
 
         def set_writable(writable: bool) -> None:
@@ -197,7 +197,7 @@ def test_a_disk_that_becomes_read_only(disk: Disk, manifest: Manifest) -> None:
     log.append([entry(manifest, 0)])
     log.close()
     set_writable(False)
-    with kept(log) as keeper:
+    with kept_by_threads(log) as keeper:
         assert not keeper.commit([entry(manifest, 1)])
         assert keeper.state == "read_only"
         set_writable(True)
@@ -205,12 +205,12 @@ def test_a_disk_that_becomes_read_only(disk: Disk, manifest: Manifest) -> None:
         assert frames(log) == [0, 1]
 
 
-def test_too_many_waiting_results_are_lost_the_oldest_first_and_counted(
+def test_beyond_the_backlog_the_oldest_results_are_lost_and_counted(
     path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper_module, "_MAX_BACKLOG", 3)
     log = RunLog(f"sqlite:///{path}")
-    with kept(log) as keeper:
+    with kept_by_threads(log) as keeper:
         assert keeper.commit([entry(manifest, 0)])
         with write_locked(path):
             for n in range(1, 8):
@@ -225,21 +225,21 @@ def test_too_many_waiting_results_are_lost_the_oldest_first_and_counted(
 def test_series_are_saved_as_they_change(path: Path, manifest: Manifest) -> None:
     live = [{"series_uid": str(SERIES), "state": "open", "received": 1}]
     log = RunLog(f"sqlite:///{path}")
-    with kept(log, series=lambda: [dict(one) for one in live]) as keeper:
+    with kept_by_threads(log, series=lambda: [dict(one) for one in live]) as keeper:
         assert keeper.commit([entry(manifest, 0)])
         wait_for(lambda: log.one_series(SERIES).snapshot.get("received") == 1)
         live[0]["received"] = 2
         wait_for(lambda: log.one_series(SERIES).snapshot["received"] == 2)
         live[0]["state"] = "ended"
-    assert log.one_series(SERIES).snapshot["state"] == "ended", "once more when it closes"
+    assert log.one_series(SERIES).snapshot["state"] == "ended", "close saves the series once more"
 
 
-def test_old_results_are_forgotten_while_new_ones_come(path: Path, manifest: Manifest) -> None:
+def test_old_results_are_deleted_while_new_ones_are_logged(path: Path, manifest: Manifest) -> None:
     log = RunLog(f"sqlite:///{path}")
     log.prepare()
     log.append([entry(manifest, n, created_s=time.time() - 2 * 86400) for n in range(1000)])
     log.append([entry(manifest, 1000)])
-    with kept(log, keep_days=1) as keeper:
+    with kept_by_threads(log, keep_days=1) as keeper:
         n = 1001
         while len(log.results(ResultFilter(), 1).results) and frames(log)[0] == 0:
             assert keeper.commit([entry(manifest, n)])
@@ -249,24 +249,26 @@ def test_old_results_are_forgotten_while_new_ones_come(path: Path, manifest: Man
 
 
 @pytest.mark.parametrize("size", [None, 0.5], ids=["by age", "by size too"])
-def test_a_clock_that_is_far_ahead_forgets_nothing_by_age(path: Path, manifest: Manifest, size) -> None:
+def test_nothing_is_deleted_by_age_if_the_clock_is_far_ahead(path: Path, manifest: Manifest, size) -> None:
     log = RunLog(f"sqlite:///{path}")
     log.prepare()
     old_s = time.time() - 400 * 86400
     log.append([entry(manifest, n, created_s=old_s + n) for n in range(500)])
-    with capture_logs() as lines, kept(log, keep_days=30, keep_mib=size):
-        wait_for(lambda: any("results are forgotten by age" in line["event"] for line in lines))
+    with capture_logs() as lines, kept_by_threads(log, keep_days=30, keep_mib=size):
+        wait_for(lambda: any("results are deleted by age" in line["event"] for line in lines))
         if size is None:
             assert len(frames(log)) == 500
         else:
             wait_for(lambda: len(frames(log)) < 500)
-            assert frames(log)[-1] == 499, "the limit of size does not need the clock"
+            assert frames(log)[-1] == 499, "the limit of size does not depend on the clock"
 
 
 @pytest.mark.system("postgres")
-def test_a_postgresql_server_that_goes_and_comes_back(postgres: PostgresServer, manifest: Manifest) -> None:
+def test_a_postgresql_server_that_stops_and_starts_again(
+    postgres: PostgresServer, manifest: Manifest
+) -> None:
     log = RunLog(postgres.new_database())
-    with kept(log) as keeper:
+    with kept_by_threads(log) as keeper:
         assert keeper.commit([entry(manifest, 0)])
         postgres.stop()
         assert not keeper.commit([entry(manifest, 1)])
@@ -278,11 +280,11 @@ def test_a_postgresql_server_that_goes_and_comes_back(postgres: PostgresServer, 
 
 
 @pytest.mark.system("postgres")
-def test_a_postgresql_server_that_hangs_does_not_hold_up_results(
+def test_a_postgresql_server_that_hangs_does_not_delay_results(
     postgres: PostgresServer, manifest: Manifest
 ) -> None:
     log = RunLog(postgres.new_database())
-    with kept(log) as keeper:
+    with kept_by_threads(log) as keeper:
         assert keeper.commit([entry(manifest, 0)])
         processes = [psutil.Process(postgres.process.pid)]
         processes += processes[0].children(recursive=True)

@@ -1,4 +1,4 @@
-"""A service that is killed: everything that anybody was told of is in the log."""
+"""A service that is killed: every published result is in the log."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from support.run_logs import PostgresServer
 from support.servers import ServerProcess, start_server, start_server_process
 
 
-def stream_until_killed(server: ServerProcess, told_before: int) -> list[str]:
-    """Ids of all results that a subscriber was told of, when the service was killed amid the frames."""
-    told: list[str] = []
+def stream_until_killed(server: ServerProcess, results_before_kill: int) -> list[str]:
+    """Kill the service while frames are streamed; return the ids of all results that a client received."""
+    received: list[str] = []
     ended = threading.Event()
 
     def publish() -> None:
@@ -38,8 +38,8 @@ def stream_until_killed(server: ServerProcess, told_before: int) -> list[str]:
         publishing.start()
         try:
             while True:
-                told.append(json.loads(live.recv(timeout=30))["id"])
-                if len(told) == told_before:
+                received.append(json.loads(live.recv(timeout=30))["id"])
+                if len(received) == results_before_kill:
                     server.process.kill()
         except ConnectionClosed:
             pass
@@ -47,34 +47,34 @@ def stream_until_killed(server: ServerProcess, told_before: int) -> list[str]:
             ended.set()
             publishing.join()
     server.process.wait(60)
-    return told
+    return received
 
 
-def check(url: str, told: list[str]) -> None:
+def check(url: str, received: list[str]) -> None:
     log = RunLog(url)
     log.prepare()
     logged = {str(found.id) for found in log.iterate(ResultFilter())}
     log.close()
-    assert set(told) <= logged
-    assert len(told) == len(set(told))
+    assert set(received) <= logged
+    assert len(received) == len(set(received))
 
 
 @pytest.mark.parametrize("kills", [(17,), pytest.param((1, 17, 60), marks=pytest.mark.full)])
 def test_kill_while_frames_stream(miniature: Path, tmp_path: Path, kills: tuple[int, ...]) -> None:
     path = tmp_path / "log.sqlite3"
-    told = []
-    for told_before in kills:
+    received = []
+    for results_before_kill in kills:
         server = start_server_process(miniature, tmp_path / "log.txt", "--live-queue", "1000")
-        told += stream_until_killed(server, told_before)
-        check(f"sqlite:///{path}", told)
+        received += stream_until_killed(server, results_before_kill)
+        check(f"sqlite:///{path}", received)
         with sqlite3.connect(path) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     server = start_server(miniature, tmp_path / "log.txt")
     try:
         with Client(server.url) as client:
-            assert set(told) <= {str(found.id) for found in client.all_results()}
+            assert set(received) <= {str(found.id) for found in client.all_results()}
             assert {one.state for one in client.series()} == {"interrupted"}
-            assert sum(sum(one.labels.values()) for one in client.series()) >= len(told)
+            assert sum(sum(one.labels.values()) for one in client.series()) >= len(received)
     finally:
         server.stop()
 

@@ -1,4 +1,4 @@
-"""Pages of results: right for every filter, and found without looking through the log."""
+"""Pages of results: correct for every filter, and found without a scan of the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from senoscope.runlog import paging
 from senoscope.runlog.database import Database
 from senoscope.runlog.entries import Entry, ResultFilter
 from senoscope.runlog.faults import LogFault
-from senoscope.runlog.retention import forget_old
+from senoscope.runlog.retention import delete_old_results
 from senoscope.runlog.store import RunLog, counts_query
 from senoscope.runlog.tables import result_counts, results
 from support.run_logs import entry
@@ -35,7 +35,7 @@ def at(second: float) -> datetime:
 
 @pytest.fixture(scope="module")
 def entries(manifest: Manifest) -> list[Entry]:
-    """Of two series and posted stacks; several in a millisecond, and not in the order of time."""
+    """Entries of two series and of posted stacks; several in one millisecond, not in order of time."""
     rng = random.Random(1)
     made = []
     for n in range(300):
@@ -72,7 +72,7 @@ FILTERS = [
 ]
 
 
-def lets_through(wanted: ResultFilter, one: Entry) -> bool:
+def matches(wanted: ResultFilter, one: Entry) -> bool:
     result = one.result
     made = datetime.fromtimestamp(one.created_ms / 1000, UTC)
     return (
@@ -86,14 +86,14 @@ def lets_through(wanted: ResultFilter, one: Entry) -> bool:
     )
 
 
-def test_every_filter_finds_what_it_lets_through_newest_first(log: RunLog, entries: list[Entry]) -> None:
+def test_every_filter_returns_its_matching_results_newest_first(log: RunLog, entries: list[Entry]) -> None:
     log.append(entries)
     newest_first = [
         one for _, one in sorted(enumerate(entries), key=lambda pair: (pair[1].created_ms, pair[0]))
     ][::-1]
     found_any = 0
     for wanted in FILTERS:
-        expected = [one.result.source.frame for one in newest_first if lets_through(wanted, one)]
+        expected = [one.result.source.frame for one in newest_first if matches(wanted, one)]
         found: list[int | None] = []
         cursor = None
         while True:
@@ -108,20 +108,20 @@ def test_every_filter_finds_what_it_lets_through_newest_first(log: RunLog, entri
     assert found_any > 40
 
 
-def test_a_cursor_is_true_when_its_result_is_gone(log: RunLog, entries: list[Entry]) -> None:
+def test_a_cursor_remains_valid_when_its_result_is_deleted(log: RunLog, entries: list[Entry]) -> None:
     log.append(entries)
     frames = [one.source.frame for one in log.iterate(ResultFilter())]
     page = log.results(ResultFilter(), 10)
     with log.database.write() as connection:
         connection.execute(sa.delete(results).where(results.c.id == page.results[-1].id))
-    behind = log.results(ResultFilter(), 10, page.next)
-    assert [one.source.frame for one in behind.results] == frames[10:20]
+    following = log.results(ResultFilter(), 10, page.next)
+    assert [one.source.frame for one in following.results] == frames[10:20]
 
 
-def test_results_of_one_millisecond_are_paged_across_the_cursors_circle(
+def test_results_of_one_millisecond_are_paged_across_the_wrap_of_the_cursor(
     log: RunLog, manifest: Manifest
 ) -> None:
-    """A cursor holds the last 20 bits of a number that goes beyond them."""
+    """A cursor holds only the last 20 bits of ``seq``."""
     made = [entry(manifest, n, created_s=BEGAN_S) for n in range(6)]
     log.append(made)
     with log.database.write() as connection:
@@ -156,15 +156,15 @@ def scanned(log: RunLog) -> dict[tuple, int]:
     return found
 
 
-def test_counts_are_those_of_a_scan_whatever_happens(log: RunLog, entries: list[Entry]) -> None:
+def test_counts_equal_those_of_a_scan(log: RunLog, entries: list[Entry]) -> None:
     log.append(entries[:200])
-    log.append(entries[150:])  # some of them for the second time
+    log.append(entries[150:])  # some of them again
     assert counted(log) == scanned(log)
     with log.database.write() as connection:
         connection.execute(sa.delete(results).where(results.c.label == "senescent"))
     assert counted(log) == scanned(log)
     assert all(label == "control" for _, _, label in counted(log))
-    forget_old(log.database, 1, None, pause=lambda: False)
+    delete_old_results(log.database, 1, None, pause=lambda: False)
     assert counted(log) == scanned(log) == {}
 
 
@@ -176,7 +176,7 @@ def plan(database: Database, query: sa.Select) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sqlite_log(tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]) -> Iterator[RunLog]:
-    """For tests that only read it."""
+    """A log for tests that only read it."""
     log = RunLog(f"sqlite:///{tmp_path_factory.mktemp('paging') / 'log.sqlite3'}")
     log.prepare()
     log.append(entries)
@@ -198,17 +198,17 @@ def test_no_page_scans_or_sorts(sqlite_log: RunLog, cursor: int | None) -> None:
         lines = plan(database, paging.ordered_query(plain, 101, cursor))
         index = "results_by_time" if wanted.series is None else "results_by_series"
         assert len(lines) == 1, (wanted, lines)
-        # A page of everything begins at the index's end: a bounded scan.
+        # A page without a filter is read from the end of the index: a scan of limited length.
         assert f"INDEX {index}" in lines[0], (wanted, lines)
 
 
-def assert_searched(lines: list[str], how: str, wanted: ResultFilter) -> None:
+def assert_searched(lines: list[str], index: str, wanted: ResultFilter) -> None:
     assert len(lines) == 1, (wanted, lines)
     assert lines[0].startswith("SEARCH"), (wanted, lines)
-    assert any(word in lines[0] for word in how.split("|")), (wanted, lines)
+    assert any(word in lines[0] for word in index.split("|")), (wanted, lines)
 
 
-def test_counts_of_series_touch_no_results(sqlite_log: RunLog) -> None:
+def test_counts_of_series_read_no_results(sqlite_log: RunLog) -> None:
     lines = plan(sqlite_log.database, counts_query(SERIES))
     assert any("SEARCH result_counts" in line for line in lines), lines
     assert not any("results" in line for line in lines), lines
@@ -217,19 +217,19 @@ def test_counts_of_series_touch_no_results(sqlite_log: RunLog) -> None:
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
 
 
-def test_a_read_that_takes_too_long_is_ended(log: RunLog, url: str, entries: list[Entry]) -> None:
+def test_a_read_beyond_the_time_limit_is_interrupted(log: RunLog, url: str, entries: list[Entry]) -> None:
     log.append(entries[:10])
     database = Database(url, read_s=0.2)
-    with pytest.raises(LogFault, match="ask for less") as caught, database.read() as connection:
+    with pytest.raises(LogFault, match="request fewer results") as caught, database.read() as connection:
         connection.exec_driver_sql(ENDLESS)
     assert caught.value.state == "slow"
     with database.read() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(results)).scalar_one() == 10
-    database.release()
+    database.close_connections()
 
 
 def test_a_writer_does_not_wait_for_readers(log: RunLog, url: str, entries: list[Entry]) -> None:
-    """Reads take every connection for reads, until results are written."""
+    """Reads occupy all connections for reads until results are written."""
     database = log.database
     written = threading.Event()
     reading = threading.Barrier(9)
@@ -252,8 +252,8 @@ def test_a_writer_does_not_wait_for_readers(log: RunLog, url: str, entries: list
     assert len(seen) == 8
 
 
-def test_a_progress_handler_does_not_stay(sqlite_log: RunLog) -> None:
-    """A connection that goes back to the pool is not ended by the limit of an earlier read."""
+def test_a_progress_handler_is_removed_after_the_read(sqlite_log: RunLog) -> None:
+    """The time limit of a read does not interrupt later uses of its pooled connection."""
     database = Database(str(sqlite_log.database.url), read_s=0.05)
     with database.read() as connection:
         raw = connection.connection.driver_connection
@@ -261,4 +261,4 @@ def test_a_progress_handler_does_not_stay(sqlite_log: RunLog) -> None:
     time.sleep(0.1)
     counted = raw.execute(f"{ENDLESS.replace('FROM n)', 'FROM n WHERE x < 1000000)')}").fetchone()
     assert counted == (1000000,)
-    database.release()
+    database.close_connections()

@@ -1,4 +1,4 @@
-"""The run log over HTTP, on a real server that remembers the pixels of one field of view only."""
+"""The run log over HTTP, on a real server that keeps the pixels of only one field of view."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def other(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for tests that add results, or others would find them."""
+    """A separate server for tests that add results."""
     running = start_server(miniature, tmp_path_factory.mktemp("server") / "log.txt", "--remember-mib", "1")
     yield running
     stop_server(running)
@@ -49,7 +49,7 @@ def client(server: Server) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def posted(client: Client) -> list[Result]:
-    """Ten results of a posted stack, which came with their maps; most of their pixels are forgotten."""
+    """Ten results of a posted stack, with their maps; most of their pixels are no longer kept."""
     stack = np.stack([mini.bright() if n % 2 else mini.dark() for n in range(10)])
     return client.classify(stack, cam="grid")
 
@@ -76,7 +76,9 @@ def get(server: Server, path: str, **parameters) -> httpx.Response:
     return httpx.get(f"{server.url}{path}", params=parameters)
 
 
-def test_what_was_answered_is_in_the_log(client: Client, posted: list[Result], streamed: uuid.UUID) -> None:
+def test_every_answered_result_is_in_the_log(
+    client: Client, posted: list[Result], streamed: uuid.UUID
+) -> None:
     logged = {one.id: one for one in client.all_results()}
     for one in posted:
         assert logged[one.id] == one.model_copy(
@@ -86,11 +88,11 @@ def test_what_was_answered_is_in_the_log(client: Client, posted: list[Result], s
     assert len(logged) == 16
 
 
-def test_pages_lead_to_each_other(server: Server, client: Client, streamed: uuid.UUID) -> None:
+def test_pages_link_to_the_next(server: Server, client: Client, streamed: uuid.UUID) -> None:
     page = client.results(limit=4)
     assert [one.source.frame for one in page.results] == [5, 4, 3, 2]
     answer = get(server, "/v1/results", limit=10, kind="upload")
-    assert answer.json().keys() == {"results"}, "nothing is left"
+    assert answer.json().keys() == {"results"}, "the last page has no cursor"
     answer = get(server, "/v1/results", limit=9, kind="upload")
     following = httpx.get(server.url + answer.links["next"]["url"])
     assert [one["source"]["frame"] for one in following.json()["results"]] == [0]
@@ -165,12 +167,12 @@ def test_export(client: Client, streamed: uuid.UUID, tmp_path: Path) -> None:
     assert not (tmp_path / "none.xls").exists()
 
 
-def test_a_result_that_never_was(client: Client) -> None:
+def test_an_unknown_result_is_not_found(client: Client) -> None:
     with pytest.raises(NotFound, match="the id is wrong"):
         client.result(uuid.uuid4())
 
 
-def test_series_of_now(client: Client, streamed: uuid.UUID) -> None:
+def test_a_current_series(client: Client, streamed: uuid.UUID) -> None:
     (one,) = client.series()
     assert (one.series_uid, one.series_id, one.instrument) == (streamed, "plate 1", "nlo-7")
     assert (one.state, one.live, one.received, one.missing) == ("ended", True, 6, 0)
@@ -180,7 +182,7 @@ def test_series_of_now(client: Client, streamed: uuid.UUID) -> None:
         client.one_series(uuid.uuid4())
 
 
-def test_maps_out_of_the_log_are_those_of_the_answer(
+def test_logged_maps_equal_those_of_the_answer(
     client: Client, posted: list[Result], streamed: uuid.UUID
 ) -> None:
     for one in posted:
@@ -188,7 +190,7 @@ def test_maps_out_of_the_log_are_those_of_the_answer(
     assert client.result(posted[1].id, cam="png").gradcam.png
 
 
-def test_maps_are_drawn_when_the_pixels_are_forgotten_and_overlays_are_not(other: Server) -> None:
+def test_without_pixels_maps_are_drawn_and_overlays_are_not(other: Server) -> None:
     server, client = other, Client(other.url)
     stack = np.stack([mini.bright()])
     (fresh,) = client.classify(stack)
@@ -214,7 +216,7 @@ def test_maps_are_drawn_when_the_pixels_are_forgotten_and_overlays_are_not(other
             assert "style=map" in again.json()["detail"]
 
 
-def test_pixels_while_they_are_remembered(other: Server) -> None:
+def test_pixels_are_available_while_they_are_kept(other: Server) -> None:
     server, client = other, Client(other.url)
     fov = np.random.default_rng(4).integers(0, 4096, (3, 250, 300), np.uint16)
     (one,) = client.classify(fov)
@@ -233,7 +235,7 @@ def test_pixels_while_they_are_remembered(other: Server) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
 
 
-def test_series_and_results_outlive_the_service(miniature: Path, tmp_path: Path) -> None:
+def test_series_and_results_persist_across_restarts(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt")
     with FramePublisher(server.frames, "nlo-7") as publisher, Client(server.url) as client:
         assert publisher.wait_for_subscriber(60)
@@ -276,7 +278,7 @@ def test_without_a_log(miniature: Path, tmp_path: Path) -> None:
         stop_server(server)
 
 
-def test_a_log_that_fails_is_told_with_every_result_and_stops_none(miniature: Path, tmp_path: Path) -> None:
+def test_while_the_log_fails_every_result_is_sent_with_a_flag(miniature: Path, tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite3"
     path.write_bytes(b"no database at all" * 1000)
     server = start_server(miniature, tmp_path / "log.txt")
@@ -304,7 +306,7 @@ def test_a_log_that_fails_is_told_with_every_result_and_stops_none(miniature: Pa
 
 
 @pytest.mark.parametrize("address", ["mysql://host/log", "runlog.sqlite3"])
-def test_an_address_that_is_none_is_named_at_the_start(miniature: Path, tmp_path: Path, address: str) -> None:
+def test_an_invalid_url_is_reported_at_the_start(miniature: Path, tmp_path: Path, address: str) -> None:
     server = start_server_process(miniature, tmp_path / "log.txt", "--database-url", address, wait=False)
     assert server.process.wait(60) == 2
     assert "--database-url" in server.log.read_text()

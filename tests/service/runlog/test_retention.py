@@ -1,4 +1,4 @@
-"""The oldest results are forgotten, and their room given back."""
+"""The oldest results are deleted, and their space is returned."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog.entries import ResultFilter
-from senoscope.runlog.retention import forget_old, used_bytes
+from senoscope.runlog.retention import delete_old_results, used_bytes
 from senoscope.runlog.store import RunLog
 from support.run_logs import SERIES, entry
 
@@ -26,17 +26,17 @@ def test_by_age(log: RunLog, manifest: Manifest) -> None:
     now = time.time()
     fill(log, manifest, 250, created_s=now - 3 * 86400)
     fill(log, manifest, 5, created_s=now - 86400)
-    assert forget_old(log.database, 2, None, lambda: False) == 250
+    assert delete_old_results(log.database, 2, None, lambda: False) == 250
     assert frames(log) == [4, 3, 2, 1, 0]
-    assert forget_old(log.database, 2, None, lambda: False) == 0
+    assert delete_old_results(log.database, 2, None, lambda: False) == 0
 
 
-def test_series_go_with_their_last_result(log: RunLog, manifest: Manifest) -> None:
+def test_series_are_deleted_with_their_last_result(log: RunLog, manifest: Manifest) -> None:
     other = uuid.uuid4()
     fill(log, manifest, 1, created_s=time.time() - 10)
     fill(log, manifest, 1, series_uid=other, created_s=time.time() + 3600)
     time.sleep(0.01)
-    forget_old(log.database, 1e-9, None, lambda: False)
+    delete_old_results(log.database, 1e-9, None, lambda: False)
     assert log.one_series(SERIES) is None
     assert log.one_series(other).labels == {"control": 1}
 
@@ -45,11 +45,11 @@ def test_by_size(log: RunLog, manifest: Manifest) -> None:
     fill(log, manifest, 1500)
     before = used_bytes(log.database)
     assert before > 3 * MIB
-    deleted = forget_old(log.database, None, 2, lambda: False)
+    deleted = delete_old_results(log.database, None, 2, lambda: False)
     assert 0 < deleted < 1500
     assert 1 * MIB < used_bytes(log.database) <= 2 * MIB
     assert frames(log) == list(range(1499, deleted - 1, -1))
-    assert forget_old(log.database, None, 2, lambda: False) == 0
+    assert delete_old_results(log.database, None, 2, lambda: False) == 0
 
 
 def test_the_file_becomes_smaller(path, manifest: Manifest) -> None:
@@ -58,13 +58,13 @@ def test_the_file_becomes_smaller(path, manifest: Manifest) -> None:
     fill(log, manifest, 1500)
     log.database.checkpoint()
     before = path.stat().st_size
-    forget_old(log.database, None, 1, lambda: False)
+    delete_old_results(log.database, None, 1, lambda: False)
     log.database.checkpoint()
     assert path.stat().st_size < before / 3
     log.close()
 
 
-def test_it_stops_between_two_steps_when_asked_to(log: RunLog, manifest: Manifest) -> None:
+def test_deletion_stops_between_two_steps_on_request(log: RunLog, manifest: Manifest) -> None:
     fill(log, manifest, 500, created_s=1000)
-    assert forget_old(log.database, 1, None, lambda: True) < 500
+    assert delete_old_results(log.database, 1, None, lambda: True) < 500
     assert frames(log)

@@ -1,4 +1,4 @@
-"""Logs of earlier versions are brought up to date, those of later ones refused."""
+"""Logs of earlier versions are migrated, those of later versions are refused."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ POSTGRES_CATALOGUE = (
 
 
 def catalogue(connection: sa.Connection) -> list[tuple]:
-    """Everything that the database says of its schema, whatever the order in which it was made."""
+    """Return the complete schema of the database, independent of the order of its creation."""
     queries = SQLITE_CATALOGUE if connection.dialect.name == "sqlite" else POSTGRES_CATALOGUE
     rows = [tuple(row) for query in queries for row in connection.exec_driver_sql(query)]
-    # SQLite keeps statements as they were written, blanks included.
+    # SQLite stores statements verbatim, with their whitespace.
     return sorted(
         (tuple(" ".join(cell.split()) if isinstance(cell, str) else cell for cell in row) for row in rows),
         key=str,
@@ -46,7 +46,7 @@ def catalogue(connection: sa.Connection) -> list[tuple]:
 
 
 def schema_made_by(make: Callable[[sa.Connection], None], database: Database) -> list[tuple]:
-    """The schema that a function makes in an empty database, which is left empty."""
+    """Return the schema that a function creates in an empty database; the database remains empty."""
     if database.is_sqlite:
         Path(database.url.database).parent.mkdir(exist_ok=True)
     with database.write() as connection:
@@ -59,7 +59,7 @@ def schema_made_by(make: Callable[[sa.Connection], None], database: Database) ->
 
 
 def add_result(connection: sa.Connection, made: Entry, manifest: Manifest) -> None:
-    """Add a result as every version of the schema has it."""
+    """Add a result with the columns that every version of the schema has."""
     connection.execute(models.insert(), {"digest": "0" * 64, "manifest": manifest.model_dump_json()})
     connection.execute(
         results.insert(),
@@ -78,7 +78,7 @@ def add_result(connection: sa.Connection, made: Entry, manifest: Manifest) -> No
     )
 
 
-def test_a_new_log_has_the_schema_that_the_migrations_lead_to(url: str) -> None:
+def test_a_new_log_has_the_schema_of_the_migrations(url: str) -> None:
     database = Database(url)
     by_migrations = schema_made_by(migrate, database)
     assert len(by_migrations) >= 10
@@ -94,7 +94,7 @@ def test_the_head_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
-def test_the_migrations_lead_to_the_tables_that_the_code_uses(log: RunLog) -> None:
+def test_the_migrations_result_in_the_tables_of_the_code(log: RunLog) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -109,7 +109,7 @@ def test_the_migrations_lead_to_the_tables_that_the_code_uses(log: RunLog) -> No
     indirect=True,
 )
 def test_alembic_is_imported_only_to_migrate(url: str, manifest: Manifest) -> None:
-    """A log that is new, or at the newest revision, does not wait for it; an earlier one does."""
+    """It is not imported for a new log, nor for one at the newest revision."""
     prepare = (
         "import sys; from senoscope.runlog.store import RunLog; "
         "RunLog(sys.argv[1]).prepare(); print('alembic' in sys.modules)"
@@ -131,8 +131,8 @@ def test_alembic_is_imported_only_to_migrate(url: str, manifest: Manifest) -> No
     with old.write() as connection:
         migrate(connection, "0003")
         add_result(connection, entry(manifest, 0), manifest)
-    old.release()
-    assert imported() == "True", "at an earlier one"
+    old.close_connections()
+    assert imported() == "True", "at an earlier revision"
     assert len(RunLog(url).results(ResultFilter(), 10).results) == 1
 
 
@@ -150,10 +150,10 @@ def test_a_log_of_an_earlier_version_keeps_its_results(url: str, manifest: Manif
     log.append([entry(manifest, 1)])
     assert [found.source.frame for found in log.iterate(ResultFilter())] == [1, 0]
     assert [found.source.frame for found in log.iterate(ResultFilter(label="control"))] == [1, 0]
-    assert [one.labels for one in log.series(10)] == [{"control": 2}], "what was there before is counted"
+    assert [one.labels for one in log.series(10)] == [{"control": 2}], "earlier results are counted"
 
 
-def test_a_log_of_a_later_version_is_refused_and_left_alone(log: RunLog, manifest: Manifest) -> None:
+def test_a_log_of_a_later_version_is_refused_and_left_unchanged(log: RunLog, manifest: Manifest) -> None:
     log.append([entry(manifest, 0)])
     with log.database.write() as connection:
         connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9000'")
@@ -164,9 +164,7 @@ def test_a_log_of_a_later_version_is_refused_and_left_alone(log: RunLog, manifes
 
 
 @pytest.mark.parametrize("make", [migrate, prepare_schema])
-def test_a_migration_that_fails_leaves_the_log_as_it_was(
-    url: str, make: Callable[[sa.Connection], None]
-) -> None:
+def test_a_failed_migration_leaves_the_log_unchanged(url: str, make: Callable[[sa.Connection], None]) -> None:
     database = Database(url)
     if database.is_sqlite:
         Path(database.url.database).parent.mkdir()

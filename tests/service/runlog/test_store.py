@@ -1,4 +1,4 @@
-"""What is appended comes back, whatever the database."""
+"""Appended entries are returned unchanged, in each supported database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def frames(log: RunLog, wanted: ResultFilter = ALL) -> list[int | None]:
     return [found.source.frame for found in log.iterate(wanted)]
 
 
-def test_a_result_and_its_maps_come_back_as_they_were(log: RunLog, manifest: Manifest) -> None:
+def test_a_result_and_its_maps_are_returned_unchanged(log: RunLog, manifest: Manifest) -> None:
     written = [
         entry(manifest, 3),
         entry(manifest, 4, kind="upload", series_uid=None, file="a\0\N{SNOWMAN}.tif"),
@@ -50,7 +50,7 @@ def test_a_result_is_not_logged_twice(log: RunLog, manifest: Manifest) -> None:
     assert frames(log) == [1, 0]
 
 
-def test_what_cannot_all_be_written_is_not_written_at_all(log: RunLog, manifest: Manifest) -> None:
+def test_if_one_result_cannot_be_written_none_is(log: RunLog, manifest: Manifest) -> None:
     good = entry(manifest, 0)
     bad = Entry(good.result.model_copy(update={"id": uuid.uuid4(), "label": None}), "{}", b"", manifest)
     with pytest.raises(LogFault) as caught:
@@ -59,7 +59,7 @@ def test_what_cannot_all_be_written_is_not_written_at_all(log: RunLog, manifest:
     assert frames(log) == []
 
 
-def test_pages_join_without_gap_or_overlap_while_results_come_in(log: RunLog, manifest: Manifest) -> None:
+def test_pages_have_no_gap_or_overlap_while_results_are_added(log: RunLog, manifest: Manifest) -> None:
     log.append([entry(manifest, n) for n in range(7)])
     first = log.results(ALL, 3)
     log.append([entry(manifest, 99)])
@@ -74,7 +74,7 @@ def test_pages_join_without_gap_or_overlap_while_results_come_in(log: RunLog, ma
     assert log.results(ALL, 8).next is None
 
 
-def test_a_long_log_is_read_to_its_end(log: RunLog, manifest: Manifest) -> None:
+def test_a_long_log_is_read_completely(log: RunLog, manifest: Manifest) -> None:
     log.append([entry(manifest, n) for n in range(1201)])
     assert frames(log) == list(range(1200, -1, -1))
 
@@ -108,7 +108,9 @@ def test_filters(log: RunLog, manifest: Manifest, wanted: ResultFilter, expected
     assert frames(log, wanted) == expected
 
 
-def test_series_are_known_by_their_first_frame_and_then_as_saved(log: RunLog, manifest: Manifest) -> None:
+def test_a_series_is_created_with_its_first_result_and_replaced_when_saved(
+    log: RunLog, manifest: Manifest
+) -> None:
     log.append([entry(manifest, 0), entry(manifest, 1, probability=0.9), entry(manifest, 2)])
     seen = log.one_series(SERIES)
     assert seen.snapshot == {
@@ -131,7 +133,7 @@ def test_series_are_known_by_their_first_frame_and_then_as_saved(log: RunLog, ma
     assert log.one_series(uuid.uuid4()) is None
 
 
-def test_the_newest_results_of_the_series_seen_last(log: RunLog, manifest: Manifest) -> None:
+def test_latest_series_come_with_their_newest_results(log: RunLog, manifest: Manifest) -> None:
     other = uuid.uuid4()
     log.append([entry(manifest, 7, created_s=1000, series_uid=other)])
     log.append([entry(manifest, n, created_s=1001 + n) for n in (0, 2)])
@@ -143,7 +145,7 @@ def test_the_newest_results_of_the_series_seen_last(log: RunLog, manifest: Manif
     }
 
 
-def test_small_values_are_kept(log: RunLog) -> None:
+def test_small_values_are_stored(log: RunLog) -> None:
     assert log.get_value("range") is None
     log.set_value("range", {"low": [0.5]})
     log.set_value("range", {"low": [1.5]})
@@ -151,6 +153,6 @@ def test_small_values_are_kept(log: RunLog) -> None:
 
 
 @pytest.mark.parametrize("address", ["mysql://host/log", "sqlite://", "postgresql://", "log.sqlite3"])
-def test_an_address_must_be_one_of_a_log(address: str) -> None:
-    with pytest.raises(ValueError, match="looks like sqlite:"):
+def test_an_invalid_url_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="use for example sqlite:"):
         RunLog(address)

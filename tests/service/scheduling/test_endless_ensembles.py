@@ -211,7 +211,7 @@ def test_a_file_that_is_not_regular_is_refused_at_once(tmp_path: Path, name: str
     writing = threading.Thread(target=pipe.write_bytes, args=(b"",), daemon=True)
     writing.start()
     try:
-        with pytest.raises(EnsembleError, match=f"{name}: is no regular file"):
+        with pytest.raises(EnsembleError, match=f"{name}: is not a regular file"):
             Ensemble.load(folder, device="cpu")
     finally:
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # lets the writer go

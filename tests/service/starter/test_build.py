@@ -1,4 +1,4 @@
-"""Building the starter ensemble: whole or not at all, whatever comes between."""
+"""The build of the starter ensemble: complete or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def recipe(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_recipe(tmp_path_factory.mktemp("recipes") / "tiny", miniature)
 
 
-def is_whole(ensemble: Path) -> bool:
+def is_complete(ensemble: Path) -> bool:
     manifest, _ = read_manifest(ensemble)
     files = {v.file: v.sha256 for network in manifest.networks for v in network.variants}
     files |= {vector.file: vector.sha256 for vector in manifest.test_vectors}
@@ -60,7 +60,7 @@ def test_a_network_file_is_an_onnx_model_with_the_drawn_kernels(tmp_path: Path) 
         assert np.array_equal(tensors[kernel.name], values)
 
 
-def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
+def test_a_recipe_is_read_as_it_was_saved(tmp_path: Path) -> None:
     recipe = tiny_network("xception")
     recipe.save(tmp_path / "a.zip")
     read = NetworkRecipe.load(tmp_path / "a.zip")
@@ -72,17 +72,17 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-def test_builds_what_the_manifest_lists_and_reports_progress(tmp_path: Path, recipe: Path) -> None:
+def test_a_build_creates_the_files_of_the_manifest_and_reports_progress(tmp_path: Path, recipe: Path) -> None:
     steps: list[tuple[int, int]] = []
     built = build_starter(tmp_path / "models", lambda done, total: steps.append((done, total)), recipe)
-    assert is_whole(built)
+    assert is_complete(built)
     assert visible(tmp_path / "models") == ["starter"]
     done = [step[0] for step in steps]
     assert done == sorted(done)
     assert steps[-1][0] == steps[-1][1] > 0
 
 
-def test_an_ensemble_that_is_there_is_left_alone(tmp_path: Path, recipe: Path) -> None:
+def test_an_existing_ensemble_is_not_replaced(tmp_path: Path, recipe: Path) -> None:
     (tmp_path / "starter").mkdir()
     (tmp_path / "starter" / "ensemble.json").write_text("another ensemble")
     build_starter(tmp_path, pytest.fail, recipe)
@@ -90,28 +90,30 @@ def test_an_ensemble_that_is_there_is_left_alone(tmp_path: Path, recipe: Path) -
 
 
 @pytest.mark.parametrize("share", [k / 10 for k in range(10)])
-def test_a_build_after_a_killed_one_succeeds_and_removes_its_leftovers(
+def test_a_build_after_a_killed_one_succeeds_and_removes_its_files(
     tmp_path: Path, recipe: Path, share: float
 ) -> None:
     killed = builder(tmp_path, recipe, share)
     killed.communicate(timeout=60)
     assert killed.returncode != 0
     assert not (tmp_path / "starter").exists()
-    assert any(name.startswith(".starter-partial-") for name in visible(tmp_path)), "it was not building yet"
-    assert is_whole(build_starter(tmp_path, recipe=recipe))
+    assert any(name.startswith(".starter-partial-") for name in visible(tmp_path)), (
+        "the process was killed before it began"
+    )
+    assert is_complete(build_starter(tmp_path, recipe=recipe))
     assert visible(tmp_path) == ["starter"]
 
 
-def test_of_several_at_once_one_builds_and_all_get_the_ensemble(tmp_path: Path, recipe: Path) -> None:
+def test_only_one_of_several_concurrent_processes_builds(tmp_path: Path, recipe: Path) -> None:
     builders = [builder(tmp_path, recipe, 2) for _ in range(4)]
     outputs = [process.communicate(timeout=120) for process in builders]
     assert [process.returncode for process in builders] == [0] * 4, outputs
     assert sorted(out.strip() for out, _ in outputs) == ["built", "found", "found", "found"]
-    assert is_whole(tmp_path / "starter")
+    assert is_complete(tmp_path / "starter")
     assert visible(tmp_path) == ["starter"]
 
 
-def test_other_bytes_than_the_recipe_lists_are_refused(tmp_path: Path, miniature: Path) -> None:
+def test_a_built_file_with_another_hash_is_refused(tmp_path: Path, miniature: Path) -> None:
     damaged = write_tiny_recipe(tmp_path / "recipe", miniature)
     other = tiny_network("mobilenet")
     scales = (other.scales[0] * np.float32(1.0001), *other.scales[1:])
@@ -122,14 +124,14 @@ def test_other_bytes_than_the_recipe_lists_are_refused(tmp_path: Path, miniature
     assert visible(tmp_path / "models") == []
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path, recipe: Path) -> None:
+def test_an_unusable_folder_is_reported(tmp_path: Path, recipe: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StarterError, match=r"cannot be built in .*--models-dir"):
         build_starter(tmp_path / "file" / "models", recipe=recipe)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permissions of this kind")
-def test_a_read_only_folder_is_one_clear_error(tmp_path: Path, recipe: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_a_read_only_folder_is_reported(tmp_path: Path, recipe: Path) -> None:
     disk = Disk(tmp_path)
     mounted = disk.mount("size=10m")
     if not mounted and os.geteuid() == 0:
@@ -139,37 +141,37 @@ def test_a_read_only_folder_is_one_clear_error(tmp_path: Path, recipe: Path) -> 
         with pytest.raises(StarterError, match=r"(Read-only|Permission).*--models-dir"):
             build_starter(tmp_path, recipe=recipe)
         disk.set_writable(True) if mounted else tmp_path.chmod(0o700)
-        assert is_whole(build_starter(tmp_path, recipe=recipe))
+        assert is_complete(build_starter(tmp_path, recipe=recipe))
     finally:
         disk.umount()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mounts a file system")
-def test_a_full_disk_leaves_nothing_and_is_one_clear_error(tmp_path: Path, recipe: Path) -> None:
+def test_a_full_disk_is_reported_and_temporary_files_are_removed(tmp_path: Path, recipe: Path) -> None:
     disk = Disk(tmp_path)
     if not disk.mount("size=256k"):
         pytest.skip("a small file system cannot be mounted here")
     try:
-        with pytest.raises(StarterError, match=r"takes \d+ MB in .*No space left on device"):
+        with pytest.raises(StarterError, match=r"needs \d+ MB in .*No space left on device"):
             build_starter(tmp_path, recipe=recipe)
         assert visible(tmp_path) == []
         subprocess.run(["mount", "-o", "remount,size=10m", str(tmp_path)], check=True)
-        assert is_whole(build_starter(tmp_path, recipe=recipe))
+        assert is_complete(build_starter(tmp_path, recipe=recipe))
     finally:
         disk.umount()
 
 
-def test_what_takes_the_place_of_the_starter_is_not_overwritten(tmp_path: Path, recipe: Path) -> None:
+def test_an_existing_folder_that_is_not_an_ensemble_is_not_overwritten(tmp_path: Path, recipe: Path) -> None:
     (tmp_path / "starter").mkdir()
     (tmp_path / "starter" / "notes.txt").write_text("mine")
     with pytest.raises(StarterError, match=r"no ensemble\.json: remove it"):
         build_starter(tmp_path, recipe=recipe)
     assert (tmp_path / "starter" / "notes.txt").read_text() == "mine"
     (tmp_path / "starter" / "notes.txt").unlink()
-    assert is_whole(build_starter(tmp_path, recipe=recipe)), "an empty folder is replaced"
+    assert is_complete(build_starter(tmp_path, recipe=recipe)), "an empty folder is replaced"
 
 
-def test_only_the_starter_is_built_where_an_ensemble_is_missing(tmp_path: Path) -> None:
+def test_no_other_missing_ensemble_is_built(tmp_path: Path) -> None:
     notices: list[str] = []
     with pytest.raises(EnsembleError, match="no ensemble here"):
         locate_ensemble("plates", tmp_path, notices.append)
@@ -181,7 +183,7 @@ def test_only_the_starter_is_built_where_an_ensemble_is_missing(tmp_path: Path) 
 
 @pytest.mark.networks
 def test_the_shipped_recipe_builds_the_starter(starter_ensemble: Path) -> None:
-    assert is_whole(starter_ensemble)
+    assert is_complete(starter_ensemble)
     notices: list[str] = []
     assert locate_ensemble("starter", starter_ensemble.parent, notices.append) == starter_ensemble.resolve()
     assert notices == []

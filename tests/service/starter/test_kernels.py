@@ -1,4 +1,4 @@
-"""Random kernels that are the same everywhere: pinned numbers, and what they are made of."""
+"""Random kernels that are identical on every machine: fixed numbers, and their composition."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 from senoscope.starter.kernels import binomial_window, draw_taps, random_kernel
 
 SHAPE = (6, 4, 3, 5)
-PINNED_TAPS = [-6171, -573, 9605, -9241]
-PINNED_SHA256 = "80d0a98dace5a325ef1412c21ff7603828ad787fe7e038f44b4366377908cfcd"
+EXPECTED_TAPS = [-6171, -573, 9605, -9241]
+EXPECTED_SHA256 = "80d0a98dace5a325ef1412c21ff7603828ad787fe7e038f44b4366377908cfcd"
 
 
-def test_draws_are_pinned() -> None:
-    """They may never change: the hashes in the shipped recipe depend on them."""
+def test_draws_are_fixed() -> None:
+    """They must never change: the hashes in the package's recipe depend on them."""
     taps = draw_taps(7, "resnet50", 3, SHAPE)
     assert taps.dtype == np.float32
-    assert (taps.ravel()[:4] * 2**15).astype(int).tolist() == PINNED_TAPS
-    assert hashlib.sha256(taps.astype("<f4").tobytes()).hexdigest() == PINNED_SHA256
+    assert (taps.ravel()[:4] * 2**15).astype(int).tolist() == EXPECTED_TAPS
+    assert hashlib.sha256(taps.astype("<f4").tobytes()).hexdigest() == EXPECTED_SHA256
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_an_odd_number_of_taps_is_a_prefix_of_the_stream() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (1, 7), (5, 5), (7, 7)])
-def test_windows_are_exact_and_add_up_to_one(size: tuple[int, int]) -> None:
+def test_windows_are_exact_and_have_the_sum_one(size: tuple[int, int]) -> None:
     window = binomial_window(*size)
     assert window.shape == size
     assert float(window.astype(np.float64).sum()) == 1.0

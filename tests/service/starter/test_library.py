@@ -1,4 +1,4 @@
-"""The engine as a library: ensembles by name, the starter built where it is absent."""
+"""The engine as a library: ensembles by name, and the starter ensemble built if it is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import miniature as mini
 
 @pytest.fixture
 def models(miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A models folder with one ensemble, in which a starter can be built at once."""
+    """A models folder with one ensemble; a build of the starter ensemble is only a copy."""
     folder = tmp_path / "models"
     folder.mkdir()
     shutil.copytree(miniature, folder / "plates")
@@ -39,25 +39,25 @@ def test_an_ensemble_is_loaded_by_its_name(models: Path) -> None:
 
 
 @pytest.mark.parametrize("load", [senoscope.Ensemble.load, senoscope.load_ensemble])
-def test_the_starter_is_built_where_it_is_absent(models: Path, load) -> None:
+def test_the_starter_ensemble_is_built_if_it_is_missing(models: Path, load) -> None:
     assert not (models / "starter").exists()
     with load("starter", device="cpu") as ensemble:
         assert ensemble.directory == models / "starter"
 
 
-def test_folders_are_taken_as_they_are(models: Path, miniature: Path) -> None:
+def test_an_ensemble_is_loaded_by_its_folder(models: Path, miniature: Path) -> None:
     for named in (miniature, str(miniature), "models/plates", "./models/plates"):
         with senoscope.Ensemble.load(named, device="cpu") as ensemble:
             assert ensemble.directory == Path(named)
 
 
-def test_an_unknown_name_lists_what_there_is(models: Path) -> None:
+def test_an_unknown_name_lists_the_available_ensembles(models: Path) -> None:
     for load in (senoscope.Ensemble.load, senoscope.load_ensemble):
         with pytest.raises(EnsembleError, match=r"there are: plates"):
             load("plate")
 
 
-def test_another_models_folder_is_an_argument(models: Path, tmp_path: Path) -> None:
+def test_an_ensemble_is_loaded_from_another_models_folder(models: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.move(models, other)
     with senoscope.load_ensemble("plates", models_dir=other, device="cpu") as ensemble:

@@ -1,1 +1,1 @@
-"""Steps from one schema of the run log to the next."""
+"""Migrations of the run log's schema."""

@@ -1,4 +1,4 @@
-"""What Alembic runs: the steps, on the connection and in the transaction that it was handed."""
+"""Alembic environment: runs the migrations on the given connection, within its transaction."""
 
 from __future__ import annotations
 

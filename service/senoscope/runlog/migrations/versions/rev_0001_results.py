@@ -1,4 +1,4 @@
-"""Results and the models that made them."""
+"""Tables of results and of the models that computed them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "models",
         sa.Column("digest", sa.String(64), primary_key=True),

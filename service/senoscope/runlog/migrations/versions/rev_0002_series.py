@@ -1,4 +1,4 @@
-"""Series as they were seen, and small values that outlive the process."""
+"""Tables of series, and of small values that persist across restarts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "series",
         sa.Column("uid", sa.Uuid, primary_key=True),

@@ -1,4 +1,4 @@
-"""What the rules decided."""
+"""Table of decisions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Create the table."""
     op.create_table(
         "decisions",
         sa.Column(

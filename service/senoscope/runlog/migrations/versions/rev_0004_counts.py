@@ -1,4 +1,4 @@
-"""Results in the order of time for every filter, and their counts."""
+"""Indexes in order of time for every filter, and counts of results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Make the indexes, the table and its triggers, and count what is there."""
+    """Create the indexes, the table and its triggers, and count the existing results."""
     op.drop_index("results_by_series", "results")
     op.drop_index("results_by_series_and_label", "results")
     facet = ("kind", "label", sa.text(BIN_SQL), "created_ms", "seq", "probability")
