@@ -1,1 +1,1 @@
-"""A napari plugin that shows, while a microscope scans, what a Senoscope service sees."""
+"""A napari plugin that shows the results of a Senoscope service during a scan."""

@@ -1,4 +1,4 @@
-"""Bringing a layer into view, also among layers of more axes, where napari's own way fails."""
+"""Camera movements to a layer; unlike napari's, they also work with layers of more axes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _MARGIN = 1.04
 
 
 def size_of(layer: Layer) -> tuple[float, ...]:
-    """Height and width in the world, rounded so that they can be compared."""
+    """Return height and width of a layer in world coordinates, rounded so that they can be compared."""
     low, high = layer.extent.world
     return tuple(np.round(high - low, 3)[-2:])
 
 
 def centre_on(viewer: ViewerModel, layer: Layer) -> None:
-    """Move the camera to a layer; it stays as near as it is."""
+    """Move the camera to a layer without changing the zoom."""
     camera = viewer.scene.camera
     low, high = layer.extent.world
     camera.center = (*camera.center[:-2], *((low + high) / 2)[-2:])
 
 
 def fit(viewer: ViewerModel, layer: Layer) -> None:
-    """Fill the view with a layer."""
+    """Move and zoom the camera so that a layer fills the view."""
     centre_on(viewer, layer)
     sizes = zip(viewer.canvas.size, size_of(layer), strict=True)
     viewer.scene.camera.zoom = min(pixels / (_MARGIN * max(length, 1e-9)) for pixels, length in sizes)

@@ -1,4 +1,4 @@
-"""What the link to a service tells the widget."""
+"""Events that the link to a service sends to the widget."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import numpy.typing as npt
 from senoscope_client.models.result import Result
 
 
-class Link(Enum):
-    """How it stands with the service."""
+class LinkStatus(Enum):
+    """Status of the connection to the service."""
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
     WAITING = "waiting"
-    """Not there or not ready; it is asked again."""
+    """The service is not reachable or not ready; the link tries again."""
     REFUSED = "refused"
-    """It will not be asked again before somebody changes something."""
+    """The link does not try again until the user changes something."""
 
 
 @dataclass(frozen=True)
 class LinkState:
-    """How it stands with the service, and the same in words."""
+    """The status of the connection to the service, and its description."""
 
-    link: Link
-    words: str
+    status: LinkStatus
+    text: str
 
 
 @dataclass(frozen=True)
-class EnsembleFacts:
-    """What layers and choices are made of.
+class EnsembleInfo:
+    """Properties of the ensemble that layers and choices need.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class EnsembleFacts:
     height, width : int
         Of a field of view, in pixels.
     pixel_size_um : float
-        Of those that the ensemble was trained on; frames may tell of their own.
+        Of the fields of view that the ensemble was trained on; frames may have another one.
     """
 
     name: str
@@ -58,55 +58,55 @@ class EnsembleFacts:
     pixel_size_um: float
 
     @classmethod
-    def of(cls, model: dict[str, Any]) -> EnsembleFacts:
-        """Out of the answer of ``GET /v1/model``."""
+    def from_model(cls, model: dict[str, Any]) -> EnsembleInfo:
+        """Read the properties from the response of ``GET /v1/model``."""
         manifest = model["manifest"]
-        wanted = manifest["input"]
+        model_input = manifest["input"]
         return cls(
             name=model["name"],
             version=model["version"],
             digest=model["digest"],
-            channels=tuple(channel["name"] for channel in wanted["channels"]),
+            channels=tuple(channel["name"] for channel in model_input["channels"]),
             networks=tuple(network["name"] for network in manifest["networks"]),
             positive=manifest["ensemble"]["classes"][1],
-            height=wanted["height"],
-            width=wanted["width"],
-            pixel_size_um=wanted["pixel_size_um"],
+            height=model_input["height"],
+            width=model_input["width"],
+            pixel_size_um=model_input["pixel_size_um"],
         )
 
 
 @dataclass(frozen=True)
-class StreamWords:
-    """How it stands with the microscope's stream, in words."""
+class StreamState:
+    """A description of the state of the microscope's stream."""
 
-    words: str
+    text: str
 
 
 @dataclass(frozen=True)
-class Told:
-    """A result, as it was made."""
+class LiveResult:
+    """A result that was just made."""
 
     result: Result
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What was seen of a series before the plugin listened, oldest first."""
+class EarlierResults:
+    """Results of a series that were made before the plugin was connected, oldest first."""
 
     series_uid: UUID
     results: tuple[Result, ...]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A field of view that was asked for.
+class FovLoaded:
+    """A requested field of view.
 
     Attributes
     ----------
     result : Result
         With its Grad-CAM grids.
     pixels : array [C, H, W] or None
-        None where the service no longer remembers them.
+        None if the service no longer holds them.
     """
 
     result: Result
@@ -114,19 +114,28 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Classified:
-    """The answer to a posted stack."""
+class StackClassified:
+    """The response to a posted stack."""
 
     results: tuple[Result, ...]
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Failed:
-    """Something that somebody asked for could not be done; posting, or else looking."""
+class RequestFailed:
+    """A request of the user failed: posting a stack, or else loading a field of view."""
 
-    words: str
+    text: str
     posting: bool = False
 
 
-Event = LinkState | EnsembleFacts | StreamWords | Told | Earlier | Seen | Classified | Failed
+Event = (
+    LinkState
+    | EnsembleInfo
+    | StreamState
+    | LiveResult
+    | EarlierResults
+    | FovLoaded
+    | StackClassified
+    | RequestFailed
+)

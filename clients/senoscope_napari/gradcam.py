@@ -1,4 +1,4 @@
-"""From the grids that a result carries to one Grad-CAM map in the pixels of the field of view."""
+"""Computation of a Grad-CAM map in the pixels of the field of view from the grids of a result."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ Map = npt.NDArray[np.float32]
 
 
 def result_map(result: Result, network: str | None, height: int, width: int) -> Map:
-    """The map of one network, or the ensemble's.
+    """Compute the map of one network, or of the ensemble.
 
-    Each network's map is upsampled bilinearly and divided by its own maximum, which gives M_k; the
-    ensemble's is the mean of p_k M_k, bright where senescence is seen.
+    Each network's map is upsampled bilinearly and divided by its maximum, which gives M_k; the map of the
+    ensemble is the mean of p_k M_k, which is large at evidence of senescence.
 
     Parameters
     ----------
     result : Result
         With its grids.
     network : str or None
-        None: the ensemble's.
+        None: the map of the ensemble.
 
     Returns
     -------
     float32 array [height, width]
-        In 0..1; zero where the result carries no such map.
+        From 0 to 1; zero if the result has no such map.
     """
     grids = result.gradcam.grids or {}
     if network is not None:
@@ -48,11 +48,11 @@ def _network_map(grid: list[list[float]], height: int, width: int) -> Map:
 
 @lru_cache(maxsize=32)
 def _weights(cells: int, pixels: int) -> Map:
-    """How much of each cell each pixel gets: linear between the cells' centres, constant beyond the outer."""
-    places = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
-    below = np.floor(places).astype(int)
+    """Return the weights of cells for each pixel: linear between the centres of cells, constant outside."""
+    positions = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    below = np.floor(positions).astype(int)
     above = np.minimum(below + 1, cells - 1)
-    part = (places - below).astype(np.float32)
+    part = (positions - below).astype(np.float32)
     weights = np.zeros((pixels, cells), np.float32)
     rows = np.arange(pixels)
     weights[rows, below] = 1 - part

@@ -1,4 +1,4 @@
-"""What the dock widget looks like; what it does is told elsewhere."""
+"""The controls of the dock widget and their layout; `widget` implements their behaviour."""
 
 from __future__ import annotations
 
@@ -18,28 +18,34 @@ from qtpy.QtWidgets import (
 )
 
 from senoscope_client.models.result import Result
-from senoscope_napari.events import Link, LinkState
+from senoscope_napari.events import LinkState, LinkStatus
 from senoscope_napari.table import ResultTable
-from senoscope_napari.words import certainty, flags_in_full, origin, other_flags, warning_of
+from senoscope_napari.texts import (
+    certainty_text,
+    flag_messages,
+    origin_text,
+    other_flags_text,
+    science_warning,
+)
 
 DEFAULT_URL: Final = "http://127.0.0.1:8750"
 ENSEMBLE: Final = "the ensemble"
 CAMERA_FOV, CAMERA_MAP, CAMERA_FREE = "the field of view", "the stage map", "nothing"
-_DOTS: Final = {
-    Link.CONNECTING: "#e0a030",
-    Link.CONNECTED: "#35b779",
-    Link.WAITING: "#e0a030",
-    Link.REFUSED: "#e05050",
+_STATUS_COLOURS: Final = {
+    LinkStatus.CONNECTING: "#e0a030",
+    LinkStatus.CONNECTED: "#35b779",
+    LinkStatus.WAITING: "#e0a030",
+    LinkStatus.REFUSED: "#e05050",
 }
 
 
 class Panel(QWidget):
-    """All that is seen of the widget.
+    """The controls of the widget.
 
     Parameters
     ----------
     on_chosen : callable
-        Told the line of the table that the user chose.
+        Called with the number of the table row that the user selects.
     """
 
     def __init__(self, on_chosen: Callable[[int], None], parent: QWidget | None = None) -> None:
@@ -47,19 +53,19 @@ class Panel(QWidget):
         self.url = QLineEdit(DEFAULT_URL)
         self.key = QLineEdit()
         self.key.setEchoMode(QLineEdit.EchoMode.Password)
-        self.key.setPlaceholderText("only where the service asks for one")
+        self.key.setPlaceholderText("only if the service requires one")
         self.connect_button = QPushButton("Connect")
-        self.state = _words()
-        self.stream = _words()
-        self.warning = _words("background: #8a1f1f; color: white; font-weight: bold; padding: 6px;")
+        self.state = _text_label()
+        self.stream = _text_label()
+        self.warning = _text_label("background: #8a1f1f; color: white; font-weight: bold; padding: 6px;")
         self.probability = QLabel()
         self.probability.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.label = _words("font-size: 20px; font-weight: bold;")
+        self.label = _text_label("font-size: 20px; font-weight: bold;")
         self.label.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.origin = _words()
-        self.certainty = _words()
-        self.flags = _words("color: #e0a030;")
-        self.note = _words("color: #e0a030;")
+        self.origin = _text_label()
+        self.certainty = _text_label()
+        self.flags = _text_label("color: #e0a030;")
+        self.note = _text_label("color: #e0a030;")
         self.follow = QPushButton()
         self.follow.setCheckable(True)
         self.network = QComboBox()
@@ -67,21 +73,21 @@ class Panel(QWidget):
         self.camera = QComboBox()
         self.camera.addItems([CAMERA_FOV, CAMERA_MAP, CAMERA_FREE])
         self.classify = QPushButton("Classify the selected layers")
-        self.posting = _words()
+        self.posting = _text_label()
         self.table = ResultTable(on_chosen)
-        self._arrange()
-        self.follow.toggled.connect(self._name_follow)
+        self._create_layout()
+        self.follow.toggled.connect(self._update_follow_text)
         self.follow.setChecked(True)
         self.set_link(None)
         self._show_probability("", "#888888")
 
     def set_link(self, state: LinkState | None) -> None:
-        """Tell how it stands with the service; None: there is no link."""
-        words = "Not connected." if state is None else state.words
-        colour = "#888888" if state is None else _DOTS[state.link]
-        self.state.setText(f'<span style="color: {colour}">●</span> {_plain(words)}')
+        """Show the state of the connection; None: there is no link."""
+        text = "Not connected." if state is None else state.text
+        colour = "#888888" if state is None else _STATUS_COLOURS[state.status]
+        self.state.setText(f'<span style="color: {colour}">●</span> {_escape_markup(text)}')
         self.connect_button.setText("Connect" if state is None else "Disconnect")
-        connected = state is not None and state.link is Link.CONNECTED
+        connected = state is not None and state.status is LinkStatus.CONNECTED
         self.classify.setEnabled(connected)
         if not connected:
             self.stream.clear()
@@ -89,7 +95,7 @@ class Panel(QWidget):
             field.setEnabled(state is None)
 
     def set_networks(self, networks: tuple[str, ...]) -> None:
-        """Offer the networks of an ensemble; the choice stays where it can."""
+        """Offer the networks of an ensemble; the selection is kept if possible."""
         chosen = self.network.currentText()
         self.network.blockSignals(True)
         self.network.clear()
@@ -99,38 +105,38 @@ class Panel(QWidget):
 
     @property
     def chosen_network(self) -> str | None:
-        """None: the ensemble."""
+        """The selected network; None: the ensemble."""
         return self.network.currentText() if self.network.currentIndex() > 0 else None
 
     def show_result(self, result: Result, positive: str) -> None:
-        """What the ensemble, which looks for the class ``positive``, says of what is shown."""
-        # The two ends of viridis, which the stage map is drawn in.
+        """Show a result; ``positive`` is the class that probabilities are of."""
+        # The two ends of viridis, the colormap of the stage map.
         colour = "#fde725" if result.label == positive else "#8f7ee8"
         self._show_probability(f"{result.probability:.2f}", colour)
         self.label.setText(result.label)
-        self.origin.setText(origin(result))
-        self.certainty.setText(certainty(result))
-        for field, words in (
-            (self.warning, warning_of(result)),
-            (self.flags, other_flags(result.flags)),
+        self.origin.setText(origin_text(result))
+        self.certainty.setText(certainty_text(result))
+        for field, text in (
+            (self.warning, science_warning(result)),
+            (self.flags, other_flags_text(result.flags)),
         ):
-            field.setText(words)
-            field.setToolTip(flags_in_full(result.flags))
-            field.setVisible(bool(words))
+            field.setText(text)
+            field.setToolTip(flag_messages(result.flags))
+            field.setVisible(bool(text))
 
-    def set_note(self, words: str) -> None:
-        """A word on the picture that is shown; empty: none."""
-        self.note.setText(words)
-        self.note.setVisible(bool(words))
+    def set_note(self, text: str) -> None:
+        """Show a note about the field of view; empty: hide it."""
+        self.note.setText(text)
+        self.note.setVisible(bool(text))
 
     def _show_probability(self, text: str, colour: str) -> None:
         self.probability.setText(text)
         self.probability.setStyleSheet(f"font-size: 64px; font-weight: bold; color: {colour};")
 
-    def _name_follow(self, following: bool) -> None:
+    def _update_follow_text(self, following: bool) -> None:
         self.follow.setText("Pause (following the scan)" if following else "Follow the scan (paused)")
 
-    def _arrange(self) -> None:
+    def _create_layout(self) -> None:
         service = QFormLayout()
         service.addRow("Service", self.url)
         service.addRow("API key", self.key)
@@ -141,12 +147,12 @@ class Panel(QWidget):
         column = QVBoxLayout(self)
         column.addLayout(service)
         for part in (
-            *(self.connect_button, self.state, self.stream, _line(), self.warning, self.probability),
+            *(self.connect_button, self.state, self.stream, _separator(), self.warning, self.probability),
             *(self.label, self.origin, self.certainty, self.flags, self.note, self.follow),
         ):
             column.addWidget(part)
         column.addLayout(choices)
-        column.addWidget(_line())
+        column.addWidget(_separator())
         for part in (self.classify, self.posting):
             column.addWidget(part)
         column.addWidget(self.table, 1)
@@ -156,7 +162,7 @@ class Panel(QWidget):
             centred.setAlignment(Qt.AlignmentFlag.AlignCenter)
 
 
-def _words(style: str = "") -> QLabel:
+def _text_label(style: str = "") -> QLabel:
     label = QLabel()
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -164,12 +170,12 @@ def _words(style: str = "") -> QLabel:
     return label
 
 
-def _line() -> QFrame:
+def _separator() -> QFrame:
     line = QFrame()
     line.setFrameShape(QFrame.Shape.HLine)
     return line
 
 
-def _plain(text: str) -> str:
-    """Text that Qt shows as it is; what a service says has no business with markup."""
+def _escape_markup(text: str) -> str:
+    """Escape text of a service, so that Qt does not interpret it as markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""What the selected layers hold that could be classified."""
+"""Conversion of the selected layers to a stack of fields of view."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ import numpy.typing as npt
 from napari.layers import Image, Layer
 
 from senoscope_napari.fov_layers import Placement
-from senoscope_napari.link import Posted
+from senoscope_napari.link import PostedStack
 
 
-class CannotPost(Exception):
-    """What is selected is no stack of fields of view; the message says what would be."""
+class UnsuitableSelection(Exception):
+    """The selected layers are not a stack of fields of view; the message describes suitable layers."""
 
 
 @dataclass(frozen=True)
-class Selected:
-    """A stack to post, and where its pixels lie.
+class SelectedStack:
+    """A stack to post, and the placement of its pixels.
 
     Attributes
     ----------
+    title : str
+        Names of its layers.
     layer : Image or None
-        The one whose first axis counts fields of view; None where there is one field of view only.
+        The layer whose first axis is the field of view; None if there is only one field of view.
     """
 
-    posted: Posted
+    stack: PostedStack
     placement: Placement
     shape: tuple[int, int]
-    words: str
+    title: str
     layer: Image | None = None
 
 
-def stack_of(layers: Sequence[Layer], channels: Sequence[str]) -> Selected:
-    """The stack that the selected layers are: one layer [C, H, W] or [N, C, H, W], or C layers [H, W].
+def stack_of(layers: Sequence[Layer], channels: Sequence[str]) -> SelectedStack:
+    """Return the stack of the selected layers: one layer [C, H, W] or [N, C, H, W], or C layers [H, W].
 
     Parameters
     ----------
@@ -47,25 +49,25 @@ def stack_of(layers: Sequence[Layer], channels: Sequence[str]) -> Selected:
 
     Raises
     ------
-    CannotPost
-        If they are anything else.
+    UnsuitableSelection
+        If they are other layers.
     """
     count = len(channels)
     wanted = (
-        f"choose one image layer with the axes channel, row, column ({count} channels), or with the fields "
-        f"of view before them; or {count} layers of one channel each, in the order {', '.join(channels)} "
+        f"choose one image layer with the axes channel, row, column ({count} channels), or field of view, "
+        f"channel, row, column; or {count} layers of one channel each, in the order {', '.join(channels)} "
         "from the bottom up"
     )
     if not layers or not all(isinstance(layer, Image) and not layer.rgb for layer in layers):
-        raise CannotPost(f"Nothing to classify: {wanted}.")
+        raise UnsuitableSelection(f"Nothing to classify: {wanted}.")
     arrays = [layer.data[0] if layer.multiscale else layer.data for layer in layers]
     shapes = [tuple(array.shape) for array in arrays]
-    placement, size = Placement.of(layers[0]), shapes[0][-2:]
+    placement, size = Placement.of_layer(layers[0]), shapes[0][-2:]
     if len(layers) == 1 and len(shapes[0]) in {3, 4}:
         many = len(shapes[0]) == 4
-        known = shapes[0][-3] == count  # else the service tells what it makes of it
-        return Selected(
-            Posted(lambda: np.asarray(arrays[0]), ("PCYX" if many else "CYX") if known else None),
+        matches = shapes[0][-3] == count  # else the service infers the axes
+        return SelectedStack(
+            PostedStack(lambda: np.asarray(arrays[0]), ("PCYX" if many else "CYX") if matches else None),
             placement,
             size,
             f"“{layers[0].name}”",
@@ -76,6 +78,7 @@ def stack_of(layers: Sequence[Layer], channels: Sequence[str]) -> Selected:
         def stacked() -> npt.NDArray[Any]:
             return np.stack([np.asarray(array) for array in arrays])
 
-        return Selected(Posted(stacked, "CYX"), placement, size, ", ".join(f"“{one.name}”" for one in layers))
-    told = ", ".join(f"“{one.name}” {shape}" for one, shape in zip(layers, shapes, strict=True))
-    raise CannotPost(f"{told} cannot be classified: {wanted}.")
+        title = ", ".join(f"“{one.name}”" for one in layers)
+        return SelectedStack(PostedStack(stacked, "CYX"), placement, size, title)
+    names = ", ".join(f"“{one.name}” {shape}" for one, shape in zip(layers, shapes, strict=True))
+    raise UnsuitableSelection(f"{names} cannot be classified: {wanted}.")

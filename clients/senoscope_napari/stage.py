@@ -1,4 +1,4 @@
-"""The stage map: one rectangle per field of view of a series, at its place, coloured by probability."""
+"""The stage map: a rectangle for each field of view at its stage position, coloured by probability."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from senoscope_napari.camera import fit
 NAME: Final = "Stage map"
 _COLUMNS: Final = ("probability", "label", "entropy", "frame", "id")
 _EDGE, _EDGE_UM = "#202020", 1.5
-# Fields of view of which the stream tells no place lie in rows of their own.
+# Fields of view without a stage position are placed in separate rows.
 _UNPLACED_COLUMNS: Final = 10
 Centre = tuple[float, float]
 """(x, y) in micrometres."""
@@ -28,13 +28,13 @@ Size = tuple[float, float]
 
 
 class StageMap:
-    """The layer of the series that is scanned now; a place that is scanned again shows the newest.
+    """The layer of the current series; a position that is scanned again shows the newest result.
 
     Parameters
     ----------
     viewer : ViewerModel
     on_chosen : callable
-        Told the result whose rectangle the user clicked, or selected.
+        Called with the result whose rectangle the user clicks or selects.
     """
 
     def __init__(self, viewer: ViewerModel, on_chosen: Callable[[Result], None]) -> None:
@@ -42,49 +42,50 @@ class StageMap:
         self._on_chosen = on_chosen
         self._layer: Shapes | None = None
         self._colormap = ensure_colormap("viridis")
-        self._marking = False
+        self._is_marking = False
         self.series: UUID | None = None
-        self._empty()
-        viewer.mouse_drag_callbacks.append(self._clicked)
+        self._clear()
+        viewer.mouse_drag_callbacks.append(self._on_click)
 
     def __len__(self) -> int:
         return len(self._results)
 
     @property
     def layer(self) -> Shapes | None:
-        """None before the first field of view, and once the user has deleted it."""
+        """The layer; None before the first field of view, and after the user has deleted it."""
         return self._layer if self._layer in self._viewer.layers else None
 
     def begin(self, series: UUID) -> None:
-        """Empty the map for another series."""
+        """Clear the map for another series."""
         self.series = series
-        self._empty()
+        self._clear()
         if self.layer is not None:
             self._viewer.layers.remove(self.layer)
 
     def centre(self, result: Result, size_um: Size) -> Centre:
-        """Where a field of view lies, (x, y) in micrometres."""
+        """Return the centre of a field of view, (x, y) in micrometres."""
         place = result.source.position_um
         if place is not None:
             return place.x, place.y
         row, column = divmod(len(self._unplaced), _UNPLACED_COLUMNS)
-        # A little apart, or the rectangles would be one.
+        # With a small distance, so that the rectangles can be distinguished.
         free = (1.05 * column * size_um[0], 1.05 * row * size_um[1])
         return self._unplaced.setdefault(result.id, free)
 
     def add(self, results: Iterable[Result], size_um: Callable[[Result], Size]) -> None:
-        """Put fields of view on the map, in the order of their making.
+        """Add fields of view to the map, in the order in which they were made.
 
-        All of them together cost one update of the layer, however many are on it already.
+        The layer is updated once for all of them, and existing rectangles are not rebuilt.
 
         Parameters
         ----------
+        results : iterable of Result
         size_um : callable
-            Gives the width and height of a field of view in micrometres.
+            Returns the width and height of a field of view in micrometres.
         """
-        before, changed = len(self), False
+        old_count, changed = len(self), False
         for result in results:
-            n = self._tiles.setdefault(_key(result), len(self))
+            n = self._tiles.setdefault(_position_key(result), len(self))
             if n == len(self):
                 self._results.append(result)
                 for name, value in zip(_COLUMNS, _features(result), strict=True):
@@ -96,20 +97,20 @@ class StageMap:
                     self._features[name][n] = value
                 changed = True
         if self.layer is None:
-            before = 0
-        if before < len(self) or changed:
-            self._draw(before, changed)
+            old_count = 0
+        if old_count < len(self) or changed:
+            self._draw(old_count, changed)
 
-    def _draw(self, before: int, changed: bool) -> None:
-        """Add the rectangles that come after ``before``; rebuilding the layer would take seconds."""
+    def _draw(self, old_count: int, changed: bool) -> None:
+        """Add the rectangles after the first ``old_count``; rebuilding the layer would take seconds."""
         layer = self.layer or self._new_layer()
         with layer.block_thumbnail_update():
             if changed:
-                layer.face_color = self._colours(self._results[:before])
-            if before < len(self):
-                colours = self._colours(self._results[before:])
+                layer.face_color = self._colours(self._results[:old_count])
+            if old_count < len(self):
+                colours = self._colours(self._results[old_count:])
                 layer.add(
-                    self._corners[before:],
+                    self._corners[old_count:],
                     shape_type="rectangle",
                     edge_color=_EDGE,
                     edge_width=_EDGE_UM,
@@ -118,7 +119,7 @@ class StageMap:
                 )
         layer.features = pd.DataFrame(self._features)
 
-    def _empty(self) -> None:
+    def _clear(self) -> None:
         self._tiles: dict[Centre | UUID, int] = {}
         self._results: list[Result] = []
         self._features: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
@@ -127,13 +128,13 @@ class StageMap:
 
     def mark(self, result: Result) -> None:
         """Outline the rectangle of the field of view that is shown."""
-        n = self._tiles.get(_key(result))
+        n = self._tiles.get(_position_key(result))
         if self.layer is not None and n is not None:
-            self._marking = True
+            self._is_marking = True
             try:
                 self.layer.selected_data = {n}
             finally:
-                self._marking = False
+                self._is_marking = False
 
     def fit_view(self) -> None:
         """Bring the whole map into view."""
@@ -141,11 +142,11 @@ class StageMap:
             fit(self._viewer, self.layer)
 
     def close(self) -> None:
-        """Listen to the viewer no longer; the layer stays."""
-        if self._clicked in self._viewer.mouse_drag_callbacks:
-            self._viewer.mouse_drag_callbacks.remove(self._clicked)
+        """Disconnect from the viewer; the layer is kept."""
+        if self._on_click in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self._on_click)
         if self._layer is not None:
-            self._layer.selected_data.events.items_changed.disconnect(self._selected)
+            self._layer.selected_data.events.items_changed.disconnect(self._on_selection)
 
     def _colours(self, results: list[Result]) -> npt.NDArray[np.float32]:
         values = np.array([result.probability for result in results], np.float32)
@@ -154,20 +155,20 @@ class StageMap:
     def _new_layer(self) -> Shapes:
         active = self._viewer.layers.selection.active
         self._layer = self._viewer.add_shapes(None, ndim=2, name=NAME, units=("um", "um"), opacity=1)
-        self._layer.selected_data.events.items_changed.connect(self._selected)
+        self._layer.selected_data.events.items_changed.connect(self._on_selection)
         self._viewer.layers.move(len(self._viewer.layers) - 1, 0)  # under the field of view
         if active is not None:
             self._viewer.layers.selection.active = active
         return self._layer
 
-    def _selected(self, *_: object) -> None:
-        if self.layer is not None and not self._marking and len(self.layer.selected_data) == 1:
+    def _on_selection(self, *_: object) -> None:
+        if self.layer is not None and not self._is_marking and len(self.layer.selected_data) == 1:
             (n,) = self.layer.selected_data
             if n < len(self):
                 self._on_chosen(self._results[n])
 
-    def _clicked(self, _: ViewerModel, event: Any) -> Iterator[None]:
-        """A click chooses what lies under it, unless it begins a drag, or the active layer has a tool out."""
+    def _on_click(self, _: ViewerModel, event: Any) -> Iterator[None]:
+        """Select the clicked rectangle, unless it is a drag or a tool of the active layer is in use."""
         yield
         layer, active = self.layer, self._viewer.layers.selection.active
         if event.type == "mouse_move" or layer is None or not layer.visible:
@@ -179,7 +180,7 @@ class StageMap:
             self._on_chosen(self._results[n])
 
 
-def _key(result: Result) -> Centre | UUID:
+def _position_key(result: Result) -> Centre | UUID:
     place = result.source.position_um
     return result.id if place is None else (place.x, place.y)
 

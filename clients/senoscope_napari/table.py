@@ -1,4 +1,4 @@
-"""The results of the posted stack, a line each."""
+"""The table of the results of the posted stack."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _HEADINGS = ("FOV", "label", "probability", "entropy", "flags")
 
 
 class ResultTable(QTableWidget):
-    """A table whose selected line is the field of view that is shown.
+    """A table whose selected row is the field of view that is shown.
 
     Parameters
     ----------
     on_chosen : callable
-        Told the line that the user chose.
+        Called with the number of the row that the user selects.
     """
 
     def __init__(self, on_chosen: Callable[[int], None], parent: QWidget | None = None) -> None:
@@ -33,11 +33,11 @@ class ResultTable(QTableWidget):
         numbers.hide()
         headings.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         headings.setStretchLastSection(True)
-        self.itemSelectionChanged.connect(self._choose)
+        self.itemSelectionChanged.connect(self._on_selection)
         self._on_chosen = on_chosen
 
     def show_results(self, results: Sequence[Result]) -> None:
-        """Show these instead of what was there, the first of them chosen."""
+        """Replace the rows by results, and select the first one."""
         self.blockSignals(True)
         self.setRowCount(len(results))
         for row, result in enumerate(results):
@@ -55,7 +55,7 @@ class ResultTable(QTableWidget):
         if results:
             self.selectRow(0)
 
-    def _choose(self) -> None:
+    def _on_selection(self) -> None:
         rows = {index.row() for index in self.selectedIndexes()}
         if rows:
             self._on_chosen(rows.pop())

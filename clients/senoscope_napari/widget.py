@@ -1,4 +1,4 @@
-"""The dock widget: hands what the service tells to the layers, and what the user wants to the service."""
+"""The dock widget: passes events of the service to the layers, and requests of the user to the service."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from senoscope_client.models.result import Result
 from senoscope_napari.events import (
-    Classified,
-    Earlier,
-    EnsembleFacts,
+    EarlierResults,
+    EnsembleInfo,
     Event,
-    Failed,
+    FovLoaded,
     LinkState,
-    Seen,
-    StreamWords,
-    Told,
+    LiveResult,
+    RequestFailed,
+    StackClassified,
+    StreamState,
 )
 from senoscope_napari.fov_layers import FovLayers, Placement
 from senoscope_napari.gradcam import result_map
 from senoscope_napari.link import ServiceLink
 from senoscope_napari.panel import CAMERA_FOV, CAMERA_MAP, Panel
-from senoscope_napari.selection import CannotPost, Selected, stack_of
+from senoscope_napari.selection import SelectedStack, UnsuitableSelection, stack_of
 from senoscope_napari.stage import Size, StageMap
 
-# Ten pictures a second are more than anybody reads; what comes in between goes onto the map together.
-_DRAIN_MS: Final = 100
+# Ten updates per second suffice; results in between are added to the map together.
+_UPDATE_INTERVAL_MS: Final = 100
 
 
 class SenoscopeWidget(QWidget):
-    """Watches a Senoscope service, and asks it about layers.
+    """Shows the results of a Senoscope service, and lets it classify layers.
 
     Parameters
     ----------
     napari_viewer : Viewer
-        Given by napari.
+        Passed by napari.
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -54,37 +54,37 @@ class SenoscopeWidget(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.panel)
-        self.facts: EnsembleFacts | None = None
+        self.ensemble: EnsembleInfo | None = None
         self.shown: tuple[Result, Placement, tuple[int, int]] | None = None
-        self._posted: Selected | None = None
-        self._answer: Classified | None = None
+        self._posted: SelectedStack | None = None
+        self._classified: StackClassified | None = None
         self._links: list[ServiceLink] = []
         self._docked = False
-        self.panel.connect_button.clicked.connect(self._connect_or_not)
-        self.panel.url.returnPressed.connect(self._connect_or_not)
+        self.panel.connect_button.clicked.connect(self._toggle_connection)
+        self.panel.url.returnPressed.connect(self._toggle_connection)
         self.panel.network.currentIndexChanged.connect(self._show_gradcam)
-        self.panel.camera.currentIndexChanged.connect(self._aim)
-        self.panel.follow.toggled.connect(self._follow_or_not)
+        self.panel.camera.currentIndexChanged.connect(self._update_camera)
+        self.panel.follow.toggled.connect(self._on_follow_toggled)
         self.panel.classify.clicked.connect(self._classify)
         self._newest: Result | None = None
         self._timer = QTimer(self)
-        self._timer.timeout.connect(self.drain)
-        self._timer.start(_DRAIN_MS)
-        # When napari's window goes, nobody else tells.
+        self._timer.timeout.connect(self.process_events)
+        self._timer.start(_UPDATE_INTERVAL_MS)
+        # The only signal if napari's window is closed.
         self.destroyed.connect(partial(_close_links, self._links))
 
     @property
     def link(self) -> ServiceLink | None:
-        """To the service; None while there is none."""
+        """The link to the service; None if there is none."""
         return self._links[0] if self._links else None
 
     @property
     def following(self) -> bool:
-        """Whether the newest field of view is shown as it comes."""
+        """Whether the newest field of view is shown."""
         return self.panel.follow.isChecked()
 
     def connect_to(self, url: str, api_key: str | None = None) -> None:
-        """Leave the service that there is, and watch the one at an address."""
+        """Disconnect from the current service, and connect to the one at an address."""
         self.disconnect_link()
         self.panel.url.setText(url)
         try:
@@ -94,40 +94,40 @@ class SenoscopeWidget(QWidget):
             self.panel.state.setText(str(error))
 
     def disconnect_link(self) -> None:
-        """Leave the service; the layers stay."""
+        """Disconnect from the service; the layers are kept."""
         _close_links(self._links)
         self.panel.set_link(None)
 
     def shut_down(self) -> None:
-        """End the thread, close the connections, and let go of the viewer."""
+        """End the thread, close the connections, and disconnect from the viewer."""
         self._timer.stop()
         _close_links(self._links)
         self.stage.close()
 
-    def drain(self) -> None:
-        """Take in what has happened since the last time."""
+    def process_events(self) -> None:
+        """Process the events since the last call."""
         link = self.link
-        told: list[Result] = []
+        results: list[Result] = []
         while link is not None and link is self.link:
             try:
                 event = link.events.get_nowait()
             except queue.Empty:
                 break
-            if isinstance(event, Told):
-                told.append(event.result)
+            if isinstance(event, LiveResult):
+                results.append(event.result)
             else:
-                self._put_on_map(told)
-                told.clear()
-                self._take(event)
-        self._put_on_map(told)
+                self._add_to_map(results)
+                results.clear()
+                self._handle_event(event)
+        self._add_to_map(results)
 
     def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Qt: the widget is closed by itself."""
+        """Handle closing of the widget itself."""
         self.shut_down()
         super().closeEvent(event)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Qt: when its dock is closed, napari takes the widget out of it, and tells in no other way."""
+        """Handle closing of the dock: napari removes the widget from it, and sends no other signal."""
         super().changeEvent(event)
         if event is not None and event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
@@ -135,35 +135,35 @@ class SenoscopeWidget(QWidget):
             elif self._docked:
                 self.shut_down()
 
-    def _connect_or_not(self) -> None:
+    def _toggle_connection(self) -> None:
         if self._links:
             self.disconnect_link()
         else:
             self.connect_to(self.panel.url.text().strip(), self.panel.key.text().strip() or None)
 
-    def _take(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         handlers: dict[type[Any], Callable[[Any], None]] = {
             LinkState: self.panel.set_link,
-            EnsembleFacts: self._on_ensemble,
-            StreamWords: lambda told: self.panel.stream.setText(told.words),
-            Earlier: self._on_series,
-            Seen: self._on_seen,
-            Classified: self._on_classified,
-            Failed: self._on_failed,
+            EnsembleInfo: self._on_ensemble,
+            StreamState: lambda state: self.panel.stream.setText(state.text),
+            EarlierResults: self._on_series,
+            FovLoaded: self._on_fov_loaded,
+            StackClassified: self._on_classified,
+            RequestFailed: self._on_failed,
         }
         handlers[type(event)](event)
 
-    def _on_ensemble(self, facts: EnsembleFacts) -> None:
-        self.facts = facts
-        self.panel.set_networks(facts.networks)
+    def _on_ensemble(self, ensemble: EnsembleInfo) -> None:
+        self.ensemble = ensemble
+        self.panel.set_networks(ensemble.networks)
 
-    def _on_series(self, earlier: Earlier) -> None:
+    def _on_series(self, earlier: EarlierResults) -> None:
         if earlier.series_uid != self.stage.series:
             self.stage.begin(earlier.series_uid)
-        self._put_on_map(list(earlier.results))
+        self._add_to_map(list(earlier.results))
 
-    def _put_on_map(self, results: list[Result]) -> None:
-        """Results of the series that is scanned; the last of them is what the scan shows now."""
+    def _add_to_map(self, results: list[Result]) -> None:
+        """Add the results of the current series to the map, and show the last one."""
         scanned = [result for result in results if result.source.series_uid == self.stage.series]
         scanned = [result for result in scanned if result.source.kind == "stream"]
         if not scanned:
@@ -171,31 +171,31 @@ class SenoscopeWidget(QWidget):
         self.stage.add(scanned, self._size_um)
         self._newest = scanned[-1]
         if self.following:
-            self._look(scanned[-1])
+            self._request_fov(scanned[-1])
 
-    def _look(self, result: Result) -> None:
+    def _request_fov(self, result: Result) -> None:
         if self.link is not None:
-            self.link.look(result)
+            self.link.request_fov(result)
 
     def _choose_on_map(self, result: Result) -> None:
         self.panel.follow.setChecked(False)
-        self._look(result)
+        self._request_fov(result)
 
-    def _follow_or_not(self, following: bool) -> None:
+    def _on_follow_toggled(self, following: bool) -> None:
         if following and self._newest is not None:
-            self._look(self._newest)
+            self._request_fov(self._newest)
 
-    def _on_seen(self, seen: Seen) -> None:
-        assert self.facts is not None
-        result, pixels = seen.result, seen.pixels
-        shape = pixels.shape[-2:] if pixels is not None else (self.facts.height, self.facts.width)
-        pixel_um = result.source.pixel_size_um or self.facts.pixel_size_um
+    def _on_fov_loaded(self, loaded: FovLoaded) -> None:
+        assert self.ensemble is not None
+        result, pixels = loaded.result, loaded.pixels
+        shape = pixels.shape[-2:] if pixels is not None else (self.ensemble.height, self.ensemble.width)
+        pixel_um = result.source.pixel_size_um or self.ensemble.pixel_size_um
         placement = Placement.on_stage(
             self.stage.centre(result, self._size_um(result)), (shape[0], shape[1]), pixel_um
         )
         if pixels is None:
             self.fov.hide_channels()
-            self.panel.set_note("The service no longer remembers these pixels; the map is from its log.")
+            self.panel.set_note("The service no longer holds these pixels; the map is from its run log.")
         else:
             self.fov.show_channels(self._channels(pixels), pixels, placement, result)
             self.panel.set_note("")
@@ -203,23 +203,23 @@ class SenoscopeWidget(QWidget):
         self.stage.mark(result)
 
     def _channels(self, pixels: npt.NDArray[Any]) -> tuple[str, ...]:
-        assert self.facts is not None
-        known = self.facts.channels
-        return known if len(known) == len(pixels) else tuple(f"channel {c}" for c in range(len(pixels)))
+        assert self.ensemble is not None
+        names = self.ensemble.channels
+        return names if len(names) == len(pixels) else tuple(f"channel {c}" for c in range(len(pixels)))
 
     def _show(self, result: Result, placement: Placement, shape: tuple[int, int]) -> None:
         self.shown = result, placement, shape
-        assert self.facts is not None
-        self.panel.show_result(result, self.facts.positive)
+        assert self.ensemble is not None
+        self.panel.show_result(result, self.ensemble.positive)
         self._show_gradcam()
-        self._aim()
+        self._update_camera()
 
     def _show_gradcam(self) -> None:
         if self.shown is not None:
             result, placement, shape = self.shown
             self.fov.show_gradcam(result_map(result, self.panel.chosen_network, *shape), placement)
 
-    def _aim(self) -> None:
+    def _update_camera(self) -> None:
         wanted = self.panel.camera.currentText()
         if wanted == CAMERA_FOV:
             self.fov.bring_into_view()
@@ -229,50 +229,50 @@ class SenoscopeWidget(QWidget):
             self.stage.fit_view()
 
     def _size_um(self, result: Result) -> Size:
-        assert self.facts is not None
-        pixel_um = result.source.pixel_size_um or self.facts.pixel_size_um
-        return self.facts.width * pixel_um, self.facts.height * pixel_um
+        assert self.ensemble is not None
+        pixel_um = result.source.pixel_size_um or self.ensemble.pixel_size_um
+        return self.ensemble.width * pixel_um, self.ensemble.height * pixel_um
 
     def _classify(self) -> None:
-        if self.link is None or self.facts is None:
+        if self.link is None or self.ensemble is None:
             return
         chosen = [layer for layer in self.viewer.layers if layer in self.viewer.layers.selection]
         try:
-            self._posted = stack_of(chosen, self.facts.channels)
-        except CannotPost as error:
+            self._posted = stack_of(chosen, self.ensemble.channels)
+        except UnsuitableSelection as error:
             self.panel.posting.setText(str(error))
             return
-        self.panel.follow.setChecked(False)  # or the scan would take the answer away at once
+        self.panel.follow.setChecked(False)  # so that the scan does not replace the result at once
         self.panel.classify.setEnabled(False)
-        self.panel.posting.setText(f"Classifying {self._posted.words} …")
-        self.link.classify(self._posted.posted)
+        self.panel.posting.setText(f"Classifying {self._posted.title} …")
+        self.link.classify(self._posted.stack)
 
-    def _on_classified(self, answer: Classified) -> None:
+    def _on_classified(self, classified: StackClassified) -> None:
         assert self._posted is not None
-        self._answer = answer
+        self._classified = classified
         self.panel.classify.setEnabled(True)
-        count = len(answer.results)
-        words = f"{self._posted.words}: {count} field{'s' * (count != 1)} of view classified."
-        self.panel.posting.setText("\n".join([words, *answer.warnings]))
-        self.panel.table.show_results(answer.results)
+        count = len(classified.results)
+        text = f"{self._posted.title}: {count} field{'s' * (count != 1)} of view classified."
+        self.panel.posting.setText("\n".join([text, *classified.warnings]))
+        self.panel.table.show_results(classified.results)
 
     def _choose_in_table(self, row: int) -> None:
-        if self._answer is None or self._posted is None:
+        if self._classified is None or self._posted is None:
             return
         self.panel.follow.setChecked(False)
         self.panel.set_note("")
-        self._show(self._answer.results[row], self._posted.placement, self._posted.shape)
+        self._show(self._classified.results[row], self._posted.placement, self._posted.shape)
         layer = self._posted.layer
         if layer is not None and layer in self.viewer.layers:
             axis = self.viewer.dims.ndim - layer.ndim
             self.viewer.dims.set_point(axis, layer.data_to_world([row, *[0] * (layer.ndim - 1)])[0])
 
-    def _on_failed(self, failed: Failed) -> None:
+    def _on_failed(self, failed: RequestFailed) -> None:
         if failed.posting:
             self.panel.classify.setEnabled(True)
-            self.panel.posting.setText(f"Not classified: {failed.words}")
+            self.panel.posting.setText(f"Not classified: {failed.text}")
         else:
-            self.panel.set_note(f"This field of view cannot be shown: {failed.words}")
+            self.panel.set_note(f"This field of view cannot be shown: {failed.text}")
 
 
 def _close_links(links: list[ServiceLink], *_: object) -> None:

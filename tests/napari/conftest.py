@@ -1,4 +1,4 @@
-"""A real napari on a screen that nobody sees, and a real service with a microscope."""
+"""Fixtures for tests with a real napari on a virtual screen."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ os.environ["QT_API"] = "pyqt6"
 
 @pytest.fixture(scope="session")
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An X server of its own."""
+    """Start an X server for the tests."""
     program = shutil.which("Xvfb")
-    assert program is not None, "the tests that use this carry the mark system(Xvfb)"
+    assert program is not None, "tests that use this fixture have the mark system(Xvfb)"
     read, write = os.pipe()
     options = ["-screen", "0", "1600x1000x24", "-nolisten", "tcp", "-displayfd", str(write)]
     with (tmp_path_factory.mktemp("screen") / "log.txt").open("wb") as log:
         server = subprocess.Popen([program, *options], pass_fds=[write], stdout=log, stderr=log)
     os.close(write)
-    with os.fdopen(read) as told:
-        os.environ["DISPLAY"] = f":{told.readline().strip()}"
+    with os.fdopen(read) as pipe:
+        os.environ["DISPLAY"] = f":{pipe.readline().strip()}"
     yield
     server.terminate()
     server.wait()
@@ -34,9 +34,10 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def open_viewer(screen: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], object]]:
-    """Gives one viewer to all tests of a module, because making one takes seconds; another once it is closed.
+    """Return a function that returns the viewer of the module, or a new one if it was closed.
 
-    Its settings are the defaults, and it is small, which takes less time to draw.
+    The viewer is shared, because creating one takes seconds. It has default settings, and is small, so that
+    drawing takes less time.
     """
     os.environ["NAPARI_CONFIG"] = str(tmp_path_factory.mktemp("napari") / "settings.yaml")
     import napari
@@ -48,7 +49,7 @@ def open_viewer(screen: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         if shared not in napari.Viewer._instances:
             shared = napari.Viewer(show=True)
             shared.window.resize(800, 600)
-            # napari collects garbage with each change of layers: what was imported is none.
+            # napari collects garbage with each change of layers: imported objects are excluded.
             gc.freeze()
         return shared
 
@@ -59,7 +60,7 @@ def open_viewer(screen: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def viewer(open_viewer: Callable[[], object]) -> object:
-    """The shared one, without layers."""
+    """Return the shared viewer, without layers."""
     viewer = open_viewer()
     viewer.layers.clear()
     return viewer

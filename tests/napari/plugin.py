@@ -1,4 +1,4 @@
-"""The napari plugin: a real viewer, a real service, and frames from the real publisher."""
+"""The napari plugin with a real viewer, a real service, and frames from the real publisher."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from support.service_double import http_double
 
 pytestmark = [
     pytest.mark.system("Xvfb"),
-    # napari and npe2 use what pydantic calls old.
+    # napari and npe2 use deprecated functions of pydantic.
     pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20"),
 ]
 PIXEL_UM = 0.5
 
 
 def fov(n: int) -> np.ndarray:
-    """Bright ones, which the miniature ensemble calls senescent, and dark ones by turns; all different."""
+    """Return a field of view that the miniature ensemble calls senescent if n is even; all differ."""
     plain = mini.dark() if n % 2 else mini.bright()
     plain[:, 100:140, 100 + n : 160 + n] += 50
     return plain
 
 
 def result(**facts: Any) -> Result:
-    """A result, with what matters to a test."""
+    """Return a result with the given fields."""
     return Result(
         **{
             "id": uuid7(),
@@ -57,7 +57,7 @@ def result(**facts: Any) -> Result:
 
 
 class Scope:
-    """A microscope that scans a row of four fields of view after the other."""
+    """A microscope that scans rows of four fields of view."""
 
     def __init__(self, server: Server) -> None:
         self._publisher = FramePublisher(server.frames, "nlo-7")
@@ -104,7 +104,7 @@ def test_the_manifest_is_valid() -> None:
     assert [widget.display_name for widget in manifest.contributions.widgets] == ["Senoscope live"]
 
 
-def test_maps_are_those_of_the_service() -> None:
+def test_the_maps_equal_those_of_the_service() -> None:
     rng = np.random.default_rng(3)
     grids = {
         name: rng.random(grid).astype(np.float32) for name, grid in zip(mini.NAMES, mini.GRIDS, strict=True)
@@ -122,7 +122,7 @@ def test_maps_are_those_of_the_service() -> None:
 
 
 def test_a_scan_is_followed(viewer, widget, server: Server, scope: Scope) -> None:
-    scope.publish(0, 1)  # before anybody looks
+    scope.publish(0, 1)  # before the plugin is connected
     server.wait(lambda status: status["live"]["classified"] == 2)
     widget.connect_to(server.url)
     pump(lambda: shown_frame(widget) == 1)
@@ -130,7 +130,7 @@ def test_a_scan_is_followed(viewer, widget, server: Server, scope: Scope) -> Non
     pump(lambda: shown_frame(widget) == 4)
     assert names(viewer) == ["Stage map", "SRS", "TPEF", "Transmission", "Grad-CAM"]
 
-    # The picture: raw counts, in micrometres, at the place of the stage.
+    # The layers: raw counts, in micrometres, at the stage position.
     for c, name in enumerate(("SRS", "TPEF", "Transmission")):
         layer = viewer.layers[name]
         np.testing.assert_array_equal(layer.data, fov(4)[c])
@@ -142,13 +142,13 @@ def test_a_scan_is_followed(viewer, widget, server: Server, scope: Scope) -> Non
     assert viewer.layers["TPEF"].blending == "additive"
     result = widget.shown[0]
     with Client(server.url) as client:
-        answer = client.result(result.id, cam="grid")
-    np.testing.assert_allclose(viewer.layers["Grad-CAM"].data, result_map(answer, None, 250, 300))
+        expected = client.result(result.id, cam="grid")
+    np.testing.assert_allclose(viewer.layers["Grad-CAM"].data, result_map(expected, None, 250, 300))
     assert viewer.layers["Grad-CAM"].data.max() > 0.5
     widget.panel.network.setCurrentText("resnet50")
-    np.testing.assert_allclose(viewer.layers["Grad-CAM"].data, result_map(answer, "resnet50", 250, 300))
+    np.testing.assert_allclose(viewer.layers["Grad-CAM"].data, result_map(expected, "resnet50", 250, 300))
 
-    # The words.
+    # The texts.
     assert widget.panel.probability.text() == f"{result.probability:.2f}"
     bright = "#fde725" in widget.panel.probability.styleSheet()
     assert bright == (result.label == "senescent")
@@ -157,7 +157,7 @@ def test_a_scan_is_followed(viewer, widget, server: Server, scope: Scope) -> Non
     assert widget.panel.warning.isVisible()
     pump(lambda: "5 of 12 FOVs, none lost" in widget.panel.stream.text())
 
-    # The map: what was seen before, too; a place that is scanned again shows the newest.
+    # The map, including earlier results; a position that is scanned again shows the newest result.
     stage = viewer.layers["Stage map"]
     assert list(stage.features["frame"]) == [0, 1, 2, 3, 4]
     assert list(stage.features["label"]) == ["senescent", "control"] * 2 + ["senescent"]
@@ -171,7 +171,7 @@ def test_a_scan_is_followed(viewer, widget, server: Server, scope: Scope) -> Non
         np.testing.assert_allclose(stage.face_color[n], np.ravel(viridis.map(probability)), atol=1e-6)
     assert set(stage.selected_data) == {4}
 
-    # Choosing a rectangle shows it, and the scan goes on without taking it away.
+    # Selecting a rectangle shows its field of view, which the scan does not replace.
     stage.selected_data = {1}
     pump(lambda: shown_frame(widget) == 1)
     np.testing.assert_array_equal(viewer.layers["SRS"].data, fov(1)[0])
@@ -185,16 +185,16 @@ def test_a_scan_is_followed(viewer, widget, server: Server, scope: Scope) -> Non
     widget.panel.follow.setChecked(True)
     pump(lambda: shown_frame(widget) == 5)
 
-    # What the user deletes comes again.
+    # Deleted layers are created again.
     viewer.layers.clear()
     scope.publish(6)
     pump(lambda: shown_frame(widget) == 6)
     assert list(viewer.layers["Stage map"].features["frame"]) == list(range(7))
     picture = viewer.screenshot(canvas_only=True, flash=False)
-    assert np.unique(picture.reshape(-1, 4), axis=0).shape[0] > 20, "it is really drawn"
+    assert np.unique(picture.reshape(-1, 4), axis=0).shape[0] > 20, "the layers are drawn"
 
 
-def click(viewer, where: tuple[float, float]) -> None:
+def click(viewer, position: tuple[float, float]) -> None:
     from napari.utils._test_utils import read_only_mouse_event
     from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 
@@ -202,7 +202,7 @@ def click(viewer, where: tuple[float, float]) -> None:
         ("mouse_press", mouse_press_callbacks),
         ("mouse_release", mouse_release_callbacks),
     ):
-        callbacks(viewer, read_only_mouse_event(type=kind, position=where))
+        callbacks(viewer, read_only_mouse_event(type=kind, position=position))
 
 
 def test_layers_are_classified(viewer, widget, server: Server) -> None:
@@ -215,7 +215,7 @@ def test_layers_are_classified(viewer, widget, server: Server) -> None:
 
     stack = viewer.add_image(np.stack([fov(0), fov(1)]), name="stack", scale=(1, 1, 2.0, 2.0))
     panel.classify.click()
-    assert not panel.classify.isEnabled(), "and Qt goes on working meanwhile"
+    assert not panel.classify.isEnabled(), "disabled until the response is received"
     pump(lambda: panel.table.rowCount() == 2)
     assert [panel.table.item(n, 1).text() for n in range(2)] == ["senescent", "control"]
     assert "2 fields of view" in panel.posting.text()
@@ -235,7 +235,7 @@ def test_layers_are_classified(viewer, widget, server: Server) -> None:
         (expected,) = client.classify(fov(3))
     assert widget.shown[0].probability == expected.probability
 
-    for layers, words in (
+    for layers, text in (
         ({viewer.add_image(np.zeros((3, 64, 64), np.uint16))}, "250"),
         ({viewer.add_image(np.zeros((5, 250, 300), np.uint16))}, "Not classified"),
         ({viewer.layers["a"], viewer.layers["b"]}, "SRS, TPEF, Transmission from the bottom up"),
@@ -245,11 +245,11 @@ def test_layers_are_classified(viewer, widget, server: Server) -> None:
         panel.posting.clear()
         panel.classify.click()
         pump(lambda: panel.posting.text() and panel.classify.isEnabled())
-        assert words in panel.posting.text()
+        assert text in panel.posting.text()
     assert stack in viewer.layers
 
 
-def test_what_is_wrong_with_the_service_is_told(
+def test_problems_of_the_service_are_shown(
     widget, miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, state = "senoscope_" + 40 * "k", widget.panel.state
@@ -263,7 +263,7 @@ def test_what_is_wrong_with_the_service_is_told(
     addresses = free_addresses()
     widget.connect_to(addresses.url, key)
     pump(lambda: "Not reachable" in state.text())
-    assert "Trying again by itself" in state.text()
+    assert "Trying again automatically" in state.text()
     assert not widget.panel.classify.isEnabled()
     server = start_server(miniature, tmp_path / "log.txt", "--api-key", key, wait=False, like=addresses)
     try:
@@ -272,23 +272,30 @@ def test_what_is_wrong_with_the_service_is_told(
         scope.publish(0)
         pump(lambda: shown_frame(widget) == 0)
         scope.close()
-        told, show = [], widget.panel.set_link
-        monkeypatch.setattr(widget.panel, "set_link", lambda one: (told.append(one.words), show(one)))
+        shown, set_link = [], widget.panel.set_link
+        monkeypatch.setattr(widget.panel, "set_link", lambda one: (shown.append(one.text), set_link(one)))
         server.terminate()
-        # It is as the plugin asks: hung up on, told of the stop, or too late for either.
-        gone = ("has stopped", "Connection lost", "is not ready: the service is stopping", "Not reachable")
-        pump(lambda: any(words in one for one in told for words in gone))
+        # The text depends on when the plugin sends its next request.
+        expected = (
+            "has stopped",
+            "Connection lost",
+            "is not ready: the service is stopping",
+            "Not reachable",
+        )
+        pump(lambda: any(text in one for one in shown for text in expected))
         assert not widget.panel.classify.isEnabled()
     finally:
         stop_server(server)
 
 
-def test_a_key_is_asked_for(widget) -> None:
+def test_a_missing_key_is_shown(widget) -> None:
     with http_double() as double:
         double.respond("/readyz", {"status": "ready"})
-        double.respond("/v1/model", Unauthorized("this service wants an API key").problem().model_dump(), 401)
+        double.respond(
+            "/v1/model", Unauthorized("this service requires an API key").problem().model_dump(), 401
+        )
         widget.connect_to(double.url)
-        pump(lambda: "refuses: this service wants an API key" in widget.panel.state.text())
+        pump(lambda: "refuses access: this service requires an API key" in widget.panel.state.text())
 
 
 def connections_to(url: str) -> int:
@@ -302,44 +309,44 @@ def connections_to(url: str) -> int:
     )
 
 
-def test_a_thousand_fields_of_view(viewer, widget) -> None:
-    """Adding one takes no longer at the end than at the beginning, but for what napari does with each."""
-    from senoscope_napari.events import Earlier, EnsembleFacts
+def test_adding_to_the_map_takes_constant_time(viewer, widget) -> None:
+    """The time to add a field of view hardly depends on the number of those on the map."""
+    from senoscope_napari.events import EarlierResults, EnsembleInfo
 
     uid = uuid.uuid4()
-    widget._on_ensemble(EnsembleFacts("m", "1", "0", ("SRS",), (), "senescent", 250, 300, 0.35))
+    widget._on_ensemble(EnsembleInfo("m", "1", "0", ("SRS",), (), "senescent", 250, 300, 0.35))
 
     def at(n: int) -> Result:
         place = Position(x=n % 40 * 100, y=n // 40 * 80, z=0)
         source = Source(kind="stream", series_uid=uid, frame=n, position_um=place)
         return result(source=source, probability=n / 1000)
 
-    widget._on_series(Earlier(uid, tuple(at(n) for n in range(20))))
+    widget._on_series(EarlierResults(uid, tuple(at(n) for n in range(20))))
 
     def per_fov_s(numbers: range) -> float:
-        took = []
+        times_s = []
         for n in numbers:
-            begun = time.thread_time()
+            start_s = time.thread_time()
             widget.stage.add([at(n)], widget._size_um)
-            took.append(time.thread_time() - begun)
-        return float(np.median(took))
+            times_s.append(time.thread_time() - start_s)
+        return float(np.median(times_s))
 
     few = per_fov_s(range(20, 35))
-    widget._on_series(Earlier(uid, tuple(at(n) for n in range(35, 985))))
+    widget._on_series(EarlierResults(uid, tuple(at(n) for n in range(35, 985))))
     many = per_fov_s(range(985, 1000))
     print(f"adding a field of view: {few * 1e3:.1f} ms of CPU to 20, {many * 1e3:.1f} ms to 1,000")
     assert len(viewer.layers["Stage map"].data) == 1000
     assert many < 3 * few + 0.05, "rebuilding the layer takes a second"
 
 
-@pytest.mark.parametrize("way", ["dock", "napari"])
-def test_closing_ends_the_thread_and_the_connections(viewer, server: Server, way: str) -> None:
+@pytest.mark.parametrize("closed", ["dock", "napari"])
+def test_closing_ends_the_thread_and_the_connections(viewer, server: Server, closed: str) -> None:
     _, widget = viewer.window.add_plugin_dock_widget("senoscope", "Senoscope live")
     widget.connect_to(server.url)
     link, state = widget.link, widget.panel.state
     pump(lambda: "Connected to" in state.text())
     assert connections_to(server.url) > 0
-    if way == "dock":
+    if closed == "dock":
         viewer.window.remove_dock_widget(widget)
     else:
         del widget

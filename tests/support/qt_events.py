@@ -1,4 +1,4 @@
-"""Letting Qt's event loop work in a test."""
+"""Processing of Qt's events in a test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def pump(condition: Callable[[], object], timeout_s: float = 90) -> None:
-    """Let Qt work until a condition holds."""
+    """Process Qt's events until a condition is true."""
     from qtpy.QtWidgets import QApplication
 
     deadline = time.monotonic() + timeout_s
@@ -15,5 +15,5 @@ def pump(condition: Callable[[], object], timeout_s: float = 90) -> None:
         QApplication.processEvents()
         if condition():
             return
-        assert time.monotonic() < deadline, "it did not come to that"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.01)
