@@ -109,7 +109,7 @@ class Settings(BaseModel):
     rules: Path | None = Field(
         None,
         description="File of rules (TOML) that results are judged by; `senoscope rules check` explains one. "
-        "Decisions are told and logged; nothing is moved.",
+        "Decisions are sent and logged; nothing is moved.",
     )
     live_backlog: int = Field(
         64, ge=1, description="Results that a WebSocket client may lag behind before it loses the oldest."
@@ -190,7 +190,7 @@ class Settings(BaseModel):
 
     @property
     def instrument_name(self) -> str:
-        """What tells this service's microscope from those of others with the same run log."""
+        """The name that identifies this service's microscope among those that share a run log."""
         if self.instrument:
             return self.instrument
         from senoscope_client.security.loopback import is_local_endpoint
