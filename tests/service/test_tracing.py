@@ -30,9 +30,9 @@ PARTS = {"queue", "compute", "log commit", "tell"}
 def in_a_hurry() -> Iterator[None]:
     """Set short intervals, so that spans are sent soon and a failing collector is not waited for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(senoscope.tracing.spans, "_EVERY_MS", 50)
+        patch.setattr(senoscope.tracing.spans, "_INTERVAL_MS", 50)
         patch.setattr(senoscope.tracing.spans, "_TIMEOUT_S", 1.0)
-        patch.setattr(senoscope.tracing.spans, "_LAST_WORDS_S", 1.0)
+        patch.setattr(senoscope.tracing.spans, "_FLUSH_S", 1.0)
         yield
 
 

@@ -167,7 +167,7 @@ def with_files_that_stall(folder: Path) -> Path:
     (folder / "sitecustomize.py").write_text(
         "import threading, senoscope.engine.ensemble as e, senoscope.scheduling.model_switch as m\n"
         "e.verify_file = lambda *_: threading.Event().wait()\n"
-        "m._GIVE_UP_S = 0.1\n"
+        "m._CANCEL_WAIT_S = 0.1\n"
     )
     return folder
 

@@ -32,7 +32,7 @@ SWAPPED = ("TPEF", "SRS", "Transmission")
 
 
 class Gate:
-    """A function that waits, the first time that it is called, until it may go on."""
+    """A function that waits until it is released."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -73,7 +73,7 @@ def microscope(server: ServerThread) -> Iterator[Microscope]:
 
 
 def senescent(fovs: int = 1) -> np.ndarray:
-    """SRS bright, the others dark."""
+    """Return FOVs with bright SRS and dark other channels."""
     stack = np.full((fovs, 3, 250, 300), 60, np.uint16)
     stack[:, 0] = 900
     return stack
@@ -91,14 +91,14 @@ def change(server: ServerThread, name: str) -> None:
 def while_held(
     gate: Gate, request: Callable[[], httpx.Response], meanwhile: Callable[[], None]
 ) -> httpx.Response:
-    """The answer to a request during which, held by the gate, something else happened."""
+    """Return the answer to a request that is held by the gate during another action."""
     answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(request()))
-    asking.start()
+    posting = threading.Thread(target=lambda: answers.append(request()))
+    posting.start()
     assert gate.entered.wait(60)
     meanwhile()
     gate.may_go.set()
-    asking.join(60)
+    posting.join(60)
     return answers[0]
 
 
@@ -196,8 +196,7 @@ def test_a_calibration_for_the_previous_ensemble_is_refused(
 def test_a_frame_arranged_for_the_previous_ensemble_is_counted(
     server: ServerThread, microscope: Microscope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler = server.service._scheduler
-    assert scheduler is not None
+    scheduler = server.service.assembly.scheduler
     gate = Gate(scheduler.submit_live)
     with monkeypatch.context() as patch:
         patch.setattr(scheduler, "submit_live", gate)
@@ -284,7 +283,7 @@ def test_no_answer_mixes_two_ensembles_however_often_they_change(
 
 
 def test_a_replaced_ensemble_is_released(server: ServerThread, microscope: Microscope) -> None:
-    """Results of it are remembered, on the stage map and in the run log; its sessions are gone."""
+    """Its results are still in memory, on the stage map and in the run log; its sessions are released."""
     httpx.post(f"{server.url}/v1/normalization/calibrate", params={"fovs": 5})
     microscope.send(microscope.frame(0, senescent()[0]))
     server.wait(lambda status: status["live"]["classified"] == 1)

@@ -30,7 +30,7 @@ def test_shares_together_keep_the_budget() -> None:
         for share in (one, other):
             with pytest.raises(Busy, match="try again"):
                 share.reserve(1)
-        one.keep(10)
+        one.shrink_to(10)
         other.reserve(50)
         assert budget.reserved == 100
     assert budget.reserved == 0
@@ -85,8 +85,8 @@ def test_a_request_beyond_the_budget_is_busy(
     answers: list[httpx.Response] = []
     with monkeypatch.context() as patch:
         patch.setattr(module, name, hold)
-        asking = threading.Thread(target=lambda: answers.append(request(server, held, 14)))
-        asking.start()
+        posting = threading.Thread(target=lambda: answers.append(request(server, held, 14)))
+        posting.start()
         assert entered.wait(60)
         for path in URLS:
             busy = request(server, path, 14)
@@ -96,10 +96,10 @@ def test_a_request_beyond_the_budget_is_busy(
             if not path.startswith("/v2"):
                 assert busy.json()["code"] == "busy"
         busy = request(server, URLS[2], 14, **{"Content-Encoding": "gzip"})
-        assert busy.status_code == 503, "unpacked it takes as much"
+        assert busy.status_code == 503, "decompressed it has the same size"
         assert request(server, "/v1/classify", 1).status_code == 200
         may_go.set()
-        asking.join(60)
+        posting.join(60)
     assert answers[0].status_code == 200
     wait_for(lambda: server.service.request_memory.reserved == 0)
     for path in URLS:

@@ -118,12 +118,12 @@ def test_an_ensemble_of_another_specification_changes_the_accepted_frames(server
     [
         ("broken", "xception.onnx"),
         ("garbled", "ensemble.json"),
-        ("missing", "there are: broken, first"),
-        ("../first", "no ensemble of the models folder"),
-        ("/etc", "no ensemble of the models folder"),
-        ("..", "no ensemble of the models folder"),
-        ("é" * 255, "no ensemble of the models folder"),
-        ("a\0b", "no ensemble of the models folder"),
+        ("missing", "which holds: broken, first"),
+        ("../first", "is not in the models folder"),
+        ("/etc", "is not in the models folder"),
+        ("..", "is not in the models folder"),
+        ("é" * 255, "is not in the models folder"),
+        ("a\0b", "is not in the models folder"),
     ],
 )
 def test_after_any_failure_the_current_ensemble_stays_in_use(
@@ -155,7 +155,7 @@ def test_a_later_change_cancels_an_earlier_one(server: Server) -> None:
 
 @pytest.fixture
 def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """The folders whose manifests began to be read, which none of them is to its end within the test."""
+    """Return the folders whose manifests are being read; no read ends within the test."""
     began: list[Path] = []
     released = threading.Event()
 
@@ -165,7 +165,7 @@ def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
         raise EnsembleError(folder, "cannot be read")
 
     monkeypatch.setattr(senoscope.scheduling.model_switch, "read_manifest", stall)
-    monkeypatch.setattr(senoscope.api.routes.models, "_LIST_WITHIN_S", 0.5)
+    monkeypatch.setattr(senoscope.api.routes.models, "_LIST_TIMEOUT_S", 0.5)
     yield began
     released.set()
 
@@ -175,25 +175,25 @@ def test_a_models_folder_that_does_not_respond_delays_nothing_else(
 ) -> None:
     server = start("--models-dir", str(models_dir))
     answers: list[httpx.Response] = []
-    asking = [
+    requests = [
         threading.Thread(
             target=lambda: answers.append(httpx.get(f"{server.url}/v1/models", timeout=60)), daemon=True
         )
         for _ in range(45)  # more than there are threads for requests
     ]
-    for thread in asking:
+    for thread in requests:
         thread.start()
     classified = httpx.post(f"{server.url}/v1/classify", content=npy(mini.bright()), timeout=60)
     assert classified.status_code == 200
-    for thread in asking:
+    for thread in requests:
         thread.join(60)
     assert [(one.status_code, one.json()["code"]) for one in answers] == [(503, "not_ready")] * 45
     assert "models folder could not be read" in answers[0].json()["detail"]
-    assert len(stalled) == 1, "all wait for one reading"
+    assert len(stalled) == 1, "all requests wait for one read"
     assert server.stop() == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 def test_a_process_ends_while_its_models_folder_does_not_respond(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,11 +217,11 @@ def test_a_process_ends_while_its_models_folder_does_not_respond(
 
 def test_the_list_of_ensembles_is_renewed(tmp_path: Path) -> None:
     ensembles = EnsembleList(tmp_path)
-    assert ensembles.ask().result(60) == []
+    assert ensembles.request().result(60) == []
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "ensemble.json").write_text("{")
     deadline = time.monotonic() + 60
-    while not (found := ensembles.ask().result(60)):
+    while not (found := ensembles.request().result(60)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert [entry["name"] for entry in found] == ["new"]

@@ -143,7 +143,7 @@ def test_a_calibration_that_is_cancelled_while_it_is_computed_is_never_in_force(
     may_go.set()
     calibrating.join(30)
     assert (answers[0].status_code, answers[0].json()["code"]) == (409, "conflict")
-    assert "given up" in answers[0].json()["detail"]
+    assert "cancelled by a later request" in answers[0].json()["detail"]
     now = ask(server)
     assert (now["source"], now["session"], now["problem"]) == ("model", None, None)
     assert server.service.log is not None
@@ -264,7 +264,7 @@ def test_a_calibration_is_cancelled_if_the_frames_of_another_ensemble_do_not_fit
             time.sleep(0.02)
     finally:
         scope.close()
-    assert "given up: 4 frames of this size do not fit" in answer["problem"]
+    assert "cancelled: 4 frames of this size do not fit" in answer["problem"]
 
 
 def test_frames_are_freed_while_they_are_stacked(fovs: np.ndarray) -> None:

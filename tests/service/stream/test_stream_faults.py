@@ -187,7 +187,7 @@ def test_a_message_without_an_end_ends_the_connection(rig: Rig, monkeypatch: pyt
     ("bytes_", "text"),
     [
         (zmtp_bytes.greeting(b"PLAIN"), "another mechanism, such as PLAIN"),
-        (zmtp_bytes.greeting() + zmtp_bytes.ready(b"REQ"), "is no publisher"),
+        (zmtp_bytes.greeting() + zmtp_bytes.ready(b"REQ"), "is not a publisher"),
     ],
     ids=["plain", "request socket"],
 )
