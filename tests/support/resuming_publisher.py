@@ -3,8 +3,8 @@
     python resuming_publisher.py ENDPOINT RATE_HZ WAIT_S SERIES_UID FIRST_FRAME
 
 It waits up to WAIT_S for a subscriber, then begins anyway. A series that does not begin at frame 0 is
-continued without a start message. Each line of standard input ends the series and begins one with that UID; the end of
-the input ends the program.
+continued without a start message. Each line of standard input ends the series and begins one with that UID;
+the end of the input ends the program.
 """
 
 from __future__ import annotations
