@@ -210,7 +210,7 @@ class Training(ManifestModel):
 
 
 class Expected(ManifestModel):
-    """What an ensemble must answer to a test vector.
+    """The expected output of an ensemble for a test vector.
 
     Attributes
     ----------
@@ -218,7 +218,7 @@ class Expected(ManifestModel):
     networks : dict of str to float
         Each network's probability.
     gradcams : dict of str to rows of numbers, optional
-        Grad-CAM maps of networks on their own grids, as the graphs give them: not normalised.
+        Grad-CAM maps of networks on their own grids, as the graphs output them: not normalised.
     """
 
     probability: Probability
@@ -235,14 +235,14 @@ class Expected(ManifestModel):
 
 
 class TestVector(ManifestModel):
-    """A field of view with known answers.
+    """A field of view with its expected output.
 
     Attributes
     ----------
     file : str
         NPY file, [C, H, W].
     expected : Expected
-        By Keras where Keras made the ensemble.
+        Computed with Keras if the ensemble was created with Keras.
     tolerance : float
         Largest absolute deviation of a probability.
     gradcam_tolerance : float
