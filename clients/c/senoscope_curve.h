@@ -11,14 +11,14 @@
 #include <sys/stat.h>
 #endif
 
-enum { CURVE_KEY_SIZE = 41 }; /* 40 characters of Z85 and their end */
+enum { CURVE_KEY_SIZE = 41 }; /* 40 characters of Z85 and the terminating NUL */
 
 static inline bool curve_is_key(const char *text) {
     uint8_t bytes[32];
     return strlen(text) == CURVE_KEY_SIZE - 1 && zmq_z85_decode(bytes, text) != NULL;
 }
 
-/* The next line `name = "key"` of a file: 1 if there is one, 0 at the end, -1 if what it holds is no key. */
+/* Read the next line `name = "key"` of a file: 1 if there is one, 0 at the end, -1 if its key is invalid. */
 static inline int curve_next(FILE *file, const char *name, char key[CURVE_KEY_SIZE]) {
     char line[256];
     while (fgets(line, sizeof line, file)) {
@@ -35,7 +35,7 @@ static inline int curve_next(FILE *file, const char *name, char key[CURVE_KEY_SI
     return 0;
 }
 
-/* A public key given as itself or as its file; false, and why, if it is neither. */
+/* Load a public key, given as text or as the path of its file; false, and the error, if it is neither. */
 static inline bool curve_load_public(const char *given, char key[CURVE_KEY_SIZE], char *error, size_t size) {
     FILE *const file = fopen(given, "r");
     if (!file && curve_is_key(given)) {
@@ -51,7 +51,7 @@ static inline bool curve_load_public(const char *given, char key[CURVE_KEY_SIZE]
     return found;
 }
 
-/* A key pair given as its secret file or as the secret key itself; false, and why, if it is neither. */
+/* Load a key pair, given as path of its secret file or as secret key; false, and the error, if neither. */
 static inline bool curve_load_pair(const char *given, char public_key[CURVE_KEY_SIZE],
                                    char secret_key[CURVE_KEY_SIZE], char *error, size_t size) {
     FILE *const file = fopen(given, "r");
@@ -60,7 +60,7 @@ static inline bool curve_load_pair(const char *given, char public_key[CURVE_KEY_
             memcpy(secret_key, given, CURVE_KEY_SIZE);
             return true;
         }
-        /* What is given may be a secret: it is not repeated. */
+        /* The text may be a secret: the message does not repeat it. */
         snprintf(error, size,
                  "the key pair is neither a file that can be read nor a secret key of 40 characters");
         return false;
@@ -69,20 +69,22 @@ static inline bool curve_load_pair(const char *given, char public_key[CURVE_KEY_
 #ifndef _WIN32
     struct stat status;
     if (stat(given, &status) != 0 || status.st_mode & (S_IRWXG | S_IRWXO)) {
-        snprintf(error, size, "%s holds secrets, but others can open it: chmod 600 %s", given, given);
+        snprintf(error, size, "%s holds secrets, but other users can open it: chmod 600 %s", given, given);
         good = false;
     }
 #endif
     if (good) {
         good = curve_next(file, "public-key", public_key) == 1 && fseek(file, 0, SEEK_SET) == 0 &&
                curve_next(file, "secret-key", secret_key) == 1;
-        if (!good) snprintf(error, size, "%s holds no key pair; a secret file ends in .key_secret", given);
+        if (!good)
+            snprintf(error, size, "%s holds no key pair; the name of a secret file ends in .key_secret",
+                     given);
     }
     fclose(file);
     return good;
 }
 
-/* Whether a public key is the one given, or one of the `public-key` lines of the file given. */
+/* Whether a public key is the given one, or in a `public-key` line of the given file. */
 static inline bool curve_is_allowed(const char *given, const char *public_key) {
     char key[CURVE_KEY_SIZE];
     FILE *const file = fopen(given, "r");

@@ -1,6 +1,6 @@
-/* Reading JSON in place: whether a text is JSON, where a member is, what a string or a number says.
+/* Reading of JSON in place: validation of a text, and access to members, strings and numbers.
  *
- * Nothing is allocated and nothing is trusted: any bytes are safe to pass.
+ * No memory is allocated, and any bytes are safe to pass.
  */
 #ifndef SENOSCOPE_JSON_H
 #define SENOSCOPE_JSON_H
@@ -19,10 +19,10 @@ typedef struct {
     const char *end;
 } json_span;
 
-/* A text, or NULL instead of an empty one: LabVIEW has no other way to say that there is none. */
+/* Return a text, or NULL if it is empty, because LabVIEW cannot pass NULL for a text. */
 static inline const char *text_or_null(const char *text) { return text && *text ? text : NULL; }
 
-/* The code point at `*at`, which moves behind it; -1 where the bytes are not UTF-8. */
+/* Return the code point at `*at`, and move `*at` behind it; -1 if the bytes are not UTF-8. */
 static inline int32_t utf8_next(const char **at, const char *end) {
     static const int32_t smallest[] = {0, 0x80, 0x800, 0x10000};
     const unsigned char lead = (unsigned char)*(*at)++;
@@ -41,7 +41,7 @@ static inline int32_t utf8_next(const char **at, const char *end) {
     return point < smallest[more] || point > 0x10FFFF || (point >= 0xD800 && point < 0xE000) ? -1 : point;
 }
 
-/* How many characters a UTF-8 text has; -1 if it is none. */
+/* Return the number of characters of a UTF-8 text; -1 if it is not UTF-8. */
 static inline int64_t utf8_length(const char *at, const char *end) {
     int64_t length = 0;
     for (; at < end; length++)
@@ -55,7 +55,7 @@ static inline const char *json_blank(const char *at, const char *end) {
     return at;
 }
 
-/* The code unit in the four digits behind \u; -1 if they are none. */
+/* Return the code unit in the four digits behind \u; -1 if they are not digits. */
 static inline int32_t json_unit(const char *at, const char *end) {
     int32_t unit = 0;
     if (end - at < 4) return -1;
@@ -71,7 +71,7 @@ static inline int32_t json_unit(const char *at, const char *end) {
     return unit;
 }
 
-/* The code point of an escape, `*at` behind its \u, which moves behind the whole; -1 if it is none. */
+/* Return the code point of an escape, and move `*at` from behind its \u to its end; -1 if it is invalid. */
 static inline int32_t json_point(const char **at, const char *end) {
     const int32_t high = json_unit(*at, end);
     if (high < 0 || (high >= 0xDC00 && high < 0xE000)) return -1;
@@ -125,7 +125,7 @@ static inline const char *json_word(const char *at, const char *end, const char 
     return (size_t)(end - at) >= length && memcmp(at, word, length) == 0 ? at + length : NULL;
 }
 
-/* Behind the value that begins at `at`; NULL if there is none, or it nests deeper than `depth`. */
+/* Return the end of the value that begins at `at`; NULL if it is invalid, or nested deeper than `depth`. */
 static inline const char *json_value(const char *at, const char *end, int depth) {
     if (at == end || depth == 0) return NULL;
     switch (*at) {
@@ -158,7 +158,7 @@ static inline const char *json_value(const char *at, const char *end, int depth)
     return NULL;
 }
 
-/* Whether a text is one JSON object in UTF-8 and nothing else. */
+/* Whether a text is exactly one JSON object in UTF-8. */
 static inline bool json_is_object(json_span text) {
     if (utf8_length(text.at, text.end) < 0) return false;
     const char *at = json_blank(text.at, text.end);
@@ -166,7 +166,7 @@ static inline bool json_is_object(json_span text) {
     return json_blank(at, text.end) == text.end;
 }
 
-/* The member `path`, such as "source.frame", of a text for which json_is_object holds; false if there is
+/* Find the member `path`, such as "source.frame", of a text that json_is_object accepts; false if there is
  * none. */
 static inline bool json_find(json_span text, const char *path, json_span *found) {
     const char *at = json_blank(text.at, text.end), *const end = text.end;
@@ -193,7 +193,7 @@ static inline bool json_find(json_span text, const char *path, json_span *found)
     }
 }
 
-/* The text of a string in UTF-8, which needs no more bytes than the span; false if it is no string. */
+/* Decode a string to UTF-8, which needs no more bytes than the span; false if it is not a string. */
 static inline bool json_text(json_span string, char *text) {
     if (string.at == string.end || *string.at != '"') return false;
     const char *at = string.at + 1, *const end = string.end - 1;
@@ -221,12 +221,12 @@ static inline bool json_text(json_span string, char *text) {
     return true;
 }
 
-/* The value of a number; false if it is none, or too long to be one that somebody measured. */
+/* Decode a number; false if it is not a number, or too long for a measured value. */
 static inline bool json_double(json_span number, double *value) {
     char text[JSON_NUMBER_BYTES + 16];
     const size_t length = (size_t)(number.end - number.at);
     if (length >= JSON_NUMBER_BYTES || !strchr("-0123456789", *number.at)) return false;
-    /* strtod takes the decimal separator of the process, which is a program's that loaded this library. */
+    /* strtod uses the decimal separator of the process, which the program that loads this library may set. */
     const char *const separator = localeconv()->decimal_point;
     char *out = text;
     for (const char *at = number.at; at < number.end; at++) {

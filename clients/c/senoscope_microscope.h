@@ -1,6 +1,6 @@
-/* The program senoscope_publish: a simulated microscope, of a test pattern or of raw files.
+/* The program senoscope_publish: a simulated microscope that sends a test pattern or raw files.
  *
- * It is the end of senoscope_publish.c, which includes it; nothing else can.
+ * senoscope_publish.c includes this file at its end, and defines the functions that it uses.
  */
 #include <signal.h>
 
@@ -16,11 +16,11 @@ typedef struct {
     long frames;
 } source;
 
-static volatile sig_atomic_t told_to_stop;
+static volatile sig_atomic_t stop_requested;
 
 static void stop(int signal_number) {
     (void)signal_number;
-    told_to_stop = 1;
+    stop_requested = 1;
 }
 
 static int failed(const char *what) {
@@ -28,7 +28,7 @@ static int failed(const char *what) {
     return 1;
 }
 
-/* Discs on noise, every other frame bright: something to look at, no cells. */
+/* Draw discs on noise, every other frame bright; they do not resemble cells. */
 static void draw_pattern(uint16_t *out, int pattern, const senoscope_frame *shape) {
     uint32_t state = 2463534242u + (uint32_t)pattern;
     const long height = shape->height, width = shape->width;
@@ -55,25 +55,25 @@ static void draw_pattern(uint16_t *out, int pattern, const senoscope_frame *shap
 static int make_patterns(source *frames, const senoscope_frame *shape) {
     frames->frames = PATTERNS;
     frames->pixels = malloc(PATTERNS * frames->frame_bytes);
-    if (!frames->pixels) return failed("there is no memory left for the test pattern");
+    if (!frames->pixels) return failed("not enough memory for the test pattern");
     for (int k = 0; k < PATTERNS; k++)
         draw_pattern((uint16_t *)(void *)(frames->pixels + (size_t)k * frames->frame_bytes), k, shape);
     return 0;
 }
 
 static int read_files(source *frames, int count, char **paths) {
-    char why[512];
+    char message[512];
     size_t used = 0;
     for (int k = 0; k < count; k++) {
         FILE *const file = fopen(paths[k], "rb");
         long size = -1;
         if (file && fseek(file, 0, SEEK_END) == 0) size = ftell(file);
         if (size < 1 || (size_t)size % frames->frame_bytes != 0) {
-            snprintf(why, sizeof why, "%s: %s", paths[k],
+            snprintf(message, sizeof message, "%s: %s", paths[k],
                      size < 0 ? "cannot be read"
                               : "its size is not a whole number of frames; see --height, --width");
             if (file) fclose(file);
-            return failed(why);
+            return failed(message);
         }
         rewind(file);
         unsigned char *const more = realloc(frames->pixels, used + (size_t)size);
@@ -81,8 +81,8 @@ static int read_files(source *frames, int count, char **paths) {
         const bool read = more && fread(more + used, (size_t)size, 1, file) == 1;
         fclose(file);
         if (!read) {
-            snprintf(why, sizeof why, "%s: cannot be read into memory", paths[k]);
-            return failed(why);
+            snprintf(message, sizeof message, "%s: cannot be read into memory", paths[k]);
+            return failed(message);
         }
         used += (size_t)size;
     }
@@ -90,7 +90,7 @@ static int read_files(source *frames, int count, char **paths) {
     return 0;
 }
 
-/* Whether nobody beyond this machine reaches what is bound there. */
+/* Whether a socket that is bound to an endpoint can be reached only from this machine. */
 static bool is_local(const char *endpoint) {
     if (strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "inproc://", 9) == 0) return true;
     if (strncmp(endpoint, "tcp://", 6) != 0) return false;
@@ -99,17 +99,17 @@ static bool is_local(const char *endpoint) {
     return strncmp(host, "127.", 4) == 0 && host[strspn(host, "0123456789.")] == ':';
 }
 
-/* Pixels of the program's source stay where they are until everything was sent. */
+/* Do nothing on release: the pixels are freed after all messages were sent. */
 static void keep(void *pixels, void *hint) {
     (void)pixels;
     (void)hint;
 }
 
-/* Wait until it is time for the next frame; false if the program is to stop. */
+/* Wait until the next frame is due; false if the program is to stop. */
 static bool wait_until(senoscope_publisher *publisher, void *clock, unsigned long due_us) {
     for (;;) {
         const long left_us = (long)(due_us - zmq_stopwatch_intermediate(clock));
-        if (told_to_stop) return false;
+        if (stop_requested) return false;
         if (left_us <= 0) return true;
         const long left_ms = (left_us + 999) / 1000;
         zmq_poll(NULL, 0, left_ms < SLICE_MS ? left_ms : SLICE_MS);
@@ -117,8 +117,8 @@ static bool wait_until(senoscope_publisher *publisher, void *clock, unsigned lon
     }
 }
 
-/* Row by row in serpentines; when the grid is done, the next time point begins. */
-static void place(long number, const senoscope_frame *shape, double position_um[3], int64_t index[3]) {
+/* Compute the position of a frame: row by row in a serpentine, with a new time point after each grid. */
+static void set_position(long number, const senoscope_frame *shape, double position_um[3], int64_t index[3]) {
     const long at = number % (ROWS * COLUMNS), row = at / COLUMNS;
     const long column = row % 2 ? COLUMNS - 1 - at % COLUMNS : at % COLUMNS;
     position_um[0] = (double)column * shape->width * 0.35 * 0.9;
@@ -141,13 +141,13 @@ static int scan(senoscope_publisher *publisher, const source *frames, senoscope_
     frame.index = index;
     for (long n = 0; n < count || count == 0; n++) {
         if (n && !wait_until(publisher, clock, due_us)) break;
-        place(n, &frame, position_um, index);
+        set_position(n, &frame, position_um, index);
         frame.pixels = frames->pixels + (size_t)(n % frames->frames) * frames->frame_bytes;
         if ((sent = senoscope_publish_frame_nocopy(publisher, &frame, keep, NULL)) < 0) break;
         sent++;
         now_us = zmq_stopwatch_intermediate(clock);
         if (n == 0) first_us = due_us = now_us;
-        /* A frame that is late by a whole period moves the later ones along: a microscope does not hurry. */
+        /* After a frame that is late by a period or more, all later frames are postponed. */
         if ((long)(now_us - due_us) >= (long)period_us) {
             late++;
             due_us = now_us;
@@ -155,7 +155,7 @@ static int scan(senoscope_publisher *publisher, const source *frames, senoscope_
         due_us += period_us;
     }
     zmq_stopwatch_stop(clock);
-    if (sent >= 0) sent = senoscope_end_series(publisher, told_to_stop ? "stopped" : "completed");
+    if (sent >= 0) sent = senoscope_end_series(publisher, stop_requested ? "stopped" : "completed");
     if (sent < 0) return failed(senoscope_last_error(publisher));
     seconds = (double)(now_us - first_us) / 1e6;
     printf(json ? "{\"sent\":%lld,\"late\":%ld,\"seconds\":%.3f}\n"
@@ -164,16 +164,15 @@ static int scan(senoscope_publisher *publisher, const source *frames, senoscope_
     return 0;
 }
 
-static int announce_and_scan(senoscope_publisher *publisher, const source *frames,
-                             const senoscope_frame *shape, const senoscope_series *series, double rate_hz,
-                             double wait_s, bool json) {
-    for (double waited_s = 0; wait_s > 0 && !told_to_stop; waited_s += SLICE_MS / 1e3) {
+static int wait_and_scan(senoscope_publisher *publisher, const source *frames, const senoscope_frame *shape,
+                         const senoscope_series *series, double rate_hz, double wait_s, bool json) {
+    for (double waited_s = 0; wait_s > 0 && !stop_requested; waited_s += SLICE_MS / 1e3) {
         if (senoscope_wait_for_subscriber(publisher, SLICE_MS)) break;
         if (waited_s >= wait_s)
             return failed(
-                "nobody has subscribed in time. Start the service, or don't wait for it: --wait-s 0");
+                "no subscriber connected in time. Start the service, or do not wait for it: --wait-s 0");
     }
-    if (told_to_stop) return 0;
+    if (stop_requested) return 0;
     if (senoscope_start_series_with(publisher, series) < 0) return failed(senoscope_last_error(publisher));
     return scan(publisher, frames, *shape, (long)series->planned_frames, rate_hz, json);
 }
@@ -190,29 +189,31 @@ int main(int argc, char **argv) {
         {"--instrument", OPTION_TEXT, &instrument, "the microscope's name (default: simulator)"},
         {"--series", OPTION_TEXT, &series_id, "name of the series (default: simulated)"},
         {"--rate", OPTION_POSITIVE, &rate_hz, "frames per second (default: 1)"},
-        {"--frames", OPTION_COUNT, &count, "stop after N; test pattern or --loop: never, if absent"},
-        {"--loop", OPTION_FLAG, &loop, "begin the files anew when they are through"},
-        {"--channels", OPTION_TEXT, &channels, "in order (default: SRS,TPEF,Transmission)"},
+        {"--frames", OPTION_COUNT, &count,
+         "stop after N frames (default: at the end of the files; never with test pattern or --loop)"},
+        {"--loop", OPTION_FLAG, &loop, "start again after the last file"},
+        {"--channels", OPTION_TEXT, &channels, "of a frame, in order (default: SRS,TPEF,Transmission)"},
         {"--height", OPTION_COUNT, &height, "rows of a frame (default: 250)"},
         {"--width", OPTION_COUNT, &width, "columns of a frame (default: 300)"},
         {"--dtype", OPTION_TEXT, &dtype, "of the files: uint8, uint16 or float32 (default: uint16)"},
-        {"--wait-s", OPTION_SECONDS, &wait_s, "for a subscriber; 0: don't (default: 30)"},
+        {"--wait-s", OPTION_SECONDS, &wait_s,
+         "how long to wait for a subscriber; 0: do not wait (default: 30)"},
         {"--json", OPTION_FLAG, &json, "print the summary as JSON"},
         {"--curve-keypair", OPTION_TEXT, &curve_keypair,
-         "encrypt the frames: this publisher's .key_secret file"},
-        {"--allowed-keys", OPTION_TEXT, &allowed_keys, "only these subscribers: a file of public keys"},
+         "encrypt the frames with the .key_secret file of this publisher"},
+        {"--allowed-keys", OPTION_TEXT, &allowed_keys,
+         "accept only subscribers whose public keys are in this file"},
         {"--insecure", OPTION_FLAG, &insecure, "bind beyond this machine without --curve-keypair"},
         {NULL, OPTION_FLAG, NULL, NULL}};
     const int files =
         options_read(PROGRAM,
                      PROGRAM " [OPTION ...] [FILE ...]\n\nFILEs hold raw pixels, channels x rows x columns, "
-                             "little-endian, frame after frame. Without one, a test pattern is sent.",
+                             "little-endian, frame after frame. Without files, a test pattern is sent.",
                      table, argc, argv);
     if (!curve_keypair && !insecure && !is_local(endpoint))
-        options_fail(
-            PROGRAM, "--endpoint",
-            "anybody on the network could see the frames there: encrypt them with --curve-keypair, or say "
-            "--insecure");
+        options_fail(PROGRAM, "--endpoint",
+                     "every machine on the network could receive the frames; encrypt them with "
+                     "--curve-keypair, or pass --insecure");
     senoscope_frame shape = {.channels = 1};
     for (const char *at = channels; *at; at++)
         shape.channels += *at == ',';
@@ -222,7 +223,7 @@ int main(int argc, char **argv) {
     if (!shape.dtype) options_fail(PROGRAM, "--dtype", "must be uint8, uint16 or float32");
     if (!files && shape.dtype != SENOSCOPE_UINT16)
         options_fail(PROGRAM, "--dtype", "the test pattern is uint16");
-    if (!files && loop) options_fail(PROGRAM, "--loop", "is for files");
+    if (!files && loop) options_fail(PROGRAM, "--loop", "requires files");
     if (height > MAX_EXTENT || width > MAX_EXTENT ||
         (double)height * (double)width * shape.channels * shape.dtype > MAX_PIXEL_BYTES)
         options_fail(PROGRAM, "--height, --width", "a frame has at most 64 MiB");
@@ -242,9 +243,9 @@ int main(int argc, char **argv) {
                                          .planned_frames = count,
                                          .mosaic_rows = ROWS,
                                          .mosaic_columns = COLUMNS};
-        status = publisher ? announce_and_scan(publisher, &frames, &shape, &series, rate_hz, wait_s, json)
+        status = publisher ? wait_and_scan(publisher, &frames, &shape, &series, rate_hz, wait_s, json)
                            : failed(senoscope_last_error(NULL));
-        senoscope_close(publisher); /* before the pixels go, which it may still be sending */
+        senoscope_close(publisher); /* before the pixels are freed, as they may not be sent yet */
     }
     free(frames.pixels);
     return status;

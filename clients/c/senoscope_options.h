@@ -1,5 +1,4 @@
-/* Command lines of the form `--name value`, checked and converted; whatever is wrong ends the program with 2.
- */
+/* Parsing of command lines of the form `--name value`; invalid ones end the program with exit status 2. */
 #ifndef SENOSCOPE_OPTIONS_H
 #define SENOSCOPE_OPTIONS_H
 
@@ -18,7 +17,7 @@ typedef enum {
 } option_kind;
 
 typedef struct {
-    const char *name; /* with its dashes; NULL ends a table */
+    const char *name; /* with its dashes; NULL at the end of a table */
     option_kind kind;
     void *value;
     const char *help;
@@ -27,7 +26,7 @@ typedef struct {
 static const char *const option_metavar[] = {"", " TEXT", " N", " NUMBER", " SECONDS"};
 
 static inline _Noreturn void options_fail(const char *program, const char *name, const char *what) {
-    fprintf(stderr, "%s: %s: %s; --help tells the options\n", program, name, what);
+    fprintf(stderr, "%s: %s: %s; see --help\n", program, name, what);
     exit(2);
 }
 
@@ -46,7 +45,7 @@ static inline void option_set(const char *program, const option *chosen, const c
     switch (chosen->kind) {
     case OPTION_FLAG: *(bool *)chosen->value = true; return;
     case OPTION_TEXT:
-        /* An empty variable in a script must not turn encryption off. */
+        /* An empty variable in a script must not disable encryption. */
         if (!*text) options_fail(program, chosen->name, "needs a value");
         *(const char **)chosen->value = text;
         return;
@@ -66,7 +65,7 @@ static inline void option_set(const char *program, const option *chosen, const c
     }
 }
 
-/* Fill in what the table points at; what is no option moves to the front of `argv`, and its count returns. */
+/* Set the values in the table; other arguments are moved to the front of `argv`, and counted. */
 static inline int options_read(const char *program, const char *usage, const option *table, int argc,
                                char **argv) {
     int others = 0;
@@ -79,7 +78,7 @@ static inline int options_read(const char *program, const char *usage, const opt
         const option *chosen = table;
         while (chosen->name && strcmp(chosen->name, argv[k]) != 0)
             chosen++;
-        if (!chosen->name) options_fail(program, argv[k], "there is no such option");
+        if (!chosen->name) options_fail(program, argv[k], "unknown option");
         const bool flag = chosen->kind == OPTION_FLAG;
         if (!flag && k + 1 == argc) options_fail(program, argv[k], "needs a value");
         option_set(program, chosen, flag ? NULL : argv[++k]);

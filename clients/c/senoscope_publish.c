@@ -1,4 +1,4 @@
-/* The acquisition PC's end of the frame stream in C: the functions of senoscope_publish.h, and a program.
+/* The frame publisher for the acquisition PC in C: the functions of senoscope_publish.h, and a program.
  *
  *     cc -std=c11 senoscope_publish.c -o senoscope_publish -lzmq
  *     cc -std=c11 -DSENOSCOPE_LIBRARY -shared -fPIC senoscope_publish.c -o libsenoscope_publish.so -lzmq
@@ -27,12 +27,12 @@
 #include <time.h>
 #include <zmq.h>
 
-#include "senoscope_gate.h"
+#include "senoscope_curve_server.h"
 #include "senoscope_json.h"
 #include "senoscope_writer.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "pixels travel little-endian, and are sent as they lie in memory"
+#error "pixels are sent as they are in memory, and must be little-endian"
 #endif
 
 enum {
@@ -40,34 +40,34 @@ enum {
     MAX_EXTENT = 65536,
     MAX_NAME = 64,
     MAX_TEXT = 1024,
-    MAX_SUBSCRIPTION_BYTES = 4096, /* a subscriber has no more to say; beyond it ZeroMQ hangs up */
+    MAX_SUBSCRIPTION_BYTES = 4096, /* ZeroMQ disconnects subscribers that send more */
     HIGH_WATER_MARK = 500,
     LINGER_MS = 2000,
     POLL_MS = 10,
     UID_SIZE = 37
 };
-#define MAX_INTEGER 9007199254740991 /* 2^53 - 1: readers may hold numbers as doubles */
+#define MAX_INTEGER 9007199254740991 /* 2^53 - 1: readers may store numbers as doubles */
 #define HEARTBEAT_US 1000000UL
 
 struct senoscope_publisher {
     void *context, *socket, *clock;
-    curve_gate gate;
+    curve_access access;
     char instrument[4 * MAX_NAME + 1];
     char topic[4 * MAX_NAME + 32];
     char endpoint[256];
     char error[512];
-    int listeners; /* distinct subscriptions that frames match */
-    bool more_said; /* what subscribers sent goes on with the next part */
+    int subscriptions; /* distinct subscriptions that frames match */
+    bool in_message;   /* the next part belongs to the same message of a subscriber */
     bool open;
-    bool broken; /* a message was cut short: what follows would be taken for its rest */
+    bool broken; /* a message is incomplete: further parts would be received as its rest */
     int64_t frames;
     int32_t channel_count;
     unsigned long last_heartbeat_us;
-    writer common;    /* of every header of the series: its begin */
-    writer announced; /* of start and heartbeat: what is true of the whole series */
+    writer common;    /* the beginning of every header of the series */
+    writer announced; /* fields of start and heartbeat: properties of the whole series */
     writer channels;
     writer pixel_size;
-    writer header; /* the one that is being sent */
+    writer header; /* of the message that is being sent */
 };
 
 static char open_error[512];
@@ -87,7 +87,7 @@ static int32_t fail(senoscope_publisher *publisher, int32_t code, const char *fo
 static int32_t check_text(senoscope_publisher *publisher, const char *what, const char *text, int64_t most) {
     if (!text) return BAD("%s is missing", what);
     const int64_t length = utf8_length(text, text + strlen(text));
-    if (length < 0) return BAD("%s is not UTF-8; convert it from this machine's own encoding", what);
+    if (length < 0) return BAD("%s is not UTF-8; convert it from the encoding of this machine", what);
     if (length > most)
         return BAD("%s has %lld characters; at most %lld are allowed", what, (long long)length,
                    (long long)most);
@@ -108,7 +108,7 @@ static int32_t check_usable(senoscope_publisher *publisher, bool open) {
     return 0;
 }
 
-/* An instrument's name is one level of a topic: no slash, blank (of any script) or control character. */
+/* An instrument's name is one level of a topic: without slash, blank (of any script) or control character. */
 static int32_t check_instrument(senoscope_publisher *publisher, const char *name) {
     const int32_t code = check_text(publisher, "the instrument's name", name, MAX_NAME);
     if (code < 0) return code;
@@ -130,28 +130,28 @@ static int32_t send_failed(senoscope_publisher *publisher) {
     return fail(publisher, SENOSCOPE_NETWORK, "a message cannot be sent: %s", zmq_strerror(zmq_errno()));
 }
 
-/* Count subscriptions; an XPUB socket passes on the first of equal subscriptions, the end of the last, and
- * whatever else subscribers send: messages that begin otherwise, or have several parts. */
-static void note_subscriptions(senoscope_publisher *publisher) {
-    char said[1 + sizeof publisher->topic], frames[sizeof publisher->topic];
+/* Count subscriptions; an XPUB socket receives the first of equal subscriptions, the end of the last, and
+ * other messages of subscribers, which begin with another byte, or have several parts. */
+static void read_subscriptions(senoscope_publisher *publisher) {
+    char message[1 + sizeof publisher->topic], frames[sizeof publisher->topic];
     snprintf(frames, sizeof frames, "fov/%s/image", publisher->instrument);
     for (;;) {
-        const int size = zmq_recv(publisher->socket, said, sizeof said, ZMQ_DONTWAIT);
+        const int size = zmq_recv(publisher->socket, message, sizeof message, ZMQ_DONTWAIT);
         if (size < 0 && zmq_errno() == EINTR) continue;
         if (size < 0) return;
-        const bool alone = !publisher->more_said;
+        const bool first = !publisher->in_message;
         int more = 0;
         size_t room = sizeof more;
         zmq_getsockopt(publisher->socket, ZMQ_RCVMORE, &more, &room);
-        publisher->more_said = more != 0;
-        if (!alone || more || size < 1 || (said[0] != 0 && said[0] != 1)) continue;
-        /* One that is longer than the topic of frames cannot match it. */
-        if ((size_t)size - 1 > strlen(frames) || memcmp(said + 1, frames, (size_t)size - 1) != 0) continue;
-        publisher->listeners += said[0] == 1 ? 1 : -1;
+        publisher->in_message = more != 0;
+        if (!first || more || size < 1 || (message[0] != 0 && message[0] != 1)) continue;
+        /* A subscription that is longer than the topic of frames cannot match it. */
+        if ((size_t)size - 1 > strlen(frames) || memcmp(message + 1, frames, (size_t)size - 1) != 0) continue;
+        publisher->subscriptions += message[0] == 1 ? 1 : -1;
     }
 }
 
-/* Send topic and header, with `more` if pixels follow. */
+/* Send topic and header; `more` is ZMQ_SNDMORE if pixels follow. */
 static int32_t send_head(senoscope_publisher *publisher, const char *type, int more) {
     if (publisher->header.full)
         return BAD("the header has more than %d bytes; user_data or the channels' names are too long",
@@ -202,7 +202,8 @@ static int32_t secure(senoscope_publisher *publisher, const char *curve_keypair,
         return SENOSCOPE_BAD_ARGUMENT;
     if (!set_int(publisher->socket, ZMQ_CURVE_SERVER, 1) ||
         zmq_setsockopt(publisher->socket, ZMQ_CURVE_SECRETKEY, secret_key, sizeof secret_key) != 0 ||
-        (allowed_keys && !gate_open(&publisher->gate, publisher->context, publisher->socket, allowed_keys)))
+        (allowed_keys &&
+         !curve_access_open(&publisher->access, publisher->context, publisher->socket, allowed_keys)))
         return fail(publisher, SENOSCOPE_NETWORK, "CURVE cannot be set up: %s", zmq_strerror(zmq_errno()));
     return 0;
 }
@@ -213,11 +214,11 @@ static int32_t bind_stream(senoscope_publisher *publisher, const char *endpoint,
     if (code < 0) return code;
     if (!endpoint) return BAD("the endpoint is missing");
     if (allowed_keys && !curve_keypair)
-        return BAD("allowed keys need a key pair: who is let in is known by CURVE keys alone");
+        return BAD("allowed keys need a key pair: subscribers are identified by CURVE keys");
     strcpy(publisher->instrument, instrument);
     publisher->context = zmq_ctx_new();
     publisher->clock = zmq_stopwatch_start();
-    /* XPUB is PUB that also tells who subscribes. */
+    /* XPUB is PUB that also receives the subscriptions. */
     publisher->socket = publisher->context ? zmq_socket(publisher->context, ZMQ_XPUB) : NULL;
     const int64_t most = MAX_SUBSCRIPTION_BYTES;
     if (!publisher->socket || !publisher->clock || !set_int(publisher->socket, ZMQ_SNDHWM, HIGH_WATER_MARK) ||
@@ -236,8 +237,8 @@ static int32_t bind_stream(senoscope_publisher *publisher, const char *endpoint,
 static void release_all(senoscope_publisher *publisher) {
     if (publisher->socket) zmq_close(publisher->socket);
     if (publisher->context)
-        zmq_ctx_shutdown(publisher->context); /* wakes the gate; what is queued still goes out */
-    gate_close(&publisher->gate);
+        zmq_ctx_shutdown(publisher->context); /* ends the other thread; queued messages are still sent */
+    curve_access_close(&publisher->access);
     while (publisher->context && zmq_ctx_term(publisher->context) != 0 && zmq_errno() == EINTR) {
     }
     if (publisher->clock) zmq_stopwatch_stop(publisher->clock);
@@ -248,7 +249,7 @@ senoscope_publisher *senoscope_open(const char *endpoint, const char *instrument
                                     const char *allowed_keys) {
     senoscope_publisher *const publisher = calloc(1, sizeof *publisher);
     if (!publisher) {
-        snprintf(open_error, sizeof open_error, "there is no memory left");
+        snprintf(open_error, sizeof open_error, "not enough memory");
         return NULL;
     }
     if (bind_stream(publisher, endpoint, instrument, text_or_null(curve_keypair),
@@ -269,14 +270,14 @@ const char *senoscope_endpoint(const senoscope_publisher *publisher) { return pu
 int32_t senoscope_wait_for_subscriber(senoscope_publisher *publisher, int32_t timeout_ms) {
     void *const waited = zmq_stopwatch_start();
     for (;;) {
-        note_subscriptions(publisher);
-        if (publisher->listeners > 0 ||
+        read_subscriptions(publisher);
+        if (publisher->subscriptions > 0 ||
             zmq_stopwatch_intermediate(waited) / 1000 >= (unsigned long)timeout_ms)
             break;
         zmq_poll(NULL, 0, POLL_MS);
     }
     zmq_stopwatch_stop(waited);
-    return publisher->listeners > 0;
+    return publisher->subscriptions > 0;
 }
 
 /* Series. */
@@ -286,7 +287,8 @@ static int32_t new_uid(senoscope_publisher *publisher, char uid[UID_SIZE]) {
 #ifdef _WIN32
     for (int k = 0; k < 4; k++) {
         unsigned int random;
-        if (rand_s(&random) != 0) return fail(publisher, SENOSCOPE_NETWORK, "there are no random numbers");
+        if (rand_s(&random) != 0)
+            return fail(publisher, SENOSCOPE_NETWORK, "random numbers are not available");
         memcpy(bytes + 4 * k, &random, 4);
     }
 #else
@@ -304,7 +306,7 @@ static int32_t new_uid(senoscope_publisher *publisher, char uid[UID_SIZE]) {
     return 0;
 }
 
-static int32_t take_uid(senoscope_publisher *publisher, const char *given, char uid[UID_SIZE]) {
+static int32_t set_uid(senoscope_publisher *publisher, const char *given, char uid[UID_SIZE]) {
     if (!given) return new_uid(publisher, uid);
     for (int k = 0; k < UID_SIZE - 1; k++) {
         const bool dash = k == 8 || k == 13 || k == 18 || k == 23;
@@ -316,8 +318,8 @@ static int32_t take_uid(senoscope_publisher *publisher, const char *given, char 
     return given[UID_SIZE - 1] ? BAD("series_uid is longer than a UUID") : 0;
 }
 
-/* Names separated by commas, each once. */
-static int32_t take_channels(senoscope_publisher *publisher, const char *names) {
+/* Set the channels from names separated by commas, each once. */
+static int32_t set_channels(senoscope_publisher *publisher, const char *names) {
     writer *const out = &publisher->channels;
     int32_t count = 0;
     const int32_t code = check_text(publisher, "the list of channels", names, MAX_HEADER_BYTES);
@@ -348,17 +350,16 @@ static int32_t check_series(senoscope_publisher *publisher, const senoscope_seri
                               series->wavenumber_cm1, series->pixel_size_um};
     for (int k = 0; k < 4; k++)
         if (!isfinite(lengths[k]) || lengths[k] < 0)
-            return BAD("wavelengths, wavenumber and pixel size must be positive, or 0 if they are not known");
+            return BAD("wavelengths, wavenumber and pixel size must be positive, or 0 if not known");
     const int64_t counts[] = {series->planned_frames, series->mosaic_rows, series->mosaic_columns};
     for (int k = 0; k < 3; k++)
         if (counts[k] < 0 || counts[k] > MAX_INTEGER)
-            return BAD("planned frames, rows and columns must be positive, or 0 if they are not known");
-    if (!series->mosaic_rows != !series->mosaic_columns)
-        return BAD("a mosaic has rows and columns, not one of them");
+            return BAD("planned frames, rows and columns must be positive, or 0 if not known");
+    if (!series->mosaic_rows != !series->mosaic_columns) return BAD("a mosaic needs both rows and columns");
     return 0;
 }
 
-static void announce(writer *out, const senoscope_series *series) {
+static void write_series(writer *out, const senoscope_series *series) {
     if (series->planned_frames) put_key_integer(out, ",\"planned_frames\":", series->planned_frames);
     if (series->mosaic_rows) {
         put_key_integer(out, ",\"mosaic\":{\"rows\":", series->mosaic_rows);
@@ -381,7 +382,7 @@ int32_t senoscope_start_series_with(senoscope_publisher *publisher, const senosc
     if (publisher->open)
         return fail(publisher, SENOSCOPE_WRONG_STATE, "a series is still open; end it first");
     if ((code = check_series(publisher, series)) < 0 ||
-        (code = take_uid(publisher, text_or_null(series->series_uid), uid)) < 0)
+        (code = set_uid(publisher, text_or_null(series->series_uid), uid)) < 0)
         return code;
     writer *const fresh[] = {&publisher->common, &publisher->announced, &publisher->channels,
                              &publisher->pixel_size};
@@ -390,7 +391,7 @@ int32_t senoscope_start_series_with(senoscope_publisher *publisher, const senosc
         fresh[k]->full = false;
     }
     code =
-        take_channels(publisher, text_or_null(series->channels) ? series->channels : "SRS,TPEF,Transmission");
+        set_channels(publisher, text_or_null(series->channels) ? series->channels : "SRS,TPEF,Transmission");
     if (code < 0) return code;
     writer *const out = &publisher->common;
     put_text(out, "{\"format\":\"nlo-fov\",\"version\":\"1.0\",\"instrument\":");
@@ -400,7 +401,7 @@ int32_t senoscope_start_series_with(senoscope_publisher *publisher, const senosc
     put_text(out, ",\"series_uid\":\"");
     put_text(out, uid);
     put_text(out, "\"");
-    announce(&publisher->announced, series);
+    write_series(&publisher->announced, series);
     put_double(&publisher->pixel_size, series->pixel_size_um != 0 ? series->pixel_size_um : 0.35);
     if ((code = send_announced(publisher, "start")) < 0) return code;
     publisher->open = true;
@@ -471,7 +472,7 @@ static int32_t check_frame(senoscope_publisher *publisher, const senoscope_frame
     return check_user_data(publisher, frame->user_data);
 }
 
-static void describe(senoscope_publisher *publisher, const senoscope_frame *frame) {
+static void write_image_header(senoscope_publisher *publisher, const senoscope_frame *frame) {
     int64_t seconds = frame->seconds, nanoseconds = frame->nanoseconds;
     if (seconds == 0) {
 #ifdef _WIN32
@@ -519,7 +520,7 @@ static void describe(senoscope_publisher *publisher, const senoscope_frame *fram
     put_text(out, "}");
 }
 
-/* Takes the pixels over, with a `release`, as soon as they are in a message of ZeroMQ's: true then. */
+/* Send a frame; with `release`, `*taken` is set once ZeroMQ is responsible for calling it. */
 static int64_t publish(senoscope_publisher *publisher, const senoscope_frame *frame,
                        void (*release)(void *, void *), void *hint, bool *taken) {
     int32_t code = check_usable(publisher, true);
@@ -529,10 +530,10 @@ static int64_t publish(senoscope_publisher *publisher, const senoscope_frame *fr
     zmq_msg_t pixels;
     const int made = release ? zmq_msg_init_data(&pixels, (void *)frame->pixels, size, release, hint)
                              : zmq_msg_init_size(&pixels, size);
-    if (made != 0) return fail(publisher, SENOSCOPE_NETWORK, "there is no memory left for a frame");
+    if (made != 0) return fail(publisher, SENOSCOPE_NETWORK, "not enough memory for a frame");
     *taken = true;
     if (!release) memcpy(zmq_msg_data(&pixels), frame->pixels, size);
-    describe(publisher, frame);
+    write_image_header(publisher, frame);
     if ((code = send_head(publisher, "image", ZMQ_SNDMORE)) < 0) {
         zmq_msg_close(&pixels);
         return code;
@@ -543,7 +544,7 @@ static int64_t publish(senoscope_publisher *publisher, const senoscope_frame *fr
             return send_failed(publisher);
         }
     const int64_t number = publisher->frames++;
-    note_subscriptions(publisher); /* after the frame, which is in a hurry */
+    read_subscriptions(publisher); /* after sending, which must not be delayed */
     if (heartbeat_is_due(publisher)) send_announced(publisher, "heartbeat");
     return number;
 }

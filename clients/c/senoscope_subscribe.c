@@ -1,4 +1,4 @@
-/* The other end of Senoscope's results in C: the functions of senoscope_subscribe.h, and a program.
+/* The subscriber to Senoscope's results in C: the functions of senoscope_subscribe.h, and a program.
  *
  *     cc -std=c11 senoscope_subscribe.c -o senoscope_subscribe -lzmq
  *     cc -std=c11 -DSENOSCOPE_LIBRARY -shared -fPIC senoscope_subscribe.c -o libsenoscope_subscribe.so -lzmq
@@ -25,11 +25,11 @@
 
 enum {
     HIGH_WATER_MARK = 1000,
-    MAX_RESULT_BYTES = 16 * 1024 * 1024, /* of one part; with the Grad-CAM map a result has some 100 kB */
+    MAX_RESULT_BYTES = 16 * 1024 * 1024, /* of one part; a result with Grad-CAM map has about 100 kB */
     SLICE_MS = 200,
-    MAX_HANG_UPS = 10, /* handshakes in a row that the service breaks off; ZeroMQ tries again after each */
+    MAX_ABORTED_HANDSHAKES = 10, /* in succession; ZeroMQ tries again after each */
     HANDSHAKE_MS = 5000,
-    RETRY_MS = 500, /* ZeroMQ reports that it will connect again at the moment of the loss, or does not */
+    RETRY_MS = 500, /* ZeroMQ reports a reconnection immediately after the loss, or does not reconnect */
     EVENTS = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_DISCONNECTED |
              ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
              ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_SUCCEEDED
@@ -39,14 +39,14 @@ static const int64_t NEVER = INT64_MAX;
 
 struct senoscope_results {
     void *context, *socket, *monitor;
-    char *json;  /* the last result, with an end */
-    char *text;  /* what was last taken out of it; never longer */
-    size_t size; /* of the result */
-    size_t room; /* for either */
+    char *json;      /* the last result, terminated by NUL */
+    char *text;      /* the last value that was read from it; never longer */
+    size_t size;     /* of the result */
+    size_t capacity; /* of either */
     int64_t rejected, reconnects;
-    int hang_ups;
+    int aborted_handshakes;
     void *clock;
-    int64_t greet_by_ms, retry_by_ms; /* when a fresh socket is needed; NEVER while all is well */
+    int64_t handshake_deadline_ms, retry_deadline_ms; /* when the socket must be replaced, or NEVER */
     bool encrypted;
     char server_key[CURVE_KEY_SIZE], public_key[CURVE_KEY_SIZE], secret_key[CURVE_KEY_SIZE];
     char endpoint[256], topic[256];
@@ -55,8 +55,8 @@ struct senoscope_results {
 
 static char open_error[512];
 
-static int32_t fail(senoscope_results *results, int32_t code, const char *what, const char *why) {
-    snprintf(results->error, sizeof results->error, "%s%s", what, why);
+static int32_t fail(senoscope_results *results, int32_t code, const char *what, const char *reason) {
+    snprintf(results->error, sizeof results->error, "%s%s", what, reason);
     return code;
 }
 
@@ -92,15 +92,15 @@ static void close_sockets(senoscope_results *results) {
 /* Open the socket and its monitor, and connect. */
 static int32_t open_sockets(senoscope_results *results) {
     const int64_t most = MAX_RESULT_BYTES;
-    char monitored[64]; /* the name of a closed socket's monitor is free only after a while */
+    char monitored[64]; /* a new name, because that of a closed monitor is not free immediately */
     snprintf(monitored, sizeof monitored, "inproc://senoscope-results-%lld", (long long)results->reconnects);
-    results->greet_by_ms = results->retry_by_ms = NEVER;
+    results->handshake_deadline_ms = results->retry_deadline_ms = NEVER;
     void *const socket = results->socket = zmq_socket(results->context, ZMQ_SUB);
     void *const monitor = results->monitor = zmq_socket(results->context, ZMQ_PAIR);
     if (!socket || !monitor || !set_int(socket, ZMQ_RCVHWM, HIGH_WATER_MARK) ||
         !set_int(socket, ZMQ_LINGER, 0) || !set_int(monitor, ZMQ_LINGER, 0) ||
         !set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) ||
-        /* A service whose machine went away without a word is noticed, and connected to again. */
+        /* Heartbeats detect a lost connection that was not closed, as when the machine is switched off. */
         !set_int(socket, ZMQ_HEARTBEAT_IVL, 2000) || !set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, 6000) ||
         zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most) != 0 ||
         zmq_setsockopt(socket, ZMQ_SUBSCRIBE, results->topic, strlen(results->topic)) != 0 ||
@@ -148,7 +148,7 @@ senoscope_results *senoscope_results_open(const char *endpoint, const char *topi
                                           const char *curve_keypair) {
     senoscope_results *const results = calloc(1, sizeof *results);
     if (!results) {
-        snprintf(open_error, sizeof open_error, "there is no memory left");
+        snprintf(open_error, sizeof open_error, "not enough memory");
         return NULL;
     }
     if (subscribe(results, endpoint, topic, text_or_null(server_key), text_or_null(curve_keypair)) < 0) {
@@ -163,14 +163,14 @@ const char *senoscope_results_error(const senoscope_results *results) {
     return results ? results->error : open_error;
 }
 
-static bool make_room(senoscope_results *results, size_t size) {
-    if (size < results->room) return true;
-    const size_t room = 2 * size + 4096;
-    char *const json = realloc(results->json, room);
+static bool reserve(senoscope_results *results, size_t size) {
+    if (size < results->capacity) return true;
+    const size_t capacity = 2 * size + 4096;
+    char *const json = realloc(results->json, capacity);
     if (json) results->json = json;
-    char *const text = realloc(results->text, room);
+    char *const text = realloc(results->text, capacity);
     if (text) results->text = text;
-    if (json && text) results->room = room;
+    if (json && text) results->capacity = capacity;
     return json && text;
 }
 
@@ -178,17 +178,17 @@ static json_span last(const senoscope_results *results) {
     return (json_span){results->json, results->json + results->size};
 }
 
-/* Whether the JSON that came is a result: an object with a label and a probability. */
+/* Whether the received JSON is a result: an object with a label and a probability. */
 static bool is_result(senoscope_results *results) {
     json_span label;
     if (!json_is_object(last(results)) || !json_find(last(results), "label", &label) || *label.at != '"')
         return false;
     const double probability = senoscope_results_number(results, "probability");
-    return probability >= 0 && probability <= 1; /* which NaN is not */
+    return probability >= 0 && probability <= 1; /* false for NaN */
 }
 
-/* Receive all parts of a message that is there: 1 if it is a result, 0 if it is something else. */
-static int32_t take(senoscope_results *results) {
+/* Receive all parts of a message: 1 if it is a result, 0 otherwise. */
+static int32_t receive_message(senoscope_results *results) {
     zmq_msg_t part;
     int parts = 0;
     bool kept = true, more = true;
@@ -201,7 +201,7 @@ static int32_t take(senoscope_results *results) {
             return fail(results, SENOSCOPE_NETWORK,
                         "results cannot be received: ", zmq_strerror(zmq_errno()));
         }
-        if (++parts == 2 && (kept = make_room(results, zmq_msg_size(&part)))) {
+        if (++parts == 2 && (kept = reserve(results, zmq_msg_size(&part)))) {
             results->size = zmq_msg_size(&part);
             memcpy(results->json, zmq_msg_data(&part), results->size);
             results->json[results->size] = '\0';
@@ -209,69 +209,67 @@ static int32_t take(senoscope_results *results) {
         more = zmq_msg_more(&part);
     }
     zmq_msg_close(&part);
-    if (!kept) return fail(results, SENOSCOPE_NETWORK, "there is no memory left for a result", "");
+    if (!kept) return fail(results, SENOSCOPE_NETWORK, "not enough memory for a result", "");
     if (parts == 2 && is_result(results)) return 1;
     results->size = 0;
     results->rejected++;
     return 0;
 }
 
-/* Whether a handshake failed because only one side speaks CURVE, or with another key. */
-static bool is_of_curve(uint32_t protocol_error) {
+/* Whether a handshake failed because only one side uses CURVE, or the keys do not match. */
+static bool is_curve_error(uint32_t protocol_error) {
     switch (protocol_error) {
     case ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
     case ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC:
     case ZMQ_PROTOCOL_ERROR_ZMTP_KEY_EXCHANGE:
     case ZMQ_PROTOCOL_ERROR_ZMTP_MALFORMED_COMMAND_HELLO:
     case ZMQ_PROTOCOL_ERROR_ZMTP_MALFORMED_COMMAND_WELCOME:
-    case ZMQ_PROTOCOL_ERROR_ZMTP_MALFORMED_COMMAND_INITIATE:
-        return true;
-    default:
-        return false;
+    case ZMQ_PROTOCOL_ERROR_ZMTP_MALFORMED_COMMAND_INITIATE: return true;
+    default: return false;
     }
 }
 
-/* Take one event of the monitor: SENOSCOPE_REFUSED, or 0.
+/* Handle one event of the monitor; return SENOSCOPE_REFUSED, or 0.
  *
- * A service that hangs up on a handshake may do so before its greeting is read: then ZeroMQ gives no reason, and
- * repeated hang-ups are the only sign. ZeroMQ connects again by itself after a loss, but not after bytes that are
- * no ZeroMQ message or a part that is too large: it then reports no CONNECT_RETRIED. */
-static int32_t take_event(senoscope_results *results, uint16_t kind, uint32_t value) {
+ * A service that refuses a client may close the connection before its greeting is read: then ZeroMQ reports
+ * no reason, and repeated aborted handshakes are the only sign. ZeroMQ reconnects by itself after a lost
+ * connection, but not after bytes that are not a ZeroMQ message or a part that is too large: then it does not
+ * report CONNECT_RETRIED. */
+static int32_t handle_event(senoscope_results *results, uint16_t kind, uint32_t value) {
     switch (kind) {
-    case ZMQ_EVENT_CONNECTED: /* bytes before a greeting are taken for an old peer's, and waited on for good */
-        results->greet_by_ms = now_ms(results) + HANDSHAKE_MS + RETRY_MS;
-        results->retry_by_ms = NEVER;
+    case ZMQ_EVENT_CONNECTED: /* bytes before a greeting look like an old peer, and ZeroMQ waits forever */
+        results->handshake_deadline_ms = now_ms(results) + HANDSHAKE_MS + RETRY_MS;
+        results->retry_deadline_ms = NEVER;
         return 0;
     case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
-        results->hang_ups = 0;
-        results->greet_by_ms = NEVER;
+        results->aborted_handshakes = 0;
+        results->handshake_deadline_ms = NEVER;
         return 0;
     case ZMQ_EVENT_DISCONNECTED:
-        results->greet_by_ms = NEVER;
-        results->retry_by_ms = now_ms(results) + RETRY_MS;
+        results->handshake_deadline_ms = NEVER;
+        results->retry_deadline_ms = now_ms(results) + RETRY_MS;
         return 0;
     case ZMQ_EVENT_CONNECT_RETRIED:
-        results->greet_by_ms = results->retry_by_ms = NEVER;
+        results->handshake_deadline_ms = results->retry_deadline_ms = NEVER;
         return 0;
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        if (++results->hang_ups < MAX_HANG_UPS) return 0;
+        if (++results->aborted_handshakes < MAX_ABORTED_HANDSHAKES) return 0;
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-        if (is_of_curve(value)) break;
-        results->retry_by_ms = now_ms(results) + RETRY_MS;
+        if (is_curve_error(value)) break;
+        results->retry_deadline_ms = now_ms(results) + RETRY_MS;
         return 0;
-    default:
-        break;
+    default: break;
     }
     return fail(
-        results, SENOSCOPE_REFUSED, "the service refuses results: ",
+        results, SENOSCOPE_REFUSED, "the service refuses to send results: ",
         kind == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
-            ? "it does not know this public key: put the .key file into its folder of allowed keys"
-            : "it speaks CURVE and this subscriber does not, or the other way round, or its key is another");
+            ? "this public key is not allowed; copy the .key file into the service's folder of allowed keys"
+            : "only one side uses CURVE, or the server key is not the public key of the service");
 }
 
-/* Take what the monitor says, and replace a socket that will not connect again: an error, or 0. */
-static int32_t watch_connection(senoscope_results *results) {
+/* Handle the events of the monitor, and replace a socket that will not reconnect; return an error, or 0. */
+static int32_t check_connection(senoscope_results *results) {
     unsigned char event[6] = {0};
     char address[256];
     if (!results->socket) return connect_socket(results);
@@ -281,10 +279,11 @@ static int32_t watch_connection(senoscope_results *results) {
         zmq_recv(results->monitor, address, sizeof address, 0);
         memcpy(&kind, event, sizeof kind);
         memcpy(&value, event + sizeof kind, sizeof value);
-        const int32_t code = take_event(results, kind, value);
+        const int32_t code = handle_event(results, kind, value);
         if (code < 0) return code;
     }
-    if (now_ms(results) < results->greet_by_ms && now_ms(results) < results->retry_by_ms) return 0;
+    if (now_ms(results) < results->handshake_deadline_ms && now_ms(results) < results->retry_deadline_ms)
+        return 0;
     results->reconnects++;
     close_sockets(results);
     return connect_socket(results);
@@ -293,13 +292,13 @@ static int32_t watch_connection(senoscope_results *results) {
 int32_t senoscope_results_next(senoscope_results *results, int32_t timeout_ms) {
     const int64_t until_ms = now_ms(results) + timeout_ms;
     for (;;) {
-        int32_t code = watch_connection(results);
+        int32_t code = check_connection(results);
         if (code < 0) return code;
         const int64_t left_ms = timeout_ms < 0 ? SLICE_MS : until_ms - now_ms(results);
         zmq_pollitem_t item = {results->socket, 0, ZMQ_POLLIN, 0};
         if (zmq_poll(&item, 1, left_ms < 0 ? 0 : left_ms < SLICE_MS ? (long)left_ms : SLICE_MS) > 0) {
-            results->greet_by_ms = NEVER; /* a peer of an old protocol version shakes no hands */
-            if ((code = take(results)) != 0) return code;
+            results->handshake_deadline_ms = NEVER; /* peers of old protocol versions have no handshake */
+            if ((code = receive_message(results)) != 0) return code;
         }
         if (timeout_ms >= 0 && left_ms <= 0) return 0;
     }
@@ -340,7 +339,7 @@ void senoscope_results_close(senoscope_results *results) {
 
 #ifndef SENOSCOPE_LIBRARY
 
-/* The program: results as they are made, a line each. */
+/* The program senoscope_subscribe: prints results as they are made, a line each. */
 
 #include <signal.h>
 
@@ -348,14 +347,14 @@ void senoscope_results_close(senoscope_results *results) {
 
 #define PROGRAM "senoscope_subscribe"
 
-static volatile sig_atomic_t told_to_stop;
+static volatile sig_atomic_t stop_requested;
 
 static void stop(int signal_number) {
     (void)signal_number;
-    told_to_stop = 1;
+    stop_requested = 1;
 }
 
-/* Print a text without what moves the terminal's cursor: whoever names a series has no business with it. */
+/* Print an untrusted text without control characters, which could move the cursor of the terminal. */
 static void print_text(const char *text) {
     for (const char *at = text ? text : "", *const end = at + strlen(at); at < end;) {
         const char *const first = at;
@@ -369,7 +368,7 @@ static void print_text(const char *text) {
 
 static void print_result(senoscope_results *results, bool json) {
     if (json) {
-        /* One line each, however it was laid out: no string in JSON holds a line's end. */
+        /* Line ends between the values are replaced by blanks; strings in JSON contain none. */
         for (const char *at = senoscope_results_json(results); *at; at++)
             fputc(*at == '\n' || *at == '\r' ? ' ' : *at, stdout);
     } else {
@@ -396,19 +395,20 @@ static int failed(const char *what) {
 
 static int watch(senoscope_results *results, long count, double timeout_s, bool json) {
     long shown = 0;
-    double silent_s = 0;
+    double idle_s = 0;
     int64_t reconnects = 0;
-    while (!told_to_stop) {
-        const int32_t came = senoscope_results_next(results, SLICE_MS);
-        if (came < 0) return failed(senoscope_results_error(results));
+    while (!stop_requested) {
+        const int32_t received = senoscope_results_next(results, SLICE_MS);
+        if (received < 0) return failed(senoscope_results_error(results));
         if (senoscope_results_reconnects(results) > reconnects) {
             reconnects = senoscope_results_reconnects(results);
-            fprintf(stderr, PROGRAM ": what came is not ZeroMQ's protocol, or too large; connecting again\n");
+            fprintf(stderr, PROGRAM
+                    ": received data that is not ZeroMQ's protocol, or too large; connecting again\n");
         }
-        silent_s = came ? 0 : silent_s + SLICE_MS / 1e3;
-        if (!came && timeout_s > 0 && silent_s >= timeout_s)
-            return failed("no result came in time; see --timeout-s");
-        if (!came) continue;
+        idle_s = received ? 0 : idle_s + SLICE_MS / 1e3;
+        if (!received && timeout_s > 0 && idle_s >= timeout_s)
+            return failed("no result was received in time; see --timeout-s");
+        if (!received) continue;
         print_result(results, json);
         if (++shown == count) break;
     }
@@ -422,15 +422,16 @@ int main(int argc, char **argv) {
     bool json = false;
     const option table[] = {
         {"--endpoint", OPTION_TEXT, &endpoint, "of the service's results (default: tcp://127.0.0.1:5556)"},
-        {"--topic", OPTION_TEXT, &topic, "only results whose topic begins with this (default: result/)"},
-        {"--count", OPTION_COUNT, &count, "stop after N"},
-        {"--timeout-s", OPTION_SECONDS, &timeout_s, "fail if none comes for so long"},
+        {"--topic", OPTION_TEXT, &topic,
+         "receive only results whose topic begins with this (default: result/)"},
+        {"--count", OPTION_COUNT, &count, "stop after N results"},
+        {"--timeout-s", OPTION_SECONDS, &timeout_s, "fail if there is no result for so many seconds"},
         {"--json", OPTION_FLAG, &json, "one JSON result per line"},
-        {"--server-key", OPTION_TEXT, &server_key, "the service's .key file, or its text"},
-        {"--curve-keypair", OPTION_TEXT, &curve_keypair, "this subscriber's .key_secret file"},
+        {"--server-key", OPTION_TEXT, &server_key, "the service's .key file, or its public key"},
+        {"--curve-keypair", OPTION_TEXT, &curve_keypair, "the .key_secret file of this subscriber"},
         {NULL, OPTION_FLAG, NULL, NULL}};
     if (options_read(PROGRAM, PROGRAM " [OPTION ...]", table, argc, argv))
-        options_fail(PROGRAM, argv[0], "is no option");
+        options_fail(PROGRAM, argv[0], "unexpected argument");
     if (!server_key != !curve_keypair)
         options_fail(PROGRAM, "--server-key, --curve-keypair", "CURVE needs both");
     signal(SIGINT, stop);
@@ -441,7 +442,7 @@ int main(int argc, char **argv) {
     fflush(stdout);
     const int status = watch(results, count, timeout_s, json);
     if (senoscope_results_rejected(results))
-        fprintf(stderr, PROGRAM ": %lld messages were no results\n",
+        fprintf(stderr, PROGRAM ": %lld messages were not results\n",
                 (long long)senoscope_results_rejected(results));
     senoscope_results_close(results);
     return status;

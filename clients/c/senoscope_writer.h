@@ -1,5 +1,5 @@
-/* Writing JSON with the blanks (none), escapes and digits of the Python client, so that the bytes are the
- * same. */
+/* Writing of JSON without blanks and with the escapes and digits of the Python client, so that the bytes are
+ * equal. */
 #ifndef SENOSCOPE_WRITER_H
 #define SENOSCOPE_WRITER_H
 
@@ -14,7 +14,7 @@ enum { MAX_HEADER_BYTES = 64 * 1024 };
 
 typedef struct {
     size_t used;
-    bool full; /* something did not fit, so that what is there is not all */
+    bool full; /* the text is incomplete, because it did not fit */
     char text[MAX_HEADER_BYTES];
 } writer;
 
@@ -58,7 +58,7 @@ static inline void put_integer(writer *out, int64_t value) {
     put(out, text, (size_t)snprintf(text, sizeof text, "%lld", (long long)value));
 }
 
-/* The fewest digits that give the same double again. */
+/* Write the fewest digits that represent the same double. */
 static inline void put_double(writer *out, double value) {
     char text[64], digits[24];
     int count = 0, exponent = 0;
@@ -68,7 +68,7 @@ static inline void put_double(writer *out, double value) {
     }
     const char *const mark = strchr(text, 'e');
     exponent = (int)strtol(mark + 1, NULL, 10);
-    /* Digits alone are taken, because the decimal separator is the process's. */
+    /* Only digits are copied, because the decimal separator depends on the locale of the process. */
     for (const char *at = text; at < mark; at++)
         if (*at >= '0' && *at <= '9') digits[count++] = *at;
     if (signbit(value)) put(out, "-", 1);

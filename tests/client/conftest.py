@@ -19,7 +19,7 @@ from support.c_programs import build
 
 @pytest.fixture
 def tracemalloc_peak() -> Callable:
-    """A context manager whose value tells the most memory, in bytes, that was allocated within."""
+    """Return a context manager whose value returns the peak of allocated memory in its block, in bytes."""
 
     @contextmanager
     def measured() -> Iterator[Callable[[], int]]:
@@ -53,7 +53,7 @@ def c_libraries(c_programs) -> Path:
 
 @pytest.fixture
 def listener():
-    """A SUB socket that fails a test instead of hanging it."""
+    """Open a SUB socket with a time-out, so that a test fails instead of waiting forever."""
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.RCVTIMEO, 20_000)
         socket.setsockopt(zmq.RCVHWM, 0)
@@ -65,7 +65,7 @@ def listener():
 @pytest.fixture
 def keys(tmp_path):
     home = tmp_path / "keys"
-    for name in ("acquisition", "service", "viewer", "stranger"):
+    for name in ("acquisition", "service", "viewer", "unknown"):
         create_keypair(home, name)
     for side, name in (("may-watch", "viewer"), ("may-receive", "service")):
         (home / side).mkdir()

@@ -1,4 +1,4 @@
-"""The C clients, built with sanitizers, and their shared libraries through C types, as LabVIEW sees them."""
+"""Building of the C clients with sanitizers, and access to their shared libraries with ctypes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SANITIZE = "-Werror -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -f
 
 
 def build(folder: Path, sanitizers: str) -> Path:
-    """Both programs and both libraries."""
+    """Build both programs and both libraries."""
     system.require("libzmq")
     command = ["make", "-C", SOURCES, f"BUILD={folder}", f"CFLAGS={_SANITIZE}{sanitizers}"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -60,8 +60,8 @@ class Frame(c.Structure):
 
 
 def frame(pixels, position=None, index=None, **more) -> Frame:
-    """A frame that keeps what it points at alive."""
-    made = Frame(
+    """Return a frame that holds references to the memory that it points to."""
+    created = Frame(
         pixels=pixels.ctypes.data,
         dtype=DTYPES.get(pixels.dtype.name, 3),
         channels=pixels.shape[0],
@@ -71,8 +71,8 @@ def frame(pixels, position=None, index=None, **more) -> Frame:
         index=None if index is None else (c.c_int64 * 3)(*index),
         **more,
     )
-    made.kept = (pixels, position, index)
-    return made
+    created.references = (pixels, position, index)
+    return created
 
 
 _TEXT, _HANDLE, _SERIES, _FRAME = c.c_char_p, c.c_void_p, c.POINTER(Series), c.POINTER(Frame)
@@ -119,7 +119,7 @@ class Library:
 
 @contextlib.contextmanager
 def publishing(*sent: list[bytes]):
-    """A PUB socket that sends messages over and over."""
+    """Run a PUB socket that sends messages repeatedly, and yield its endpoint."""
     stop = threading.Event()
     with zmq.Context() as context, context.socket(zmq.PUB) as socket:
         socket.setsockopt(zmq.LINGER, 0)

@@ -1,4 +1,4 @@
-"""The C library that publishes, as LabVIEW calls it: its bytes, and what and whom it refuses."""
+"""The C library that publishes, called like from LabVIEW: its messages, errors and access control."""
 
 from __future__ import annotations
 
@@ -51,32 +51,32 @@ def lib(c_libraries):
 
 @pytest.fixture
 def publisher(lib, listener):
-    """A publisher in this process, with the listener subscribed."""
-    made = lib.open(ANYWHERE, b"nlo-1", None, None)
-    assert made, lib.last_error(None)
-    listener.connect(lib.endpoint(made).decode())
-    assert lib.wait_for_subscriber(made, 20_000) == 1
-    yield made
-    lib.close(made)
+    """Open a publisher to which the listener is subscribed."""
+    opened = lib.open(ANYWHERE, b"nlo-1", None, None)
+    assert opened, lib.last_error(None)
+    listener.connect(lib.endpoint(opened).decode())
+    assert lib.wait_for_subscriber(opened, 20_000) == 1
+    yield opened
+    lib.close(opened)
 
 
-def test_what_a_subscriber_sends_beside_subscriptions_counts_for_nothing(lib, listener):
-    made = lib.open(ANYWHERE, b"nlo-1", None, None)
-    endpoint = lib.endpoint(made).decode()
-    with zmq.Context() as context, context.socket(zmq.XSUB) as rude:
-        rude.connect(endpoint)
-        rude.send(b"\x01")  # to everything
-        assert lib.wait_for_subscriber(made, 20_000) == 1
+def test_messages_of_a_subscriber_that_are_not_subscriptions_are_ignored(lib, listener):
+    opened = lib.open(ANYWHERE, b"nlo-1", None, None)
+    endpoint = lib.endpoint(opened).decode()
+    with zmq.Context() as context, context.socket(zmq.XSUB) as other:
+        other.connect(endpoint)
+        other.send(b"\x01")  # a subscription to all topics
+        assert lib.wait_for_subscriber(opened, 20_000) == 1
         for _ in range(3):
-            rude.send(b"\x02")
-        rude.send_multipart([b"\x02", b"\x02fov/nlo-1/image"])
-        rude.send(b"\x00")
-        give_up = time.monotonic() + 60
-        while lib.wait_for_subscriber(made, 0):
-            assert time.monotonic() < give_up
+            other.send(b"\x02")
+        other.send_multipart([b"\x02", b"\x02fov/nlo-1/image"])
+        other.send(b"\x00")
+        deadline_s = time.monotonic() + 60
+        while lib.wait_for_subscriber(opened, 0):
+            assert time.monotonic() < deadline_s
     listener.connect(endpoint)
-    assert lib.wait_for_subscriber(made, 20_000) == 1
-    lib.close(made)
+    assert lib.wait_for_subscriber(opened, 20_000) == 1
+    lib.close(opened)
 
 
 def recorded(name: str) -> list[bytes]:
@@ -84,7 +84,7 @@ def recorded(name: str) -> list[bytes]:
     return [(FOLDER / part).read_bytes() for part in parts]
 
 
-def test_library_sends_the_recorded_bytes(lib, publisher, listener):
+def test_the_library_sends_the_recorded_messages(lib, publisher, listener):
     series = Series(
         series_id=NAME,
         series_uid=UID,
@@ -115,7 +115,7 @@ def test_library_sends_the_recorded_bytes(lib, publisher, listener):
     assert listener.recv_multipart() == recorded("heartbeat_before_first_frame")
 
 
-def test_library_sends_the_manuals_example(lib, publisher, listener):
+def test_the_library_sends_the_example_of_the_manual(lib, publisher, listener):
     manual = (DOCS / "labview-and-matlab.md").read_text("utf-8")
     dumps = re.findall(r"^```hexdump\n(.*?)^```", manual, re.MULTILINE | re.DOTALL)
     example = [bytes.fromhex("".join(row[6:53] for row in dump.splitlines())) for dump in dumps]
@@ -123,14 +123,14 @@ def test_library_sends_the_manuals_example(lib, publisher, listener):
     series = Series(series_id=b"plate 3", series_uid=UID)
     assert lib.start_series_with(publisher, series) == 0
     pixels = np.arange(100, 1300, 100, dtype=np.uint16).reshape(3, 2, 2)
-    taken = {"position": (94.5, -78.75, 0), "seconds": 1_678_886_400, "nanoseconds": 500_000_000}
-    assert lib.publish_frame_with(publisher, frame(pixels, **taken)) == 0
+    options = {"position": (94.5, -78.75, 0), "seconds": 1_678_886_400, "nanoseconds": 500_000_000}
+    assert lib.publish_frame_with(publisher, frame(pixels, **options)) == 0
     listener.recv_multipart()
     assert listener.recv_multipart() == example
     np.testing.assert_array_equal(decode(example).pixels, pixels)
 
 
-def test_library_in_its_simple_form(lib, publisher, listener):
+def test_the_simple_functions_of_the_library(lib, publisher, listener):
     assert lib.start_series(publisher, b"s", 2) == 0
     before_ns = time.time_ns()
     assert lib.publish_frame(publisher, PIXELS.ctypes.data, 3, 4, 5, 1.5, 2.5, 0.0) == 0
@@ -166,7 +166,9 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
     user_data=st.dictionaries(st.text(), JSON_VALUES, max_size=3),
     spaced=st.booleans(),
 )
-def test_library_tells_what_it_was_told(lib, series_id, reason, position, index, exposure, user_data, spaced):
+def test_the_library_sends_all_values_unchanged(
+    lib, series_id, reason, position, index, exposure, user_data, spaced
+):
     publisher, listener = _shared(lib)
     text = json.dumps(user_data, ensure_ascii=spaced, indent=1 if spaced else None).encode()
     assert lib.start_series(publisher, series_id.encode(), 0) == 0
@@ -189,15 +191,15 @@ _opened: list = []
 
 
 def _shared(lib):
-    """A publisher and its listener for all of a property's examples, which fixtures cannot serve."""
+    """Return a publisher and its listener for all examples of a property; fixtures are not reset for each."""
     if not _opened:
-        made = lib.open(ANYWHERE, b"nlo-1", None, None)
+        publisher = lib.open(ANYWHERE, b"nlo-1", None, None)
         socket = zmq.Context.instance().socket(zmq.SUB)
         socket.setsockopt(zmq.RCVTIMEO, 20_000)
         socket.subscribe("fov/")
-        socket.connect(lib.endpoint(made).decode())
-        assert lib.wait_for_subscriber(made, 20_000) == 1
-        _opened.extend([made, socket])
+        socket.connect(lib.endpoint(publisher).decode())
+        assert lib.wait_for_subscriber(publisher, 20_000) == 1
+        _opened.extend([publisher, socket])
     return _opened
 
 
@@ -209,7 +211,7 @@ def _close_shared():
         _opened.clear()
 
 
-def test_library_lets_pixels_go_once_and_does_not_copy_them(lib, publisher, listener):
+def test_pixels_that_are_not_copied_are_released_once(lib, publisher, listener):
     released = []
     release = RELEASE(lambda pixels, hint: released.append((pixels, hint)))
     pixels = np.full((3, 500, 600), 7, np.uint16)
@@ -219,39 +221,39 @@ def test_library_lets_pixels_go_once_and_does_not_copy_them(lib, publisher, list
     assert lib.publish_frame_nocopy(publisher, frame(pixels), release, 3) == 0
     listener.recv_multipart()
     np.testing.assert_array_equal(decode(listener.recv_multipart()).pixels, pixels)
-    give_up = time.monotonic() + 90
-    while len(released) < 3 and time.monotonic() < give_up:
+    deadline_s = time.monotonic() + 90
+    while len(released) < 3 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert released == [(pixels.ctypes.data, hint) for hint in (1, 2, 3)]
 
 
-def test_library_sends_a_heartbeat_with_the_first_frame_after_a_second(lib, publisher, listener):
+def test_the_first_frame_after_a_second_is_followed_by_a_heartbeat(lib, publisher, listener):
     assert lib.start_series(publisher, b"s", 0) == 0
     time.sleep(1.1)
     assert lib.publish_frame_with(publisher, frame(PIXELS)) == 0
-    seen = [decode(listener.recv_multipart()).header for _ in range(3)]
-    assert isinstance(seen[2], HeartbeatHeader)
-    assert seen[2].frame == 0
+    headers = [decode(listener.recv_multipart()).header for _ in range(3)]
+    assert isinstance(headers[2], HeartbeatHeader)
+    assert headers[2].frame == 0
 
 
-def without(**changes):
+def series_with(**changes):
     return Series(**({"series_id": b"s"} | changes))
 
 
 BAD_SERIES = [
     (Series(), "series_id is missing"),
-    (without(series_id="µ".encode("cp1252")), "not UTF-8"),
-    (without(series_id=b"s" * 1025), "1025 characters"),
-    (without(series_uid=b"7"), "not a UUID"),
-    (without(series_uid=UID + b"0"), "longer than a UUID"),
-    (without(channels=b"SRS,,TPEF"), "1 to 64 characters"),
-    (without(channels=b"SRS,TPEF,SRS"), "two channels have the name SRS"),
-    (without(pixel_size_um=-1), "must be positive"),
-    (without(wavenumber_cm1=math.nan), "must be positive"),
-    (without(planned_frames=-1), "must be positive"),
-    (without(mosaic_rows=2), "rows and columns"),
+    (series_with(series_id="µ".encode("cp1252")), "not UTF-8"),
+    (series_with(series_id=b"s" * 1025), "1025 characters"),
+    (series_with(series_uid=b"7"), "not a UUID"),
+    (series_with(series_uid=UID + b"0"), "longer than a UUID"),
+    (series_with(channels=b"SRS,,TPEF"), "1 to 64 characters"),
+    (series_with(channels=b"SRS,TPEF,SRS"), "two channels have the name SRS"),
+    (series_with(pixel_size_um=-1), "must be positive"),
+    (series_with(wavenumber_cm1=math.nan), "must be positive"),
+    (series_with(planned_frames=-1), "must be positive"),
+    (series_with(mosaic_rows=2), "rows and columns"),
     *(
-        (without(user_data=text), "not a JSON object")
+        (series_with(user_data=text), "not a JSON object")
         for text in (
             *(
                 b" ",
@@ -267,12 +269,12 @@ BAD_SERIES = [
             *(b'{"a":"\\x"}', b'{"a":"\\ud800"}', b'{"a":"\t"}', b'{"a":' + b"[" * 100 + b"]" * 100 + b"}"),
         )
     ),
-    (without(user_data=b'{"a":"' + b"b" * 70_000 + b'"}'), "more than 65536 bytes"),
+    (series_with(user_data=b'{"a":"' + b"b" * 70_000 + b'"}'), "more than 65536 bytes"),
 ]
 
 
 @pytest.mark.parametrize(("series", "message"), BAD_SERIES, ids=[b[1] for b in BAD_SERIES])
-def test_library_refuses_a_series_that_cannot_be_told(lib, publisher, listener, series, message):
+def test_the_library_rejects_an_invalid_series(lib, publisher, listener, series, message):
     assert lib.start_series_with(publisher, series) == BAD_ARGUMENT
     assert message in lib.last_error(publisher).decode()
     assert lib.start_series(publisher, b"good", 0) == 0
@@ -293,7 +295,7 @@ BAD_FRAMES = [
 
 
 @pytest.mark.parametrize(("bad", "message"), BAD_FRAMES, ids=[b[1] for b in BAD_FRAMES])
-def test_library_refuses_a_frame_that_cannot_be_told(lib, publisher, listener, bad, message):
+def test_the_library_rejects_an_invalid_frame(lib, publisher, listener, bad, message):
     assert lib.publish_frame_with(publisher, frame(PIXELS)) == WRONG_STATE
     assert lib.end_series(publisher, None) == WRONG_STATE
     assert lib.start_series(publisher, b"s", 0) == 0
@@ -305,19 +307,19 @@ def test_library_refuses_a_frame_that_cannot_be_told(lib, publisher, listener, b
 
 
 @pytest.mark.parametrize("name", [None, b"", b"a/b", b"a b", b"a\n", "a\u2003b".encode(), b"x" * 65, b"\xff"])
-def test_library_takes_an_instrument_that_is_one_level_of_a_topic(lib, name):
+def test_the_library_rejects_an_invalid_instrument(lib, name):
     assert lib.open(ANYWHERE, name, None, None) is None
     assert b"the instrument's name" in lib.last_error(None)
 
 
-def test_library_tells_what_cannot_be_bound(lib, publisher):
+def test_an_endpoint_that_cannot_be_bound_is_reported(lib, publisher):
     for endpoint in (b"nowhere", lib.endpoint(publisher)):
         assert lib.open(endpoint, b"nlo-1", None, None) is None
         assert b"cannot be bound at " + endpoint in lib.last_error(None)
     assert lib.open(None, b"nlo-1", None, None) is None
 
 
-def test_library_ends_an_open_series_when_closed(lib, listener):
+def test_close_ends_an_open_series(lib, listener):
     publisher = lib.open(ANYWHERE, b"nlo-1", None, None)
     listener.connect(lib.endpoint(publisher).decode())
     assert lib.wait_for_subscriber(publisher, 20_000) == 1
@@ -327,60 +329,60 @@ def test_library_ends_an_open_series_when_closed(lib, listener):
     assert decode(listener.recv_multipart()).header.reason == "aborted"
 
 
-def got_something(publisher, lib, endpoint, curve, wait_ms=20_000) -> bool:
+def receives_frames(publisher, lib, endpoint, curve, wait_ms=20_000) -> bool:
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.subscribe("fov/")
         if curve is not None:
             curve.secure(socket)
         socket.connect(endpoint)
-        give_up = time.monotonic() + wait_ms / 1000
-        while time.monotonic() < give_up:
+        deadline_s = time.monotonic() + wait_ms / 1000
+        while time.monotonic() < deadline_s:
             lib.publish_frame_with(publisher, frame(PIXELS))
             if socket.poll(20):
                 return True
         return False
 
 
-def test_library_lets_in_whom_it_is_told_to(lib, keys):
+def test_only_allowed_subscribers_receive_frames(lib, keys):
     secret, server = keys / "acquisition.key_secret", str(keys / "acquisition.key")
     allowed = keys / "allowed"
     shutil.copy(keys / "service.key", allowed)
     text = re.search(r'"(.{40})"', (keys / "service.key").read_text())[1]
-    client = {name: CurveClient.load(server, keys / f"{name}.key_secret") for name in ("service", "stranger")}
-    for whom in (str(allowed), text):
-        publisher = lib.open(ANYWHERE, b"nlo-1", str(secret).encode(), whom.encode())
+    client = {name: CurveClient.load(server, keys / f"{name}.key_secret") for name in ("service", "unknown")}
+    for allowed_keys in (str(allowed), text):
+        publisher = lib.open(ANYWHERE, b"nlo-1", str(secret).encode(), allowed_keys.encode())
         assert publisher, lib.last_error(None)
         assert lib.start_series(publisher, b"s", 0) == 0
         endpoint = lib.endpoint(publisher).decode()
-        for curve in (client["stranger"], None):
-            assert not got_something(publisher, lib, endpoint, curve, 500)
-        assert got_something(publisher, lib, endpoint, client["service"])
-        if whom == str(allowed):  # a key that is added counts from the next handshake on
-            allowed.write_text(allowed.read_text() + (keys / "stranger.key").read_text())
-            assert got_something(publisher, lib, endpoint, client["stranger"])
+        for curve in (client["unknown"], None):
+            assert not receives_frames(publisher, lib, endpoint, curve, 500)
+        assert receives_frames(publisher, lib, endpoint, client["service"])
+        if allowed_keys == str(allowed):  # a key that is added is allowed from the next handshake on
+            allowed.write_text(allowed.read_text() + (keys / "unknown.key").read_text())
+            assert receives_frames(publisher, lib, endpoint, client["unknown"])
         lib.close(publisher)
 
 
-def test_library_without_a_list_lets_in_who_knows_its_key(lib, keys):
+def test_without_allowed_keys_the_public_key_of_the_publisher_suffices(lib, keys):
     secret = re.findall(r'"(.{40})"', (keys / "acquisition.key_secret").read_text())[1]
     publisher = lib.open(ANYWHERE, b"nlo-1", secret.encode(), None)
     assert lib.start_series(publisher, b"s", 0) == 0
     endpoint = lib.endpoint(publisher).decode()
-    knows = CurveClient.load(str(keys / "acquisition.key"))
-    mistaken = CurveClient.load(str(keys / "stranger.key"))
-    assert got_something(publisher, lib, endpoint, knows)
-    assert not got_something(publisher, lib, endpoint, mistaken, 500)
+    correct = CurveClient.load(str(keys / "acquisition.key"))
+    wrong = CurveClient.load(str(keys / "unknown.key"))
+    assert receives_frames(publisher, lib, endpoint, correct)
+    assert not receives_frames(publisher, lib, endpoint, wrong, 500)
     lib.close(publisher)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(
-    "SENOSCOPE_TEST_C_LIBRARIES" in os.environ, reason="these are the tests that this one starts"
+    "SENOSCOPE_TEST_C_LIBRARIES" in os.environ, reason="this process was started by the test itself"
 )
 def test_libraries_under_the_address_sanitizer(c_programs):
-    """The tests of the libraries once more, in a Python into which the sanitizer is loaded first."""
+    """Run the tests of the libraries again, in a Python into which the sanitizer is loaded first."""
     preload = subprocess.run(
         ["cc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -390,7 +392,7 @@ def test_libraries_under_the_address_sanitizer(c_programs):
             **os.environ,
             "SENOSCOPE_TEST_C_LIBRARIES": str(c_programs("address,undefined")),
             "LD_PRELOAD": preload,
-            "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+            "ASAN_OPTIONS": "detect_leaks=0",  # Python itself has some
         },
         check=False,
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The C programs: files, signals, wrong usage, any bytes, frames there and back; under sanitizers."""
+"""The C programs, built with sanitizers: files, signals, wrong usage, random bytes, and a real service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.service_double import result
 
 DOCS = SOURCES.parents[1] / "docs" / "how-to"
 pytestmark = pytest.mark.system("libzmq")
-NO_REPORT = ("Sanitizer", "runtime error")
+SANITIZER_REPORTS = ("Sanitizer", "runtime error")
 
 
 @pytest.fixture(
@@ -35,25 +35,25 @@ def programs(request, c_programs):
 
 
 class Running:
-    """A program that has to leave, when asked to, without a word of a sanitizer."""
+    """A running program, which must end after SIGTERM without a report of a sanitizer."""
 
     def __init__(self, *command: object) -> None:
         self.lines: list[str] = []
-        self.told = ""
+        self.errors = ""
         self._process = subprocess.Popen(
             [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        outputs = ((self._process.stdout, self.lines.append), (self._process.stderr, self._hear))
+        outputs = ((self._process.stdout, self.lines.append), (self._process.stderr, self._add_error))
         self._readers = [threading.Thread(target=self._read, args=pair) for pair in outputs]
         for reader in self._readers:
             reader.start()
 
-    def _hear(self, line: str) -> None:
-        self.told += line
+    def _add_error(self, line: str) -> None:
+        self.errors += line
 
-    def _read(self, output, take) -> None:
+    def _read(self, output, handle_line) -> None:
         for line in output:
-            take(line)
+            handle_line(line)
         output.close()
 
     def __enter__(self) -> Running:
@@ -64,16 +64,16 @@ class Running:
         for reader in self._readers:
             reader.join()
         if kind is not None:
-            print("the program said:", self.told, *self.lines[-3:])  # pytest shows it
-        assert self._process.wait() == 0 or kind is not None, self.told
-        assert not any(word in self.told for word in NO_REPORT), self.told
+            print("output of the program:", self.errors, *self.lines[-3:])  # shown by pytest
+        assert self._process.wait() == 0 or kind is not None, self.errors
+        assert not any(word in self.errors for word in SANITIZER_REPORTS), self.errors
 
     def until(self, condition, timeout_s: float = 60) -> None:
-        """Wait until its output is as it should be."""
-        give_up = time.monotonic() + timeout_s
+        """Wait until a condition of its output is true."""
+        deadline_s = time.monotonic() + timeout_s
         while not condition(self.lines):
-            assert self._process.poll() is None, self.told
-            assert time.monotonic() < give_up, self.lines[-3:]
+            assert self._process.poll() is None, self.errors
+            assert time.monotonic() < deadline_s, self.lines[-3:]
             time.sleep(0.01)
 
 
@@ -81,7 +81,7 @@ def finished(*command: object) -> subprocess.CompletedProcess:
     done = subprocess.run(
         [str(part) for part in command], check=False, capture_output=True, text=True, timeout=60
     )
-    assert not any(word in done.stderr for word in NO_REPORT), done.stderr
+    assert not any(word in done.stderr for word in SANITIZER_REPORTS), done.stderr
     return done
 
 
@@ -93,7 +93,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(parts)
 
 
-def test_subscriber_survives_any_bytes(programs):
+def test_the_subscriber_handles_random_bytes(programs):
     rng = random.Random(1)
     good = result(kind="stream", series_id="\x1b[31m", frame=1).model_dump_json().encode()
     bad = [[b"result/" + rng.randbytes(8), rng.randbytes(rng.randrange(300))] for _ in range(500)]
@@ -109,29 +109,29 @@ def test_subscriber_survives_any_bytes(programs):
         ):
             program.until(lambda lines: sum("the end" in line for line in lines) > 1)
             assert not any("\x1b" in line for line in program.lines)
-        assert re.search(r"\d{3,} messages were no results", program.told)
+        assert re.search(r"\d{3,} messages were not results", program.errors)
 
 
-def test_publisher_survives_any_subscription(programs, listener):
+def test_the_publisher_handles_random_subscriptions(programs, listener):
     rng = random.Random(1)
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     command = [programs / "senoscope_publish", "--endpoint", endpoint, "--rate", "200", "--wait-s", "60"]
     # As many frames as it takes until the listener is connected.
     small = ("--height", "4", "--width", "5", "--frames", "1000000")
     with Running(*command, *small) as program:
-        with zmq.Context() as context, context.socket(zmq.XSUB) as rude:
-            rude.setsockopt(zmq.LINGER, 0)
-            rude.connect(endpoint)
+        with zmq.Context() as context, context.socket(zmq.XSUB) as other:
+            other.setsockopt(zmq.LINGER, 0)
+            other.connect(endpoint)
             for _ in range(500):
-                rude.send(bytes([rng.randrange(3)]) + rng.randbytes(rng.randrange(200)))
-            rude.send(b"\x01" + bytes(5000))  # ends the connection
+                other.send(bytes([rng.randrange(3)]) + rng.randbytes(rng.randrange(200)))
+            other.send(b"\x01" + bytes(5000))  # ends the connection
         listener.connect(endpoint)
         while not isinstance(decode(listener.recv_multipart()).header, ImageHeader):
             pass
     assert "frames sent" in program.lines[-1]
 
 
-def test_publisher_sends_files_and_says_where_the_stage_stood(programs, listener, tmp_path):
+def test_the_publisher_sends_files_with_stage_positions(programs, listener, tmp_path):
     fovs = np.random.default_rng(1).random((5, 2, 6, 7)).astype(np.float32)
     (tmp_path / "a.raw").write_bytes(fovs[:3].tobytes())
     (tmp_path / "b.raw").write_bytes(fovs[3:].tobytes())
@@ -145,11 +145,11 @@ def test_publisher_sends_files_and_says_where_the_stage_stood(programs, listener
     done = finished(*command)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sent"] == 5
-    seen = [decode(listener.recv_multipart()) for _ in range(7)]
-    assert [message.header.type for message in seen] == ["start", *["image"] * 5, "end"]
-    assert (seen[0].header.planned_frames, seen[0].header.series_id) == (5, "plate 1")
-    assert seen[-1].header.frames_sent == 5
-    for number, message in enumerate(seen[1:-1]):
+    received = [decode(listener.recv_multipart()) for _ in range(7)]
+    assert [message.header.type for message in received] == ["start", *["image"] * 5, "end"]
+    assert (received[0].header.planned_frames, received[0].header.series_id) == (5, "plate 1")
+    assert received[-1].header.frames_sent == 5
+    for number, message in enumerate(received[1:-1]):
         np.testing.assert_array_equal(message.pixels, fovs[number])
         assert message.header.index == Index(p=number)
         assert message.header.position_um.x == pytest.approx(number * 7 * 0.35 * 0.9)
@@ -157,18 +157,18 @@ def test_publisher_sends_files_and_says_where_the_stage_stood(programs, listener
     assert json.loads(looped.stdout)["sent"] == 12
 
 
-def test_publisher_that_is_told_to_stop_ends_its_series(programs, listener):
+def test_the_publisher_ends_its_series_on_sigterm(programs, listener):
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     listener.connect(endpoint)
     with Running(programs / "senoscope_publish", "--endpoint", endpoint, "--rate", "0.5"):
-        seen = [decode(listener.recv_multipart()).header for _ in range(3)]
-    assert [header.type for header in seen] == ["start", "image", "heartbeat"]
+        headers = [decode(listener.recv_multipart()).header for _ in range(3)]
+    assert [header.type for header in headers] == ["start", "image", "heartbeat"]
     while not isinstance(header := decode(listener.recv_multipart()).header, EndHeader):
         pass
     assert header.reason == "stopped"
 
 
-def test_the_example_in_the_manual_publishes(programs, listener, tmp_path):
+def test_the_example_of_the_manual_publishes(programs, listener, tmp_path):
     manual = (DOCS / "c-client.md").read_text("utf-8")
     code = re.search(r"^```c\n(.*?)^```", manual, re.MULTILINE | re.DOTALL)[1]
     endpoint = f"tcp://127.0.0.1:{free_port()}"
@@ -181,13 +181,13 @@ def test_the_example_in_the_manual_publishes(programs, listener, tmp_path):
     listener.connect(endpoint)
     done = finished(tmp_path / "mine")
     assert done.returncode == 0, done.stderr
-    seen = [decode(listener.recv_multipart()).header for _ in range(7)]
-    assert [header.type for header in seen] == ["start", *["image"] * 5, "end"]
-    assert [header.position_um.x for header in seen[1:-1]] == [94.5 * n for n in range(5)]
+    headers = [decode(listener.recv_multipart()).header for _ in range(7)]
+    assert [header.type for header in headers] == ["start", *["image"] * 5, "end"]
+    assert [header.position_um.x for header in headers[1:-1]] == [94.5 * n for n in range(5)]
 
 
 MISUSED = [
-    ("publish", ["--fast"], "--fast: there is no such option"),
+    ("publish", ["--fast"], "--fast: unknown option"),
     ("publish", ["--rate"], "--rate: needs a value"),
     ("publish", ["--curve-keypair", ""], "--curve-keypair: needs a value"),
     ("publish", ["--rate", "quick"], "--rate: needs a number"),
@@ -197,25 +197,25 @@ MISUSED = [
     ("publish", ["--wait-s", "-1"], "--wait-s: needs a number of seconds"),
     ("publish", ["--dtype", "int16"], "must be uint8, uint16 or float32"),
     ("publish", ["--dtype", "uint8"], "the test pattern is uint16"),
-    ("publish", ["--loop"], "--loop: is for files"),
+    ("publish", ["--loop"], "--loop: requires files"),
     ("publish", ["--height", "65536", "--width", "65536"], "at most 64 MiB"),
-    ("publish", ["--endpoint", "tcp://*:5555"], "--curve-keypair, or say --insecure"),
-    ("publish", ["--endpoint", "tcp://127.evil:5555"], "--curve-keypair, or say --insecure"),
+    ("publish", ["--endpoint", "tcp://*:5555"], "--curve-keypair, or pass --insecure"),
+    ("publish", ["--endpoint", "tcp://127.evil:5555"], "--curve-keypair, or pass --insecure"),
     ("subscribe", ["--count", "many"], "--count: needs a whole number"),
-    ("subscribe", ["stray"], "stray: is no option"),
+    ("subscribe", ["stray"], "stray: unexpected argument"),
     ("subscribe", ["--server-key", "k"], "CURVE needs both"),
 ]
 
 
 @pytest.mark.parametrize(("program", "arguments", "message"), MISUSED, ids=[m[2] for m in MISUSED])
-def test_wrong_usage_is_told_and_exits_with_2(programs, program, arguments, message):
+def test_wrong_usage_is_reported_with_exit_status_2(programs, program, arguments, message):
     done = finished(programs / f"senoscope_{program}", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stdout == ""
 
 
-def test_failures_are_told_and_exit_with_1(programs, tmp_path):
+def test_failures_are_reported_with_exit_status_1(programs, tmp_path):
     (tmp_path / "odd.raw").write_bytes(bytes(450_001))
     keypair = str(create_keypair(tmp_path / "keys", "mine")[1])
     publish = [programs / "senoscope_publish", "--endpoint", f"tcp://127.0.0.1:{free_port()}"]
@@ -223,7 +223,7 @@ def test_failures_are_told_and_exit_with_1(programs, tmp_path):
     for command, message in [
         ([*publish, tmp_path / "none.raw"], "none.raw: cannot be read"),
         ([*publish, tmp_path / "odd.raw"], "not a whole number of frames"),
-        ([*publish, "--wait-s", "0.1"], "nobody has subscribed"),
+        ([*publish, "--wait-s", "0.1"], "no subscriber connected"),
         ([*publish, "--instrument", "a b"], "the instrument's name"),
         ([*publish, "--channels", "A,A", "--wait-s", "0"], "two channels"),
         ([*publish, "--curve-keypair", tmp_path / "none"], "neither a file"),
@@ -233,7 +233,7 @@ def test_failures_are_told_and_exit_with_1(programs, tmp_path):
             [*publish, "--curve-keypair", keypair, "--allowed-keys", tmp_path / "odd.raw"],
             "holds no CURVE key",
         ),
-        ([*subscribe, "--timeout-s", "0.3"], "no result came"),
+        ([*subscribe, "--timeout-s", "0.3"], "no result was received"),
         ([*subscribe, "--server-key", "short", "--curve-keypair", keypair], "neither a file"),
     ]:
         done = finished(*command)
@@ -246,8 +246,10 @@ def test_failures_are_told_and_exit_with_1(programs, tmp_path):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("frames", [100, pytest.param(1000, marks=pytest.mark.full)])
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
-def test_frames_there_and_back(programs, keys, miniature, tmp_path, encrypted, frames):
-    publish, watch, serve = [], [], ["--live-queue", "1000"]  # however slow this machine is, none is dropped
+def test_frames_are_sent_to_a_service_and_results_are_received(
+    programs, keys, miniature, tmp_path, encrypted, frames
+):
+    publish, watch, serve = [], [], ["--live-queue", "1000"]  # no frame is dropped, also on a slow machine
     if encrypted:
         publish += ["--curve-keypair", keys / "acquisition.key_secret"]
         publish += ["--allowed-keys", keys / "may-receive" / "service.key"]
@@ -268,9 +270,9 @@ def test_frames_there_and_back(programs, keys, miniature, tmp_path, encrypted, f
             status = server.wait(lambda status: status["receiver"]["series"][0]["state"] == "ended")
     finally:
         stop_server(server)
-    results = [told for told in map(json.loads, subscriber.lines) if told["source"]["kind"] == "stream"]
-    assert [told["source"]["frame"] for told in results] == list(range(frames))
-    assert {told["label"] for told in results} == {"senescent", "control"}
+    results = [one for one in map(json.loads, subscriber.lines) if one["source"]["kind"] == "stream"]
+    assert [one["source"]["frame"] for one in results] == list(range(frames))
+    assert {one["label"] for one in results} == {"senescent", "control"}
     assert status["live"]["dropped"] == 0
     (series,) = status["receiver"]["series"]
     assert (series["received"], series["missing"], series["series_id"]) == (frames, 0, "plate 1")
@@ -278,11 +280,11 @@ def test_frames_there_and_back(programs, keys, miniature, tmp_path, encrypted, f
 
 
 def until_subscribed(server, subscriber: Running) -> None:
-    """Have something classified until its result has come over ZeroMQ: what was told before that is lost."""
+    """Post a stack repeatedly until a result is received over ZeroMQ: earlier results are lost."""
     np.save(stack := server.log.with_name("one.npy"), mini.bright())
-    give_up = time.monotonic() + 60
+    deadline_s = time.monotonic() + 60
     while not subscriber.lines:
-        assert time.monotonic() < give_up
+        assert time.monotonic() < deadline_s
         posted = httpx.post(
             f"{server.url}/v1/classify",
             content=stack.read_bytes(),
@@ -292,17 +294,17 @@ def until_subscribed(server, subscriber: Running) -> None:
         time.sleep(0.1)
 
 
-def test_results_are_refused_to_strangers(programs, keys, miniature, tmp_path):
+def test_results_are_not_sent_to_unknown_subscribers(programs, keys, miniature, tmp_path):
     keypair, watchers = str(keys / "service.key_secret"), str(keys / "may-watch")
     server = start_server(
         miniature, tmp_path / "log.txt", "--curve-keypair", keypair, "--results-allowed-keys", watchers
     )
     try:
         watch = [programs / "senoscope_subscribe", "--endpoint", server.results, "--timeout-s", 20]
-        known = ["--server-key", keys / "service.key", "--curve-keypair"]
+        server_key = ["--server-key", keys / "service.key", "--curve-keypair"]
         for more, message in [
-            ([*known, keys / "stranger.key_secret"], "does not know this public key"),
-            ([], "it speaks CURVE"),
+            ([*server_key, keys / "unknown.key_secret"], "this public key is not allowed"),
+            ([], "only one side uses CURVE"),
         ]:
             done = finished(*watch, *more)
             assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""The C library that receives results, as LabVIEW calls it."""
+"""The C library that receives results, called like from LabVIEW."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sub(c_libraries):
     return Library(c_libraries, "subscribe")
 
 
-def test_library_takes_results_apart(sub):
+def test_values_of_results_are_accessible_by_path(sub):
     sent = result(kind="stream", instrument="nlo-1", series_id='B2 "80 µm" \u2028 😀\n', frame=12)
     with publishing([b"result/stream/nlo-1", sent.model_dump_json().encode()]) as endpoint:
         results = sub.results_open(endpoint.encode(), b"result/stream/nlo-1", None, None)
@@ -45,7 +45,7 @@ def test_library_takes_results_apart(sub):
     assert b"nowhere" in sub.results_error(None)
 
 
-def test_library_undoes_escapes(sub):
+def test_escapes_in_texts_are_decoded(sub):
     text = 'é "\\/\b\f\n\r\t 😀 \x7f'
     escaped = json.dumps({"probability": 1e-0, "label": text}).replace("/", "\\/").encode()
     with publishing([b"result/", escaped]) as endpoint:
@@ -67,11 +67,11 @@ NO_RESULTS = [
 ]
 
 
-def test_library_skips_and_counts_what_is_no_result(sub):
+def test_messages_that_are_not_results_are_skipped_and_counted(sub):
     good = [b"result/", b'{"label":"good","probability":0.5}']
     with publishing(*NO_RESULTS, good) as endpoint:
         results = sub.results_open(endpoint.encode(), None, None, None)
-        for _ in range(2):  # between two good ones are all of the others
+        for _ in range(2):  # all other messages are between two results
             before = sub.results_rejected(results)
             assert sub.results_next(results, 20_000) == 1
             assert sub.results_text(results, b"label") == b"good"
@@ -79,14 +79,14 @@ def test_library_skips_and_counts_what_is_no_result(sub):
         sub.results_close(results)
 
 
-# What ZeroMQ does not recover from by itself.
+# Faults after which ZeroMQ does not reconnect by itself.
 BROKEN = {"oversize", "random bytes"}
 
 
 @pytest.mark.parametrize(
     "fault", [pytest.param(f, marks=pytest.mark.full if "greeting" in f else ()) for f in FAULTS]
 )
-def test_library_receives_again_after_a_fault_of_the_line(sub, fault):
+def test_results_are_received_again_after_a_fault(sub, fault):
     good = [b"result/", b'{"label":"good","probability":0.5}']
     with results_line() as (socket, cable, endpoint):
         results = sub.results_open(endpoint.encode(), None, None, None)
@@ -103,7 +103,7 @@ def test_library_receives_again_after_a_fault_of_the_line(sub, fault):
         while sub.results_next(results, 200):
             pass
         FAULTS[fault](socket, cable)
-        # What was on its way before the fault is not meant.
+        # Messages that were sent before the fault do not count.
         while fault in BROKEN and not sub.results_reconnects(results):
             assert time.monotonic() < deadline
             assert sub.results_next(results, 100) >= 0

@@ -26,7 +26,7 @@ ANYWHERE = "tcp://127.0.0.1:*"
 
 
 class Listener:
-    """A SUB socket that fails a test instead of hanging it."""
+    """A SUB socket with a time-out, so that a test fails instead of waiting forever."""
 
     def __init__(self, endpoint: str, topic: str = "fov/") -> None:
         self.socket = zmq.Context.instance().socket(zmq.SUB)
