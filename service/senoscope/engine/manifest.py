@@ -404,7 +404,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
     try:
         document = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise EnsembleError(path, f"is not valid JSON: {error}") from error
+        raise EnsembleError(path, f"cannot be parsed: {error}") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise EnsembleError(path, f"has schema_version {version!r}; this release reads {SCHEMA_VERSION!r}")

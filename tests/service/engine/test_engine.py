@@ -210,7 +210,7 @@ def test_one_thread_runs_the_cuda_executor_for_all_callers(miniature: Path) -> N
     ("damage", "message"),
     [
         (lambda d: (d / "ensemble.json").unlink(), r"ensemble\.json: no such file"),
-        (lambda d: (d / "ensemble.json").write_text("{"), "is not JSON"),
+        (lambda d: (d / "ensemble.json").write_text("{"), "cannot be parsed: Expecting"),
         (lambda d: edit(d, lambda m: m.update(schema_version="9")), "schema_version '9'"),
         (lambda d: edit(d, lambda m: m.update(nmae="x")), "nmae: Extra inputs"),
         (
