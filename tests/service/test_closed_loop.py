@@ -231,7 +231,7 @@ def test_channels_that_match_nothing_are_reported_at_the_first_image(
     def events():
         for n, event in enumerate(plan(1, 3, channels=("Brightfield",))):
             if n == 2:
-                wait_for(lambda: "'Brightfield' is none of" in caplog.text, 60)
+                wait_for(lambda: "'Brightfield' is not one of" in caplog.text, 60)
                 reported_after.append(n)
             yield event
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from senoscope.engine.manifest import Manifest
-from senoscope_training import export_code_digest
 from senoscope_training.schema import SCHEMA_NAME, manifest_schema
 from senoscope_training.starter.ensemble import StarterError, StarterOptions, make_starter
 from senoscope_training.starter.fovs import synthetic_fovs
@@ -96,8 +95,3 @@ def test_committed_schema_is_current():
 def test_manifest_survives_a_round_trip(starter_ensemble):
     text = (starter_ensemble / "ensemble.json").read_text(encoding="utf-8")
     assert Manifest.model_validate_json(text).to_json() == text
-
-
-def test_digest_is_stable():
-    assert export_code_digest() == export_code_digest()
-    assert len(export_code_digest()) == 64
