@@ -231,14 +231,14 @@ def test_channels_that_match_nothing_are_reported_at_the_first_image(
     def events():
         for n, event in enumerate(plan(1, 3, channels=("Brightfield",))):
             if n == 2:
-                wait_for(lambda: "'Brightfield' is none of" in caplog.text, 60)
+                wait_for(lambda: "'Brightfield' is not one of" in caplog.text, 60)
                 reported_after.append(n)
             yield event
 
     with pytest.raises(SenoscopeError, match=r"nothing was published.*Brightfield"):
         run(server, scope, events())
     assert reported_after == [2]
-    (record,) = [record for record in caplog.records if "is none of" in record.message]
+    (record,) = [record for record in caplog.records if "is not one of" in record.message]
     assert record.levelname == "ERROR"
     assert all(name in record.message for name in CHANNELS)
 

@@ -1,4 +1,4 @@
-"""Bytes of ZMTP 3.0, for peers that ZeroMQ itself would never be."""
+"""Messages of ZMTP 3.0 as bytes, to simulate peers that behave differently from ZeroMQ."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import struct
 
 
 def greeting(mechanism: bytes = b"NULL") -> bytes:
-    """What each side sends first."""
+    """Return the greeting, which each side sends first."""
     return b"\xff" + bytes(8) + b"\x7f\3\0" + mechanism.ljust(20, b"\0") + bytes(32)
 
 
 def ready(socket_type: bytes) -> bytes:
-    """The command that ends the handshake of mechanism NULL."""
+    """Return the command that completes the handshake of mechanism NULL."""
     return command(b"READY", b"\x0bSocket-Type" + struct.pack(">I", len(socket_type)) + socket_type)
 
 
 def command(name: bytes, body: bytes) -> bytes:
-    """Any command."""
+    """Return a command."""
     content = bytes([len(name)]) + name + body
     return bytes([4, len(content)]) + content
 
 
 def part(content: bytes, *, more: bool) -> bytes:
-    """A part of a message."""
+    """Return a part of a message."""
     return bytes([2 | more]) + struct.pack(">Q", len(content)) + content
 
 
 def endless(topic: bytes, size: int) -> bytes:
-    """The beginning of a message, with so many bytes in parts of 64 KiB."""
+    """Return the beginning of a message with ``size`` bytes in parts of 64 KiB."""
     return part(topic, more=True) + part(bytes(65536), more=True) * (size // 65536)
