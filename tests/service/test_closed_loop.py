@@ -238,7 +238,7 @@ def test_channels_that_match_nothing_are_reported_at_the_first_image(
     with pytest.raises(SenoscopeError, match=r"nothing was published.*Brightfield"):
         run(server, scope, events())
     assert reported_after == [2]
-    (record,) = [record for record in caplog.records if "is none of" in record.message]
+    (record,) = [record for record in caplog.records if "is not one of" in record.message]
     assert record.levelname == "ERROR"
     assert all(name in record.message for name in CHANNELS)
 

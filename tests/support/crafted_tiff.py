@@ -1,16 +1,16 @@
-"""TIFF files that no writer writes: each tag is what a test says it is."""
+"""Invalid or unusual TIFF files, with any values of their tags."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 
-# By tag: type, count, and the value or (for what does not fit the tag) its bytes.
+# By tag: type, count, and the value or, if it does not fit into the tag, its bytes.
 Tags = dict[int, tuple[int, int, int | bytes]]
 
 
 def one_page(width: int, height: int) -> Tags:
-    """Tags of an uncompressed uint16 page whose pixels begin at byte 8."""
+    """Return the tags of an uncompressed uint16 page whose pixels begin at byte 8."""
     tags = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
     return {tag: (4, 1, value) for tag, value in tags.items()} | {279: (4, 1, 2 * width * height)}
 
@@ -21,7 +21,7 @@ def description(text: str) -> Tags:
 
 
 def zeros_in_one_go(length: int) -> Tags:
-    """A strip of zeros that Deflate made small; it lies where `crafted` puts values."""
+    """Return the tags of a strip of zeros compressed with Deflate, which `crafted` stores with the values."""
     packer = zlib.compressobj(9)
     pieces = [packer.compress(bytes(min(1 << 20, length - at))) for at in range(0, length, 1 << 20)]
     packed = b"".join(pieces) + packer.flush()
@@ -38,7 +38,7 @@ def ome_xml(width: int, height: int, *, t: int = 1, data: str = "<TiffData/>", m
 
 
 def crafted(tags: Tags, *, pages: int = 1) -> bytes:
-    """A little-endian TIFF of pages with the same tags, which share their pixels and values."""
+    """Return a little-endian TIFF of pages with the same tags, which share their pixels and values."""
     width, height = (tags[tag][2] for tag in (256, 257))
     assert isinstance(width, int)
     assert isinstance(height, int)
@@ -48,7 +48,7 @@ def crafted(tags: Tags, *, pages: int = 1) -> bytes:
         if not isinstance(value, bytes):
             entries.append(struct.pack("<HHII", tag, kind, count, value))
         else:
-            # A strip's place is its own tag's value; other values are found through theirs.
+            # The tag of a strip contains its offset; other tags contain the offset of their values.
             kind_, count_ = (4, 1) if tag == 273 and kind == 7 else (kind, count)
             entries.append(struct.pack("<HHII", tag, kind_, count_, len(file)))
             file += value + b"\0" * (len(value) % 2)

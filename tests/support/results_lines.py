@@ -1,4 +1,4 @@
-"""Sockets that send results, and what can go wrong on the line to a subscriber."""
+"""Sockets that send results, and faults of their connection to a subscriber."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Fault = Callable[["zmq.Socket[Any]", Cable], None]
 
 @contextmanager
 def results_socket() -> Iterator[tuple[zmq.Socket[Any], str]]:
-    """A PUB socket as the service has it, which also receives subscriptions."""
+    """Open a socket like that of the service, which also receives subscriptions; yield it and its endpoint."""
     socket = zmq.Context.instance().socket(zmq.XPUB)
     socket.setsockopt(zmq.RCVTIMEO, 10_000)
     socket.bind("tcp://127.0.0.1:*")
@@ -30,7 +30,7 @@ def results_socket() -> Iterator[tuple[zmq.Socket[Any], str]]:
 
 @contextmanager
 def results_line() -> Iterator[tuple[zmq.Socket[Any], Cable, str]]:
-    """A results socket behind a cable, and the endpoint at its other end."""
+    """Open a results socket behind a cable; yield both, and the endpoint at the other end of the cable."""
     with results_socket() as (socket, inner):
         port = free_port()
         cable = Cable(port, int(inner.rpartition(":")[2]))
@@ -47,7 +47,7 @@ def _oversize(socket: zmq.Socket[Any], cable: Cable) -> None:
 FAULTS: dict[str, Fault] = {
     "oversize": _oversize,
     "random bytes": lambda _, cable: cable.inject(os.urandom(4096)),
-    # Not 0xff, with which a greeting begins: of another mechanism it would be a refusal.
+    # Not 0xff, the first byte of a greeting: a greeting with another mechanism would be a refusal.
     "random greeting": lambda _, cable: cable.greet_next(b"\0" + os.urandom(63)),
     "half a greeting": lambda _, cable: cable.greet_next(b"\xff\0\0\0\0\0\0\0\1\x7f\3"),
     "reset": lambda _, cable: cable.reset(),
