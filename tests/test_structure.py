@@ -40,8 +40,8 @@ def test_no_file_imports_tests(path: Path) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "service.test_guard",
-        "tests.service.test_guard",
+        "service.api.test_guard",
+        "tests.service.api.test_guard",
         "conftest",
         "napari.plugin",
         ".test_structure",

@@ -79,7 +79,7 @@ def test_each_frame_is_a_separate_trace(server: Server, receiver: Collector) -> 
     assert not more
     assert (whole.name, whole.parent_span_id) == ("field of view", b"")
     attributes = facts(whole)
-    assert (attributes["senoscope.stream.series"], attributes["senoscope.frame"]) == ("plate 3", 5)
+    assert (attributes["senoscope.series"], attributes["senoscope.frame"]) == ("plate 3", 5)
     assert attributes["senoscope.label"] == "senescent"
     parts = {span.name: span for span in children(receiver, whole, len(PARTS))}
     assert parts.keys() == PARTS
