@@ -18,7 +18,7 @@ Fault = Callable[["zmq.Socket[Any]", Cable], None]
 
 @contextmanager
 def results_socket() -> Iterator[tuple[zmq.Socket[Any], str]]:
-    """Open a socket like that of the service, which receives subscriptions, too; yield it and its endpoint."""
+    """Open a socket like that of the service, which receives subscriptions; yield it and its endpoint."""
     socket = zmq.Context.instance().socket(zmq.XPUB)
     socket.setsockopt(zmq.RCVTIMEO, 10_000)
     socket.bind("tcp://127.0.0.1:*")
