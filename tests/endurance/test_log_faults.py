@@ -213,7 +213,7 @@ class Damage:
     def __init__(self, path: Path, where: Callable[[sqlite3.Connection], tuple[int, int]]) -> None:
         beside = path.with_name(f"{path.name}-wal")
         with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
-            # All in the one file, where nobody writes meanwhile, and where the service must look again.
+            # All in the one file, where nobody writes meanwhile.
             while True:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 database.execute("BEGIN IMMEDIATE")
@@ -222,6 +222,9 @@ class Damage:
                 database.execute("ROLLBACK")
             self._offset, length = where(database)
             self._lost = self._exchange(path, random.Random(22).randbytes(length))
+            # A change by another connection: the service must not go on with pages that it has in memory.
+            database.execute("UPDATE runlog_version SET version_num = version_num")
+            database.execute("COMMIT")
 
     def mend(self, path: Path) -> None:
         """Put back what was overwritten."""
