@@ -1,6 +1,6 @@
 """Fixtures and options of all tests, their two tiers, and which tests share a worker.
 
-``pytest`` runs the default tier, with three workers, ``pytest --full`` all tests, and ``pytest --left-out``
+``pytest`` runs the default tier, with four workers, ``pytest --full`` all tests, and ``pytest --left-out``
 those that the run of the default tier before it left out.
 """
 

@@ -213,7 +213,7 @@ class Damage:
     def __init__(self, path: Path, where: Callable[[sqlite3.Connection], tuple[int, int]]) -> None:
         wal = path.with_name(f"{path.name}-wal")
         with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
-            # Everything in one file, with no concurrent writes, and so that the service must read it again.
+            # Everything in one file, without concurrent writes.
             while True:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 database.execute("BEGIN IMMEDIATE")
@@ -222,6 +222,9 @@ class Damage:
                 database.execute("ROLLBACK")
             self._offset, length = where(database)
             self._lost = self._exchange(path, random.Random(22).randbytes(length))
+            # A change by another connection, so that the service discards the pages in its memory.
+            database.execute("UPDATE runlog_version SET version_num = version_num")
+            database.execute("COMMIT")
 
     def repair(self, path: Path) -> None:
         """Restore the overwritten bytes."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from senoscope_training.networks.architectures import register
-from support.jobs_here import jobs_in_this_process
-from support.quick_reports import quick_reports
 from support.tiny_backbone import TINY
 
+# Every worker that collects tests imports this file: slow imports are in the fixtures.
 register(TINY)
 
 
@@ -29,6 +28,8 @@ def tensorflow():
 @pytest.fixture
 def quick_report():
     """Experiments end with a report whose figures are not drawn."""
+    from support.quick_reports import quick_reports
+
     with quick_reports():
         yield
 
@@ -36,5 +37,7 @@ def quick_report():
 @pytest.fixture
 def jobs_here(tensorflow, quick_report):
     """Experiments are run and exported in this process, quickly."""
+    from support.jobs_here import jobs_in_this_process
+
     with jobs_in_this_process():
         yield

@@ -98,6 +98,7 @@ def test_the_package_answers_as_the_engine(tmp_path, channels):
     assert told["authors"] == [{"name": "The Senoscope developers"}]
 
 
+@pytest.mark.full
 def test_bioimage_io_accepts_it(miniature, tmp_path):
     changed = json.loads((miniature / "ensemble.json").read_text())
     # What it has no fields for is told in words.

@@ -40,11 +40,13 @@ FILES = tuple(f"fov_{n}.tif" for n in range(14))
 @pytest.fixture
 def figures():
     """Figures are drawn; most tests are about other parts of the report."""
+    with quick_reports(figures=True):
+        yield
 
 
 @pytest.fixture(autouse=True)
-def _quick(request):
-    with quick_reports(figures="figures" in request.fixturenames):
+def _quick():
+    with quick_reports():
         yield
 
 
@@ -389,7 +391,10 @@ def test_figures_are_of_300_dots_per_inch_and_pdf(tmp_path, figures):
     assert image.shape[1] == pytest.approx(4.6 * 300, abs=2)
 
 
-def test_the_same_report_twice_is_the_same_bytes(tmp_path, figures):
+@pytest.mark.parametrize("drawn", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_the_same_report_twice_is_the_same_bytes(tmp_path, request, drawn):
+    if drawn:
+        request.getfixturevalue("figures")
     directory = experiment(tmp_path, ensemble(wrong(1, 2)))
     first, again = (write_report(directory, tmp_path / name).parent for name in ("first", "again"))
     files = [path for path in first.rglob("*") if path.is_file()]
