@@ -61,7 +61,7 @@ def test_watch_pause_pick_export_drop_calibrate(starter_ensemble: Path, tmp_path
         # Open, and watch 20 fields of view.
         at = seat(server.url)
         at.until(lambda: at.seen() >= 20, 300)
-        assert "starter ensemble" in at.text("#starter")
+        assert "The ensemble starter is in use" in at.text("#starter")
         assert re.match(r"FOV|plate 3 · FOV \d+", at.text("#where"))
         at.until(lambda: at.text("#label") == "senescent", 120)
         at.page.wait_for_timeout(400)
