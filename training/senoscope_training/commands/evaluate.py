@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from senoscope_training.commands.shared import exit_with_error
+
 if TYPE_CHECKING:
     from senoscope_training.config import DataConfig
 
@@ -90,8 +92,7 @@ def evaluate(
             with atomic_file(out) as file:
                 file.write(done.to_csv().encode())
     except (EnsembleError, ConfigError, DataSetError, DeviceError, OSError) as error:
-        print(f"senoscope-train: {_as_options(str(error))}", file=sys.stderr)
-        raise typer.Exit(1) from error
+        exit_with_error(_as_options(str(error)))
     for warning in done.warnings:
         print(f"senoscope-train: warning: {_as_options(warning)}", file=sys.stderr)
     if done.trained_on:

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from senoscope_training.commands.shared import JsonProgress, ModelsDir, exit_with_error
+
 
 class _System(StrEnum):
     fully_trained = "fully_trained"
@@ -32,13 +34,7 @@ def export(
         _System | None, typer.Option(help="Which ensemble of the experiment.  [default: fully_trained]")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the ensemble.  [default: the experiment's]")] = None,
-    models_dir: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="SENOSCOPE_MODELS_DIR",
-            help="Where ensembles live.  [default: models/ of the clone, else the user's data folder]",
-        ),
-    ] = None,
+    models_dir: ModelsDir = None,
     fold: Annotated[str | None, typer.Option(help="Which fold.  [default: the first]")] = None,
     run: Annotated[
         int | None,
@@ -57,9 +53,7 @@ def export(
             "everything, too."
         ),
     ] = False,
-    json_progress: Annotated[
-        bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
-    ] = False,
+    json_progress: JsonProgress = False,
 ) -> None:
     """Make an ensemble that the service loads from a run of an experiment, or a package of an ensemble."""
     from senoscope.engine.errors import EnsembleError
@@ -108,12 +102,10 @@ def export(
         *(EnsembleError, PackageError, OSError),
     ) as error:
         finished = f" ({made[0]} is complete)" if made else ""
-        print(f"senoscope-train: {error}{finished}", file=sys.stderr)
-        raise typer.Exit(1) from error
+        exit_with_error(f"{error}{finished}")
     except KeyboardInterrupt:
         left = f"{made[0]} is complete, the package is not there" if made else "nothing was left behind"
-        print(f"senoscope-train: interrupted; {left}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        exit_with_error(f"interrupted; {left}", 130)
     if not json_progress:
         print(*made, sep="\n")
 

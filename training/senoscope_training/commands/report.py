@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from senoscope_training.commands.shared import exit_with_error
 
 
 def report(
@@ -22,5 +23,4 @@ def report(
     try:
         print(write_report(experiment, out))
     except ExperimentError as error:
-        print(f"senoscope-train: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+        exit_with_error(str(error))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
+
+from senoscope_training.commands.shared import JsonProgress, exit_with_error
 
 
 def run(
@@ -21,9 +23,7 @@ def run(
         int | None,
         typer.Option(min=1, help="Networks to train at a time.  [default: as cores allow; 1 with a GPU]"),
     ] = None,
-    json_progress: Annotated[
-        bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
-    ] = False,
+    json_progress: JsonProgress = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave the report to later.")] = False,
 ) -> None:
     """Train every system that a configuration names, and write the report.
@@ -57,13 +57,8 @@ def run(
         FitError,
         OSError,
     ) as error:
-        _fail(str(error), 1)
+        exit_with_error(str(error), 1)
     except WorkerDied as error:
-        _fail(f"{error}; the same command goes on", 1)
+        exit_with_error(f"{error}; the same command goes on", 1)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on", 130)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"senoscope-train: {message}", file=sys.stderr)
-    raise typer.Exit(code)
+        exit_with_error("interrupted; the same command goes on", 130)

@@ -1,13 +1,14 @@
-"""The commands for data sets: check, import-zenodo, synthesize."""
+"""The command ``senoscope-train check``."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from senoscope_training.commands.shared import exit_with_error
 
 if TYPE_CHECKING:
     from senoscope_training.config import Config
@@ -72,9 +73,9 @@ def check(
 
             draw(data_set, pixels, figure, padded=config.data.fit == "pad")
     except (ConfigError, DataSetError) as error:
-        _fail(str(error))
+        exit_with_error(str(error))
     except (OSError, ValueError) as error:
-        _fail(f"{figure} cannot be written: {error}")
+        exit_with_error(f"{figure} cannot be written: {error}")
     if as_json:
         typer.echo(json.dumps(found.document(), indent=1))
     else:
@@ -84,74 +85,6 @@ def check(
             console.print(part, soft_wrap=not console.is_terminal)
     if not found.usable:
         raise typer.Exit(1)
-
-
-def import_zenodo(
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to make.", show_default=False)],
-    sources: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="SOURCE...", help="Pickles of the record, or folders of them."),
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch the record from Zenodo first, into OUT.download.")
-    ] = False,
-) -> None:
-    """Turn the pickled arrays of the paper's Zenodo record into a data set folder.
-
-    Pickles are read without executing them; one that holds more than arrays is refused.
-    """
-    from senoscope_training.dataset.model import DataSetError
-    from senoscope_training.dataset.zenodo import import_pickles
-    from senoscope_training.workers.progress import TextReporter
-
-    if not sources and not download:
-        _fail("name the pickles, or pass --download to fetch them from Zenodo", 2)
-    try:
-        if out.exists():
-            raise DataSetError(f"{out} is there already; name another folder, or delete it first")
-        paths = list(sources or ())
-        if download:
-            paths.append(_download(out.with_name(f"{out.name}.download")))
-        with TextReporter(()) as report:
-            count = import_pickles(paths, out, report=report)
-    except DataSetError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted; no data set was made", 130)
-    typer.echo(f"{out}: {count} fields of view; look at them with `senoscope-train check {out}`")
-
-
-def synthesize(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", show_default=False)],
-    train: Annotated[int, typer.Option(min=2, help="Fields of view to train.")] = 170,
-    test: Annotated[int, typer.Option(min=2, help="Fields of view to test.")] = 54,
-    height: Annotated[int, typer.Option(min=32, max=4096, help="Rows.")] = 250,
-    width: Annotated[int, typer.Option(min=32, max=4096, help="Columns.")] = 300,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same data set.")] = 0,
-    groups: Annotated[int, typer.Option(min=2, help="Culture plates; each is in train or in test.")] = 6,
-) -> None:
-    """Make a labelled data set of synthetic fields of view, to try things out; not for science."""
-    from senoscope_training.dataset.model import DataSetError
-    from senoscope_training.dataset.writing import write_synthetic
-    from senoscope_training.workers.progress import TextReporter
-
-    try:
-        with TextReporter(()) as report:
-            write_synthetic(
-                out,
-                train=train,
-                test=test,
-                height=height,
-                width=width,
-                seed=seed,
-                groups=groups,
-                report=report,
-            )
-    except DataSetError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted; no data set was made", 130)
-    typer.echo(f"{out}: {train + test} fields of view; look at them with `senoscope-train check {out}`")
 
 
 def _folder_config(folder: Path, classes: str, channels: str, per_channel: str | None) -> Config:
@@ -182,39 +115,3 @@ def _folds(data_set: DataSet, config: Config) -> tuple[tuple[Fold, ...], tuple[s
         return make_folds(data_set, config.split, config.seed), ()
     except DataSetError as error:
         return (), (f"no split: {error}",)
-
-
-def _download(folder: Path) -> Path:
-    from rich.console import Console
-    from rich.progress import (
-        DownloadColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    from senoscope_training.dataset.download import download_record
-
-    tasks: dict[str, TaskID] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-
-        def step(name: str, there: int, size: int) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=size)
-            progress.update(tasks[name], completed=there)
-
-        download_record(folder, step)
-    return folder
-
-
-def _fail(message: str, code: int = 1) -> NoReturn:
-    typer.echo(f"senoscope-train: {message}", file=sys.stderr)
-    raise typer.Exit(code)
