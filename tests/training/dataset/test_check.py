@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import socket
 from pathlib import Path
 
@@ -249,7 +250,7 @@ def test_synthesize_makes_a_data_set_that_passes(tmp_path):
     assert "not for science" in (out / "SYNTHETIC.txt").read_text()
     again = run("synthesize", out, *options)
     assert again.exit_code == 1
-    assert "is there already" in again.output
+    assert "already exists" in again.output
     assert run("synthesize", tmp_path / "second", *options).exit_code == 0
     assert inspect_data_set(config(tmp_path / "second")).data_set.sha256() == data_set.sha256()
 
@@ -261,18 +262,18 @@ def test_synthesize_of_too_few(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_import_of_nothing_and_of_a_hostile_file(tmp_path):
+def test_import_of_nothing_and_of_an_unsafe_file(tmp_path):
     shown = run("import-zenodo", "--out", tmp_path / "made")
     assert shown.exit_code == 2
     assert "--download" in shown.output
     write(tmp_path, {"x.pkl": b"cos\nsystem\n(S'x'\ntR."})
-    shown = run("import-zenodo", tmp_path / "x.pkl", "--out", tmp_path / "made")
+    shown = run("import-zenodo", tmp_path / "x.pkl", "--out", tmp_path / "made", "--trust")
     assert shown.exit_code == 1
-    assert "x.pkl names os.system; nothing in the file was executed" in shown.output
+    assert "x.pkl refers to os.system; nothing in the file was executed" in shown.output
     assert not (tmp_path / "made").exists()
 
 
-def test_download_without_a_network(tmp_path, monkeypatch):
+def test_import_without_a_network(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError("no network here")
 
@@ -284,6 +285,13 @@ def test_download_without_a_network(tmp_path, monkeypatch):
     assert shown.exit_code == 1
     assert "Zenodo cannot be reached" in shown.output
     assert list(tmp_path.iterdir()) == []
+    write(tmp_path, {"x.pkl": pickle.dumps({"train_data": np.zeros((2, 3, 8, 8)), "train_label": [0, 1]})})
+    shown = run("import-zenodo", tmp_path / "x.pkl", "--out", tmp_path / "made")
+    assert shown.exit_code == 1
+    assert "Zenodo cannot be reached" in shown.output
+    assert "pass --trust" in shown.output
+    assert not (tmp_path / "made").exists()
+    assert run("import-zenodo", tmp_path / "x.pkl", "--out", tmp_path / "made", "--trust").exit_code == 0
 
 
 def test_padding_does_not_count_as_measured() -> None:

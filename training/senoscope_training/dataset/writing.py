@@ -66,7 +66,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         If ``out`` is there already, or cannot be made.
     """
     if out.exists() or out.is_symlink():
-        raise DataSetError(f"{out} is there already; name another folder, or delete it first")
+        raise DataSetError(f"{out} already exists; choose another folder, or delete it first")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # Beside its place, so that it can be renamed in one go.
