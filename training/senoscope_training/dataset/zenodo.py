@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_training.dataset.download import RECORD, md5_of, published_md5s
-from senoscope_training.dataset.faults import nearest
+from senoscope_training.dataset.faults import suggest
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.pickles import read_pickle
 from senoscope_training.dataset.writing import LabelledFov, new_folder, write_fovs
@@ -217,7 +217,7 @@ def _named(text: str, key: str, classes: tuple[str, str]) -> str:
         if name.casefold() == plain:
             return name
     raise DataSetError(
-        f"{key} contains the label {text!a}{nearest(text, classes)}; it must be {' or '.join(classes)}"
+        f"{key} contains the label {text!a}{suggest(text, classes)}; it must be {' or '.join(classes)}"
     )
 
 
