@@ -20,7 +20,7 @@ def tensorflow():
     import keras
     import tensorflow
 
-    # As in worker processes: the graph optimiser takes most of the time to trace.
+    # As in worker processes, because the graph optimiser takes most of the tracing time.
     tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     keras.config.disable_interactive_logging()
     return tensorflow
@@ -28,13 +28,13 @@ def tensorflow():
 
 @pytest.fixture
 def quick_report():
-    """Experiments end with a report whose figures are not drawn."""
+    """Write reports of experiments without drawing figures."""
     with quick_reports():
         yield
 
 
 @pytest.fixture
 def jobs_here(tensorflow, quick_report):
-    """Experiments are run and exported in this process, quickly."""
+    """Run and export experiments quickly, in this process."""
     with jobs_in_this_process():
         yield
