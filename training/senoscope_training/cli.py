@@ -1,4 +1,4 @@
-"""The command line ``senoscope-train``."""
+"""The command ``senoscope-train``, assembled from its subcommands."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Arguments; default: those of the process.
     """
     try:
-        with exiting_on_sigterm():  # a run that is terminated cleans up as one that is interrupted does
+        with exiting_on_sigterm():  # a terminated run cleans up like an interrupted one
             return run_command_line(app, "senoscope-train", argv)
     except KeyboardInterrupt:
         return 130

@@ -24,34 +24,35 @@ def check(
             show_default=False,
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
     figure: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Write histograms and sample images into this PNG.")
+        Path | None, typer.Option(dir_okay=False, help="Write histograms and sample images to this PNG file.")
     ] = None,
     classes: Annotated[
         str, typer.Option(help="With a folder: label of the negative class, then of the positive one.")
     ] = "control,senescent",
     channels: Annotated[
-        str, typer.Option(help="With a folder: names of the channels, in the order of the files.")
+        str,
+        typer.Option(help="With a folder: names of the channels, in the order in which files contain them."),
     ] = "SRS,TPEF,Transmission",
     per_channel: Annotated[
         str | None,
         typer.Option(
             metavar="PART,PART,...",
-            help="With a folder whose channels lie in files of their own: the part of the names that tells "
-            "each channel, such as _ch00,_ch01,_ch02, in the order of the channels.",
+            help="With a folder of one file per channel: the part of the file names that identifies each "
+            "channel, for example _ch00,_ch01,_ch02, in the order of the channels.",
         ),
     ] = None,
 ) -> None:
-    """Look at a data set before training: counts, leaks, intensities, every fault.
+    """Check a data set before training: counts, leaks between training and test, intensities, faults.
 
-    A configuration tells sizes and the split too. Exits with 1 if there are faults.
+    With a configuration, sizes and the split are checked too. The exit status is 1 if there are faults.
     """
     from rich.console import Console
 
     from senoscope_training.config import ConfigError, load_config
     from senoscope_training.dataset.check_view import render
-    from senoscope_training.dataset.checking import check as look
+    from senoscope_training.dataset.checking import check as check_data_set
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.dataset.reading import inspect_data_set, load_pixels
     from senoscope_training.workers.progress import TextReporter
@@ -67,7 +68,7 @@ def check(
             pixels = load_pixels(data_set, range(len(data_set)), config.data, inspection.size, report)
         folds, notes = ((), ()) if source.is_dir() else _folds(data_set, config)
         k_iqr = config.normalization.k_iqr
-        found = look(inspection, config.data, folds, k_iqr=k_iqr, notes=notes, pixels=pixels)
+        found = check_data_set(inspection, config.data, folds, k_iqr=k_iqr, notes=notes, pixels=pixels)
         if figure is not None and len(data_set):
             from senoscope_training.dataset.check_figure import draw
 
@@ -80,7 +81,7 @@ def check(
         typer.echo(json.dumps(found.document(), indent=1))
     else:
         console = Console(highlight=False)
-        # Tables that are piped into a file keep their columns.
+        # Tables that are written to a file keep their columns.
         for part in render(found):
             console.print(part, soft_wrap=not console.is_terminal)
     if not found.usable:
@@ -101,13 +102,13 @@ def _folder_config(folder: Path, classes: str, channels: str, per_channel: str |
     except ValidationError as error:
         faults = "; ".join(str(fault["msg"]) for fault in error.errors(include_url=False))
         raise ConfigError(
-            "--classes takes two names, --channels one to three, --per-channel as many as there are "
-            f"channels, with commas: {faults}"
+            "--classes takes two names, --channels one to three, and --per-channel as many as there are "
+            f"channels, separated by commas: {faults}"
         ) from error
 
 
 def _folds(data_set: DataSet, config: Config) -> tuple[tuple[Fold, ...], tuple[str, ...]]:
-    """The folds of an experiment, or a note on why there are none."""
+    """Return the folds of an experiment, or a note with the reason why there are none."""
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.dataset.splits import make_folds
 

@@ -6,7 +6,7 @@ from senoscope_training.commands.shared import ModelsDir
 
 
 def schema(models_dir: ModelsDir = None) -> None:
-    """Write the JSON Schema of ensemble.json into the folder of ensembles."""
+    """Write the JSON Schema of ensemble.json into the folder of the ensembles."""
     from senoscope.engine.locations import default_models_dir
     from senoscope_training.schema import write_schema
 

@@ -1,4 +1,4 @@
-"""What several commands have in common: options, and the way they report an error."""
+"""Options that several commands have, and the way in which commands report an error."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ModelsDir = Annotated[
     Path | None,
     typer.Option(
         envvar="SENOSCOPE_MODELS_DIR",
-        help="Where ensembles live.  [default: models/ of the clone, else the user's data folder]",
+        help="Folder of the ensembles.  [default: models/ of the clone, else the user's data folder]",
     ),
 ]
 JsonProgress = Annotated[
-    bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
+    bool, typer.Option("--json-progress", help="Print progress as JSON lines on stdout, for programs.")
 ]
 
 

@@ -23,8 +23,8 @@ def starter(
     weights: Annotated[
         _Weights,
         typer.Option(
-            help="Backbone weights: Keras' ImageNet weights (downloaded where no file is there), seeded "
-            "random ones, or whichever needs no download."
+            help="Backbone weights: Keras' ImageNet weights (downloaded if there are no files), random "
+            "weights from the seed, or (auto) ImageNet weights if all files are present, else random ones."
         ),
     ] = _Weights.auto,
     weights_dir: Annotated[
@@ -32,32 +32,36 @@ def starter(
         typer.Option(
             exists=True,
             file_okay=False,
-            help="Folder with Keras' notop weight files, or <network>.weights.h5, for all seven networks.",
+            help="Folder with Keras' notop weight files, or <network>.weights.h5, of all seven networks.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same ensemble.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same ensemble.")] = 0,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Networks to make at a time, up to 4 GB each.  [default: as cores allow]"),
+        typer.Option(
+            min=1, help="Networks to build in parallel, up to 4 GB each.  [default: by number of cores]"
+        ),
     ] = None,
     keep_keras: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Keep Keras' weights and heads in this folder.")
+        Path | None,
+        typer.Option(file_okay=False, help="Also save the Keras weights and heads in this folder."),
     ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
             file_okay=False,
-            help="Make the recipe that `senoscope` builds its starter ensemble from in this folder, and no "
-            "ensemble.",
+            help="Write into this folder the recipe from which `senoscope` builds its starter ensemble, and "
+            "no ensemble.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace an existing ensemble or recipe.")] = False,
     json_progress: JsonProgress = False,
 ) -> None:
-    """Make the starter ensemble: frozen backbones, heads trained on synthetic fields of view.
+    """Build the starter ensemble: frozen backbones, and heads trained on synthetic fields of view.
 
-    It is for demonstrations and tests, not for science. It takes a few minutes and no network.
+    It is for demonstrations and tests, not for science. It takes a few minutes and needs no network
+    connection.
     """
     from senoscope.engine.locations import default_models_dir
     from senoscope_training.export.parity import ParityError
@@ -80,11 +84,11 @@ def starter(
     )
     reporter = JsonReporter() if json_progress else TextReporter(NETWORKS)
     try:
-        with reporter as tell:
+        with reporter as report:
             if recipe is not None:
-                made = make_recipe(recipe, options, tell)
+                made = make_recipe(recipe, options, report)
             else:
-                made = make_starter(models_dir or default_models_dir(), options, tell)
+                made = make_starter(models_dir or default_models_dir(), options, report)
     except (StarterError, RecipeError, WorkerDied, WeightsError, ParityError, DeadHeadError) as error:
         exit_with_error(str(error), 1)
     except KeyboardInterrupt:

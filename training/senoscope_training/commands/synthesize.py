@@ -11,15 +11,17 @@ from senoscope_training.commands.shared import exit_with_error
 
 
 def synthesize(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", show_default=False)],
-    train: Annotated[int, typer.Option(min=2, help="Fields of view to train.")] = 170,
-    test: Annotated[int, typer.Option(min=2, help="Fields of view to test.")] = 54,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.", show_default=False)],
+    train: Annotated[int, typer.Option(min=2, help="Fields of view for training.")] = 170,
+    test: Annotated[int, typer.Option(min=2, help="Fields of view for testing.")] = 54,
     height: Annotated[int, typer.Option(min=32, max=4096, help="Rows.")] = 250,
     width: Annotated[int, typer.Option(min=32, max=4096, help="Columns.")] = 300,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same data set.")] = 0,
-    groups: Annotated[int, typer.Option(min=2, help="Culture plates; each is in train or in test.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same data set.")] = 0,
+    groups: Annotated[
+        int, typer.Option(min=2, help="Culture plates; each is either in training or in test.")
+    ] = 6,
 ) -> None:
-    """Make a labelled data set of synthetic fields of view, to try things out; not for science."""
+    """Create a labelled data set of synthetic fields of view, to try out the software; not for science."""
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.dataset.writing import write_synthetic
     from senoscope_training.workers.progress import TextReporter
@@ -39,5 +41,5 @@ def synthesize(
     except DataSetError as error:
         exit_with_error(str(error))
     except KeyboardInterrupt:
-        exit_with_error("interrupted; no data set was made", 130)
-    typer.echo(f"{out}: {train + test} fields of view; look at them with `senoscope-train check {out}`")
+        exit_with_error("interrupted; no data set was created", 130)
+    typer.echo(f"{out}: {train + test} fields of view; check them with `senoscope-train check {out}`")
