@@ -48,8 +48,8 @@ def main() -> None:
         with np.load(arguments.keras / f"{network.name}.head.npz") as kept:
             head = Head(w1=kept["w1"], b1=kept["b1"], w2=kept["w2"], b2=float(kept["b2"]))
         backbone = backbone_of(network.name, application)
-        expected = parity.keras_answers(network.name, backbone, head, fovs, low, high)
-        got = parity.onnx_answers(arguments.model / network.variants[0].file, fovs, low, high)
+        expected = parity.keras_outputs(network.name, backbone, head, fovs, low, high)
+        got = parity.onnx_outputs(arguments.model / network.variants[0].file, fovs, low, high)
         deviation = np.abs(got.logit.astype(np.float64) - expected.logit)
         report["networks"][network.name] = figures = {
             "logit_relative": float((deviation / np.abs(expected.logit)).max()),

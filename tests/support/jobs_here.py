@@ -1,4 +1,4 @@
-"""Jobs of the training package in the test's process: starting TensorFlow takes a process five seconds."""
+"""Jobs of the training package in the process of the test, because TensorFlow takes five seconds to start."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from senoscope_training.workers.progress import Report
 def run_jobs_here(
     function: Callable[[Any], Any],
     jobs: Sequence[Any],
-    side_by_side: int,
+    parallel: int,
     start: Callable[[], None],
     report: Report,
 ) -> list[Any]:
-    """As `pool.run_jobs`, one after the other, where TensorFlow has been started."""
+    """Replace `pool.run_jobs`: run jobs one after the other in this process, where TensorFlow is started."""
     with mock.patch.object(pool, "_queue", SimpleNamespace(put=report)):
         return [function(job) for job in jobs]
 
 
 @contextmanager
 def jobs_in_this_process() -> Iterator[None]:
-    """Let experiments be run and exported without worker processes."""
+    """Run and export experiments without worker processes."""
     with (
         mock.patch.object(runner, "run_jobs", run_jobs_here),
         mock.patch.object(export_experiment, "run_jobs", run_jobs_here),

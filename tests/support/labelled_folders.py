@@ -1,4 +1,4 @@
-"""Data set folders for tests: real files of little size."""
+"""Data set folders for tests, with small files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("SRS", "TPEF", "Transmission")
 def fov(
     seed: int, *, channels: int = 3, height: int = H, width: int = W, dtype: str = "uint16"
 ) -> np.ndarray:
-    """Blurred noise, so that no two look alike."""
+    """Return blurred noise that is not similar to that of another seed."""
     noise = np.random.default_rng(seed).random((height, width, channels), np.float32)
     blurred = cv2.GaussianBlur(noise, (0, 0), 4).reshape(height, width, channels).transpose(2, 0, 1)
     scaled = (blurred - blurred.min()) / np.ptp(blurred) * 250
@@ -26,7 +26,7 @@ def fov(
 
 
 def png(image: np.ndarray) -> bytes:
-    """Of rows and columns, or rows, columns and red, green, blue."""
+    """Encode an image [H, W] or [H, W, RGB]."""
     return cv2.imencode(".png", image if image.ndim == 2 else image[:, :, ::-1])[1].tobytes()
 
 
@@ -43,11 +43,11 @@ def config(root: Path, **changes) -> DataConfig:
 
 
 def good(count: int = 6) -> dict[str, bytes]:
-    """As many files, c for control and s for senescent in turn."""
+    """Return files of alternating classes; names begin with c for control, s for senescent."""
     return {f"{'cs'[n % 2]}{n}.tif": tiff(fov(n)) for n in range(count)}
 
 
 def table(files: dict[str, bytes], *extra: str, header: str = "file,label", more: str = "") -> str:
-    """dataset.csv of `good` files; ``more`` is appended to each row, ``extra`` rows come after."""
+    """Return dataset.csv of `good` files, with ``more`` at the end of each row, and ``extra`` rows."""
     rows = [f"{name},{'control' if name[0] == 'c' else 'senescent'}{more}" for name in files]
     return "\n".join([header, *rows, *extra]) + "\n"

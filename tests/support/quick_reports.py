@@ -1,4 +1,4 @@
-"""Reports of experiments in a moment: few resamples, and one small picture for every figure."""
+"""Fast reports of experiments, with few resamples, and one small image for all figures."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ _RESAMPLES = 100
 
 
 @cache
-def _picture() -> Rendered:
+def _placeholder() -> Rendered:
     return render(Figure(figsize=(1, 1)))
 
 
 @contextmanager
 def quick_reports(*, figures: bool = False) -> Iterator[None]:
-    """Let reports be written quickly.
+    """Write reports quickly.
 
     Parameters
     ----------
     figures : bool
-        Whether figures are drawn all the same.
+        Whether figures are drawn nevertheless.
     """
-    thorough = metrics.bootstrap
+    original = metrics.bootstrap
 
     def bootstrap(truth: Any, scores: Any, metric: Callable[..., float], *, resamples: int) -> Any:
-        return thorough(truth, scores, metric, resamples=min(resamples, _RESAMPLES))
+        return original(truth, scores, metric, resamples=min(resamples, _RESAMPLES))
 
-    def picture(figure: Figure, *, synthetic: bool = False) -> Rendered:
-        return render(figure, synthetic=synthetic) if figures else _picture()
+    def render_quickly(figure: Figure, *, synthetic: bool = False) -> Rendered:
+        return render(figure, synthetic=synthetic) if figures else _placeholder()
 
-    with mock.patch.object(metrics, "bootstrap", bootstrap), mock.patch.object(write, "render", picture):
+    with (
+        mock.patch.object(metrics, "bootstrap", bootstrap),
+        mock.patch.object(write, "render", render_quickly),
+    ):
         yield

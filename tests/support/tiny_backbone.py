@@ -1,4 +1,4 @@
-"""Small Keras networks: one with every construct that the seven have, and one to train in a moment."""
+"""Small Keras networks: one with all constructs of the seven networks, and one that trains quickly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEIGHT, WIDTH = 45, 61
 
 
 def tiny_backbone(seed: int = 0, padding: str = "same"):
-    """A small convolutional network with every construct that the seven have."""
+    """Build a small convolutional network with all constructs of the seven networks."""
     import keras
     from keras import layers
 
@@ -34,11 +34,11 @@ def tiny_backbone(seed: int = 0, padding: str = "same"):
     image = layers.Input((HEIGHT, WIDTH, 3))
     x = layers.Conv2D(8, 3, strides=2, padding=padding, use_bias=False)(image)
     x = layers.ReLU(6.0)(norm(x))
-    # Padding of its own, then a depthwise convolution and its batch norm, as in MobileNet.
+    # A padding layer, then a depthwise convolution and its batch norm, as in MobileNet.
     x = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)
     x = layers.DepthwiseConv2D(3, strides=2, padding="valid", use_bias=False)(x)
     x = layers.ReLU(6.0)(norm(x))
-    # Concatenation, then a batch norm that no convolution precedes, as in DenseNet.
+    # Concatenation, then a batch norm that is not after a convolution, as in DenseNet.
     x = layers.Concatenate()([x, layers.Conv2D(8, 1)(x)])
     x = layers.Activation("relu")(norm(x))
     # Squeeze and excite with swish, as in EfficientNet.
@@ -55,12 +55,12 @@ def tiny_backbone(seed: int = 0, padding: str = "same"):
 
 
 def build(*, include_top: bool, weights: str | None, input_shape: tuple[int, int, int]):
-    """A backbone as the builders in ``keras.applications`` make them: three blocks as MobileNet has them."""
+    """Build a backbone like the builders in ``keras.applications``, with three blocks of MobileNet."""
     import keras
     from keras import layers
 
     if include_top or weights is not None:
-        raise ValueError("there are neither weights nor a classifier")
+        raise ValueError("this network has no weights and no classifier")
     image = layers.Input(input_shape)
     x = image
     for block, channels in enumerate((8, 16, 24)):

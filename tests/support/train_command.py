@@ -2,7 +2,7 @@
 
 [SENOSCOPE_TEST_NETWORKS=NAME,NAME...] python -m support.train_command ARGUMENT...
 
-The variable names the networks of an ensemble that ``starter`` makes, for small fields of view.
+The variable sets the networks of the ensemble that ``starter`` builds, with small fields of view.
 """
 
 from __future__ import annotations

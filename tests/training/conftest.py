@@ -19,7 +19,7 @@ def tensorflow():
     import keras
     import tensorflow
 
-    # As in worker processes: the graph optimiser takes most of the time to trace.
+    # As in worker processes, because the graph optimiser takes most of the tracing time.
     tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     keras.config.disable_interactive_logging()
     return tensorflow
@@ -27,7 +27,7 @@ def tensorflow():
 
 @pytest.fixture
 def quick_report():
-    """Experiments end with a report whose figures are not drawn."""
+    """Write reports of experiments without drawing figures."""
     from support.quick_reports import quick_reports
 
     with quick_reports():
@@ -36,7 +36,7 @@ def quick_report():
 
 @pytest.fixture
 def jobs_here(tensorflow, quick_report):
-    """Experiments are run and exported in this process, quickly."""
+    """Run and export experiments quickly, in this process."""
     from support.jobs_here import jobs_in_this_process
 
     with jobs_in_this_process():

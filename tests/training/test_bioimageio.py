@@ -1,4 +1,4 @@
-"""Packages of bioimage.io: their own tools accept them, and they answer as the engine does."""
+"""bioimage.io packages: they are valid, and their outputs equal those of the engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import yaml
 
 from senoscope.engine import Ensemble
 from senoscope.engine.manifest import read_manifest
-from senoscope_training.bioimageio.words import description
+from senoscope_training.bioimageio.texts import description
 from support import miniature as mini
 from support.commands import CompletedCommand, run_command
 
@@ -30,11 +30,11 @@ def export(*arguments: object) -> CompletedCommand:
 
 
 def offline(*command: object) -> str:
-    """What a program prints that succeeds and never asks the network for anything."""
+    """Run a program that must succeed without opening a connection, and return its output."""
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         proxy.setblocking(False)
         address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
-        # ONNX Runtime by itself tells its makers of each session.
+        # By default ONNX Runtime sends telemetry for each session.
         settings = {
             "HTTP_PROXY": address,
             "HTTPS_PROXY": address,
@@ -55,7 +55,7 @@ def offline(*command: object) -> str:
 
 
 def accepted(package: Path, *options: str) -> bool:
-    """Whether ``bioimageio test`` passes a package."""
+    """Return whether ``bioimageio test`` accepts a package."""
     return "passed" in offline(Path(sys.executable).with_name("bioimageio"), "test", package, *options)
 
 
@@ -67,15 +67,15 @@ def files(package: Path, folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("channels", [("SRS", "TPEF", "Transmission"), ("SRS", "Transmission light")])
-def test_the_package_answers_as_the_engine(tmp_path, channels):
+def test_outputs_of_the_package_equal_those_of_the_engine(tmp_path, channels):
     folder = mini.build(tmp_path / "mini.v2", channels=channels, height=42, width=90, name="mini.v2")
     package = tmp_path / "mini.zip"
     done = export("--ensemble", folder, "--bioimageio", package)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(package)
     assert "merging" in done.stderr
-    told = files(package, tmp_path / "package")
-    # Of all zeros, of saturation, and of what lies between: the first lights no map of the miniature up.
+    rdf = files(package, tmp_path / "package")
+    # Zeros (for which the miniature's maps are zero), values in between, and saturation.
     stack = np.stack([mini.bright(len(channels), 42, 90, level) for level in (0, 300, 900, 5000)])
     stack[1, 0, :20, :30] = 999
     session = ort.InferenceSession(tmp_path / "package" / "ensemble.onnx", providers=["CPUExecutionProvider"])
@@ -87,47 +87,47 @@ def test_the_package_answers_as_the_engine(tmp_path, channels):
     np.testing.assert_allclose(gradcam, [p.map() for p in expected], rtol=0, atol=1e-4)
     assert not gradcam[0].any()
     assert gradcam[1].max() > 0.1
-    image, config = told["inputs"][0], told["config"]["senoscope"]
+    image, config = rdf["inputs"][0], rdf["config"]["senoscope"]
     assert image["axes"][1]["channel_names"] == list(channels)
     assert [(axis["id"], axis["size"]) for axis in image["axes"][2:]] == [("y", 42), ("x", 90)]
-    assert [output["id"] for output in told["outputs"]] == ["probability", "network_probabilities", "gradcam"]
-    assert told["outputs"][1]["axes"][1]["channel_names"] == list(mini.NAMES)
+    assert [output["id"] for output in rdf["outputs"]] == ["probability", "network_probabilities", "gradcam"]
+    assert rdf["outputs"][1]["axes"][1]["channel_names"] == list(mini.NAMES)
     assert config["ensemble_json_sha256"] == read_manifest(folder)[1]
-    assert (told["name"], config["name"]) == ("Senoscope mini_v2", "mini.v2")
-    assert told["license"] == "BSD-3-Clause"
-    assert told["authors"] == [{"name": "The Senoscope developers"}]
+    assert (rdf["name"], config["name"]) == ("Senoscope mini_v2", "mini.v2")
+    assert rdf["license"] == "BSD-3-Clause"
+    assert rdf["authors"] == [{"name": "The Senoscope developers"}]
 
 
 @pytest.mark.full
 def test_bioimage_io_accepts_it(miniature, tmp_path):
     changed = json.loads((miniature / "ensemble.json").read_text())
-    # What it has no fields for is told in words.
+    # Values without a field in the format are in the documentation.
     changed |= {
         "licence": "ask us",
         "authors": ["not stated"],
-        "version": "of today",
+        "version": "the first one",
         "intended_use": "x" * 999,
     }
     changed["cite"] = ["A. et al. 2023, doi:10.3389/fchem.2023.1213981.", "a thesis that has no address"]
     folder = shutil.copytree(miniature, tmp_path / "other")
     (folder / "ensemble.json").write_text(json.dumps(changed))
     command = [sys.executable, "-m", "senoscope_training.cli", "export", "--json-progress"]
-    told = offline(*command, "--ensemble", folder, "--bioimageio", tmp_path / "other.zip")
-    assert json.loads(told.splitlines()[-1])["stage"] == "done"
+    output = offline(*command, "--ensemble", folder, "--bioimageio", tmp_path / "other.zip")
+    assert json.loads(output.splitlines()[-1])["stage"] == "done"
     assert accepted(tmp_path / "other.zip")
-    told = files(tmp_path / "other.zip", tmp_path / "package")
-    assert [entry["doi"] for entry in told["cite"]] == ["10.3389/fchem.2023.1213981"]
-    assert told["description"].startswith("Not for science")
-    assert len(told["description"]) <= 512
+    rdf = files(tmp_path / "other.zip", tmp_path / "package")
+    assert [entry["doi"] for entry in rdf["cite"]] == ["10.3389/fchem.2023.1213981"]
+    assert rdf["description"].startswith("Not for science")
+    assert len(rdf["description"]) <= 512
     readme = (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
-    for words in ("ask us", "of today", "a thesis", "x" * 999, "Not for science", "## Validation"):
-        assert words in readme
+    for part in ("ask us", "the first one", "a thesis", "x" * 999, "Not for science", "## Validation"):
+        assert part in readme
     changed["for_science"] = True
     (folder / "ensemble.json").write_text(json.dumps(changed))
     assert "science" not in description(read_manifest(folder)[0])
 
 
-def test_a_graph_that_deviates_is_not_packed(miniature, tmp_path, monkeypatch):
+def test_no_package_is_written_if_the_graph_deviates(miniature, tmp_path, monkeypatch):
     from senoscope_training.bioimageio import package
 
     monkeypatch.setitem(package.TOLERANCES, "gradcam", -1.0)
@@ -140,18 +140,22 @@ def test_a_graph_that_deviates_is_not_packed(miniature, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, "give the folder of an experiment, or --ensemble"),
-        (("runs/x", "--ensemble", "starter"), 2, "and not both"),
-        (("--ensemble", "starter"), 2, "add --bioimageio FILE.zip"),
-        (("--ensemble", "starter", "--bioimageio", "x.zip", "--run", "2"), 2, "--run: not with --ensemble"),
+        ((), 2, "pass either the folder of an experiment or --ensemble"),
+        (("runs/x", "--ensemble", "starter"), 2, "pass either"),
+        (("--ensemble", "starter"), 2, "requires --bioimageio FILE.zip"),
+        (
+            ("--ensemble", "starter", "--bioimageio", "x.zip", "--run", "2"),
+            2,
+            "--run cannot be combined",
+        ),
         (("--ensemble", "nowhere", "--bioimageio", "x.zip"), 1, "no ensemble here"),
         (("runs/nowhere", "--bioimageio", "x.zip"), 1, "runs/nowhere"),
-        (("--ensemble", "starter", "--bioimageio", "x.tar"), 1, "ends with .zip"),
-        (("--ensemble", "starter", "--bioimageio", "there.zip"), 1, "there.zip exists; --force"),
-        (("--ensemble", "starter", "--bioimageio", "nowhere/x.zip"), 1, "no such folder"),
+        (("--ensemble", "starter", "--bioimageio", "x.tar"), 1, "must end with .zip"),
+        (("--ensemble", "starter", "--bioimageio", "there.zip"), 1, "there.zip already exists"),
+        (("--ensemble", "starter", "--bioimageio", "nowhere/x.zip"), 1, "nowhere is not a folder"),
     ],
 )
-def test_mistakes_are_told(tmp_path, monkeypatch, arguments, code, message):
+def test_invalid_arguments_are_reported(tmp_path, monkeypatch, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     Path("there.zip").write_bytes(b"precious")
@@ -197,6 +201,6 @@ def test_bioimage_io_accepts_the_seven_networks(starter_ensemble, tmp_path):
         *("--bioimageio", package, "--force"),
     )
     assert done.returncode == 0, done.stderr
-    # Without a device named it would load the networks once for each provider that might be there.
+    # Without a device, the networks would be loaded once per provider.
     assert accepted(package, "--device", "CPUExecutionProvider")
     package.unlink()  # 600 MB

@@ -12,7 +12,7 @@ from senoscope_training.config import Config, ConfigError, load_config
 ROOT = Path(__file__).parents[2]
 
 
-def test_defaults_are_the_papers() -> None:
+def test_defaults_are_those_of_the_paper() -> None:
     config = Config.model_validate({"name": "x", "data": {"path": "x"}})
     assert (config.input.height, config.input.width) == (250, 300)
     assert round(224 * config.split.test_fraction) == 54
@@ -22,7 +22,7 @@ def test_defaults_are_the_papers() -> None:
     assert (config.augmentation.copies, config.runs, config.head.dropout) == (11, 9, 0.8)
 
 
-def test_paths_count_from_the_file(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "lab" / "plates.yaml"
     path.parent.mkdir()
     path.write_text(yaml.safe_dump({"name": "plates", "data": {"path": "../plates"}, "weights_dir": "w"}))
@@ -33,21 +33,23 @@ def test_paths_count_from_the_file(tmp_path: Path) -> None:
     assert load_config(path, runs=3, data=tmp_path / "other").data.path == tmp_path / "other"
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("name: a b\ndata: {path: x, fit: squeeze}\nruns: none\n")
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         load_config(path)
-    for words in ("bad.yaml", "name:", "data.fit:", "runs:"):
-        assert words in str(told.value)
+    for part in ("bad.yaml", "name:", "data.fit:", "runs:"):
+        assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "words"), [("[", "not YAML"), ("- a", "must hold keys"), (None, "no such")])
-def test_what_is_no_configuration(tmp_path: Path, text: str | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"), [("[", "not YAML"), ("- a", "must contain keys"), (None, "no such")]
+)
+def test_an_invalid_file(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "x.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         load_config(path)
 
 

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, and what they say where they cannot be had."""
+"""Metrics compared with scikit-learn, and their errors where they are undefined."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def draw(seed: int, count: int, levels: int | None):
 @given(st.integers(0, 2**31), st.integers(2, 200), st.sampled_from([None, 1, 2, 7]))
 @settings(max_examples=200, deadline=None)
 def test_equal_to_scikit_learn(seed, count, levels):
-    from sklearn import metrics as sk  # takes seconds, which collection need not
+    from sklearn import metrics as sk  # its import takes seconds, which would slow down the collection
 
     truth, score = draw(seed, count, levels)
-    answer = score > 0.5
+    predicted = score > 0.5
     counts = confusion(truth, score)
-    assert [[counts.tn, counts.fp], [counts.fn, counts.tp]] == sk.confusion_matrix(truth, answer).tolist()
+    assert [[counts.tn, counts.fp], [counts.fn, counts.tp]] == sk.confusion_matrix(truth, predicted).tolist()
     for ours, theirs in (
-        (counts.accuracy, sk.accuracy_score(truth, answer)),
-        (counts.precision, sk.precision_score(truth, answer, zero_division=0)),
-        (counts.recall, sk.recall_score(truth, answer)),
-        (counts.specificity, sk.recall_score(~truth, ~answer)),
-        (counts.f1, sk.f1_score(truth, answer, zero_division=0)),
+        (counts.accuracy, sk.accuracy_score(truth, predicted)),
+        (counts.precision, sk.precision_score(truth, predicted, zero_division=0)),
+        (counts.recall, sk.recall_score(truth, predicted)),
+        (counts.specificity, sk.recall_score(~truth, ~predicted)),
+        (counts.f1, sk.f1_score(truth, predicted, zero_division=0)),
         (auc(truth, score), sk.roc_auc_score(truth, score)),
         (brier(truth, score), sk.brier_score_loss(truth, score)),
     ):
@@ -59,7 +59,7 @@ def test_ties_count_half():
 
 
 @pytest.mark.parametrize(
-    ("metric", "truth", "words"),
+    ("metric", "truth", "message"),
     [
         (auc, [1, 1], "AUC .* none of the negative class"),
         (auc, [0, 0], "AUC .* none of the positive class"),
@@ -69,23 +69,23 @@ def test_ties_count_half():
         (lambda t, s: confusion(t, s).specificity, [1, 1], "specificity .* negative"),
     ],
 )
-def test_an_absent_class_is_named_and_no_number_given(metric, truth, words):
-    with pytest.raises(MetricError, match=words):
+def test_an_absent_class_is_an_error(metric, truth, message):
+    with pytest.raises(MetricError, match=message):
         metric(truth, [0.2, 0.8])
     assert "auc" not in summarize(truth, [0.2, 0.8])
 
 
 @pytest.mark.parametrize(
-    ("truth", "score", "words"),
+    ("truth", "score", "message"),
     [
-        ([0, 1], [0.1], "one length"),
-        ([], [], "one length"),
+        ([0, 1], [0.1], "equal length"),
+        ([], [], "equal length"),
         ([0, 1], [0.1, np.nan], "1 scores are not finite"),
         ([0, 2], [0.1, 0.2], "False or True"),
     ],
 )
-def test_bad_input_is_refused(truth, score, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_input_is_refused(truth, score, message):
+    with pytest.raises(ValueError, match=message):
         confusion(truth, score)
 
 
@@ -99,7 +99,7 @@ def test_calibration():
         reliability([0, 1], [0.5, 1.5])
 
 
-def test_bootstrap_covers_the_truth_and_narrows_with_more_fovs():
+def test_bootstrap_interval_contains_the_metric_and_narrows_with_more_fovs():
     def accuracy(t, s):
         return confusion(t, s).accuracy
 

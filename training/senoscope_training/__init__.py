@@ -1,1 +1,1 @@
-"""Training and export of Senoscope's ensembles, after Sorrentino et al. 2023."""
+"""Training and export of Senoscope's ensembles, following Sorrentino et al. 2023."""

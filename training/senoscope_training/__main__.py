@@ -1,4 +1,4 @@
-"""Where ``senoscope-train`` begins; the command itself needs packages that the client's install lacks."""
+"""Entry point of ``senoscope-train``, which reports missing packages of the ``training`` extra."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``senoscope-train`` and return its exit status; a package that is missing is named in one line."""
+    """Run ``senoscope-train`` and return its exit status; report a missing package in one line."""
     try:
         from senoscope_training.cli import main as run
 

@@ -1,4 +1,4 @@
-"""The configuration of an experiment: one typed model, each default the paper's."""
+"""The configuration of an experiment, with the paper's values as defaults."""
 
 from __future__ import annotations
 
@@ -28,105 +28,107 @@ Acceptable = Literal["per-channel", "zero-level", "channel-names", "types"]
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used; the message names the file, the key and what is allowed."""
+    """An invalid configuration; the message contains the file, the key and the allowed values."""
 
 
 class DataConfig(ConfigModel):
-    """Where the labelled fields of view are, and how they are read."""
+    """The location of the labelled fields of view, and how they are read."""
 
     path: Path
-    """Folder of the data set; a relative path counts from the configuration file."""
+    """Folder of the data set; a relative path is relative to the configuration file."""
     classes: tuple[str, str] = ("control", "senescent")
     """Label of the negative class, then of the positive one."""
     channels: Annotated[tuple[str, ...], Field(min_length=1, max_length=3)] = ("SRS", "TPEF", "Transmission")
-    """Names of the channels, in the order of the files."""
+    """Names of the channels, in the order in which the files contain them."""
     grey: Literal["refuse", "repeat"] = "refuse"
-    """What to do with images of one channel: refuse them, or repeat them over all channels."""
+    """Treatment of images with one channel: refuse them, or repeat them in all channels."""
     fit: Literal["refuse", "pad", "resize"] = "refuse"
-    """What to do with images of another size than `input`: refuse them, centre them on zeros (what stands
-    over is cut off), or resize them bilinearly."""
+    """Treatment of images whose size is not `input`: refuse them, pad them with zeros (or crop them) around
+    the centre, or resize them bilinearly."""
     per_channel: tuple[str, ...] = ()
-    """For channels that lie in files of their own: the part of the names (or of the folders) that tells the
-    channels apart, in the order of `channels`, such as `[_ch00, _ch01, _ch02]`; or a mapping, such as
+    """For data sets with one file per channel: the part of the file names (or folder names) that identifies
+    the channel, in the order of `channels`, for example `[_ch00, _ch01, _ch02]`; or a mapping, for example
     `{SRS: -SRS, TPEF: -TPEF, Transmission: -T}`."""
     accept: tuple[Acceptable, ...] = ()
-    """What was looked at and is in order, though it looks like a mistake: `per-channel` (names that look like
-    one file per channel), `zero-level` (files whose zero levels are thousands apart), `channel-names` (files
-    that name their channels differently), `types` (classes stored as different types of numbers). It is then
-    a warning, and no fault."""
+    """Findings that you have checked and that are not mistakes in your data: `per-channel` (names that look
+    like one file per channel), `zero-level` (files whose zero levels are thousands apart), `channel-names`
+    (files that name their channels differently), `types` (classes stored as different data types). They
+    become warnings instead of faults."""
     pixel_size_um: Positive = 0.35
-    """Edge of a pixel in the sample; told to the ensemble that is exported."""
+    """Edge of a pixel in the sample, in micrometres; copied to the exported ensemble."""
 
     @model_validator(mode="before")
     @classmethod
     def _in_order_of_channels(cls, data: Any) -> Any:
-        """Bring a mapping of channels to parts of names into the order of the channels."""
+        """Convert a mapping of channels to parts of names to a tuple in the order of the channels."""
         if not (isinstance(data, dict) and isinstance(data.get("per_channel"), dict)):
             return data
         named = data["per_channel"]
         channels = data.get("channels", cls.model_fields["channels"].default)
         if set(named) != set(channels):
             raise ValueError(
-                f"per_channel names {', '.join(map(str, named))}; "
-                f"channels are {', '.join(map(str, channels))}"
+                f"per_channel has the channels {', '.join(map(str, named))}, but channels is "
+                f"{', '.join(map(str, channels))}"
             )
         return data | {"per_channel": tuple(named[channel] for channel in channels)}
 
     @model_validator(mode="after")
-    def _one_part_for_each_channel(self) -> DataConfig:
+    def _check_per_channel(self) -> DataConfig:
         parts = [part.casefold() for part in self.per_channel]
         if not parts:
             return self
         if len(parts) != len(self.channels):
             raise ValueError(
-                f"per_channel names {len(parts)} parts of file names, channels names {len(self.channels)}: "
-                f"{', '.join(self.channels)}"
+                f"per_channel has {len(parts)} parts of file names, but there are {len(self.channels)} "
+                f"channels: {', '.join(self.channels)}"
             )
         if len(set(parts)) < len(parts) or not all(part.strip("/") for part in parts):
-            raise ValueError("per_channel must name another part of the file names for each channel")
+            raise ValueError("per_channel must have a different part of the file names for each channel")
         return self
 
 
 class InputConfig(ConfigModel):
-    """Size of a field of view as the networks take it."""
+    """Size of a field of view in the input of the networks."""
 
     height: Annotated[int, Field(ge=32, le=4096)] = 250
-    """Rows. Some networks need 75 at least."""
+    """Rows. Some networks need at least 75."""
     width: Annotated[int, Field(ge=32, le=4096)] = 300
     """Columns."""
 
 
 class SplitConfig(ConfigModel):
-    """Which fields of view test, and which stop the training early."""
+    """The choice of the fields of view for testing, and for validation (early stopping)."""
 
     by: Literal["column", "fov", "group", "leave-one-group-out"] = "fov"
-    """`column` takes the split that dataset.csv names; `fov` draws single FOVs, as the paper does; `group`
-    draws whole groups (culture plates, donors), so that no group is in both; `leave-one-group-out` tests
-    on each group in turn. FOVs of one plate resemble each other: a split by FOV flatters."""
+    """`column` uses the split in dataset.csv; `fov` draws single FOVs, as in the paper; `group` draws whole
+    groups (culture plates, donors), so that no group is in both training and test; `leave-one-group-out`
+    tests on each group in turn. FOVs of one plate are similar, so the results of a split by FOV are too
+    good."""
     test_fraction: Fraction = 54 / 224
-    """Of the FOVs (or groups) of each class."""
+    """Fraction of the FOVs (or groups) of each class that are used for testing."""
     validation_fraction: Fraction = 43 / 170
-    """Of the training FOVs (or groups) of each class; drawn anew for each network and run."""
+    """Fraction of the training FOVs (or groups) of each class that are used for validation; drawn again for
+    each network and run."""
     groups: tuple[str, ...] = ()
-    """With `leave-one-group-out`: the groups to leave out; all of them if empty."""
+    """With `leave-one-group-out`: the groups to test on; all groups if empty."""
 
 
 class NormalizationConfig(ConfigModel):
     """The intensity range that is mapped to 0..255."""
 
     k_iqr: Positive = 3.5
-    """Pixels beyond median +- this many interquartile ranges are outliers."""
+    """Pixels further from the median than this many interquartile ranges are outliers."""
     fitted_on: Literal["training", "each_split"] = "training"
     """`each_split` scales training, validation and test FOVs each by their own statistics, as the authors'
-    code does: copies are made of raw counts, their corners filled with zeros, and the range is fitted on
-    FOVs and copies together. It is for comparison only: a single new FOV has no such statistics."""
+    code does: raw counts are augmented, with zeros in the corners, and the range is fitted on FOVs and
+    copies together. Use it only for comparison with the paper: a single new FOV has no such statistics."""
 
 
 class Config(ConfigModel):
-    """An experiment: data, procedure, systems, runs."""
+    """An experiment: its data, procedure, systems and runs."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    """Of the experiment; its folder under `runs_dir` has that name."""
+    """Name of the experiment and of its folder in `runs_dir`."""
     data: DataConfig
     input: InputConfig = InputConfig()
     split: SplitConfig = SplitConfig()
@@ -138,31 +140,33 @@ class Config(ConfigModel):
     hybrid: HybridConfig = HybridConfig()
     scratch: ScratchConfig = ScratchConfig()
     systems: Annotated[tuple[SystemName, ...], Field(min_length=1)] = SYSTEMS
-    """What to train; single networks are reported with `fully_trained`."""
+    """Systems to train; results of the single networks are reported with `fully_trained`."""
     networks: Annotated[tuple[NetworkName, ...], Field(min_length=1)] = NETWORKS
-    """Of the ensembles and of the hybrid."""
+    """Networks of the ensembles and of the hybrid."""
     runs: Annotated[int, Field(ge=1, le=1000)] = 9
-    """Repetitions with other validation splits, augmentations and initial weights."""
+    """Repetitions, each with different validation splits, augmentations and initial weights."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Everything random follows from it."""
+    """Seed of all random numbers."""
     weights: Literal["auto", "imagenet", "random"] = "auto"
-    """Of the backbones: Keras' ImageNet weights, seeded random ones, or whichever needs no download."""
+    """Initial weights of the backbones: Keras' ImageNet weights, random weights from the seed, or (`auto`)
+    ImageNet weights if the files of all networks are present, and random weights otherwise."""
     weights_dir: Path | None = None
-    """Folder with Keras' weight files; a relative path counts from the configuration file."""
+    """Folder with Keras' weight files; a relative path is relative to the configuration file."""
     keep_weights: Literal["all", "none"] = "all"
-    """Keep the fine-tuned weights of each run (600 MB for all seven), which an export needs."""
+    """Whether to keep the fine-tuned weights of each run (600 MB for all seven networks), which an export
+    needs."""
     runs_dir: Path = Path("runs")
-    """Where experiments are kept; a relative path counts from the configuration file."""
+    """Folder of the experiments; a relative path is relative to the configuration file."""
 
     @field_validator("systems", "networks")
     @classmethod
     def _no_repeats(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) != len(names):
-            raise ValueError(f"names repeat: {', '.join(names)}")
+            raise ValueError(f"names must not be repeated: {', '.join(names)}")
         return names
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Config:
+    def _check_consistency(self) -> Config:
         channels = self.data.channels
         if any(system.startswith("two_channels") for system in self.systems) and channels != (
             "SRS",
@@ -170,16 +174,16 @@ class Config(ConfigModel):
             "Transmission",
         ):
             raise ValueError(
-                "the two-channel systems leave out one of SRS, TPEF and Transmission; "
-                f"the data set has {', '.join(channels)}: take them out of `systems`"
+                "the two-channel systems each omit one of SRS, TPEF and Transmission, but the data set has "
+                f"{', '.join(channels)}: remove them from `systems`"
             )
         if len(channels) != 3 and set(self.systems) != {"scratch"}:
             raise ValueError(
-                f"the backbones take 3 channels, data.channels names {len(channels)}; with one detector, "
-                "name it three times over (NADH, NADH 2, NADH 3) and set data.grey: repeat"
+                f"the backbones take 3 channels, but data.channels has {len(channels)}; with one detector, "
+                "give it three names (NADH, NADH 2, NADH 3) and set data.grey: repeat"
             )
         if self.split.groups and self.split.by != "leave-one-group-out":
-            raise ValueError("split.groups is for split.by: leave-one-group-out")
+            raise ValueError("split.groups requires split.by: leave-one-group-out")
         smallest = min(self.input.height, self.input.width)
         needs = {name: ARCHITECTURES[name].smallest_edge for name in self.networks}
         larger = [f"{name} needs {edge}" for name, edge in sorted(needs.items()) if edge > smallest]
@@ -204,14 +208,14 @@ def load_config(path: Path, *, runs: int | None = None, data: Path | None = None
     Parameters
     ----------
     runs : int, optional
-        Instead of the file's.
+        Number of runs; overrides the file.
     data : Path, optional
-        Folder of the data set, instead of the file's.
+        Folder of the data set; overrides the file.
 
     Raises
     ------
     ConfigError
-        With every fault of the file in one message.
+        If the file is missing or invalid; the message contains every fault.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -222,7 +226,7 @@ def load_config(path: Path, *, runs: int | None = None, data: Path | None = None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} must hold keys such as `name:` and `data:`")
+        raise ConfigError(f"{path} must contain keys such as `name:` and `data:`")
     if runs is not None:
         document["runs"] = runs
     if data is not None:

@@ -1,4 +1,4 @@
-"""Metrics of binary classification, exact in the cases that matter: ties, and classes that are absent."""
+"""Metrics of binary classification, also for tied scores and absent classes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RESAMPLES = 2000
 
 
 class MetricError(ValueError):
-    """A metric that the data cannot give; the message names it and what is missing."""
+    """A metric that is undefined for the data; the message contains the metric and what is missing."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts of answers: true and false, positive and negative."""
+    """Counts of true and false, positive and negative predictions."""
 
     tp: int
     fp: int
@@ -31,27 +31,27 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Fraction of right answers."""
+        """Fraction of correct predictions."""
         return (self.tp + self.tn) / (self.tp + self.fp + self.tn + self.fn)
 
     @property
     def precision(self) -> float:
-        """Fraction of positive answers that are right; 0 where there is no positive answer."""
+        """Fraction of positive predictions that are correct; 0 if there is no positive prediction."""
         return self.tp / (self.tp + self.fp) if self.tp + self.fp else 0.0
 
     @property
     def recall(self) -> float:
-        """Fraction of positive FOVs that are found (sensitivity)."""
+        """Fraction of positive FOVs that are predicted positive (sensitivity)."""
         return _share(self.tp, self.tp + self.fn, "recall", "positive")
 
     @property
     def specificity(self) -> float:
-        """Fraction of negative FOVs that are called negative."""
+        """Fraction of negative FOVs that are predicted negative."""
         return _share(self.tn, self.tn + self.fp, "specificity", "negative")
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 0 where both are 0."""
+        """Harmonic mean of precision and recall; 0 if both are 0."""
         if self.tp + self.fn == 0:
             _share(0, 0, "F1", "positive")
         return 2 * self.tp / (2 * self.tp + self.fp + self.fn)
@@ -59,12 +59,12 @@ class Confusion:
 
 def _share(part: int, whole: int, metric: str, missing: str) -> float:
     if whole == 0:
-        raise MetricError(f"{metric} needs FOVs of the {missing} class, and there is none")
+        raise MetricError(f"{metric} needs FOVs of the {missing} class, but there are none")
     return part / whole
 
 
 def confusion(truth: npt.ArrayLike, score: npt.ArrayLike, threshold: float = THRESHOLD) -> Confusion:
-    """Count answers; a FOV is called positive where its score is greater than the threshold.
+    """Count predictions; a FOV is predicted positive if its score is greater than the threshold.
 
     Parameters
     ----------
@@ -74,22 +74,23 @@ def confusion(truth: npt.ArrayLike, score: npt.ArrayLike, threshold: float = THR
     Raises
     ------
     ValueError
-        If shapes differ, nothing is there, or a score is not finite.
+        If the shapes differ, the arrays are empty, or a score is not finite.
     """
     t, s = _checked(truth, score)
-    answer = s > threshold
+    predicted = s > threshold
     return Confusion(
-        tp=int(np.count_nonzero(answer & t)),
-        fp=int(np.count_nonzero(answer & ~t)),
-        tn=int(np.count_nonzero(~answer & ~t)),
-        fn=int(np.count_nonzero(~answer & t)),
+        tp=int(np.count_nonzero(predicted & t)),
+        fp=int(np.count_nonzero(predicted & ~t)),
+        tn=int(np.count_nonzero(~predicted & ~t)),
+        fn=int(np.count_nonzero(~predicted & t)),
     )
 
 
 def auc(truth: npt.ArrayLike, score: npt.ArrayLike) -> float:
-    """Area under the ROC curve: how often a positive FOV scores higher than a negative one, ties half.
+    """Compute the area under the ROC curve.
 
-    By midranks (Mann and Whitney 1947), which equals the trapezoid over distinct scores.
+    It is the fraction of pairs in which the positive FOV has the higher score; ties count one half. It is
+    computed from midranks (Mann and Whitney 1947), which gives the area of trapezoids over distinct scores.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def auc(truth: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 
 def roc(truth: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """The ROC curve, from (0, 0) to (1, 1), one point per distinct score.
+    """Compute the ROC curve, from (0, 0) to (1, 1), with one point per distinct score.
 
     Returns
     -------
@@ -127,14 +128,14 @@ def roc(truth: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Floats, Floats]:
 
 
 def brier(truth: npt.ArrayLike, probability: npt.ArrayLike) -> float:
-    """Mean squared error of probabilities (Brier 1950)."""
+    """Compute the mean squared error of probabilities (Brier 1950)."""
     t, p = _checked(truth, probability)
     return float(np.square(p - t).mean())
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """A calibration curve over equal bins of probability; empty bins are left out.
+    """A calibration curve over equal bins of probability, without empty bins.
 
     Attributes
     ----------
@@ -149,23 +150,23 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: mean distance of the two, weighted with the bins' counts."""
+        """Expected calibration error: mean distance between the two, weighted with the bins' counts."""
         return float((np.abs(self.predicted - self.observed) * self.count).sum() / self.count.sum())
 
 
 def reliability(
     truth: npt.ArrayLike, probability: npt.ArrayLike, bins: int = CALIBRATION_BINS
 ) -> Reliability:
-    """The calibration curve of the positive class's probability (Guo et al. 2017, binary form)."""
+    """Compute the calibration curve of the positive class's probability (Guo et al. 2017, binary form)."""
     t, p = _checked(truth, probability)
     if p.min() < 0 or p.max() > 1:
-        raise ValueError(f"probabilities lie in 0..1; these reach from {p.min():g} to {p.max():g}")
+        raise ValueError(f"probabilities must be in 0..1; these range from {p.min():g} to {p.max():g}")
     place = np.minimum((p * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins)
-    there = count > 0
-    predicted = np.bincount(place, p, bins)[there] / count[there]
-    observed = np.bincount(place, t, bins)[there] / count[there]
-    return Reliability(predicted, observed, count[there])
+    occupied = count > 0
+    predicted = np.bincount(place, p, bins)[occupied] / count[occupied]
+    observed = np.bincount(place, t, bins)[occupied] / count[occupied]
+    return Reliability(predicted, observed, count[occupied])
 
 
 def bootstrap(
@@ -177,15 +178,15 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a metric's mean over runs.
+    """Compute the percentile bootstrap interval of a metric's mean over runs.
 
-    FOVs are resampled within each class, so that no resample lacks one; every run answers for the same
-    resampled FOVs.
+    FOVs are resampled within each class, so that every resample contains both classes. All runs are
+    evaluated on the same resampled FOVs.
 
     Parameters
     ----------
     scores : float array [N] or [R, N]
-        Of R runs.
+        Scores of N FOVs in one run or in R runs.
 
     Returns
     -------
@@ -205,17 +206,17 @@ def bootstrap(
 
 
 def exact_interval(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Clopper and Pearson's interval (1934) of a fraction: exact for any number of FOVs.
+    """Compute the interval of Clopper and Pearson (1934) of a fraction, exact for any number of FOVs.
 
     Raises
     ------
     MetricError
-        If there is nothing to count.
+        If ``count`` is 0.
     """
     from scipy.stats import beta
 
     if count < 1:
-        raise MetricError("an interval needs one FOV at least")
+        raise MetricError("an interval needs at least one FOV")
     tail = (1 - level) / 2
     low = float(beta.ppf(tail, successes, count - successes + 1)) if successes else 0.0
     high = float(beta.ppf(1 - tail, successes + 1, count - successes)) if successes < count else 1.0
@@ -229,7 +230,7 @@ class Interval:
     Attributes
     ----------
     exact : bool
-        Whether a bound is Clopper and Pearson's, which reaches further than that of resampling.
+        Whether a bound is that of Clopper and Pearson, because it is wider than that of the bootstrap.
     """
 
     low: float
@@ -240,25 +241,28 @@ class Interval:
 def interval(
     truth: npt.ArrayLike, scores: npt.ArrayLike, name: str, *, resamples: int = RESAMPLES
 ) -> Interval:
-    """The interval of a metric's mean over runs: by resampling, or exact where that reaches further.
+    """Compute the interval of a metric's mean over runs: the bootstrap's, or the exact one if it is wider.
 
-    Without a mistake each resample gives the same number, and with few of them nearly so, as if 14 FOVs
-    were as good as 14,000. The exact interval is that of a fraction of so many FOVs, however many runs judge
-    them: all for the accuracy, the positive ones for the recall, those called positive for the precision.
-    F1 follows from the fraction of right ones among FOVs that are positive or called so. For the AUC
-    disjoint pairs of a positive and a negative FOV count: there are as many as the rarer class has FOVs.
-    Its bounds are means over the runs, so that another mistake in any of them raises neither.
+    With no wrong predictions every resample gives the same value, and with few wrong predictions nearly the
+    same: the bootstrap interval is then too narrow, whether there are 14 FOVs or 14,000. The exact interval
+    is that of a fraction of the FOVs, independent of the number of runs: of all FOVs for the accuracy, of
+    the positive ones for the recall, of those predicted positive for the precision. F1 follows from the
+    fraction of true positives among the FOVs that are positive or predicted positive. The AUC is taken as a
+    fraction of disjoint pairs of a positive and a negative FOV, of which there are as many as FOVs of the
+    rarer class. Each bound is the mean over the runs, so that one more wrong prediction in a run raises
+    neither bound.
 
     Parameters
     ----------
     scores : float array [N] or [R, N]
+        Scores of N FOVs in one run or in R runs.
     name : str
         A key of `METRICS`.
 
     Raises
     ------
     MetricError
-        If the metric cannot be had.
+        If the metric is undefined for the data.
     """
     low, high = bootstrap(truth, scores, METRICS[name], resamples=resamples)
     if name not in _COUNTED:
@@ -273,7 +277,7 @@ def interval(
 
 
 def _count(name: str, truth: Bools, score: Floats) -> tuple[int, int]:
-    """How many are right, and of how many FOVs or pairs."""
+    """Return the number of successes, and the number of FOVs or pairs of which they are a fraction."""
     c = confusion(truth, score)
     match name:
         case "accuracy":
@@ -290,15 +294,15 @@ def _count(name: str, truth: Bools, score: Floats) -> tuple[int, int]:
 
 
 def mean_sd(values: npt.ArrayLike) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1) over runs; the deviation of a single run is 0."""
+    """Compute mean and sample standard deviation (n - 1) over runs; the deviation of a single run is 0."""
     v = np.asarray(values, np.float64)
     return float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else 0.0
 
 
 def summarize(truth: npt.ArrayLike, score: npt.ArrayLike) -> dict[str, float]:
-    """Every metric that the data can give, by name; those that need an absent class are left out."""
+    """Compute every metric that is defined for the data, by name."""
     counts = confusion(truth, score)
-    makers: dict[str, Callable[[], float]] = {
+    metrics: dict[str, Callable[[], float]] = {
         "accuracy": lambda: counts.accuracy,
         "precision": lambda: counts.precision,
         "recall": lambda: counts.recall,
@@ -309,9 +313,9 @@ def summarize(truth: npt.ArrayLike, score: npt.ArrayLike) -> dict[str, float]:
         "ece": lambda: reliability(truth, score).ece,
     }
     found = {"fovs": float(np.size(truth))}
-    for name, make in makers.items():
+    for name, compute in metrics.items():
         try:
-            found[name] = make()
+            found[name] = compute()
         except MetricError:
             continue
     return found
@@ -322,7 +326,7 @@ def _both(truth: Bools, metric: str) -> tuple[int, int]:
     negatives = len(truth) - positives
     if not positives or not negatives:
         absent = "negative" if positives else "positive"
-        raise MetricError(f"{metric} needs FOVs of both classes, and there is none of the {absent} class")
+        raise MetricError(f"{metric} needs FOVs of both classes, but there are none of the {absent} class")
     return positives, negatives
 
 
@@ -330,7 +334,7 @@ def _checked(truth: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Bools, Floats]
     t: npt.NDArray[Any] = np.asarray(truth)
     s: Floats = np.asarray(score, np.float64)
     if t.ndim != 1 or t.shape != s.shape or not len(t):
-        raise ValueError(f"truth and score must be two lists of one length, not {t.shape} and {s.shape}")
+        raise ValueError(f"truth and score must be 1-D and of equal length, not {t.shape} and {s.shape}")
     if t.dtype != np.bool_ and not np.isin(t, (0, 1)).all():
         raise ValueError("truth must be False or True for each FOV")
     if not np.isfinite(s).all():

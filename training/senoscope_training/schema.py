@@ -11,7 +11,7 @@ SCHEMA_NAME = "ensemble.schema.json"
 
 
 def manifest_schema() -> str:
-    """The schema as text."""
+    """Return the schema as text."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Manifest.model_json_schema(mode="serialization"),
@@ -20,7 +20,7 @@ def manifest_schema() -> str:
 
 
 def write_schema(directory: Path) -> Path:
-    """Write the schema into a folder of ensembles and return its path."""
+    """Write the schema into the folder of the ensembles, and return its path."""
     path = directory / SCHEMA_NAME
     path.write_text(manifest_schema(), encoding="utf-8", newline="\n")
     return path

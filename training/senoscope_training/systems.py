@@ -1,4 +1,4 @@
-"""The systems that the paper compares, by name."""
+"""Names and titles of the systems that the paper compares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NETWORKS: tuple[str, ...] = tuple(one.name for one in PAPER_ARCHITECTURES)
 
 def _known_network(name: str) -> str:
     if name not in ARCHITECTURES:
-        raise ValueError(f"{name!r} is none of {', '.join(ARCHITECTURES)}")
+        raise ValueError(f"{name!r} must be one of {', '.join(ARCHITECTURES)}")
     return name
 
 
@@ -36,7 +36,8 @@ CHANNELS_OF: dict[str, tuple[int, ...]] = {
     "two_channels_srs_transmission": (0, 2),
     "two_channels_srs_tpef": (0, 1),
 }
-"""Which channels an ablation keeps; the others are zero after scaling, so that backbones stay as they are."""
+"""The channels that an ablation keeps; the others are set to zero after scaling, because the backbones take
+three channels."""
 
 _SYSTEM_TITLES = {
     "fully_trained": "Fully trained EL",
@@ -56,20 +57,20 @@ _TABLE_2 = (
 
 
 def titles() -> dict[str, str]:
-    """What to call each row of a table, in the paper's order.
+    """Return the title of each row of a table, in the paper's order.
 
-    Systems, and the single fine-tuned networks of ``fully_trained``, those of the paper first.
+    Rows are systems, and the single fine-tuned networks of ``fully_trained``, those of the paper first.
     """
     names = [*_TABLE_2, *(name for name in ARCHITECTURES if name not in _TABLE_2)]
     return _SYSTEM_TITLES | {name: ARCHITECTURES[name].title for name in names} | _ABLATION_TITLES
 
 
 def title_of(name: str) -> str:
-    """What to call a system or a network; a network that this process does not know has its name."""
+    """Return the title of a system or a network; of a network without a title, its name."""
     return titles().get(name, name)
 
 
 def in_table_order(names: Iterable[str]) -> list[str]:
-    """Systems and networks in the order of :func:`titles`; those that are not in it come last."""
+    """Sort systems and networks in the order of :func:`titles`; names that are not in it come last."""
     order = list(titles())
     return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))

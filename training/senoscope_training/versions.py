@@ -1,4 +1,4 @@
-"""Versions of the software that decides what a training gives."""
+"""Versions of the software on which the results of a training depend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = (
 
 
 def software_versions() -> dict[str, str]:
-    """Of those packages that are installed: there are two of ONNX Runtime, and one is enough."""
+    """Return the versions of the packages that are installed; one of the two ONNX Runtimes is enough."""
     found = {}
     for name in _PACKAGES:
         try:

@@ -1,9 +1,10 @@
-"""Checking data sets: what is told of them, and the commands."""
+"""Checks of data sets: their results, and the commands."""
 
 from __future__ import annotations
 
 import io
 import json
+import pickle
 import socket
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def run(*arguments: object):
 
 
 def plates(root: Path, more: dict[str, bytes] | None = None) -> Path:
-    """Four plates of two FOVs of each class."""
+    """Write four plates with two FOVs of each class."""
     files = {
         f"plate {p}/{label}/{n}.npy": npy(fov(100 * p + 10 * n + len(label)))
         for p in range(4)
@@ -104,13 +105,13 @@ def test_copies_on_another_plate_are_found(tmp_path, copy, kind):
     assert leak.folds == ("plate_0", "plate_3")
 
 
-def test_similar_fovs_of_one_plate_are_its_own_affair(tmp_path):
+def test_similar_fovs_of_one_plate_are_not_reported(tmp_path):
     inspection, folds = inspected(plates(tmp_path, {"plate 0/control/x.npy": npy(fov(7) + np.uint16(3))}))
     assert find_leaks(inspection.data_set, inspection.facts, folds) == ()
     assert find_leaks(inspection.data_set, inspection.facts) == ()
 
 
-def test_flat_images_are_not_similar_to_each_other(tmp_path):
+def test_images_without_contrast_are_not_similar(tmp_path):
     flat = {f"plate {p}/control/flat.npy": npy(np.full((3, H, W), 5 + p, np.uint16)) for p in range(2)}
     inspection, folds = inspected(plates(tmp_path, flat))
     assert find_leaks(inspection.data_set, inspection.facts, folds) == ()
@@ -132,19 +133,19 @@ def test_intensities():
     assert (second.min, second.max) == (pixels[:, 1].min(), pixels[:, 1].max())
 
 
-def test_floats_have_no_largest_value():
+def test_floats_have_no_type_maximum():
     (stats,) = channel_stats(np.zeros((1, 1, 4, 4), np.float32), ("SRS",))
     assert stats.at_type_max is None
     assert sum(stats.histogram) == 16
 
 
-def test_blocks_show_whatever_is_not_empty():
+def test_blocks_are_visible_for_all_nonempty_bins():
     assert blocks([0, 1, 100, 10000]) == " ▁▁█"
     assert blocks([0, 0]) == "  "
     assert blocks([]) == ""
 
 
-def test_the_view_fits_a_terminal_and_is_no_markup(tmp_path):
+def test_the_view_fits_a_terminal_and_names_are_not_markup(tmp_path):
     files = {"[red]x/control/[bold].npy": npy(fov(0)), "[red]x/senescent/a.npy": npy(fov(1))}
     inspection = inspect_data_set(config(write(tmp_path, files)))
     console = Console(width=80, record=True, file=io.StringIO())
@@ -163,7 +164,7 @@ def test_check_of_a_folder(tmp_path):
         assert part in shown.output
 
 
-def test_check_tells_faults_and_exits_with_1(tmp_path):
+def test_check_reports_faults_and_exits_with_1(tmp_path):
     root = plates(tmp_path, {"plate 0/control/x.tif": b""})
     shown = run("check", root, "--json")
     assert shown.exit_code == 1
@@ -176,7 +177,7 @@ def test_check_tells_faults_and_exits_with_1(tmp_path):
     assert "plate 0/control/x.tif: is empty" in run("check", root).stdout
 
 
-def test_check_of_a_configuration_knows_size_and_split(tmp_path):
+def test_check_of_a_configuration_includes_size_and_split(tmp_path):
     plates(tmp_path / "data")
     text = CONFIG + "split: {by: fov}\n"
     write(tmp_path, {"x.yaml": text})
@@ -184,10 +185,10 @@ def test_check_of_a_configuration_knows_size_and_split(tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "groups are in training and in test" in shown.output
     write(tmp_path, {"x.yaml": text.replace(f"height: {H}", "height: 64")})
-    assert "32x40 pixels, input asks for 64x40" in run("check", tmp_path / "x.yaml").output
+    assert "32x40 pixels, but input is 64x40" in run("check", tmp_path / "x.yaml").output
 
 
-def test_check_says_why_there_is_no_split(tmp_path):
+def test_check_reports_why_there_is_no_split(tmp_path):
     plates(tmp_path / "data")
     write(tmp_path, {"x.yaml": CONFIG + "split: {by: column}\n"})
     shown = run("check", tmp_path / "x.yaml")
@@ -195,18 +196,18 @@ def test_check_says_why_there_is_no_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "tells"),
+    ("arguments", "message"),
     [
         (("nowhere.yaml",), "nowhere.yaml: no such file"),
         ((".", "--classes", "a"), "--classes takes two names"),
-        ((".",), "holds no .tif"),
+        ((".",), "contains no TIFF"),
     ],
 )
-def test_check_of_nonsense(tmp_path, monkeypatch, arguments, tells):
+def test_check_of_invalid_arguments(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     shown = run("check", *arguments)
     assert shown.exit_code == 1
-    assert tells in shown.output
+    assert message in shown.output
     assert "Traceback" not in shown.output
 
 
@@ -215,7 +216,7 @@ def test_other_classes_and_channels(tmp_path):
     root = write(tmp_path, files)
     shown = run("check", root, "--classes", "young,old", "--channels", "SHG,TPEF")
     assert shown.exit_code == 1
-    assert "$x_{/2.npy: lies in no folder of a class" in shown.output
+    assert "$x_{/2.npy: is not in a folder of a class" in shown.output
 
 
 def test_a_figure_is_drawn(tmp_path):
@@ -229,7 +230,7 @@ def test_a_figure_is_drawn(tmp_path):
     assert "cannot be written" in shown.output
 
 
-def test_synthesize_makes_a_data_set_that_passes(tmp_path):
+def test_synthesize_creates_a_data_set_without_faults(tmp_path):
     out = tmp_path / "made"
     options = ("--train", 12, "--test", 4, "--height", 32, "--width", 40, "--groups", 4)
     shown = run("synthesize", out, *options)
@@ -249,30 +250,30 @@ def test_synthesize_makes_a_data_set_that_passes(tmp_path):
     assert "not for science" in (out / "SYNTHETIC.txt").read_text()
     again = run("synthesize", out, *options)
     assert again.exit_code == 1
-    assert "is there already" in again.output
+    assert "already exists" in again.output
     assert run("synthesize", tmp_path / "second", *options).exit_code == 0
     assert inspect_data_set(config(tmp_path / "second")).data_set.sha256() == data_set.sha256()
 
 
-def test_synthesize_of_too_few(tmp_path):
+def test_synthesize_of_too_few_fovs(tmp_path):
     shown = run("synthesize", tmp_path / "made", "--train", 6, "--test", 4, "--groups", 9)
     assert shown.exit_code == 1
     assert "too few for" in shown.output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_import_of_nothing_and_of_a_hostile_file(tmp_path):
+def test_import_of_nothing_and_of_an_unsafe_file(tmp_path):
     shown = run("import-zenodo", "--out", tmp_path / "made")
     assert shown.exit_code == 2
     assert "--download" in shown.output
     write(tmp_path, {"x.pkl": b"cos\nsystem\n(S'x'\ntR."})
-    shown = run("import-zenodo", tmp_path / "x.pkl", "--out", tmp_path / "made")
+    shown = run("import-zenodo", tmp_path / "x.pkl", "--out", tmp_path / "made", "--trust")
     assert shown.exit_code == 1
-    assert "x.pkl names os.system; nothing in the file was executed" in shown.output
+    assert "x.pkl refers to os.system; nothing in the file was executed" in shown.output
     assert not (tmp_path / "made").exists()
 
 
-def test_download_without_a_network(tmp_path, monkeypatch):
+def test_import_without_a_network(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError("no network here")
 
@@ -284,9 +285,16 @@ def test_download_without_a_network(tmp_path, monkeypatch):
     assert shown.exit_code == 1
     assert "Zenodo cannot be reached" in shown.output
     assert list(tmp_path.iterdir()) == []
+    write(tmp_path, {"x.pkl": pickle.dumps({"train_data": np.zeros((2, 3, 8, 8)), "train_label": [0, 1]})})
+    shown = run("import-zenodo", tmp_path / "x.pkl", "--out", tmp_path / "made")
+    assert shown.exit_code == 1
+    assert "Zenodo cannot be reached" in shown.output
+    assert "pass --trust" in shown.output
+    assert not (tmp_path / "made").exists()
+    assert run("import-zenodo", tmp_path / "x.pkl", "--out", tmp_path / "made", "--trust").exit_code == 0
 
 
-def test_padding_does_not_count_as_measured() -> None:
+def test_padded_pixels_are_excluded_from_the_range() -> None:
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.dataset.ranges import measured_range, require_range
 
@@ -299,14 +307,14 @@ def test_padding_does_not_count_as_measured() -> None:
         require_range(*measured_range(cells, 3.5, padded=False), ("SRS", "TPEF"), "the data set")
 
 
-@pytest.mark.parametrize("mark", ["drawn", None], ids=["a folder in it", "none"])
-def test_the_figure_of_drawn_files_says_so(tmp_path, mark):
-    (tmp_path / "drawn").mkdir()
-    if mark is not None:
-        (tmp_path / mark / SYNTHETIC_NAME).write_text("x")
-    entries = tuple(Entry(f"drawn/{k}.tif", bool(k % 2), None, None, str(k)) for k in range(4))
+@pytest.mark.parametrize("marked", ["synthetic", None], ids=["a subfolder", "none"])
+def test_the_figure_of_synthetic_files_is_labelled(tmp_path, marked):
+    (tmp_path / "synthetic").mkdir()
+    if marked is not None:
+        (tmp_path / marked / SYNTHETIC_NAME).write_text("x")
+    entries = tuple(Entry(f"synthetic/{k}.tif", bool(k % 2), None, None, str(k)) for k in range(4))
     pixels = np.random.default_rng(0).integers(0, 99, (4, 3, 16, 16)).astype(np.uint16)
     data_set = DataSet(tmp_path, ("control", "senescent"), NAMES, entries)
     with mpl.rc_context({"svg.fonttype": "none"}):
         draw(data_set, pixels, tmp_path / "figure.svg")
-    assert ("not for science" in (tmp_path / "figure.svg").read_text()) == (mark is not None)
+    assert ("not for science" in (tmp_path / "figure.svg").read_text()) == (marked is not None)

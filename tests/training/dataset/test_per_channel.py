@@ -1,4 +1,4 @@
-"""Fields of view whose channels lie in files of their own."""
+"""Fields of view with one file per channel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from senoscope_training.cli import app
 from senoscope_training.config import DataConfig
-from senoscope_training.dataset.channel_signs import detect
+from senoscope_training.dataset.channel_detection import detect
 from senoscope_training.dataset.model import DataSetError
-from senoscope_training.dataset.per_channel import Pattern
+from senoscope_training.dataset.per_channel import ChannelPattern
 from senoscope_training.dataset.reading import inspect_data_set, load_fov, load_pixels, read_data_set
 from senoscope_training.dataset.table import Row
 from support.image_bytes import npy, tiff
@@ -25,7 +25,7 @@ PATTERNS = {
     "Yokogawa": ("plate_A01_T0001F{n:03d}L01A01Z01C{d:02d}.tif", ("C01", "C02", "C03")),
     "Prairie View": ("TSeries-{n:03d}_Cycle00001_Ch{d}_000001.ome.tif", ("Ch1", "Ch2", "Ch3")),
     "Micro-Manager": ("img_channel{c:03d}_position{n:03d}.tif", ("channel000", "channel001", "channel002")),
-    "a blank": ("fov {n} channel {d}.tif", ("channel 1", "channel 2", "channel 3")),
+    "a space": ("fov {n} channel {d}.tif", ("channel 1", "channel 2", "channel 3")),
     "names": ("fov{n}-{name}.tif", NAMES),
     "names in lower case": ("fov{n}_{lower}.tif", tuple(name.lower() for name in NAMES)),
     "names first": ("{name}_fov{n}.tif", NAMES),
@@ -39,7 +39,7 @@ def name_of(pattern: str, n: int, c: int) -> str:
 
 
 def folder(pattern: str, fovs: int = 6) -> dict[str, bytes]:
-    """One file per channel; channels have levels of their own."""
+    """Return one file per channel, with different levels in each channel."""
     return {
         f"{('control', 'senescent')[n % 2]}/{name_of(pattern, n, c)}": tiff(fov(n)[c] + 1000 * c)
         for n in range(fovs)
@@ -49,7 +49,7 @@ def folder(pattern: str, fovs: int = 6) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", PATTERNS)
 @pytest.mark.parametrize("grey", ["refuse", "repeat"])
-def test_the_pattern_is_named_and_grey_images_are_never_advised_to_be_repeated(tmp_path, kind, grey):
+def test_the_tokens_are_suggested_and_repeating_grey_images_is_not(tmp_path, kind, grey):
     pattern, tokens = PATTERNS[kind]
     found = inspect_data_set(config(write(tmp_path, folder(pattern)), grey=grey), SIZE)
     (fault,) = found.faults
@@ -60,7 +60,7 @@ def test_the_pattern_is_named_and_grey_images_are_never_advised_to_be_repeated(t
 
 
 @pytest.mark.parametrize("kind", PATTERNS)
-def test_what_is_advised_combines_the_channels(tmp_path, kind):
+def test_the_suggested_setting_combines_the_channels(tmp_path, kind):
     pattern, tokens = PATTERNS[kind]
     setting = config(write(tmp_path, folder(pattern)), per_channel=tokens)
     data_set = read_data_set(setting, SIZE)
@@ -83,21 +83,21 @@ def test_a_mapping_may_be_in_any_order(tmp_path):
     assert setting.per_channel == ("-SRS", "-TPEF", "-Transmission")
     other = config(tmp_path, per_channel=mapping, channels=("TPEF", "Transmission", "SRS"))
     first = load_pixels(read_data_set(setting, SIZE), [0], setting, SIZE)[0]
-    turned = load_pixels(read_data_set(other, SIZE), [0], other, SIZE)[0]
-    np.testing.assert_array_equal(turned, first[[1, 2, 0]])
+    reordered = load_pixels(read_data_set(other, SIZE), [0], other, SIZE)[0]
+    np.testing.assert_array_equal(reordered, first[[1, 2, 0]])
 
 
 @pytest.mark.parametrize(
-    ("per_channel", "words"),
+    ("per_channel", "message"),
     [
-        (["_a", "_b"], "names 2 parts of file names, channels names 3"),
-        (["_a", "_A", "_b"], "another part of the file names for each channel"),
-        (["_a", "", "_b"], "another part"),
-        ({"SRS": "_a", "TPEF": "_b", "Trans": "_c"}, "channels are SRS, TPEF, Transmission"),
+        (["_a", "_b"], "has 2 parts of file names, but there are 3 channels"),
+        (["_a", "_A", "_b"], "a different part of the file names for each channel"),
+        (["_a", "", "_b"], "a different part"),
+        ({"SRS": "_a", "TPEF": "_b", "Trans": "_c"}, "channels is SRS, TPEF, Transmission"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused(tmp_path, per_channel, words):
-    with pytest.raises(ValidationError, match=words):
+def test_an_invalid_setting_is_refused(tmp_path, per_channel, message):
+    with pytest.raises(ValidationError, match=message):
         DataConfig(path=tmp_path, per_channel=per_channel)
 
 
@@ -107,12 +107,12 @@ def with_files(changes: dict[str, bytes | None]) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "words"),
+    ("changes", "kind", "parts"),
     [
         (
             {"control/dish_0_ch01.tif": None},
             "per-channel",
-            ("dish_0_ch00.tif", "no file beside it for TPEF (_ch01)"),
+            ("dish_0_ch00.tif", "no file of the same field of view for TPEF (_ch01)"),
         ),
         ({"control/other.tif": tiff(fov(9)[0])}, "per-channel", ("other.tif", "_ch00 for SRS")),
         ({"control/dish_0_ch01.png": png(fov(9, dtype="uint8")[0])}, "per-channel", ("same channel of one",)),
@@ -129,16 +129,16 @@ def with_files(changes: dict[str, bytes | None]) -> dict[str, bytes]:
         ({"control/dish_0_ch01.tif": b"II*\0"}, "corrupt", ("dish_0_ch01.tif",)),
     ],
 )
-def test_what_is_incomplete_is_a_fault_with_its_file(tmp_path, changes, kind, words):
+def test_files_that_cannot_be_combined_are_faults(tmp_path, changes, kind, parts):
     setting = config(write(tmp_path, with_files(changes)), per_channel=("_ch00", "_ch01", "_ch02"))
     found = inspect_data_set(setting, SIZE)
     assert [fault.kind for fault in found.faults] == [kind]
-    for word in words:
-        assert word in str(found.faults[0])
+    for part in parts:
+        assert part in str(found.faults[0])
     assert len(found.data_set) >= 5
 
 
-def test_channels_of_different_types_and_containers_are_joined(tmp_path):
+def test_channels_of_different_types_and_formats_are_combined(tmp_path):
     files = with_files(
         {
             "control/dish_0_ch01.tif": None,
@@ -172,7 +172,7 @@ def test_a_table_lists_each_channel(tmp_path):
         read_data_set(setting, SIZE)
 
 
-def test_a_changed_channel_is_noticed(tmp_path):
+def test_a_changed_channel_is_an_error(tmp_path):
     setting = config(write(tmp_path, folder("d{n}_ch{c:02d}.tif")), per_channel=("_ch00", "_ch01", "_ch02"))
     data_set = read_data_set(setting, SIZE)
     write(tmp_path, {"control/d0_ch02.tif": tiff(fov(50)[0])})
@@ -200,19 +200,19 @@ def rows_of(*files: str, label: str = "control") -> list[Row]:
         ],
     ],
 )
-def test_names_that_count_other_things_are_not_sure(files):
+def test_names_that_count_other_things_are_uncertain(files):
     found = detect(rows_of(*files), NAMES)
-    assert found is None or not found.sure
+    assert found is None or not found.is_certain
 
 
-def test_classes_are_no_channels():
+def test_classes_are_not_channels():
     rows = [*rows_of(*(f"control/{n}.tif" for n in range(6)))]
     rows += rows_of(*(f"senescent/{n}.tif" for n in range(6)), label="senescent")
     assert detect(rows, NAMES) is None
 
 
-def test_bare_numbers_are_advised_either_way(tmp_path):
-    """Three files with numbers of their own may be three fields of view of one dish."""
+def test_plain_numbers_give_advice_for_both_cases(tmp_path):
+    """Three files with numbers may be three channels, or three fields of view of one dish."""
     found = inspect_data_set(config(write(tmp_path, folder("dish{n}_{c}.tif"))), SIZE)
     assert {fault.kind for fault in found.faults} == {"grey"}
     for fault in found.faults:
@@ -223,7 +223,7 @@ def test_bare_numbers_are_advised_either_way(tmp_path):
     assert any("data.per_channel: [_0, _1, _2]" in note for note in repeated.notes)
 
 
-def test_what_was_looked_at_is_accepted(tmp_path):
+def test_an_accepted_finding_is_not_a_fault(tmp_path):
     setting = config(write(tmp_path, folder("d{n}_ch{c:02d}.tif")), grey="repeat", accept=("per-channel",))
     found = inspect_data_set(setting, SIZE)
     assert not found.faults
@@ -231,7 +231,7 @@ def test_what_was_looked_at_is_accepted(tmp_path):
     assert any("data.accept accepts" in note for note in found.notes)
 
 
-def test_files_that_hold_all_channels_are_no_fault(tmp_path):
+def test_files_with_all_channels_are_not_a_fault(tmp_path):
     files = {
         f"{('control', 'senescent')[n % 2]}/d{n}_ch{c:02d}.tif": tiff(fov(3 * n + c))
         for n in range(6)
@@ -239,7 +239,7 @@ def test_files_that_hold_all_channels_are_no_fault(tmp_path):
     }
     found = inspect_data_set(config(write(tmp_path, files)), SIZE)
     assert not found.faults
-    assert any("each holds all channels" in note for note in found.notes)
+    assert any("each contains all channels" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -257,8 +257,8 @@ def test_files_that_hold_all_channels_are_no_fault(tmp_path):
         (("ä", "ö"), "x_ä.tif", 0, "x_\0"),
     ],
 )
-def test_a_part_of_a_name_is_not_part_of_a_longer_word(tokens, file, channel, rest):
-    found = Pattern(tokens).split(file)
+def test_a_token_is_not_found_in_a_longer_word(tokens, file, channel, rest):
+    found = ChannelPattern(tokens).split(file)
     assert found == (None if channel is None else (channel, rest))
 
 
@@ -269,7 +269,7 @@ def test_a_file_without_one_token_is_not_loaded(tmp_path, file):
         load_fov(tmp_path, file, config(tmp_path, per_channel=("C1", "C2", "C3")), SIZE)
 
 
-def test_check_of_a_folder_takes_the_parts(tmp_path):
+def test_check_of_a_folder_has_the_option(tmp_path):
     write(tmp_path, folder("d{n}_ch{c:02d}.tif"))
     bad = CliRunner().invoke(app, ["check", str(tmp_path)])
     assert bad.exit_code == 1
@@ -288,7 +288,7 @@ def test_check_of_a_folder_takes_the_parts(tmp_path):
         (("a", "b", "c"), 0, 3),
     ],
 )
-def test_a_channel_s_name_in_its_file_is_compared(tmp_path, inside, faults, warnings):
+def test_the_name_of_a_channel_in_its_file_is_compared(tmp_path, inside, faults, warnings):
     files = {
         f"{('control', 'senescent')[n % 2]}/S{n}_ch{c:02d}.ome.tif": tiff(
             fov(n)[c], ome=True, metadata={"axes": "YX", "Channel": {"Name": inside[c]}}
@@ -300,6 +300,6 @@ def test_a_channel_s_name_in_its_file_is_compared(tmp_path, inside, faults, warn
     found = inspect_data_set(setting, SIZE)
     assert len(found.faults) == faults
     for fault in found.faults:
-        assert "data.per_channel takes it for" in fault.problem
+        assert "by data.per_channel it is" in fault.problem
         assert "names its channel" in fault.problem
-    assert sum("by position" in warned.text for warned in found.warnings) == warnings
+    assert sum("by position" in warning.text for warning in found.warnings) == warnings

@@ -1,4 +1,4 @@
-"""Pickles of arrays are read like pickle reads them; hostile ones are refused and nothing runs."""
+"""Pickles of arrays are read as `pickle` reads them; unsafe ones are refused without executing anything."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import pickle
 import pickletools
 import struct
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -21,45 +20,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from senoscope_training.dataset.model import DataSetError
-from senoscope_training.dataset.pickles import HostilePickle, read_pickle
+from senoscope_training.dataset.pickles import UnsafePickle, read_pickle
 
 MARKER = "executed"
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+ARRAY = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+ARRAYS = {
+    "uint8": ARRAY.astype("u1"),
+    "big-endian uint16": ARRAY.astype(">u2"),
+    "float64": ARRAY.astype("f8"),
+    "booleans": ARRAY > 3,
+    "text": ARRAY.astype("U2"),
+    "bytes": ARRAY.astype("S2"),
+    "Fortran order": np.asfortranarray(ARRAY),
+    "strided": ARRAY[::-1, :, ::2],
+}
 
 
-DTYPES = ("u1", "<u2", ">u2", "i8", "f4", ">f8", "?", "U9", "S4", "f2")
-LAYOUTS = ("C", "F", "strided", "empty", "read-only")
-# Each protocol with each type, the layouts by turns: every two of the three meet.
-PAIRS = [
-    (protocol, dtype, LAYOUTS[(protocol + number) % len(LAYOUTS)])
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
-    for number, dtype in enumerate(DTYPES)
-]
-
-
-@pytest.mark.parametrize(("protocol", "dtype", "layout"), PAIRS)
-def test_arrays_come_as_pickle_reads_them(tmp_path, protocol, dtype, layout):
-    array = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5).astype(dtype)
-    if layout == "F":
-        array = np.asfortranarray(array)
-    elif layout == "strided":
-        array = array[::-1, :, ::2]
-    elif layout == "empty":
-        array = array[:0]
-    elif layout == "read-only":
-        array.flags.writeable = False
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_arrays_are_read_as_pickle_reads_them(tmp_path, protocol):
     path = tmp_path / "x.pickle"
-    path.write_bytes(
-        pickle.dumps({"train_data": array, "again": array, "rows": [array[:1], (1, None)]}, protocol)
-    )
+    value = {**ARRAYS, "again": ARRAYS["uint8"], "rows": [ARRAY[:1], (1, None)]}
+    path.write_bytes(pickle.dumps(value, protocol))
     read = read_pickle(path)
-    assert list(read) == ["train_data", "again", "rows"]
-    for one in (read["train_data"], read["again"]):
-        np.testing.assert_array_equal(one, array, strict=True)
+    assert list(read) == list(value)
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(read[name], array, strict=True)
+    np.testing.assert_array_equal(read["again"], ARRAYS["uint8"], strict=True)
     assert read["rows"][1] == (1, None)
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_numbers_of_numpy_and_of_python(tmp_path, protocol):
+def test_an_empty_array(tmp_path):
+    (tmp_path / "x").write_bytes(pickle.dumps(ARRAY[:0]))
+    assert read_pickle(tmp_path / "x").shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_numpy_scalars_and_python_values(tmp_path, protocol):
     value = {
         "train_label": [np.int64(3), np.float32(0.5), np.bool_(True), 7, -(2**70), 1.5, "ü", b"\xff", True]
     }
@@ -68,14 +65,14 @@ def test_numbers_of_numpy_and_of_python(tmp_path, protocol):
     assert read_pickle(path) == value
 
 
-def test_names_of_numpy_1(tmp_path):
+def test_module_names_of_numpy_1(tmp_path):
     data = pickle.dumps(np.arange(5), 2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     (tmp_path / "x").write_bytes(data)
     np.testing.assert_array_equal(read_pickle(tmp_path / "x"), np.arange(5))
 
 
-def test_what_python_2_wrote(tmp_path):
-    """Text was bytes then: keys and contents come as BINSTRING."""
+def test_a_pickle_of_python_2(tmp_path):
+    """Text was bytes then: keys and contents are BINSTRING."""
     raw = np.arange(200, 204, dtype=np.uint8).tobytes()
     data = (
         b"\x80\x02}U\x0atrain_datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
@@ -87,10 +84,10 @@ def test_what_python_2_wrote(tmp_path):
 
 
 class Calls:
-    """Pickled, it is a call of a function."""
+    """An object whose pickle calls a function."""
 
-    def __init__(self, function, *arguments, state=None):
-        self.reduced = (function, arguments) if state is None else (function, arguments, state)
+    def __init__(self, function, *arguments):
+        self.reduced = (function, arguments)
 
     def __reduce__(self):
         return self.reduced
@@ -116,12 +113,8 @@ def stack_global(module: str, name: str) -> bytes:
     return short(module) + short(name) + b"\x93"
 
 
-def nested(depth: int) -> bytes:
-    return b"\x80\x04" + b"(" * depth + b"l" + b"l" * (depth - 1) + b"."
-
-
 def array_state(shape: bytes, raw: bytes, dtype: str = "u1") -> bytes:
-    """An array that declares a shape, given as opcodes."""
+    """Return the pickle of an array, with opcodes for its shape and its data."""
     data = b"\x80\x04" + stack_global("numpy.core.multiarray", "_reconstruct")
     data += stack_global("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R(K\x01" + shape
     return data + stack_global("numpy", "dtype") + short(dtype) + b"\x89\x88\x87R\x89" + raw + b"tb."
@@ -134,7 +127,7 @@ def reconstruct(kind: bytes, shape: bytes = b"K\x00\x85") -> bytes:
 
 @contextmanager
 def at_most(size: int) -> Iterator[None]:
-    """Bytes that may be allocated inside."""
+    """Limit the bytes that may be allocated inside."""
     tracemalloc.start()
     try:
         yield
@@ -144,141 +137,106 @@ def at_most(size: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Hostile:
+class Unsafe:
     name: str
     data: bytes
-    tells: str
+    reason: str
 
 
-HOSTILE = [
-    Hostile(
-        "os.system",
-        pickle.dumps(Calls(os.system, f"echo > {MARKER}")),
-        f"names {os.name if os.name == 'nt' else 'posix'}.system",
+UNSAFE = [
+    Unsafe("os.system", pickle.dumps(Calls(os.system, f"echo > {MARKER}")), f"refers to {os.name}.system"),
+    Unsafe(
+        "os.system, protocol 0",
+        text("cos", "system", f"(S'echo > {MARKER}'", "tR."),
+        "refers to os.system",
     ),
-    Hostile("os.system, protocol 0", text("cos", "system", f"(S'echo > {MARKER}'", "tR."), "names os.system"),
-    Hostile("eval", pickle.dumps(Calls(eval, touch())), "names builtins.eval"),
-    Hostile(
-        "exec of Python 2", text("c__builtin__", "eval", f'(S"{touch()}"', "tR."), "names __builtin__.eval"
+    Unsafe("eval", pickle.dumps(Calls(eval, touch())), "refers to builtins.eval"),
+    Unsafe(
+        "eval of Python 2",
+        text("c__builtin__", "eval", f'(S"{touch()}"', "tR."),
+        "refers to __builtin__.eval",
     ),
-    Hostile("subprocess", pickle.dumps(Calls(subprocess.Popen, ["touch", MARKER])), "names subprocess.Popen"),
-    Hostile("getattr", text("cbuiltins", "getattr", "."), "names builtins.getattr"),
-    Hostile(
-        "dotted name",
-        b"\x80\x04" + stack_global("numpy", "ndarray.__class__.__base__") + b".",
-        "names numpy.ndarray.__class__.__base__",
-    ),
-    Hostile(
-        "through numpy", b"\x80\x04" + stack_global("numpy", "os.system") + b".", "names numpy.os.system"
-    ),
-    Hostile(
-        "dotted module",
-        b"\x80\x04" + stack_global("numpy.core.multiarray._reconstruct", "__globals__") + b".",
-        "names numpy.core.multiarray._reconstruct.__globals__",
-    ),
-    Hostile(
-        "runstring",
-        text("cnumpy.testing._private.utils", "runstring", f'(S"{touch()}"', "}tR."),
-        "names numpy.testing._private.utils.runstring",
-    ),
-    Hostile(
-        "f2py",
-        text("cnumpy.f2py.crackfortran", "myeval", f'(S"{touch()}"', "tR."),
-        "names numpy.f2py.crackfortran.myeval",
-    ),
-    Hostile(
-        "f2py.diagnose",
-        text("cnumpy.f2py.diagnose", "run_command", f"(S'touch {MARKER}'", "tR."),
-        "names numpy.f2py.diagnose.run_command",
-    ),
-    Hostile("numpy.load", text("cnumpy", "load", "(S'x'", "tR."), "names numpy.load"),
-    Hostile(
+    Unsafe(
         "loads in loads",
         pickle.dumps(Calls(pickle.loads, pickle.dumps(Calls(eval, touch())))),
-        "names _pickle.loads",
+        "refers to _pickle.loads",
     ),
-    Hostile("INST", text("(S'touch executed'", "ios", "system", "."), "asks to call os.system"),
-    Hostile("OBJ", b"(cos\nsystem\nS'touch executed'\no.", "names os.system"),
-    Hostile("OBJ without a name", b"(K\x01K\x02o.", "step OBJ"),
-    Hostile("NEWOBJ", b"\x80\x02cnumpy\nndarray\n)\x81.", "step NEWOBJ"),
-    Hostile("NEWOBJ_EX", b"\x80\x04" + stack_global("numpy", "ndarray") + b")}\x92.", "step NEWOBJ_EX"),
-    Hostile("persistent id", text("Pexecuted", "."), "step PERSID"),
-    Hostile("binary persistent id", b"\x80\x02U\x08executedQ.", "step BINPERSID"),
-    Hostile("EXT1", b"\x80\x02\x82\x01.", "step EXT1"),
-    Hostile("EXT2", b"\x80\x02\x83\x01\x01.", "step EXT2"),
-    Hostile("EXT4", b"\x80\x02\x84\x01\x01\x01\x01.", "step EXT4"),
-    Hostile("buffer from elsewhere", b"\x80\x05\x97.", "step NEXT_BUFFER"),
-    Hostile("set", pickle.dumps({1, 2}), "step EMPTY_SET"),
-    Hostile("array of objects", pickle.dumps(np.array([{}, 1], object)), "Python objects"),
-    Hostile("objects under a number's type", array_state(b"K\x01\x85", b"]K\x01a"), "Python objects"),
-    Hostile("record array", pickle.dumps(np.zeros(2, [("a", "i4"), ("b", "O")])), "type 'V12'"),
-    Hostile(
-        "fields on a plain type",
+    Unsafe("getattr", text("cbuiltins", "getattr", "."), "refers to builtins.getattr"),
+    Unsafe("INST", text("(S'touch executed'", "ios", "system", "."), "refers to os.system"),
+    Unsafe("OBJ", b"(cos\nsystem\nS'touch executed'\no.", "refers to os.system"),
+    Unsafe(
+        "attribute of an accepted name",
+        b"\x80\x04" + stack_global("numpy", "ndarray.__class__.__base__") + b".",
+        "refers to numpy.ndarray.__class__.__base__",
+    ),
+    Unsafe("module in numpy", text("cnumpy", "os.system", "."), "refers to numpy.os.system"),
+    Unsafe(
+        "accepted name as module",
+        b"\x80\x04" + stack_global("numpy.core.multiarray._reconstruct", "__globals__") + b".",
+        "refers to numpy.core.multiarray._reconstruct.__globals__",
+    ),
+    Unsafe(
+        "function of numpy that executes text",
+        text("cnumpy.testing._private.utils", "runstring", f'(S"{touch()}"', "}tR."),
+        "refers to numpy.testing._private.utils.runstring",
+    ),
+    Unsafe(
+        "bytes of a number",
+        text("c__builtin__", "bytes", "(I99999999999", "tR."),
+        "refers to __builtin__.bytes",
+    ),
+    Unsafe("control characters", text("cos\x1b[2J", "system", "."), r"refers to os\x1b[2J.system"),
+    Unsafe("array of objects", pickle.dumps(np.array([{}, 1], object)), "type 'O8' (Python objects)"),
+    Unsafe("objects in place of numbers", array_state(b"K\x01\x85", b"]K\x01a"), "Python objects"),
+    Unsafe("record array", pickle.dumps(np.zeros(2, [("a", "i4"), ("b", "O")])), "type 'V12'"),
+    Unsafe(
+        "fields of a number",
         b"\x80\x02cnumpy\ndtype\nU\x02i4K\x00K\x01\x87R"
         b"(K\x03U\x01<NU\x01aU\x01bJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb.",
         "records",
     ),
-    Hostile("type by expression", array_state(b"K\x01\x85", b"C\x01a", "i4,O"), "type 'i4,O'"),
-    Hostile("huge text type", array_state(b"K\x01\x85", b"C\x01a", "U9999"), "39996 bytes"),
-    Hostile("subtype", pickle.dumps(np.zeros(2).view(Subtype)), "Subtype"),
-    Hostile(
-        "reconstruct a type", reconstruct(stack_global("numpy", "dtype")), "something else than numpy.ndarray"
-    ),
-    Hostile("reconstruct a text", reconstruct(short("numpy.ndarray")), "something else than numpy.ndarray"),
-    Hostile(
-        "reconstruct at once",
+    Unsafe("data type of several", array_state(b"K\x01\x85", b"C\x01a", "i4,O"), "type 'i4,O'"),
+    Unsafe("data type of huge items", array_state(b"K\x01\x85", b"C\x01a", "U9999999"), "type 'U9999999'"),
+    Unsafe("subclass of ndarray", pickle.dumps(np.zeros(2).view(Subtype)), "Subtype"),
+    Unsafe("array of another class", reconstruct(stack_global("numpy", "dtype")), "another class"),
+    Unsafe(
+        "huge array without contents",
         reconstruct(stack_global("numpy", "ndarray"), b"J\xff\xff\xff\x7f\x85"),
-        "before its contents",
+        "something other than arrays",
     ),
-    Hostile("other encoding", text("c_codecs", "encode", "(S'x'", "S'rot13'", "tR."), "text and latin1"),
-    Hostile(
-        "third argument", text("c_codecs", "encode", "(S'x'", "S'latin1'", "S'x'", "tR."), "text and latin1"
+    Unsafe(
+        "huge shape",
+        array_state(b"(" + b"J\xff\xff\xff\x7f" * 3 + b"t", b"C\x01a"),
+        "declares an array of 9.904e+27 bytes, but contains 1 bytes",
     ),
-    Hostile("encode no text", text("c_codecs", "encode", "(I1", "S'latin1'", "tR."), "text and latin1"),
-    Hostile(
-        "bytes of a number", text("c__builtin__", "bytes", "(I99999999999", "tR."), "makes bytes of something"
-    ),
-    Hostile(
-        "huge shape", array_state(b"(" + b"J\xff\xff\xff\x7f" * 3 + b"t", b"C\x01a"), "of which it holds 1"
-    ),
-    Hostile("negative shape", array_state(b"J\xff\xff\xff\xff\x85", b"C\x01a"), "shape is none"),
-    Hostile("shape of many axes", array_state(b"(" + b"K\x01" * 33 + b"t", b"C\x01a"), "shape is none"),
-    Hostile("boolean shape", array_state(b"\x88\x85", b"C\x01a"), "shape is none"),
-    Hostile("calls a text", b"\x80\x04\x8c\x09os.system)R.", "no function of NumPy"),
-    Hostile(
-        "calls the class",
-        b"\x80\x04" + stack_global("numpy", "ndarray") + b"K\x05\x85R.",
-        "no function of NumPy",
-    ),
-    Hostile("state of a dictionary", b"\x80\x02}}b.", "inside of what is no array"),
-    Hostile("state of a class", b"\x80\x02cnumpy\nndarray\n}b.", "inside of what is no array"),
-    Hostile("only a name", text("cnumpy", "ndarray", "."), "something else than arrays"),
-    Hostile(
-        "array without contents", reconstruct(stack_global("numpy", "ndarray")), "something else than arrays"
-    ),
-    Hostile("deep", nested(50_000), "too deep"),
-    Hostile("endless", b"\x80\x02]q\x00h\x00a.", "too deep"),
-    Hostile("too many steps", b"\x80\x02" + b"N0" * 110_000 + b"N.", "steps"),
-    Hostile(
+    Unsafe("negative shape", array_state(b"J\xff\xff\xff\xff\x85", b"C\x01a"), "invalid shape"),
+    Unsafe("shape of text", array_state(short("9") + b"\x85", b"C\x01a"), "invalid shape"),
+    Unsafe("huge memo", b"\x80\x04Nr\xff\xff\xff\xff.", "declares 4294967295 memo entries"),
+    Unsafe("other encoding", text("c_codecs", "encode", "(S'x'", "S'rot13'", "tR."), "another encoding"),
+    Unsafe("call of the class", text("cnumpy", "ndarray", "(I5", "tR."), "another class than numpy.ndarray"),
+    Unsafe("state of a function", b"\x80\x02cnumpy\nndarray\n}b.", "sets attributes of a function"),
+    Unsafe("state of two parts", b"\x80\x02cnumpy\ndtype\nN}U\x01aK\x01s\x86b.", "sets attributes"),
+    Unsafe("set", pickle.dumps({1, 2}), "something other than arrays"),
+    Unsafe("function as a value", text("cnumpy", "ndarray", "."), "something other than arrays"),
+    Unsafe("deep lists", b"\x80\x04" + b"]" * 50_000 + b"a" * 49_999 + b".", "nests lists deeper than 10"),
+    Unsafe("list in itself", b"\x80\x02]q\x00h\x00a.", "nests lists deeper than 10"),
+    Unsafe(
         "lists that multiply",
         b"\x80\x02]q\x00(" + b"N" * 9000 + b"e0]q\x01(" + b"h\x00" * 9000 + b"e.",
-        "too often",
+        "more than 200000 items",
     ),
-    Hostile("tuples to hash", b"\x80\x02}K\x01q\x00" + b"h\x00\x86q\x00" * 60 + b"Ns.", "keys are no texts"),
-    Hostile("name of no text", b"\x80\x04K\x01K\x02\x93.", "by what is no text"),
-    Hostile("name of control characters", text("cos\x1b[2J", "system", "."), r"names 'os\x1b[2J.system'"),
 ]
 
 
-@pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name)
-def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch, case):
+@pytest.mark.parametrize("case", UNSAFE, ids=lambda case: case.name)
+def test_an_unsafe_pickle_is_refused_and_nothing_is_executed(tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "bad.pickle"
     path.write_bytes(case.data)
     began = time.monotonic()
-    with at_most(64 * 2**20), pytest.raises(HostilePickle) as caught:
+    with at_most(64 * 2**20), pytest.raises(UnsafePickle) as caught:
         read_pickle(path)
-    assert case.tells in str(caught.value)
+    assert case.reason in str(caught.value).replace("nt.system", "posix.system")
     assert str(caught.value).startswith("bad.pickle ")
     assert "nothing in the file was executed" in str(caught.value)
     assert not (tmp_path / MARKER).exists()
@@ -288,7 +246,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch, cas
 @pytest.mark.parametrize(
     "data", [pickle.dumps(Calls(eval, touch())), text("c__builtin__", "eval", f'(S"{touch()}"', "tR.")]
 )
-def test_the_hostile_ones_would_run_in_pickle(tmp_path, monkeypatch, data):
+def test_pickle_itself_executes_these(tmp_path, monkeypatch, data):
     # Otherwise the test above could not fail.
     monkeypatch.chdir(tmp_path)
     pickle.loads(data)
@@ -303,39 +261,34 @@ def test_the_hostile_ones_would_run_in_pickle(tmp_path, monkeypatch, data):
         b"\x80\x04",
         b"\x80\x04.",
         b"\x80\x04N",
-        b"\x80\x04NN.",
-        b"\x80\x040.",
         b"\x80\x04e.",
         b"\x80\x04h\x07.",
-        b"\x80\x04\x86.",
         b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.",
         b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"x.",
+        b"\x80\x05\x96" + struct.pack("<Q", 2**36) + b"x.",
         b"\x80\x04B\xff\xff\xff\xffx.",
-        b"\x80\x04\x8b\xff\xff\xff\x7fx.",
-        b"\x80\x04\x95" + struct.pack("<Q", 2**63) + b"N",
+        b"\x80\x04\x95" + struct.pack("<Q", 2**63) + b"N.",
+        b"\x80\x04\x95" + struct.pack("<Q", 2**36) + b"N.",
         b"I" + b"9" * 5000 + b"\n.",
-        b"S'open\n.",
+        b"\x80\x02cnumpy\nndarray\n)\x81.",  # an object made without calling its class
+        b"\x80\x04\x8c\x09os.system)R.",  # a call of text
+        b"\x80\x02}}b.",  # the state of a dictionary
+        text("Pexecuted", "."),  # a persistent id
+        b"\x80\x02\x82\x01.",  # a registered extension
+        b"\x80\x05\x97.",  # a buffer outside of the file
         pickle.dumps(np.arange(1000))[:-20],
     ],
 )
-def test_a_damaged_pickle_is_an_error_that_says_so(tmp_path, data):
+def test_a_damaged_pickle_is_reported(tmp_path, data):
     (tmp_path / "x").write_bytes(data)
     with (
         at_most(2**20),
-        pytest.raises(
-            DataSetError, match=r"(?s)^x is (no|a damaged) pickle.*nothing in the file was executed"
-        ),
+        pytest.raises(DataSetError, match=r"(?s)^x is damaged, or is not a pickle .*nothing .* was executed"),
     ):
         read_pickle(tmp_path / "x")
 
 
-def test_a_memo_of_absurd_numbers_takes_no_memory(tmp_path):
-    (tmp_path / "x").write_bytes(b"\x80\x04Nr\xff\xff\xff\xff.")
-    with at_most(2**20):
-        assert read_pickle(tmp_path / "x") is None
-
-
-def test_no_file(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(DataSetError, match="cannot be opened"):
         read_pickle(tmp_path / "x")
 
@@ -346,16 +299,16 @@ BASE = pickle.dumps({"train_data": np.arange(20, dtype=np.uint16).reshape(4, 5),
 
 @settings(deadline=None, max_examples=120)
 @given(st.lists(st.tuples(st.integers(0, len(BASE) - 1), st.integers(0, 255)), max_size=4))
-def test_flipped_bytes_give_arrays_or_an_error(tmp_path_factory, flips):
+def test_changed_bytes_give_arrays_or_an_error(tmp_path_factory, changes):
     data = bytearray(BASE)
-    for at, value in flips:
+    for at, value in changes:
         data[at] = value
     read_or_refuse(tmp_path_factory.mktemp("x") / "x", bytes(data))
 
 
 @settings(deadline=None, max_examples=120)
 @given(st.lists(st.sampled_from(OPCODES) | st.binary(max_size=4), max_size=40).map(b"".join))
-def test_random_steps_give_values_or_an_error(tmp_path_factory, data):
+def test_random_opcodes_give_values_or_an_error(tmp_path_factory, data):
     read_or_refuse(tmp_path_factory.mktemp("x") / "x", data)
 
 
@@ -368,8 +321,8 @@ def read_or_refuse(path: Path, data: bytes) -> None:
     assert type(value).__module__ in ("builtins", "numpy")
 
 
-def test_nothing_is_imported(tmp_path):
+def test_no_module_is_imported(tmp_path):
     (tmp_path / "x").write_bytes(b"\x80\x04" + stack_global("this", "s") + b".")
-    with pytest.raises(HostilePickle, match=r"names this\.s"):
+    with pytest.raises(UnsafePickle, match=r"refers to this\.s"):
         read_pickle(tmp_path / "x")
     assert "this" not in sys.modules

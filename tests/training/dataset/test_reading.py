@@ -1,4 +1,4 @@
-"""Reading data sets: what is found in folders and tables, and every fault with its file and remedy."""
+"""Reading of data sets: files in folders and tables, and each kind of fault with its file and remedy."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ TREE = {f"{'control' if name[0] == 'c' else 'senescent'}/{name}": data for name,
 
 
 @dataclass(frozen=True)
-class Faulty:
+class FaultCase:
     name: str
     files: dict[str, bytes | str]
-    tells: tuple[str, ...]
-    """What the message must hold: the file and what to do."""
+    message: tuple[str, ...]
+    """Parts of the message: the file and the remedy."""
     kind: str
     settings: dict[str, object] = field(default_factory=dict)
     prepare: Callable[[Path], None] | None = None
@@ -50,7 +50,7 @@ def with_pixel(value: float) -> np.ndarray:
 
 
 def rows_with(splits: dict[str, str], group: str = "") -> str:
-    """dataset.csv of `GOOD` with a split for each file, train where nothing is said."""
+    """Return dataset.csv of `GOOD` with a split for each file; default: train."""
     rows = [
         f"{name},{'control' if name[0] == 'c' else 'senescent'},{group},{splits.get(name, 'train')}"
         for name in GOOD
@@ -58,106 +58,111 @@ def rows_with(splits: dict[str, str], group: str = "") -> str:
     return "\n".join(["file,label,group,split", *rows])
 
 
-FAULTY = [
-    Faulty("missing file", listed("gone.tif,control"), ("gone.tif", "delete its row"), "missing"),
-    Faulty("dots", listed("../x.tif,control"), ("../x.tif", "inside it"), "outside"),
-    Faulty(
+FAULTS = [
+    FaultCase("missing file", listed("gone.tif,control"), ("gone.tif", "delete its row"), "missing"),
+    FaultCase("dots", listed("../x.tif,control"), ("../x.tif", "inside it"), "outside"),
+    FaultCase(
         "dots of Windows", listed("a\\..\\..\\x.tif,control"), ("a\\..\\..\\x.tif", "inside it"), "outside"
     ),
-    Faulty("absolute", listed("/etc/x.tif,control"), ("/etc/x.tif", "absolute", "inside it"), "outside"),
-    Faulty("drive", listed("C:\\x.tif,control"), ("C:\\x.tif", "absolute", "inside it"), "outside"),
-    Faulty("no name", listed(",control"), ("row 8", "delete the row"), "table"),
-    Faulty(
-        "kind", listed("x.jpg,control", files={"x.jpg": b"\xff\xd8\xff"}), ("x.jpg", "Convert it"), "kind"
+    FaultCase("absolute", listed("/etc/x.tif,control"), ("/etc/x.tif", "absolute", "inside it"), "outside"),
+    FaultCase("drive", listed("C:\\x.tif,control"), ("C:\\x.tif", "absolute", "inside it"), "outside"),
+    FaultCase("no name", listed(",control"), ("row 8", "delete the row"), "table"),
+    FaultCase(
+        "unsupported format",
+        listed("x.jpg,control", files={"x.jpg": b"\xff\xd8\xff"}),
+        ("x.jpg", "Convert it"),
+        "kind",
     ),
-    Faulty(
+    FaultCase(
         "unknown label",
         listed("x.tif,senecsent", files={"x.tif": tiff(fov(9))}),
         ("x.tif", "'senecsent'", "did you mean 'senescent'?", "data.classes"),
         "label",
     ),
-    Faulty("no label", listed("x.tif,", files={"x.tif": tiff(fov(9))}), ("x.tif", "Write control"), "label"),
-    Faulty("twice", listed("c0.tif,control"), ("c0.tif", "row 2", "row 8", "Delete one"), "repeated"),
-    Faulty("twice by another path", listed("./c0.tif,control"), ("c0.tif", "Delete one"), "repeated"),
-    Faulty(
+    FaultCase(
+        "no label", listed("x.tif,", files={"x.tif": tiff(fov(9))}), ("x.tif", "Write control"), "label"
+    ),
+    FaultCase("twice", listed("c0.tif,control"), ("c0.tif", "row 2", "row 8", "Delete one"), "repeated"),
+    FaultCase("twice by another path", listed("./c0.tif,control"), ("c0.tif", "Delete one"), "repeated"),
+    FaultCase(
         "empty file",
         listed("x.tif,control", files={"x.tif": b""}),
         ("x.tif", "empty", "Save it again"),
         "corrupt",
     ),
-    Faulty(
-        "cut off",
+    FaultCase(
+        "truncated",
         listed("x.tif,control", files={"x.tif": tiff(fov(9))[:-50]}),
         ("x.tif", "cut off", "Save it again"),
         "corrupt",
     ),
-    Faulty(
+    FaultCase(
         "text",
         listed("x.npy,control", files={"x.npy": b"hello you"}),
         ("x.npy", "text", "Save it"),
         "corrupt",
     ),
-    Faulty(
+    FaultCase(
         "objects",
         listed("x.npy,control", files={"x.npy": npy(np.array([{}], object))}),
         ("x.npy", "Python objects", "Save it again"),
         "corrupt",
     ),
-    Faulty(
-        "PNG cut off",
+    FaultCase(
+        "truncated PNG",
         listed("x.png,control", files={"x.png": png(fov(9, dtype="uint8")[0])[:-90]}),
-        ("x.png", "cut off", "Save it again"),
+        ("x.png", "truncated", "Save it again"),
         "corrupt",
     ),
-    Faulty(
-        "PNG of absurd size",
+    FaultCase(
+        "PNG of a huge size",
         listed("x.png,control", files={"x.png": png(fov(9)[0])[:16] + b"\0\1\0\0" * 2 + png(fov(9)[0])[24:]}),
         ("x.png", "65536x65536", "Crop"),
         "corrupt",
     ),
-    Faulty(
+    FaultCase(
         "PNG without header",
         listed("x.png,control", files={"x.png": b"\x89PNG\r\n\x1a\n" + bytes(50)}),
         ("x.png", "damaged", "Save it again"),
         "corrupt",
     ),
-    Faulty(
+    FaultCase(
         "PNG with transparency",
         listed("x.png,control", files={"x.png": png(np.zeros((H, W, 4), np.uint8))}),
         ("x.png", "without an alpha channel"),
         "corrupt",
     ),
-    Faulty(
+    FaultCase(
         "size",
         listed("x.tif,control", files={"x.tif": tiff(fov(9, height=33))}),
         ("x.tif", "33x40", "32x40", "data.fit to pad or resize"),
         "size",
     ),
-    Faulty(
+    FaultCase(
         "two channels",
         listed("x.tif,control", files={"x.tif": tiff(fov(9, channels=2))}),
         ("x.tif", "SRS, TPEF, Transmission", "set data.channels"),
         "channels",
     ),
-    Faulty(
+    FaultCase(
         "grey TIFF",
         listed("x.tif,control", files={"x.tif": tiff(fov(9)[0])}),
         ("x.tif", "data.grey: repeat"),
         "grey",
     ),
-    Faulty(
+    FaultCase(
         "grey PNG",
         listed("x.png,control", files={"x.png": png(fov(9)[0])}),
         ("x.png", "data.grey: repeat"),
         "grey",
     ),
-    Faulty(
+    FaultCase(
         "grey NPY",
         listed("x.npy,control", files={"x.npy": npy(fov(9)[0])}),
         ("x.npy", "data.grey: repeat"),
         "grey",
     ),
-    Faulty(
+    FaultCase(
         "grey planes with names",
         listed(
             "x.tif,control",
@@ -168,116 +173,116 @@ FAULTY = [
         ("x.tif", "SRS, x, y", "axes CYX"),
         "axes",
     ),
-    Faulty(
+    FaultCase(
         "several",
         listed("x.npy,control", files={"x.npy": npy(np.stack([fov(9)] * 2))}),
-        ("x.npy", "2 fields of view", "file of its own"),
+        ("x.npy", "2 fields of view", "separate file"),
         "several",
     ),
-    Faulty(
+    FaultCase(
         "NaN",
         listed("x.tif,control", files={"x.tif": tiff(with_pixel(np.nan))}),
         ("x.tif", "NaN or infinite", "TPEF", "Replace"),
         "pixels",
     ),
-    Faulty(
+    FaultCase(
         "infinite",
         listed("x.npy,control", files={"x.npy": npy(with_pixel(np.inf))}),
         ("x.npy", "NaN or infinite", "Replace"),
         "pixels",
     ),
-    Faulty(
+    FaultCase(
         "one class empty",
         {name: data for name, data in TREE.items() if name[0] == "c"},
         ("senescent", "Add files"),
         "class",
     ),
-    Faulty(
-        "nothing at all", {"notes.txt": "hello"}, ("holds no .tif", "Sort the files into folders"), "folder"
+    FaultCase(
+        "no images", {"notes.txt": "hello"}, ("contains no TIFF", "Sort the files into folders"), "folder"
     ),
-    Faulty(
+    FaultCase(
         "group in both",
         {**GOOD, "dataset.csv": rows_with({"c4.tif": "test", "s5.tif": "test"}, "plate 7")},
         ("plate 7", "c0.tif", "c4.tif", "split.by: group"),
         "group-in-both",
     ),
-    Faulty(
+    FaultCase(
         "unknown split",
         {**GOOD, "dataset.csv": rows_with({"c4.tif": "tset"})},
         ("c4.tif", "'tset'", "did you mean 'test'?", "Write train or test"),
         "split",
     ),
-    Faulty(
+    FaultCase(
         "some splits",
         {**GOOD, "dataset.csv": rows_with({"c4.tif": ""})},
         ("c4.tif", "in all rows or in none"),
         "split",
     ),
-    Faulty(
+    FaultCase(
         "same image, other label",
         listed("x.tif,senescent", files={"x.tif": GOOD["c0.tif"]}),
         ("x.tif", "c0.tif", "Correct one"),
         "contradiction",
     ),
-    Faulty(
-        "same pixels, other container",
+    FaultCase(
+        "same pixels, other format",
         listed("x.npy,senescent", files={"x.npy": npy(fov(0))}),
         ("x.npy", "c0.tif", "Correct one"),
         "contradiction",
     ),
-    Faulty(
+    FaultCase(
         "not UTF-8",
         {**GOOD, "dataset.csv": "file,label\nä.tif,control".encode("latin1")},
         ("dataset.csv", "CSV UTF-8"),
         "table",
     ),
-    Faulty(
+    FaultCase(
         "no columns",
         {**GOOD, "dataset.csv": "name,label\n"},
-        ("dataset.csv", "lacks the column file"),
+        ("dataset.csv", "has no column file"),
         "table",
     ),
-    Faulty(
+    FaultCase(
         "two columns", {**GOOD, "dataset.csv": "file,label,Label\n"}, ("dataset.csv", "Rename one"), "table"
     ),
-    Faulty("empty table", {**GOOD, "dataset.csv": ""}, ("dataset.csv", "column file and label"), "table"),
-    Faulty(
+    FaultCase("empty table", {**GOOD, "dataset.csv": ""}, ("dataset.csv", "column file and label"), "table"),
+    FaultCase(
         "open quote",
         {**GOOD, "dataset.csv": 'file,label\n"c0.tif,control\n'},
         ("dataset.csv", "quotation"),
         "table",
     ),
-    Faulty("too many cells", listed("a,b,c,control"), ("row 8", "4 cells", "quotes"), "table"),
-    Faulty(
+    FaultCase("too many cells", listed("a,b,c,control"), ("row 8", "4 cells", "quotes"), "table"),
+    FaultCase(
         "no folder of a class",
         {**TREE, "contrl/x.tif": tiff(fov(9))},
         ("contrl/x.tif", "did you mean 'control'?", "Move it"),
         "label",
     ),
-    Faulty(
+    FaultCase(
         "both classes",
         {**TREE, "control/senescent/x.tif": tiff(fov(9))},
         ("control/senescent/x.tif", "both classes", "Move it"),
         "label",
     ),
-    Faulty(
+    FaultCase(
         "other image",
         {**TREE, "control/x.CZI": b"?"},
-        ("control/x.CZI", ".czi is not read", "move it away"),
+        ("control/x.CZI", ".czi is not supported", "move it away"),
         "kind",
     ),
-    Faulty(
-        "a link out",
+    FaultCase(
+        "a link to another folder",
         listed("link.tif,control"),
-        ("link.tif", "link to outside", "Copy"),
+        ("link.tif", "link to a file outside", "Copy"),
         "outside",
         prepare=link_out,
     ),
 ]
 
 
-@pytest.mark.parametrize("case", FAULTY, ids=lambda case: case.name)
-def test_a_fault_names_its_file_and_what_to_do(tmp_path, case):
+@pytest.mark.parametrize("case", FAULTS, ids=lambda case: case.name)
+def test_a_fault_has_its_file_and_a_remedy(tmp_path, case):
     if case.prepare and sys.platform == "win32":
         pytest.skip("links need rights on Windows")
     root = write(tmp_path / "data", case.files)
@@ -286,40 +291,40 @@ def test_a_fault_names_its_file_and_what_to_do(tmp_path, case):
     with pytest.raises(DataSetError) as caught:
         read_data_set(config(root, **case.settings), SIZE)
     assert [fault.kind for fault in caught.value.faults] == [case.kind], caught.value
-    for part in case.tells:
+    for part in case.message:
         assert part in str(caught.value)
     assert "ensemble" not in str(caught.value)
 
 
-def test_a_link_out_of_a_tree_is_refused(tmp_path):
+def test_a_link_to_another_folder_is_refused(tmp_path):
     root = write(tmp_path / "data", TREE)
     (tmp_path / "x.tif").write_bytes(GOOD["c0.tif"])
     (root / "control" / "x.tif").symlink_to(tmp_path / "x.tif")
-    with pytest.raises(DataSetError, match=r"control/x\.tif: is a link to outside"):
+    with pytest.raises(DataSetError, match=r"control/x\.tif: is a link to a file outside"):
         read_data_set(config(root), SIZE)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_a_file_that_may_not_be_read_is_a_fault(tmp_path):
+def test_a_file_without_read_permission_is_a_fault(tmp_path):
     root = write(tmp_path, TREE)
     (root / "control" / "c0.tif").chmod(0)
     with pytest.raises(DataSetError, match=r"control/c0\.tif: cannot be opened .*permissions"):
         read_data_set(config(root), SIZE)
 
 
-def test_no_folder(tmp_path):
-    with pytest.raises(DataSetError, match=r"nowhere: there is no such folder\. Set data\.path"):
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(DataSetError, match=r"nowhere: is not a folder\. Set data\.path"):
         read_data_set(config(tmp_path / "nowhere"), SIZE)
 
 
-def test_faults_of_all_kinds_come_in_one_message_and_many_are_counted(tmp_path):
+def test_all_faults_are_in_one_message_and_many_are_counted(tmp_path):
     rows = [f"gone{n:02d}.tif,control" for n in range(51)]
     files = listed("x.tif,sick", *rows, "grey.tif,control", files={"x.tif": b"", "grey.tif": tiff(fov(9)[0])})
     with pytest.raises(DataSetError) as caught:
         read_data_set(config(write(tmp_path, files)), SIZE)
     message = str(caught.value)
     assert "has 53 faults" in message
-    assert "files that are not there (51):" in message
+    assert "missing files (51):" in message
     assert message.count("gone") == 20
     assert "  and 31 more" in message
     assert "grey images (1):" in message
@@ -327,7 +332,7 @@ def test_faults_of_all_kinds_come_in_one_message_and_many_are_counted(tmp_path):
     assert len(caught.value.faults) == 53
 
 
-def test_a_tree_of_classes(tmp_path):
+def test_folders_of_classes(tmp_path):
     files = {
         "control/a.tif": tiff(fov(0)),
         "control/deep/er/b.TIFF": tiff(fov(1)),
@@ -375,11 +380,11 @@ def test_a_table(tmp_path, separator, mark, end):
     ]
 
 
-def test_the_order_of_rows_changes_nothing(tmp_path):
+def test_the_order_of_rows_does_not_matter(tmp_path):
     straight = write(tmp_path / "a", listed())
     lines = table(GOOD).splitlines()
-    turned = write(tmp_path / "b", {**GOOD, "dataset.csv": "\n".join([lines[0], *lines[:0:-1]])})
-    first, second = (read_data_set(config(root), SIZE) for root in (straight, turned))
+    reversed_rows = write(tmp_path / "b", {**GOOD, "dataset.csv": "\n".join([lines[0], *lines[:0:-1]])})
+    first, second = (read_data_set(config(root), SIZE) for root in (straight, reversed_rows))
     assert first.entries == second.entries
     assert first.sha256() == second.sha256()
 
@@ -397,14 +402,14 @@ def test_the_order_of_rows_changes_nothing(tmp_path):
         ("x.png", png(fov(3).transpose(1, 2, 0))),
         ("misnamed.tif", png(fov(3).transpose(1, 2, 0))),
     ],
-    ids=["plain", "imagej", "ome-turned", "rgb", "npy", "npy-last", "png8", "png16", "misnamed"],
+    ids=["plain", "imagej", "ome-reversed", "rgb", "npy", "npy-last", "png8", "png16", "misnamed"],
 )
-def test_the_same_pixels_from_every_container(tmp_path, name, data):
+def test_the_same_pixels_from_every_format(tmp_path, name, data):
     write(tmp_path, {name: data})
     np.testing.assert_array_equal(load_fov(tmp_path, name, config(tmp_path), SIZE), fov(3))
 
 
-def test_grey_is_repeated_where_that_is_asked_for(tmp_path):
+def test_grey_is_repeated_on_request(tmp_path):
     files = {"a.png": png(fov(3)[0]), "b.tif": tiff(fov(3)[0]), "c.npy": npy(fov(3)[:1])}
     write(tmp_path, files)
     for name in files:
@@ -419,7 +424,7 @@ def test_one_channel_is_not_grey(tmp_path):
         np.testing.assert_array_equal(read, fov(3)[:1])
 
 
-def test_padding_centres_and_cuts(tmp_path):
+def test_padding_centres_and_crops(tmp_path):
     pixels = fov(3, height=H - 5, width=W + 7) + 1
     write(tmp_path, {"a.npy": npy(pixels)})
     read = load_fov(tmp_path, "a.npy", config(tmp_path, fit="pad"), SIZE)
@@ -432,7 +437,7 @@ def test_padding_centres_and_cuts(tmp_path):
 @pytest.mark.parametrize(("height", "width"), [(2 * H, 2 * W), (H // 2, W // 2), (2 * H, W // 2)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_resizing_keeps_type_and_level(tmp_path, height, width, dtype):
-    # A ramp: its mean and its direction outlive a resize.
+    # Resizing does not change the mean and the direction of a ramp.
     pixels = np.tile(np.linspace(10, 200, width), (3, height, 1)).astype(dtype)
     write(tmp_path, {"a.npy": npy(pixels)})
     read = load_fov(tmp_path, "a.npy", config(tmp_path, fit="resize"), SIZE)
@@ -450,7 +455,7 @@ def test_resizing_keeps_type_and_level(tmp_path, height, width, dtype):
         (("uint16", "float32", "uint8"), "float32"),
     ],
 )
-def test_pixels_come_in_the_order_asked_for_and_the_widest_type(tmp_path, dtypes, widest):
+def test_pixels_have_the_requested_order_and_the_widest_type(tmp_path, dtypes, widest):
     labels = ("control", "senescent", "senescent")
     files = {f"{labels[n]}/{n}.npy": npy(fov(n, dtype=dtype)) for n, dtype in enumerate(dtypes)}
     settings = config(write(tmp_path, files))
@@ -458,13 +463,13 @@ def test_pixels_come_in_the_order_asked_for_and_the_widest_type(tmp_path, dtypes
     last_first = np.arange(len(files))[::-1]
     pixels = load_pixels(data_set, last_first, settings, SIZE)
     assert pixels.dtype == widest
-    # Floats lie between the whole numbers that the other types round to.
+    # The other types are rounded, floats are not.
     np.testing.assert_array_equal(
         pixels, np.stack([fov(n, dtype=dtypes[n]) for n in last_first]).astype(widest)
     )
 
 
-def test_a_file_that_changes_is_noticed(tmp_path):
+def test_a_changed_file_is_an_error(tmp_path):
     settings = config(write(tmp_path, TREE))
     data_set = read_data_set(settings, SIZE)
     write(tmp_path, {"control/c0.tif": tiff(fov(77))})
@@ -475,7 +480,7 @@ def test_a_file_that_changes_is_noticed(tmp_path):
         load_pixels(data_set, [0], settings, SIZE)
 
 
-def test_without_a_size_the_commonest_counts(tmp_path):
+def test_the_default_size_is_the_most_common_one(tmp_path):
     files = {**TREE, "control/x.tif": tiff(fov(9, height=50))}
     found = inspect_data_set(config(write(tmp_path, files)))
     assert found.size == InputConfig(height=H, width=W)
@@ -483,11 +488,11 @@ def test_without_a_size_the_commonest_counts(tmp_path):
     assert len(found.data_set) == len(found.facts) == 6
 
 
-def test_progress_is_told(tmp_path):
+def test_progress_is_reported(tmp_path):
     files = {f"{'control' if n % 2 else 'senescent'}/{n}.npy": npy(fov(n)) for n in range(101)}
-    told = []
-    read_data_set(config(write(tmp_path, files)), SIZE, told.append)
-    assert [progress.detail for progress in told] == ["50 of 101", "100 of 101", "101 of 101"]
+    reported = []
+    read_data_set(config(write(tmp_path, files)), SIZE, reported.append)
+    assert [progress.detail for progress in reported] == ["50 of 101", "100 of 101", "101 of 101"]
 
 
 def test_a_written_stack_opens_in_imagej_order(tmp_path):
@@ -497,5 +502,5 @@ def test_a_written_stack_opens_in_imagej_order(tmp_path):
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_imagej
         assert file.imagej_metadata["Labels"] == list(NAMES)
-    turned = config(tmp_path, channels=NAMES[::-1])
-    np.testing.assert_array_equal(load_fov(tmp_path, "a.tif", turned, SIZE), fov(3)[::-1])
+    reversed_channels = config(tmp_path, channels=NAMES[::-1])
+    np.testing.assert_array_equal(load_fov(tmp_path, "a.tif", reversed_channels, SIZE), fov(3)[::-1])

@@ -1,4 +1,4 @@
-"""Dividing data sets: whole, disjoint, both classes everywhere, the same for the same seed."""
+"""Splits of data sets: complete, disjoint, with both classes, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ seeds = st.integers(0, 2**31 - 1)
 
 @st.composite
 def plates(draw, least: int = 2, both: bool = True):
-    """Labels and groups; with ``both``, each group has both classes."""
+    """Draw labels and groups; with ``both``, each group has both classes."""
     names = [f"plate {n}" for n in range(draw(st.integers(least, 16)))]
     labels: list[bool] = []
     groups: list[str] = []
@@ -93,7 +93,7 @@ def test_validation_is_disjoint_and_has_both_classes(case, fraction, seed, by):
         assert not shared
 
 
-def test_groups_come_as_near_to_the_fraction_as_they_can():
+def test_groups_are_as_close_to_the_fraction_as_possible():
     # Of the subsets of 1, 2, 3 and 6 pairs, only that of 3 is a quarter.
     groups = [name for name, pairs in zip("abcd", (1, 2, 3, 6), strict=True) for _ in range(2 * pairs)]
     labels = [bool(n % 2) for n in range(len(groups))]
@@ -102,7 +102,7 @@ def test_groups_come_as_near_to_the_fraction_as_they_can():
         assert {groups[n] for n in fold.test} in ({"c"}, {"a", "b"})
 
 
-def test_seeds_differ_and_repeat():
+def test_seeds_differ_and_are_reproducible():
     made = data_set([bool(n % 2) for n in range(100)])
     tests = [tuple(make_folds(made, SplitConfig(), seed)[0].test) for seed in (0, 1, 0)]
     assert tests[0] == tests[2] != tests[1]
@@ -111,8 +111,8 @@ def test_seeds_differ_and_repeat():
     assert drawn[0] == drawn[2] != drawn[1]
 
 
-def test_the_division_of_a_seed_is_pinned():
-    # Experiments are resumed, and repeated elsewhere: a seed must mean the same for ever.
+def test_the_split_of_a_seed_never_changes():
+    # Experiments are resumed, and repeated on other machines and with later versions.
     made = data_set([bool(n % 2) for n in range(16)], [f"p{n // 4}" for n in range(16)])
     (by_fov,) = make_folds(made, SplitConfig(by="fov", test_fraction=0.25), 7)
     (by_group,) = make_folds(made, SplitConfig(by="group", test_fraction=0.25), 7)
@@ -123,7 +123,7 @@ def test_the_division_of_a_seed_is_pinned():
 PINNED = ([2, 3, 6, 15], [12, 13, 14, 15], [6, 7, 11, 12])
 
 
-def test_the_paper_s_numbers():
+def test_the_numbers_of_the_paper():
     labels = [n < 112 for n in range(224)]
     (fold,) = make_folds(data_set(labels), SplitConfig(), 0)
     assert (len(fold.train), len(fold.test)) == (170, 54)
@@ -131,15 +131,15 @@ def test_the_paper_s_numbers():
     assert (len(train), len(validation)) in {(126, 44), (127, 43), (128, 42)}
 
 
-def test_the_order_of_the_files_on_disk_changes_nothing(tmp_path):
+def test_the_order_of_the_files_on_disk_does_not_matter(tmp_path):
     from senoscope_training.dataset.reading import read_data_set
 
     files = {
         f"{'control' if name[0] == 'c' else 'senescent'}/{name}": data for name, data in good(12).items()
     }
     straight = write(tmp_path / "a", files)
-    turned = write(tmp_path / "b", dict(reversed(files.items())))
-    first, second = (read_data_set(config(root), SIZE) for root in (straight, turned))
+    reversed_files = write(tmp_path / "b", dict(reversed(files.items())))
+    first, second = (read_data_set(config(root), SIZE) for root in (straight, reversed_files))
     records = [split_record(one, make_folds(one, SplitConfig(), 3)) for one in (first, second)]
     assert records[0] == records[1]
     (record,) = records[0].values()
@@ -148,15 +148,15 @@ def test_the_order_of_the_files_on_disk_changes_nothing(tmp_path):
     assert all(row["sha256"] == hashes[row["file"]] for row in record["test"])
 
 
-def test_the_column_counts():
+def test_a_split_by_column():
     made = data_set([0, 1, 0, 1], splits=["test", "train", "train", "test"])
     (fold,) = make_folds(made, SplitConfig(by="column"), 0)
-    with pytest.raises(DataSetError, match="leaves test without"):
+    with pytest.raises(DataSetError, match="test does not have both classes"):
         make_folds(data_set([0, 1, 0], splits=["train", "train", "test"]), SplitConfig(by="column"), 0)
     assert (list(fold.train), list(fold.test)) == ([1, 2], [0, 3])
 
 
-def test_each_group_is_left_out_in_turn():
+def test_leave_one_group_out():
     groups = ["b/1", "b?1", "a", "a", "CON", "CON", "config.yaml", "config.yaml"]
     labels = [1, 0, 0, 1, 0, 1, 1, 1]
     folds = make_folds(data_set(labels, groups), SplitConfig(by="leave-one-group-out"), 0)
@@ -172,18 +172,18 @@ def test_each_group_is_left_out_in_turn():
         assert sorted([*fold.train, *fold.test]) == list(range(8))
     notes = {fold.name: fold.note for fold in folds}
     assert not notes["a"]
-    assert "holds senescent only" in notes["b_1"]
-    assert "holds control only" in notes["b_1_2"]
+    assert "has only senescent" in notes["b_1"]
+    assert "has only control" in notes["b_1_2"]
 
 
-def test_some_groups_are_left_out():
+def test_leave_some_groups_out():
     made = data_set([0, 1, 0, 1, 0, 1], ["a", "a", "b", "b", "c", "c"])
     folds = make_folds(made, SplitConfig(by="leave-one-group-out", groups=("c", "a")), 0)
     assert [fold.name for fold in folds] == ["a", "c"]
 
 
 @pytest.mark.parametrize(
-    ("made", "split", "tells"),
+    ("made", "split", "message"),
     [
         (data_set([0, 1, 1]), {"by": "fov"}, "two fields of view of each class"),
         (data_set([0, 1], splits=["train", None]), {"by": "column"}, "0001.tif.* split.by: fov or group"),
@@ -197,17 +197,17 @@ def test_some_groups_are_left_out():
         (
             data_set([0, 1, 0], ["a", "a", "b"]),
             {"by": "leave-one-group-out"},
-            "without the group 'a' training",
+            "without the group 'a', training",
         ),
         (
             data_set([0, 1, 0, 1], ["plate1", "plate1", "b", "b"]),
             {"by": "leave-one-group-out", "groups": ("plat1",)},
-            "names 'plat1'.*did you mean 'plate1'.*there are b, plate1",
+            "has 'plat1'.*did you mean 'plate1'.*the groups are b, plate1",
         ),
     ],
 )
-def test_what_cannot_be_divided_says_so(made, split, tells):
-    with pytest.raises(DataSetError, match=tells):
+def test_an_impossible_split_is_reported(made, split, message):
+    with pytest.raises(DataSetError, match=message):
         make_folds(made, SplitConfig(**split), 0)
 
 
@@ -216,7 +216,7 @@ def test_validation_needs_two_of_each_class():
         validation_split(np.array([True, False, False]), [None] * 3, "fov", 0.25, 0)
 
 
-def test_validation_falls_back_to_fovs_where_groups_cannot_be_divided():
+def test_validation_is_by_fov_if_groups_cannot_be_split():
     # All of one class is in one group.
     labels = np.array([True, True, False, False])
     train, validation = validation_split(labels, ["a", "a", "b", "c"], "group", 0.5, 0)

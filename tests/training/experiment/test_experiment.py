@@ -1,4 +1,4 @@
-"""A whole experiment, small: trained, killed, resumed, reported, exported, served."""
+"""A small experiment: trained, killed, resumed, reported, exported, served."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ CONFIG = {
 
 
 def run(*arguments: object, **environment: str) -> CompletedCommand:
-    """The command in this process; its workers are processes of their own."""
+    """Run the command in this process; its workers are separate processes."""
     return run_command("senoscope-train", *arguments, **environment)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    """The command as a process that can be killed."""
+    """Start the command as a process that can be killed."""
     return subprocess.Popen(
         [sys.executable, "-m", "support.train_command", *map(str, arguments)],
         stdout=subprocess.DEVNULL,
@@ -60,7 +60,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-# For tests that show nothing more with a real network.
+# For tests that do not depend on the network.
 tiny_alone = pytest.mark.parametrize("network", ["tiny"], indirect=True, scope="module")
 
 
@@ -76,7 +76,7 @@ def config(network: str) -> dict:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, config: dict) -> Path:
-    """A folder with a data set and a configuration."""
+    """Write a folder with a data set and a configuration."""
     home = tmp_path_factory.mktemp("experiment")
     (home / "data").mkdir()
     rows = ["file,label,group,split"]
@@ -93,22 +93,22 @@ def home(tmp_path_factory: pytest.TempPathFactory, config: dict) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(home: Path, network: str) -> Path:
-    """The experiment, trained without a break; the tiny one's report has no figures."""
+    """Train the experiment without an interruption; with the tiny network its report has no figures."""
     with quick_reports(figures=network != "tiny"):
         done = run("run", home / "small.yaml")
     assert done.returncode == 0, done.stderr
     return home / "runs" / "small"
 
 
-def numbers(experiment: Path) -> dict[str, list[str]]:
-    """The lines of the table of metrics, by system."""
+def metrics(experiment: Path) -> dict[str, list[str]]:
+    """Return the lines of the table of metrics, by system."""
     by_system: dict[str, list[str]] = {}
     for line in (experiment / "report" / "metrics_per_run.csv").read_text().splitlines()[1:]:
         by_system.setdefault(next(csv.reader([line]))[2], []).append(line)
     return by_system
 
 
-def test_every_system_and_network_has_its_row(trained: Path, network: str) -> None:
+def test_every_system_and_network_has_a_row(trained: Path, network: str) -> None:
     rows = list(csv.DictReader((trained / "report" / "table2.csv").open()))
     assert [row["system"] for row in rows] == [
         *("Fully trained EL", "Frozen EL", "Hybrid TL/ML", "CNN from scratch"),
@@ -131,7 +131,7 @@ def test_runs_differ_in_split_copies_and_weights(trained: Path, network: str) ->
 
 
 @tiny_alone
-def test_validation_predictions_are_kept_with_each_unit(trained: Path) -> None:
+def test_validation_predictions_are_stored_with_each_unit(trained: Path) -> None:
     provenance = json.loads((trained / "provenance.json").read_text())
     train = {entry["file"] for entry in provenance["folds"]["split"]["train"]}
     units = sorted((trained / "split").glob("run_*/*.json"))
@@ -142,7 +142,7 @@ def test_validation_predictions_are_kept_with_each_unit(trained: Path) -> None:
         assert len(held["files"]) == len(held["truth"]) == len(held["score"])
         assert set(held["files"]) <= train
         assert not set(held["files"]) & set(unit["files"])
-        # The hybrid has no validation FOVs: each FOV of the training side is judged by cross-validation.
+        # The hybrid has no validation FOVs; all FOVs of the training side are predicted in cross-validation.
         assert len(held["files"]) == (20 if unit["system"] == "hybrid" else 6)
         assert {"senescent" if int(file[4:6]) % 2 else "control" for file in held["files"]} == {
             "control",
@@ -153,7 +153,7 @@ def test_validation_predictions_are_kept_with_each_unit(trained: Path) -> None:
 
 
 @pytest.mark.usefixtures("jobs_here")
-def test_validation_predictions_are_those_of_the_exported_network(
+def test_validation_predictions_equal_those_of_the_exported_network(
     home: Path, trained: Path, tmp_path: Path, network: str
 ) -> None:
     from senoscope.engine import Ensemble
@@ -169,13 +169,13 @@ def test_validation_predictions_are_those_of_the_exported_network(
             assert ensemble.warnings == ()
             for part in (unit, unit["validation"]):
                 stack = [np.load(home / "data" / file) for file in part["files"]]
-                answers = [ensemble.predict(fov)[0].probability for fov in stack]
-                assert answers == pytest.approx(part["score"], abs=1e-4)
+                predicted = [ensemble.predict(fov)[0].probability for fov in stack]
+                assert predicted == pytest.approx(part["score"], abs=1e-4)
 
 
 @tiny_alone
 @pytest.mark.usefixtures("jobs_here")
-def test_a_frozen_ensemble_says_that_it_is_one(trained: Path, tmp_path: Path, network: str) -> None:
+def test_a_frozen_ensemble_is_labelled(trained: Path, tmp_path: Path, network: str) -> None:
     models = tmp_path / "models"
     made = run("export", trained, "--models-dir", models, "--system", "frozen", "--run", 2)
     assert made.returncode == 0, made.stderr
@@ -193,7 +193,7 @@ def test_a_frozen_ensemble_says_that_it_is_one(trained: Path, tmp_path: Path, ne
 @pytest.mark.parametrize(
     ("system", "collapsed"), [("frozen", "off"), ("fully_trained", "nearly off")], ids=["off", "nearly off"]
 )
-def test_a_network_that_answers_the_same_to_everything_is_not_exported(
+def test_a_network_with_constant_predictions_is_not_exported(
     trained: Path, tmp_path: Path, network: str, system: str, collapsed: str
 ) -> None:
     from senoscope.engine import Ensemble
@@ -213,18 +213,18 @@ def test_a_network_that_answers_the_same_to_everything_is_not_exported(
     command = ("export", dead, "--models-dir", models, "--run", 1, "--system", system)
     refused = run(*command)
     assert refused.returncode == 1
-    # Six validation FOVs and the four that are compared.
+    # Six validation FOVs, and four for the comparison with Keras.
     assert f"{network} gives all 10 fields of view the same probability (0.511" in refused.stderr
     assert "--force" in refused.stderr
     assert not (models / "small").exists()
     forced = run(*command, "--force")
     assert forced.returncode == 0, forced.stderr
     manifest = json.loads((models / "small" / "ensemble.json").read_text())
-    (noted,) = manifest["warnings"]
-    assert noted.startswith(f"{network} gives all 10 fields of view the same probability (0.511")
-    assert noted in (models / "small" / "README.md").read_text()
+    (warning,) = manifest["warnings"]
+    assert warning.startswith(f"{network} gives all 10 fields of view the same probability (0.511")
+    assert warning in (models / "small" / "README.md").read_text()
     with Ensemble.load(models / "small", device="cpu") as ensemble:
-        assert ensemble.warnings == (noted,)
+        assert ensemble.warnings == (warning,)
 
 
 @tiny_alone
@@ -241,7 +241,7 @@ def test_a_network_that_answers_the_same_to_everything_is_not_exported(
         ),
     ],
 )
-def test_what_training_noted_of_the_network_as_it_is_keeps_it_from_export(
+def test_a_network_with_a_note_is_not_exported(
     trained: Path, tmp_path: Path, network: str, note: str, kept: str
 ) -> None:
     noted = tmp_path / "noted"
@@ -262,10 +262,10 @@ def test_what_training_noted_of_the_network_as_it_is_keeps_it_from_export(
 @tiny_alone
 @pytest.mark.usefixtures("jobs_here")
 @pytest.mark.parametrize("case", ["few positives", pytest.param("permuted labels", marks=pytest.mark.full)])
-def test_an_experiment_that_is_hard_runs_to_its_end(
+def test_an_experiment_with_poor_results_finishes(
     home: Path, tmp_path: Path, config: dict, case: str, network: str
 ) -> None:
-    """One positive in ten, or labels that say nothing: what comes out is poor, and it comes out."""
+    """One positive in ten, or random labels."""
     rows = ["file,label,split"]
     drawn = np.arange(40) % 10 == 0 if case == "few positives" else np.arange(40) % 2 == 1
     positive = drawn if case == "few positives" else np.random.default_rng(7).permutation(drawn)
@@ -291,7 +291,7 @@ def test_an_experiment_that_is_hard_runs_to_its_end(
 
 @tiny_alone
 @pytest.mark.usefixtures("jobs_here")
-def test_an_ensemble_that_is_for_comparison_only_is_not_exported(trained: Path, tmp_path: Path) -> None:
+def test_an_ensemble_for_comparison_only_is_not_exported(trained: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(trained, other)
     settings = yaml.safe_load((other / "config.yaml").read_text())
@@ -304,21 +304,19 @@ def test_an_ensemble_that_is_for_comparison_only_is_not_exported(trained: Path, 
     forced = run("export", other, "--models-dir", models, "--force")
     assert forced.returncode == 0, forced.stderr
     manifest = json.loads((models / "small" / "ensemble.json").read_text())
-    assert any("for comparison only" in warning for warning in manifest["warnings"])
+    assert any("only for comparison" in warning for warning in manifest["warnings"])
 
 
 @tiny_alone
 @pytest.mark.usefixtures("jobs_here")
-def test_heads_that_stay_dead_are_in_the_report(
-    home: Path, tmp_path: Path, config: dict, network: str
-) -> None:
-    """Features that are all the same, and so are the answers."""
+def test_dead_heads_are_in_the_report(home: Path, tmp_path: Path, config: dict, network: str) -> None:
+    """All features, and therefore all predictions, are equal."""
     data = tmp_path / "data"
     data.mkdir()
     rows = ["file,label,split"]
     fov = synthesize(6, 0, senescent=False, height=SIZE, width=SIZE).pixels
     for n in range(16):
-        # One pixel of difference, which no network sees: identical files would be a fault.
+        # One different pixel, which does not change features, because identical files would be a fault.
         fov = fov.copy()
         fov[0, 0, n] += 1
         np.save(data / f"{n:02d}.npy", fov)
@@ -345,7 +343,7 @@ def test_heads_that_stay_dead_are_in_the_report(
 
 
 @tiny_alone
-def test_an_experiment_of_another_release_is_not_mixed_in(home: Path, trained: Path, tmp_path: Path) -> None:
+def test_an_experiment_of_another_release_is_not_resumed(home: Path, trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / "small"
     shutil.copytree(trained, copy)
     provenance = json.loads((copy / "provenance.json").read_text())
@@ -356,7 +354,7 @@ def test_an_experiment_of_another_release_is_not_mixed_in(home: Path, trained: P
     path.write_text(yaml.safe_dump(settings))
     done = run("run", path)
     assert done.returncode == 1
-    assert "begun by another release" in done.stderr
+    assert "started by another release" in done.stderr
 
 
 @pytest.mark.usefixtures("quick_report")
@@ -369,7 +367,7 @@ def test_an_experiment_of_another_release_is_not_mixed_in(home: Path, trained: P
     indirect=["network"],
     scope="module",
 )
-def test_killed_at_any_moment_it_ends_with_the_same_numbers(
+def test_a_killed_experiment_is_resumed_with_the_same_results(
     home: Path, trained: Path, config: dict, kills: tuple[int, ...]
 ) -> None:
     name = f"killed_{len(kills)}"
@@ -388,15 +386,15 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(
         process.communicate()
     done = run("run", path)
     assert done.returncode == 0, done.stderr
-    ended, wanted = numbers(home / "runs" / name), numbers(trained)
-    assert len(ended) == len(systems) + 1, "the systems, and the network alone"
-    assert ended == {system: wanted[system] for system in ended}
-    assert not list((home / "runs" / name).rglob("*checkpoint*")), "what only resumption needs is gone"
+    resumed, expected = metrics(home / "runs" / name), metrics(trained)
+    assert len(resumed) == len(systems) + 1, "the systems, and the single network"
+    assert resumed == {system: expected[system] for system in resumed}
+    assert not list((home / "runs" / name).rglob("*checkpoint*")), "checkpoints are deleted"
     assert not list((home / "runs" / name).rglob("*.features.npz"))
 
 
 @tiny_alone
-def test_another_configuration_or_data_set_is_not_mixed_in(home: Path, trained: Path, config: dict) -> None:
+def test_another_configuration_is_not_resumed(home: Path, trained: Path, config: dict) -> None:
     path = home / "changed.yaml"
     path.write_text(yaml.safe_dump(config | {"phase1": {"max_epochs": 11}}))
     done = run("run", path)
@@ -416,7 +414,7 @@ class _References(HTMLParser):
 
 
 @tiny_alone
-def test_the_report_is_one_page_that_needs_nothing(trained: Path) -> None:
+def test_the_report_is_self_contained(trained: Path) -> None:
     page = (trained / "report" / "report.html").read_text()
     parser = _References()
     parser.feed(page)
@@ -428,10 +426,12 @@ def test_the_report_is_one_page_that_needs_nothing(trained: Path) -> None:
         assert (trained / "report" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (trained / "report" / "figures" / f"{name}.svg").read_text()
         assert (trained / "report" / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-    assert re.search(r"90\.1 ± 1\.2", page), "the paper's numbers stand beside"
+    assert re.search(r"90\.1 ± 1\.2", page), "the metrics of the paper"
 
 
-def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: Path, network: str) -> None:
+def test_the_service_predicts_the_same_as_keras(
+    home: Path, trained: Path, tmp_path: Path, network: str
+) -> None:
     models, package = tmp_path / "models", tmp_path / "small.zip"
     made = run(
         *("export", trained, "--models-dir", models, "--run", 2, "--author", "A lab"),
@@ -440,44 +440,44 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
     assert made.returncode == 0, made.stderr
     assert made.stdout.split() == [str(models / "small"), str(package)]
     with zipfile.ZipFile(package) as archive:
-        assert "20 for training, 10 held out for test" in archive.read("README.md").decode()
+        assert "20 for training, 10 held out for testing" in archive.read("README.md").decode()
     unit = json.loads((trained / "split" / "run_02" / f"fully_trained.{network}.json").read_text())
     stack = np.stack([np.load(home / "data" / file) for file in unit["files"]])
     np.save(tmp_path / "stack.npy", stack)
     server = start_server(models / "small", tmp_path / "log.txt")
     try:
-        answer = httpx.post(
+        response = httpx.post(
             f"{server.url}/v1/classify", content=(tmp_path / "stack.npy").read_bytes(), timeout=60
         ).json()
     finally:
         stop_server(server)
-    served = [result["probability"] for result in answer["results"]]
+    served = [result["probability"] for result in response["results"]]
     assert served == pytest.approx(unit["score"], abs=1e-4)
     assert [p > 0.5 for p in served] == [p > 0.5 for p in unit["score"]]
     card = (models / "small" / "README.md").read_text()
     assert "A lab" in card
-    assert "20 FOVs for training and 10 for test" in card
-    out = tmp_path / "answers.csv"
+    assert "20 FOVs for training and 10 for testing" in card
+    out = tmp_path / "predictions.csv"
     evaluated = run("evaluate", models / "small", home / "data", "--json", "--out", out)
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["trained_on"] == 0
     metrics = json.loads(evaluated.stdout)["metrics"]
-    right = np.mean((np.array(unit["score"]) > 0.5) == np.array(unit["truth"]))
-    assert metrics["accuracy"] == pytest.approx(right)
-    answers = list(csv.DictReader(out.open()))
-    assert {row["synthetic"] for row in answers} == {"yes"}
-    told = {row["file"]: float(row["probability"]) for row in answers}
-    assert [told[file] for file in unit["files"]] == pytest.approx(unit["score"], abs=1e-4)
+    accuracy = np.mean((np.array(unit["score"]) > 0.5) == np.array(unit["truth"]))
+    assert metrics["accuracy"] == pytest.approx(accuracy)
+    rows = list(csv.DictReader(out.open()))
+    assert {row["synthetic"] for row in rows} == {"yes"}
+    evaluated_probability = {row["file"]: float(row["probability"]) for row in rows}
+    assert [evaluated_probability[file] for file in unit["files"]] == pytest.approx(unit["score"], abs=1e-4)
     manifest = json.loads((models / "small" / "ensemble.json").read_text())
     assert (manifest["for_science"], "not for science" in manifest["intended_use"]) == (False, True)
-    # Loading has compared the maps with these.
+    # When the ensemble was loaded, its maps were compared with these.
     maps = [rows for v in manifest["test_vectors"] for rows in v["expected"]["gradcams"].values()]
     assert {np.shape(rows) for rows in maps} == {tuple(manifest["networks"][0]["gradcam_grid"])}
     assert np.max(maps) > 0
     folds = json.loads((trained / "provenance.json").read_text())["folds"]
-    learned = np.stack([np.load(home / "data" / entry["file"]) for entry in folds["split"]["train"]])
+    training = np.stack([np.load(home / "data" / entry["file"]) for entry in folds["split"]["train"]])
     for c, channel in enumerate(manifest["normalization"]["channels"]):
-        above = (learned[:, c] > channel["high"]).mean(axis=(1, 2))
+        above = (training[:, c] > channel["high"]).mean(axis=(1, 2))
         assert channel["saturated_p99"] == pytest.approx(np.quantile(above, 0.99))
     on_training = run("evaluate", models / "small", home / "data", "--json", "--split", "all")
     assert json.loads(on_training.stdout)["trained_on"] == 20
@@ -485,7 +485,7 @@ def test_what_is_served_is_what_keras_said(home: Path, trained: Path, tmp_path: 
 
 
 @tiny_alone
-def test_evaluate_tells_its_own_remedies(home: Path, miniature: Path) -> None:
+def test_evaluate_reports_its_own_options_as_remedies(home: Path, miniature: Path) -> None:
     done = run("evaluate", miniature, home / "data")
     assert done.returncode == 1
     assert "--fit pad" in done.stderr
@@ -493,31 +493,31 @@ def test_evaluate_tells_its_own_remedies(home: Path, miniature: Path) -> None:
 
 
 @tiny_alone
-def test_a_back_end_that_is_not_there_is_named(home: Path) -> None:
+def test_an_unknown_back_end_is_reported(home: Path) -> None:
     done = run("run", home / "small.yaml", KERAS_BACKEND="theano")
     assert done.returncode == 1
-    assert "KERAS_BACKEND=theano: use tensorflow, jax, torch" in done.stderr
+    assert "KERAS_BACKEND=theano must be one of tensorflow, jax, torch" in done.stderr
 
 
 @tiny_alone
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"rnus": 3}, "rnus: Extra inputs are not permitted"),
         ({"runs": 0}, "runs: Input should be greater than or equal to 1"),
-        ({"networks": ["vgg"]}, "networks.0: Value error, 'vgg' is none of inception_v3"),
+        ({"networks": ["vgg"]}, "networks.0: Value error, 'vgg' must be one of inception_v3"),
         ({"input": {"height": 64}, "networks": ["xception"]}, "xception needs 75"),
         ({"data": {"path": "data", "channels": ["A", "B", "C"]}}, "two-channel systems"),
         ({"data": {"path": "data", "channels": ["A"]}, "systems": ["frozen"]}, "take 3 channels"),
         ({"phase1": {"max_epochs": 0}, "runs": 0}, "phase1.max_epochs"),
     ],
 )
-def test_a_bad_configuration_is_reported_by_its_keys(
-    home: Path, config: dict, change: dict, words: str
+def test_an_invalid_configuration_is_reported_with_its_keys(
+    home: Path, config: dict, change: dict, message: str
 ) -> None:
     path = home / "bad.yaml"
     path.write_text(yaml.safe_dump(config | change))
     done = run("run", path)
     assert done.returncode == 1
-    assert words in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""What a worker process does with a fold: which images its backbone has seen, and how they are scaled."""
+"""The images of a fold in a worker process: batch-norm statistics of its backbone, and scaling."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ RANDOM = WeightsPlan({})
 
 @pytest.fixture(autouse=True)
 def _quiet(tensorflow, monkeypatch):
-    monkeypatch.setattr(job_network, "tell", lambda progress: None)
+    monkeypatch.setattr(job_network, "report_progress", lambda progress: None)
 
 
 def pixels() -> np.ndarray:
-    """Donors differ in brightness, so that statistics tell whose images they are of."""
+    """Draw FOVs whose brightness, and so their statistics, differ between donors."""
     noise = np.random.default_rng(0).integers(20, 400, (COUNT, 3, SIZE, SIZE))
     return (noise * (1 + DONORS)[:, None, None, None]).astype(np.uint16)
 
@@ -69,24 +69,24 @@ def parts(tmp_path, stack: np.ndarray, **changes) -> Parts:
 
 
 def statistics(one: Parts, fold: int) -> list[np.ndarray]:
-    return one.network.open(one.job.folds[fold]).weights_now()
+    return one.network.open(one.job.folds[fold]).get_weights()
 
 
 def differ(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     return any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_no_image_of_the_tested_donor_has_a_part_in_its_backbone(tmp_path):
+def test_the_backbone_does_not_depend_on_images_of_the_tested_donor(tmp_path):
     original, spoiled = pixels(), pixels()
     spoiled[DONORS == 2] = 60_000
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     clean, other = parts(tmp_path / "a", original), parts(tmp_path / "b", spoiled)
     assert not differ(statistics(clean, 2), statistics(other, 2))
-    assert differ(statistics(clean, 0), statistics(other, 0)), "where the donor trains, it counts"
+    assert differ(statistics(clean, 0), statistics(other, 0)), "it depends on the donors that are trained on"
 
 
-def test_the_order_of_folds_changes_no_backbone(tmp_path):
+def test_backbones_do_not_depend_on_the_order_of_folds(tmp_path):
     one = parts(tmp_path, pixels())
     first = [statistics(one, fold) for fold in (0, 1, 2)]
     again = [statistics(one, fold) for fold in (2, 1, 0)][::-1]
@@ -97,10 +97,10 @@ def test_the_order_of_folds_changes_no_backbone(tmp_path):
     assert differ(first[0], first[1])
 
 
-def test_the_frozen_export_is_made_anew_for_each_fold(tmp_path, monkeypatch):
+def test_the_frozen_backbone_is_exported_for_each_fold(tmp_path, monkeypatch):
     one = parts(tmp_path, pixels())
     made = []
-    monkeypatch.setattr(job_network, "_ONNX_PAYS_PIXELS", 0)
+    monkeypatch.setattr(job_network, "_MIN_PIXELS_FOR_ONNX", 0)
     monkeypatch.setattr(frozen_onnx, "FrozenFeatures", lambda *of: made.append(of) or (lambda image: image))
     for fold in (0, 0, 1):
         one.network.open(one.job.folds[fold])
@@ -108,17 +108,17 @@ def test_the_frozen_export_is_made_anew_for_each_fold(tmp_path, monkeypatch):
     assert len(made) == 2
 
 
-def test_statistics_are_of_both_classes_and_of_training_fovs_alone(tmp_path, monkeypatch):
+def test_statistics_are_of_training_fovs_of_both_classes(tmp_path, monkeypatch):
     one = parts(tmp_path, pixels())
-    seen = []
+    scaled = []
     monkeypatch.setattr(
         job_images,
         "scale_to_images",
-        lambda raw, low, high: seen.append((raw, low)) or scale_to_images(raw, low, high),
+        lambda raw, low, high: scaled.append((raw, low)) or scale_to_images(raw, low, high),
     )
     for fold in one.job.folds:
         one.images.statistics_sample(fold)
-    for (raw, low), fold in zip(seen, one.job.folds, strict=True):
+    for (raw, low), fold in zip(scaled, one.job.folds, strict=True):
         chosen = [int(np.flatnonzero((pixels() == fov).all(axis=(1, 2, 3)))[0]) for fov in raw]
         assert LABELS[chosen].sum() == 5
         assert set(chosen) <= set(fold.train.tolist())
@@ -128,7 +128,7 @@ def test_statistics_are_of_both_classes_and_of_training_fovs_alone(tmp_path, mon
 @pytest.mark.parametrize(
     ("positives", "negatives", "expected"), [(20, 20, 5), (2, 20, 2), (20, 2, 8), (3, 3, 3), (0, 20, 0)]
 )
-def test_a_class_that_is_short_is_filled_up(positives, negatives, expected):
+def test_more_fovs_of_the_other_class_are_drawn_if_a_class_is_small(positives, negatives, expected):
     labels = np.arange(positives + negatives) < positives
     drawn = class_balanced(np.arange(len(labels)), labels, 10, seed=1)
     assert len(drawn) == len(set(drawn.tolist())) == min(10, len(labels))
@@ -138,12 +138,12 @@ def test_a_class_that_is_short_is_filled_up(positives, negatives, expected):
     assert len(labels) <= 10 or drawn.tolist() != other.tolist()
 
 
-def test_each_split_augments_counts_and_fits_on_what_came_out(tmp_path):
-    """As the authors do: the zeros in the corners of copies are pixels, and move the range."""
+def test_each_split_augments_counts_and_fits_the_range_to_the_result(tmp_path):
+    """As in the authors' code, the zeros in the corners of copies are included and change the range."""
     stack = pixels() + 500
     one = parts(tmp_path, stack, normalization={"fitted_on": "each_split"})
     run = draw_run(one.job, one.job.folds[0], 1, SIZE, SIZE)
-    train, held, test = one.images.of(run, None, lambda images: images)
+    train, held, test = one.images.for_run(run, None, lambda images: images)
     for examples, indices, copies in (
         (train, run.train, run.train_copies),
         (held, run.held, run.held_copies),
@@ -159,7 +159,7 @@ def test_each_split_augments_counts_and_fits_on_what_came_out(tmp_path):
     np.testing.assert_array_equal(test, scale_to_images(stack[run.fold.test], low, high))
 
 
-def test_padding_has_no_part_in_an_augmented_range():
+def test_padded_pixels_are_excluded_from_an_augmented_range():
     stack = np.zeros((6, 40, 40, 2), np.uint16)
     stack[:, 15:25, 15:25] = np.random.default_rng(0).integers(300, 900, (6, 10, 10, 2))
     from senoscope_training.networks.settings import AugmentationConfig

@@ -1,4 +1,4 @@
-"""The export path on a tiny network that has every construct of the seven."""
+"""The export of a small network that has all constructs of the seven networks."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def preprocessed(image: np.ndarray, mode: str) -> np.ndarray:
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("mode", ["tf", "torch", "caffe"])
-def test_computes_what_keras_computes(tensorflow, mode, padding):
+def test_outputs_equal_those_of_keras(tensorflow, mode, padding):
     tf = tensorflow
     backbone = tiny_backbone(padding=padding)
     drawn = Head.random(16, seed=3)
-    head = Head(np.abs(drawn.w1), drawn.b1, drawn.w2, drawn.b2)  # all that is there speaks for the class
+    head = Head(np.abs(drawn.w1), drawn.b1, drawn.w2, drawn.b2)  # so that the map is not zero
     exported = export_network(backbone, preprocessing(mode), head)
     image = fovs(4)
 
@@ -63,7 +63,7 @@ def test_computes_what_keras_computes(tensorflow, mode, padding):
     assert np.abs(got_gradcam - gradcam).max() <= 1e-4 * gradcam.max()
 
 
-def test_graph_is_clean(tensorflow):
+def test_the_graph_has_no_superfluous_nodes(tensorflow):
     exported = export_network(tiny_backbone(), preprocessing("tf"))
     kinds = histogram(exported.model)
     assert not {"Transpose", "Pad", "Identity"} & set(kinds)
@@ -72,7 +72,7 @@ def test_graph_is_clean(tensorflow):
     assert {t.name for t in exported.model.graph.initializer} <= used
 
 
-def test_the_same_network_is_the_same_file_whatever_was_exported_before(tensorflow):
+def test_the_same_network_gives_the_same_file(tensorflow):
     backbone = tiny_backbone()
     first, again = (
         export_network(backbone, preprocessing("tf"), Head.random(16, seed=3)).model.SerializeToString()
@@ -90,7 +90,7 @@ def test_any_batch_size(tensorflow):
             np.testing.assert_allclose(whole[k], alone[0], rtol=1e-5, atol=1e-6)
 
 
-def test_all_units_off_gives_a_map_of_zero(tensorflow):
+def test_a_head_without_active_units_gives_a_map_of_zero(tensorflow):
     head = Head.random(16, seed=0)
     off = Head(np.zeros_like(head.w1), -np.ones(4, np.float32), head.w2, 0.25)
     exported = export_network(tiny_backbone(), preprocessing("tf"), off)
@@ -99,7 +99,7 @@ def test_all_units_off_gives_a_map_of_zero(tensorflow):
     assert not gradcam.any()
 
 
-def test_head_is_replaced_without_another_export(tensorflow):
+def test_the_head_is_replaced_without_another_export(tensorflow):
     first, second = Head.random(16, seed=1), Head.random(16, seed=2)
     exported = export_network(tiny_backbone(), preprocessing("tf"), first)
     image = fovs(2)
@@ -115,8 +115,8 @@ def test_head_is_replaced_without_another_export(tensorflow):
         replace_head(exported.model, Head.random(17, seed=0))
 
 
-def test_scaling_equals_numpy_at_the_edges(tensorflow):
-    """Truncation makes a whole grey value of a rounding error, so the scaling must be equal to the bit."""
+def test_scaling_equals_numpy_at_the_limits(tensorflow):
+    """After truncation a rounding error is a difference of one grey value, so scaling must be exact."""
     exported = export_network(tiny_backbone(), preprocessing("tf"))
     exported.model.graph.output.append(
         onnx.helper.make_tensor_value_info("clipped", onnx.TensorProto.FLOAT, None)

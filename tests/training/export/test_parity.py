@@ -1,4 +1,4 @@
-"""The seven real networks against Keras, with code that shares nothing with the export."""
+"""Comparison of the seven networks with Keras, with code that is independent of the export."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = (
     "xception",
     "inception_resnet_v2",
 )
-SHAPES = {  # rows and columns of the map, number of features: known of the architectures
+SHAPES = {  # rows and columns of the map, number of features of the architectures
     "inception_v3": (6, 8, 2048),
     "efficientnet_b4": (8, 10, 1792),
     "densenet121": (7, 9, 1024),
@@ -36,7 +36,7 @@ TOLERANCE = 1e-4
 
 
 def backbone_with_preprocessing(tf, monkeypatch, name: str, weights: Path):
-    """The backbone as ``keras.applications`` itself builds and feeds it."""
+    """Return the backbone and the preprocessing function of ``keras.applications``."""
     from keras import applications
 
     builder, preprocess = {
@@ -51,8 +51,8 @@ def backbone_with_preprocessing(tf, monkeypatch, name: str, weights: Path):
             applications.inception_resnet_v2.preprocess_input,
         ),
     }[name]
-    # As with weights="imagenet", which alone gives EfficientNet all of its layers; only the download
-    # is replaced by the file at hand.
+    # With weights="imagenet", because EfficientNet has all of its layers only then; the download is
+    # replaced by the local file.
     from keras.src.utils import file_utils
 
     monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(weights))
@@ -89,10 +89,10 @@ def bounds(ensemble: Path) -> dict[str, np.ndarray]:
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", NAMES)
-def test_answers_as_keras_and_a_gradient_tape(
+def test_outputs_equal_those_of_keras_and_a_gradient_tape(
     name, starter_ensemble, starter_made_anew, tensorflow, monkeypatch
 ):
-    """The network that the shipped recipe rebuilds, with Keras' weights made from the same seeds."""
+    """Compare the network that the shipped recipe rebuilds with Keras' weights from the same seeds."""
     tf = tensorflow
     backbone, preprocess = backbone_with_preprocessing(
         tf, monkeypatch, name, starter_made_anew / "keras" / f"{name}.weights.h5"
@@ -105,8 +105,8 @@ def test_answers_as_keras_and_a_gradient_tape(
     for index in range(8):
         pixels = synthesize(321, index).pixels.astype(np.float32)
         bytes_ = np.floor(np.clip((pixels - low) / (high - low) * np.float32(255), 0, 255))
-        fed = preprocess(np.ascontiguousarray(bytes_.transpose(1, 2, 0))[None])
-        logit, gradcam = grad_cam(tf, backbone(fed, training=False), head)
+        inputs = preprocess(np.ascontiguousarray(bytes_.transpose(1, 2, 0))[None])
+        logit, gradcam = grad_cam(tf, backbone(inputs, training=False), head)
         got_logit, got_probability, got_gradcam = session.run(
             ["logit", "probability", "gradcam"], {"image": pixels[None], **limits}
         )
@@ -115,11 +115,11 @@ def test_answers_as_keras_and_a_gradient_tape(
         assert (got_gradcam >= 0).all()
         assert np.abs(got_gradcam - gradcam).max() <= TOLERANCE * gradcam.max(), index
         positive_maps += gradcam.max() > 0
-    assert positive_maps  # or the comparison has shown nothing
+    assert positive_maps  # otherwise the maps were not compared
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_keeps_the_contract(name, starter_ensemble):
+def test_inputs_and_outputs_are_as_documented(name, starter_ensemble):
     rows, columns, features = SHAPES[name]
     session = open_session(starter_ensemble / f"{name}.onnx")
     inputs = {i.name: (i.type, i.shape) for i in session.get_inputs()}
@@ -143,21 +143,21 @@ def test_keeps_the_contract(name, starter_ensemble):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_graph_suits_a_blocked_layout(name, starter_ensemble):
+def test_the_graph_keeps_the_blocked_layout(name, starter_ensemble):
     graph = onnx.load(starter_ensemble / f"{name}.onnx").graph
     kinds = [node.op_type for node in graph.node]
     assert kinds.count("Transpose") <= 1
     assert "Pad" not in kinds
-    makers = {output: node.op_type for node in graph.node for output in node.output}
+    producers = {output: node.op_type for node in graph.node for output in node.output}
     for node in graph.node:
         if node.op_type == "BatchNormalization":
-            assert makers[node.input[0]] != "Conv"
+            assert producers[node.input[0]] != "Conv"
     used = {entry for node in graph.node for entry in node.input}
     assert {tensor.name for tensor in graph.initializer} <= used
     assert {"head/w1", "head/b1", "head/w2", "head/b2"} <= used
 
 
-def test_manifest_tells_what_is_there(starter_ensemble):
+def test_the_manifest_matches_the_files(starter_ensemble):
     from senoscope.engine.manifest import read_manifest, verify_file
 
     manifest, _ = read_manifest(starter_ensemble)
@@ -174,7 +174,7 @@ def test_manifest_tells_what_is_there(starter_ensemble):
         assert network.metrics["parity_relative_logit"] <= TOLERANCE
 
 
-def test_test_vectors_are_answered_as_keras_answered(starter_ensemble):
+def test_outputs_for_test_vectors_equal_those_of_keras(starter_ensemble):
     from senoscope.engine.manifest import read_manifest
 
     manifest, _ = read_manifest(starter_ensemble)

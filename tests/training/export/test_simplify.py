@@ -1,4 +1,4 @@
-"""Each graph pass changes the graph and not what it computes."""
+"""Each graph pass changes the graph, but not its outputs."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ CASES = {
         {"k": random(CHANNELS, 1, 3, 3), "s": random(1, CHANNELS, 1, 1), "b": random(CHANNELS, 1, 1)},
         {"Conv": 1},
     ),
-    "a convolution that someone else needs too": (
+    "a convolution with another consumer": (
         [NODE("Conv", ["x", "k"], ["a"]), NODE("Mul", ["a", "s"], ["c"]), NODE("Add", ["a", "c"], ["y"])],
         KERNEL | PER_CHANNEL,
         {"Conv": 1, "Mul": 1, "Add": 1},
     ),
-    "mul and add after no convolution": (
+    "mul and add not after a convolution": (
         [NODE("Relu", ["x"], ["a"]), NODE("Mul", ["a", "s"], ["c"]), NODE("Add", ["c", "b"], ["y"])],
         {"s": random(1, CHANNELS, 1, 1), "b": random(1, CHANNELS, 1, 1)},
         {"Relu": 1, "BatchNormalization": 1},
@@ -81,7 +81,7 @@ CASES = {
         {"k": random(6, CHANNELS + 1, 3, 3), "p": np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64)},
         {"Pad": 1, "Conv": 1},
     ),
-    "padding before a max pooling of what is positive": (
+    "padding before a max pooling of positive values": (
         [
             NODE("Relu", ["x"], ["r"]),
             NODE("Pad", ["r", "p"], ["a"]),
@@ -90,7 +90,7 @@ CASES = {
         {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)},
         {"Relu": 1, "MaxPool": 1},
     ),
-    "padding before a max pooling of what may be negative": (
+    "padding before a max pooling of values that may be negative": (
         [NODE("Pad", ["x", "p"], ["a"]), NODE("MaxPool", ["a"], ["y"], kernel_shape=[3, 3])],
         {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)},
         {"Pad": 1, "MaxPool": 1},
@@ -117,7 +117,7 @@ def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_same_answer_from_fewer_nodes(name):
+def test_fewer_nodes_give_the_same_outputs(name):
     nodes, constants, expected = CASES[name]
     proto = model(nodes, constants)
     x = np.random.default_rng(0).normal(-0.5, 1, (2, CHANNELS, 9, 11)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Random copies of fields of view."""
+"""Augmentation of fields of view."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def test_originals_come_first_and_unchanged():
     assert np.bincount(copies.source).tolist() == [4] * 10
 
 
-def test_the_seed_decides():
+def test_copies_depend_on_the_seed():
     first, same, other = (plan_copies(LABELS, 40, 60, AugmentationConfig(), seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.transforms, same.transforms)
     assert not np.array_equal(first.transforms, other.transforms)
 
 
-def test_drawing_with_replacement_keeps_the_classes_share():
+def test_drawing_with_replacement_preserves_the_fractions_of_classes():
     config = AugmentationConfig(copies=11, draw="with_replacement")
     copies = plan_copies(LABELS, 40, 60, config, seed=1)
     assert len(copies) == 120
@@ -54,7 +54,7 @@ def test_without_transformation_copies_are_the_originals(config, expected):
         assert not np.array_equal(made, stack)
 
 
-def test_mirroring_is_about_the_middle_and_hits_about_half():
+def test_about_half_of_the_copies_are_mirrored_about_the_centre():
     stack = np.zeros((1000, 5, 9, 3), np.uint8)
     stack[:, 2, 1] = 90
     config = AugmentationConfig(copies=1, rotation_deg=0, shift=0)
@@ -64,7 +64,7 @@ def test_mirroring_is_about_the_middle_and_hits_about_half():
     assert (made[~mirrored][:, 2, 1, 0] == 90).all()
 
 
-def test_angles_and_shifts_stay_in_bounds_and_corners_are_empty():
+def test_angles_and_shifts_are_limited_and_corners_are_zero():
     stack = np.full((1, 101, 101, 3), 255, np.uint8)
     config = AugmentationConfig(copies=100, rotation_deg=45, shift=0.15, horizontal_flip=False)
     copies = plan_copies(np.array([True]), 101, 101, config, seed=5)
@@ -81,7 +81,7 @@ def test_angles_and_shifts_stay_in_bounds_and_corners_are_empty():
     assert (made == 0).any(axis=(1, 2, 3)).all()
 
 
-def test_scaling_is_that_of_exported_graphs():
+def test_scaling_equals_that_of_exported_graphs():
     from senoscope_training.export.parity import scale_to_bytes
 
     pixels = np.random.default_rng(1).integers(0, 4000, (3, 3, 20, 30), dtype=np.uint16)

@@ -1,4 +1,4 @@
-"""Training with early stopping that goes on after any interruption as if there had been none."""
+"""Training with early stopping, and its resumption after an interruption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def examples(count: int = 60, size: int = 30, seed: int = 0):
     return FeatureExamples((rng.normal(0, 1, (count, size)) + labels[:, None]).astype(np.float32), labels)
 
 
-def train(phase, checkpoint=None, watch=None):
+def train(phase, checkpoint=None, on_epoch=None):
     import keras
 
     from senoscope_training.networks.fitting import fit
@@ -36,39 +36,39 @@ def train(phase, checkpoint=None, watch=None):
     keras.utils.set_random_seed(3)
     model = build_head(30, CONFIG)
     compile_for(model, phase.learning_rate)
-    progressed = fit(
+    state = fit(
         model,
         data,
         lambda: head_loss(model.get_weights(), held.features, held.truth, CONFIG),
         phase,
         seed=7,
         checkpoint=checkpoint,
-        watch=watch,
+        on_epoch=on_epoch,
     )
-    return model.get_weights(), progressed
+    return model.get_weights(), state
 
 
-def test_resumed_anywhere_ends_with_the_same_numbers(tmp_path):
+def test_a_resumed_training_gives_the_same_results(tmp_path):
     from senoscope_training.networks.fitting import Checkpoint
 
     phase = FrozenPhase(max_epochs=12, learning_rate=0.01)
-    weights, progressed = train(phase)
+    weights, state = train(phase)
     for stop in (1, 10):
         path = tmp_path / f"{stop}.npz"
 
-        def kill(epoch, columns, stop=stop):
+        def kill(epoch, metrics, stop=stop):
             if epoch == stop:
                 raise Killed
 
         with pytest.raises(Killed):
             train(phase, Checkpoint(path, every_s=0), kill)
-        again, same = train(phase, Checkpoint(path, every_s=0))
-        assert same == progressed
-        for ours, theirs in zip(again, weights, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        resumed_weights, resumed_state = train(phase, Checkpoint(path, every_s=0))
+        assert resumed_state == state
+        for resumed, expected in zip(resumed_weights, weights, strict=True):
+            np.testing.assert_array_equal(resumed, expected)
 
 
-def test_stops_after_patience_and_restores_the_best(tmp_path):
+def test_training_stops_after_patience_and_restores_the_best_weights(tmp_path):
     losses = iter([1.0, 0.5, 0.6, 0.7, 0.8, 0.9])
     import keras
 
@@ -79,20 +79,20 @@ def test_stops_after_patience_and_restores_the_best(tmp_path):
     model = build_head(30, CONFIG)
     compile_for(model, 0.1)
     kept = []
-    progressed = fit(
+    state = fit(
         model,
         examples(),
         lambda: next(losses),
         FrozenPhase(patience=3, max_epochs=50),
         seed=0,
-        watch=lambda epoch, columns: kept.append(model.get_weights()),
+        on_epoch=lambda epoch, metrics: kept.append(model.get_weights()),
     )
-    assert progressed.epoch == 5
-    assert progressed.best == 0.5
+    assert state.epoch == 5
+    assert state.best == 0.5
     np.testing.assert_array_equal(model.get_weights()[0], kept[1][0])
 
 
-def test_a_small_gain_does_not_count():
+def test_a_decrease_below_min_delta_is_not_an_improvement():
     losses = iter([1.0, 0.999, 0.998, 0.997])
     import keras
 
@@ -102,14 +102,12 @@ def test_a_small_gain_does_not_count():
     keras.utils.set_random_seed(0)
     model = build_head(30, CONFIG)
     compile_for(model, 0.1)
-    progressed = fit(
-        model, examples(), lambda: next(losses), FrozenPhase(patience=3, min_delta=0.005), seed=0
-    )
-    assert progressed.epoch == 4
-    assert progressed.best == 1.0
+    state = fit(model, examples(), lambda: next(losses), FrozenPhase(patience=3, min_delta=0.005), seed=0)
+    assert state.epoch == 4
+    assert state.best == 1.0
 
 
-def test_a_loss_that_is_no_number_says_so():
+def test_a_loss_of_nan_is_an_error():
     import keras
 
     from senoscope_training.networks.fitting import FitError, fit
@@ -122,8 +120,8 @@ def test_a_loss_that_is_no_number_says_so():
         fit(model, examples(), lambda: float("nan"), FrozenPhase(), seed=0)
 
 
-def test_a_damaged_checkpoint_is_not_a_crash(tmp_path):
-    """A kill never leaves one (it is written beside and renamed), but a full disk's repair might."""
+def test_a_damaged_checkpoint_is_ignored(tmp_path):
+    """A killed process leaves no damaged file (it is renamed when complete), but the repair of a disk may."""
     from senoscope_training.networks.fitting import Checkpoint
 
     path = tmp_path / "c.npz"

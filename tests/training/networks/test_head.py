@@ -20,7 +20,7 @@ from senoscope_training.networks.settings import FrozenPhase, HeadConfig
 
 
 def features(seed: int, count: int = 120, size: int = 300, scale: float = 1.0, offset: float = 0.0):
-    """Max-pooled features as backbones have them: positive, of any scale, a tenth of them telling."""
+    """Draw features like those of backbones: positive, of any scale, with one tenth informative."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2 == 1
     values = rng.normal(4, 0.5, (count, size))
@@ -30,19 +30,19 @@ def features(seed: int, count: int = 120, size: int = 300, scale: float = 1.0, o
 
 def train(x, labels, seed, **options):
     split = stratified_split(labels, VALIDATION_FRACTION, seed)
-    learnt, held = (FeatureExamples(x[indices], labels[indices]) for indices in split)
-    return train_head(learnt, held, seed, standardize=True, **options)
+    training, held = (FeatureExamples(x[indices], labels[indices]) for indices in split)
+    return train_head(training, held, seed, standardize=True, **options)
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.01, 0.0), (100.0, 0.0), (0.1, 20.0)])
-def test_learns_whatever_the_scale_of_the_features(tensorflow, scale, offset):
+def test_learns_with_features_of_any_scale(tensorflow, scale, offset):
     x, labels = features(0, scale=scale, offset=offset)
     trained = train(x[:80], labels[:80], seed=1)
-    right = (trained.head.logits(x[80:]) > 0) == labels[80:]
-    assert right.mean() >= 0.95
+    correct = (trained.head.logits(x[80:]) > 0) == labels[80:]
+    assert correct.mean() >= 0.95
 
 
-def test_same_seed_same_head(tensorflow):
+def test_the_same_seed_gives_the_same_head(tensorflow):
     x, labels = features(0)
     once = {"config": HeadConfig(attempts=1), "phase": FrozenPhase(max_epochs=2)}
     first, second = (train(x, labels, seed=5, **once) for _ in range(2))
@@ -51,7 +51,7 @@ def test_same_seed_same_head(tensorflow):
     assert not np.array_equal(first.head.w1, other.head.w1)
 
 
-def test_without_signal_the_best_attempt_is_kept_and_its_fault_named(tensorflow):
+def test_without_signal_the_best_attempt_is_kept_with_the_reason(tensorflow):
     labels = np.arange(60) % 2 == 1
     trained = train(
         np.ones((60, 50), np.float32),
@@ -65,8 +65,8 @@ def test_without_signal_the_best_attempt_is_kept_and_its_fault_named(tensorflow)
 
 
 @pytest.mark.parametrize("share", [0.1, *(pytest.param(s, marks=pytest.mark.full) for s in (0.2, 0.8)), 0.9])
-def test_a_head_that_ranks_is_alive_though_it_calls_all_examples_the_same(tensorflow, share):
-    """Few positives and little training: no logit crosses zero, and yet the classes are told apart."""
+def test_a_head_that_ranks_examples_is_not_dead_if_all_predictions_are_equal(tensorflow, share):
+    """Few positives and little training: no logit crosses zero, but the AUC is high."""
     count = 100
     rng = np.random.default_rng(1)
     labels = np.arange(count) < share * count
@@ -76,12 +76,12 @@ def test_a_head_that_ranks_is_alive_though_it_calls_all_examples_the_same(tensor
     trained = train(x.astype(np.float32), labels, seed=2, config=HeadConfig(attempts=5), phase=phase)
     logits = trained.head.logits(x.astype(np.float32))
     majority = max(labels.mean(), 1 - labels.mean())
-    assert ((logits > 0) == labels).mean() <= majority + 1e-9, "the case is one of a threshold that is off"
+    assert ((logits > 0) == labels).mean() <= majority + 1e-9, "in this case all predictions are equal"
     assert trained.dead == ""
     assert auc(labels, logits) > 0.5
 
 
-def test_permuted_labels_train_to_the_end(tensorflow):
+def test_training_with_permuted_labels_finishes(tensorflow):
     x, labels = features(0, count=80, size=60)
     labels = np.random.default_rng(3).permutation(labels)
     trained = train(x, labels, seed=2, phase=FrozenPhase(max_epochs=20))
@@ -99,17 +99,17 @@ def test_permuted_labels_train_to_the_end(tensorflow):
         ([-9.0, -8.9, -9.0, -8.8], ""),
     ],
 )
-def test_dead_is_constant_or_no_better_than_chance(logits, reason):
+def test_a_dead_head_is_constant_or_no_better_than_chance(logits, reason):
     labels = np.array([False, False, True, True])
     found = dead_reason(labels, np.array(logits))
     assert reason in found
     assert bool(reason) == bool(found)
 
 
-def test_of_dead_attempts_the_one_that_ranks_best_is_kept(tensorflow, monkeypatch):
+def test_of_dead_attempts_the_one_with_the_highest_auc_is_kept(tensorflow, monkeypatch):
     x, labels = features(0, count=40, size=20)
     monkeypatch.setattr(
-        "senoscope_training.networks.head.dead_reason", lambda labels, logits: "as a test has it"
+        "senoscope_training.networks.head.dead_reason", lambda labels, logits: "dead for this test"
     )
     kept = train(x, labels, seed=4, config=HeadConfig(attempts=2), phase=FrozenPhase(max_epochs=2))
     monkeypatch.undo()
@@ -118,27 +118,27 @@ def test_of_dead_attempts_the_one_that_ranks_best_is_kept(tensorflow, monkeypatc
     for attempt in range(2):
         one = train_one(x, labels, split, derive_seed(4, "attempt", attempt))
         areas.append(auc(labels[split[0]], one.logits(x[split[0]])))
-    assert kept.dead == "as a test has it"
+    assert kept.dead == "dead for this test"
     assert auc(labels[split[0]], kept.head.logits(x[split[0]])) == pytest.approx(max(areas))
 
 
 def train_one(x, labels, split, seed):
-    """One attempt by itself: phase 1 with the seed of the attempt."""
+    """Train one attempt: phase 1 with the seed of the attempt."""
     import keras
 
     from senoscope_training.networks.fitting import fit
     from senoscope_training.networks.head import Standardization, compile_for, folded
 
     standard = Standardization.fitted(x[split[0]])
-    learnt, judged = (FeatureExamples(standard.apply(x[part]), labels[part]) for part in split)
+    training, held = (FeatureExamples(standard.apply(x[part]), labels[part]) for part in split)
     keras.utils.set_random_seed(seed)
     config, phase = HeadConfig(), FrozenPhase(max_epochs=2)
     model = build_head(x.shape[1], config)
     compile_for(model, phase.learning_rate)
     fit(
         model,
-        learnt,
-        lambda: head_loss(model.get_weights(), judged.features, judged.truth, config),
+        training,
+        lambda: head_loss(model.get_weights(), held.features, held.truth, config),
         phase,
         seed,
     )
@@ -153,7 +153,7 @@ def test_split_is_stratified_and_complete():
     assert (~labels[held]).sum() == round(110 * 43 / 170)
 
 
-def test_head_is_the_papers(tensorflow):
+def test_the_head_is_that_of_the_paper(tensorflow):
     layers = {layer.name: layer for layer in build_head(7, HeadConfig()).layers}
     assert layers["dropout"].rate == 0.8
     hidden = layers["hidden"]

@@ -17,7 +17,7 @@ def data(count: int, seed: int, signal: float = 3.0):
     return (rng.normal(0, 1, (count, 12)) + signal * labels[:, None]).astype(np.float32), labels
 
 
-def test_tells_classes_apart_and_says_what_it_chose():
+def test_classifies_and_reports_the_chosen_parameters():
     features, labels = data(60, 0)
     test, truth = data(40, 1)
     votes = train_hybrid(features, labels, np.arange(60), test, GRID, seed=0)
@@ -29,8 +29,8 @@ def test_tells_classes_apart_and_says_what_it_chose():
     assert votes.chosen == again.chosen
 
 
-def test_copies_of_a_fov_do_not_flatter_the_cross_validation():
-    """Labels without any signal, each FOV five times: a fold that tests on copies would be right always."""
+def test_copies_of_a_fov_do_not_bias_the_cross_validation():
+    """Random labels, each FOV five times: a fold that tests on copies would have an accuracy of 1."""
     rng = np.random.default_rng(0)
     base = rng.normal(0, 1, (30, 12)).astype(np.float32)
     labels = rng.permutation(np.arange(30) % 2 == 1)
@@ -41,7 +41,7 @@ def test_copies_of_a_fov_do_not_flatter_the_cross_validation():
     assert votes.validation_accuracy < 0.8
 
 
-def testfirst_copies_are_one_of_each_fov():
+def test_first_copies_are_one_of_each_fov():
     copies = plan_copies(np.arange(7) < 3, 10, 10, AugmentationConfig(copies=4), seed=0)
     chosen = first_copies(copies, 7, 1)
     assert np.bincount(copies.source[chosen]).tolist() == [2] * 7

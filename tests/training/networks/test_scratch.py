@@ -17,7 +17,7 @@ def _keras(tensorflow):
     pass
 
 
-def test_layers_and_penalties_are_the_authors():
+def test_layers_and_penalties_are_those_of_the_authors():
     from senoscope_training.networks.scratch import build_scratch
 
     model = build_scratch(250, 300, 3, ScratchConfig())
@@ -54,7 +54,7 @@ def examples(seed: int, count: int = 20):
     return ImageExamples(images, labels, copies, scale_to_unit)
 
 
-def test_the_learning_rate_decays_as_the_authors(monkeypatch):
+def test_the_learning_rate_decays_as_in_the_authors_code(monkeypatch):
     from senoscope_training.networks import scratch
 
     rates = []
@@ -88,12 +88,12 @@ def test_numpy_and_keras_agree_on_the_loss():
     inputs, truth = held.batch(np.arange(len(held)))
     hidden = keras.Model(model.inputs, model.get_layer("hidden").output)
     units = np.asarray(hidden.predict_on_batch(inputs), np.float64)
-    assert (units < 0).any(), "the penalty on units that are off is part of the case"
+    assert (units < 0).any(), "the test includes the penalty on negative units"
     ours = scratch_loss(model, units, held.labels, config)
     assert ours == pytest.approx(float(model.test_on_batch(inputs, truth)), rel=1e-5)
 
 
-def test_validation_fovs_are_judged_without_their_copies():
+def test_validation_fovs_are_predicted_without_their_copies():
     from senoscope_training.networks.scratch import train_scratch
 
     held = examples(1, count=12)
@@ -107,7 +107,7 @@ def test_validation_fovs_are_judged_without_their_copies():
     ("layers", "pooling", "edge"),
     [(1, "valid", 1), (2, "valid", 3), (3, "valid", 11), (4, "valid", 43), (5, "same", 1)],
 )
-def test_the_smallest_image_is_one_that_builds(layers, pooling, edge):
+def test_the_network_can_be_built_for_the_smallest_image(layers, pooling, edge):
     from senoscope_training.networks.scratch import build_scratch
 
     config = ScratchConfig(filters=(2,) * layers, pooling=pooling)

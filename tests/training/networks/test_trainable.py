@@ -1,4 +1,4 @@
-"""One network as Keras trains it: a small one, and the smallest of the seven."""
+"""Training of one network in Keras: a small one, and the smallest of the seven."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RANDOM = WeightsPlan({})
 
 @pytest.fixture(scope="module")
 def fovs():
-    """Scaled images of which the positive ones are brighter."""
+    """Draw scaled images; those of the positive class are brighter."""
     rng = np.random.default_rng(0)
     labels = np.arange(24) % 2 == 1
     base = rng.integers(0, 120, (24, SIZE, SIZE, 3)) + 100 * labels[:, None, None, None]
@@ -46,7 +46,7 @@ def pooled(network, examples):
     return FeatureExamples(network.features(everything), examples.labels)
 
 
-def test_phase_1_on_features_is_phase_1_through_the_network(network, fovs):
+def test_phase_1_on_features_equals_phase_1_through_the_network(network, fovs):
     import keras
 
     from senoscope_training.networks.fitting import fit
@@ -61,28 +61,28 @@ def test_phase_1_on_features_is_phase_1_through_the_network(network, fovs):
     keras.utils.set_random_seed(1)
     head = build_head(network.feature_size, HeadConfig())
     compile_for(head, phase.learning_rate)
-    features, judged = pooled(network, train), pooled(network, held)
+    features, held_features = pooled(network, train), pooled(network, held)
 
-    def judge():
-        return head_loss(head.get_weights(), judged.features, judged.truth, HeadConfig())
+    def validation_loss():
+        return head_loss(head.get_weights(), held_features.features, held_features.truth, HeadConfig())
 
-    fast = fit(head, features, judge, phase, seed=2)
+    fast = fit(head, features, validation_loss, phase, seed=2)
     assert np.abs(through.w1 - head.get_weights()[0]).max() <= 1e-4
     assert np.abs(through.w2 - head.get_weights()[2].ravel()).max() <= 1e-4
     assert slow.history["val_loss"] == pytest.approx(fast.history["val_loss"], abs=1e-4)
 
 
-def test_fine_tuning_moves_kernels_and_never_batch_norm_statistics(network, fovs):
+def test_fine_tuning_changes_kernels_but_not_batch_norm_statistics(network, fovs):
     train, held = augmented(network, fovs)
     network.reset()
     head = train_head(pooled(network, train), pooled(network, held), 3, standardize=True)
     before = {w.path: np.array(w) for w in network.backbone.weights}
-    tuned, progressed = network.fine_tune(head, train, held, TunedPhase(max_epochs=2), seed=4)
+    tuned, state = network.fine_tune(head, train, held, TunedPhase(max_epochs=2), seed=4)
     after = {w.path: np.array(w) for w in network.backbone.weights}
-    moved = {path for path in before if not np.array_equal(before[path], after[path])}
-    assert not {path for path in moved if "moving_" in path}
-    assert any("conv" in path and path.endswith("kernel") for path in moved)
-    assert progressed.epoch == 2
+    changed = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert not {path for path in changed if "moving_" in path}
+    assert any("conv" in path and path.endswith("kernel") for path in changed)
+    assert state.epoch == 2
     network.reset()
     for weight in network.backbone.weights:
         np.testing.assert_array_equal(np.array(weight), before[weight.path])
@@ -93,26 +93,26 @@ def test_fine_tuning_moves_kernels_and_never_batch_norm_statistics(network, fovs
     )
 
 
-def test_what_is_seen_is_what_keras_and_a_gradient_tape_say(network, fovs):
-    from senoscope_training.export.parity import keras_answers
+def test_explanations_equal_those_of_keras_and_a_gradient_tape(network, fovs):
+    from senoscope_training.export.parity import keras_outputs
 
     network.reset()
     train, held = augmented(network, fovs)
     trained = train_head(pooled(network, train), pooled(network, held), 3, standardize=True)
-    seen = network.see(fovs[0], trained.head)
+    explained = network.explain(fovs[0], trained.head)
     raw = fovs[0].transpose(0, 3, 1, 2).astype(np.float32) + 0.5
     low, high = np.zeros(3, np.float32), np.full(3, 255, np.float32)
-    reference = keras_answers(network.name, network.backbone, trained.head, raw, low, high)
-    np.testing.assert_allclose(seen.probability, reference.probability, atol=1e-5)
-    np.testing.assert_allclose(seen.gradcam, reference.gradcam, atol=1e-4 * reference.gradcam.max())
-    assert seen.gradcam.max() > 0
+    reference = keras_outputs(network.name, network.backbone, trained.head, raw, low, high)
+    np.testing.assert_allclose(explained.probability, reference.probability, atol=1e-5)
+    np.testing.assert_allclose(explained.gradcam, reference.gradcam, atol=1e-4 * reference.gradcam.max())
+    assert explained.gradcam.max() > 0
 
 
-def test_exported_features_are_those_of_keras(network, fovs):
+def test_exported_features_equal_those_of_keras(network, fovs):
     from senoscope_training.experiment.frozen_onnx import FrozenFeatures
 
     network.reset()
     expected = network.features(fovs[0][:4])
     extract = FrozenFeatures(network.name, network.backbone, threads=1)
-    ours = np.stack([extract(image) for image in fovs[0][:4]])
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4 * expected.max())
+    exported = np.stack([extract(image) for image in fovs[0][:4]])
+    np.testing.assert_allclose(exported, expected, rtol=1e-4, atol=1e-4 * expected.max())

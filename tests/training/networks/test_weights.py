@@ -1,4 +1,4 @@
-"""Where weights come from, and what is refused."""
+"""Sources of weights, and invalid weights."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def fill(directory, names=NAMES):
         (directory / f"{name}.weights.h5").write_bytes(name.encode())
 
 
-def test_auto_without_files_is_random_and_needs_no_network(empty_cache, monkeypatch):
-    monkeypatch.setattr(weights_module, "_check_reachable", lambda: pytest.fail("the network was touched"))
+def test_auto_without_files_is_random_and_needs_no_connection(empty_cache, monkeypatch):
+    monkeypatch.setattr(weights_module, "_check_reachable", lambda: pytest.fail("a connection was opened"))
     plan = plan_weights("auto", None, NAMES)
     assert not plan.files
     assert not plan.download
 
 
-def test_auto_takes_the_cache_only_if_it_is_complete(empty_cache):
+def test_auto_uses_the_cache_only_if_it_is_complete(empty_cache):
     fill(empty_cache, NAMES[:-1])
     assert not plan_weights("auto", None, NAMES).files
     fill(empty_cache)
@@ -62,9 +62,9 @@ def test_sha256sums_are_checked(tmp_path):
     fill(tmp_path)
     name = NAMES[0]
     path = find_weight_file(name, tmp_path)
-    right = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     sums = tmp_path / "SHA256SUMS"
-    for line in (f"{right}  {path.name}\n", f"{right} *{path.name}\n", "\n", f"{right}  other.h5\n"):
+    for line in (f"{digest}  {path.name}\n", f"{digest} *{path.name}\n", "\n", f"{digest}  other.h5\n"):
         sums.write_text(line)
         verify_weight_file(name, path)
     sums.write_text(f"{'0' * 64}  {path.name}\n")
@@ -79,7 +79,7 @@ def test_a_damaged_keras_file_is_refused(tmp_path):
         verify_weight_file("xception", path)
 
 
-def test_imagenet_offline_fails_with_advice(empty_cache, monkeypatch):
+def test_imagenet_without_a_connection_is_an_error_with_advice(empty_cache, monkeypatch):
     def unreachable(*_, **__):
         raise OSError("no route to host")
 
@@ -88,27 +88,27 @@ def test_imagenet_offline_fails_with_advice(empty_cache, monkeypatch):
         plan_weights("imagenet", None, NAMES)
 
 
-# Keras asks for weights when it has built the whole network, which takes seconds with all but the smallest.
+# Keras requests weights when it has built the whole network, which takes seconds with all but the smallest.
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == "mobilenet" else pytest.mark.full) for name in NAMES]
 )
-def test_files_and_hashes_are_those_that_keras_asks_for(name, tensorflow, monkeypatch):
+def test_files_and_hashes_are_those_that_keras_requests(name, tensorflow, monkeypatch):
     from keras.src.utils import file_utils
 
-    class Asked(Exception):
+    class Requested(Exception):
         pass
 
-    def ask(fname=None, *_, file_hash=None, **__):
-        raise Asked(fname, file_hash or "")
+    def request(fname=None, *_, file_hash=None, **__):
+        raise Requested(fname, file_hash or "")
 
-    monkeypatch.setattr(file_utils, "get_file", ask)
-    with pytest.raises(Asked) as asked:
+    monkeypatch.setattr(file_utils, "get_file", request)
+    with pytest.raises(Requested) as requested:
         ARCHITECTURES[name].build(250, 300, weights="imagenet")
-    assert asked.value.args == (ARCHITECTURES[name].notop_file, ARCHITECTURES[name].notop_md5)
+    assert requested.value.args == (ARCHITECTURES[name].notop_file, ARCHITECTURES[name].notop_md5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_preprocessing_is_that_of_keras(name, tensorflow):
+def test_preprocessing_equals_that_of_keras(name, tensorflow):
     from keras import applications
 
     scaled = np.random.default_rng(0).integers(0, 256, (1, 5, 6, 3)).astype(np.float32)
@@ -122,8 +122,10 @@ def test_preprocessing_is_that_of_keras(name, tensorflow):
         "efficientnet_b4": applications.efficientnet,
     }[name]
     if name == "efficientnet_b4":
-        how = preprocessing("torch")  # Keras does nothing here, and as much inside the model
-        np.testing.assert_allclose(preprocess(name, scaled), scaled * how.scale + how.offset, rtol=1e-5)
+        expected = preprocessing("torch")  # in Keras these are layers of the model
+        np.testing.assert_allclose(
+            preprocess(name, scaled), scaled * expected.scale + expected.offset, rtol=1e-5
+        )
     else:
         np.testing.assert_allclose(
             preprocess(name, scaled), module.preprocess_input(scaled.copy()), rtol=1e-4, atol=1e-4
@@ -132,7 +134,7 @@ def test_preprocessing_is_that_of_keras(name, tensorflow):
 
 @pytest.mark.full
 def test_efficientnet_equals_the_model_that_keras_builds_for_imagenet(tensorflow, monkeypatch, tmp_path):
-    """Keras adds a layer only with weights="imagenet": whatever file is loaded, ours must equal that."""
+    """Keras adds a layer only with weights="imagenet"; our model must equal that one for all weights."""
     from keras import applications, utils
     from keras.src.utils import file_utils
 
@@ -144,19 +146,21 @@ def test_efficientnet_equals_the_model_that_keras_builds_for_imagenet(tensorflow
     reference = applications.EfficientNetB4(include_top=False, weights="imagenet", input_shape=(64, 80, 3))
 
     scaled = np.random.default_rng(0).integers(0, 256, (2, 64, 80, 3)).astype(np.float32)
-    ours = backbone_of("efficientnet_b4", application)(preprocess("efficientnet_b4", scaled), training=False)
-    theirs = reference(scaled, training=False)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+    actual = backbone_of("efficientnet_b4", application)(
+        preprocess("efficientnet_b4", scaled), training=False
+    )
+    expected = reference(scaled, training=False)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
     naive = applications.EfficientNetB4(include_top=False, weights=str(file), input_shape=(64, 80, 3))
-    assert not np.allclose(naive(scaled, training=False), theirs, rtol=1e-2), "the trap is gone"
+    assert not np.allclose(naive(scaled, training=False), expected, rtol=1e-2), "Keras has changed"
 
 
-def test_foreign_normalisation_is_refused(tensorflow):
+def test_another_normalisation_is_refused(tensorflow):
     application = build_application("efficientnet_b4", 64, 80)
     import keras
 
     layer = next(x for x in application.layers if isinstance(x, keras.layers.Normalization))
     layer.adapt_mean.assign(np.zeros(3))
-    with pytest.raises(ValueError, match="normalise"):
+    with pytest.raises(ValueError, match="normalisation"):
         backbone_of("efficientnet_b4", application)

@@ -1,4 +1,4 @@
-"""The report of an experiment, from units that a test has written."""
+"""The report of an experiment, from units that the tests write."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FILES = tuple(f"fov_{n}.tif" for n in range(14))
 
 @pytest.fixture
 def figures():
-    """Figures are drawn; most tests are about other parts of the report."""
+    """Draw figures; most tests do not need them."""
     with quick_reports(figures=True):
         yield
 
@@ -61,7 +61,7 @@ def experiment(
     synthetic: bool = False,
     notes: dict[str, str] | None = None,
 ) -> Path:
-    """An experiment of one fold whose units have these scores in each run."""
+    """Write an experiment of one fold whose units have the given scores in each run."""
     systems = list(dict.fromkeys(unit.partition(".")[0] for unit in scores))
     config = Config.model_validate(
         {
@@ -118,26 +118,26 @@ def ensemble(
     return {"fully_trained.tiny": [score], "fully_trained.mobilenet": [other or score]}
 
 
-def test_none_in_any_run_is_said_only_where_no_system_errs(tmp_path):
+def test_none_is_reported_only_if_no_system_misclassifies_a_fov(tmp_path):
     text = page(experiment(tmp_path, ensemble(RIGHT) | {"scratch": [RIGHT]}))
-    assert "None, by any system in any run." in text
+    assert "None by any system in any run." in text
 
 
 @pytest.mark.parametrize("unfinished", ["scratch", "hybrid.tiny", "frozen.mobilenet"])
-def test_none_is_said_of_finished_systems_alone(tmp_path, unfinished):
+def test_none_is_reported_only_for_finished_systems(tmp_path, unfinished):
     both = {"frozen.tiny": [RIGHT], "frozen.mobilenet": [RIGHT]}
     hybrids = {"hybrid.tiny": [RIGHT], "hybrid.mobilenet": [RIGHT]}
     directory = experiment(tmp_path, ensemble(RIGHT) | both | hybrids | {"scratch": [RIGHT]})
     (directory / "split" / "run_01" / f"{unfinished}.json").unlink()
     text = page(directory)
-    assert "None, by any finished system in any run so far." in text
+    assert "None by any finished system in any run so far." in text
     assert "by any system" not in text
 
 
-def test_a_run_that_is_missing_is_no_run_without_mistakes(tmp_path):
+def test_a_missing_run_is_not_a_run_without_misclassified_fovs(tmp_path):
     directory = experiment(tmp_path, ensemble(RIGHT) | {"scratch": [wrong(1)]})
     (directory / "split" / "run_01" / "scratch.json").unlink()
-    assert "None, by any finished system" in page(directory)
+    assert "None by any finished system" in page(directory)
     two = tmp_path / "two"
     two.mkdir()
     directory = experiment(
@@ -146,30 +146,30 @@ def test_a_run_that_is_missing_is_no_run_without_mistakes(tmp_path):
         | {"fully_trained.mobilenet": [RIGHT, RIGHT], "scratch": [wrong(1), wrong(1)]},
     )
     (directory / "split" / "run_02" / "fully_trained.tiny.json").unlink()
-    assert "None by Fully trained EL, in any run so far." in page(directory)
+    assert "None by Fully trained EL in any run so far." in page(directory)
 
 
-def test_systems_that_err_are_named_where_the_best_does_not(tmp_path):
+def test_misclassified_fovs_of_other_systems_are_counted(tmp_path):
     text = page(experiment(tmp_path, ensemble(RIGHT) | {"scratch": [wrong(0, 3)]}))
-    assert "None, by any system" not in text
-    assert "None by Fully trained EL, in any run." in text
-    assert re.search(r"Called wrong in at least one run\s*: CNN from scratch 2\.", text)
+    assert "None by any system" not in text
+    assert "None by Fully trained EL in any run." in text
+    assert "Misclassified in at least one run by the other systems: CNN from scratch 2." in text
 
 
-def test_networks_that_err_are_named_though_their_ensemble_does_not(tmp_path):
-    hesitant = tuple(0.45 if n == 1 else score for n, score in enumerate(RIGHT))
-    text = page(experiment(tmp_path, ensemble(hesitant, RIGHT)))
-    assert "None by Fully trained EL, in any run." in text
+def test_misclassified_fovs_of_single_networks_are_counted(tmp_path):
+    below_threshold = tuple(0.45 if n == 1 else score for n, score in enumerate(RIGHT))
+    text = page(experiment(tmp_path, ensemble(below_threshold, RIGHT)))
+    assert "None by Fully trained EL in any run." in text
     assert "Tiny 1." in text
 
 
-def test_what_others_call_wrong_stands_below_the_mistakes_of_the_best(tmp_path):
+def test_misclassified_fovs_of_the_best_system_come_before_those_of_others(tmp_path):
     text = page(experiment(tmp_path, ensemble(wrong(2)) | {"scratch": [wrong(0, 3, 5)]}))
-    assert "1 of 14 test FOVs were called wrong by Fully trained EL" in text
-    assert re.search(r"by the others: .*CNN from scratch 3", text)
+    assert "Fully trained EL misclassified 1 of 14 test FOVs" in text
+    assert re.search(r"by the other systems: .*CNN from scratch 3", text)
 
 
-def test_without_a_mistake_the_interval_is_exact(tmp_path):
+def test_without_misclassified_fovs_the_interval_is_exact(tmp_path):
     directory = experiment(tmp_path, ensemble(RIGHT))
     text = page(directory)
     # Clopper and Pearson: all of 14, all of 7.
@@ -182,7 +182,7 @@ def test_without_a_mistake_the_interval_is_exact(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["brier", "ece"])
-def test_the_interval_of_what_is_no_rate_is_that_of_resampling(name):
+def test_the_interval_of_a_calibration_metric_is_that_of_the_bootstrap(name):
     scores = np.array([wrong(0, 3, 5, 8)])
     found = interval(TRUTH, scores, name, resamples=50)
     assert (found.low, found.high) == bootstrap(np.array(TRUTH), scores, METRICS[name], resamples=50)
@@ -192,7 +192,7 @@ def test_the_interval_of_what_is_no_rate_is_that_of_resampling(name):
 @pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1", "auc"])
 @pytest.mark.parametrize("runs", [1, 3, 9])
 @pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (2, 12), (7, 7), (30, 24)])
-def test_another_mistake_never_raises_a_bound(name, runs, positives, negatives):
+def test_one_more_misclassified_fov_never_raises_a_bound(name, runs, positives, negatives):
     truth = np.arange(positives + negatives) < positives
     scores = np.stack([np.where(truth, 0.9, 0.1)] * runs)
     order = np.random.default_rng(0).permutation(scores.size)
@@ -201,28 +201,28 @@ def test_another_mistake_never_raises_a_bound(name, runs, positives, negatives):
         run, fov = divmod(int(place), len(truth))
         scores[run, fov] = 1 - scores[run, fov]
         after = interval(truth, scores, name, resamples=40)
-        # Where nothing is called positive any more, a precision may be anything.
-        nothing_told = name == "precision" and not (scores[run] > 0.5).any()
+        # If nothing is predicted positive, the upper bound of the precision is 1.
+        none_positive = name == "precision" and not (scores[run] > 0.5).any()
         assert after.low <= before.low + 1e-12
-        assert after.high <= before.high + 1e-12 or nothing_told
+        assert after.high <= before.high + 1e-12 or none_positive
         before = after
 
 
 @pytest.mark.parametrize("runs", [1, 2, 9])
 @pytest.mark.parametrize("count", [4, 14, 54])
-@pytest.mark.parametrize("wrong_ones", [0, 1, 2])
-def test_runs_on_the_same_fovs_are_no_further_fovs(runs, count, wrong_ones):
+@pytest.mark.parametrize("misclassified", [0, 1, 2])
+def test_more_runs_on_the_same_fovs_do_not_narrow_the_exact_interval(runs, count, misclassified):
     truth = np.arange(count) % 2 == 0
     scores = np.stack([np.where(truth, 0.9, 0.1)] * runs)
-    scores[0, :wrong_ones] = 1 - scores[0, :wrong_ones]
+    scores[0, :misclassified] = 1 - scores[0, :misclassified]
     found = interval(truth, scores, "accuracy", resamples=100)
     assert found.low <= exact_interval(count, count)[0] + 1e-12
-    assert found.high >= 1 - wrong_ones / count / runs
+    assert found.high >= 1 - misclassified / count / runs
 
 
 @pytest.mark.parametrize(
     ("successes", "count", "expected"),
-    # Tables of Clopper and Pearson's intervals; 0 and all by 1 - (alpha / 2) ** (1 / n).
+    # From tables of Clopper and Pearson's intervals; those of 0 and n by 1 - (alpha / 2) ** (1 / n).
     [
         (14, 14, (0.025 ** (1 / 14), 1.0)),
         (0, 14, (0.0, 1 - 0.025 ** (1 / 14))),
@@ -231,12 +231,12 @@ def test_runs_on_the_same_fovs_are_no_further_fovs(runs, count, wrong_ones):
         (48, 54, (0.7737, 0.9581)),
     ],
 )
-def test_exact_intervals_are_those_of_the_tables(successes, count, expected):
+def test_exact_intervals_equal_those_in_tables(successes, count, expected):
     assert exact_interval(successes, count) == pytest.approx(expected, abs=5e-5)
 
 
 @pytest.mark.parametrize("runs", [1, 2, 5])
-def test_the_band_of_roc_curves_is_one_deviation_of_a_sample(runs):
+def test_the_band_of_roc_curves_is_one_sample_standard_deviation(runs):
     truth = np.array(TRUTH)
     scores = np.random.default_rng(0).random((runs, len(truth))) * 0.6 + truth * 0.3
     predictions = [
@@ -254,7 +254,7 @@ def test_the_band_of_roc_curves_is_one_deviation_of_a_sample(runs):
 
 @pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1", "auc"])
 @pytest.mark.parametrize("runs", [1, 3])
-def test_no_interval_of_a_rate_has_no_width(name, runs):
+def test_intervals_of_rates_are_never_empty(name, runs):
     for positives, negatives in ((1, 9), (5, 5), (7, 1)):
         truth = np.arange(positives + negatives) < positives
         for score in (
@@ -272,20 +272,20 @@ def test_no_interval_of_a_rate_has_no_width(name, runs):
 
 
 @pytest.mark.parametrize("runs", [1, 9])
-def test_an_exact_interval_covers_as_often_as_it_says(runs):
-    """Fourteen FOVs of networks that are right on 97 of 100: mostly none is wrong."""
+def test_an_exact_interval_has_the_stated_coverage(runs):
+    """Fourteen FOVs, and networks with an accuracy of 0.97: in most cases none is misclassified."""
     rng = np.random.default_rng(0)
     covered = 0
     truth = np.arange(14) % 2 == 0
     for _ in range(200):
-        hard = rng.random(14) < (0.03 if runs == 1 else 0.06)  # which each of several runs gets half right
-        right = ~hard | (rng.random((runs, 14)) < (0 if runs == 1 else 0.5))
-        found = interval(truth, np.where(right, truth, ~truth) * 1.0, "accuracy", resamples=60)
+        hard = rng.random(14) < (0.03 if runs == 1 else 0.06)  # each run has an accuracy of 0.5 on these
+        correct = ~hard | (rng.random((runs, 14)) < (0 if runs == 1 else 0.5))
+        found = interval(truth, np.where(correct, truth, ~truth) * 1.0, "accuracy", resamples=60)
         covered += found.low <= 0.97 <= found.high
     assert covered >= 185
 
 
-def test_synthetic_data_are_named_on_the_page_in_tables_and_in_figures(tmp_path, figures):
+def test_synthetic_data_are_labelled_in_the_page_tables_and_figures(tmp_path, figures):
     directory = experiment(tmp_path, ensemble(wrong(1)), synthetic=True)
     text = page(directory)
     assert '<div class="synthetic">Synthetic data, not for science</div>' in text
@@ -299,7 +299,7 @@ def test_synthetic_data_are_named_on_the_page_in_tables_and_in_figures(tmp_path,
         assert "synthetic data, not for science" in path.read_text(), path.name
 
 
-def test_no_cell_of_the_tables_is_a_formula(tmp_path):
+def test_no_cell_of_a_table_is_a_formula(tmp_path):
     made = read_experiment(experiment(tmp_path, ensemble(wrong(1))))
     tables = make_tables(made)
     folded = Tables(tables.overall, {"-2+3": tables.overall})
@@ -310,7 +310,7 @@ def test_no_cell_of_the_tables_is_a_formula(tmp_path):
     assert all(0 <= float(row["accuracy"]) <= 100 for row in rows)
 
 
-def test_measured_data_are_not_called_synthetic(tmp_path, figures):
+def test_measured_data_are_not_labelled_synthetic(tmp_path, figures):
     directory = experiment(tmp_path, ensemble(wrong(1)))
     assert "ynthetic data" not in page(directory)
     for path in (directory / "report" / "figures").glob("*.svg"):
@@ -324,39 +324,39 @@ def test_measured_data_are_not_called_synthetic(tmp_path, figures):
         ("set", "set", "plate_1/a.tif", True),
         ("set", "set/plate_1", "a.tif", True),
         ("set", "set/1/2/3/4/5", "a.tif", True),
-        ("set/drawn", "set", "drawn/a.tif", True),
-        ("set/drawn", "set", "drawn/plate_1/well_2/a.tif", True),
-        ("set/1/drawn", "set", "1/drawn/a.tif", True),
-        ("set/drawn", "set", "link/a.tif", True),
-        ("set/drawn", "set", "plate_1/a.tif", False),
+        ("set/synthetic", "set", "synthetic/a.tif", True),
+        ("set/synthetic", "set", "synthetic/plate_1/well_2/a.tif", True),
+        ("set/1/synthetic", "set", "1/synthetic/a.tif", True),
+        ("set/synthetic", "set", "link/a.tif", True),
+        ("set/synthetic", "set", "plate_1/a.tif", False),
         ("set/plate_1", "set", "plate_10/a.tif", False),
         ("other", "set", "a.tif", False),
     ],
 )
-def test_a_data_set_with_drawn_files_is_synthetic(tmp_path, marked, root, file, synthetic):
+def test_a_data_set_with_synthetic_files_is_synthetic(tmp_path, marked, root, file, synthetic):
     (tmp_path / marked / "plate_1").mkdir(parents=True)
-    (tmp_path / marked / SYNTHETIC_NAME).write_text("drawn")
+    (tmp_path / marked / SYNTHETIC_NAME).write_text("x")
     (tmp_path / root).mkdir(parents=True, exist_ok=True)
     if file.startswith("link"):
         (tmp_path / root / "link").symlink_to(tmp_path / marked / "plate_1")
     measured = Entry("measured.tif", False, None, None, "0")
-    drawn = Entry(file, True, None, None, "1")
+    other = Entry(file, True, None, None, "1")
     part = replace(measured, parts=("measured.tif", file))
-    for entries in ((measured, drawn), (part,)):
+    for entries in ((measured, other), (part,)):
         data_set = DataSet(tmp_path / root, ("control", "senescent"), ("SRS",), entries)
         assert is_synthetic(data_set) == synthetic
 
 
 @pytest.mark.parametrize("root", ["set", "set/plate_1", "set/1/2/3/4/5"])
-def test_a_folder_below_the_mark_is_synthetic(tmp_path, root):
+def test_a_folder_in_a_synthetic_one_is_synthetic(tmp_path, root):
     (tmp_path / root).mkdir(parents=True)
-    (tmp_path / "set" / SYNTHETIC_NAME).write_text("drawn")
+    (tmp_path / "set" / SYNTHETIC_NAME).write_text("x")
     assert is_synthetic(tmp_path / root)
     assert not is_synthetic(tmp_path)
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
-def test_answers_on_synthetic_data_say_so(synthetic):
+def test_predictions_for_synthetic_data_are_labelled(synthetic):
     done = Evaluation(
         model="made",
         digest="0",
@@ -375,7 +375,7 @@ def test_answers_on_synthetic_data_say_so(synthetic):
     assert [row["tiny"] for row in rows] == ["0.2", "0.8"]
 
 
-def test_figures_are_of_300_dots_per_inch_and_pdf(tmp_path, figures):
+def test_figures_have_300_dots_per_inch_and_exist_as_pdf(tmp_path, figures):
     directory = experiment(tmp_path, ensemble(wrong(1)))
     page(directory)
     figures = directory / "report" / "figures"
@@ -392,7 +392,7 @@ def test_figures_are_of_300_dots_per_inch_and_pdf(tmp_path, figures):
 
 
 @pytest.mark.parametrize("drawn", [False, pytest.param(True, marks=pytest.mark.full)])
-def test_the_same_report_twice_is_the_same_bytes(tmp_path, request, drawn):
+def test_the_same_report_gives_the_same_bytes(tmp_path, request, drawn):
     if drawn:
         request.getfixturevalue("figures")
     directory = experiment(tmp_path, ensemble(wrong(1, 2)))
@@ -403,10 +403,10 @@ def test_the_same_report_twice_is_the_same_bytes(tmp_path, request, drawn):
         assert path.read_bytes() == (again / path.relative_to(first)).read_bytes(), path
 
 
-def test_units_that_went_wrong_are_listed(tmp_path):
+def test_units_with_problems_are_listed(tmp_path):
     notes = {"fully_trained.tiny": "the head gives all 44 training examples the same logit"}
     text = page(experiment(tmp_path, ensemble(wrong(1)), notes=notes))
-    assert "1 unit of work went wrong and counts all the same" in text
+    assert "1 unit had problems, but is included in the results" in text
     assert "split/run_01/fully_trained.tiny" in text
     assert notes["fully_trained.tiny"] in text
 
@@ -434,5 +434,5 @@ def test_table_2_fits_a_page_of_1280_pixels(tmp_path):
         )
         view.screenshot(path=tmp_path / "page.png")
     assert widths
-    for content, room in widths:
-        assert content <= room
+    for content, available in widths:
+        assert content <= available

@@ -1,4 +1,4 @@
-"""Making an ensemble: all of it or nothing, and never over another one."""
+"""Building of the starter ensemble: complete or not at all, and never over an existing one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLONE = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-m", "senoscope_training.cli")
 
 
-def test_an_ensemble_that_is_there_is_not_replaced(tmp_path):
+def test_an_existing_ensemble_is_not_replaced(tmp_path):
     (tmp_path / "starter").mkdir()
     with pytest.raises(StarterError, match="--force"):
         make_starter(tmp_path, StarterOptions(weights="random"))
@@ -44,13 +44,13 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, number):
     ]
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
-        "SENOSCOPE_TEST_NETWORKS": "tiny,mobilenet",  # a large one takes half a minute until it is there
+        "SENOSCOPE_TEST_NETWORKS": "tiny,mobilenet",  # a large network takes half a minute to load
     }
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
     ) as process:
         for line in process.stdout:
-            if json.loads(line)["network"]:  # the workers are at it
+            if json.loads(line)["network"]:  # the workers have started
                 break
         os.killpg(process.pid, number)
         try:
@@ -63,7 +63,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, number):
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and group_alive(process.pid):
             time.sleep(0.2)
-        assert not group_alive(process.pid), "a worker outlived the run"
+        assert not group_alive(process.pid), "a worker is still running"
 
 
 def group_alive(group: int) -> bool:
@@ -74,7 +74,7 @@ def group_alive(group: int) -> bool:
     return True
 
 
-def test_fovs_are_reproducible_balanced_and_not_those_of_a_demonstration():
+def test_fovs_are_reproducible_and_balanced_and_differ_from_those_of_a_demonstration():
     from senoscope_client.simulation.synthetic import synthesize
 
     first, second = (synthetic_fovs(0, 4, 6, 64, 80) for _ in range(2))
@@ -85,13 +85,13 @@ def test_fovs_are_reproducible_balanced_and_not_those_of_a_demonstration():
     assert not np.array_equal(first.pixels[0], demonstration)
 
 
-def test_committed_schema_is_current():
+def test_the_committed_schema_is_current():
     committed = (CLONE / "models" / SCHEMA_NAME).read_text(encoding="utf-8")
     assert committed == manifest_schema(), "run: senoscope-train schema"
 
 
 @pytest.mark.networks
 @pytest.mark.timeout(900)
-def test_manifest_survives_a_round_trip(starter_ensemble):
+def test_a_manifest_is_unchanged_by_a_round_trip(starter_ensemble):
     text = (starter_ensemble / "ensemble.json").read_text(encoding="utf-8")
     assert Manifest.model_validate_json(text).to_json() == text

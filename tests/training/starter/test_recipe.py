@@ -1,4 +1,4 @@
-"""Recipes of networks: what is taken apart is put together again as it was."""
+"""Recipes of networks: rebuilt networks equal the exported ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def exported(mode: str = "tf", seed: int = SEED) -> tuple[ExportedNetwork, list[
     return export_network(backbone, preprocessing(mode)), sources
 
 
-def answers(model: bytes | str) -> list[np.ndarray]:
+def outputs(model: bytes | str) -> list[np.ndarray]:
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     image = np.random.default_rng(0).integers(0, 900, (2, 3, HEIGHT, WIDTH)).astype(np.float32)
     return session.run(
@@ -36,27 +36,27 @@ def answers(model: bytes | str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("mode", ["tf", "torch"])
-def test_a_rebuilt_network_answers_as_the_exported_one(tensorflow, tmp_path: Path, mode: str) -> None:
+def test_a_rebuilt_network_has_the_same_outputs(tensorflow, tmp_path: Path, mode: str) -> None:
     network, sources = exported(mode)
-    before = answers(network.model.SerializeToString())
+    before = outputs(network.model.SerializeToString())
     distilled = Distillation(network.model, "tiny", SEED, sources)
     distilled.save(network.model, tmp_path / "tiny.onnx", tmp_path / "tiny.zip")
-    for rebuilt, original in zip(answers(str(tmp_path / "tiny.onnx")), before, strict=True):
+    for rebuilt, original in zip(outputs(str(tmp_path / "tiny.onnx")), before, strict=True):
         np.testing.assert_allclose(rebuilt, original, rtol=1e-5, atol=1e-6 * np.abs(original).max())
     kernels = {kernel.name: kernel for kernel in distilled.kernels}
-    # Preprocessing is folded into the first kernel; that of "torch" has a factor for each input channel.
+    # Preprocessing is folded into the first kernel; that of "torch" has a factor per input channel.
     assert len(kernels) == len(sources) - (mode == "torch")
     assert sum(kernel.index is None for kernel in kernels.values()) == 2, "both depthwise kernels"
 
 
 def test_a_large_kernel_that_was_not_drawn_is_refused(tensorflow, monkeypatch: pytest.MonkeyPatch) -> None:
     network, sources = exported()
-    monkeypatch.setattr("senoscope_training.starter.recipe._MOST_STORED", 64)
-    with pytest.raises(RecipeError, match="none of the kernels drawn"):
+    monkeypatch.setattr("senoscope_training.starter.recipe._MAX_STORED", 64)
+    with pytest.raises(RecipeError, match="is not a drawn kernel"):
         Distillation(network.model, "tiny", SEED + 1, sources)
 
 
-def test_kernels_are_drawn_as_wide_as_keras_draws_them(tensorflow) -> None:
+def test_kernels_have_the_variance_of_keras_initializers(tensorflow) -> None:
     backbone = tiny_backbone()
     slots = kernel_slots("tiny", backbone)
     for slot in slots:
@@ -79,12 +79,12 @@ def test_the_shipped_recipe_is_small() -> None:
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
-def test_the_recipe_made_anew_is_the_one_that_is_shipped(starter_made_anew: Path) -> None:
-    """Another processor may round otherwise: numbers are compared within tolerances, all else exactly."""
-    anew = starter_made_anew / "recipe"
+def test_a_new_recipe_equals_the_shipped_one(starter_made_anew: Path) -> None:
+    """Processors round differently: numbers are compared within tolerances, everything else exactly."""
+    new_folder = starter_made_anew / "recipe"
     manifests = [
         json.loads((recipe / "ensemble.json").read_text(encoding="utf-8"))
-        for recipe in (recipe_folder(), anew)
+        for recipe in (recipe_folder(), new_folder)
     ]
     for network in manifests[1]["networks"]:
         (variant,) = network["variants"]
@@ -96,7 +96,7 @@ def test_the_recipe_made_anew_is_the_one_that_is_shipped(starter_made_anew: Path
     assert shipped == made
     for network in manifests[0]["networks"]:
         old, new = (
-            NetworkRecipe.load(folder / f"{network['name']}.zip") for folder in (recipe_folder(), anew)
+            NetworkRecipe.load(folder / f"{network['name']}.zip") for folder in (recipe_folder(), new_folder)
         )
         assert (old.network, old.seed, old.model, old.kernels) == (
             new.network,
@@ -105,5 +105,6 @@ def test_the_recipe_made_anew_is_the_one_that_is_shipped(starter_made_anew: Path
             new.kernels,
         )
         assert len(old.graph) == len(new.graph)
-        for ours, theirs in zip(old.scales, new.scales, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5 * np.abs(theirs).max())
+        for shipped_scale, new_scale in zip(old.scales, new.scales, strict=True):
+            tolerance = 1e-5 * np.abs(new_scale).max()
+            np.testing.assert_allclose(shipped_scale, new_scale, rtol=1e-3, atol=tolerance)

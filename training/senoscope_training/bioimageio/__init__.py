@@ -1,1 +1,1 @@
-"""An ensemble as a package of bioimage.io."""
+"""Export of an ensemble as a bioimage.io package."""

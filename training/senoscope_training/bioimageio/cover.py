@@ -1,4 +1,4 @@
-"""The cover picture of a package: a field of view, and the Grad-CAM map over it."""
+"""The cover image of a package: a field of view without and with its Grad-CAM map."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from senoscope.results.pictures import overlay_png, scale_channel
 
 
 def cover_png(pixels: npt.NDArray[Any], gradcam: npt.NDArray[np.float32], bounds: ChannelRange) -> bytes:
-    """Both as squares side by side, because bioimage.io asks for 2:1.
+    """Draw the two images as squares side by side, because bioimage.io requires an aspect ratio of 2:1.
 
     Parameters
     ----------
     pixels : array [H, W]
         The first channel, raw counts.
     gradcam : float32 array [H, W]
-        The ensemble's map, 0..1.
+        The map of the ensemble, 0..1.
     bounds : ChannelRange
-        Of that channel.
+        Intensity range of the channel.
     """
     grey = scale_channel(pixels, bounds.low, bounds.high)
-    nothing = np.zeros_like(gradcam)
-    pictures = [
-        cv2.imdecode(np.frombuffer(overlay_png(shown, grey), np.uint8), cv2.IMREAD_COLOR)
-        for shown in (nothing, gradcam)
+    empty = np.zeros_like(gradcam)
+    images = [
+        cv2.imdecode(np.frombuffer(overlay_png(overlay, grey), np.uint8), cv2.IMREAD_COLOR)
+        for overlay in (empty, gradcam)
     ]
     side = min(pixels.shape)
     top, left = ((extent - side) // 2 for extent in pixels.shape)
-    squares = [picture[top : top + side, left : left + side] for picture in pictures if picture is not None]
+    squares = [image[top : top + side, left : left + side] for image in images if image is not None]
     done, buffer = cv2.imencode(".png", np.hstack(squares))
     if not done:
         raise RuntimeError("OpenCV could not encode the cover")

@@ -1,4 +1,4 @@
-"""The description of an ensemble in the words of bioimage.io, ``rdf.yaml``."""
+"""The description of an ensemble in the format of bioimage.io, ``rdf.yaml``."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from bioimageio.spec.model.v0_5 import (
 )
 
 from senoscope.engine.manifest import Manifest
-from senoscope_training.bioimageio import words
+from senoscope_training.bioimageio import texts
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY
 from senoscope_training.export.convert import OPSET
 
 _DOI = re.compile(r"10\.\d{4,9}/[^\s,;]+[^\s,;.]")
 _TAGS = ("2d", "cells", "ensemble", "grad-cam", "image-classification", "label-free", "nonlinear-optical")
-_FAMILIES = ("densenet", "inception", "resnet")  # bioimage.io's own tags of networks
+_FAMILIES = ("densenet", "inception", "resnet")  # tags of bioimage.io
 
 
 @dataclass(frozen=True)
 class Files:
-    """Files of a package; the tensors by the names of the graph's inputs and outputs."""
+    """The files of a package; tensors are named like the graph's inputs and outputs."""
 
     weights: Path
     documentation: Path
@@ -58,17 +58,17 @@ class Files:
 def describe(manifest: Manifest, digest: str, files: Files) -> ModelDescr:
     """Describe the merged network of an ensemble.
 
-    Nothing in it is an address that bioimageio.spec would look up.
+    The description contains no URL that bioimageio.spec would request.
 
     Raises
     ------
     pydantic.ValidationError
-        If bioimage.io's format does not take it.
+        If the description is not valid in bioimage.io's format.
     """
     spec = manifest.input
     return ModelDescr(
         name=_plain(f"Senoscope {manifest.name}"),
-        description=words.description(manifest),
+        description=texts.description(manifest),
         authors=[Author(name=re.sub(r"[/\\]", " ", name)) for name in _stated(manifest.authors)],
         cite=[
             CiteEntry(text=text, doi=Doi(found[0])) for text in manifest.cite if (found := _DOI.search(text))
@@ -101,7 +101,7 @@ def describe(manifest: Manifest, digest: str, files: Files) -> ModelDescr:
         weights=WeightsDescr(onnx=OnnxWeightsDescr(source=files.weights, opset_version=OPSET)),
         training_data=DatasetDescr(
             name=_plain(f"Training data of Senoscope {manifest.name}"),
-            description=words.training_data(manifest),
+            description=texts.training_data(manifest),
         ),
         config=_config(manifest, digest),
     )
@@ -117,10 +117,10 @@ def _outputs(manifest: Manifest, files: Files) -> list[OutputTensorDescr]:
         SpaceOutputAxis(id=AxisId(axis), size=size, unit="micrometer", scale=spec.pixel_size_um)
         for axis, size in (("y", spec.height), ("x", spec.width))
     ]
-    told = {
-        PROBABILITY: "of the class that the channel names: the mean over the networks",
-        NETWORKS: "of each network alone",
-        GRADCAM: "the networks' Grad-CAM maps, weighted with their probabilities",
+    descriptions = {
+        PROBABILITY: "probability of the class in the channel's name: the mean over the networks",
+        NETWORKS: "probability by each network",
+        GRADCAM: "mean of the networks' Grad-CAM maps, weighted with their probabilities",
     }
     return [
         OutputTensorDescr(
@@ -133,7 +133,7 @@ def _outputs(manifest: Manifest, files: Files) -> list[OutputTensorDescr]:
             test_tensor=FileDescr(source=files.tensors[name]),
             data=unit_interval,
         )
-        for name, text in told.items()
+        for name, text in descriptions.items()
     ]
 
 
@@ -148,8 +148,8 @@ def _config(manifest: Manifest, digest: str) -> Config:
             modality=f"nonlinear optical microscopy ({', '.join(spec.channel_names)})",
             target_structure=["cells"],
             task="classification",
-            out_of_scope_use=words.limits(manifest),
-            bias_risks_limitations=BiasRisksLimitations(limitations=words.limits(manifest)),
+            out_of_scope_use=texts.limits(manifest),
+            bias_risks_limitations=BiasRisksLimitations(limitations=texts.limits(manifest)),
             training=TrainingDetails(
                 training_preprocessing="each channel from its intensity range "
                 f"({manifest.normalization.method}, fitted on {manifest.normalization.fitted_on}) to 0..255; "
@@ -175,7 +175,7 @@ def _config(manifest: Manifest, digest: str) -> Config:
 
 
 def _plain(text: str) -> str:
-    """With nothing but the characters that bioimage.io allows in a name, 128 at most."""
+    """Replace the characters that bioimage.io does not allow in a name, and limit it to 128."""
     return re.sub(r"[^A-Za-z0-9_+\- ()]", "_", text)[:128]
 
 
@@ -184,7 +184,7 @@ def _stated(authors: tuple[str, ...]) -> list[str]:
 
 
 def _licence(text: str) -> LicenseId | None:
-    """None where it is no SPDX identifier; the documentation tells it in words."""
+    """Return None if the licence is not an SPDX identifier; the documentation contains its text."""
     try:
         return LicenseId(text)
     except ValueError:
@@ -192,7 +192,7 @@ def _licence(text: str) -> LicenseId | None:
 
 
 def _version(text: str) -> Version | None:
-    """None where it is no version as Python has them; the configuration tells it as it is."""
+    """Return None if the version is not a valid Python version; the configuration contains its text."""
     try:
         return Version(text)
     except ValueError:
@@ -206,7 +206,7 @@ def _tags(manifest: Manifest) -> list[str]:
 
 
 def tensor_files(folder: Path, tensors: dict[str, npt.NDArray[np.float32]]) -> dict[str, Path]:
-    """Write tensors as NPY files; the path of each."""
+    """Write tensors as NPY files, and return their paths."""
     paths = {name: folder / f"test_{name}.npy" for name in tensors}
     for name, path in paths.items():
         np.save(path, tensors[name])

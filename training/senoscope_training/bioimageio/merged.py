@@ -1,4 +1,4 @@
-"""One ONNX graph of a whole ensemble: raw counts in, its probabilities and Grad-CAM map out."""
+"""One ONNX graph of a whole ensemble, from raw counts to probabilities and Grad-CAM map."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from senoscope_training.export.convert import IR_VERSION, OPSET
 
 IMAGE = "image"
 PROBABILITY, NETWORKS, GRADCAM = "probability", "network_probabilities", "gradcam"
-_OURS = ":ensemble/"  # a name that no network has
-_LARGEST = 2**31 - 2**20  # bytes; protobuf reads no message of 2 GiB
+_OURS = ":ensemble/"  # a prefix that no network has
+_MAX_SIZE = 2**31 - 2**20  # bytes; protobuf messages must be smaller than 2 GiB
 
 
 def merge(directory: Path, manifest: Manifest) -> onnx.ModelProto:
-    """Put the fp32 networks of an ensemble, its intensity range and what combines them into one graph.
+    """Combine the fp32 networks of an ensemble, its intensity range and its combination into one graph.
 
     Parameters
     ----------
     directory : Path
-        The folder that holds ``ensemble.json``; its files have been verified.
+        The folder with ``ensemble.json``, whose files have been verified.
 
     Returns
     -------
@@ -36,12 +36,12 @@ def merge(directory: Path, manifest: Manifest) -> onnx.ModelProto:
     Raises
     ------
     EnsembleError
-        If a network has another opset, no fp32 variant, or all together are too large for one file.
+        If a network has another opset or no fp32 variant, or if the networks are too large for one file.
     """
     files = _files(directory, manifest)
     spec, bounds = manifest.input, manifest.normalization.channels
     constants: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {
-        # The networks' own inputs, which are constants here.
+        # Inputs of the networks that are constants here.
         "low": np.array([channel.low for channel in bounds], np.float32),
         "high": np.array([channel.high for channel in bounds], np.float32),
         _OURS + "plane": np.array([1, spec.height, spec.width], np.int64),
@@ -53,7 +53,7 @@ def merge(directory: Path, manifest: Manifest) -> onnx.ModelProto:
     }
     merged = onnx.ModelProto(ir_version=IR_VERSION, producer_name="senoscope")
     merged.opset_import.append(helper.make_opsetid("", OPSET))
-    graph = merged.graph  # filled in place: helper.make_model would copy half a gigabyte
+    graph = merged.graph  # filled in place, because helper.make_model would copy half a gigabyte
     graph.name = f"senoscope_{manifest.name}"
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
     node = helper.make_node
@@ -69,7 +69,7 @@ def merge(directory: Path, manifest: Manifest) -> onnx.ModelProto:
         opsets = {entry.domain: entry.version for entry in model.opset_import}
         if opsets != {"": OPSET}:
             raise EnsembleError(
-                path, f"has the opsets {opsets}, a package takes {{'': {OPSET}}}: export the ensemble again"
+                path, f"has the opsets {opsets}, but a package requires {{'': {OPSET}}}: export it again"
             )
         compose.add_prefix(model, f"{name}/", rename_inputs=False, inplace=True)
         graph.node.extend(model.graph.node)
@@ -104,21 +104,22 @@ def _files(directory: Path, manifest: Manifest) -> list[Path]:
             raise EnsembleError(directory / MANIFEST_NAME, f"network {network.name} has no fp32 variant")
         files.append(directory / variant.file)
         size += variant.bytes
-    if size > _LARGEST:
+    if size > _MAX_SIZE:
         raise EnsembleError(
-            directory / MANIFEST_NAME, f"its networks take {size} bytes; one ONNX file holds 2 GiB at most"
+            directory / MANIFEST_NAME,
+            f"its networks have {size} bytes, but one ONNX file can have at most 2 GiB",
         )
     return files
 
 
 def _contribution(network: str, ours: str) -> list[onnx.NodeProto]:
-    """A network's column of probabilities, and its map: upsampled, over its own maximum, weighted."""
+    """Return nodes for a network's column of probabilities and its map: upsampled, normalised, weighted."""
     node = helper.make_node
     return [
         node("Unsqueeze", [network + "probability", _OURS + "axis_1"], [ours + "column"]),
         node("Unsqueeze", [network + "probability", _OURS + "axes_123"], [ours + "weight"]),
         node("Unsqueeze", [network + "gradcam", _OURS + "axis_1"], [ours + "grid"]),
-        # What cv2.INTER_LINEAR does.
+        # The same as cv2.INTER_LINEAR.
         node(
             "Resize",
             [ours + "grid", "", "", _OURS + "size"],

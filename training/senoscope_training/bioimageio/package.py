@@ -1,4 +1,4 @@
-"""Packing an ensemble for bioimage.io: merged, compared with the engine, described, zipped."""
+"""Writing of bioimage.io packages: the merged graph is compared with the engine, described and zipped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import onnxruntime as ort
 from senoscope.engine import Ensemble
 from senoscope.engine.manifest import read_manifest
 from senoscope.engine.sessions import CPU, usable_cores
-from senoscope_training.bioimageio import words
+from senoscope_training.bioimageio import texts
 from senoscope_training.bioimageio.cover import cover_png
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY, merge
 from senoscope_training.export.graph import save
@@ -22,20 +22,20 @@ from senoscope_training.workers.progress import Progress, Report, silent
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 TOLERANCES = {PROBABILITY: 1e-5, NETWORKS: 1e-5, GRADCAM: 1e-4}
-_ERROR = 3  # of ONNX Runtime's severities; it warns of every initializer that is not used
+_ERROR = 3  # ONNX Runtime's severity of errors; it warns about every unused initializer
 
 
 class PackageError(Exception):
-    """A package cannot be written; the message says why and what to do."""
+    """A package cannot be written; the message contains the reason and a remedy."""
 
 
 def check_target(target: Path, force: bool) -> None:
-    """See that a package can be written, before anything that takes long.
+    """Check that a package can be written, before the export, which takes minutes.
 
     Raises
     ------
     PackageError
-        If what it needs is not installed, or the file cannot be that one.
+        If bioimageio.spec is not installed, or if the path is invalid or exists.
     """
     try:
         import bioimageio.spec  # noqa: F401
@@ -47,20 +47,20 @@ def check_target(target: Path, force: bool) -> None:
             'in a clone `pip install -c constraints.txt -e ".[bioimageio]"`'
         ) from None
     if target.suffix != ".zip":
-        raise PackageError(f"{target}: the name of a package ends with .zip")
+        raise PackageError(f"{target}: the name of a package must end with .zip")
     if target.is_dir() or (target.exists() and not force):
-        raise PackageError(f"{target} exists; --force replaces a file, another name leaves it alone")
+        raise PackageError(f"{target} already exists; choose another name, or pass --force to replace a file")
     if not target.parent.is_dir():
-        raise PackageError(f"{target.parent}: no such folder; make it, or give another name")
+        raise PackageError(f"{target.parent} is not a folder; create it, or choose another name")
 
 
 def write_package(directory: Path, target: Path, *, force: bool = False, report: Report = silent) -> Path:
-    """Write an ensemble as a package of bioimage.io; nothing in it needs to be looked up in the network.
+    """Write an ensemble as a bioimage.io package, which can be validated without a network connection.
 
     Parameters
     ----------
     directory : Path
-        The folder that holds ``ensemble.json``.
+        The folder with ``ensemble.json``.
     target : Path
         The zip file.
 
@@ -76,8 +76,8 @@ def write_package(directory: Path, target: Path, *, force: bool = False, report:
     from senoscope_training.bioimageio.description import Files, describe, tensor_files
 
     check_target(target, force)
-    report(Progress("loading", detail=f"{directory}, its files and test vectors verified"))
-    expected = engine_answers(directory)
+    report(Progress("loading", detail=f"{directory}, with verification of its files and test vectors"))
+    expected = engine_outputs(directory)
     manifest, digest = read_manifest(directory)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
         folder = Path(temporary)
@@ -85,40 +85,38 @@ def write_package(directory: Path, target: Path, *, force: bool = False, report:
         report(Progress("merging", detail=f"{len(manifest.networks)} networks into one graph"))
         save(merge(directory, manifest), weights)
         report(Progress("comparing", detail="the graph with the engine, on the test vectors"))
-        answers = _graph_answers(weights, expected[IMAGE])
-        deviation = _compare(answers, expected)
+        outputs = _graph_outputs(weights, expected[IMAGE])
+        deviation = _compare(outputs, expected)
         report(
             Progress(
                 "packing", detail=f"{weights.stat().st_size / 1e6:.0f} MB; graph deviates by {deviation}"
             )
         )
-        brightest = int(answers[PROBABILITY].argmax())
+        shown = int(outputs[PROBABILITY].argmax())
         cover, documentation = folder / "cover.png", folder / "README.md"
         cover.write_bytes(
-            cover_png(
-                expected[IMAGE][brightest, 0], answers[GRADCAM][brightest], manifest.normalization.channels[0]
-            )
+            cover_png(expected[IMAGE][shown, 0], outputs[GRADCAM][shown], manifest.normalization.channels[0])
         )
-        documentation.write_text(words.readme(manifest, digest), encoding="utf-8", newline="\n")
-        files = Files(weights, documentation, cover, tensor_files(folder, answers))
+        documentation.write_text(texts.readme(manifest, digest), encoding="utf-8", newline="\n")
+        files = Files(weights, documentation, cover, tensor_files(folder, outputs))
         made = folder / "package.zip"
         with ValidationContext(log_warnings=False), warnings.catch_warnings():
-            # It warns of its own files, which it looks for before it knows their folder.
+            # bioimageio.spec warns about its own files, which it searches before it has their folder.
             warnings.simplefilter("ignore", UserWarning)
             try:
-                # Weights hardly shrink: deflating them takes half a minute for a few per cent.
+                # Not compressed: that takes half a minute, and weights become only a few per cent smaller.
                 save_bioimageio_package(
                     describe(manifest, digest, files), output_path=made, compression=zipfile.ZIP_STORED
                 )
             except ValueError as error:
-                raise PackageError(f"bioimage.io's format does not take {directory}: {error}") from error
+                raise PackageError(f"{directory} is not valid in bioimage.io's format: {error}") from error
         made.replace(target)
     report(Progress("done", detail=f"{target}: test it with bioimageio test {target}"))
     return target
 
 
-def engine_answers(directory: Path) -> Tensors:
-    """What the engine answers to the ensemble's test vectors, by the names of the merged graph."""
+def engine_outputs(directory: Path) -> Tensors:
+    """Compute the engine's outputs for the ensemble's test vectors, named like those of the merged graph."""
     with Ensemble.load(directory, device="cpu") as ensemble:
         vectors = [np.load(directory / vector.file) for vector in ensemble.manifest.test_vectors]
         predictions = ensemble.predict(np.stack(vectors).astype(np.float32))
@@ -130,7 +128,7 @@ def engine_answers(directory: Path) -> Tensors:
     }
 
 
-def _graph_answers(path: Path, image: npt.NDArray[np.float32]) -> Tensors:
+def _graph_outputs(path: Path, image: npt.NDArray[np.float32]) -> Tensors:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = usable_cores()
     settings.log_severity_level = _ERROR
@@ -139,15 +137,15 @@ def _graph_answers(path: Path, image: npt.NDArray[np.float32]) -> Tensors:
     return {IMAGE: image, **dict(zip(names, session.run(names, {IMAGE: image}), strict=True))}
 
 
-def _compare(answers: Tensors, expected: Tensors) -> str:
-    """Largest deviation of each output, in words."""
+def _compare(outputs: Tensors, expected: Tensors) -> str:
+    """Describe the largest deviation of each output; raise if one is too large."""
     found = []
     for name, tolerance in TOLERANCES.items():
-        deviation = float(np.abs(answers[name] - expected[name]).max())
+        deviation = float(np.abs(outputs[name] - expected[name]).max())
         if not deviation <= tolerance:
             raise PackageError(
                 f"the merged graph's {name} deviates from the engine by {deviation:.1e}, more than "
-                f"{tolerance:.0e}: please report it, with the ensemble's ensemble.json"
+                f"{tolerance:.0e}: please report this, with the ensemble's ensemble.json"
             )
         found.append(f"{deviation:.0e} ({name})")
     return ", ".join(found)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from senoscope_training.commands.shared import exit_with_error
+
 if TYPE_CHECKING:
     from senoscope_training.config import DataConfig
 
@@ -42,31 +44,37 @@ class _Fit(StrEnum):
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Ensemble: a name in the folder of ensembles, or a path.")],
+    model: Annotated[str, typer.Argument(help="Ensemble: a name in the folder of the ensembles, or a path.")],
     data: Annotated[Path, typer.Argument(file_okay=False, help="Folder of a labelled data set.")],
-    split: Annotated[_Split, typer.Option(help="Which FOVs, by the column of dataset.csv.")] = _Split.test,
+    split: Annotated[
+        _Split, typer.Option(help="FOVs to evaluate on, by the column split of dataset.csv.")
+    ] = _Split.test,
     models_dir: Annotated[
-        Path | None, typer.Option(envvar="SENOSCOPE_MODELS_DIR", help="Where named ensembles live.")
+        Path | None, typer.Option(envvar="SENOSCOPE_MODELS_DIR", help="Folder of the ensembles.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(dir_okay=False, help="CSV file with each FOV's answer.")] = None,
-    fit: Annotated[_Fit, typer.Option(help="What to do with FOVs of another size.")] = _Fit.refuse,
-    grey: Annotated[bool, typer.Option("--grey", help="Repeat grey images over the channels.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="CSV file for the prediction of each FOV.")
+    ] = None,
+    fit: Annotated[_Fit, typer.Option(help="Treatment of FOVs of another size.")] = _Fit.refuse,
+    grey: Annotated[bool, typer.Option("--grey", help="Repeat grey images in all channels.")] = False,
     per_channel: Annotated[
         str | None,
         typer.Option(
             metavar="PART,PART,...",
-            help="For channels in files of their own: the part of the names that tells each channel, in the "
-            "ensemble's order.",
+            help="For data sets with one file per channel: the part of the file names that identifies each "
+            "channel, in the ensemble's order.",
         ),
     ] = None,
     accept: Annotated[
         list[_Accept] | None,
-        typer.Option(help="What looks like a mistake in the data set, and is none; repeat for more."),
+        typer.Option(
+            help="Finding in the data set that is not a mistake; repeat the option for more. See data.accept."
+        ),
     ] = None,
-    device: Annotated[_Device, typer.Option(help="Where the ensemble runs.")] = _Device.auto,
+    device: Annotated[_Device, typer.Option(help="Device to run the ensemble on.")] = _Device.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Run an exported ensemble, as it will be served, on labelled FOVs, and report its metrics."""
+    """Evaluate an exported ensemble on labelled FOVs, with the same computation as in the service."""
     from rich.console import Console
     from rich.table import Table
 
@@ -84,21 +92,20 @@ def evaluate(
         config = _data_config(data, fit, grey, per_channel, accept or [])
         console = Console(stderr=True)
         with TextReporter((folder.name,), console) as report:
-            # A line for each FOV would be no progress to look at where there is no terminal.
+            # Without a terminal, progress would be one line per FOV.
             done = run(folder, config, split.value, device.value, *([report] if console.is_terminal else []))
         if out is not None:
             with atomic_file(out) as file:
                 file.write(done.to_csv().encode())
     except (EnsembleError, ConfigError, DataSetError, DeviceError, OSError) as error:
-        print(f"senoscope-train: {_as_options(str(error))}", file=sys.stderr)
-        raise typer.Exit(1) from error
+        exit_with_error(_as_options(str(error)))
     for warning in done.warnings:
         print(f"senoscope-train: warning: {_as_options(warning)}", file=sys.stderr)
     if done.trained_on:
         print(
             f"senoscope-train: warning: the ensemble was trained on {done.trained_on} of these "
-            f"{len(done.files)} FOVs: the figures say little about new cells. Its own test FOVs are listed "
-            f"in {folder / 'ensemble.json'}, training.split",
+            f"{len(done.files)} FOVs: the metrics are too optimistic for new cells. The ensemble's own test "
+            f"FOVs are listed in {folder / 'ensemble.json'}, training.split",
             file=sys.stderr,
         )
     if as_json:
@@ -145,15 +152,17 @@ def _data_config(
         raise ConfigError("; ".join(fault["msg"] for fault in error.errors(include_url=False))) from error
 
 
-def _as_options(words: str) -> str:
-    """Remedies with options: the size is the ensemble's, and there is no configuration."""
+def _as_options(message: str) -> str:
+    """Replace keys of the configuration in a message by options of this command, which has no configuration.
+
+    The size is always that of the ensemble.
+    """
     from senoscope_training.dataset.pixels import SIZE_REMEDY
 
-    words = words.replace(SIZE_REMEDY, "Say --fit pad or --fit resize, or crop the file")
-    words = re.sub(
-        r"data\.per_channel: \[([^\]]*)\]", lambda m: f"--per-channel {m[1].replace(', ', ',')}", words
+    message = message.replace(SIZE_REMEDY, "Pass --fit pad or --fit resize, or crop the file")
+    message = re.sub(
+        r"data\.per_channel: \[([^\]]*)\]", lambda m: f"--per-channel {m[1].replace(', ', ',')}", message
     )
-    words = re.sub(r"data\.accept: \[([^\]]*)\]", r"--accept \1", words)
-    return (
-        words.replace("data.grey: repeat", "--grey").replace("Set --", "Pass --").replace("set --", "pass --")
-    )
+    message = re.sub(r"data\.accept: \[([^\]]*)\]", r"--accept \1", message)
+    message = message.replace("data.grey: repeat", "--grey")
+    return message.replace("Set --", "Pass --").replace("set --", "pass --")

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from senoscope_training.commands.shared import JsonProgress, ModelsDir, exit_with_error
+
 
 class _System(StrEnum):
     fully_trained = "fully_trained"
@@ -22,46 +24,45 @@ def export(
     ] = None,
     ensemble: Annotated[
         str | None,
-        typer.Option(help="Instead of an experiment: an ensemble to package as it is, by name or folder."),
+        typer.Option(help="Instead of an experiment: an existing ensemble to package, by name or folder."),
     ] = None,
     bioimageio: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.zip", help="Write the ensemble as a package of bioimage.io, too."),
+        typer.Option(metavar="FILE.zip", help="Also write the ensemble as a bioimage.io package."),
     ] = None,
     system: Annotated[
-        _System | None, typer.Option(help="Which ensemble of the experiment.  [default: fully_trained]")
+        _System | None, typer.Option(help="System of the experiment.  [default: fully_trained]")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the ensemble.  [default: the experiment's]")] = None,
-    models_dir: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="SENOSCOPE_MODELS_DIR",
-            help="Where ensembles live.  [default: models/ of the clone, else the user's data folder]",
-        ),
+    name: Annotated[
+        str | None, typer.Option(help="Name of the ensemble.  [default: name of the experiment]")
     ] = None,
-    fold: Annotated[str | None, typer.Option(help="Which fold.  [default: the first]")] = None,
+    models_dir: ModelsDir = None,
+    fold: Annotated[str | None, typer.Option(help="Fold to export.  [default: the first]")] = None,
     run: Annotated[
         int | None,
-        typer.Option(min=1, help="Which run.  [default: that with the lowest validation loss]"),
+        typer.Option(min=1, help="Run to export.  [default: the run with the lowest validation loss]"),
     ] = None,
-    author: Annotated[list[str] | None, typer.Option(help="For the model card; repeat for more.")] = None,
-    licence: Annotated[str | None, typer.Option(help="For the model card.  [default: not stated]")] = None,
-    intended_use: Annotated[str | None, typer.Option(help="For the model card.")] = None,
+    author: Annotated[
+        list[str] | None, typer.Option(help="Author, for the model card; repeat the option for more.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence, for the model card.  [default: not stated]")
+    ] = None,
+    intended_use: Annotated[str | None, typer.Option(help="Intended use, for the model card.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Networks at a time.  [default: as cores allow]")
+        int | None,
+        typer.Option(min=1, help="Networks to export in parallel.  [default: by number of cores]"),
     ] = None,
     force: Annotated[
         bool,
         typer.Option(
-            help="Replace an ensemble, or a package, of that name; export networks that answer the same to "
-            "everything, too."
+            help="Replace an existing ensemble or package of that name; also export networks that predict "
+            "the same for all FOVs."
         ),
     ] = False,
-    json_progress: Annotated[
-        bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
-    ] = False,
+    json_progress: JsonProgress = False,
 ) -> None:
-    """Make an ensemble that the service loads from a run of an experiment, or a package of an ensemble."""
+    """Export a run of an experiment as an ensemble for the service, or package an ensemble."""
     from senoscope.engine.errors import EnsembleError
     from senoscope.engine.locations import default_models_dir
     from senoscope.starter import locate_ensemble
@@ -74,7 +75,7 @@ def export(
     from senoscope_training.workers.pool import WorkerDied
     from senoscope_training.workers.progress import JsonReporter, TextReporter
 
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "author": author,
         "fold": fold,
         "intended_use": intended_use,
@@ -84,8 +85,8 @@ def export(
         "run": run,
         "system": None if system is None else system.value,
     }
-    given = {option: value for option, value in told.items() if value is not None}
-    _one_source(experiment, ensemble, bioimageio, given)
+    given = {option: value for option, value in settings.items() if value is not None}
+    _require_one_source(experiment, ensemble, bioimageio, given)
     options = ExportOptions(
         authors=tuple(given.pop("author", ())),
         force=force,
@@ -108,23 +109,21 @@ def export(
         *(EnsembleError, PackageError, OSError),
     ) as error:
         finished = f" ({made[0]} is complete)" if made else ""
-        print(f"senoscope-train: {error}{finished}", file=sys.stderr)
-        raise typer.Exit(1) from error
+        exit_with_error(f"{error}{finished}")
     except KeyboardInterrupt:
-        left = f"{made[0]} is complete, the package is not there" if made else "nothing was left behind"
-        print(f"senoscope-train: interrupted; {left}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        left = f"{made[0]} is complete, the package was not written" if made else "nothing was left behind"
+        exit_with_error(f"interrupted; {left}", 130)
     if not json_progress:
         print(*made, sep="\n")
 
 
-def _one_source(
+def _require_one_source(
     experiment: Path | None, ensemble: str | None, bioimageio: Path | None, given: dict[str, Any]
 ) -> None:
     if (experiment is None) == (ensemble is None):
-        raise typer.BadParameter("give the folder of an experiment, or --ensemble, and not both")
+        raise typer.BadParameter("pass either the folder of an experiment or --ensemble")
     if ensemble is not None and bioimageio is None:
-        raise typer.BadParameter("--ensemble alone has nothing to export; add --bioimageio FILE.zip")
+        raise typer.BadParameter("--ensemble requires --bioimageio FILE.zip")
     if ensemble is not None and given:
         options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
-        raise typer.BadParameter(f"{options}: not with --ensemble, which is packaged as it is")
+        raise typer.BadParameter(f"{options} cannot be combined with --ensemble")

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
+
+from senoscope_training.commands.shared import JsonProgress, exit_with_error
 
 
 def run(
     config: Annotated[Path, typer.Argument(dir_okay=False, help="Configuration file (YAML).")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the data set, instead of the configuration's.")
+        Path | None, typer.Option(help="Folder of the data set; overrides the configuration.")
     ] = None,
     runs: Annotated[
-        int | None, typer.Option(min=1, help="Repetitions; more than there are adds to them.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Repetitions; overrides the configuration. A larger number adds runs to the experiment.",
+        ),
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Networks to train at a time.  [default: as cores allow; 1 with a GPU]"),
+        typer.Option(
+            min=1, help="Networks to train in parallel.  [default: by number of cores; 1 with a GPU]"
+        ),
     ] = None,
-    json_progress: Annotated[
-        bool, typer.Option("--json-progress", help="Progress as JSON lines on stdout, for programs.")
-    ] = False,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Leave the report to later.")] = False,
+    json_progress: JsonProgress = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not write the report.")] = False,
 ) -> None:
-    """Train every system that a configuration names, and write the report.
+    """Train all systems of a configuration, and write the report.
 
-    Interrupt it at will: the same command goes on where it was and ends with the same numbers.
+    The command can be interrupted at any time: run it again to resume. The results are the same as without
+    an interruption.
     """
     from senoscope_training.commands.training_view import TrainingReporter
     from senoscope_training.config import ConfigError, load_config
@@ -57,13 +64,8 @@ def run(
         FitError,
         OSError,
     ) as error:
-        _fail(str(error), 1)
+        exit_with_error(str(error), 1)
     except WorkerDied as error:
-        _fail(f"{error}; the same command goes on", 1)
+        exit_with_error(f"{error}; run the same command again to resume", 1)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on", 130)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"senoscope-train: {message}", file=sys.stderr)
-    raise typer.Exit(code)
+        exit_with_error("interrupted; run the same command again to resume", 130)

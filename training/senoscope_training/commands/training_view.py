@@ -1,4 +1,4 @@
-"""Training as a person watches it: bars over units and epochs, with the time that is left."""
+"""Progress bars of a training: over units and epochs, with the remaining time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _STEP = re.compile(r"^(?:epoch )?(\d+)/(\d+)(?:, (.*))?$")
 
 
 class TrainingReporter:
-    """One bar over all units of the experiment, and one per network over its epochs; on stderr.
+    """Report progress on stderr: one bar for all units of the experiment, and one per network for its epochs.
 
-    Without a terminal: one line per step.
+    Without a terminal, print one line per step.
     """
 
     def __init__(self, config: Config, console: Console | None = None) -> None:
@@ -45,7 +45,7 @@ class TrainingReporter:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._whole: TaskID | None = None
+        self._overall: TaskID | None = None
         self._tasks: dict[str, TaskID] = {}
         self._stages: dict[str, str] = {}
         self._units = self._done = self._earlier = 0
@@ -61,7 +61,7 @@ class TrainingReporter:
         self._bars.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Take notice of a step."""
+        """Show a step."""
         if not progress.network and progress.stage == "training":
             self._begin()
         if not self._console.is_terminal:
@@ -72,19 +72,19 @@ class TrainingReporter:
                 self._bars.console.print(f"{progress.stage}: {progress.detail}", markup=False)
             return
         if progress.stage.endswith(" finished"):
-            if self._whole is not None:
-                self._bars.advance(self._whole)
-            self._bars.console.print(_words(progress), markup=False, highlight=False)
+            if self._overall is not None:
+                self._bars.advance(self._overall)
+            self._bars.console.print(_line(progress), markup=False, highlight=False)
             return
         self._show(progress)
 
     def _begin(self) -> None:
-        """The bar over everything; what an earlier call finished counts as done."""
+        """Show the bar of all units; units of an earlier call count as done."""
         experiment = read_experiment(self._config.directory)
         total = len(experiment.provenance["folds"]) * self._config.runs * len(units_of(self._config))
         done = total - len(experiment.missing)
         self._units, self._done, self._earlier, self._began_s = total, done, done, time.monotonic()
-        self._whole = self._bars.add_task("all", total=total, completed=done, detail="")
+        self._overall = self._bars.add_task("all", total=total, completed=done, detail="")
 
     def _show(self, progress: Progress) -> None:
         task = self._tasks.get(progress.network)
@@ -95,8 +95,8 @@ class TrainingReporter:
             self._stages[progress.network] = progress.stage
             self._bars.reset(task, total=int(step[2]) if step else None)
         if step:
-            words = f"{progress.stage}{': ' + step[3] if step[3] else ''}"
-            self._bars.update(task, completed=int(step[1]), total=int(step[2]), detail=words)
+            detail = f"{progress.stage}{': ' + step[3] if step[3] else ''}"
+            self._bars.update(task, completed=int(step[1]), total=int(step[2]), detail=detail)
         else:
             detail = f"{progress.stage}{': ' + progress.detail if progress.detail else ''}"
             self._bars.update(task, detail=detail)
@@ -108,18 +108,18 @@ class TrainingReporter:
         if step and self._stages.get(progress.network) == progress.stage:
             return
         self._stages[progress.network] = progress.stage
-        words = _words(progress)
+        line = _line(progress)
         if progress.stage.endswith(" finished"):
             self._done += 1
-            words += f" ({self._done} of {self._units}; {self._left()})"
-        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+            line += f" ({self._done} of {self._units}; {self._remaining()})"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _left(self) -> str:
-        """How long the rest takes if it goes on like this."""
+    def _remaining(self) -> str:
+        """Estimate the remaining time from the mean time per unit so far."""
         took_s = time.monotonic() - self._began_s
         left_s = took_s / (self._done - self._earlier) * (self._units - self._done)
         return f"{took_s / 60:.0f} min so far, about {left_s / 60:.0f} min to go"
 
 
-def _words(progress: Progress) -> str:
-    return ": ".join(word for word in (progress.network, progress.stage, progress.detail) if word)
+def _line(progress: Progress) -> str:
+    return ": ".join(part for part in (progress.network, progress.stage, progress.detail) if part)

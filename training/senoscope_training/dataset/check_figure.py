@@ -1,4 +1,4 @@
-"""A picture of a data set: histograms of its channels, and some of its fields of view."""
+"""A figure of a data set: histograms of its channels, and some of its fields of view."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from senoscope_training.dataset.model import DataSet
-from senoscope_training.dataset.ranges import measured, measured_range
+from senoscope_training.dataset.ranges import measured_pixels, measured_range
 from senoscope_training.dataset.writing import is_synthetic
 
-_SHOWN = 8  # of each class
+_SHOWN = 8  # fields of view of each class
 _SYNTHETIC = "synthetic data, not for science"
 _COLOURS = ("#0072b2", "#d55e00")
 
 
 def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path, *, padded: bool = False) -> None:
-    """Write the picture.
+    """Write the figure.
 
     Parameters
     ----------
     pixels : array [N, C, H, W]
-        Of all entries.
+        Pixels of all entries.
     padded : bool
-        Whether small images stand on zeros, which then do not count.
+        Whether small images are padded with zeros, which are then excluded from the histograms.
     path : Path
-        Its suffix decides on the format: png, svg or pdf.
+        The suffix determines the format: png, svg or pdf.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     ValueError
-        If matplotlib knows no such format.
+        If matplotlib does not support the format.
     """
-    # Names of files and classes are not formulas, whatever dollars they have.
+    # Dollar signs in names of files and classes do not begin a formula.
     with mpl.rc_context({"text.parse_math": False}):
         figure = _figure(data_set, pixels, padded)
         if is_synthetic(data_set):
@@ -54,10 +54,10 @@ def _figure(data_set: DataSet, pixels: npt.NDArray[Any], padded: bool) -> Figure
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.2, 2 * channels * 1.1))
     above, below = parts.flat
     for c, axes in enumerate(np.atleast_1d(above.subplots(1, channels))):
-        # Beyond the range stands a handful of pixels, which would press the rest into one bin.
+        # A few pixels outside of the range would compress all others into one bin.
         edges = np.linspace(low[c], high[c], 65)
         for positive, colour in enumerate(_COLOURS):
-            values = measured(pixels[labels == bool(positive)], padded=padded)[:, c].ravel()
+            values = measured_pixels(pixels[labels == bool(positive)], padded=padded)[:, c].ravel()
             if not len(values):
                 continue
             counts, _ = np.histogram(values, edges)
@@ -68,7 +68,7 @@ def _figure(data_set: DataSet, pixels: npt.NDArray[Any], padded: bool) -> Figure
         axes.legend(fontsize="small")
     for positive, axes in enumerate(below.subplots(2, 1)):
         members = np.flatnonzero(labels == bool(positive))
-        # Evenly over the files, so that it is not one plate that is shown.
+        # Evenly distributed over the files, so that they are not all from one plate.
         chosen = (
             members[np.unique(np.linspace(0, len(members) - 1, _SHOWN).astype(int))] if len(members) else []
         )
@@ -88,7 +88,7 @@ def _figure(data_set: DataSet, pixels: npt.NDArray[Any], padded: bool) -> Figure
 
 
 def _gap(images: npt.NDArray[Any]) -> int:
-    """Pixels between images, as wide in the picture whatever their size."""
+    """Return the number of pixels between images, in proportion to their size."""
     height: int = images.shape[2]
     return max(1, height // 24)
 
@@ -96,14 +96,16 @@ def _gap(images: npt.NDArray[Any]) -> int:
 def _contact_sheet(
     images: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]:
-    """Images side by side, each above its other channels, as one picture: an axes for each takes seconds.
+    """Arrange images side by side, with their channels below each other, in one array.
+
+    One matplotlib axes per image would take seconds to draw.
 
     Parameters
     ----------
     images : array [N, C, H, W]
-        At most `_SHOWN`; their places are kept where there are fewer.
+        At most `_SHOWN` images; the width of the result does not depend on their number.
     low, high : array [C]
-        What becomes 0 and 1.
+        Intensities that are mapped to 0 and 1.
 
     Returns
     -------

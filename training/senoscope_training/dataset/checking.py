@@ -1,4 +1,4 @@
-"""What a data set is like: counts, leaks between training and test, intensities, faults."""
+"""The check of a data set: counts, leaks between training and test, intensities, faults."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from senoscope.engine.intensity import fit_range
 from senoscope_training.config import DataConfig
 from senoscope_training.dataset.faults import Fault
 from senoscope_training.dataset.model import DataSet, Fold
-from senoscope_training.dataset.ranges import measured
-from senoscope_training.dataset.reading import FileFacts, Inspection, Warned, load_pixels
+from senoscope_training.dataset.ranges import measured_pixels
+from senoscope_training.dataset.reading import FileFacts, Inspection, ReadWarning, load_pixels
 from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.workers.progress import Report, silent
 
 BINS = 32
 PERCENTILES = (1, 25, 50, 75, 99)
-_NEAR = 4  # of 256 bits
+_MAX_DISTANCE = 4  # of 256 bits, between similar images
 
 LeakKind = Literal["group", "identical file", "identical pixels", "similar pixels"]
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Something that training and test share.
+    """A group, or a pair of equal or similar files, that may be both in training and in test.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Leak:
     what : str
         The group, or the files.
     folds : tuple of str
-        Folds that have it on both sides; empty where it is on one side, or no split is known.
+        Folds that have it on both sides; empty if it is on one side, or if no split is known.
     """
 
     kind: LeakKind
@@ -51,13 +51,14 @@ class ChannelStats:
     Attributes
     ----------
     percentiles : dict of str to float
-        The first, 25th, 50th, 75th and 99th.
+        The 1st, 25th, 50th, 75th and 99th percentile.
     histogram : tuple of int
-        Pixels in 32 bins of equal width from ``min`` to ``max``.
+        Numbers of pixels in 32 bins of equal width from ``min`` to ``max``.
     at_type_max : float or None
-        Fraction of the pixels at the largest value of their type; None for floats.
+        Fraction of the pixels at the maximum of their data type; None for floats.
     at_max : float
-        Fraction at the largest value there is, which tells of detectors that clip below their type.
+        Fraction of the pixels at the largest value; large if the detector clips below the maximum of the
+        data type.
     low, high : float
         Range that training would map to 0..255.
     above_range : float
@@ -78,21 +79,21 @@ class ChannelStats:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `senoscope-train check` tells.
+    """The result of `senoscope-train check`.
 
     Attributes
     ----------
     counts : dict
-        Of each class.
+        Number of fields of view of each class.
     groups, splits : dict of dict
-        Counts of each class per group, and per side of each fold or of the column ``split``.
+        The same per group, and per side of each fold or of the column ``split``.
     sizes, dtypes : dict
-        Number of files per ``<height>x<width>`` and per type.
+        Number of files per ``<height>x<width>`` and per data type.
     leaks : tuple of Leak
-    warnings : tuple of Warned
-        What was assumed about files.
+    warnings : tuple of ReadWarning
+        Assumptions about files, and faults that data.accept accepts.
     notes : tuple of str
-        What was passed over, why a split is not told, and what to know of folds.
+        Skipped files, the reason why there is no split, and limitations of folds.
     """
 
     path: str
@@ -107,15 +108,15 @@ class CheckReport:
     leaks: tuple[Leak, ...]
     faults: tuple[Fault, ...]
     notes: tuple[str, ...] = field(default=())
-    warnings: tuple[Warned, ...] = field(default=())
+    warnings: tuple[ReadWarning, ...] = field(default=())
 
     @property
     def usable(self) -> bool:
-        """Whether there is no fault; leaks are for people to judge."""
+        """Whether there are no faults; leaks are reported, but do not prevent training."""
         return not self.faults
 
     def document(self) -> dict[str, Any]:
-        """As plain dictionaries and lists, for JSON."""
+        """Return the result as dictionaries and lists, for JSON."""
         return {**asdict(self), "usable": self.usable}
 
 
@@ -129,21 +130,21 @@ def check(
     pixels: npt.NDArray[Any] | None = None,
     report: Report = silent,
 ) -> CheckReport:
-    """Look at a data set.
+    """Check a data set.
 
     Parameters
     ----------
     inspection : Inspection
-        Of a data set with or without faults; what can be used of it is described.
+        Inspection of a data set with or without faults; its usable part is described.
     config : DataConfig
     folds : sequence of Fold
-        How it would be divided, if that is known.
+        The split for training, if it is known.
     k_iqr : float
-        As training uses it.
+        As in the configuration of the training.
     notes : tuple of str
-        To be told with the rest.
+        Further notes for the report.
     pixels : array [N, C, H, W], optional
-        Of all entries, if they are loaded already.
+        Pixels of all entries, if they are already loaded.
     """
     data_set = inspection.data_set
     if pixels is None:
@@ -156,7 +157,7 @@ def check(
         path=str(config.path),
         classes=data_set.classes,
         size=f"{inspection.size.height}x{inspection.size.width}",
-        counts=_labelled(data_set, range(len(entries))),
+        counts=_class_counts(data_set, range(len(entries))),
         groups=groups,
         splits=_splits(data_set, folds),
         sizes=dict(sizes.most_common()),
@@ -164,39 +165,44 @@ def check(
         channels=_stats(pixels, config, k_iqr) if len(entries) else (),
         leaks=find_leaks(data_set, inspection.facts, folds or _column_fold(data_set)),
         faults=inspection.faults,
-        notes=(*_drawn(data_set), *inspection.notes, *notes, *(fold.note for fold in folds if fold.note)),
+        notes=(
+            *_synthetic_note(data_set),
+            *inspection.notes,
+            *notes,
+            *(fold.note for fold in folds if fold.note),
+        ),
         warnings=inspection.warnings,
     )
 
 
-def _drawn(data_set: DataSet) -> tuple[str, ...]:
+def _synthetic_note(data_set: DataSet) -> tuple[str, ...]:
     return ("these fields of view are synthetic, not for science",) if is_synthetic(data_set) else ()
 
 
 def _stats(pixels: npt.NDArray[Any], config: DataConfig, k_iqr: float) -> tuple[ChannelStats, ...]:
-    return channel_stats(measured(pixels, padded=config.fit == "pad"), config.channels, k_iqr)
+    return channel_stats(measured_pixels(pixels, padded=config.fit == "pad"), config.channels, k_iqr)
 
 
 def channel_stats(
     pixels: npt.NDArray[Any], names: tuple[str, ...], k_iqr: float = 3.5
 ) -> tuple[ChannelStats, ...]:
-    """Intensities of each channel of fields of view [N, C, H, W]."""
+    """Compute the intensity statistics of each channel of fields of view [N, C, H, W]."""
     lows, highs = fit_range(pixels, k_iqr)
     stats = []
     for c, name in enumerate(names):
         values = pixels[:, c].ravel()
         low, high = float(values.min()), float(values.max())
-        marks = np.percentile(values, PERCENTILES)
-        whole = values.dtype.kind == "u"
+        percentiles = np.percentile(values, PERCENTILES)
+        is_integer = values.dtype.kind == "u"
         histogram, _ = np.histogram(values, BINS, (low, high if high > low else low + 1))
         stats.append(
             ChannelStats(
                 name=name,
                 min=low,
-                percentiles={str(p): float(mark) for p, mark in zip(PERCENTILES, marks, strict=True)},
+                percentiles={str(p): float(q) for p, q in zip(PERCENTILES, percentiles, strict=True)},
                 max=high,
                 histogram=tuple(map(int, histogram)),
-                at_type_max=float(np.mean(values == np.iinfo(values.dtype).max)) if whole else None,
+                at_type_max=float(np.mean(values == np.iinfo(values.dtype).max)) if is_integer else None,
                 at_max=float(np.mean(values == values.max())),
                 low=float(lows[c]),
                 high=float(highs[c]),
@@ -207,10 +213,10 @@ def channel_stats(
 
 
 def find_leaks(data_set: DataSet, facts: Sequence[FileFacts], folds: Sequence[Fold] = ()) -> tuple[Leak, ...]:
-    """Groups on both sides of a fold, and pairs of files that are the same or nearly so.
+    """Find groups on both sides of a fold, and pairs of files with equal or similar contents.
 
-    Same files and pixels are told wherever they are. Similar ones are told across the sides of a fold, or,
-    without folds, across groups: within a plate, fields of view may overlap.
+    Equal files and pixels are always reported. Similar pixels are reported only between the two sides of a
+    fold, or, without folds, between groups: fields of view of one plate may overlap.
     """
     leaks: list[Leak] = []
     groups = np.array([group or "" for group in data_set.groups])
@@ -224,7 +230,7 @@ def find_leaks(data_set: DataSet, facts: Sequence[FileFacts], folds: Sequence[Fo
         if shared:
             leaks.append(Leak("group", group, shared))
     sides = [_sides(len(data_set), fold) for fold in folds]
-    for one, other, kind in _alike(data_set, facts):
+    for one, other, kind in _similar_pairs(data_set, facts):
         apart = tuple(
             fold.name for fold, side in zip(folds, sides, strict=True) if side[one] * side[other] == -1
         )
@@ -241,8 +247,8 @@ def _sides(count: int, fold: Fold) -> npt.NDArray[np.int8]:
     return sides
 
 
-def _alike(data_set: DataSet, facts: Sequence[FileFacts]) -> list[tuple[int, int, LeakKind]]:
-    """Pairs of entries that are alike; of several copies each is paired with the first."""
+def _similar_pairs(data_set: DataSet, facts: Sequence[FileFacts]) -> list[tuple[int, int, LeakKind]]:
+    """Find pairs of equal or similar entries; each of several copies is paired with the first."""
     found: list[tuple[int, int, LeakKind]] = []
     first_file: dict[str, int] = {}
     first_pixels: dict[str, int] = {}
@@ -261,22 +267,22 @@ def _alike(data_set: DataSet, facts: Sequence[FileFacts]) -> list[tuple[int, int
     hashes = np.array([np.frombuffer(facts[n].average_hash or b"", np.uint8) for n in originals])
     for row, n in enumerate(originals):
         distance = np.bitwise_count(hashes[row + 1 :] ^ hashes[row]).sum(axis=1)
-        near = np.flatnonzero(distance <= _NEAR) + row + 1
-        found += [(n, originals[other], "similar pixels") for other in near]
+        similar = np.flatnonzero(distance <= _MAX_DISTANCE) + row + 1
+        found += [(n, originals[other], "similar pixels") for other in similar]
     return found
 
 
-def _labelled(data_set: DataSet, indices: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, int]:
+def _class_counts(data_set: DataSet, indices: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, int]:
     positive = sum(data_set.entries[int(index)].positive for index in indices)
     return {data_set.classes[0]: len(indices) - positive, data_set.classes[1]: positive}
 
 
 def _counts(data_set: DataSet, group: str) -> dict[str, int]:
-    return _labelled(data_set, [n for n, one in enumerate(data_set.groups) if one == group])
+    return _class_counts(data_set, [n for n, one in enumerate(data_set.groups) if one == group])
 
 
 def _column_fold(data_set: DataSet) -> tuple[Fold, ...]:
-    """The fold that dataset.csv tells, complete or not."""
+    """Return the fold in dataset.csv, even if some entries have no split."""
     train, test = (
         np.array([n for n, entry in enumerate(data_set.entries) if entry.split == side], np.int64)
         for side in ("train", "test")
@@ -286,7 +292,7 @@ def _column_fold(data_set: DataSet) -> tuple[Fold, ...]:
 
 def _splits(data_set: DataSet, folds: Sequence[Fold]) -> dict[str, dict[str, int]]:
     return {
-        f"{fold.name}: {side}": _labelled(data_set, indices)
+        f"{fold.name}: {side}": _class_counts(data_set, indices)
         for fold in folds or _column_fold(data_set)
         for side, indices in (("train", fold.train), ("test", fold.test))
     }

@@ -1,10 +1,11 @@
-"""Fetching the paper's record from Zenodo: checked by MD5, resumed where it was cut off."""
+"""Download of the paper's record from Zenodo: verified by MD5, and resumed after an interruption."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]{0,200}")
 _CHUNK = 1024 * 1024
 
 Step = Callable[[str, int, int], None]
-"""Told the file, the bytes that are there, and the bytes that it has."""
+"""Called with the name of a file, the bytes received so far, and the bytes in total."""
 
 
 @dataclass(frozen=True)
@@ -34,48 +35,81 @@ class RemoteFile:
 
 
 def download_record(folder: Path, step: Step, client: httpx.Client | None = None) -> list[Path]:
-    """Fetch all files of the record; those that are there and complete are kept.
+    """Download all files of the record that the folder does not already contain.
 
     Parameters
     ----------
     folder : Path
-        Made if need be. A file that was cut off stays as ``<name>.part`` and is resumed the next time.
+        Created if it does not exist. An incomplete file is kept as ``<name>.part``, and the next call
+        resumes it.
     step : callable
-        Told of progress.
+        Called as a file arrives.
     client : httpx.Client, optional
 
     Raises
     ------
     DataSetError
-        If Zenodo cannot be reached, answers nonsense, or a file is not what the record says.
+        If Zenodo cannot be reached or sends an invalid response, or if a file differs from its MD5 in the
+        record.
     """
-    with client or httpx.Client(timeout=30, follow_redirects=True) as opened:
+    advice = (
+        f"What has arrived is kept in {folder}; run the command again, or download "
+        f"https://zenodo.org/records/{RECORD} with a browser and pass the files"
+    )
+    with _zenodo(client, advice) as opened:
+        files = _files(opened)
         try:
-            files = _files(opened)
             folder.mkdir(parents=True, exist_ok=True)
             return [_fetch(opened, file, folder, step) for file in files]
-        except httpx.HTTPStatusError as error:
-            raise DataSetError(
-                f"{error.request.url} answers {error.response.status_code} "
-                f"{error.response.reason_phrase}; try again later"
-            ) from error
-        except httpx.HTTPError as error:
-            raise DataSetError(
-                f"Zenodo cannot be reached ({str(error) or type(error).__name__}). What has arrived is kept "
-                f"in {folder}; run the command again, or download https://zenodo.org/records/{RECORD} with a "
-                "browser and name the files"
-            ) from error
         except OSError as error:
             raise DataSetError(f"{folder} cannot be written ({error.strerror})") from error
 
 
+def published_md5s(client: httpx.Client | None = None) -> frozenset[str]:
+    """Ask Zenodo for the MD5 sums of the record's files.
+
+    Raises
+    ------
+    DataSetError
+        If Zenodo cannot be reached or sends an invalid response.
+    """
+    advice = "The files cannot be compared with the published ones; if you trust them, pass --trust"
+    with _zenodo(client, advice) as opened:
+        return frozenset(file.md5 for file in _files(opened))
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 sum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+@contextmanager
+def _zenodo(client: httpx.Client | None, advice: str) -> Iterator[httpx.Client]:
+    """Open a client whose errors are raised as `DataSetError`, with advice if Zenodo cannot be reached."""
+    with client or httpx.Client(timeout=30, follow_redirects=True) as opened:
+        try:
+            yield opened
+        except httpx.HTTPStatusError as error:
+            raise DataSetError(
+                f"{error.request.url} responds with {error.response.status_code} "
+                f"{error.response.reason_phrase}; try again later"
+            ) from error
+        except httpx.HTTPError as error:
+            raise DataSetError(
+                f"Zenodo cannot be reached ({str(error) or type(error).__name__}). {advice}"
+            ) from error
+
+
 def _files(client: httpx.Client) -> list[RemoteFile]:
-    answer = client.get(_API)
-    answer.raise_for_status()
+    response = client.get(_API)
+    response.raise_for_status()
     try:
-        files = [_remote(file) for file in answer.json()["files"]]
+        files = [_remote(file) for file in response.json()["files"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataSetError(f"{_API} does not answer as Zenodo does; is there a proxy in between?") from error
+        raise DataSetError(
+            f"the response from {_API} is not a Zenodo record; check whether a proxy changes it"
+        ) from error
     if not files:
         raise DataSetError(f"the record {_API} has no files")
     return files
@@ -86,48 +120,46 @@ def _remote(file: Any) -> RemoteFile:
     url = httpx.URL(file["links"]["self"])
     name, size = str(file["key"]), int(file["size"])
     if kind != "md5" or not re.fullmatch(r"[0-9a-f]{32}", md5) or size < 0:
-        raise ValueError("no MD5")
-    # The record is not trusted to say where files come from and go to.
+        raise ValueError("no MD5 or size")
+    # The response may not choose other servers, or paths outside of the folder.
     if not _NAME.fullmatch(name) or url.scheme != "https" or url.host != _HOST:
-        raise ValueError("a name or an address that Zenodo does not give")
+        raise ValueError("a file name or an address that Zenodo does not use")
     return RemoteFile(name, size, md5, str(url))
 
 
 def _fetch(client: httpx.Client, file: RemoteFile, folder: Path, step: Step) -> Path:
     path, part = folder / file.name, folder / f"{file.name}.part"
-    if path.is_file() and path.stat().st_size == file.size and _md5(path) == file.md5:
+    if path.is_file() and path.stat().st_size == file.size and md5_of(path) == file.md5:
         step(file.name, file.size, file.size)
         return path
-    there = part.stat().st_size if part.is_file() else 0
-    if there > file.size:
-        there = 0
-    if there < file.size or not part.is_file():
-        _receive(client, file, part, there, step)
-    if part.stat().st_size != file.size or _md5(part) != file.md5:
+    received = part.stat().st_size if part.is_file() else 0
+    if received > file.size:
+        received = 0
+    if received < file.size or not part.is_file():
+        _receive(client, file, part, received, step)
+    if part.stat().st_size != file.size or md5_of(part) != file.md5:
         part.unlink()
         raise DataSetError(
-            f"{file.name} arrived damaged: its MD5 is not {file.md5}. It was deleted; run the command again"
+            f"{file.name} was damaged in transfer: its MD5 is not {file.md5}. The file was deleted; run the "
+            "command again"
         )
     part.replace(path)
     return path
 
 
-def _receive(client: httpx.Client, file: RemoteFile, part: Path, there: int, step: Step) -> None:
-    headers = {"Range": f"bytes={there}-"} if there else {}
-    with client.stream("GET", file.url, headers=headers) as answer:
-        answer.raise_for_status()
-        # A server that does not resume sends the whole file.
-        resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
-        there = there if resumed else 0
+def _receive(client: httpx.Client, file: RemoteFile, part: Path, received: int, step: Step) -> None:
+    headers = {"Range": f"bytes={received}-"} if received else {}
+    with client.stream("GET", file.url, headers=headers) as response:
+        response.raise_for_status()
+        # A server that does not support ranges sends the whole file.
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        received = received if resumed else 0
         with part.open("ab" if resumed else "wb") as target:
-            for chunk in answer.iter_bytes(_CHUNK):
-                there += len(chunk)
-                if there > file.size:
-                    raise DataSetError(f"{file.name} is longer than its record says; run the command again")
+            for chunk in response.iter_bytes(_CHUNK):
+                received += len(chunk)
+                if received > file.size:
+                    raise DataSetError(
+                        f"{file.name} is longer than the record declares; run the command again"
+                    )
                 target.write(chunk)
-                step(file.name, there, file.size)
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+                step(file.name, received, file.size)

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: one fault per file and kind, told together."""
+"""Faults of a data set, one per file and kind, and their text."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-_MOST = 20  # of one kind that are told one by one
+_MAX_LISTED = 20  # faults of one kind
 
 TITLES: dict[str, str] = {
     "table": "dataset.csv cannot be read",
     "folder": "no fields of view",
-    "outside": "paths that leave the folder",
-    "missing": "files that are not there",
+    "outside": "paths outside of the folder",
+    "missing": "missing files",
     "repeated": "files that are listed twice",
     "label": "unknown labels",
-    "split": "splits that are not told, or told wrongly",
-    "group-in-both": "groups that are in training and test",
-    "kind": "files of a kind that is not read",
-    "per-channel": "channels in files of their own",
+    "split": "missing or invalid splits",
+    "group-in-both": "groups in training and in test",
+    "kind": "unsupported file formats",
+    "per-channel": "one file per channel",
     "corrupt": "files that cannot be read",
-    "axes": "files that do not tell their axes or channels",
+    "axes": "files with unknown axes or channels",
     "several": "files with several fields of view",
-    "channels": "files with another number of channels",
+    "channels": "files with the wrong number of channels",
     "grey": "grey images",
-    "channel-names": "channel names that differ from file to file",
-    "types": "types of numbers that follow the class",
-    "zero-level": "zero levels that are far apart",
-    "size": "fields of view of another size",
-    "pixels": "pixels that are no numbers",
-    "contradiction": "the same image with different labels",
-    "class": "classes without a field of view",
+    "channel-names": "channel names that differ between files",
+    "types": "data types that differ between the classes",
+    "zero-level": "zero levels that differ between files",
+    "size": "fields of view of the wrong size",
+    "pixels": "pixels that are NaN or infinite",
+    "contradiction": "identical images with different labels",
+    "class": "classes without fields of view",
 }
-"""Kinds of faults, in the order in which they are told."""
+"""Titles of the kinds of faults, in the order in which they are listed."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """A fault of a data set.
 
     Attributes
     ----------
     kind : str
         A key of `TITLES`.
     file : str
-        Where; a folder, a file, or a row of the table.
+        The folder, the file, or the row of the table that has the fault.
     problem : str
-        What is wrong.
+        A description of the fault.
     remedy : str
-        What to do.
+        Advice on how to correct it.
     """
 
     kind: str
@@ -61,34 +61,34 @@ class Fault:
         return f"{self.file}: {self.problem}. {self.remedy}"
 
 
-def ordered(faults: Iterable[Fault]) -> tuple[Fault, ...]:
-    """Faults by kind, then by file."""
+def sort_faults(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """Sort faults by kind, then by file."""
     kinds = list(TITLES)
-    return tuple(sorted(faults, key=lambda fault: (kinds.index(fault.kind), natural(fault.file))))
+    return tuple(sorted(faults, key=lambda fault: (kinds.index(fault.kind), natural_key(fault.file))))
 
 
-def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A key that sorts 2 before 10."""
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sorting key that puts 2 before 10."""
     parts = (part for part in re.split(r"(\d+)", name.casefold()) if part)
     return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (2, 0, name))
 
 
-def told(faults: Sequence[Fault]) -> str:
-    """All faults as text, grouped by kind; those beyond the twentieth of a kind are counted."""
+def format_faults(faults: Sequence[Fault]) -> str:
+    """Return faults as text, grouped by kind; list 20 of each kind, and count the others."""
     lines: list[str] = []
     for kind, title in TITLES.items():
         some = [fault for fault in faults if fault.kind == kind]
         if not some:
             continue
         lines.append(f"{title} ({len(some)}):")
-        lines += [f"  {fault}" for fault in some[:_MOST]]
-        if len(some) > _MOST:
-            lines.append(f"  and {len(some) - _MOST} more")
+        lines += [f"  {fault}" for fault in some[:_MAX_LISTED]]
+        if len(some) > _MAX_LISTED:
+            lines.append(f"  and {len(some) - _MAX_LISTED} more")
     return "\n".join(lines)
 
 
-def nearest(word: str, allowed: Sequence[str]) -> str:
-    """`` (did you mean x?)`` for the nearest allowed word, or nothing if none is near."""
+def suggest(word: str, allowed: Sequence[str]) -> str:
+    """Return `` (did you mean x?)`` for the most similar allowed word, or nothing if none is similar."""
     plain = {choice.casefold(): choice for choice in allowed}
     found = difflib.get_close_matches(word.strip().casefold(), list(plain), n=1, cutoff=0.5)
     return f" (did you mean {plain[found[0]]!r}?)" if found else ""

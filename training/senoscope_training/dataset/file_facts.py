@@ -1,4 +1,4 @@
-"""What is remembered of a file when its pixels are let go."""
+"""Properties of a file that are kept when its pixels are not."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _ZERO_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 99.0
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What was found in a file.
+    """Properties of a file.
 
     Attributes
     ----------
     height, width : int
-        Before any padding or resizing.
+        Size before any padding or resizing.
     dtype : str
     pixel_sha256 : str
-        Of the pixels as decoded, whatever the container.
+        Digest of the decoded pixels, independent of the file format.
     average_hash : bytes or None
-        256 bits: which of 16x16 blocks are brighter than their mean. None for a flat image.
+        256 bits: which of 16x16 blocks are brighter than their mean. None for an image without contrast.
     zero_levels, bright_levels : tuple of float
-        Of each channel: what one pixel in a hundred is darker than, and what one is brighter than.
+        The 1st and the 99th percentile of each channel.
     warnings, by_position : tuple of str
         See `senoscope_training.dataset.pixels.Decoded`.
     grey : bool
-        Whether it holds one plane alone.
+        Whether the file contains only one plane.
     """
 
     height: int
@@ -50,13 +50,13 @@ class FileFacts:
 
 
 def facts_of(decoded: Decoded) -> FileFacts:
-    """The facts of a field of view."""
+    """Collect the properties of a decoded file."""
     pixels = decoded.pixels
     digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype.str}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     height, width = pixels.shape[1:]
-    marks = (_ZERO_PERCENTILE, _BRIGHT_PERCENTILE)
-    dark, bright = np.array([np.percentile(plane, marks) for plane in pixels]).T.tolist()
+    percentiles = (_ZERO_PERCENTILE, _BRIGHT_PERCENTILE)
+    dark, bright = np.array([np.percentile(plane, percentiles) for plane in pixels]).T.tolist()
     return FileFacts(
         height,
         width,
@@ -78,11 +78,11 @@ def _average_hash(pixels: npt.NDArray[Any]) -> bytes | None:
         for plane in pixels
     ]
     spreads = [float(block.std()) for block in blocks]
-    # Channels count alike, whatever the gain of their detectors.
-    seen = [
+    # Standardized, so that all channels have the same weight, independent of detector gains.
+    standardized = [
         (block - block.mean()) / spread for block, spread in zip(blocks, spreads, strict=True) if spread > 0
     ]
-    if not seen:
+    if not standardized:
         return None
-    mean = np.mean(seen, axis=0)
+    mean = np.mean(standardized, axis=0)
     return np.packbits(mean > mean.mean()).tobytes()

@@ -1,4 +1,4 @@
-"""A labelled data set in memory: which files there are and what is known of each."""
+"""A labelled data set: its files with their labels, groups and splits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from senoscope_training.dataset.faults import Fault
 
 
 class DataSetError(Exception):
-    """A data set that cannot be used; the message lists every fault with its file and what to do.
+    """A data set that cannot be used; the message lists every fault with its file and a remedy.
 
     Attributes
     ----------
     faults : tuple of Fault
-        The same, one by one; empty where the error is not of single files.
+        The faults in the message; empty if the error does not concern single files.
     """
 
     def __init__(self, message: str, faults: tuple[Fault, ...] = ()) -> None:
@@ -28,7 +28,7 @@ class DataSetError(Exception):
 
 
 class FovError(DataSetError):
-    """A file that holds no usable field of view."""
+    """A file without a usable field of view."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault), (fault,))
@@ -44,15 +44,15 @@ class Entry:
     file : str
         Relative to the data set's folder, with forward slashes.
     positive : bool
-        Whether it is of the positive class (senescent).
+        Whether it belongs to the positive class (senescent).
     group : str or None
-        Culture plate, donor, animal: whatever must not be in training and test at once.
+        Culture plate, donor or animal; a group must not be both in training and in test.
     split : {"train", "test"} or None
-        Where the data set says so itself.
+        The split in dataset.csv, if there is one.
     sha256 : str
-        Of the file's bytes, or of those of all its parts.
+        Digest of the file's bytes, or of those of all its parts.
     parts : tuple of str
-        The files of its channels in their order, where each lies in a file of its own.
+        With one file per channel: the files of the channels, in their order.
     """
 
     file: str
@@ -74,7 +74,7 @@ class DataSet:
         The negative class and the positive one.
     channels : tuple of str
     entries : tuple of Entry
-        In the order of their file names, which no file system and no order of rows changes.
+        Sorted by file name, independent of the file system and of the order of rows in dataset.csv.
     """
 
     root: Path
@@ -87,7 +87,7 @@ class DataSet:
 
     @property
     def labels(self) -> npt.NDArray[np.bool_]:
-        """True for the positive class, bool [N]."""
+        """Labels, bool [N]; True for the positive class."""
         return np.array([entry.positive for entry in self.entries], np.bool_)
 
     @property
@@ -96,7 +96,7 @@ class DataSet:
         return tuple(entry.group for entry in self.entries)
 
     def sha256(self) -> str:
-        """Over contents, labels and groups, whatever the files are called and wherever they lie."""
+        """Compute a digest of contents, labels and groups that is independent of file names and folders."""
         lines = sorted(f"{e.sha256} {int(e.positive)} {e.group or ''}" for e in self.entries)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -108,11 +108,11 @@ class Fold:
     Attributes
     ----------
     name : str
-        ``split``, or the group that was left out.
+        ``split``, or the group that is tested on.
     train, test : int64 array
         Indices of entries, ascending.
     note : str
-        What the reader of its results must know; empty if nothing.
+        A limitation of the results of this fold; empty if there is none.
     """
 
     name: str

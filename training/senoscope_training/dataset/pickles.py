@@ -1,292 +1,201 @@
-"""Reading pickled NumPy arrays without unpickling: no function that a file names is ever called.
+"""Read pickled NumPy arrays with an unpickler that accepts the names in such files and no others.
 
-A pickle is a program for a small stack machine, and Python's machine calls whatever the program names.
-The machine here knows numbers, text, lists, tuples and dictionaries, and the few names that NumPy writes
-for arrays. Each of these stands for a function of `pickled_arrays` that checks its arguments; every other
-name is refused. Nothing is allocated that the file does not itself hold the bytes of.
+A pickle may call any function that it names. Here every accepted name stands for a function of this module
+that checks its arguments, and any other name is an error: no code that the file chooses is executed, and
+no memory is allocated for data that the file does not contain.
 """
 
 from __future__ import annotations
 
+import pickle
 import pickletools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
+
 from senoscope_training.dataset.model import DataSetError
-from senoscope_training.dataset.pickled_arrays import (
-    CALLS,
-    Array,
-    Name,
-    NumberType,
-    Refusal,
-    build_array,
-    build_type,
-)
 
-_MAX_OPCODES = 200_000
-_MAX_FILE = 32 * 1024**3
-_SAFE = "nothing in the file was executed"
-
-_PUSHED = frozenset(
-    {
-        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-        *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-        *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    }
-)
-_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_DTYPE = re.compile(r"[|<>=]?(b1|[iu][1248]|f[248]|[SU]\d{1,3})")
+_BYTE_ORDERS = ("<", ">", "=", "|")
+_MAX_ITEMS = 200_000  # in lists, tuples and dictionaries together
+_MAX_DEPTH = 10
+_NOT_EXECUTED = "nothing in the file was executed"
 
 
-class HostilePickle(DataSetError):
-    """A pickle that holds, or asks for, something else than plain arrays; nothing in it was executed."""
+class UnsafePickle(DataSetError):
+    """A pickle that contains, or refers to, anything but plain arrays; nothing in it was executed."""
 
 
-@dataclass
-class _Machine:
-    """The stack machine."""
-
-    stack: list[Any] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
+class _Refused(Exception):
+    """The reason for refusing a pickle, as it continues the name of the file."""
 
 
-class _Bounded:
-    """A file that gives no more than it holds, and allocates nothing for what it does not hold."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream, self._size = stream, size
-
-    def read(self, count: int) -> bytes:
-        if count > self._size - self._stream.tell():
-            raise ValueError("declares more bytes than the file has")
-        return self._stream.read(count)
-
-    def readline(self) -> bytes:
-        return self._stream.readline(1024 * 1024)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-
-def read_pickle(path: Path, name: str | None = None) -> Any:
-    """What a pickle holds: arrays in lists, tuples and dictionaries.
-
-    Parameters
-    ----------
-    path : Path
-    name : str, optional
-        What to call it in messages.
+def read_pickle(path: Path) -> Any:
+    """Read arrays, and lists, tuples and dictionaries of arrays, from a pickle.
 
     Returns
     -------
     array, dict, list, tuple, str, bytes, number or None
-        Arrays are of booleans, integers, floats or texts, and read-only.
+        Arrays are of booleans, integers, floats or text.
 
     Raises
     ------
-    HostilePickle
-        If it asks for anything beyond that, or declares what it does not hold.
+    UnsafePickle
+        If the file refers to anything else, or declares more data than it contains.
     DataSetError
-        If it cannot be opened, or is no pickle.
+        If the file cannot be opened, is damaged, or is not a pickle.
     """
-    name = name or path.name
     try:
-        with path.open("rb") as stream:
-            size = path.stat().st_size
-            if size > _MAX_FILE:
-                raise DataSetError(f"{name} is larger than 32 GiB; split it")
-            return _run(_Bounded(stream, size), name)
-    except OSError as error:
-        raise DataSetError(f"{name} cannot be opened ({error.strerror})") from error
-
-
-def _run(stream: _Bounded, name: str) -> Any:
-    machine = _Machine()
-    try:
-        for count, (opcode, argument, _) in enumerate(_opcodes(stream, name)):
-            if count > _MAX_OPCODES:
-                raise Refusal(f"has more than {_MAX_OPCODES} steps, an array takes about 20")
-            if opcode == "STOP":
-                if len(machine.stack) != 1:
-                    break
-                return _plain(machine.stack[0], [_MAX_OPCODES])
-            _step(machine, opcode, argument)
-    except Refusal as refusal:
-        raise HostilePickle(
-            f"{name} {refusal}; {_SAFE}. Only pickles of plain NumPy arrays are taken"
+        with path.open("rb") as file:
+            stream = _BoundedFile(file, path.stat().st_size)
+            _check_memo(stream)
+            file.seek(0)
+            return _contents(_ArrayUnpickler(stream, encoding="latin1").load(), [_MAX_ITEMS])
+    except _Refused as refused:
+        raise UnsafePickle(
+            f"{path.name} {refused}; {_NOT_EXECUTED}. Only pickles of plain NumPy arrays are accepted"
         ) from None
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataSetError(f"{name} is a damaged pickle ({error}); {_SAFE}") from error
-    raise DataSetError(f"{name} is a damaged pickle: it ends too early; {_SAFE}")
+    except OSError as error:
+        raise DataSetError(f"{path.name} cannot be opened ({error.strerror})") from error
+    except Exception as error:  # a damaged pickle can raise almost any
+        raise DataSetError(
+            f"{path.name} is damaged, or is not a pickle of arrays ({error}); {_NOT_EXECUTED}"
+        ) from error
 
 
-def _opcodes(stream: _Bounded, name: str) -> Iterator[tuple[str, Any, int | None]]:
-    try:
-        for opcode, argument, position in pickletools.genops(stream):  # type: ignore[arg-type]
-            yield opcode.name, argument, position
-    except (ValueError, UnicodeDecodeError, OverflowError) as error:
-        if isinstance(error, DataSetError):
-            raise
-        raise DataSetError(f"{name} is no pickle, or a damaged one ({error}); {_SAFE}") from error
+class _BoundedFile:
+    """A file from which no more bytes can be requested than it has left."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.readline, self.tell = file.readline, file.tell
+
+    def read(self, count: int) -> bytes:
+        if count > self._size - self._file.tell():
+            raise ValueError("it ends too early")
+        return self._file.read(count)
 
 
-def _step(machine: _Machine, opcode: str, argument: Any) -> None:
-    stack = machine.stack
-    if opcode in _PUSHED:
-        stack.append(argument)
-    elif opcode in _CONSTANTS:
-        stack.append(_CONSTANTS[opcode])
-    elif opcode in {"PROTO", "FRAME"}:
-        pass
-    elif opcode in _STEPS:
-        _STEPS[opcode](machine)
-    elif opcode in {"PUT", "BINPUT", "LONG_BINPUT"}:
-        machine.memo[int(argument)] = stack[-1]
-    elif opcode in {"GET", "BINGET", "LONG_BINGET"}:
-        stack.append(machine.memo[int(argument)])
-    elif opcode == "GLOBAL":
-        _push_name(machine, str(argument).replace(" ", ".", 1))
-    elif opcode == "INST":
-        raise Refusal(f"asks to call {_shown(str(argument).replace(' ', '.', 1))}")
-    else:
-        raise Refusal(f"uses the step {opcode}, which arrays do not need")
+def _check_memo(stream: _BoundedFile) -> None:
+    """Refuse numbers of memo entries that exceed the entries: the unpickler allocates a list that long."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):  # type: ignore[arg-type]
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
+            raise _Refused(f"declares {argument} memo entries, but contains at most {count}")
 
 
-def _push_name(machine: _Machine, path: str) -> None:
-    if path not in CALLS and path != "numpy.ndarray":
-        raise Refusal(f"names {_shown(path)}")
-    machine.stack.append(Name(path))
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = _ACCEPTED.get((module, name))
+        if found is None:
+            raise _Refused(f"refers to {ascii(f'{module}.{name}'[:100])[1:-1]}")
+        return found
 
 
-def _shown(path: str) -> str:
-    return path if len(path) < 100 and path.isprintable() else ascii(path[:100])
+class _Function:
+    """A function that a pickle may call; the pickle can set no attribute of it."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _Refused("sets attributes of a function")
 
 
-def _pop_to_mark(machine: _Machine) -> list[Any]:
-    at = machine.marks.pop()
-    items = machine.stack[at:]
-    del machine.stack[at:]
-    return items
+class _Dtype:
+    """The data type of an array; its byte order follows as the state."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or not _DTYPE.fullmatch(code):
+            shown = f"type {code[:20]!a}" if isinstance(code, str) else "an unknown type"
+            objects = " (Python objects)" if shown.startswith("type 'O") else ""
+            raise _Refused(f"contains an array of {shown}{objects}, not of numbers or text")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        # Version, byte order, subarray, field names, fields, size, alignment, flags.
+        if state[1] not in _BYTE_ORDERS or any(part is not None for part in state[2:5]):
+            raise _Refused("contains an array of records, not of numbers or text")
+        self.value = self.value.newbyteorder(state[1])
 
 
-def _stack_global(machine: _Machine) -> None:
-    attribute, module = machine.stack.pop(), machine.stack.pop()
-    if not isinstance(attribute, str) or not isinstance(module, str):
-        raise Refusal("names something by what is no text")
-    _push_name(machine, f"{module}.{attribute}")
+class _Array:
+    """An array; its contents follow as the state."""
+
+    value: npt.NDArray[Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, is_fortran, data = state
+        self.value = _array(data, dtype, shape, "F" if is_fortran else "C")
 
 
-def _tuple(length: int) -> Callable[[_Machine], None]:
-    def step(machine: _Machine) -> None:
-        if len(machine.stack) < length:
-            raise IndexError("too few values for a tuple")
-        at = len(machine.stack) - length
-        machine.stack[at:] = [tuple(machine.stack[at:])]
-
-    return step
-
-
-def _append(machine: _Machine, items: list[Any]) -> None:
-    target = machine.stack[-1]
-    if not isinstance(target, list):
-        raise Refusal("appends to what is no list")
-    target += items
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
+    if isinstance(data, str):  # as Python 2 wrote bytes
+        data = data.encode("latin1")
+    if not isinstance(data, (bytes, bytearray)) or not isinstance(dtype, _Dtype):
+        raise _Refused("contains an array of Python objects, not of numbers or text")
+    if not all(type(extent) is int and extent >= 0 for extent in shape):
+        raise _Refused("contains an array with an invalid shape")
+    size = prod(shape) * dtype.value.itemsize
+    if size != len(data):
+        raise _Refused(f"declares an array of {size:.4g} bytes, but contains {len(data)} bytes of it")
+    return np.ndarray(shape, dtype.value, data, order=order)
 
 
-def _set(machine: _Machine, items: list[Any]) -> None:
-    target = machine.stack[-1]
-    if not isinstance(target, dict) or len(items) % 2:
-        raise Refusal("fills what is no dictionary")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        # Nested tuples as keys would take time without end to hash.
-        if not isinstance(key, (str, bytes, int)):
-            raise Refusal("has a dictionary whose keys are no texts")
-        target[key.decode("latin1") if isinstance(key, bytes) else key] = value
+def _reconstruct(kind: Any, *_: Any) -> _Array:
+    if kind is not _NDARRAY:
+        raise _Refused("contains an array of another class than numpy.ndarray")
+    return _Array()
 
 
-def _dict(machine: _Machine) -> None:
-    items = _pop_to_mark(machine)
-    machine.stack.append({})
-    _set(machine, items)
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    made = _Array()
+    made.value = _array(data, dtype, shape, order)
+    return made
 
 
-def _set_one(machine: _Machine) -> None:
-    value, key = machine.stack.pop(), machine.stack.pop()
-    _set(machine, [key, value])
+def _scalar(dtype: Any, data: Any) -> Any:
+    return _array(data, dtype, (), "C")[()]
 
 
-def _pop(machine: _Machine) -> None:
-    if machine.marks and machine.marks[-1] == len(machine.stack):
-        machine.marks.pop()
-    else:
-        machine.stack.pop()
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise _Refused("contains text in another encoding than Latin-1")
+    return text.encode("latin1")
 
 
-def _append_one(machine: _Machine) -> None:
-    item = machine.stack.pop()
-    _append(machine, [item])
-
-
-def _memoize(machine: _Machine) -> None:
-    machine.memo[len(machine.memo)] = machine.stack[-1]
-
-
-def _reduce(machine: _Machine) -> None:
-    arguments, name = machine.stack.pop(), machine.stack.pop()
-    if not isinstance(name, Name) or not isinstance(arguments, tuple) or name.path not in CALLS:
-        raise Refusal("calls what is no function of NumPy's arrays")
-    machine.stack.append(CALLS[name.path](arguments))
-
-
-def _build(machine: _Machine) -> None:
-    state, target = machine.stack.pop(), machine.stack[-1]
-    if isinstance(target, NumberType) and isinstance(state, tuple):
-        build_type(target, state)
-    elif isinstance(target, Array) and isinstance(state, tuple):
-        build_array(target, state)
-    else:
-        raise Refusal("sets the inside of what is no array")
-
-
-_STEPS: dict[str, Callable[[_Machine], None]] = {
-    "MARK": lambda machine: machine.marks.append(len(machine.stack)),
-    "POP": _pop,
-    "POP_MARK": lambda machine: machine.stack.__delitem__(slice(machine.marks.pop(), None)),
-    "DUP": lambda machine: machine.stack.append(machine.stack[-1]),
-    "EMPTY_LIST": lambda machine: machine.stack.append([]),
-    "EMPTY_DICT": lambda machine: machine.stack.append({}),
-    "EMPTY_TUPLE": lambda machine: machine.stack.append(()),
-    "LIST": lambda machine: machine.stack.append(_pop_to_mark(machine)),
-    "TUPLE": lambda machine: machine.stack.append(tuple(_pop_to_mark(machine))),
-    "TUPLE1": _tuple(1),
-    "TUPLE2": _tuple(2),
-    "TUPLE3": _tuple(3),
-    "DICT": _dict,
-    "APPEND": _append_one,
-    "APPENDS": lambda machine: _append(machine, _pop_to_mark(machine)),
-    "SETITEM": _set_one,
-    "SETITEMS": lambda machine: _set(machine, _pop_to_mark(machine)),
-    "MEMOIZE": _memoize,
-    "STACK_GLOBAL": _stack_global,
-    "REDUCE": _reduce,
-    "BUILD": _build,
+_NDARRAY = _Function(lambda *_: _reconstruct(None))  # an argument of _reconstruct, and not to be called
+_ACCEPTED = {
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Function(_Dtype),
+    ("_codecs", "encode"): _Function(_encode),
 }
+for _core in ("numpy.core", "numpy._core"):  # of NumPy 1 and 2
+    _ACCEPTED[f"{_core}.multiarray", "_reconstruct"] = _Function(_reconstruct)
+    _ACCEPTED[f"{_core}.multiarray", "scalar"] = _Function(_scalar)
+    _ACCEPTED[f"{_core}.numeric", "_frombuffer"] = _Function(_from_buffer)
 
 
-def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
-    """What was made, without the machine's own marks; containers at most some levels deep."""
-    left[0] -= 1
-    if left[0] < 0 or depth > 3:  # real files have two levels; shared lists in lists would multiply
-        raise Refusal("nests lists or dictionaries too deep, or too often")
-    if isinstance(value, Array) and value.value is not None:
+def _contents(value: Any, items_left: list[int], depth: int = 0) -> Any:
+    """Replace `_Array` by the array, and refuse anything but arrays, numbers, text and containers of them."""
+    items_left[0] -= 1
+    if items_left[0] < 0 or depth > _MAX_DEPTH:
+        raise _Refused(f"nests lists deeper than {_MAX_DEPTH}, or has more than {_MAX_ITEMS} items in them")
+    if isinstance(value, _Array) and value.value is not None:
         return value.value
-    if isinstance(value, (Name, NumberType, Array)):
-        raise Refusal("holds something else than arrays")
     if isinstance(value, dict):
-        return {key: _plain(item, left, depth + 1) for key, item in value.items()}
+        return {key: _contents(item, items_left, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        items = [_plain(item, left, depth + 1) for item in value]
-        return items if isinstance(value, list) else tuple(items)
+        return type(value)(_contents(item, items_left, depth + 1) for item in value)
+    if not isinstance(value, (int, float, str, bytes, np.generic, type(None))):
+        raise _Refused("contains something other than arrays, numbers and text")
     return value

@@ -1,4 +1,4 @@
-"""The pixels of one file: decoded with suspicion, then brought to the size that the networks take."""
+"""The pixels of one file, decoded strictly and fitted to the input size of the networks."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from senoscope_training.dataset import png
 from senoscope_training.dataset.faults import Fault
 from senoscope_training.dataset.model import FovError
 
-_ONE_PER_FILE = "Save each field of view as a file of its own"
-_SAVE_AGAIN = "Save it again, or leave it out"
+ONE_PER_FILE = "Save each field of view in a separate file"
+_SAVE_AGAIN = "Save it again, or remove it"
 SIZE_REMEDY = "Set data.fit to pad or resize, set input to the size of the files, or crop the file"
-GREY_REMEDY = "Set data.grey: repeat to use the one channel for all, or save all channels"
+GREY_REMEDY = "Set data.grey: repeat to use its channel for all channels, or save all channels"
 _KINDS: tuple[tuple[type[SenoscopeError], str, str], ...] = (
     (AmbiguousAxes, "axes", "Save it as TIFF with axes CYX and the channels' names, or as NPY [C, H, W]"),
     (
         WrongChannelCount,
         "channels",
-        "Save all channels of data.channels, or set data.channels to what there is",
+        "Save all channels of data.channels, or set data.channels to the channels of the file",
     ),
     (NonFinitePixels, "pixels", "Replace or crop them"),
-    (TooManyFields, "several", _ONE_PER_FILE),
+    (TooManyFields, "several", ONE_PER_FILE),
     (SenoscopeError, "corrupt", _SAVE_AGAIN),
 )
 _COLOURS = ("red", "green", "blue")
-_SAMPLES = "colour samples of the file are taken as the channels"  # the reader's notice of RGB pictures
+_SAMPLES = "colour samples of the file are taken as the channels"  # the reader's notice for RGB images
 _T = TypeVar("_T")
 
 
@@ -52,13 +52,13 @@ class Decoded:
     Attributes
     ----------
     pixels : array [C, H, W]
-        In the file's size; uint8, uint16 or float32.
+        In the size of the file; uint8, uint16 or float32.
     warnings : tuple of str
-        What was assumed about the file.
+        Assumptions about the file.
     by_position : tuple of str
-        Those of the warnings that say that names of channels were not used.
+        The warnings that the names of channels were not used.
     grey : bool
-        Whether the file holds one plane alone.
+        Whether the file contains only one plane.
     """
 
     pixels: npt.NDArray[Any]
@@ -68,11 +68,12 @@ class Decoded:
 
 
 def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
-    """The field of view in a file's bytes.
+    """Decode the field of view in a file's bytes.
 
     Raises
     ------
     FovError
+        If the file does not contain exactly one field of view with the channels of the data set.
     """
     if data.startswith(png.MAGIC):
         planes, warnings = png.decode_png(data, file)
@@ -88,7 +89,7 @@ def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
     except SenoscopeError as error:
         raise _fov_error(error, file) from error
     if len(stack.pixels) != 1:
-        fault = Fault("several", file, f"holds {len(stack.pixels)} fields of view", _ONE_PER_FILE)
+        fault = Fault("several", file, f"contains {len(stack.pixels)} fields of view", ONE_PER_FILE)
         raise FovError(fault)
     single = _without_colour(stack)
     if single is not None:
@@ -97,16 +98,17 @@ def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
 
 
 def decode_plane(data: bytes, file: str, channel: str, channels: Sequence[str]) -> Decoded:
-    """The one plane [1, H, W] of a file that holds one channel of a field of view.
+    """Decode the plane [1, H, W] of a file that contains one channel of a field of view.
 
     Parameters
     ----------
     channel : str
-        The one of ``channels`` that the file's name contains.
+        The one of ``channels`` that the file name identifies.
 
     Raises
     ------
     FovError
+        If the file contains several planes, or names its channel like another one of ``channels``.
     """
     found: Decoded | None
     if data.startswith(png.MAGIC):
@@ -115,14 +117,14 @@ def decode_plane(data: bytes, file: str, channel: str, channels: Sequence[str]) 
     else:
         found = _named_plane(data, file, channel, channels) or _one_colour_of(data, file)
     if found is None:
-        problem = f"holds more than one plane, and data.per_channel takes it for the channel {channel} alone"
-        remedy = "Save each channel as a grey image, or leave data.per_channel away"
+        problem = f"contains more than one plane, but by data.per_channel only the channel {channel}"
+        remedy = "Save each channel as a grey image, or remove data.per_channel"
         raise FovError(Fault("channels", file, problem, remedy))
     return found
 
 
-def join(planes: Sequence[Decoded], files: Sequence[str]) -> Decoded:
-    """The channels of a field of view that lie in files of their own, as one.
+def join_channels(planes: Sequence[Decoded], files: Sequence[str]) -> Decoded:
+    """Combine the channels of a field of view from one file per channel.
 
     Raises
     ------
@@ -134,9 +136,9 @@ def join(planes: Sequence[Decoded], files: Sequence[str]) -> Decoded:
         if plane.pixels.shape != first.shape:
             sizes = ["x".join(map(str, shape[1:])) for shape in (plane.pixels.shape, first.shape)]
             problem = (
-                f"has {sizes[0]} pixels, {files[0]}, another channel of its field of view, has {sizes[1]}"
+                f"has {sizes[0]} pixels, but {files[0]}, another channel of its field of view, {sizes[1]}"
             )
-            raise FovError(Fault("size", file, problem, "Save all channels in one size"))
+            raise FovError(Fault("size", file, problem, "Save all channels in the same size"))
     return Decoded(
         np.concatenate([plane.pixels for plane in planes]),
         tuple(dict.fromkeys(warning for plane in planes for warning in plane.warnings)),
@@ -150,31 +152,31 @@ def _decoded(stack: FovStack, *, grey: bool) -> Decoded:
 
 
 def _grey_of(data: bytes, file: str) -> Decoded | None:
-    """The one plane [1, H, W] that a file holds; None where there are several."""
+    """Decode the plane [1, H, W] of a file; return None if there are several."""
     found = _plane_as(data, file, "grey")
     if found is None:
         return None
-    # Its one channel is taken for all: what it is called has no part.
+    # The plane is used for all channels, so the name of its channel does not matter.
     kept = tuple(warning for warning in found.warnings if warning not in found.by_position)
     return replace(found, warnings=kept, by_position=())
 
 
 def _named_plane(data: bytes, file: str, channel: str, channels: Sequence[str]) -> Decoded | None:
-    """The one plane [1, H, W] of a file, whose own name for it must not be that of another channel."""
+    """Decode the plane [1, H, W] of a file, which must not be named like another channel in the file."""
     found = _plane_as(data, file, channel)
     if found is None or not found.by_position:
         return found
     for other in channels:
         as_other = None if other == channel else _plane_as(data, file, other)
         if as_other is not None and not as_other.by_position:
-            problem = f"names its channel {other}, and data.per_channel takes it for {channel}"
+            problem = f"names its channel {other}, but by data.per_channel it is {channel}"
             remedy = "Correct the order of data.per_channel, or the name of the channel in the file"
             raise FovError(Fault("channels", file, problem, remedy))
     return found
 
 
 def _plane_as(data: bytes, file: str, channel: str) -> Decoded | None:
-    """The one plane [1, H, W] that a file holds, read as a channel; None where there are several."""
+    """Decode the plane [1, H, W] of a file as the given channel; return None if there are several."""
     try:
         stack = read_fovs(io.BytesIO(data), FovSpec((channel,), 1, 1, any_size=True), name=file)
     except (AmbiguousAxes, WrongChannelCount):
@@ -185,7 +187,7 @@ def _plane_as(data: bytes, file: str, channel: str) -> Decoded | None:
 
 
 def _one_colour_of(data: bytes, file: str) -> Decoded | None:
-    """The one plane [1, H, W] of a picture in one colour; None for others."""
+    """Decode the plane [1, H, W] of an RGB image in a single colour; return None for other images."""
     try:
         stack = read_fovs(io.BytesIO(data), FovSpec(_COLOURS, 1, 1, any_size=True), name=file)
     except SenoscopeError:
@@ -194,7 +196,7 @@ def _one_colour_of(data: bytes, file: str) -> Decoded | None:
 
 
 def _without_colour(stack: FovStack) -> Decoded | None:
-    """The one plane of a stack that is a picture of one channel in a colour; None where it is not."""
+    """Return the plane of a stack that is an RGB image in a single colour; otherwise None."""
     samples = {notice.text for notice in stack.notices if _SAMPLES in notice.text}
     plane = png.one_colour(stack.pixels[0]) if samples else None
     if plane is None:
@@ -205,7 +207,7 @@ def _without_colour(stack: FovStack) -> Decoded | None:
 
 def _fov_error(error: SenoscopeError, file: str) -> FovError:
     kind, remedy = next((kind, remedy) for cls, kind, remedy in _KINDS if isinstance(error, cls))
-    # The reader's errors end with what a client of the service can do, which is not what helps here.
+    # The reader's errors end with advice for clients of the service, which does not apply here.
     problem = error.detail.removeprefix(file).strip()
     for advice in (
         ". Pass ",
@@ -218,11 +220,11 @@ def _fov_error(error: SenoscopeError, file: str) -> FovError:
         "; split ",
     ):
         problem = problem.partition(advice)[0]
-    return FovError(Fault(kind, file, problem.replace("the ensemble takes", "data.channels names"), remedy))
+    return FovError(Fault(kind, file, problem.replace("the ensemble takes", "data.channels has"), remedy))
 
 
 def _channels_of(planes: npt.NDArray[Any], file: str, config: DataConfig) -> npt.NDArray[Any]:
-    """The planes of an image whose channels have no names, as the channels of the data set."""
+    """Assign the planes of an image without channel names to the channels of the data set."""
     wanted = len(config.channels)
     if len(planes) == wanted:
         return planes
@@ -232,8 +234,8 @@ def _channels_of(planes: npt.NDArray[Any], file: str, config: DataConfig) -> npt
             Fault(
                 "channels",
                 file,
-                f"has {len(planes)} channels, data.channels names {wanted}: {names}",
-                "Save all channels of data.channels, or set data.channels to what there is",
+                f"has {len(planes)} channels, but data.channels has {wanted}: {names}",
+                "Save all channels of data.channels, or set data.channels to the channels of the file",
             )
         )
     if config.grey == "refuse":
@@ -241,7 +243,7 @@ def _channels_of(planes: npt.NDArray[Any], file: str, config: DataConfig) -> npt
             Fault(
                 "grey",
                 file,
-                f"has one channel, data.channels names {wanted}: {names}",
+                f"has one channel, but data.channels has {wanted}: {names}",
                 GREY_REMEDY,
             )
         )
@@ -249,12 +251,16 @@ def _channels_of(planes: npt.NDArray[Any], file: str, config: DataConfig) -> npt
 
 
 def fit(pixels: npt.NDArray[Any], how: str, size: InputConfig) -> npt.NDArray[Any]:
-    """A field of view [C, H, W] in the wanted size, padded and cropped about its centre, or resized.
+    """Pad, crop (both around the centre) or resize a field of view [C, H, W] to a size.
+
+    Parameters
+    ----------
+    how : {"refuse", "pad", "resize"}
 
     Raises
     ------
     ValueError
-        If it has another size and ``how`` is ``refuse``.
+        If the size differs and ``how`` is ``refuse``.
     """
     height, width = pixels.shape[1:]
     if (height, width) == (size.height, size.width):
@@ -263,7 +269,7 @@ def fit(pixels: npt.NDArray[Any], how: str, size: InputConfig) -> npt.NDArray[An
         raise ValueError(f"{height}x{width} pixels, not {size.height}x{size.width}")
     if how == "resize":
         shrinks = size.height <= height and size.width <= width
-        # Each channel by itself: OpenCV drops the axis of a single channel.
+        # Plane by plane, because OpenCV drops the axis of a single channel.
         planes = [
             cv2.resize(
                 plane,
@@ -281,24 +287,24 @@ def fit(pixels: npt.NDArray[Any], how: str, size: InputConfig) -> npt.NDArray[An
 
 
 def _overlap(have: int, want: int) -> tuple[slice, slice]:
-    """Where the middle of one axis comes to lie in the other."""
+    """Return the slices of the new and of the old axis that coincide if both are centred."""
     length = min(have, want)
     to, start = (want - length) // 2, (have - length) // 2
     return slice(to, to + length), slice(start, start + length)
 
 
 def size_fault(file: str, height: int, width: int, size: InputConfig) -> Fault:
-    """The fault of a field of view of another size."""
+    """Return the fault of a field of view with another size than the input."""
     return Fault(
         "size",
         file,
-        f"has {height}x{width} pixels, input asks for {size.height}x{size.width}",
+        f"has {height}x{width} pixels, but input is {size.height}x{size.width}",
         SIZE_REMEDY,
     )
 
 
-def guarded(read: Callable[[], _T], file: str) -> _T:
-    """What ``read`` gives; an error of the file system becomes a fault of the file."""
+def translate_os_errors(read: Callable[[], _T], file: str) -> _T:
+    """Call ``read``; raise an error of the file system as a fault of the file."""
     try:
         return read()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The intensity range of labelled data: fitted on pixels that were measured."""
+"""The intensity range of a data set, fitted without padded pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from senoscope_training.dataset.model import DataSetError
 Float32 = npt.NDArray[np.float32]
 
 
-def measured(pixels: npt.NDArray[Any], *, padded: bool) -> npt.NDArray[Any]:
-    """The pixels of fields of view [N, C, H, W] that were measured.
+def measured_pixels(pixels: npt.NDArray[Any], *, padded: bool) -> npt.NDArray[Any]:
+    """Remove padded pixels from fields of view [N, C, H, W].
 
     Parameters
     ----------
     padded : bool
-        Whether small images stand on zeros: pixels that are zero in every channel then count as padding.
-        Left in, they would be the median, and every cell an outlier.
+        Whether small images are padded with zeros: pixels that are zero in every channel are then removed.
+        Otherwise the median could be zero, and every cell an outlier.
 
     Returns
     -------
@@ -36,22 +36,22 @@ def measured(pixels: npt.NDArray[Any], *, padded: bool) -> npt.NDArray[Any]:
 def measured_range(
     pixels: npt.NDArray[Any], k_iqr: float, *, padded: bool
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Fit the range of each channel, low and high as float32 arrays [C]; see `measured`."""
-    return fit_range(measured(pixels, padded=padded), k_iqr)
+    """Fit the range of each channel to `measured_pixels`; return low and high, float32 arrays [C]."""
+    return fit_range(measured_pixels(pixels, padded=padded), k_iqr)
 
 
 def require_range(low: Float32, high: Float32, channels: Sequence[str], where: str) -> None:
-    """Refuse a range in which nothing can be told apart.
+    """Require that no range is empty.
 
     Raises
     ------
     DataSetError
-        Naming the channel and what to do.
+        If a range is empty; the message contains the channel and a remedy.
     """
     for name, a, b in zip(channels, low, high, strict=True):
         if not b > np.nextafter(a, np.float32(np.inf)):
             raise DataSetError(
-                f"{where}: more than half of all pixels of {name} have the value {a:g}, so that the "
-                "intensity range is empty and all else counts as an outlier. Crop the background away, "
-                "leave out empty fields of view, or raise normalization.k_iqr"
+                f"{where}: more than half of all pixels of {name} have the value {a:g}, so the intensity "
+                "range is empty, and all other pixels are outliers. Crop the background, remove empty fields "
+                "of view, or increase normalization.k_iqr"
             )

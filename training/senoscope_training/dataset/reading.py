@@ -1,4 +1,4 @@
-"""Reading a labelled data set: every fault is found before any training starts."""
+"""Reading of labelled data sets; all faults are found before training starts."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ import numpy.typing as npt
 
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.channel_advice import judge_names
-from senoscope_training.dataset.channel_signs import detect
-from senoscope_training.dataset.faults import Fault, ordered, told
+from senoscope_training.dataset.channel_detection import detect
+from senoscope_training.dataset.consistency import (
+    brightness_notes,
+    channel_name_faults,
+    dtype_faults,
+    zero_level_faults,
+)
+from senoscope_training.dataset.faults import Fault, format_faults, sort_faults
 from senoscope_training.dataset.file_facts import FileFacts, facts_of
 from senoscope_training.dataset.model import DataSet, DataSetError, Entry, FovError
-from senoscope_training.dataset.per_channel import Pattern, combine
+from senoscope_training.dataset.per_channel import ChannelPattern, combine
 from senoscope_training.dataset.pixels import (
+    ONE_PER_FILE,
     Decoded,
     decode,
     decode_plane,
     fit,
-    guarded,
-    join,
+    join_channels,
     size_fault,
-)
-from senoscope_training.dataset.suspicions import (
-    suspect_brightness,
-    suspect_channel_names,
-    suspect_types,
-    suspect_zero_levels,
+    translate_os_errors,
 )
 from senoscope_training.dataset.table import Row, list_rows
 from senoscope_training.workers.progress import Progress, Report, silent
@@ -41,14 +42,14 @@ from senoscope_training.workers.progress import Progress, Report, silent
 __all__ = ["FileFacts", "Inspection", "inspect_data_set", "load_fov", "load_pixels", "read_data_set"]
 
 _THREADS = 4
-_EVERY = 50  # files between two reports
+_REPORT_EVERY = 50  # files
 _MAX_FILE = 1024 * 1024 * 1024
-_MOST_REMARKS = 20
+_MAX_REMARKS = 20
 
 
 @dataclass(frozen=True)
-class Warned:
-    """Something that was assumed about some files.
+class ReadWarning:
+    """An assumption about some files, or a fault of them that data.accept accepts.
 
     Attributes
     ----------
@@ -66,28 +67,28 @@ class Warned:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A data set with all that is wrong with it.
+    """A data set and its faults.
 
     Attributes
     ----------
     data_set : DataSet
-        What can be used of it.
+        The usable part of the data set.
     size : InputConfig
-        As asked for, else the commonest of the files.
+        The requested size, or the most common size of the files.
     facts : tuple of FileFacts
-        Of each entry.
+        Properties of each entry.
     faults : tuple of Fault
-    warnings : tuple of Warned
-        What the reader of the files assumed, and faults that data.accept accepts.
+    warnings : tuple of ReadWarning
+        Assumptions about files, and faults that data.accept accepts.
     notes : tuple of str
-        What was passed over.
+        Skipped files, and properties of the data set to check.
     """
 
     data_set: DataSet
     size: InputConfig
     facts: tuple[FileFacts, ...]
     faults: tuple[Fault, ...]
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[ReadWarning, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -97,26 +98,26 @@ class Inspection:
 
 
 def read_data_set(config: DataConfig, size: InputConfig, report: Report = silent) -> DataSet:
-    """Read and verify a data set; each file is opened.
+    """Read and verify a data set, including the contents of each file.
 
-    What is assumed about files, and what is passed over, is reported as warnings.
+    Assumptions about files, and skipped files, are reported as warnings.
 
     Raises
     ------
     DataSetError
-        With every fault of every file in one message.
+        If the data set has faults; the message contains all of them.
     """
     inspection = inspect_data_set(config, size, report)
-    for remark in inspection.remarks[:_MOST_REMARKS]:
+    for remark in inspection.remarks[:_MAX_REMARKS]:
         report(Progress("warning", detail=remark))
-    if len(inspection.remarks) > _MOST_REMARKS:
-        more = len(inspection.remarks) - _MOST_REMARKS
-        report(Progress("warning", detail=f"and {more} more; senoscope-train check has them all"))
+    if len(inspection.remarks) > _MAX_REMARKS:
+        more = len(inspection.remarks) - _MAX_REMARKS
+        report(Progress("warning", detail=f"and {more} more; senoscope-train check lists all of them"))
     if inspection.faults:
         count = len(inspection.faults)
+        listed = format_faults(inspection.faults)
         raise DataSetError(
-            f"the data set {config.path} has {count} fault{'s' * (count > 1)}:\n{told(inspection.faults)}",
-            inspection.faults,
+            f"the data set {config.path} has {count} fault{'s' * (count > 1)}:\n{listed}", inspection.faults
         )
     return inspection.data_set
 
@@ -124,15 +125,15 @@ def read_data_set(config: DataConfig, size: InputConfig, report: Report = silent
 def inspect_data_set(
     config: DataConfig, size: InputConfig | None = None, report: Report = silent
 ) -> Inspection:
-    """Read a data set and collect what is wrong with it, without raising.
+    """Read a data set and collect its faults, without raising.
 
     Parameters
     ----------
     config : DataConfig
     size : InputConfig, optional
-        Of a field of view; the commonest size of the files where it is not given.
+        Size of a field of view; default: the most common size of the files.
     report : callable
-        Told of every 50 files.
+        Called after every 50 files.
     """
     listing = list_rows(config.path, config.classes)
     rows, faults = listing.rows, listing.faults
@@ -158,8 +159,8 @@ def inspect_data_set(
             else:
                 read.append(found)
     if size is None:
-        size, oversized = _commonest_size(facts for _, _, facts in read)
-        faults += oversized
+        size, size_faults = _most_common_size(facts for _, _, facts in read)
+        faults += size_faults
     if config.fit == "refuse":
         wrong = {
             row.file: size_fault(row.file, facts.height, facts.width, size)
@@ -168,18 +169,18 @@ def inspect_data_set(
         }
         faults += wrong.values()
         read = [one for one in read if one[0].file not in wrong]
-    suspicions = [
-        *suspect_channel_names(read),
-        *suspect_types(read),
-        *suspect_zero_levels(read, config.channels),
+    acceptable = [
+        *channel_name_faults(read),
+        *dtype_faults(read),
+        *zero_level_faults(read, config.channels),
     ]
-    maybe: tuple[str, ...] = ()
+    name_notes: tuple[str, ...] = ()
     if detected is not None:
-        faults, found, maybe = judge_names(detected, faults, [facts for _, _, facts in read], config)
-        suspicions += found
-    faults += [fault for fault in suspicions if fault.kind not in config.accept]
+        faults, found, name_notes = judge_names(detected, faults, [facts for _, _, facts in read], config)
+        acceptable += found
+    faults += [fault for fault in acceptable if fault.kind not in config.accept]
     faults += _contradictions(read)
-    # A class all of whose files are faulty is told by its files' faults.
+    # A class whose files all have faults is not empty.
     faults += _empty_classes(config, listing.rows, faults)
     entries = tuple(
         Entry(row.file, row.label == config.classes[1], row.group, row.split, sha256, row.parts)
@@ -189,40 +190,40 @@ def inspect_data_set(
         DataSet(config.path, config.classes, config.channels, entries),
         size,
         tuple(facts for _, _, facts in read),
-        ordered(faults),
+        sort_faults(faults),
         (
-            *_warned(read),
-            *(Warned(one.problem, (one.file,)) for one in suspicions if one.kind in config.accept),
+            *_warnings(read),
+            *(ReadWarning(one.problem, (one.file,)) for one in acceptable if one.kind in config.accept),
         ),
-        (*listing.notes, *maybe, *suspect_brightness(read, config.channels)),
+        (*listing.notes, *name_notes, *brightness_notes(read, config.channels)),
     )
 
 
-def _warned(read: Sequence[tuple[Row, str, FileFacts]]) -> Iterator[Warned]:
+def _warnings(read: Sequence[tuple[Row, str, FileFacts]]) -> Iterator[ReadWarning]:
     files: dict[str, list[str]] = {}
     for row, _, facts in read:
         for warning in facts.warnings:
             files.setdefault(warning, []).append(row.file)
     for text, some in files.items():
-        yield Warned(text, tuple(some))
+        yield ReadWarning(text, tuple(some))
 
 
 def load_fov(root: Path, file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
-    """One field of view, [C, H, W] of uint8, uint16 or float32, in the size asked for.
+    """Load one field of view, [C, H, W] of uint8, uint16 or float32, in the requested size.
 
     Parameters
     ----------
     root : Path
         Folder of the data set.
     file : str
-        In it, as `Entry.file`; with ``config.per_channel`` the files of the other channels are found by it.
+        As `Entry.file`; with ``config.per_channel``, the file of one channel, by which the others are found.
 
     Raises
     ------
     DataSetError
-        If it cannot be used; the message names the file and what to do.
+        If the file cannot be used; the message contains the file and a remedy.
     """
-    parts = Pattern(config.per_channel).parts(root, file) if config.per_channel else (file,)
+    parts = ChannelPattern(config.per_channel).parts(root, file) if config.per_channel else (file,)
     return _fitted(_bytes_of_all(root, parts), file, config, size)
 
 
@@ -233,22 +234,22 @@ def load_pixels(
     size: InputConfig,
     report: Report = silent,
 ) -> npt.NDArray[Any]:
-    """Fields of view of a data set.
+    """Load fields of view of a data set.
 
     Parameters
     ----------
     indices : sequence of int [N]
-        Of entries, in the order that is wanted.
+        Indices of entries, in the order of the result.
 
     Returns
     -------
     array [N, C, H, W]
-        Of the widest type of the files: uint8, uint16 or float32.
+        In the widest data type of the files: uint8, uint16 or float32.
 
     Raises
     ------
     DataSetError
-        If a file is not what it was when the data set was read.
+        If a file has changed since the data set was read.
     """
     entries = [data_set.entries[int(index)] for index in indices]
     pixels = np.empty((len(entries), len(config.channels), size.height, size.width), np.uint8)
@@ -256,7 +257,7 @@ def load_pixels(
     def load(entry: Entry) -> npt.NDArray[Any]:
         data = _bytes_of_all(data_set.root, entry.parts or (entry.file,))
         if _sha256(data) != entry.sha256:
-            remedy = "Leave the data set alone while it is in use, and start again"
+            remedy = "Do not change the data set while it is in use; start again"
             raise FovError(Fault("corrupt", entry.file, "has changed since it was read", remedy))
         return _fitted(data, entry.file, config, size)
 
@@ -279,7 +280,7 @@ def _fitted(data: dict[str, bytes], file: str, config: DataConfig, size: InputCo
 
 
 def _decode_all(data: dict[str, bytes], config: DataConfig) -> Decoded:
-    """The field of view in one file, or in one file for each channel."""
+    """Decode the field of view in one file, or in one file per channel."""
     if not config.per_channel:
         ((file, content),) = data.items()
         return decode(content, file, config)
@@ -287,11 +288,11 @@ def _decode_all(data: dict[str, bytes], config: DataConfig) -> Decoded:
         decode_plane(content, file, channel, config.channels)
         for (file, content), channel in zip(data.items(), config.channels, strict=True)
     ]
-    return join(planes, list(data))
+    return join_channels(planes, list(data))
 
 
 def _sha256(data: dict[str, bytes]) -> str:
-    """Of one file, or of the SHA-256 of several."""
+    """Return the digest of one file, or of the digests of several."""
     digests = [hashlib.sha256(content) for content in data.values()]
     if len(digests) == 1:
         return digests[0].hexdigest()
@@ -303,17 +304,16 @@ def _bytes_of_all(root: Path, files: Sequence[str]) -> dict[str, bytes]:
 
 
 def _bytes_of(path: Path, file: str) -> bytes:
-    if guarded(path.stat, file).st_size > _MAX_FILE:
-        remedy = "Save each field of view as a file of its own"
-        raise FovError(Fault("corrupt", file, "is larger than 1 GiB", remedy))
-    return guarded(path.read_bytes, file)
+    if translate_os_errors(path.stat, file).st_size > _MAX_FILE:
+        raise FovError(Fault("corrupt", file, "is larger than 1 GiB", ONE_PER_FILE))
+    return translate_os_errors(path.read_bytes, file)
 
 
-def _commonest_size(facts: Iterable[FileFacts]) -> tuple[InputConfig, list[Fault]]:
+def _most_common_size(facts: Iterable[FileFacts]) -> tuple[InputConfig, list[Fault]]:
     sizes = Counter((one.height, one.width) for one in facts)
     if not sizes:
         return InputConfig(), []
-    # Of equally common sizes the largest, so that the order of files decides nothing.
+    # Of equally common sizes the largest, so that the result does not depend on the order of files.
     (height, width), _ = max(sizes.items(), key=lambda item: (item[1], item[0]))
     if not (32 <= height <= 4096 and 32 <= width <= 4096):
         problem = f"most fields of view have {height}x{width} pixels"
@@ -328,7 +328,7 @@ def _contradictions(read: list[tuple[Row, str, FileFacts]]) -> Iterator[Fault]:
         other = first.setdefault(facts.pixel_sha256, row)
         if other.label != row.label:
             problem = (
-                f"is labelled {row.label}, but has the same pixels as {other.file}, labelled {other.label}"
+                f"has the label {row.label}, but the same pixels as {other.file} with the label {other.label}"
             )
             yield Fault("contradiction", row.file, problem, "Correct one of the labels, or delete both files")
 
@@ -337,24 +337,24 @@ def _empty_classes(config: DataConfig, rows: list[Row], faults: list[Fault]) -> 
     if any(fault.kind in {"table", "folder"} for fault in faults):
         return []
     if not rows and not faults:
-        problem = "holds no .tif, .tiff, .npy or .png file, nor another kind of TIFF"
+        problem = "contains no TIFF, NPY or PNG file"
         remedy = f"Sort the files into folders {' and '.join(config.classes)}, or list them in dataset.csv"
         return [Fault("folder", str(config.path), problem, remedy)]
-    there = {row.label for row in rows}
+    labels = {row.label for row in rows}
     return [
         Fault(
             "class",
             label,
-            "has not one field of view",
+            "has no fields of view",
             f"Add files with that label, or set data.classes (now {', '.join(config.classes)})",
         )
         for label in config.classes
-        if label not in there
+        if label not in labels
     ]
 
 
 def _reported(found: Iterable[Any], total: int, stage: str, report: Report) -> Iterator[Any]:
     for n, one in enumerate(found, 1):
         yield one
-        if n % _EVERY == 0 or n == total:
+        if n % _REPORT_EVERY == 0 or n == total:
             report(Progress(stage, detail=f"{n} of {total}"))

@@ -1,4 +1,4 @@
-"""Dividing a data set: training and test folds, and validation within training."""
+"""Splits of a data set into training and test, and of training into training and validation."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_training.config import SplitConfig
-from senoscope_training.dataset.faults import nearest
+from senoscope_training.dataset.faults import suggest
 from senoscope_training.dataset.model import DataSet, DataSetError, Fold
 
 Indices = npt.NDArray[np.int64]
 
 _FOLDS, _VALIDATION = 1, 2  # streams of random numbers
 _CANDIDATES = 4096
-_ALL_SUBSETS_TO = 12  # groups
-# A fold is a folder beside these files; Windows has no files of the other names.
-_TAKEN = frozenset(
+_MAX_GROUPS_EXHAUSTIVE = 12  # with more groups, not all subsets are tried
+# Other files in the folder of an experiment, where each fold has a folder; names that Windows reserves.
+_RESERVED_NAMES = frozenset(
     {
         *("config.yaml", "provenance.json", "report", "backbones", "tensorboard", "pixels.npy"),
         *("con", "prn", "aux", "nul"),
@@ -28,24 +28,25 @@ _TAKEN = frozenset(
 
 
 def make_folds(data_set: DataSet, split: SplitConfig, seed: int) -> tuple[Fold, ...]:
-    """Divide a data set into training and test.
+    """Split a data set into training and test.
 
     Parameters
     ----------
     data_set : DataSet
     split : SplitConfig
     seed : int
-        The same seed divides the same data set in the same way on every machine.
+        The same seed splits the same data set in the same way on every machine.
 
     Returns
     -------
     tuple of Fold
-        One, named ``split``; with ``leave-one-group-out`` one per group, named after it.
+        One fold with the name ``split``; with ``leave-one-group-out`` one fold per group, with its name.
 
     Raises
     ------
     DataSetError
-        If the data set lacks what the split needs, or a side would lack a class.
+        If the split needs groups or a column that the data set does not have, or if a side would not
+        contain both classes.
     """
     labels = data_set.labels
     if split.by == "column":
@@ -53,16 +54,16 @@ def make_folds(data_set: DataSet, split: SplitConfig, seed: int) -> tuple[Fold, 
     if split.by == "fov":
         test = _stratified(labels, split.test_fraction, _rng(seed, _FOLDS))
         if test is None:
-            raise DataSetError("a split by fov needs two fields of view of each class; add some")
+            raise DataSetError("split.by: fov needs two fields of view of each class; add more")
         return (_fold("split", ~test, test),)
     groups = _known_groups(data_set, split.by)
     if split.by == "group":
         test = _whole_groups(labels, groups, split.test_fraction, _rng(seed, _FOLDS))
         if test is None:
             raise DataSetError(
-                f"no division of the {len(set(groups))} groups leaves both classes in training and in test: "
-                f"{_distribution(data_set)}. Each class must be in two groups at least; add some, or set "
-                "split.by: fov, which flatters"
+                f"no split of the {len(set(groups))} groups has both classes in training and in test: "
+                f"{_distribution(data_set)}. Each class must be in at least two groups; add more, or set "
+                "split.by: fov, whose results are too optimistic"
             )
         return (_fold("split", ~test, test),)
     return _leave_one_out(data_set, groups, split.groups)
@@ -71,23 +72,23 @@ def make_folds(data_set: DataSet, split: SplitConfig, seed: int) -> tuple[Fold, 
 def validation_split(
     labels: npt.NDArray[np.bool_], groups: Sequence[str | None], by: str, fraction: float, seed: int
 ) -> tuple[Indices, Indices]:
-    """Divide training FOVs into those that train and those that stop the training early.
+    """Split training FOVs into training and validation (for early stopping).
 
     Parameters
     ----------
     labels : bool array [N]
     groups : sequence of str or None [N]
     by : str
-        As in `SplitConfig`. With ``group`` and ``leave-one-group-out`` whole groups are drawn, where there
-        are three at least and they can be divided; single FOVs of each class otherwise.
+        As in `SplitConfig`. With ``group`` and ``leave-one-group-out`` whole groups are drawn if there are
+        at least three that can be split; otherwise single FOVs of each class.
     fraction : float
-        Of each class, for validation.
+        Fraction of each class for validation.
     seed : int
 
     Returns
     -------
     train, validation : int64 array
-        Positions in ``labels``, ascending. Both classes are in both.
+        Positions in ``labels``, ascending. Both arrays contain both classes.
 
     Raises
     ------
@@ -102,13 +103,13 @@ def validation_split(
         chosen = _stratified(labels, fraction, _rng(seed, _VALIDATION))
     if chosen is None:
         raise DataSetError(
-            "validation needs two training fields of view of each class; add some, or test on fewer"
+            "validation needs two training fields of view of each class; add more, or test on fewer"
         )
     return np.flatnonzero(~chosen).astype(np.int64), np.flatnonzero(chosen).astype(np.int64)
 
 
 def split_record(data_set: DataSet, folds: Sequence[Fold]) -> dict[str, Any]:
-    """Which file, with which contents, was on which side, per name of the fold."""
+    """Return the files of each side with their digests, by the name of the fold."""
 
     def side(indices: Indices) -> list[dict[str, str]]:
         entries = [data_set.entries[index] for index in indices]
@@ -132,17 +133,18 @@ def _both(labels: npt.NDArray[np.bool_]) -> bool:
 
 
 def _by_column(data_set: DataSet) -> Fold:
-    unsaid = [entry.file for entry in data_set.entries if entry.split is None]
-    if unsaid:
+    without_split = [entry.file for entry in data_set.entries if entry.split is None]
+    if without_split:
         raise DataSetError(
-            f"split.by: column needs a column `split` in dataset.csv with train or test in each row; "
-            f"{len(unsaid)} files have none, such as {unsaid[0]}. Add it, or set split.by: fov or group"
+            "split.by: column needs a column `split` in dataset.csv with train or test in each row; "
+            f"{len(without_split)} files have none, for example {without_split[0]}. Add it, or set split.by: "
+            "fov or group"
         )
     test = np.array([entry.split == "test" for entry in data_set.entries], np.bool_)
     for name, chosen in (("train", ~test), ("test", test)):
         if not _both(data_set.labels[chosen]):
             raise DataSetError(
-                f"the column `split` of dataset.csv leaves {name} without one of the classes "
+                f"in the column `split` of dataset.csv, {name} does not have both classes, "
                 f"{' and '.join(data_set.classes)}; write {name} in rows of both"
             )
     return _fold("split", ~test, test)
@@ -151,7 +153,7 @@ def _by_column(data_set: DataSet) -> Fold:
 def _stratified(
     labels: npt.NDArray[np.bool_], fraction: float, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_] | None:
-    """A fraction of each class, at least one and not all; None where that is impossible."""
+    """Draw a fraction of each class, at least one and not all; return None if that is impossible."""
     chosen = np.zeros(len(labels), np.bool_)
     for positive in (False, True):
         members = np.flatnonzero(labels == positive)
@@ -165,7 +167,7 @@ def _stratified(
 def _whole_groups(
     labels: npt.NDArray[np.bool_], groups: Sequence[str], fraction: float, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_] | None:
-    """Whole groups that come nearest to a fraction of each class; None if a side would lack a class."""
+    """Draw whole groups closest to a fraction of each class; return None if a side would lack a class."""
     names, member_of = np.unique(np.array(groups), return_inverse=True)
     counts = np.zeros((len(names), 2))
     np.add.at(counts, (member_of, labels.astype(np.int64)), 1)
@@ -183,8 +185,8 @@ def _whole_groups(
 def _subsets(
     groups: int, counts: npt.NDArray[np.float64], fraction: float, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """Candidates, bool [K, groups], in random order: all there are, or many of about the right size."""
-    if groups <= _ALL_SUBSETS_TO:
+    """Return subsets of the groups, bool [K, groups], in random order: all, or many of the right size."""
+    if groups <= _MAX_GROUPS_EXHAUSTIVE:
         numbers = rng.permutation(2**groups)
         return np.asarray(numbers[:, None] >> np.arange(groups) & 1, np.bool_)
     sizes = counts.sum(axis=1)
@@ -202,58 +204,59 @@ def _known_groups(data_set: DataSet, by: str) -> list[str]:
     if len(groups) < len(data_set):
         bare = [entry.file for entry in data_set.entries if entry.group is None]
         raise DataSetError(
-            f"split.by: {by} needs a group (culture plate, donor) of each file; {len(bare)} have none, such "
-            f"as {bare[0]}. Fill the column `group` of dataset.csv, or sort the files into <group>/<label>/"
+            f"split.by: {by} needs a group (culture plate, donor) of each file; {len(bare)} have none, for "
+            f"example {bare[0]}. Fill the column `group` of dataset.csv, or sort the files into "
+            "<group>/<label>/"
         )
     if len(set(groups)) < 2:
         raise DataSetError(
-            f"split.by: {by} needs two groups at least, all files are of {groups[0]!r}; set split.by: fov"
+            f"split.by: {by} needs at least two groups, but all files are of {groups[0]!r}; set split.by: fov"
         )
     return groups
 
 
 def _distribution(data_set: DataSet) -> str:
-    """How many of each class each group has, for messages."""
-    told = []
+    """Describe the number of fields of view of each class in each group, for messages."""
+    counts = []
     for group in sorted(set(filter(None, data_set.groups))):
         labels = [entry.positive for entry in data_set.entries if entry.group == group]
         negative, positive = data_set.classes
-        told.append(f"{group} has {len(labels) - sum(labels)} {negative} and {sum(labels)} {positive}")
-    return "; ".join(told[:20])
+        counts.append(f"{group} has {len(labels) - sum(labels)} {negative} and {sum(labels)} {positive}")
+    return "; ".join(counts[:20])
 
 
 def _leave_one_out(data_set: DataSet, groups: list[str], wanted: tuple[str, ...]) -> tuple[Fold, ...]:
     labels = data_set.labels
-    there = sorted(set(groups))
+    names = sorted(set(groups))
     for name in wanted:
-        if name not in there:
+        if name not in names:
             raise DataSetError(
-                f"split.groups names {name!r}, which is no group of the data set{nearest(name, there)}; "
-                f"there are {', '.join(there[:20])}"
+                f"split.groups has {name!r}, which is not a group of the data set{suggest(name, names)}; "
+                f"the groups are {', '.join(names[:20])}"
             )
     folds: list[Fold] = []
     used: set[str] = set()
-    for group in there:
+    for group in names:
         if wanted and group not in wanted:
             continue
         test = np.array([one == group for one in groups], np.bool_)
         if not _both(labels[~test]):
             raise DataSetError(
-                f"without the group {group!r} training lacks a class: {_distribution(data_set)}. Name the "
-                "groups to leave out in split.groups, or add fields of view"
+                f"without the group {group!r}, training does not have both classes: "
+                f"{_distribution(data_set)}. Set split.groups to the groups to test on, or add fields of view"
             )
         note = ""
         if not _both(labels[test]):
             only = data_set.classes[int(labels[test][0])]
-            note = f"the group {group} holds {only} only: no AUC, and precision or recall mean nothing"
+            note = f"the group {group} has only {only}: no AUC, and precision or recall are meaningless"
         folds.append(_fold(_folder_name(group, used), ~test, test, note))
     return tuple(folds)
 
 
 def _folder_name(group: str, used: set[str]) -> str:
-    """A name that every file system takes, different from those used, whatever it makes of capitals."""
+    """Return a name that is valid and unused on every file system, also on those that ignore case."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", group).strip("._")[:60] or "group"
-    if plain.casefold() in _TAKEN or plain.partition(".")[0].casefold() in _TAKEN:
+    if plain.casefold() in _RESERVED_NAMES or plain.partition(".")[0].casefold() in _RESERVED_NAMES:
         plain = f"group_{plain}"
     name, number = plain, 2
     while name.casefold() in used:

@@ -1,4 +1,4 @@
-"""Writing a data set folder, all of it or nothing."""
+"""Writing of data set folders, completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from senoscope_training.dataset.model import DataSet, DataSetError
 from senoscope_training.dataset.table import TABLE_NAME
 from senoscope_training.workers.progress import Progress, Report, silent
 
-_EVERY = 50
-# Lies in a folder of synthetic FOVs, so that no ensemble trained on them is taken for science.
+_REPORT_EVERY = 50  # files
+# Marks a folder of synthetic FOVs, so that ensembles trained on them are marked as not for science.
 SYNTHETIC_NAME = "SYNTHETIC.txt"
 
 
 def is_synthetic(data: DataSet | Path) -> bool:
-    """Whether a data set, or a folder, is one of drawings, a part of one, or has files of one."""
+    """Return whether a data set or folder is synthetic, part of a synthetic one, or has files of one."""
     root, entries = (data, ()) if isinstance(data, Path) else (data.root, data.entries)
     folders = {root, *root.resolve().parents}
     for path in (root / file for entry in entries for file in (entry.file, *entry.parts)):
-        folders.update(path.parents, path.resolve().parents)  # of a link, both its place and its target's
+        folders.update(path.parents, path.resolve().parents)  # of a link, its own folders and its target's
     return any((folder / SYNTHETIC_NAME).exists() for folder in folders)
 
 
 @dataclass(frozen=True)
 class LabelledFov:
-    """A field of view to be written.
+    """A field of view to write.
 
     Attributes
     ----------
     file : str
-        Where to, relative to the folder.
+        Path of the file, relative to the folder.
     pixels : array [C, H, W]
         uint8, uint16 or float32.
     label : str
@@ -58,21 +58,21 @@ class LabelledFov:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``out`` at the end, or vanishes if anything goes wrong.
+    """Create a temporary folder that is renamed to ``out`` at the end, or deleted after an error.
 
     Raises
     ------
     DataSetError
-        If ``out`` is there already, or cannot be made.
+        If ``out`` exists, or cannot be created.
     """
     if out.exists() or out.is_symlink():
-        raise DataSetError(f"{out} is there already; name another folder, or delete it first")
+        raise DataSetError(f"{out} already exists; choose another folder, or delete it first")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its place, so that it can be renamed in one go.
+        # In the same folder as ``out``, so that renaming it is atomic.
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
-        raise DataSetError(f"{out} cannot be made ({error.strerror})") from error
+        raise DataSetError(f"{out} cannot be created ({error.strerror})") from error
     try:
         yield temporary
         temporary.chmod(0o755)
@@ -86,7 +86,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 def write_fovs(
     folder: Path, fovs: Iterable[LabelledFov], total: int, channels: tuple[str, ...], report: Report = silent
 ) -> None:
-    """Write a TIFF per field of view, which ImageJ opens too, and dataset.csv."""
+    """Write one ImageJ TIFF per field of view, and dataset.csv."""
     rows = []
     for n, fov in enumerate(fovs, 1):
         path = folder / fov.file
@@ -98,11 +98,10 @@ def write_fovs(
             metadata={"axes": "CYX", "Labels": list(channels)},
         )
         rows.append((fov.file, fov.label, fov.group, fov.split))
-        if n % _EVERY == 0 or n == total:
+        if n % _REPORT_EVERY == 0 or n == total:
             report(Progress("writing files", detail=f"{n} of {total}"))
     header = ["file", "label", "group", "split"]
-    # Columns in which nothing stands are left out.
-    kept = [n for n in range(4) if any(row[n] for row in rows)]
+    kept = [n for n in range(4) if any(row[n] for row in rows)]  # columns that are not empty
     with (folder / TABLE_NAME).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([header[n] for n in kept])
@@ -120,22 +119,24 @@ def write_synthetic(
     groups: int,
     report: Report = silent,
 ) -> None:
-    """Write a synthetic data set; whole groups are in training or in test, the classes take turns.
+    """Write a synthetic data set; each group is either in training or in test, and the classes alternate.
 
     Parameters
     ----------
     train, test : int
-        Fields of view, two at least.
+        Numbers of fields of view, at least two.
     groups : int
-        Culture plates, two at least.
+        Number of culture plates, at least two.
 
     Raises
     ------
     DataSetError
-        If the numbers do not fit together, or ``out`` is there already.
+        If there are too few fields of view for the groups, or ``out`` exists.
     """
     if min(train, test) < 2 or groups < 2:
-        raise DataSetError("a data set needs two fields of view to train, two to test, and two groups")
+        raise DataSetError(
+            "a data set needs two fields of view for training, two for testing, and two groups"
+        )
     test_groups = min(max(1, round(groups * test / (train + test))), groups - 1)
     sides = (
         ("train", train, range(1, groups - test_groups + 1)),
@@ -144,8 +145,8 @@ def write_synthetic(
     for side, count, plates in sides:
         if count < 2 * len(plates):
             raise DataSetError(
-                f"{count} fields of view to {side} are too few for {len(plates)} groups with both classes; "
-                "ask for more, or for fewer groups"
+                f"{count} fields of view for {side} are too few for {len(plates)} groups with both classes; "
+                "increase their number, or decrease the number of groups"
             )
 
     def fovs() -> Iterator[LabelledFov]:
@@ -153,7 +154,7 @@ def write_synthetic(
         for side, count, plates in sides:
             for n in range(count):
                 senescent = bool(n % 2)
-                # Pairs of both classes go to one plate after the other.
+                # Pairs of both classes are distributed over the plates.
                 plate = f"plate_{plates[n // 2 % len(plates)]}"
                 pixels = synthesize(seed, index, senescent=senescent, height=height, width=width).pixels
                 label = "senescent" if senescent else "control"
@@ -163,5 +164,5 @@ def write_synthetic(
     with new_folder(out) as folder:
         write_fovs(folder, fovs(), train + test, CHANNELS, report)
         (folder / SYNTHETIC_NAME).write_text(
-            "Synthetic fields of view, made by `senoscope-train synthesize`; not for science.\n"
+            "Synthetic fields of view, created by `senoscope-train synthesize`; not for science.\n"
         )

@@ -1,23 +1,22 @@
-"""Turning the paper's pickled arrays into a data set folder."""
+"""Conversion of the paper's pickled arrays into a data set folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.dataset.faults import nearest
+from senoscope_training.dataset.download import RECORD, md5_of, published_md5s
+from senoscope_training.dataset.faults import suggest
 from senoscope_training.dataset.model import DataSetError
-from senoscope_training.dataset.pickles import HostilePickle, read_pickle
+from senoscope_training.dataset.pickles import read_pickle
 from senoscope_training.dataset.writing import LabelledFov, new_folder, write_fovs
 from senoscope_training.workers.progress import Progress, Report, silent
-
-__all__ = ["HostilePickle", "import_pickles"]
 
 KEYS = ("train_data", "train_label", "test_data", "test_label")
 SUFFIXES = frozenset({".pickle", ".pkl", ".p", ".pck"})
@@ -30,6 +29,8 @@ def import_pickles(
     sources: Sequence[Path],
     out: Path,
     *,
+    trust: bool = False,
+    published: Callable[[], Collection[str]] = published_md5s,
     channels: tuple[str, ...] = CHANNELS,
     classes: tuple[str, str] = CLASSES,
     report: Report = silent,
@@ -39,11 +40,15 @@ def import_pickles(
     Parameters
     ----------
     sources : sequence of Path
-        Pickles, or folders of pickles. Together they hold ``train_data``, ``train_label``, ``test_data``
-        and ``test_label``, or the two of one side: in one dictionary, in several, or as one bare array per
-        file that has the key in its name.
+        Pickles, or folders of pickles. Together they contain ``train_data``, ``train_label``,
+        ``test_data`` and ``test_label``, or the two of one side: in one dictionary, in several, or as one
+        array per file that has the key in its name.
     out : Path
-        Folder to make; it must not be there yet.
+        Folder to create; it must not exist.
+    trust : bool
+        Accept pickles other than those of the Zenodo record, too.
+    published : callable
+        Returns the MD5 sums of the record's files; not called with ``trust``.
     channels, classes : tuple of str
         Their names; label 0 or False is the first class.
 
@@ -54,18 +59,24 @@ def import_pickles(
 
     Raises
     ------
-    HostilePickle
-        If a pickle holds anything but plain arrays. Nothing of it was executed.
+    UnsafePickle
+        If a pickle contains anything but plain arrays. Nothing in it was executed.
     DataSetError
-        If arrays are missing or do not fit together, or ``out`` is there already. Nothing was written.
+        If a pickle is not one of the record's files, if arrays are missing or do not fit together, or if
+        ``out`` exists. Nothing was written.
     """
     found: dict[str, Any] = {}
     digests: dict[str, str] = {}
-    for path in _pickles_in(sources):
+    paths = _pickles_in(sources)
+    if not trust:
+        _require_published(paths, published())
+    for path in paths:
         report(Progress("reading", detail=path.name))
         for key, value in _keyed(read_pickle(path), path).items():
             if key in found:
-                raise DataSetError(f"{path.name} holds {key}, which another file holds too; name one of them")
+                raise DataSetError(
+                    f"{path.name} contains {key}, which another file contains too; pass only one of them"
+                )
             found[key] = value
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -75,7 +86,9 @@ def import_pickles(
         if f"{side}_data" in found or f"{side}_label" in found
     }
     if not sides:
-        raise DataSetError(f"no file holds one of the keys {', '.join(KEYS)}; is it the right record?")
+        raise DataSetError(
+            f"no file contains one of the keys {', '.join(KEYS)}; check that these are the record's files"
+        )
 
     def fovs() -> Iterator[LabelledFov]:
         for side, (data, labels) in sides.items():
@@ -91,34 +104,43 @@ def import_pickles(
     return total
 
 
+def _require_published(paths: Sequence[Path], md5s: Collection[str]) -> None:
+    for path in paths:
+        if md5_of(path) not in md5s:
+            raise DataSetError(
+                f"{path.name} is not a file of Zenodo record {RECORD}: its MD5 is not in the record. Pickles "
+                "from other sources are read only if you pass --trust"
+            )
+
+
 def _pickles_in(sources: Sequence[Path]) -> list[Path]:
     paths: list[Path] = []
     for source in sources:
         if source.is_dir():
             inside = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
             if not inside:
-                raise DataSetError(f"{source} holds no pickle ({', '.join(sorted(SUFFIXES))})")
+                raise DataSetError(f"{source} contains no pickle ({', '.join(sorted(SUFFIXES))})")
             paths += inside
         elif source.is_file():
             paths.append(source)
         else:
-            raise DataSetError(f"{source}: there is no such file")
+            raise DataSetError(f"{source} does not exist")
     return paths
 
 
 def _keyed(value: Any, path: Path) -> dict[str, Any]:
-    """The arrays of a file by key."""
+    """Return the arrays of a file by key."""
     if isinstance(value, dict):
         known = {key: value[key] for key in KEYS if key in value}
         if not known:
             keys = ", ".join(ascii(key)[:40] for key in list(value)[:8])
-            raise DataSetError(f"{path.name} holds the keys {keys}; one of {', '.join(KEYS)} is needed")
+            raise DataSetError(f"{path.name} contains the keys {keys}; one of {', '.join(KEYS)} is required")
         return known
     named = [key for key in KEYS if key in path.stem.lower()]
     if len(named) != 1:
         raise DataSetError(
-            f"{path.name} holds a bare {type(value).__name__} and its name does not tell which; put one of "
-            f"{', '.join(KEYS)} into the name"
+            f"{path.name} contains a single {type(value).__name__} without a key; rename the file so that "
+            f"its name contains one of {', '.join(KEYS)}"
         )
     return {named[0]: value}
 
@@ -126,40 +148,40 @@ def _keyed(value: Any, path: Path) -> dict[str, Any]:
 def _side(
     found: dict[str, Any], side: str, channels: tuple[str, ...], classes: tuple[str, str]
 ) -> tuple[npt.NDArray[Any], list[str]]:
-    """Pixels [N, C, H, W], still of the file's type, and the label of each."""
+    """Return pixels [N, C, H, W] in the file's data type, and the label of each field of view."""
     for key in (f"{side}_data", f"{side}_label"):
         if key not in found:
-            raise DataSetError(f"{key} is in none of the files; name the file that holds it too")
+            raise DataSetError(f"{key} is missing; pass the file that contains it, too")
     data = _images(found[f"{side}_data"], f"{side}_data", len(channels))
     labels = _labels(found[f"{side}_label"], f"{side}_label", classes)
     if len(data) != len(labels):
         raise DataSetError(
-            f"{side}_data holds {len(data)} fields of view, {side}_label {len(labels)} labels; "
-            "there must be as many"
+            f"{side}_data contains {len(data)} fields of view, but {side}_label {len(labels)} labels; the "
+            "numbers must be equal"
         )
     if not labels:
-        raise DataSetError(f"{side}_data is empty; leave its files out")
+        raise DataSetError(f"{side}_data is empty; do not pass its files")
     return data, labels
 
 
 def _images(value: Any, key: str, channels: int) -> npt.NDArray[Any]:
     if isinstance(value, (list, tuple)):
         if len({(getattr(one, "shape", None), str(getattr(one, "dtype", None))) for one in value}) != 1:
-            raise DataSetError(f"{key} is a list of images that differ in size or type; they must be alike")
+            raise DataSetError(f"{key} is a list of images that differ in shape or data type")
         value = np.stack([np.asarray(one) for one in value])
     if not isinstance(value, np.ndarray) or value.ndim != 4 or value.dtype.kind not in "uif":
         what = (
             f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
         )
-        raise DataSetError(f"{key} is {what}; numbers of shape [N, H, W, C] or [N, C, H, W] are needed")
+        raise DataSetError(f"{key} is {what}; numbers of shape [N, H, W, C] or [N, C, H, W] are required")
     first, last = value.shape[1] == channels, value.shape[3] == channels
     if first == last:
         raise DataSetError(
             f"{key} has shape {value.shape}: the axis of the {channels} channels is "
-            f"{'ambiguous' if first else 'missing'}; [N, H, W, C] or [N, C, H, W] is needed"
+            f"{'ambiguous' if first else 'missing'}; [N, H, W, C] or [N, C, H, W] is required"
         )
     if value.dtype.kind == "f" and not all(np.isfinite(one).all() for one in value):
-        raise DataSetError(f"{key} holds pixels that are NaN or infinite; the file is damaged")
+        raise DataSetError(f"{key} contains pixels that are NaN or infinite; the file is damaged")
     return value if first else value.transpose(0, 3, 1, 2)
 
 
@@ -182,8 +204,8 @@ def _labels(value: Any, key: str, classes: tuple[str, str]) -> list[str]:
         if array.ndim == 1 and np.isin(array, (0, 1)).all():
             return [classes[int(one)] for one in array]
     raise DataSetError(
-        f"{key} is no list of labels: 0 and 1, booleans, one-hot rows, or the names "
-        f"{' and '.join(classes)} are needed"
+        f"{key} is not a list of labels, which are 0 and 1, booleans, one-hot rows, or the names "
+        f"{' and '.join(classes)}"
     )
 
 
@@ -195,12 +217,12 @@ def _named(text: str, key: str, classes: tuple[str, str]) -> str:
         if name.casefold() == plain:
             return name
     raise DataSetError(
-        f"{key} holds the label {text!a}{nearest(text, classes)}; {' and '.join(classes)} are known"
+        f"{key} contains the label {text!a}{suggest(text, classes)}; it must be {' or '.join(classes)}"
     )
 
 
 def _supported(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A field of view as uint8, uint16 or float32, whichever keeps its values."""
+    """Convert a field of view to uint8, uint16 or float32, whichever preserves its values."""
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
         return pixels.astype(pixels.dtype.newbyteorder("="))
     return pixels.astype(np.float32)

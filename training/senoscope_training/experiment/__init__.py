@@ -1,1 +1,1 @@
-"""An experiment: which units there are, training them, and the folder that holds them."""
+"""Experiments: training of their units, and the folder with their results."""

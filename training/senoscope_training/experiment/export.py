@@ -1,4 +1,4 @@
-"""An experiment's fully trained or frozen ensemble as a folder that the service loads."""
+"""Export of an experiment's fully trained or frozen ensemble to a folder that the service loads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from senoscope_training.experiment.folder import (
     run_folder,
 )
 from senoscope_training.export.model_card import model_card
-from senoscope_training.export.publish import Published, put_in_place, write_test_vector
+from senoscope_training.export.publish import Published, move_into_place, write_test_vector
 from senoscope_training.metrics import summarize
 from senoscope_training.networks.architectures import ARCHITECTURES, with_architectures
 from senoscope_training.versions import software_versions
@@ -56,21 +56,24 @@ _PAPER = "Sorrentino et al. 2023, Front. Chem. 11:1213981, doi:10.3389/fchem.202
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export and what to say of it.
+    """Options of an export.
 
     Attributes
     ----------
     name : str, optional
-        Of the ensemble; default: the experiment's.
+        Name of the ensemble; default: that of the experiment.
     system : {"fully_trained", "frozen"}
-        Which ensemble.
+        The system to export.
     fold, run : str, int, optional
-        Which fold and run; default: the first fold, and its run with the lowest mean validation loss. The
-        test FOVs have no say in that choice.
+        The fold and run to export; default: the first fold, and its run with the lowest mean validation
+        loss. The choice does not depend on the test FOVs.
     authors, licence, intended_use : optional
         For the manifest and the model card.
+    jobs : int, optional
+        Networks to export in parallel; default: by number of cores.
     force : bool
-        Replace an ensemble of that name, and export networks that tell nothing apart; the manifest says so.
+        Replace an existing ensemble of that name, and export networks that predict the same for all FOVs;
+        the manifest then contains a warning.
     """
 
     name: str | None = None
@@ -80,8 +83,8 @@ class ExportOptions:
     authors: tuple[str, ...] = ()
     licence: str = "not stated"
     intended_use: str = (
-        "Research use: telling senescent from control cells on the microscope, with the sample preparation "
-        "and settings of the data set that it was trained on. Not for diagnosis."
+        "Research use: classification of cells as senescent or control on the microscope, with the sample "
+        "preparation and settings of the data set that the ensemble was trained on. Not for diagnosis."
     )
     jobs: int | None = None
     force: bool = False
@@ -90,15 +93,17 @@ class ExportOptions:
 def export_experiment(
     directory: Path, models_dir: Path, options: ExportOptions, report: Report = silent
 ) -> Path:
-    """Export one run, compare every network with Keras, and put the ensemble into ``models_dir``.
+    """Export one run, compare every network with Keras, and move the ensemble to ``models_dir``.
 
     Raises
     ------
     ExperimentError
-        If there is no such run, it is not finished, its weights were not kept, the name is taken, or a
-        network answers the same to everything (unless forced).
-    ParityError, WorkerDied
-        If an exported network deviates from Keras; if a process is killed.
+        If the run does not exist or is not finished, if its weights were not kept, or, unless forced, if an
+        ensemble of that name exists or a network predicts the same for all FOVs.
+    ParityError
+        If an exported network deviates from Keras.
+    WorkerDied
+        If a worker process is killed.
     """
     experiment = read_experiment(directory)
     config = experiment.config
@@ -106,19 +111,19 @@ def export_experiment(
     name = options.name or config.name
     target = models_dir / name
     if target.exists() and not options.force:
-        raise ExperimentError(f"{target} exists; --force replaces it, --name takes another")
+        raise ExperimentError(f"{target} already exists; pass --force to replace it, or another --name")
     comparison = ""
     if config.normalization.fitted_on == "each_split":
         comparison = (
-            "trained with normalization.fitted_on: each_split, which is for comparison only: a single field "
-            "of view is scaled otherwise, and answers differ from those of the report"
+            "trained with normalization.fitted_on: each_split, which is only for comparison: a single field "
+            "of view is scaled differently, so the predictions differ from those in the report"
         )
         if not options.force:
-            raise ExperimentError(f"not exported: {comparison}. --force exports it all the same")
+            raise ExperimentError(f"not exported: {comparison}. Pass --force to export it nevertheless")
     weights = {unit.network: _weights(experiment, fold, run, unit) for unit in units}
     absent = [path for paths in weights.values() for path in paths if not path.is_file()]
     if absent:
-        raise ExperimentError(f"{absent[0]} is missing: train with keep_weights: all")
+        raise ExperimentError(f"{absent[0]} does not exist: train with keep_weights: all")
     bounds = experiment.provenance["intensity_ranges"][fold]
     low, high = (np.array(bounds[side], np.float32) for side in ("low", "high"))
     sample, truth, vectors = _sample(config, units[0])
@@ -129,8 +134,8 @@ def export_experiment(
         build = temporary / "ensemble"
         build.mkdir()
         report(Progress("networks", detail=f"{directory.name}, {fold}, run {run}"))
-        side_by_side = options.jobs or min(_MAX_JOBS, usable_cores())
-        threads = max(1, usable_cores() // side_by_side)
+        parallel = options.jobs or min(_MAX_JOBS, usable_cores())
+        threads = max(1, usable_cores() // parallel)
         jobs = [
             ExportJob(
                 name=unit.network,
@@ -151,15 +156,15 @@ def export_experiment(
             for unit in sorted(units, key=lambda unit: -ARCHITECTURES[unit.network].cost)
         ]
         made = run_jobs(
-            run_export, jobs, side_by_side, with_architectures(partial(start_tensorflow, threads)), report
+            run_export, jobs, parallel, with_architectures(partial(start_tensorflow, threads)), report
         )
         published = {job.name: result.published for job, result in zip(jobs, made, strict=True)}
         faults = tuple(sorted(result.fault for result in made if result.fault))
         if faults and not options.force:
             raise ExperimentError(
-                f"not exported: {'; '.join(faults)}. Such a network adds nothing to an ensemble: leave it "
-                "out of `networks`, take another --run, or see what is wrong with its training. --force "
-                "exports it all the same, and the manifest says so"
+                f"not exported: {'; '.join(faults)}. Such a network is useless in an ensemble: remove it "
+                "from `networks`, choose another --run, or check its training. Pass --force to export it "
+                "nevertheless, with a warning in the manifest"
             )
         faults += (comparison,) if comparison else ()
         for fault in faults:
@@ -167,7 +172,7 @@ def export_experiment(
         manifest = _manifest(experiment, fold, run, name, options, build, sample, vectors, published, faults)
         (build / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
         (build / "README.md").write_text(model_card(manifest), encoding="utf-8", newline="\n")
-        put_in_place(build, target, temporary / "old", options.force)
+        move_into_place(build, target, temporary / "old", options.force)
     except FileExistsError as error:
         raise ExperimentError(str(error)) from error
     finally:
@@ -181,7 +186,7 @@ def _choose(experiment: Experiment, options: ExportOptions) -> tuple[str, int, l
     folds = list(experiment.provenance["folds"])
     fold = options.fold or folds[0]
     if fold not in folds:
-        raise ExperimentError(f"there is no fold {fold!r}; there are {', '.join(folds)}")
+        raise ExperimentError(f"there is no fold {fold!r}; the folds are {', '.join(folds)}")
     candidates = {}
     for run in [options.run] if options.run else range(1, config.runs + 1):
         units = [
@@ -193,22 +198,22 @@ def _choose(experiment: Experiment, options: ExportOptions) -> tuple[str, int, l
     if not candidates:
         wanted = f"run {options.run}" if options.run else "any run"
         raise ExperimentError(
-            f"{experiment.directory} has no finished `{options.system}` ensemble in {wanted} of {fold}: "
-            "finish it with senoscope-train run"
+            f"{experiment.directory} has no complete `{options.system}` ensemble in {wanted} of {fold}: "
+            "complete it with senoscope-train run"
         )
     run = min(candidates, key=lambda run: float(np.mean([_best_loss(unit) for unit in candidates[run]])))
     return fold, run, candidates[run]
 
 
 def _weights(experiment: Experiment, fold: str, run: int, unit: UnitResult) -> tuple[Path, ...]:
-    """The files that hold a unit's weights, backbone first."""
+    """Return the files with a unit's weights, the backbone's first."""
     path = run_folder(experiment.directory, fold, run) / f"{unit.unit}.weights.npz"
     if unit.system != "frozen":
         return (path,)
-    places = [
+    candidates = [
         frozen_backbone(experiment.directory, fold, unit.network, random=random) for random in (True, False)
     ]
-    backbone = next((place for place in places if place.is_file()), places[0])
+    backbone = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
     return backbone, path
 
 
@@ -220,16 +225,16 @@ def _best_loss(unit: UnitResult) -> float:
 
 
 def _metrics(unit: UnitResult) -> dict[str, float]:
-    right = (np.array(unit.score) > 0.5) == np.array(unit.truth)
+    correct = (np.array(unit.score) > 0.5) == np.array(unit.truth)
     return {
-        "test_accuracy": float(right.mean()),
+        "test_accuracy": float(correct.mean()),
         "validation_loss": _best_loss(unit),
         "epochs": float(len(unit.history["loss"])),
     }
 
 
 def _sample(config: Config, unit: UnitResult) -> tuple[npt.NDArray[Any], tuple[bool, ...], tuple[int, int]]:
-    """Some test FOVs to compare on, both classes among them; their truth; which become test vectors."""
+    """Load test FOVs of both classes; return them, their truth, and the indices of the test vectors."""
     truth = np.array(unit.truth)
     positive, negative = np.flatnonzero(truth), np.flatnonzero(~truth)
     chosen = [*negative[: _PARITY_FOVS // 2], *positive[: _PARITY_FOVS // 2]]
@@ -274,7 +279,7 @@ def _manifest(
                 for low, high, usual in zip(
                     bounds["low"],
                     bounds["high"],
-                    bounds.get("saturated_p99", [None] * len(bounds["low"])),  # trained before it was kept
+                    bounds.get("saturated_p99", [None] * len(bounds["low"])),  # absent in older experiments
                     strict=True,
                 )
             ),

@@ -1,4 +1,4 @@
-"""One fine-tuned network of an experiment, from its weights to a checked file, in a process of its own."""
+"""The export of one network of an experiment, in a worker process: from its weights to a verified file."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.reading import load_fov
 from senoscope_training.experiment.folder import Validation
 from senoscope_training.export.publish import Published
-from senoscope_training.workers.pool import tell
+from senoscope_training.workers.pool import report_progress
 from senoscope_training.workers.progress import Progress
 
 Float32 = npt.NDArray[np.float32]
-_MOST_JUDGED = 100  # of each class
+_MAX_VALIDATION_FOVS = 100  # of each class
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What a process needs to know.
+    """The input of a worker process.
 
     Attributes
     ----------
     weights : tuple of Path
-        The unit's weights, as training wrote them, in one file or in two: backbone and head.
+        Files with the unit's weights, as training wrote them: one file, or one of the backbone and one of
+        the head.
     sample : array [N, C, H, W]
-        FOVs to compare on, raw counts.
+        FOVs on which the network is compared with Keras, raw counts.
     source : str
-        Where the backbone's weights come from.
+        Source of the backbone's weights, for the manifest.
     data : DataConfig
     validation : Validation, optional
-        FOVs to see on whether the network tells anything apart; those to compare on are among them anyway.
+        Further FOVs on which the network must not predict always the same.
     truth : tuple of bool
-        Of the FOVs to compare on.
+        Truth of ``sample``.
     note : str
-        What went wrong when it was trained, if anything.
+        The problem that occurred in its training, or an empty string.
     """
 
     name: str
@@ -63,13 +64,13 @@ class ExportJob:
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """What a process hands back.
+    """The result of a worker process.
 
     Attributes
     ----------
     published : Published
     fault : str
-        Why it should not be used, beginning with its name; empty if there is no reason.
+        The reason why the network should not be used, beginning with its name; empty if there is none.
     """
 
     published: Published
@@ -94,7 +95,7 @@ def run_export(job: ExportJob) -> ExportedNetwork:
     gc.collect()
     began = time.monotonic()
     height, width = job.sample.shape[2:]
-    tell(Progress("weights", job.name))
+    report_progress(Progress("weights", job.name))
     backbone = backbone_of(job.name, build_application(job.name, height, width))
     arrays: dict[str, npt.NDArray[Any]] = {}
     for path in job.weights:
@@ -103,9 +104,9 @@ def run_export(job: ExportJob) -> ExportedNetwork:
     names = sorted(name for name in arrays if name.startswith("backbone_"))
     backbone.set_weights([arrays[name] for name in names])
     head = Head(arrays["w1"], arrays["b1"], arrays["w2"], float(arrays["b2"]))
-    tell(Progress("export", job.name))
+    report_progress(Progress("export", job.name))
     exported = export_network(backbone, preprocessing(ARCHITECTURES[job.name].preprocess))
-    tell(Progress("parity", job.name))
+    report_progress(Progress("parity", job.name))
     published = publish(
         job.name,
         exported,
@@ -121,13 +122,13 @@ def run_export(job: ExportJob) -> ExportedNetwork:
         threads=job.threads,
     )
     detail = f"deviates from Keras by {published.report.logit_relative:.1e} (logit)"
-    tell(Progress("done", job.name, f"{detail}; {time.monotonic() - began:.0f} s"))
-    tell(Progress("answers", job.name))
+    report_progress(Progress("done", job.name, f"{detail}; {time.monotonic() - began:.0f} s"))
+    report_progress(Progress("answers", job.name))
     return ExportedNetwork(published, _fault(job))
 
 
 def _fault(job: ExportJob) -> str:
-    """Why the exported network tells nothing apart, on its validation FOVs and those it was compared on."""
+    """Return the reason why the exported network is useless on its validation FOVs and the sample, if any."""
     from senoscope.engine.answers import blank_answers
     from senoscope_training.export.parity import open_session
 
@@ -135,7 +136,7 @@ def _fault(job: ExportJob) -> str:
     fovs = list(job.sample)
     truth = list(job.truth)
     if job.validation is not None:
-        chosen = _evenly(job.validation.truth, _MOST_JUDGED)
+        chosen = _evenly(job.validation.truth, _MAX_VALIDATION_FOVS)
         size = InputConfig(height=job.sample.shape[2], width=job.sample.shape[3])
         fovs += [load_fov(job.data.path, job.validation.files[k], job.data, size) for k in chosen]
         truth += [job.validation.truth[k] for k in chosen]
@@ -153,7 +154,7 @@ def _fault(job: ExportJob) -> str:
 
 
 def _evenly(truth: Sequence[bool], most: int) -> list[int]:
-    """So many at most of each class, evenly over all there are."""
+    """Return the indices of at most ``most`` FOVs of each class, evenly distributed."""
     chosen: list[int] = []
     for value in (False, True):
         members = np.flatnonzero(np.array(truth, np.bool_) == value)

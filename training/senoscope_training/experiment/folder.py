@@ -1,13 +1,13 @@
-"""An experiment on disk: what was predicted, how training went, and what all of it was made from.
+"""The folder of an experiment: predictions, training curves, weights and provenance.
 
     <runs_dir>/<name>/
-        config.yaml                     as resolved
+        config.yaml                     with all defaults
         provenance.json                 data, split, software, host
-        <fold>/run_01/<unit>.json       one file per finished unit of work, see `UnitResult`
-        <fold>/run_01/<unit>.npz        Grad-CAM maps of its test FOVs, where it has any
+        <fold>/run_01/<unit>.json       one file per finished unit, see `UnitResult`
+        <fold>/run_01/<unit>.npz        Grad-CAM maps of its test FOVs, if it has any
         <fold>/run_01/<unit>.weights.npz
-        <fold>/<network>.backbone.npz   of the frozen ensemble with random backbones
-        backbones/<network>.backbone.npz    of the frozen ensemble with trained ones
+        <fold>/<network>.backbone.npz   random backbone of the frozen ensemble
+        backbones/<network>.backbone.npz    trained backbone of the frozen ensemble
 
 A unit is one network of one system in one run: ``fully_trained.mobilenet``, ``frozen.mobilenet``,
 ``hybrid.mobilenet``, ``two_channels_srs_tpef.mobilenet``, or ``scratch``.
@@ -33,22 +33,22 @@ from senoscope_training.workers.files import atomic_file
 CONFIG_NAME = "config.yaml"
 PROVENANCE_NAME = "provenance.json"
 BACKBONES_NAME = "backbones"
-PHASE_2_BEGAN = "where phase 2 began, "  # begins what a note says of a head before fine-tuning
+PHASE_2_BEGAN = "where phase 2 began, "  # prefix of a note about the head before fine-tuning
 _RUN = re.compile(r"^run_(\d+)$")
 
 
 class ExperimentError(Exception):
-    """A folder that is no experiment, or one that lacks what is asked of it."""
+    """A folder that is not an experiment, or an experiment that cannot be used as requested."""
 
 
 class Validation(BaseModel):
-    """Predictions for FOVs of the training side that a unit has not learned from; originals, no copies.
+    """Predictions for FOVs of the training side that a unit was not trained on, without copies.
 
     Attributes
     ----------
     files : tuple of str
-        The validation FOVs; with the hybrid all FOVs of the training side, each judged by a machine of the
-        cross-validation that has not learned from it.
+        The validation FOVs; with the hybrid all FOVs of the training side, each predicted in the
+        cross-validation by a machine that was not trained on it.
     truth : tuple of bool
     score : tuple of float
         As in `UnitResult`.
@@ -62,7 +62,7 @@ class Validation(BaseModel):
 
 
 class UnitResult(BaseModel):
-    """What one unit of work leaves behind.
+    """The result of a unit.
 
     Attributes
     ----------
@@ -73,15 +73,15 @@ class UnitResult(BaseModel):
     truth : tuple of bool
         True for the positive class.
     score : tuple of float
-        Of each test FOV: the probability, or, for the hybrid, its vote (0 or 1).
+        Probability of each test FOV; for the hybrid, its vote (0 or 1).
     validation : Validation, optional
-        Earlier releases did not keep it.
+        Absent in experiments of earlier releases.
     history : dict of str to list of float
-        Per epoch: ``loss``, ``val_loss`` and what else was watched; empty for the hybrid.
+        Metrics per epoch, ``loss``, ``val_loss`` and ``phase``; empty for the hybrid.
     details : dict
-        Seed, epochs, chosen parameters, seconds.
+        Seed, attempts, chosen parameters.
     note : str
-        What went wrong, such as a head that is dead after every attempt; empty if nothing did.
+        A problem, for example a head that is dead after all attempts; empty if there was none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,18 +98,18 @@ class UnitResult(BaseModel):
 
     @property
     def unit(self) -> str:
-        """Name of its files."""
+        """Name of the unit and of its files."""
         return f"{self.system}.{self.network}" if self.network else self.system
 
     @property
     def final_note(self) -> str:
-        """What went wrong with the network as it is kept: the note without what phase 2 began with."""
+        """The note without the part that was true only before phase 2."""
         return "; ".join(part for part in self.note.split("; ") if not part.startswith(PHASE_2_BEGAN))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one system said of the test FOVs in one run.
+    """The predictions of a system for the test FOVs in one run.
 
     Attributes
     ----------
@@ -118,8 +118,8 @@ class Prediction:
     files : tuple of str
     truth : bool array [N]
     score : float64 array [N]
-        Mean probability of the networks; for the hybrid the fraction of votes. The answer is positive
-        where it is greater than 0.5.
+        Mean probability of the networks; for the hybrid the fraction of votes. A FOV is predicted positive
+        if the score is greater than 0.5.
     """
 
     fold: str
@@ -130,14 +130,14 @@ class Prediction:
     score: npt.NDArray[np.float64]
 
     @property
-    def answer(self) -> npt.NDArray[np.bool_]:
-        """Whether each FOV is called positive, bool [N]."""
+    def predicted(self) -> npt.NDArray[np.bool_]:
+        """Whether each FOV is predicted positive, bool [N]."""
         return self.score > 0.5
 
 
 @dataclass(frozen=True)
 class History:
-    """How one training went: per-epoch columns of one unit."""
+    """The training curves of a unit: metrics per epoch, by name."""
 
     fold: str
     run: int
@@ -148,16 +148,16 @@ class History:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that an experiment has so far.
+    """The results of an experiment so far.
 
     Attributes
     ----------
     predictions : tuple of Prediction
-        Of complete systems only: an ensemble that lacks a network is not there yet.
+        Predictions of complete systems: an ensemble is complete when all its networks are trained.
     missing : tuple of str
-        ``fold/run_01/unit`` of all that is not finished.
+        ``fold/run_01/unit`` of units that are not finished.
     notes : tuple of pairs of str
-        ``fold/run_01/unit`` and what went wrong with it, where anything did.
+        ``fold/run_01/unit`` and the note of units that have one.
     """
 
     directory: Path
@@ -170,13 +170,13 @@ class Experiment:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the data set is one of drawings."""
+        """Whether the data set is synthetic."""
         return bool(self.provenance["data"].get("synthetic"))
 
     def maps(self, fold: str, run: int) -> dict[str, npt.NDArray[np.float32]]:
-        """Grad-CAM maps [N, h, w] of the fine-tuned networks for the test FOVs, not normalised.
+        """Read the Grad-CAM maps [N, h, w] of the fine-tuned networks for the test FOVs, not normalised.
 
-        Empty where the fully trained ensemble was not trained.
+        The result is empty if the fully trained ensemble was not trained.
         """
         folder = run_folder(self.directory, fold, run)
         found: dict[str, npt.NDArray[np.float32]] = {}
@@ -189,21 +189,21 @@ class Experiment:
 
 
 def run_folder(directory: Path, fold: str, run: int) -> Path:
-    """Folder of one run of one fold."""
+    """Return the folder of one run of one fold."""
     return directory / fold / f"run_{run:02d}"
 
 
 def frozen_backbone(directory: Path, fold: str, network: str, *, random: bool) -> Path:
-    """Where the weights of a frozen backbone are kept.
+    """Return the file with the weights of a frozen backbone.
 
-    All folds share those of a trained one; a random one has the batch-norm statistics of its fold.
+    All folds share a trained backbone; a random one has the batch-norm statistics of its fold.
     """
     folder = directory / fold if random else directory / BACKBONES_NAME
     return folder / f"{network}.backbone.npz"
 
 
 def units_of(config: Config) -> tuple[str, ...]:
-    """Units of each run, in the order of systems and networks."""
+    """Return the units of each run, in the order of systems and networks."""
     return tuple(
         unit
         for system in config.systems
@@ -212,7 +212,7 @@ def units_of(config: Config) -> tuple[str, ...]:
 
 
 def read_unit(directory: Path, fold: str, run: int, unit: str) -> UnitResult | None:
-    """A finished unit, or None."""
+    """Read a finished unit; return None if it is not finished."""
     path = run_folder(directory, fold, run) / f"{unit}.json"
     if not path.is_file():
         return None
@@ -220,24 +220,24 @@ def read_unit(directory: Path, fold: str, run: int, unit: str) -> UnitResult | N
 
 
 def write_unit(directory: Path, fold: str, run: int, result: UnitResult) -> None:
-    """Write a finished unit; its json file comes last, so that what it names is there."""
+    """Write the JSON file of a finished unit; the unit's other files must have been written before."""
     with atomic_file(run_folder(directory, fold, run) / f"{result.unit}.json") as file:
         file.write((result.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_experiment(directory: Path) -> Experiment:
-    """Read what an experiment has so far.
+    """Read the results of an experiment so far.
 
     Raises
     ------
     ExperimentError
-        If the folder is none of an experiment.
+        If the folder is not the folder of an experiment.
     """
     try:
         config = Config.model_validate(yaml.safe_load((directory / CONFIG_NAME).read_text(encoding="utf-8")))
         provenance = json.loads((directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ExperimentError(f"{directory} is no folder of an experiment: {error}") from error
+        raise ExperimentError(f"{directory} is not the folder of an experiment: {error}") from error
     predictions: list[Prediction] = []
     histories: list[History] = []
     missing: list[str] = []
@@ -268,7 +268,7 @@ def read_experiment(directory: Path) -> Experiment:
 
 
 def _combine(config: Config, fold: str, run: int, done: dict[str, UnitResult]) -> list[Prediction]:
-    """Predictions of systems from those of their networks: the plain mean, which for votes is their share."""
+    """Compute the predictions of systems from those of their networks: the mean of probabilities or votes."""
     combined = []
     for system in config.systems:
         names = ["scratch"] if system == "scratch" else [f"{system}.{network}" for network in config.networks]

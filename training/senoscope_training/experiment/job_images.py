@@ -1,4 +1,4 @@
-"""The images of a job, as its networks learn from them and are tested with them."""
+"""The images of a job, for training and testing its networks."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class JobImages:
     Attributes
     ----------
     pixels : array [N, C, H, W]
-        Of all FOVs, raw counts; a memory map.
+        Raw counts of all FOVs; a memory map.
     """
 
     def __init__(self, job: TrainingJob) -> None:
         self._job = job
         self.pixels: npt.NDArray[np.generic] = np.load(job.pixels, mmap_mode="r")
 
-    def of(
+    def for_run(
         self, run: Run, kept: tuple[int, ...] | None, preprocess: Preprocess
     ) -> tuple[ImageExamples, ImageExamples, npt.NDArray[np.uint8]]:
-        """Examples of the training and the validation FOVs, and scaled images of the test FOVs.
+        """Return examples of the training and validation FOVs, and scaled images of the test FOVs.
 
         Parameters
         ----------
         kept : tuple of int or None
-            Channels that are not blanked; None: all.
+            Channels to keep, the others are set to zero; None: all.
         """
         train = self._examples(run, run.train, run.train_copies, kept, preprocess)
         held = self._examples(run, run.held, run.held_copies, kept, preprocess)
@@ -46,7 +46,7 @@ class JobImages:
         return train, held, scale_to_images(raw, low, high, kept)
 
     def statistics_sample(self, fold: FoldData) -> npt.NDArray[np.uint8]:
-        """Training FOVs of both classes, whose batch-norm statistics a random backbone takes."""
+        """Return training FOVs of both classes, for the batch-norm statistics of a random backbone."""
         job = self._job
         seed = derive_seed(job.config.seed, fold.name, "batch norm", job.network)
         chosen = class_balanced(fold.train, job.labels, _BATCH_NORM_FOVS, seed)

@@ -1,4 +1,4 @@
-"""The network of a job, which its folds and runs share."""
+"""The network of a job, which all folds and runs share."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from senoscope_training.experiment.job_images import JobImages
 from senoscope_training.experiment.plan import FoldData, TrainingJob
 from senoscope_training.networks.seeds import derive_seed
 from senoscope_training.systems import CHANNELS_OF
-from senoscope_training.workers.pool import tell
+from senoscope_training.workers.pool import report_progress
 from senoscope_training.workers.progress import Progress
 
 if TYPE_CHECKING:
     from senoscope_training.networks.trainable import TrainableNetwork
 
-# Exporting a backbone takes as long as Keras takes for about this many pixels.
-_ONNX_PAYS_PIXELS = 60_000_000
+# The export of a backbone takes as long as Keras takes for about this number of pixels.
+_MIN_PIXELS_FOR_ONNX = 60_000_000
 
 
 class JobNetwork:
-    """Makes the trainable network for the first unit that needs it, and keeps it."""
+    """Builds the network of a job when it is first needed, and keeps it."""
 
     def __init__(self, job: TrainingJob, images: JobImages) -> None:
         self._job = job
@@ -32,16 +32,16 @@ class JobNetwork:
         self._statistics_of = ""
 
     def open(self, fold: FoldData) -> TrainableNetwork:
-        """The network for a fold.
+        """Return the network for a fold.
 
-        A random backbone has the batch-norm statistics of this fold's training FOVs: those of another fold
-        would have seen this one's test FOVs.
+        A random backbone has the batch-norm statistics of the training FOVs of this fold, because those of
+        another fold may contain test FOVs of this one.
         """
         job = self._job
         if self._network is None:
             from senoscope_training.networks.trainable import TrainableNetwork
 
-            tell(Progress("weights", job.network, job.plan.words))
+            report_progress(Progress("weights", job.network, job.plan.description))
             self._network = TrainableNetwork(
                 job.network,
                 job.plan,
@@ -50,28 +50,28 @@ class JobNetwork:
                 job.config.head,
             )
         elif job.plan.random and self._statistics_of != fold.name:
-            self._network.take_statistics(self._images.statistics_sample(fold))
-            self._extract = None  # an exported copy holds the old statistics
+            self._network.set_statistics(self._images.statistics_sample(fold))
+            self._extract = None  # an exported copy has the old statistics
         self._statistics_of = fold.name
         return self._network
 
     def extractor(self, fold: FoldData) -> Any:
-        """What computes pooled features of images: Keras, or an exported copy where that pays."""
+        """Return a function that computes pooled features of images, with Keras or, if faster, with ONNX."""
         import keras
 
         if self._extract is None:
             network = self.open(fold)
             self._extract = network.features
-            if self._pixels(fold) > _ONNX_PAYS_PIXELS and keras.backend.backend() == "tensorflow":
+            if self._pixels(fold) > _MIN_PIXELS_FOR_ONNX and keras.backend.backend() == "tensorflow":
                 from senoscope_training.experiment.frozen_onnx import FrozenFeatures
 
-                tell(Progress("export of the frozen backbone", self._job.network))
+                report_progress(Progress("export of the frozen backbone", self._job.network))
                 frozen = FrozenFeatures(self._job.network, network.backbone, self._job.threads)
                 self._extract = lambda batch: np.stack([frozen(image) for image in batch])
         return self._extract
 
     def close(self) -> None:
-        """Give the network's memory back."""
+        """Release the memory of the network."""
         if self._network is not None:
             import keras
 
@@ -80,9 +80,9 @@ class JobNetwork:
             gc.collect()
 
     def _pixels(self, fold: FoldData) -> int:
-        """How many pixels of one channel the backbone is to see while its weights stay as they are."""
+        """Estimate the pixels per channel for which the backbone is used with its current weights."""
         config = self._job.config
-        folds = [fold] if self._job.plan.random else self._job.folds  # random ones differ from fold to fold
+        folds = [fold] if self._job.plan.random else self._job.folds  # random backbones differ between folds
         channel_sets = 1 + sum(system in CHANNELS_OF for system in config.systems)
         images = (1 + config.augmentation.copies) * sum(len(one.train) for one in folds)
         pixels: int = images * config.runs * channel_sets * self._images.pixels[0, 0].size

@@ -1,4 +1,4 @@
-"""What an experiment consists of: folds, the jobs of worker processes, and the runs of each fold."""
+"""The parts of an experiment: folds, the jobs of worker processes, and the runs of each fold."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from senoscope_training.networks.weights import WeightsPlan
 
 @dataclass(frozen=True)
 class FoldData:
-    """One fold, as indices into the pixels of the experiment.
+    """A fold.
 
     Attributes
     ----------
     train, test : int64 array
+        Indices of FOVs.
     low, high : float32 array [C]
-        The intensity range, fitted on the training FOVs.
+        The intensity range, fitted to the training FOVs.
     """
 
     name: str
@@ -36,16 +37,16 @@ class FoldData:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One network (or ``scratch``) of an experiment, all folds and runs.
+    """All folds and runs of one network (or of ``scratch``).
 
     Attributes
     ----------
     pixels : Path
-        NPY file [N, C, H, W] of all FOVs, raw counts.
+        NPY file [N, C, H, W] with the raw counts of all FOVs.
     labels : bool array [N]
     groups : tuple of str or None
     files : tuple of str
-        Of each FOV, for the predictions.
+        File of each FOV, for the predictions.
     """
 
     network: str
@@ -61,7 +62,7 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one fold: which FOVs are trained on and validated with, and their copies.
+    """One run of one fold: its training and validation FOVs, and their copies.
 
     Attributes
     ----------
@@ -71,7 +72,7 @@ class Run:
         Indices of the training FOVs, and of the validation FOVs.
     train_copies, held_copies : Copies
     seed : int
-        What is random in this run follows from it.
+        Seed of all random numbers of this run.
     """
 
     fold: FoldData
@@ -84,12 +85,12 @@ class Run:
 
 
 def draw_run(job: TrainingJob, fold: FoldData, number: int, height: int, width: int) -> Run:
-    """Draw validation split and copies: others for each network and run.
+    """Draw the validation split and the copies, which are different for each network and run.
 
     Parameters
     ----------
     height, width : int
-        Of the images, in pixels.
+        Size of the images in pixels.
     """
     config = job.config
     seed = derive_seed(config.seed, fold.name, number, job.network)
@@ -109,16 +110,16 @@ def draw_run(job: TrainingJob, fold: FoldData, number: int, height: int, width: 
 def class_balanced(
     indices: npt.NDArray[np.int64], labels: npt.NDArray[np.bool_], count: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Draw some FOVs, half of each class; where a class has fewer, the other one fills up.
+    """Draw FOVs, half of each class; if a class has fewer, draw more of the other one.
 
     Parameters
     ----------
     indices : int64 array [N]
-        To draw from.
+        Indices of the FOVs to draw from.
     labels : bool array
-        Of all FOVs, those of other indices included.
+        Labels of all FOVs, also of other indices.
     count : int
-        How many at most.
+        Largest number of FOVs to draw.
     seed : int
 
     Returns

@@ -1,4 +1,4 @@
-"""An experiment from its configuration to its last unit: prepared once, resumed at will."""
+"""Training of an experiment, from its configuration to its last unit; it can be resumed at any time."""
 
 from __future__ import annotations
 
@@ -42,31 +42,33 @@ from senoscope_training.workers.progress import Progress, Report, silent
 
 _PIXELS = "pixels.npy"
 _MAX_JOBS = 4
-# Raised whenever the same configuration trains otherwise than before. 2: batch-norm statistics of random
-# backbones per fold, copies of raw counts with `each_split`, the CNN from scratch as in the authors' code.
+# Increased whenever the same configuration gives other results than before. 2: batch-norm statistics of
+# random backbones per fold, copies of raw counts with `each_split`, the CNN from scratch as in the authors'
+# code.
 _PROCEDURE = 2
 
 
 def run_experiment(config: Config, jobs: int | None = None, report: Report = silent) -> Experiment:
-    """Train what an experiment still lacks.
+    """Train all units of an experiment that are not finished.
 
-    The same call goes on after an interruption, whatever interrupted, and ends with the same numbers.
+    After any interruption, the same call resumes the training, with the same results as without an
+    interruption.
 
     Parameters
     ----------
     jobs : int, optional
-        Networks to train at a time, each in a process of its own; default: as cores allow, four at most,
-        and one where there is a GPU.
+        Networks to train in parallel, each in its own process; default: by number of cores, at most four,
+        and one if there is a GPU.
 
     Raises
     ------
     DataSetError
-        With every fault of the data set, before anything is trained.
+        If the data set has faults; nothing is trained then.
     ExperimentError
-        If the folder belongs to another configuration or another data set, or is in use; if Keras' back
-        end is not there.
+        If the folder belongs to another configuration or another data set, if another process is using it,
+        or if Keras' back end is not available.
     WeightsError, FitError, WorkerDied
-        As their names say; what was finished stays.
+        If the training fails; finished units are kept.
     """
     problem = backend_problem()
     if problem is not None:
@@ -77,13 +79,13 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ExperimentError(f"{directory} is being trained by another process") from None
+        raise ExperimentError(f"another process is training {directory}") from None
     with lock:
         report(Progress("data", detail=str(config.data.path)))
         data_set = read_data_set(config.data, config.input, report)
         folds = make_folds(data_set, config.split, derive_seed(config.seed, "folds"))
         plan = plan_weights(config.weights, config.weights_dir, config.networks)
-        _refuse_another(config, data_set, plan)
+        _require_same(config, data_set, plan)
         pixels = _pixels(config, data_set, report)
         prepared = _prepare(config, data_set, folds, plan, np.load(pixels, mmap_mode="r"))
         names = _names(config)
@@ -103,14 +105,14 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
             )
             for name in names
         ]
-        report(Progress("training", detail=f"{plan.words}; {directory}"))
+        report(Progress("training", detail=f"{plan.description}; {directory}"))
         run_jobs(run_training, todo, workers, with_architectures(partial(start_backend, threads)), report)
         pixels.unlink(missing_ok=True)
         return read_experiment(directory)
 
 
 def _names(config: Config) -> list[str]:
-    """Jobs, the longest first."""
+    """Return the names of the jobs, the longest first."""
     networks: Sequence[str] = () if set(config.systems) == {"scratch"} else config.networks
     names = sorted(networks, key=lambda name: -ARCHITECTURES[name].cost)
     return [*names, "scratch"] if "scratch" in config.systems else names
@@ -118,49 +120,47 @@ def _names(config: Config) -> list[str]:
 
 def _default_jobs() -> int:
     if Path("/dev/nvidia0").exists() or os.environ.get("CUDA_VISIBLE_DEVICES", "-1") not in {"", "-1"}:
-        return 1  # a GPU is kept busy by one network
+        return 1  # one network uses the whole GPU
     return min(_MAX_JOBS, usable_cores())
 
 
-def _refuse_another(config: Config, data_set: DataSet, plan: WeightsPlan) -> None:
-    """An experiment is one configuration on one data set: mixed results would look like one."""
+def _require_same(config: Config, data_set: DataSet, plan: WeightsPlan) -> None:
+    """Require that the experiment on disk has the same configuration, data set and initial weights."""
     path = config.directory / CONFIG_NAME
     if not path.is_file():
         return
     provenance = json.loads((config.directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
     if provenance.get("procedure", 1) != _PROCEDURE:
         raise ExperimentError(
-            f"{config.directory} was begun by another release, whose training differs: give this experiment "
-            "another `name`, or remove that folder"
+            f"{config.directory} was started by another release, whose training procedure differs: give this "
+            "experiment another `name`, or delete that folder"
         )
-    made_with = yaml.safe_load(path.read_text(encoding="utf-8"))
+    stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     now = config.model_dump(mode="json")
-    differing = sorted(
-        key for key in now if now[key] != made_with.get(key) and key not in {"runs_dir", "data"}
-    )
-    if now["data"] | {"path": ""} != made_with["data"] | {"path": ""}:
+    differing = sorted(key for key in now if now[key] != stored.get(key) and key not in {"runs_dir", "data"})
+    if now["data"] | {"path": ""} != stored["data"] | {"path": ""}:
         differing.append("data")
-    # More runs, or further systems, only add to what is there.
+    # More runs and further systems only add results.
     differing = [key for key in differing if key not in {"runs", "systems"}]
     if differing:
         raise ExperimentError(
-            f"{config.directory} was made with another configuration: {', '.join(differing)} differ. "
-            "Give this one another `name`, or remove that folder"
+            f"{config.directory} was started with another configuration: {', '.join(differing)} differ. "
+            "Give this experiment another `name`, or delete that folder"
         )
     if provenance["data"]["sha256"] != data_set.sha256():
         raise ExperimentError(
-            f"the data set at {config.data.path} has changed since {config.directory} was begun: give the "
-            "experiment another `name`, or remove that folder"
+            f"the data set at {config.data.path} has changed since {config.directory} was started: give the "
+            "experiment another `name`, or delete that folder"
         )
-    if provenance["weights"] != plan.words:
+    if provenance["weights"] != plan.description:
         raise ExperimentError(
-            f"{config.directory} was begun with {provenance['weights']}, now there are {plan.words}: "
-            "give the experiment another `name`, or say `weights:`"
+            f"{config.directory} was started with {provenance['weights']}, but now there are "
+            f"{plan.description}: give the experiment another `name`, or set `weights`"
         )
 
 
 def _pixels(config: Config, data_set: DataSet, report: Report) -> Path:
-    """All FOVs in one file that worker processes map into their memory; kept while training goes on."""
+    """Write all FOVs to one file for the memory maps of worker processes; it is deleted after training."""
     path = config.directory / _PIXELS
     if not path.is_file():
         report(Progress("reading", detail=f"{len(data_set)} FOVs"))
@@ -173,7 +173,7 @@ def _pixels(config: Config, data_set: DataSet, report: Report) -> Path:
 def _prepare(
     config: Config, data_set: DataSet, folds: Sequence[Fold], plan: WeightsPlan, pixels: Any
 ) -> tuple[FoldData, ...]:
-    """Fit the intensity ranges, and write down what the experiment is made from."""
+    """Fit the intensity ranges, and write the configuration and the provenance of the experiment."""
     prepared = []
     ranges = {}
     for fold in folds:
@@ -197,7 +197,7 @@ def _prepare(
         },
         "folds": split_record(data_set, tuple(folds)),
         "intensity_ranges": ranges,
-        "weights": plan.words,
+        "weights": plan.description,
         "procedure": _PROCEDURE,
         "software": software_versions(),
         "host": {
@@ -210,7 +210,7 @@ def _prepare(
     }
     with atomic_file(config.directory / PROVENANCE_NAME) as file:
         file.write((json.dumps(provenance, indent=1) + "\n").encode())
-    # The configuration last: where it is, the rest is.
+    # The configuration is written last: if it exists, the other files do too.
     with atomic_file(config.directory / CONFIG_NAME) as file:
         file.write(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     return tuple(prepared)

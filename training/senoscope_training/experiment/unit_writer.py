@@ -1,4 +1,4 @@
-"""What a unit leaves behind: its progress, its curves in TensorBoard, its result."""
+"""The output of a unit: progress reports, curves for TensorBoard, and the result."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy.typing as npt
 from senoscope.engine.answers import all_same
 from senoscope_training.experiment.folder import UnitResult, Validation, run_folder, write_unit
 from senoscope_training.experiment.plan import Run, TrainingJob
-from senoscope_training.networks.fitting import Progressed, Watch
-from senoscope_training.workers.pool import tell
+from senoscope_training.networks.fitting import FitState, OnEpoch
+from senoscope_training.workers.pool import report_progress
 from senoscope_training.workers.progress import Progress
 
 _REPORT_EVERY_S = 0.5
 
 
 class UnitWriter:
-    """Reports on the units of a job, and writes their results."""
+    """Reports the progress of the units of a job, and writes their results."""
 
     def __init__(self, job: TrainingJob) -> None:
         self._job = job
@@ -28,37 +28,37 @@ class UnitWriter:
         self._last_report_s = 0.0
 
     def folder(self, run: Run) -> Path:
-        """Folder of a run."""
+        """Return the folder of a run."""
         return run_folder(self._job.config.directory, run.fold.name, run.number)
 
     def report(self, run: Run, step: str, detail: str = "") -> None:
-        """Report what happens now."""
-        tell(Progress(self._where(run, step), self._job.network, detail))
+        """Report progress."""
+        report_progress(Progress(self._stage(run, step), self._job.network, detail))
 
-    def watch(self, run: Run, unit: str, phase: str, max_epochs: int) -> Watch:
-        """What reports epochs, as progress and in TensorBoard's files."""
+    def on_epoch(self, run: Run, unit: str, phase: str, max_epochs: int) -> OnEpoch:
+        """Return a function that reports epochs, as progress and in TensorBoard's files."""
         from tensorboardX import SummaryWriter
 
         folder = self._job.config.directory / "tensorboard" / run.fold.name / f"run_{run.number:02d}"
         curves: Any = None
 
-        def report_epoch(epoch: int, columns: dict[str, float]) -> None:
+        def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
             nonlocal curves
-            if curves is None:  # what an interrupted process wrote after its last checkpoint goes
+            if curves is None:  # removes what an interrupted process wrote after its last checkpoint
                 curves = SummaryWriter(str(folder / f"{unit}.{phase}"), purge_step=epoch)
                 self._curves.append(curves)
-            for name, value in columns.items():
+            for name, value in metrics.items():
                 curves.add_scalar(name, value, epoch)
             now = time.monotonic()
             if now - self._last_report_s >= _REPORT_EVERY_S:
                 self._last_report_s = now
-                detail = f"epoch {epoch}/{max_epochs}, val_loss {columns['val_loss']:.4f}"
+                detail = f"epoch {epoch}/{max_epochs}, val_loss {metrics['val_loss']:.4f}"
                 self.report(run, f"{unit.split('.', maxsplit=1)[0]}, {phase}", detail)
 
         return report_epoch
 
     def validation(self, indices: npt.NDArray[np.int64], score: npt.NDArray[Any]) -> Validation:
-        """Predictions for FOVs that a unit has not learned from, its originals alone."""
+        """Return the predictions for FOVs that a unit was not trained on, without copies."""
         return Validation(
             files=tuple(self._job.files[k] for k in indices),
             truth=tuple(bool(value) for value in self._job.labels[indices]),
@@ -81,11 +81,11 @@ class UnitWriter:
         Parameters
         ----------
         score : array [N]
-            Of the fold's test FOVs.
+            Scores of the test FOVs of the fold.
         note : str
-            What went wrong with the unit, if anything.
+            A problem of the unit, or an empty string.
         **details
-            Kept with the result.
+            Stored with the result.
         """
         test = run.fold.test
         if all_same([*score, *validation.score]):
@@ -105,15 +105,15 @@ class UnitWriter:
         write_unit(self._job.config.directory, run.fold.name, run.number, result)
         while self._curves:
             self._curves.pop().close()
-        right = np.mean((np.array(result.score) > 0.5) == np.array(result.truth))
-        noted = f"; {note}" if note else ""
-        self.report(run, f"{system} finished", f"{right:.0%} of test right{noted}")
+        accuracy = np.mean((np.array(result.score) > 0.5) == np.array(result.truth))
+        suffix = f"; {note}" if note else ""
+        self.report(run, f"{system} finished", f"test accuracy {accuracy:.0%}{suffix}")
 
-    def _where(self, run: Run, step: str) -> str:
+    def _stage(self, run: Run, step: str) -> str:
         fold = "" if len(self._job.folds) == 1 else f"{run.fold.name}, "
         return f"{fold}run {run.number}/{self._job.config.runs}, {step}"
 
 
-def phase_history(progressed: Progressed, phase: int) -> dict[str, list[float]]:
-    """The history of one phase, each epoch marked with the phase's number."""
-    return {**progressed.history, "phase": [float(phase)] * progressed.epoch}
+def phase_history(state: FitState, phase: int) -> dict[str, list[float]]:
+    """Return the history of a phase, with the number of the phase for each epoch."""
+    return {**state.history, "phase": [float(phase)] * state.epoch}

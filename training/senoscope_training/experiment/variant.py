@@ -1,4 +1,4 @@
-"""One network in one run of one fold, with all channels or with some of them blanked."""
+"""One network in one run of one fold, with all channels or some of them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from senoscope_training.networks.seeds import derive_seed
 from senoscope_training.systems import CHANNELS_OF
 from senoscope_training.workers.files import atomic_file
 
-_IMAGES_AT_ONCE = 32
+_FEATURES_BATCH = 32  # images
 
 
 class Variant:
-    """One run with all channels, or with some of them blanked.
+    """Trains one network in one run of one fold, with all channels or some of them.
 
     Parameters
     ----------
     kept : tuple of int or None
-        Channels that are not blanked; None: all.
+        Channels to keep, the others are set to zero; None: all.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Variant:
         self.writer = writer
         self.shared = network
         self.network = network.open(run.fold)
-        self.train_images, self.held, self.test = images.of(run, kept, self.network.preprocess)
+        self.train_images, self.held, self.test = images.for_run(run, kept, self.network.preprocess)
         self.name = "all" if kept is None else "".join(str(channel) for channel in kept)
 
     def train(self, systems: list[str]) -> None:
-        """Train the systems that share this variant's features; write each one's result."""
+        """Train the systems that share the features of this variant, and write their results."""
         features = self._features()
         if "hybrid" in systems:
             self._train_hybrid(features)
@@ -60,7 +60,7 @@ class Variant:
         self._cache().unlink(missing_ok=True)
 
     def _features(self) -> dict[str, Float32]:
-        """Pooled features of all images by the frozen backbone; kept until the variant is done."""
+        """Compute pooled features of all images with the frozen backbone, or read them from the cache."""
         path = self._cache()
         if path.is_file():
             with np.load(path) as kept:
@@ -77,10 +77,10 @@ class Variant:
     def _extract(self, name: str, count: int, images: Any) -> Float32:
         extract = self.shared.extractor(self.run.fold)
         parts = []
-        for first in range(0, count, _IMAGES_AT_ONCE):
+        for first in range(0, count, _FEATURES_BATCH):
             step = f"{self.name} channels, features of {name}"
             self.writer.report(self.run, step, f"{first}/{count}")
-            parts.append(extract(images(np.arange(first, min(first + _IMAGES_AT_ONCE, count)))))
+            parts.append(extract(images(np.arange(first, min(first + _FEATURES_BATCH, count)))))
         return np.concatenate(parts)
 
     def _train_hybrid(self, features: dict[str, Float32]) -> None:
@@ -128,9 +128,9 @@ class Variant:
             standardize=self.job.plan.random if mode == "auto" else mode == "always",
             config=config.head,
             phase=config.phase1,
-            watch=writer.watch(run, unit, "phase1", config.phase1.max_epochs),
+            on_epoch=writer.on_epoch(run, unit, "phase1", config.phase1.max_epochs),
         )
-        history = phase_history(trained.progressed, 1)
+        history = phase_history(trained.state, 1)
         if frozen:
             self._keep_frozen(trained.head)
             test, held = (
@@ -144,7 +144,7 @@ class Variant:
             self._fine_tune(system, trained, history)
 
     def _keep_frozen(self, head: Head) -> None:
-        """Keep what an export of the frozen ensemble needs: the head, and the backbone once for all runs."""
+        """Write the weights for an export of the frozen ensemble: the head, and once the backbone."""
         if self.config.keep_weights == "none":
             return
         directory, network = self.config.directory, self.job.network
@@ -160,29 +160,29 @@ class Variant:
         config, run, writer = self.config, self.run, self.writer
         unit = f"{system}.{self.job.network}"
         checkpoint = Checkpoint(writer.folder(run) / f"{unit}.checkpoint.npz")
-        head, progressed = self.network.fine_tune(
+        head, state = self.network.fine_tune(
             trained,
             self.train_images,
             self.held,
             config.phase2,
             derive_seed(run.seed, "phase2", self.name),
             checkpoint,
-            writer.watch(run, unit, "phase2", config.phase2.max_epochs),
+            writer.on_epoch(run, unit, "phase2", config.phase2.max_epochs),
         )
-        seen = self.network.see(self.test, head)
+        explained = self.network.explain(self.test, head)
         if self.kept is None:
             with atomic_file(writer.folder(run) / f"{unit}.npz") as file:
-                np.savez_compressed(file, gradcam=seen.gradcam)
+                np.savez_compressed(file, gradcam=explained.gradcam)
             if config.keep_weights == "all":
                 with atomic_file(writer.folder(run) / f"{unit}.weights.npz") as file:
                     np.savez(file, **_backbone_arrays(self.network), **_head_arrays(head))
-        after = phase_history(progressed, 2)
+        after = phase_history(state, 2)
         history = {name: before[name] + after[name] for name in before}
         originals = self.held.scaled(np.arange(self.held.originals))
-        validation = writer.validation(run.held, self.network.see(originals, head).probability)
+        validation = writer.validation(run.held, self.network.explain(originals, head).probability)
         note = f"{PHASE_2_BEGAN}{trained.dead}" if trained.dead else ""
         details = _details(trained)
-        writer.finish(run, system, seen.probability, validation, history, note=note, **details)
+        writer.finish(run, system, explained.probability, validation, history, note=note, **details)
         checkpoint.remove()
         self.network.reset()
 
@@ -195,7 +195,7 @@ def _details(trained: Any) -> dict[str, Any]:
 
 
 def _backbone_arrays(network: Any) -> dict[str, Any]:
-    return {f"backbone_{k:04d}": weight for k, weight in enumerate(network.weights_now())}
+    return {f"backbone_{k:04d}": weight for k, weight in enumerate(network.get_weights())}
 
 
 def _head_arrays(head: Head) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a worker process does: one network through all folds and runs, or the CNN from scratch."""
+"""The training in a worker process: one network, or the CNN from scratch, in all folds and runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from senoscope_training.experiment.variant import Variant
 from senoscope_training.networks.fitting import Checkpoint
 from senoscope_training.networks.seeds import derive_seed
 from senoscope_training.systems import CHANNELS_OF
-from senoscope_training.workers.pool import tell
+from senoscope_training.workers.pool import report_progress
 from senoscope_training.workers.progress import Progress
 
 
 def run_training(job: TrainingJob) -> None:
-    """Do all units of a job that are not done yet."""
+    """Train all units of a job that are not finished."""
     config = job.config
     images = JobImages(job)
     network = JobNetwork(job, images)
@@ -33,7 +33,7 @@ def run_training(job: TrainingJob) -> None:
             _train_from_scratch(job, run, images, writer)
         else:
             _train_variants(job, run, missing, images, network, writer)
-    tell(Progress("done", job.network, f"{len(steps)} runs"))
+    report_progress(Progress("done", job.network, f"{len(steps)} runs"))
     network.close()
 
 
@@ -52,7 +52,7 @@ def _train_from_scratch(job: TrainingJob, run: Run, images: JobImages, writer: U
     from senoscope_training.networks.scratch import scale_to_unit, train_scratch
 
     settings = job.config.scratch
-    train, held, test = images.of(run, None, scale_to_unit)
+    train, held, test = images.for_run(run, None, scale_to_unit)
     checkpoint = Checkpoint(writer.folder(run) / "scratch.checkpoint.npz")
     outcome = train_scratch(
         train,
@@ -61,8 +61,8 @@ def _train_from_scratch(job: TrainingJob, run: Run, images: JobImages, writer: U
         settings,
         derive_seed(run.seed, "scratch"),
         checkpoint,
-        writer.watch(run, "scratch", "training", settings.max_epochs),
+        writer.on_epoch(run, "scratch", "training", settings.max_epochs),
     )
     validation = writer.validation(run.held, outcome.held)
-    writer.finish(run, "scratch", outcome.probability, validation, phase_history(outcome.progressed, 1))
+    writer.finish(run, "scratch", outcome.probability, validation, phase_history(outcome.state, 1))
     checkpoint.remove()

@@ -1,1 +1,1 @@
-"""From Keras to the ONNX files of an ensemble."""
+"""Conversion of Keras networks to the ONNX files of an ensemble."""

@@ -1,4 +1,4 @@
-"""From a Keras backbone to a plain ONNX graph, by way of tf2onnx."""
+"""Conversion of a Keras backbone to an ONNX graph with tf2onnx."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ IR_VERSION = 8
 SOURCE, SINK = "preprocessed", "activation"
 _NUMBER = re.compile(r"__\d+(?=(:\d+)?$)")
 
-# What tf2onnx' optimiser has to do here; the rest of its dozen passes find nothing in these networks.
+# The optimiser passes of tf2onnx that are needed; the other dozen change nothing in these networks.
 _PASSES = ("optimize_transpose", "fold_constants", "remove_identity", "remove_back_to_back")
 
 
 def convert_backbone(backbone: Any, height: int, width: int) -> onnx.ModelProto:
-    """Convert a backbone, in inference mode.
+    """Convert a backbone in inference mode.
 
-    ``tf2onnx.convert.from_function`` does the same, but copies the whole graph, weights and all, before
-    each of its optimiser's passes, dozens of times: minutes for the larger networks. So its steps are
-    taken one by one here, without the copies, which exist only to undo a failed pass; here a failed pass
-    fails the export.
+    ``tf2onnx.convert.from_function`` gives the same graph, but copies the whole graph with its weights
+    before each optimiser pass, so that a failed pass can be undone; for the larger networks this takes
+    minutes. Here the same steps are called without the copies, and a failed pass is an error.
 
     Parameters
     ----------
     backbone : keras.Model
-        Takes [N, height, width, 3].
+        With input [N, height, width, 3].
 
     Returns
     -------
     onnx.ModelProto
-        Takes ``preprocessed`` [N, 3, height, width], returns ``activation`` [N, C, h, w].
+        With input ``preprocessed`` [N, 3, height, width] and output ``activation`` [N, C, h, w].
     """
     import tensorflow as tf
     from tf2onnx import optimizer, tf_loader
@@ -67,9 +66,9 @@ def convert_backbone(backbone: Any, height: int, width: int) -> onnx.ModelProto:
 
 
 def _renumbered(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Number names in the order of their first use, so that the same network is the same file.
+    """Renumber names in the order of their first use, so that the same network gives the same file.
 
-    tf2onnx numbers them throughout a process, and in the order of sets.
+    tf2onnx numbers them consecutively within a process, and in the order of sets.
     """
     graph = model.graph
     names: dict[str, str] = {}

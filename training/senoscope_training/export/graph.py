@@ -1,4 +1,4 @@
-"""The exported network around the backbone: intensity scaling before it, head and Grad-CAM after it."""
+"""The graph of an exported network: intensity scaling, backbone, head and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _TOP = 255.0
 def assemble(
     backbone: onnx.ModelProto, preprocessing: Preprocessing, head: Head, height: int, width: int, name: str
 ) -> onnx.ModelProto:
-    """Put scaling and preprocessing before a converted backbone, and head and Grad-CAM after it.
+    """Add scaling and preprocessing before a converted backbone, and head and Grad-CAM after it.
 
     Parameters
     ----------
     backbone : onnx.ModelProto
-        As :func:`senoscope_training.export.convert.convert_backbone` makes it, simplified; taken apart here.
+        From :func:`senoscope_training.export.convert.convert_backbone`, simplified; changed here.
 
     Returns
     -------
     onnx.ModelProto
-        The contract of an exported network: ``image``, ``low``, ``high`` in; ``logit``, ``probability``,
-        ``gradcam``, ``features`` out; any batch size.
+        With the inputs ``image``, ``low`` and ``high``, the outputs ``logit``, ``probability``, ``gradcam``
+        and ``features``, and any batch size.
     """
     graph = Graph(backbone)
     channels, rows, columns = (d.dim_value for d in backbone.graph.output[0].type.tensor_type.shape.dim[1:])
@@ -48,8 +48,8 @@ def assemble(
         **head.tensors(),
     }
     node = helper.make_node
-    # Same operations in the same order as NumPy's clip((x - low) / (high - low) * 255, 0, 255): truncation
-    # to whole numbers makes a rounding error of the last digit a step of a whole grey value.
+    # The same operations in the same order as NumPy's clip((x - low) / (high - low) * 255, 0, 255): after
+    # truncation to integers, a rounding error in the last digit would be a difference of one grey value.
     front = [
         node("Reshape", ["low", "column"], ["low4"]),
         node("Reshape", ["high", "column"], ["high4"]),
@@ -114,15 +114,15 @@ def assemble(
 
 
 def _fold_preprocessing(graph: Graph, preprocessing: Preprocessing) -> Float32 | None:
-    """Fold channel order and scale into the first convolution, and the offset too where it is unpadded.
+    """Fold channel order and scale into the first convolution, and the offset too if it has no padding.
 
-    Returns what remains to be added to the image of 0..255, [3], or nothing. With zero padding the offset
-    must stay outside, because the padding is zero after preprocessing and not before it.
+    Return the offset [3] that must be added to the image of 0..255, or None. With zero padding the offset
+    cannot be folded, because the padding is zero after preprocessing.
     """
-    (first,) = graph.takers[SOURCE]
+    (first,) = graph.consumers[SOURCE]
     kernel = graph.constant(first.input[1])
     if first.op_type != "Conv" or kernel is None:
-        raise ValueError(f"the backbone begins with {first.op_type}, expected Conv")
+        raise ValueError(f"the first node of the backbone is {first.op_type}, expected Conv")
     kernel = kernel.astype(np.float64)
     inverse = np.argsort(preprocessing.order)
     shift = kernel.sum(axis=(2, 3)) @ preprocessing.offset
@@ -139,12 +139,12 @@ def _fold_preprocessing(graph: Graph, preprocessing: Preprocessing) -> Float32 |
 
 
 def replace_head(model: onnx.ModelProto, head: Head) -> None:
-    """Give an exported network another head, in place, without exporting it again.
+    """Replace the head of an exported network in place, without exporting it again.
 
     Raises
     ------
     ValueError
-        If the graph has no such head, or one of another shape.
+        If the graph has no head, or a head of another shape.
     """
     tensors = head.tensors()
     found = {t.name: t for t in model.graph.initializer if t.name in tensors}
@@ -152,12 +152,14 @@ def replace_head(model: onnx.ModelProto, head: Head) -> None:
         if name not in found:
             raise ValueError(f"the graph has no initializer {name}")
         if tuple(found[name].dims) != array.shape:
-            raise ValueError(f"{name} is {tuple(found[name].dims)} in the graph, {array.shape} in the head")
+            raise ValueError(
+                f"{name} has shape {tuple(found[name].dims)} in the graph, but {array.shape} in the head"
+            )
         found[name].CopyFrom(numpy_helper.from_array(array, name))
 
 
 def read_head(model: onnx.ModelProto) -> Head:
-    """The head of an exported network."""
+    """Read the head of an exported network."""
     arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in {W1, B1, W2, B2}}
     return Head(
         np.array(arrays[W1]), np.array(arrays[B1]), np.array(arrays[W2]).ravel(), float(arrays[B2][0])

@@ -1,4 +1,4 @@
-"""The model card of an exported ensemble: what a person should know before using it."""
+"""The model card of an exported ensemble."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from senoscope.engine.manifest import Manifest
 
 
 def range_table(manifest: Manifest) -> str:
-    """The raw values that are mapped to 0 and 255, as a Markdown table."""
+    """Return the raw values that are mapped to 0 and 255, as a Markdown table."""
     rows = [
         f"| {channel.name} | {bounds.low:g} | {bounds.high:g} |"
         for channel, bounds in zip(manifest.input.channels, manifest.normalization.channels, strict=True)
@@ -15,18 +15,18 @@ def range_table(manifest: Manifest) -> str:
 
 
 def metric_table(manifest: Manifest) -> str:
-    """The ensemble's metrics, as a Markdown table."""
+    """Return the ensemble's metrics, as a Markdown table."""
     rows = [f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items()]
     return "\n".join(["| metric | value |", "|---|---|", *rows])
 
 
 def warning_lines(manifest: Manifest) -> str:
-    """What is wrong with the ensemble, as Markdown; nothing where nothing is."""
+    """Return the warnings of the manifest as Markdown, or an empty string."""
     return "".join(f"**Warning.** {warning}.\n\n" for warning in manifest.warnings)
 
 
 def model_card(manifest: Manifest) -> str:
-    """The card as Markdown, from the manifest alone."""
+    """Generate the model card from the manifest, as Markdown."""
     spec, training = manifest.input, manifest.training
     negative, positive = manifest.ensemble.classes
     networks = "\n".join(
@@ -37,7 +37,7 @@ def model_card(manifest: Manifest) -> str:
     train, test = len(training.split.get("train", ())), len(training.split.get("test", ()))
     return f"""# {manifest.name} {manifest.version}
 
-An ensemble of {len(manifest.networks)} networks that tells {positive} from {negative} in a field of view.
+An ensemble of {len(manifest.networks)} networks that classifies a field of view as {positive} or {negative}.
 
 **Intended use.** {manifest.intended_use}
 
@@ -50,12 +50,12 @@ to 0 and 255 (fitted on {manifest.normalization.fitted_on}):
 
 {range_table(manifest)}
 
-Images from another microscope, or with other laser powers or gains, lie on another scale: calibrate the
-range before trusting an answer.
+Images from another microscope, or with other laser powers or gains, have another intensity scale: calibrate
+the range before you use the predictions.
 
 ## Training and test
 
-{train} FOVs for training and {test} for test, split by {training.config["split"]["by"]}. Data set SHA-256
+{train} FOVs for training and {test} for testing, split by {training.config["split"]["by"]}. Data set SHA-256
 `{training.data_sha256}`. The configuration, the files of both sides and the software versions are in
 `ensemble.json`.
 
@@ -63,7 +63,7 @@ On the test FOVs (probability greater than {manifest.ensemble.threshold:g} means
 
 {metric_table(manifest)}
 
-Each network alone, and how far its file deviates from the network in Keras:
+The single networks, with the largest deviation of the exported file from Keras:
 
 | network | test accuracy | logit | Grad-CAM (of its maximum) |
 |---|---|---|---|
@@ -71,9 +71,9 @@ Each network alone, and how far its file deviates from the network in Keras:
 
 ## Limits
 
-The numbers hold for FOVs like those of the test set. FOVs of one culture plate resemble each other: with a
-split by FOV, numbers flatter what to expect on a new plate. `test_vector_*.npy` are two FOVs of the data
-set; the service checks itself with them whenever it loads the ensemble.
+The metrics are valid for FOVs like those of the test set. FOVs of one culture plate are similar: with a
+split by FOV, the metrics are too optimistic for new plates. `test_vector_*.npy` are two FOVs of the data
+set; the service computes them for verification whenever it loads the ensemble.
 
 ## Cite
 

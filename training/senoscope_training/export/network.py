@@ -1,4 +1,4 @@
-"""Export of one network to the ONNX contract."""
+"""Export of one network to ONNX."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ExportedNetwork:
     ----------
     model : onnx.ModelProto
     gradcam_grid : tuple of int
-        Rows and columns of its Grad-CAM map.
+        Rows and columns of the Grad-CAM map.
     feature_size : int
-        Length of its pooled feature vector.
+        Length of the pooled feature vector.
     """
 
     model: onnx.ModelProto
@@ -38,11 +38,11 @@ def export_network(backbone: Any, preprocessing: Preprocessing, head: Head | Non
     Parameters
     ----------
     backbone : keras.Model
-        Preprocessed image [N, H, W, 3] to the last activation [N, h, w, C].
+        From the preprocessed image [N, H, W, 3] to the last activation [N, h, w, C].
     preprocessing : Preprocessing
-        What turns an image of 0..255 into what the backbone takes.
+        From an image of 0..255 to the input of the backbone.
     head : Head, optional
-        Default: a random one, to be replaced (:func:`senoscope_training.export.graph.replace_head`).
+        Default: a random head, to be replaced by :func:`senoscope_training.export.graph.replace_head`.
 
     Returns
     -------
@@ -54,7 +54,9 @@ def export_network(backbone: Any, preprocessing: Preprocessing, head: Head | Non
     converted = simplify(convert_backbone(backbone, height, width))
     shape = [d.dim_value for d in converted.graph.output[0].type.tensor_type.shape.dim[1:]]
     if shape != [channels, rows, columns]:
-        raise ValueError(f"{backbone.name}: converted to {shape}, Keras has {[channels, rows, columns]}")
+        raise ValueError(
+            f"{backbone.name}: the converted output has shape {shape}, expected {[channels, rows, columns]}"
+        )
     model = assemble(
         converted, preprocessing, head or Head.random(channels, seed=0), height, width, backbone.name
     )

@@ -1,4 +1,4 @@
-"""Comparison of an exported network with Keras and a real gradient tape."""
+"""Comparison of an exported network with Keras, and of its Grad-CAM maps with a gradient tape."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ Float32 = npt.NDArray[np.float32]
 
 LOGIT_TOLERANCE = 1e-4
 GRADCAM_TOLERANCE = 1e-4
-# A logit of zero has no relative error: below one the error counts absolutely, which keeps the probability
-# within a quarter of the tolerance. The absolute error is recorded beside it.
-_SMALLEST_LOGIT = 1.0
+# For logits below one the absolute error is used, because a logit of zero has no relative error; the error of
+# the probability is then at most a quarter of the tolerance. The absolute error is recorded separately.
+_MIN_RELATIVE_LOGIT = 1.0
 
 
 class ParityError(Exception):
-    """An exported network does not compute what Keras computes."""
+    """An exported network deviates from Keras by more than the tolerance."""
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Largest deviations of an exported network from Keras over some fields of view.
+    """Largest deviations of an exported network from Keras for some fields of view.
 
     Attributes
     ----------
     logit_relative : float
-        Relative to the logit where it exceeds one, absolute where it does not.
+        Relative to logits greater than one, absolute for others.
     logit_absolute : float
     gradcam : float
         As a fraction of the maximum of each FOV's map.
@@ -42,20 +42,19 @@ class ParityReport:
     logit_absolute: float
     gradcam: float
 
-    def require(self, what: str) -> None:
-        """Raise :class:`ParityError` where the tolerance is missed."""
-        # Written so that a NaN fails.
+    def require(self, network: str) -> None:
+        """Raise :class:`ParityError` if a tolerance is exceeded, or if a deviation is NaN."""
         if not (self.logit_relative <= LOGIT_TOLERANCE and self.gradcam <= GRADCAM_TOLERANCE):
             raise ParityError(
-                f"{what}: the exported graph deviates from Keras by {self.logit_relative:.2g} of the logit "
-                f"(allowed {LOGIT_TOLERANCE:g}) and {self.gradcam:.2g} of the Grad-CAM maximum "
+                f"{network}: the exported graph deviates from Keras by {self.logit_relative:.2g} of the "
+                f"logit (allowed {LOGIT_TOLERANCE:g}) and {self.gradcam:.2g} of the Grad-CAM maximum "
                 f"(allowed {GRADCAM_TOLERANCE:g})"
             )
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a network says of N fields of view: logit [N], probability [N], gradcam [N, h, w]."""
+class Outputs:
+    """The outputs of a network for N fields of view: logit [N], probability [N], gradcam [N, h, w]."""
 
     logit: Float32
     probability: Float32
@@ -63,14 +62,14 @@ class Answers:
 
 
 def scale_to_bytes(image: npt.NDArray[Any], low: Float32, high: Float32) -> Float32:
-    """Raw counts [N, C, H, W] to whole numbers in 0..255, as the exported graph does it."""
+    """Scale raw counts [N, C, H, W] to integers in 0..255, in the same way as the exported graph."""
     bounds = [np.asarray(bound, np.float32)[:, None, None] for bound in (low, high)]
     unit = (np.asarray(image, np.float32) - bounds[0]) / (bounds[1] - bounds[0])
     return np.asarray(np.floor(np.clip(unit * np.float32(255), 0, 255)), np.float32)
 
 
 def keras_input(name: str, image: npt.NDArray[Any], low: Float32, high: Float32) -> Float32:
-    """Raw counts [N, C, H, W] to what the backbone takes [N, H, W, C], by Keras' own preprocessing."""
+    """Convert raw counts [N, C, H, W] to the backbone's input [N, H, W, C] with Keras' preprocessing."""
     from keras.applications import imagenet_utils
 
     scaled = np.ascontiguousarray(scale_to_bytes(image, low, high).transpose(0, 2, 3, 1))
@@ -80,10 +79,10 @@ def keras_input(name: str, image: npt.NDArray[Any], low: Float32, high: Float32)
     )
 
 
-def keras_answers(
+def keras_outputs(
     name: str, backbone: Any, head: Head, image: npt.NDArray[Any], low: Float32, high: Float32
-) -> Answers:
-    """Logits by Keras, and Grad-CAM by a gradient tape at the last activation, one FOV at a time."""
+) -> Outputs:
+    """Compute logits with Keras, and Grad-CAM with a gradient tape at the last activation, FOV by FOV."""
     import tensorflow as tf
 
     network = keras_network(backbone, head)
@@ -99,7 +98,7 @@ def keras_answers(
         maps.append(tf.nn.relu(tf.reduce_sum(activation * weights, axis=-1)).numpy())
     logit_all = np.concatenate(logits).astype(np.float32)
     probability = 1 / (1 + np.exp(-logit_all.astype(np.float64)))
-    return Answers(logit_all, probability.astype(np.float32), np.concatenate(maps))
+    return Outputs(logit_all, probability.astype(np.float32), np.concatenate(maps))
 
 
 def _tail(network: Any, backbone: Any) -> Any:
@@ -114,10 +113,10 @@ def _tail(network: Any, backbone: Any) -> Any:
     )
 
 
-def onnx_answers(
+def onnx_outputs(
     path: Path, image: npt.NDArray[Any], low: Float32, high: Float32, threads: int = 1
-) -> Answers:
-    """The same from the exported file, by ONNX Runtime on the CPU."""
+) -> Outputs:
+    """Compute the outputs of an exported file with ONNX Runtime on the CPU."""
     session = open_session(path, threads)
     feeds = {"low": np.asarray(low, np.float32), "high": np.asarray(high, np.float32)}
     rows = [
@@ -126,11 +125,11 @@ def onnx_answers(
         )
         for fov in image
     ]
-    return Answers(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+    return Outputs(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
 
 def open_session(model: Path | str | bytes, threads: int) -> Any:
-    """A plain CPU session of a file or of a serialised model, without any of the engine's settings."""
+    """Open a CPU session of a file or of a serialised model, without the engine's settings."""
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
@@ -142,16 +141,15 @@ def open_session(model: Path | str | bytes, threads: int) -> Any:
     )
 
 
-def compare(actual: Answers, reference: Answers) -> ParityReport:
-    """Largest deviations of ``actual`` from ``reference``."""
+def compare(actual: Outputs, reference: Outputs) -> ParityReport:
+    """Compute the largest deviations of ``actual`` from ``reference``."""
     difference = np.abs(actual.logit.astype(np.float64) - reference.logit)
-    relative = difference / np.maximum(np.abs(reference.logit), _SMALLEST_LOGIT)
+    relative = difference / np.maximum(np.abs(reference.logit), _MIN_RELATIVE_LOGIT)
     return ParityReport(
         logit_relative=float(relative.max()),
         logit_absolute=float(difference.max()),
         gradcam=max(
-            _map_deviation(ours, theirs)
-            for ours, theirs in zip(actual.gradcam, reference.gradcam, strict=True)
+            _map_deviation(one, other) for one, other in zip(actual.gradcam, reference.gradcam, strict=True)
         ),
     )
 

@@ -1,4 +1,4 @@
-"""A trained network as a file that the service loads: exported, compared with Keras, described."""
+"""Writing of a trained network to a file that the service loads, after a comparison with Keras."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from senoscope_training.networks.architectures import ARCHITECTURES
 from senoscope_training.networks.head import Head
 
 Float32 = npt.NDArray[np.float32]
-_TOLERANCE = 1e-3  # of a probability: above what float32 does on any device, far below what would matter
+_TOLERANCE = 1e-3  # of a probability: larger than float32 errors of any device, but not relevant for results
 
 
 @dataclass(frozen=True)
-class KnownAnswer:
-    """What Keras and a gradient tape say of a FOV.
+class KnownOutput:
+    """The output of Keras and a gradient tape for a FOV.
 
     Attributes
     ----------
@@ -48,18 +48,18 @@ class KnownAnswer:
 
 @dataclass(frozen=True)
 class Published:
-    """A network's entry in the manifest, and what Keras says of the test vectors.
+    """A network's entry in the manifest, and Keras' outputs for the test vectors.
 
     Attributes
     ----------
     network : Network
-    expected : list of KnownAnswer
-        For the FOVs that were compared.
+    expected : list of KnownOutput
+        Keras' outputs for the FOVs that were compared.
     report : ParityReport
     """
 
     network: Network
-    expected: list[KnownAnswer]
+    expected: list[KnownOutput]
     report: parity.ParityReport
 
 
@@ -79,25 +79,25 @@ def publish(
     threads: int,
     write: Callable[[onnx.ModelProto, Path], None] = save,
 ) -> Published:
-    """Put the head into an exported backbone, save it as ``<name>.onnx``, and compare it with Keras.
+    """Insert the head into an exported backbone, save it as ``<name>.onnx``, and compare it with Keras.
 
     Parameters
     ----------
     sample : array [N, C, H, W]
-        FOVs to compare on, raw counts.
+        Raw counts of FOVs for the comparison.
     write : callable
         Writes the network's file.
 
     Raises
     ------
     ParityError
-        If it deviates from Keras or from a gradient tape.
+        If the network deviates from Keras or from the gradient tape.
     """
     replace_head(exported.model, head)
     path = directory / f"{name}.onnx"
     write(exported.model, path)
-    reference = parity.keras_answers(name, backbone, head, sample, low, high)
-    report = parity.compare(parity.onnx_answers(path, sample, low, high, threads), reference)
+    reference = parity.keras_outputs(name, backbone, head, sample, low, high)
+    report = parity.compare(parity.onnx_outputs(path, sample, low, high, threads), reference)
     report.require(name)
     network = Network(
         name=name,
@@ -119,14 +119,14 @@ def publish(
         ),
     )
     pairs = zip(reference.probability, reference.gradcam, strict=True)
-    return Published(network, [KnownAnswer(float(p), gradcam) for p, gradcam in pairs], report)
+    return Published(network, [KnownOutput(float(p), gradcam) for p, gradcam in pairs], report)
 
 
 def write_test_vector(
-    directory: Path, number: int, pixels: npt.NDArray[Any], expected: dict[str, KnownAnswer]
+    directory: Path, number: int, pixels: npt.NDArray[Any], expected: dict[str, KnownOutput]
 ) -> TestVector:
-    """Save a FOV [C, H, W] that every loading of the ensemble must answer as Keras did, maps included."""
-    probabilities = {name: answer.probability for name, answer in expected.items()}
+    """Save a FOV [C, H, W] whose outputs are compared with Keras' whenever the ensemble is loaded."""
+    probabilities = {name: output.probability for name, output in expected.items()}
     path = directory / f"test_vector_{number}.npy"
     np.save(path, pixels)
     return TestVector(
@@ -135,24 +135,24 @@ def write_test_vector(
         expected=Expected(
             probability=float(np.mean(list(probabilities.values()))),
             networks=probabilities,
-            gradcams={name: _rows(answer.gradcam) for name, answer in expected.items()},
+            gradcams={name: _rows(output.gradcam) for name, output in expected.items()},
         ),
         tolerance=_TOLERANCE,
     )
 
 
 def _rows(gradcam: Float32) -> tuple[tuple[float, ...], ...]:
-    """A map as the manifest has it: six digits are more than what devices agree on."""
+    """Convert a map for the manifest; six digits are more than the agreement between devices."""
     return tuple(tuple(float(f"{value:.6g}") for value in row) for row in gradcam)
 
 
-def put_in_place(build: Path, target: Path, old: Path, force: bool) -> None:
-    """Move a finished ensemble to its name; the one it replaces goes to ``old``.
+def move_into_place(build: Path, target: Path, old: Path, force: bool) -> None:
+    """Rename a finished ensemble to ``target``; with ``force``, rename an existing one to ``old``.
 
     Raises
     ------
     FileExistsError
-        If there is one already.
+        If ``target`` exists, or cannot be created.
     """
     if force and target.exists():
         target.replace(old)
@@ -162,5 +162,5 @@ def put_in_place(build: Path, target: Path, old: Path, force: bool) -> None:
         if old.exists() and not target.exists():
             old.replace(target)
         raise FileExistsError(
-            f"{target} cannot be put in place: {error}; did another run make it meanwhile?"
+            f"{target} cannot be created: {error}; another process may have created it in the meantime"
         ) from error

@@ -1,8 +1,8 @@
-"""Graph passes over an exported backbone, so that ONNX Runtime keeps its blocked layout from end to end.
+"""Graph passes for an exported backbone that let ONNX Runtime keep its blocked layout in the whole graph.
 
-tf2onnx leaves batch norms of depthwise convolutions as Mul and Add, padding as nodes of their own, and
-squeeze-and-excite blocks as ReduceMean and Reshape. Each of them makes ONNX Runtime leave the blocked
-(NCHWc) layout of its CPU convolutions and return to it, which costs more than the operation itself.
+tf2onnx exports batch norms of depthwise convolutions as Mul and Add, padding as separate nodes, and
+squeeze-and-excite blocks as ReduceMean and Reshape. For each of these, ONNX Runtime converts from the blocked
+(NCHWc) layout of its CPU convolutions and back, which takes longer than the operation.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _EPSILON = 1e-5
 
 
 class Graph:
-    """A flat ONNX graph, with who makes and who takes each tensor.
+    """A flat ONNX graph, with the producer and the consumers of each tensor.
 
-    Raises nothing: a pass that does not match leaves the graph as it is.
+    A pass that does not match does not change the graph, and raises no error.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -35,15 +35,15 @@ class Graph:
         self.index()
 
     def index(self) -> None:
-        """Count again who makes and who takes what."""
-        self.makers = {output: node for node in self.nodes for output in node.output}
-        self.takers: dict[str, list[onnx.NodeProto]] = {}
+        """Update the producers and consumers."""
+        self.producers = {output: node for node in self.nodes for output in node.output}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
             for name in node.input:
-                self.takers.setdefault(name, []).append(node)
+                self.consumers.setdefault(name, []).append(node)
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:
-        """The constant of that name, if it is one."""
+        """Return the value of a constant; None if there is no constant of that name."""
         tensor = self.values.get(name)
         return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
 
@@ -54,29 +54,29 @@ class Graph:
         self.values[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
-    def only_taker(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        """The one node that takes this node's output, if nothing else does."""
+    def only_consumer(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+        """Return the only consumer of a node's output; None if there are others."""
         output = node.output[0]
-        takers = self.takers.get(output, [])
-        return takers[0] if len(takers) == 1 and output not in self.outputs else None
+        consumers = self.consumers.get(output, [])
+        return consumers[0] if len(consumers) == 1 and output not in self.outputs else None
 
-    def merge(self, kept: onnx.NodeProto, gone: onnx.NodeProto) -> None:
-        """Let ``kept`` make what ``gone``, its only taker, made."""
-        kept.output[0] = gone.output[0]
-        self.nodes.remove(gone)
+    def merge(self, kept: onnx.NodeProto, removed: onnx.NodeProto) -> None:
+        """Remove the only consumer of ``kept``, and let ``kept`` produce its output."""
+        kept.output[0] = removed.output[0]
+        self.nodes.remove(removed)
         self.index()
 
-    def bypass(self, gone: onnx.NodeProto, source: str) -> None:
-        """Let all takers of ``gone`` take ``source`` instead."""
+    def bypass(self, removed: onnx.NodeProto, source: str) -> None:
+        """Remove a node, and replace its output by ``source``."""
         for node in self.nodes:
             for k, name in enumerate(node.input):
-                if name == gone.output[0]:
+                if name == removed.output[0]:
                     node.input[k] = source
-        self.nodes.remove(gone)
+        self.nodes.remove(removed)
         self.index()
 
     def finish(self) -> onnx.ModelProto:
-        """The model, with the constants that are still used, each once, and nothing else."""
+        """Return the model with the constants that are used."""
         used = {name for node in self.nodes for name in node.input}
         graph = self.model.graph
         del graph.node[:], graph.initializer[:], graph.value_info[:]
@@ -86,7 +86,7 @@ class Graph:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """An attribute's value."""
+    """Return the value of an attribute."""
     for entry in node.attribute:
         if entry.name == name:
             return helper.get_attribute_value(entry)
@@ -94,7 +94,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
-    """Set an attribute, new or not."""
+    """Set or replace an attribute."""
     for k, entry in enumerate(node.attribute):
         if entry.name == name:
             del node.attribute[k]
@@ -103,7 +103,7 @@ def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
 
 
 def _per_channel(array: npt.NDArray[Any] | None, channels: int) -> Array | None:
-    """A constant that broadcasts over [N, C, H, W] along C alone, as a vector [C]."""
+    """Return a constant that broadcasts over [N, C, H, W] as a vector [C]; None if it varies along others."""
     if array is None or array.dtype != np.float32:
         return None
     if array.size == 1:
@@ -117,7 +117,7 @@ def _other_operand(node: onnx.NodeProto, name: str) -> str:
 
 
 def _affine(graph: Graph, node: onnx.NodeProto, source: str, channels: int) -> tuple[Array, Array] | None:
-    """Scale and shift [C] of a Mul, Add, Sub or BatchNormalization that takes ``source``."""
+    """Return scale and shift [C] of a Mul, Add, Sub or BatchNormalization with the input ``source``."""
     one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
     if node.op_type in {"Mul", "Add"}:
         vector = _per_channel(graph.constant(_other_operand(node, source)), channels)
@@ -142,7 +142,7 @@ def fold_into_convolution(graph: Graph) -> bool:
     for conv in graph.nodes:
         if conv.op_type != "Conv":
             continue
-        follower = graph.only_taker(conv)
+        follower = graph.only_consumer(conv)
         if follower is None or conv.input[1] not in graph.values:
             continue
         affine = _affine(graph, follower, conv.output[0], graph.values[conv.input[1]].dims[0])
@@ -166,15 +166,15 @@ def fold_into_convolution(graph: Graph) -> bool:
 
 
 def join_affine(graph: Graph) -> bool:
-    """Make one BatchNormalization of a per-channel Mul and Add that follow no convolution.
+    """Replace a per-channel Mul and Add that do not follow a convolution by one BatchNormalization.
 
-    ONNX Runtime fuses it with the activation after it and keeps the blocked layout; it can do neither
+    ONNX Runtime fuses it with the following activation and keeps the blocked layout, which it does not do
     with Mul and Add.
     """
     for mul in graph.nodes:
         if mul.op_type != "Mul":
             continue
-        add = graph.only_taker(mul)
+        add = graph.only_consumer(mul)
         if add is None or add.op_type != "Add":
             continue
         constants = [graph.constant(name) for name in (*mul.input, *add.input)]
@@ -191,7 +191,7 @@ def join_affine(graph: Graph) -> bool:
             "scale": first[0],
             "shift": second[1],
             "mean": np.zeros(channels, np.float32),
-            # cuDNN refuses an epsilon of zero in some releases, so variance + epsilon is one.
+            # Some releases of cuDNN refuse an epsilon of zero; variance + epsilon is one.
             "variance": np.full(channels, 1 - _EPSILON, np.float32),
         }
         names = [graph.add_constant(array, hint) for hint, array in parts.items()]
@@ -204,27 +204,28 @@ def join_affine(graph: Graph) -> bool:
 
 
 def absorb_padding(graph: Graph) -> bool:
-    """Turn zero padding into the padding of the convolution or the max pooling after it."""
+    """Fold zero padding into the following convolution or max pooling."""
     for pad in graph.nodes:
         if pad.op_type != "Pad" or attribute(pad, "mode", b"constant") != b"constant":
             continue
         widths = graph.constant(pad.input[1])
         fill = graph.constant(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.float32(0)
-        takers = graph.takers.get(pad.output[0], [])
+        consumers = graph.consumers.get(pad.output[0], [])
         if widths is None or fill is None or np.any(fill != 0) or pad.output[0] in graph.outputs:
             continue
         widths = widths.astype(int)
         if widths.size != 8 or widths[[0, 1, 4, 5]].any() or (widths < 0).any():
             continue
-        kinds = {node.op_type for node in takers}
-        maker = graph.makers.get(pad.input[0])
-        # Padding of a max pooling is minus infinity: the same as zero only where nothing is negative.
-        if kinds - {"Conv", "MaxPool"} or ("MaxPool" in kinds and (maker is None or maker.op_type != "Relu")):
+        kinds = {node.op_type for node in consumers}
+        producer = graph.producers.get(pad.input[0])
+        # Max pooling pads with minus infinity, which is equivalent to zero only if no input is negative.
+        after_relu = producer is not None and producer.op_type == "Relu"
+        if kinds - {"Conv", "MaxPool"} or ("MaxPool" in kinds and not after_relu):
             continue
-        if any(attribute(node, "auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"} for node in takers):
+        if any(attribute(node, "auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"} for node in consumers):
             continue
         added = widths[[2, 3, 6, 7]]
-        for node in takers:
+        for node in consumers:
             own = np.array(attribute(node, "pads", [0, 0, 0, 0]))
             set_attribute(node, "pads", [int(width) for width in own + added])
             set_attribute(node, "auto_pad", "NOTSET")
@@ -234,15 +235,15 @@ def absorb_padding(graph: Graph) -> bool:
 
 
 def keep_dimensions(graph: Graph) -> bool:
-    """Let a ReduceMean over rows and columns keep them, instead of a Reshape that restores them.
+    """Set keepdims of a ReduceMean over rows and columns, instead of a Reshape that restores them.
 
-    GlobalAveragePool would say the same, but ONNX Runtime adds up its tens of thousands of pixels one
-    after another: three times the deviation from Keras over the whole of EfficientNet, and no faster.
+    GlobalAveragePool would be equivalent, but ONNX Runtime sums its tens of thousands of pixels one by one,
+    which triples the deviation from Keras for the whole EfficientNet, and is not faster.
     """
     for mean in graph.nodes:
         if mean.op_type != "ReduceMean" or sorted(attribute(mean, "axes", [])) != [2, 3]:
             continue
-        follower = graph.only_taker(mean)
+        follower = graph.only_consumer(mean)
         if attribute(mean, "keepdims", 1) == 1 or follower is None or follower.op_type != "Reshape":
             continue
         shape = graph.constant(follower.input[1])
@@ -255,19 +256,19 @@ def keep_dimensions(graph: Graph) -> bool:
 
 
 def drop_idle_reshapes(graph: Graph) -> bool:
-    """Remove Reshapes of what averaging over rows and columns made, [N, C, 1, 1], to that same shape."""
+    """Remove Reshapes of a mean over rows and columns, [N, C, 1, 1], to the same shape."""
     for reshape in graph.nodes:
         if reshape.op_type != "Reshape":
             continue
         shape = graph.constant(reshape.input[1])
-        maker = graph.makers.get(reshape.input[0])
-        while maker is not None and maker.op_type in {"Conv", "Mul", "Sigmoid", "Relu", "Add"}:
-            maker = graph.makers.get(maker.input[0])
-        if maker is None or maker.op_type != "ReduceMean" or reshape.output[0] in graph.outputs:
+        producer = graph.producers.get(reshape.input[0])
+        while producer is not None and producer.op_type in {"Conv", "Mul", "Sigmoid", "Relu", "Add"}:
+            producer = graph.producers.get(producer.input[0])
+        if producer is None or producer.op_type != "ReduceMean" or reshape.output[0] in graph.outputs:
             continue
-        if sorted(attribute(maker, "axes", [])) != [2, 3] or attribute(maker, "keepdims", 1) != 1:
+        if sorted(attribute(producer, "axes", [])) != [2, 3] or attribute(producer, "keepdims", 1) != 1:
             continue
-        # The channel count cannot differ: N is the only other free dimension, and it is -1 here.
+        # The number of channels cannot differ, because N is the only other free dimension, and is -1 here.
         if shape is None or shape.size != 4 or shape[0] != -1 or (shape[2:] != 1).any():
             continue
         graph.bypass(reshape, reshape.input[0])
@@ -295,7 +296,7 @@ PASSES: tuple[Callable[[Graph], bool], ...] = (
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Apply every pass until none finds anything more to do; the model is changed in place."""
+    """Apply each pass until it changes nothing; the model is changed in place."""
     graph = Graph(model)
     for simplification in PASSES:
         while simplification(graph):
@@ -304,5 +305,5 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def histogram(model: onnx.ModelProto) -> dict[str, int]:
-    """How many nodes of each kind the graph has."""
+    """Count the nodes of each type in the graph."""
     return dict(Counter(node.op_type for node in model.graph.node).most_common())

@@ -1,1 +1,1 @@
-"""Networks and their training: backbones, heads, images that are augmented."""
+"""Networks and their training: backbones, heads, augmentation."""

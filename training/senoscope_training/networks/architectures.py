@@ -1,4 +1,4 @@
-"""The seven backbones of the ensemble: how Keras builds each, and what each does to an image first."""
+"""The seven backbones of the ensemble: their Keras builders and their preprocessing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _EFFICIENTNET_STEM = "stem_conv_pad"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a backbone expects of an image of 0..255: y[c] = x[order[c]] * scale[c] + offset[c].
+    """The preprocessing of an image of 0..255: y[c] = x[order[c]] * scale[c] + offset[c].
 
     Attributes
     ----------
     order : tuple of int
-        Which input channel becomes channel c; (2, 1, 0) for BGR.
+        Index of the input channel for each channel c; (2, 1, 0) for BGR.
     scale, offset : float64 array [3]
     """
 
@@ -37,26 +37,28 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A backbone: everything about it that training, export and reports need.
+    """The specification of a backbone for training, export and reports.
 
     Attributes
     ----------
     name : str
-        As in configurations, in the manifest and in file names.
+        Name in configurations, in the manifest and in file names.
     title : str
-        In tables and figures.
+        Name in tables and figures.
     builder : str
         ``module:function`` that takes the keyword arguments of the builders in ``keras.applications``
         (``include_top``, ``weights``, ``input_shape``) and returns a Keras model without classifier.
     preprocess : {"tf", "torch", "caffe"}
-        The mode of Keras' ``preprocess_input``, or, for EfficientNet, what its own first layers amount to.
+        The mode of Keras' ``preprocess_input``; for EfficientNet, the mode that is equivalent to its own
+        first layers.
     cost : float
-        Relative time to convert it, measured; the longest go first where several run side by side.
+        Measured relative time of the export; of networks that are processed in parallel, the slowest start
+        first.
     smallest_edge : int
-        Rows and columns that it takes at least.
+        Smallest number of rows and columns of the input.
     notop_file, notop_md5 : str
         Keras' published weight file without the classifier, and the MD5 that Keras publishes with it
-        (empty where it publishes none).
+        (empty if there is none).
     """
 
     name: str
@@ -70,11 +72,11 @@ class Architecture:
 
     @property
     def dotted(self) -> str:
-        """The builder as Python would name it."""
+        """The builder as a dotted name."""
         return self.builder.replace(":", ".")
 
     def build(self, height: int, width: int, weights: str | None = None) -> Any:
-        """Call the builder."""
+        """Build the Keras model without classifier."""
         module, _, function = self.builder.partition(":")
         builder: Callable[..., Any] = getattr(import_module(module), function)
         return builder(include_top=False, weights=weights, input_shape=(height, width, 3))
@@ -147,27 +149,27 @@ PAPER_ARCHITECTURES: tuple[Architecture, ...] = (
         notop_md5="d19885ff4a710c122648d3b5c3b684e4",
     ),
 )
-"""The seven of the paper, in the order in which an ensemble lists them."""
+"""The seven architectures of the paper, in the order in which an ensemble lists them."""
 
 ARCHITECTURES: dict[str, Architecture] = {one.name: one for one in PAPER_ARCHITECTURES}
-"""All that a configuration may name; see :func:`register`."""
+"""All architectures that a configuration may use, by name; see :func:`register`."""
 
 
 def register(architecture: Architecture) -> None:
-    """Make an architecture known to this process, and to workers (see `with_architectures`).
+    """Add an architecture to this process, and to its worker processes (see `with_architectures`).
 
     Raises
     ------
     ValueError
-        If another one has its name.
+        If another architecture has the same name.
     """
     known = ARCHITECTURES.setdefault(architecture.name, architecture)
     if known != architecture:
-        raise ValueError(f"there is another architecture called {architecture.name}: {known.builder}")
+        raise ValueError(f"another architecture has the name {architecture.name}: {known.builder}")
 
 
 def with_architectures(start: Callable[[], None]) -> Callable[[], None]:
-    """What starts a worker process, which then has the architectures of this one."""
+    """Return a function that starts a worker process with the architectures of this process."""
     return partial(_start_with, tuple(ARCHITECTURES.values()), start)
 
 
@@ -178,7 +180,7 @@ def _start_with(architectures: tuple[Architecture, ...], start: Callable[[], Non
 
 
 def preprocessing(mode: PreprocessMode) -> Preprocessing:
-    """The affine map of a preprocessing mode, as ``keras.applications.imagenet_utils`` defines them."""
+    """Return the affine map of a preprocessing mode, as ``keras.applications.imagenet_utils`` defines it."""
     ones = np.ones(3)
     if mode == "tf":
         return Preprocessing((0, 1, 2), ones / 127.5, -ones)
@@ -189,15 +191,15 @@ def preprocessing(mode: PreprocessMode) -> Preprocessing:
 
 
 def build_application(name: str, height: int = 250, width: int = 300) -> Any:
-    """The model that ``keras.applications`` builds without weights and without a classifier.
+    """Build the model of ``keras.applications`` without weights and without a classifier.
 
-    Its weights are those of Keras' ``notop`` files, so it is what is loaded and saved. EfficientNet's
-    first layers are in it; :func:`backbone_of` takes them off.
+    It has the same weights as Keras' ``notop`` files, so it is the model that is loaded and saved. It
+    includes EfficientNet's first layers; :func:`backbone_of` removes them.
     """
     model = ARCHITECTURES[name].build(height, width)
     if name == "efficientnet_b4":
-        # What Keras' file holds, so that files of random and of trained weights mean the same. The file
-        # calls the standard deviation a variance; see the comment in Keras' efficientnet module.
+        # The values in Keras' file, so that files of random and of trained weights are equivalent. Keras
+        # stores the standard deviation as the variance; see the comment in its efficientnet module.
         normalization = _normalization(model)
         normalization.adapt_mean.assign(np.array(_IMAGENET_MEAN_RGB, np.float32))
         normalization.adapt_variance.assign(np.array(_IMAGENET_STD_RGB, np.float32))
@@ -206,17 +208,17 @@ def build_application(name: str, height: int = 250, width: int = 300) -> Any:
 
 
 def backbone_of(name: str, application: Any) -> Any:
-    """The backbone proper: from the preprocessed image [N, H, W, 3] to the last activation [N, h, w, C].
+    """Return the backbone, from the preprocessed image [N, H, W, 3] to the last activation [N, h, w, C].
 
-    EfficientNetB4 divides by the standard deviation in two steps, and Keras adds the second (a Rescaling
-    layer) only when it builds with ``weights="imagenet"``: a model built with ``weights=None`` that loads
-    the same file computes something else, silently. Here these first layers are taken off and ``torch``
-    preprocessing, which is what they amount to, stands in their place, whatever the weights.
+    EfficientNetB4 divides by the standard deviation in two steps, and Keras adds the second step (a
+    Rescaling layer) only with ``weights="imagenet"``: a model that is built with ``weights=None`` and loads
+    the same file computes different values, without an error. Therefore these first layers are removed, and
+    replaced by the equivalent ``torch`` preprocessing for all weights.
 
     Raises
     ------
     ValueError
-        If the weights loaded normalise otherwise than Keras' published ones.
+        If the normalisation in the weights differs from that of Keras' published weights.
     """
     import keras
 
@@ -230,8 +232,8 @@ def backbone_of(name: str, application: Any) -> Any:
         and np.allclose(variance, _IMAGENET_STD_RGB, atol=1e-4)
     ):
         raise ValueError(
-            f"efficientnet_b4: these weights normalise with mean {mean} and 'variance' {variance}; "
-            f"expected Keras' {_IMAGENET_MEAN_RGB} and {_IMAGENET_STD_RGB}"
+            f"efficientnet_b4: the normalisation in these weights has mean {mean} and 'variance' {variance}; "
+            f"expected {_IMAGENET_MEAN_RGB} and {_IMAGENET_STD_RGB} as in Keras' weights"
         )
     return keras.Model(application.get_layer(_EFFICIENTNET_STEM).input, application.output, name=name)
 
@@ -248,12 +250,12 @@ def preprocess(name: str, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
     Parameters
     ----------
     scaled : float32 array [N, H, W, 3]
-        Whole numbers in 0..255.
+        Integer values in 0..255.
 
     Returns
     -------
     float32 array [N, H, W, 3]
-        What the backbone takes.
+        Input of the backbone.
     """
     how = preprocessing(ARCHITECTURES[name].preprocess)
     return np.asarray(scaled[..., list(how.order)] * how.scale + how.offset, np.float32)

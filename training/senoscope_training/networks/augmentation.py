@@ -1,4 +1,4 @@
-"""Random copies of fields of view: turned, shifted, mirrored; empty corners become zero."""
+"""Augmentation: rotated, shifted and mirrored copies of fields of view, with zeros in empty corners."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from senoscope_training.networks.settings import AugmentationConfig
 
 @dataclass(frozen=True)
 class Copies:
-    """Which copies a data set is augmented with; originals come first.
+    """The original FOVs of a data set, followed by their augmented copies.
 
     Attributes
     ----------
     source : int64 array [M]
-        The FOV that each of the M images is made from.
+        Index of the FOV of each of the M images.
     transforms : float32 array [M, 2, 3]
         Affine maps from a pixel (x, y) of the copy to that of the original; the identity for originals.
     """
@@ -31,19 +31,19 @@ class Copies:
         return len(self.source)
 
     def render(self, images: npt.NDArray[Any], indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Make some of the images.
+        """Compute some of the images.
 
         Parameters
         ----------
         images : array [N, H, W, C]
             The originals; uint8, uint16 or float32.
         indices : int64 array [K]
-            Which of the M.
+            Indices of the M images.
 
         Returns
         -------
         array [K, H, W, C]
-            Of the same type.
+            With the same data type.
         """
         height, width = images.shape[1:3]
         made = np.empty((len(indices), *images.shape[1:]), images.dtype)
@@ -66,10 +66,10 @@ class Copies:
 def plan_copies(
     labels: npt.NDArray[np.bool_], height: int, width: int, config: AugmentationConfig, seed: int
 ) -> Copies:
-    """Draw the copies of N fields of view: N originals, then ``copies`` times N copies.
+    """Draw the copies of N fields of view: N originals, followed by ``copies`` times N copies.
 
-    With ``draw: with_replacement`` the FOVs to copy are drawn within each class, as the authors do, so
-    that some get more copies than others and some may get none.
+    With ``draw: with_replacement`` the FOVs to copy are drawn within each class, as in the authors' code:
+    some FOVs then have more copies than others, and some may have none.
     """
     rng = np.random.default_rng(seed)
     count = len(labels)
@@ -92,7 +92,7 @@ def plan_copies(
 def _transform(
     height: int, width: int, config: AugmentationConfig, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Rotation about the centre, then mirroring, then a shift; as the map from copy to original."""
+    """Draw a rotation about the centre, mirroring and a shift, as the map from copy to original."""
     angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg))
     shift = rng.uniform(-config.shift, config.shift, 2) * (width, height)
     mirror = -1.0 if config.horizontal_flip and rng.random() < 0.5 else 1.0
@@ -103,7 +103,7 @@ def _transform(
 
 
 def first_copies(copies: Copies, fovs: int, wanted: int) -> npt.NDArray[np.int64]:
-    """Indices of the originals and of each FOV's first ``wanted`` copies."""
+    """Return the indices of the originals and of each FOV's first ``wanted`` copies."""
     taken = list(range(fovs))
     count = dict.fromkeys(range(fovs), 0)
     for index in range(fovs, len(copies)):

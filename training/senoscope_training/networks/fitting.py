@@ -1,7 +1,7 @@
-"""Training with early stopping that goes on after any interruption as if there had been none.
+"""Training with early stopping that can be resumed after an interruption, with the same results.
 
-Whatever is random in an epoch follows from the seed and the epoch's number alone, so a checkpoint need
-hold no random state, and an epoch that was cut off is the same when it is done again.
+All random numbers of an epoch depend only on the seed and the number of the epoch. Therefore a checkpoint
+contains no random state, and an interrupted epoch gives the same results when it is repeated.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from senoscope_training.networks.seeds import derive_seed
 from senoscope_training.networks.settings import PhaseConfig
 from senoscope_training.workers.files import atomic_file
 
-Watch = Callable[[int, dict[str, float]], None]
-_EVERY_S = 60.0
+OnEpoch = Callable[[int, dict[str, float]], None]
+"""Called after each epoch with its number, from 1, and its metrics by name."""
+_SAVE_EVERY_S = 60.0
 
 
 class FitError(Exception):
-    """Training cannot go on; the message says what to change."""
+    """Training failed; the message contains a remedy."""
 
 
 @dataclass
-class Progressed:
-    """How far a training is.
+class FitState:
+    """The state of a training, except for weights and optimiser.
 
     Attributes
     ----------
     epoch : int
-        Epochs done.
+        Number of completed epochs.
     best : float
         The lowest validation loss so far.
     waited : int
         Epochs since then.
     history : dict of str to list of float
-        Per epoch.
+        Metrics per epoch, by name.
     """
 
     epoch: int = 0
@@ -53,46 +54,46 @@ class Progressed:
 
 
 class Checkpoint:
-    """A file that holds a training's state: progress, weights, best weights, optimiser.
+    """A file with the state of a training, its weights, best weights and optimiser.
 
     Parameters
     ----------
     path : Path
     every_s : float
-        Least time between two writes: weights and moments of a large network are 900 MB.
+        Shortest time between two writes; weights and moments of a large network take 900 MB.
     """
 
-    def __init__(self, path: Path, every_s: float = _EVERY_S) -> None:
+    def __init__(self, path: Path, every_s: float = _SAVE_EVERY_S) -> None:
         self._path = path
         self._every_s = every_s
         self._last_s = time.monotonic()
 
-    def save(self, progressed: Progressed, model: Any, best: list[npt.NDArray[Any]]) -> None:
-        """Write, unless it was written a short while ago."""
+    def save(self, state: FitState, model: Any, best: list[npt.NDArray[Any]]) -> None:
+        """Write the file, unless it was written less than ``every_s`` ago."""
         if time.monotonic() - self._last_s < self._every_s:
             return
         arrays = {
             **{f"now_{k}": value for k, value in enumerate(model.get_weights())},
             **{f"best_{k}": value for k, value in enumerate(best)},
             **{f"optimizer_{k}": value for k, value in enumerate(_values(model.optimizer.variables))},
-            "progressed": np.frombuffer(json.dumps(asdict(progressed)).encode(), np.uint8),
+            "progressed": np.frombuffer(json.dumps(asdict(state)).encode(), np.uint8),
         }
         with atomic_file(self._path) as file:
             np.savez(file, **arrays)
         self._last_s = time.monotonic()
 
-    def load(self, model: Any) -> tuple[Progressed, list[npt.NDArray[Any]]] | None:
-        """Put a model into the state that was written; None if nothing was, or it is damaged."""
+    def load(self, model: Any) -> tuple[FitState, list[npt.NDArray[Any]]] | None:
+        """Restore a model; return None if the file does not exist or is damaged."""
         try:
-            groups, progressed = self._read()
+            groups, state = self._read()
         except (FileNotFoundError, BadZipFile, EOFError, KeyError, ValueError):
-            return None  # to begin anew costs time and changes no number
+            return None  # starting again takes time, but does not change the results
         model.set_weights(groups["now"])
         for variable, value in zip(model.optimizer.variables, groups["optimizer"], strict=True):
             variable.assign(value)
-        return progressed, groups["best"]
+        return state, groups["best"]
 
-    def _read(self) -> tuple[dict[str, list[npt.NDArray[Any]]], Progressed]:
+    def _read(self) -> tuple[dict[str, list[npt.NDArray[Any]]], FitState]:
         with np.load(self._path) as arrays:
             groups = {
                 name: [
@@ -100,70 +101,70 @@ class Checkpoint:
                 ]
                 for name in ("now", "best", "optimizer")
             }
-            return groups, Progressed(**json.loads(arrays["progressed"].tobytes()))
+            return groups, FitState(**json.loads(arrays["progressed"].tobytes()))
 
     def remove(self) -> None:
-        """Forget it."""
+        """Delete the file, if it exists."""
         self._path.unlink(missing_ok=True)
 
 
 def fit(
     model: Any,
     train: Examples,
-    judge: Callable[[], float],
+    validation_loss: Callable[[], float],
     phase: PhaseConfig,
     seed: int,
     checkpoint: Checkpoint | None = None,
-    watch: Watch | None = None,
-) -> Progressed:
+    on_epoch: OnEpoch | None = None,
+) -> FitState:
     """Train a compiled model until the validation loss stops falling, and restore its best weights.
 
-    The same as Keras' ``fit`` with ``EarlyStopping(restore_best_weights=True)``, but for what Keras'
-    ``BackupAndRestore`` would lose: the wait, the best weights and the random state. On the small steps of
-    phase 1 it also spends a tenth of the time.
+    Equivalent to Keras' ``fit`` with ``EarlyStopping(restore_best_weights=True)``, but Keras'
+    ``BackupAndRestore`` would lose the waiting epochs, the best weights and the random state. It also takes
+    a tenth of the time for the small steps of phase 1.
 
     Parameters
     ----------
-    judge : callable
-        The validation loss as the model is now.
+    validation_loss : callable
+        Returns the validation loss of the current weights.
     seed : int
-        Of order and dropout.
-    watch : callable, optional
-        Told of each epoch's number, from 1, and its columns.
+        Seed of the order of examples and of dropout.
+    on_epoch : callable, optional
+        Called after each epoch.
 
     Raises
     ------
     FitError
-        If the loss is no longer a number.
+        If the loss is NaN or infinite.
     """
     model.optimizer.build(model.trainable_variables)
-    state = checkpoint.load(model) if checkpoint is not None else None
-    progressed, best = state or (Progressed(), model.get_weights())
-    while progressed.epoch < phase.max_epochs and progressed.waited < phase.patience:
-        _reseed(model, derive_seed(seed, "dropout", progressed.epoch))
-        loss = _epoch(model, train, phase.batch_size, derive_seed(seed, "order", progressed.epoch))
-        columns = {"loss": loss, "val_loss": judge()}
-        progressed.epoch += 1
-        progressed.waited += 1
-        if not np.isfinite(list(columns.values())).all():
+    restored = checkpoint.load(model) if checkpoint is not None else None
+    state, best = restored or (FitState(), model.get_weights())
+    while state.epoch < phase.max_epochs and state.waited < phase.patience:
+        _reseed(model, derive_seed(seed, "dropout", state.epoch))
+        loss = _epoch(model, train, phase.batch_size, derive_seed(seed, "order", state.epoch))
+        metrics = {"loss": loss, "val_loss": validation_loss()}
+        state.epoch += 1
+        state.waited += 1
+        if not np.isfinite(list(metrics.values())).all():
             raise FitError(
-                f"the loss is no longer a number in epoch {progressed.epoch} "
+                f"the loss is NaN or infinite in epoch {state.epoch} "
                 f"(learning rate {phase.learning_rate:g}): a lower learning_rate may help"
             )
-        if columns["val_loss"] < progressed.best - phase.min_delta:
-            progressed.best, progressed.waited, best = columns["val_loss"], 0, model.get_weights()
-        for name, value in columns.items():
-            progressed.history.setdefault(name, []).append(value)
-        if watch is not None:
-            watch(progressed.epoch, columns)
+        if metrics["val_loss"] < state.best - phase.min_delta:
+            state.best, state.waited, best = metrics["val_loss"], 0, model.get_weights()
+        for name, value in metrics.items():
+            state.history.setdefault(name, []).append(value)
+        if on_epoch is not None:
+            on_epoch(state.epoch, metrics)
         if checkpoint is not None:
-            checkpoint.save(progressed, model, best)
+            checkpoint.save(state, model, best)
     model.set_weights(best)
-    return progressed
+    return state
 
 
 def reset_optimizer(model: Any, learning_rate: float) -> None:
-    """Forget the moments, so that the same compiled model can be trained anew."""
+    """Reset the moments, so that the same compiled model can be trained again."""
     optimizer = model.optimizer
     optimizer.build(model.trainable_variables)
     for variable in optimizer.variables:
@@ -182,7 +183,7 @@ def _epoch(model: Any, train: Examples, batch_size: int, seed: int) -> float:
 
 
 def _reseed(model: Any, seed: int) -> None:
-    """Let dropout draw from here on what this seed gives."""
+    """Set the seed of dropout."""
     for layer in model._flatten_layers():
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:

@@ -1,11 +1,11 @@
 """The paper's classification head on pooled features, and its training with the backbone frozen.
 
-Where backbones are random, features are standardised with the statistics of the training split before they
-reach the head, and the affine map is folded into the first dense layer afterwards, so that the exported head
-is still exactly the paper's. Max-pooled features are all positive with means far above their spread; fed as
-they are, they drive all four ReLU units the same way, often off for good. Of twelve heads on raw features of
-random backbones seven were right on less than 60 % of held-out FOVs; on standardised features all twelve
-learnt.
+With random backbones, the features are standardised with the statistics of the training split, and the
+affine map is folded into the first dense layer after training, so that the exported head has exactly the
+paper's form. Max-pooled features are all positive, and their means are much larger than their spread;
+without standardisation all four ReLU units get inputs of the same sign, and are often zero for all images.
+Of twelve heads on raw features of random backbones, seven had accuracies below 60 % on held-out FOVs; with
+standardised features all twelve heads learned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_training.metrics import auc
-from senoscope_training.networks.fitting import Checkpoint, Progressed, Watch, fit
+from senoscope_training.networks.fitting import Checkpoint, FitState, OnEpoch, fit
 from senoscope_training.networks.images import FeatureExamples
 from senoscope_training.networks.seeds import derive_seed
 from senoscope_training.networks.settings import FrozenPhase, HeadConfig, PhaseConfig
@@ -30,14 +30,14 @@ _ROUNDING = 1e-6
 
 
 class DeadHeadError(Exception):
-    """A head is dead where the procedure cannot go on without a live one."""
+    """A head is dead (see `dead_reason`), and the procedure needs one that is not."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """The paper's head after global max pooling, as plain arrays.
+    """The weights of the paper's head after global max pooling.
 
-    logit = w2 . relu(w1' m + b1) + b2, with m the C pooled features.
+    logit = w2 . relu(w1' m + b1) + b2, where m are the C pooled features.
 
     Attributes
     ----------
@@ -53,12 +53,12 @@ class Head:
     b2: float
 
     def logits(self, features: Float32) -> npt.NDArray[np.float64]:
-        """Logits [N] of pooled features [N, C]."""
+        """Compute the logits [N] of pooled features [N, C]."""
         hidden = np.maximum(features.astype(np.float64) @ self.w1 + self.b1, 0)
         return np.asarray(hidden @ self.w2 + self.b2, np.float64)
 
     def tensors(self) -> dict[str, Float32]:
-        """The initializers of the exported graph, by name."""
+        """Return the initializers of the exported graph, by name."""
         return {
             W1: np.asarray(self.w1, np.float32),
             B1: np.asarray(self.b1, np.float32),
@@ -68,7 +68,7 @@ class Head:
 
     @classmethod
     def random(cls, features: int, seed: int, units: int = 4) -> Head:
-        """A head that is on for any input: for checks of a graph before its head is trained."""
+        """Draw a head whose units are active for all inputs, to check a graph before its head is trained."""
         rng = np.random.default_rng(seed)
         w1 = rng.normal(0, 1 / np.sqrt(features), (features, units))
         return cls(w1.astype(np.float32), np.ones(units, np.float32), np.ones(units, np.float32), -1.0)
@@ -88,15 +88,15 @@ class Standardization:
 
     @classmethod
     def identity(cls, size: int) -> Standardization:
-        """The map that changes nothing: the paper's."""
+        """Return the identity, as in the paper."""
         return cls(np.zeros(size), np.ones(size))
 
     @classmethod
     def fitted(cls, features: Float32) -> Standardization:
-        """To mean 0 and deviation 1 over features [N, C].
+        """Fit the map to features [N, C], so that they have mean 0 and standard deviation 1.
 
-        A feature that varies less than most is not blown up to vary as much: that would blow up its
-        rounding errors too, and where it is constant there is nothing else in it.
+        Features with a standard deviation below the median are scaled like the median feature: a larger
+        scale would amplify their rounding errors, and constant features contain nothing else.
         """
         deviation = features.std(axis=0, dtype=np.float64)
         scale = 1 / max(float(np.median(deviation)), 1e-6) * np.ones_like(deviation)
@@ -104,44 +104,46 @@ class Standardization:
         return cls(features.mean(axis=0, dtype=np.float64), scale)
 
     def apply(self, features: Float32) -> Float32:
-        """Standardised features [N, C]."""
+        """Standardise features [N, C]."""
         return np.asarray((features - self.mean) * self.scale, np.float32)
 
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A head, and how its training went.
+    """A trained head.
 
     Attributes
     ----------
     weights : list of array
-        Of the Keras head, on standardised features.
+        Weights of the Keras head, for standardised features.
     standardization : Standardization
     seed : int
-        The seed of the attempt that was kept.
+        Seed of the attempt that was kept.
     attempts : int
-        How many were made.
+        Number of attempts.
+    state : FitState
+        State of the training at its end.
     dead : str
-        Why this head is dead, see `dead_reason`; empty if it is alive.
+        The reason why this head is dead, see `dead_reason`; empty if it is not.
     """
 
     weights: list[Float32]
     standardization: Standardization
     seed: int
     attempts: int
-    progressed: Progressed
+    state: FitState
     dead: str = ""
 
     @property
     def head(self) -> Head:
-        """The same on features as they are."""
+        """The head for features that are not standardised."""
         return folded(self.weights, self.standardization)
 
 
 def build_head(features: int, config: HeadConfig) -> Any:
-    """The head as a Keras model: pooled features [N, C] to the logit [N, 1].
+    """Build the head as a Keras model, from pooled features [N, C] to the logit [N, 1].
 
-    The paper's sigmoid is left to the loss and to the exported graph, since Grad-CAM explains the logit.
+    The paper's sigmoid is part of the loss and of the exported graph, because Grad-CAM explains the logit.
     """
     import keras
 
@@ -164,19 +166,19 @@ def build_head(features: int, config: HeadConfig) -> Any:
 
 
 def compile_for(model: Any, learning_rate: Any) -> None:
-    """Compile a model that returns logits, with Adam; its rate is a number or a schedule of Keras."""
+    """Compile a model that returns logits, with Adam; the learning rate is a number or a Keras schedule."""
     import keras
 
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        # XLA on a CPU takes minutes to compile these networks and runs them no faster.
+        # On a CPU, XLA takes minutes to compile these networks, and they do not run faster.
         jit_compile=keras.backend.backend() == "jax",
     )
 
 
 def head_loss(weights: list[Float32], features: Float32, truth: Float32, config: HeadConfig) -> float:
-    """The loss that Keras reports for a head, penalties included, in NumPy.
+    """Compute the loss that Keras reports for a head, including penalties, in NumPy.
 
     Parameters
     ----------
@@ -198,7 +200,7 @@ def head_loss(weights: list[Float32], features: Float32, truth: Float32, config:
 def stratified_split(
     labels: npt.NDArray[np.bool_], fraction: float, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices for training and for validation, drawn at random, the same fraction of either class."""
+    """Draw indices for training and for validation at random, the same fraction of each class."""
     rng = np.random.default_rng(seed)
     validation: list[int] = []
     for value in (False, True):
@@ -217,25 +219,25 @@ def train_head(
     config: HeadConfig | None = None,
     phase: PhaseConfig | None = None,
     checkpoint: Checkpoint | None = None,
-    watch: Watch | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainedHead:
-    """Train a head on pooled features: phase 1 of the paper's procedure, the backbone being frozen.
+    """Train a head on pooled features: phase 1 of the paper's procedure, with the backbone frozen.
 
-    The backbone is deterministic and dropout comes after pooling, so features that were computed once
-    give what training through the backbone would give.
+    The backbone is deterministic and dropout comes after pooling, so training on features that were
+    computed once gives the same result as training through the backbone.
 
     Parameters
     ----------
     train, held : FeatureExamples
-        Held-back examples stop the training early.
+        Training examples, and validation examples for early stopping.
     seed : int
-        Fixes initial weights, dropout and order.
+        Seed of initial weights, dropout and order.
 
     Returns
     -------
     TrainedHead
-        The first attempt that is alive. Where none is, the one that ranks the training examples best (of
-        equals the one with the lowest validation loss), with the reason in ``dead``.
+        The first attempt that is not dead. If all are, the one with the highest AUC on the training
+        examples (of equal ones that with the lowest validation loss), with the reason in ``dead``.
     """
     import keras
 
@@ -243,7 +245,7 @@ def train_head(
     size = train.features.shape[1]
     standard = Standardization.fitted(train.features) if standardize else Standardization.identity(size)
     inputs = FeatureExamples(standard.apply(train.features), train.truth[:, 0] > 0)
-    judged = standard.apply(held.features)
+    held_features = standard.apply(held.features)
     labels = train.truth[:, 0] > 0
     best: tuple[tuple[float, float], TrainedHead] | None = None
     for attempt in range(config.attempts):
@@ -251,56 +253,56 @@ def train_head(
         keras.utils.set_random_seed(attempt_seed)
         model = build_head(size, config)
         compile_for(model, phase.learning_rate)
-        progressed = fit(
+        state = fit(
             model,
             inputs,
-            lambda: head_loss(model.get_weights(), judged, held.truth, config),  # noqa: B023 - called at once
+            lambda: head_loss(model.get_weights(), held_features, held.truth, config),  # noqa: B023 - not kept
             phase,
             attempt_seed,
             checkpoint,
-            watch,
+            on_epoch,
         )
-        trained = TrainedHead(model.get_weights(), standard, attempt_seed, attempt + 1, progressed)
+        trained = TrainedHead(model.get_weights(), standard, attempt_seed, attempt + 1, state)
         logits = trained.head.logits(train.features)
         reason = dead_reason(labels, logits)
         if not reason:
             return trained
-        rank = (_rank(labels, logits), -progressed.best)
+        rank = (_auc(labels, logits), -state.best)
         if best is None or rank > best[0]:
             best = rank, replace(trained, attempts=config.attempts, dead=reason)
         if checkpoint is not None:
             checkpoint.remove()
-    assert best is not None  # there is one attempt at least
+    assert best is not None  # there is at least one attempt
     return best[1]
 
 
 def dead_reason(labels: npt.NDArray[np.bool_], logits: npt.NDArray[np.float64]) -> str:
-    """Why a head is dead by its logits [N] of training examples, or an empty string if it is alive.
+    """Return the reason why a head with these logits [N] of training examples is dead, or an empty string.
 
-    It is dead if its logits are constant or rank the examples no better than chance. Where the threshold
-    lies has no part in it: with one positive in ten, a good head may call every example negative.
+    A head is dead if its logits are constant, or if they rank the examples no better than chance. The
+    threshold is irrelevant: with one positive in ten, a good head may predict negative for all examples.
     """
     if is_constant(logits):
         return f"the head gives all {len(labels)} training examples the same logit"
-    area = _rank(labels, logits)
+    area = _auc(labels, logits)
     if area <= 0.5:
         return f"the head ranks its training examples no better than chance (AUC {area:.2f})"
     return ""
 
 
 def is_constant(logits: npt.NDArray[Any]) -> bool:
-    """Whether logits are the same but for rounding."""
+    """Return whether all logits are equal within rounding errors."""
     spread = float(np.ptp(logits))
     return spread <= _ROUNDING * max(1.0, float(np.abs(logits).max()))
 
 
-def _rank(labels: npt.NDArray[np.bool_], logits: npt.NDArray[np.float64]) -> float:
-    """Area under the ROC curve; 0.5 where the logits are constant."""
+def _auc(labels: npt.NDArray[np.bool_], logits: npt.NDArray[np.float64]) -> float:
+    """Compute the area under the ROC curve; 0.5 if the logits are constant."""
     return 0.5 if is_constant(logits) else auc(labels, logits)
 
 
 def folded(weights: list[Float32], standardization: Standardization) -> Head:
-    """A head on standardised features as the same head on features as they are."""
+    """Convert a head for standardised features to the equivalent head for features that are not."""
     w1, b1, w2, b2 = (np.asarray(w, np.float64) for w in weights)
     kernel = w1 * standardization.scale[:, None]
     return Head(
@@ -312,7 +314,7 @@ def folded(weights: list[Float32], standardization: Standardization) -> Head:
 
 
 def keras_network(backbone: Any, head: Head) -> Any:
-    """The whole network in Keras: preprocessed image to the last activation and the logit."""
+    """Build the network in Keras, from the preprocessed image to the last activation and the logit."""
     import keras
 
     model = build_head(head.w1.shape[0], HeadConfig(units=head.w1.shape[1]))

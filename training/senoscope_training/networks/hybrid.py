@@ -18,20 +18,20 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Votes:
-    """What the machine says.
+    """The predictions of the support vector machine.
 
     Attributes
     ----------
     votes : bool array [N]
-        Whether it calls each test FOV positive.
+        Prediction for each test FOV, True for positive.
     chosen : dict
         ``C``, ``gamma`` and ``degree``.
     validation_accuracy : float
-        Mean over the folds of the cross-validation that chose them.
+        Accuracy of the cross-validation with these parameters.
     fovs : int64 array [M]
-        Which FOV each training example is made from.
+        Index of the FOV of each training example.
     cross_validated : bool array [M]
-        The vote on each training example, by the machine that has not learned from its FOV.
+        Prediction for each training example by a machine that was not trained on its FOV.
     """
 
     votes: npt.NDArray[np.bool_]
@@ -41,7 +41,7 @@ class Votes:
     cross_validated: npt.NDArray[np.bool_]
 
     def of_originals(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Training FOVs, ascending, and the cross-validated vote on each one's first example."""
+        """Return training FOVs, ascending, and the cross-validated prediction for their first examples."""
         fovs, first = np.unique(self.fovs, return_index=True)
         return fovs, self.cross_validated[first]
 
@@ -54,48 +54,48 @@ def train_hybrid(
     config: HybridConfig,
     seed: int,
 ) -> Votes:
-    """Choose the parameters by cross-validation, fit on everything, and vote.
+    """Choose the parameters by cross-validation, fit to all training examples, and predict the test FOVs.
 
     Parameters
     ----------
     features : float32 array [M, C]
-        Of training FOVs and their copies.
+        Pooled features of training FOVs and their copies.
     labels : bool array [M]
     fovs : int64 array [M]
-        Which FOV each is made from: copies of a FOV are never on both sides of a fold. The original comes
-        before its copies.
+        Index of the FOV of each example; copies of a FOV are never on both sides of a fold. Each original
+        comes before its copies.
     test : float32 array [N, C]
     seed : int
-        Of the folds.
+        Seed of the folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     rarer = min(len(np.unique(fovs[labels])), len(np.unique(fovs[~labels])))
     folds = StratifiedGroupKFold(min(config.cv_folds, rarer), shuffle=True, random_state=seed)
     grid = list(itertools.product(config.c, config.gamma, config.degree))
-    answers = np.zeros((len(grid), len(labels)), np.bool_)
-    for learnt, judged in folds.split(features, labels, fovs):
+    predicted = np.zeros((len(grid), len(labels)), np.bool_)
+    for inside, outside in folds.split(features, labels, fovs):
         # PCA once per fold, not once per point of the grid.
-        train, held = _components(features[learnt], features[judged])
+        train, held = _components(features[inside], features[outside])
         for k, point in enumerate(grid):
-            answers[k, judged] = _votes(train, labels[learnt], held, point, config)
-    right = (answers == labels).sum(axis=1)
-    best = int(np.argmax(right))  # of equals the first: the smallest penalty
-    train, unseen = _components(features, test)
-    votes = _votes(train, labels, unseen, grid[best], config)
+            predicted[k, outside] = _predict(train, labels[inside], held, point, config)
+    correct = (predicted == labels).sum(axis=1)
+    best = int(np.argmax(correct))  # of equal points the first, which has the smallest penalty
+    train, test_components = _components(features, test)
+    votes = _predict(train, labels, test_components, grid[best], config)
     chosen = dict(zip(("C", "gamma", "degree"), grid[best], strict=True))
-    return Votes(votes, chosen, float(right[best] / len(labels)), fovs, answers[best])
+    return Votes(votes, chosen, float(correct[best] / len(labels)), fovs, predicted[best])
 
 
 def _components(train: Float32, other: Float32) -> tuple[Float64, Float64]:
-    """Both as principal components of the first; all components are kept, as in the paper."""
+    """Transform both arrays to the principal components of the first; keep all, as in the paper."""
     from sklearn.decomposition import PCA
 
     pca = PCA(svd_solver="full").fit(train.astype(np.float64))
     return pca.transform(train), pca.transform(other)
 
 
-def _votes(
+def _predict(
     train: Float64,
     labels: npt.NDArray[np.bool_],
     other: Float64,

@@ -1,4 +1,4 @@
-"""From raw counts to what networks take, in batches."""
+"""Batches of training examples, and the scaling of raw counts to images."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from senoscope_training.networks.augmentation import Copies
 
 Float32 = npt.NDArray[np.float32]
 Preprocess = Callable[[Float32], Float32]
-_KEEP_BYTES = 1_500_000_000
-_RENDERED = 64  # images at a time
+_MAX_KEPT_BYTES = 1_500_000_000
+_RENDER_BATCH = 64  # images
 
 
 class Examples(Protocol):
-    """What a model learns from, or is judged by."""
+    """Examples for training or validation."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: npt.NDArray[np.int64]) -> tuple[Float32, Float32]:
-        """Inputs [K, ...] and truth [K, 1] of some of them."""
+        """Return inputs [K, ...] and truth [K, 1] of some examples."""
         ...
 
 
 class FeatureExamples:
-    """Pooled features that were computed once.
+    """Pooled features, computed in advance.
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ class FeatureExamples:
         return len(self.features)
 
     def batch(self, indices: npt.NDArray[np.int64]) -> tuple[Float32, Float32]:
-        """Features [K, C] and truth [K, 1]."""
+        """Return features [K, C] and truth [K, 1]."""
         return self.features[indices], self.truth[indices]
 
 
 class ImageExamples:
-    """Augmented images, made when asked for, or kept where memory allows.
+    """Augmented images, computed on demand, and kept if they are not too large.
 
     Parameters
     ----------
@@ -58,10 +58,9 @@ class ImageExamples:
     labels : bool array [N]
     copies : Copies
     preprocess : callable
-        From float32 images of 0..255 to what the network takes.
+        Converts float32 images of 0..255 to the input of the network.
     scale : callable, optional
-        From ``images`` to images of 0..255, where ``images`` are raw counts: copies are then made of counts,
-        and scaled afterwards.
+        If ``images`` are raw counts: scales them to 0..255, after the augmentation.
     """
 
     def __init__(
@@ -85,23 +84,23 @@ class ImageExamples:
 
     @property
     def originals(self) -> int:
-        """How many are no copies; they come first."""
+        """Number of originals, which come before the copies."""
         return len(self._images)
 
     def batch(self, indices: npt.NDArray[np.int64]) -> tuple[Float32, Float32]:
-        """Preprocessed images [K, H, W, C] and truth [K, 1]."""
+        """Return preprocessed images [K, H, W, C] and truth [K, 1]."""
         return self.inputs(indices), self._truth[indices]
 
     def inputs(self, indices: npt.NDArray[np.int64]) -> Float32:
-        """Preprocessed images [K, H, W, C]."""
+        """Return preprocessed images [K, H, W, C]."""
         return self._preprocess(self.scaled(indices).astype(np.float32))
 
     def scaled(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Images of 0..255, uint8 [K, H, W, C]."""
-        if self._made is None and len(self) * self._images[0].size <= _KEEP_BYTES:
+        """Return images of 0..255, uint8 [K, H, W, C]."""
+        if self._made is None and len(self) * self._images[0].size <= _MAX_KEPT_BYTES:
             self._made = np.empty((len(self), *self._images.shape[1:]), np.uint8)
-            for first in range(0, len(self), _RENDERED):
-                part = np.arange(first, min(first + _RENDERED, len(self)))
+            for first in range(0, len(self), _RENDER_BATCH):
+                part = np.arange(first, min(first + _RENDER_BATCH, len(self)))
                 self._made[part] = self._render(part)
         if self._made is not None:
             return self._made[indices]
@@ -115,15 +114,15 @@ class ImageExamples:
 def augmented_range(
     counts: npt.NDArray[Any], copies: Copies, k_iqr: float, *, padded: bool
 ) -> tuple[Float32, Float32]:
-    """The intensity range of raw counts [N, H, W, C] with their copies, as the authors' code fits it.
+    """Fit the intensity range to raw counts [N, H, W, C] and their copies, as the authors' code does.
 
-    The zeros that fill the corners of copies count as pixels.
+    The zeros in the corners of copies are included.
 
     Parameters
     ----------
     padded : bool
-        Whether small images stand on zeros: pixels that are zero in every channel do not count then, the
-        corners of copies included, for zero would be the median.
+        Whether small images are padded with zeros: pixels that are zero in every channel are then excluded,
+        including the corners of copies. Otherwise the median could be zero.
 
     Returns
     -------
@@ -131,7 +130,7 @@ def augmented_range(
     """
     everything = np.arange(len(copies))
     channels = range(counts.shape[3])
-    # One channel at a time: all copies of all channels are a few GB.
+    # One channel at a time, because all copies of all channels take several GB.
     inside: npt.NDArray[np.bool_] | None = None
     if padded:
         inside = np.zeros((len(copies), *counts.shape[1:3]), np.bool_)
@@ -150,12 +149,12 @@ def augmented_range(
 def scale_to_images(
     pixels: npt.NDArray[Any], low: Float32, high: Float32, kept: tuple[int, ...] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Raw counts [N, C, H, W] to images of 0..255 [N, H, W, C], as exported graphs scale them.
+    """Scale raw counts [N, C, H, W] to images of 0..255 [N, H, W, C], in the same way as exported graphs.
 
     Parameters
     ----------
     kept : tuple of int, optional
-        Channels to keep; the others become zero.
+        Channels to keep; the others are set to zero.
     """
     made = np.empty((len(pixels), *pixels.shape[2:], pixels.shape[1]), np.uint8)
     bounds = [np.asarray(bound, np.float32)[:, None, None] for bound in (low, high)]

@@ -1,4 +1,4 @@
-"""Random backbones that see: what it takes for an untrained deep network to pass on its input."""
+"""Random weights with which an untrained deep network preserves information about its input."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _BRANCH_GAMMA = 0.2
 
 @dataclass(frozen=True)
 class KernelSlot:
-    """A convolution kernel of a Keras model, and how a random one is drawn.
+    """A convolution kernel of a Keras model, and the distribution of a random one.
 
     Attributes
     ----------
     index : int
-        Of the kernel among those of its model, in Keras' order of layers.
+        Index of the kernel among those of its model, in Keras' order of layers.
     weight : keras.Variable
     shape : tuple of int
         Output channels, input channels, rows, columns, as in ONNX.
     depthwise : bool
-        One input channel for each output channel.
+        Whether there is one input channel for each output channel.
     smooth : bool
         See :func:`senoscope.starter.kernels.random_kernel`.
     amplitude : float
-        Of the uniform distribution that the taps are drawn from.
+        Amplitude of the uniform distribution of the taps.
     """
 
     index: int
@@ -43,20 +43,20 @@ class KernelSlot:
     amplitude: float
 
     def assign(self, kernel: npt.NDArray[np.float32]) -> None:
-        """Set the weight to a kernel of ONNX's layout."""
+        """Set the weight to a kernel in ONNX's layout."""
         self.weight.assign(kernel.transpose((2, 3, 0, 1) if self.depthwise else (2, 3, 1, 0)))
 
 
 def kernel_slots(name: str, application: Any) -> list[KernelSlot]:
-    """The convolution kernels of a ``keras.applications`` model.
+    """List the convolution kernels of a ``keras.applications`` model.
 
-    Independent random taps pass noise as well as structure, and every stride folds the noise into what is
-    left, so that a deep random network hardly sees how bright or how large a cell is. Trained networks
-    prefer low frequencies; a binomial window gives random ones the same preference.
+    Independent random taps transmit noise as well as structure, and every stride aliases the noise, so the
+    features of a deep random network hardly depend on the brightness and size of cells. Trained networks
+    prefer low frequencies; a binomial window gives random kernels the same preference.
 
-    In EfficientNet only kernels with a stride are smoothed: its 32 depthwise convolutions, many of them
-    5x5, would otherwise leave little but the edges of the image, with few digits (measured: three times the
-    rounding error).
+    In EfficientNet only kernels with a stride are smoothed: otherwise its 32 depthwise convolutions, many of
+    them 5x5, would suppress everything but the edges of the image, and lose precision (measured: three times
+    the rounding error).
     """
     slots: list[KernelSlot] = []
     for layer in application._flatten_layers():
@@ -68,7 +68,7 @@ def kernel_slots(name: str, application: Any) -> list[KernelSlot]:
             rows, columns, first, second = (int(size) for size in weight.shape)
             depthwise = "depthwise" in weight.path.rpartition("/")[2] or _is_depthwise(layer)
             smooth = max(rows, columns) > 1 and not (name == "efficientnet_b4" and _stride(layer) == 1)
-            # The variance of what Keras would draw, of the sum over the window where that is drawn.
+            # The variance of Keras' initializer; with a window, that of the sum over the window.
             variance = 2 / (rows * columns * (second if name == "efficientnet_b4" else first + second))
             taps = rows * columns if smooth else 1
             slots.append(
@@ -85,7 +85,7 @@ def kernel_slots(name: str, application: Any) -> list[KernelSlot]:
 
 
 def draw_kernels(name: str, application: Any, seed: int) -> None:
-    """Draw every convolution kernel of a model, by the function that the starter's recipe is rebuilt with."""
+    """Draw all convolution kernels of a model with the function that also rebuilds the starter's recipe."""
     for slot in kernel_slots(name, application):
         scale = np.full(slot.shape[0], slot.amplitude, np.float32)
         slot.assign(random_kernel(seed, name, slot.index, slot.shape, scale, smooth=slot.smooth))
@@ -102,29 +102,29 @@ def _stride(layer: Any) -> int:
 
 
 def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[np.float32]) -> None:
-    """Make a deep random network pass on its input: set its batch norms from one batch of images.
+    """Set the batch norms of a deep random network from one batch of images.
 
-    With initial statistics (mean 0, variance 1) activations vanish or overflow. One forward pass in
-    training mode with momentum 0 leaves exactly this batch's statistics.
+    With the initial statistics (mean 0, variance 1) activations vanish or overflow. One forward pass in
+    training mode with momentum 0 sets the statistics to exactly those of the batch.
 
-    With initial shifts (beta 0) the network would be chaotic: a ReLU that passes half of a normalised
-    activation makes any difference between two inputs, rounding errors included, grow by
+    With the initial shifts (beta 0) the network would be chaotic: a ReLU that is active for half of a
+    normalised activation amplifies any difference between two inputs, including rounding errors, by
     sqrt(pi / (pi - 1)) = 1.21 per layer (mean-field theory of batch norm: Yang et al. 2019,
-    arXiv:1902.08129), so that after fifty layers little of the image is left: InceptionV3's features then
-    differed by 7e-4 between two exact float32 implementations. With beta 2, 98 % of the units are on and the
-    growth is 1.01. Where no activation follows (EfficientNet's projections), a shift would only pile up
-    along the residual path and cost digits, so it stays 0.
+    arXiv:1902.08129). After fifty layers little information about the image is left: InceptionV3's features
+    then differed by 7e-4 between two correct float32 implementations. With beta 2, 98 % of the units are
+    active and the amplification is 1.01. If no activation follows (EfficientNet's projections), shifts would
+    only accumulate along the residual path and reduce the precision, so beta stays 0.
 
     Parameters
     ----------
     preprocessed : float32 array [N, H, W, 3]
-        What the backbone takes.
+        Input of the backbone.
     """
     import keras
 
     layers = list(application._flatten_layers())
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    # Dropped paths would enter the statistics, though nothing is dropped in inference.
+    # Without this, dropped paths would influence the statistics; in inference nothing is dropped.
     drops = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
     momenta = [layer.momentum for layer in norms]
     rates = [layer.rate for layer in drops]
@@ -139,7 +139,7 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
     try:
         backbone = backbone_of(name, application)
         if keras.backend.backend() == "tensorflow":
-            # As a graph, because eager execution keeps every activation of the batch until the end.
+            # As a graph, because eager execution keeps all activations of the batch in memory.
             import tensorflow as tf
 
             tf.function(lambda images: backbone(images, training=True))(preprocessed)
@@ -153,24 +153,24 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
 
 
 def _reaches_activation(layer: Any) -> bool:
-    """Whether an activation takes what a layer makes before any convolution does."""
+    """Return whether the output of a layer reaches an activation before a convolution."""
     import keras
 
     for node in layer._outbound_nodes:
-        taker = node.operation
-        if isinstance(taker, keras.layers.Activation | keras.layers.ReLU):
+        consumer = node.operation
+        if isinstance(consumer, keras.layers.Activation | keras.layers.ReLU):
             return True
-        passes = (
+        transparent = (
             keras.layers.Add | keras.layers.Concatenate | keras.layers.Dropout | keras.layers.ZeroPadding2D
         )
-        if isinstance(taker, passes) and _reaches_activation(taker):
+        if isinstance(consumer, transparent) and _reaches_activation(consumer):
             return True
     return False
 
 
 def _ends_branch(layer: Any) -> bool:
-    """Whether what a layer makes is only added to a residual path."""
+    """Return whether the output of a layer is only added to a residual path."""
     import keras
 
-    takers = [node.operation for node in layer._outbound_nodes]
-    return bool(takers) and all(isinstance(t, keras.layers.Add | keras.layers.Dropout) for t in takers)
+    consumers = [node.operation for node in layer._outbound_nodes]
+    return bool(consumers) and all(isinstance(c, keras.layers.Add | keras.layers.Dropout) for c in consumers)

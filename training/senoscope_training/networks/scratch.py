@@ -1,4 +1,4 @@
-"""The CNN from scratch: three small convolutions, as the paper's baseline."""
+"""The CNN from scratch, the paper's baseline with three small convolutions."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from senoscope_training.networks.fitting import Checkpoint, Progressed, Watch, fit
+from senoscope_training.networks.fitting import Checkpoint, FitState, OnEpoch, fit
 from senoscope_training.networks.head import compile_for
 from senoscope_training.networks.images import Float32, ImageExamples
 from senoscope_training.networks.settings import ScratchConfig
 
-_PREDICT = 64
+_PREDICT_BATCH = 64
 
 
 def scale_to_unit(images: Float32) -> Float32:
-    """Images of 0..255 to 0..1."""
+    """Scale images of 0..255 to 0..1."""
     return np.asarray(images / np.float32(255), np.float32)
 
 
 def build_scratch(height: int, width: int, channels: int, config: ScratchConfig) -> Any:
-    """The network: images of 0..1 [N, H, W, C] to logits [N, 1]."""
+    """Build the network, from images of 0..1 [N, H, W, C] to logits [N, 1]."""
     layers: list[Any] = [keras.layers.Input((height, width, channels))]
     for k, filters in enumerate(config.filters):
         if k:
@@ -32,7 +32,7 @@ def build_scratch(height: int, width: int, channels: int, config: ScratchConfig)
     layers += [
         keras.layers.GlobalMaxPooling2D(),
         keras.layers.Dropout(config.dropout),
-        # The ReLU is a layer of its own: as in the authors' code, the penalty is on what comes before it.
+        # The ReLU is a separate layer, because in the authors' code the penalty is on its input.
         keras.layers.Dense(
             config.units,
             kernel_regularizer=keras.regularizers.L1L2(config.kernel_l1, config.kernel_l2),
@@ -48,11 +48,21 @@ def build_scratch(height: int, width: int, channels: int, config: ScratchConfig)
 
 @dataclass(frozen=True)
 class ScratchOutcome:
-    """Probabilities of the test FOVs, float64 [N], of the validation FOVs, and how training went."""
+    """The predictions of a trained network.
+
+    Attributes
+    ----------
+    probability : float64 array [N]
+        Probabilities of the test FOVs.
+    held : float64 array [M]
+        Probabilities of the validation FOVs.
+    state : FitState
+        State of the training at its end.
+    """
 
     probability: npt.NDArray[np.float64]
     held: npt.NDArray[np.float64]
-    progressed: Progressed
+    state: FitState
 
 
 def train_scratch(
@@ -62,19 +72,14 @@ def train_scratch(
     config: ScratchConfig,
     seed: int,
     checkpoint: Checkpoint | None = None,
-    watch: Watch | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> ScratchOutcome:
-    """Train from scratch and judge the test FOVs.
+    """Train the network, and predict the test FOVs and the originals of the validation FOVs.
 
     Parameters
     ----------
     test : uint8 array [N, H, W, C]
         Scaled images.
-
-    Returns
-    -------
-    ScratchOutcome
-        Validation FOVs are the originals among ``held``, copies come after them.
     """
     keras.utils.set_random_seed(seed)
     model = build_scratch(test.shape[1], test.shape[2], test.shape[3], config)
@@ -88,26 +93,26 @@ def train_scratch(
         kernel, bias = (np.asarray(weight, np.float64) for weight in model.layers[-1].get_weights())
         return np.asarray(np.maximum(units, 0) @ kernel[:, 0] + bias[0])
 
-    def judge() -> float:
+    def validation_loss() -> float:
         return scratch_loss(model, _hidden(hidden, held, len(held)), held.labels, config)
 
-    progressed = fit(model, train, judge, config, seed, checkpoint, watch)
+    state = fit(model, train, validation_loss, config, seed, checkpoint, on_epoch)
     found = [
         1 / (1 + np.exp(-logits(_hidden(hidden, source, count))))
-        for source, count in ((_Plain(test), len(test)), (held, held.originals))
+        for source, count in ((_Unaugmented(test), len(test)), (held, held.originals))
     ]
-    return ScratchOutcome(found[0], found[1], progressed)
+    return ScratchOutcome(found[0], found[1], state)
 
 
 def scratch_loss(
     model: Any, units: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_], config: ScratchConfig
 ) -> float:
-    """The loss that Keras reports for the network, penalties included, from its hidden units [N, U].
+    """Compute the loss that Keras reports for the network, including penalties, from its hidden units.
 
     Parameters
     ----------
     units : float64 array [N, U]
-        Before their ReLU.
+        Hidden units before the ReLU.
     labels : bool array [N]
     """
     w1, b1, w2, b2 = (np.asarray(weight, np.float64) for weight in model.get_weights()[-4:])
@@ -119,7 +124,7 @@ def scratch_loss(
     return float(entropy.mean() + penalty)
 
 
-class _Plain:
+class _Unaugmented:
     """Scaled images without copies or labels."""
 
     def __init__(self, images: npt.NDArray[np.uint8]) -> None:
@@ -129,12 +134,12 @@ class _Plain:
         return scale_to_unit(self._images[indices].astype(np.float32))
 
 
-def _hidden(model: Any, source: ImageExamples | _Plain, count: int) -> npt.NDArray[np.float64]:
+def _hidden(model: Any, source: ImageExamples | _Unaugmented, count: int) -> npt.NDArray[np.float64]:
     found = []
-    for first in range(0, count, _PREDICT):
-        part = np.arange(first, min(first + _PREDICT, count))
+    for first in range(0, count, _PREDICT_BATCH):
+        part = np.arange(first, min(first + _PREDICT_BATCH, count))
         inputs = source.inputs(part)
-        padded = np.zeros((_PREDICT, *inputs.shape[1:]), np.float32)
+        padded = np.zeros((_PREDICT_BATCH, *inputs.shape[1:]), np.float32)
         padded[: len(part)] = inputs
         found.append(np.asarray(model.predict_on_batch(padded))[: len(part)].astype(np.float64))
     return np.concatenate(found)

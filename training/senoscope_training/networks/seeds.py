@@ -1,4 +1,4 @@
-"""Seeds for everything random, all from one."""
+"""Seeds of all random numbers, derived from one seed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 
 
 def derive_seed(seed: int, *purpose: object) -> int:
-    """A seed below 2**31 for one purpose, such as ``("fold", 3, "mobilenet", "validation")``.
+    """Derive a seed below 2**31 for a purpose, for example ``("fold", 3, "mobilenet", "validation")``.
 
-    It depends on nothing but its arguments: not on what was trained before, nor in which process.
+    The seed depends only on the arguments, not on the process or on earlier training.
     """
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 2**31

@@ -1,4 +1,4 @@
-"""How networks are trained: one typed model for each part, each default the paper's."""
+"""The settings of the training of networks, with the paper's values as defaults."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class ConfigModel(BaseModel):
-    """A part of a configuration; keys that it does not have are refused."""
+    """A part of a configuration; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class AugmentationConfig(ConfigModel):
-    """Random copies of training and validation FOVs; empty corners become zero."""
+    """Random copies of training and validation FOVs, with zeros in empty corners."""
 
     copies: Annotated[int, Field(ge=0, le=100)] = 11
-    """Copies per FOV beside the original."""
+    """Copies per FOV, in addition to the original."""
     rotation_deg: NotNegative = 45.0
-    """Largest angle, either way."""
+    """Largest angle of rotation in both directions, in degrees."""
     shift: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Largest shift as a fraction of height and width, either way."""
+    """Largest shift in both directions, as a fraction of height and width."""
     horizontal_flip: bool = True
-    """Mirror half of the copies."""
+    """Whether to mirror half of the copies."""
     draw: Literal["each", "with_replacement"] = "each"
-    """`each` FOV gets the same number of copies; the authors draw the FOVs to copy with replacement."""
+    """`each`: every FOV has the same number of copies; `with_replacement`: the FOVs to copy are drawn with
+    replacement, as in the authors' code."""
 
 
 class HeadConfig(ConfigModel):
     """The classification head on global-max-pooled features."""
 
     units: Annotated[int, Field(ge=1, le=1024)] = 4
-    """Of the hidden layer."""
+    """Number of hidden units."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    """Of the pooled features."""
+    """Dropout rate of the pooled features."""
     kernel_l1: NotNegative = 0.01
     """L1 penalty on the hidden kernel."""
     kernel_l2: NotNegative = 0.01
@@ -47,29 +48,31 @@ class HeadConfig(ConfigModel):
     activity_l2: NotNegative = 5e-5
     """L2 penalty on the hidden activity."""
     standardize: Literal["auto", "always", "never"] = "auto"
-    """Standardise pooled features before the head; folded into the head on export. The paper does not.
-    `auto` does so for random backbones only, whose raw features leave most heads dead."""
+    """Whether to standardise pooled features before the head; the export folds this into the head. The
+    paper does not standardise. `auto` standardises only with random backbones, because most heads on their
+    raw features are dead."""
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
-    """Initial weights to try until the head is alive: all of four units can be off by chance."""
+    """Largest number of attempts, with different initial weights, to train a head that is not dead: by
+    chance, all four units can be zero for all images."""
 
 
 class PhaseConfig(ConfigModel):
-    """One phase of training a network with Adam and early stopping on the validation loss."""
+    """A phase of the training with Adam and early stopping on the validation loss."""
 
     learning_rate: Positive
-    """Of Adam."""
+    """Learning rate of Adam."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 20
     """FOVs per step."""
     max_epochs: Annotated[int, Field(ge=1, le=100000)] = 200
-    """Epochs at most."""
+    """Largest number of epochs."""
     patience: Annotated[int, Field(ge=1, le=100000)]
     """Epochs without improvement after which training stops and the best weights are restored."""
     min_delta: NotNegative
-    """What counts as an improvement of the validation loss."""
+    """Smallest decrease of the validation loss that is an improvement."""
 
 
 class FrozenPhase(PhaseConfig):
-    """Phase 1: the head alone learns."""
+    """Phase 1: only the head is trained."""
 
     learning_rate: Positive = 5e-4
     patience: Annotated[int, Field(ge=1, le=100000)] = 20
@@ -77,7 +80,7 @@ class FrozenPhase(PhaseConfig):
 
 
 class TunedPhase(PhaseConfig):
-    """Phase 2: everything learns; batch norm keeps its statistics."""
+    """Phase 2: head and backbone are trained; the statistics of batch norms are not changed."""
 
     learning_rate: Positive = 2e-5
     patience: Annotated[int, Field(ge=1, le=100000)] = 15
@@ -85,20 +88,20 @@ class TunedPhase(PhaseConfig):
 
 
 class HybridConfig(ConfigModel):
-    """Hybrid TL/ML: PCA and a polynomial support vector machine on each frozen network's features."""
+    """Hybrid TL/ML: PCA and a polynomial support vector machine on the features of each frozen network."""
 
     copies: Annotated[int, Field(ge=0, le=100)] = 1
-    """Augmented copies per FOV beside the original."""
+    """Augmented copies per FOV, in addition to the original."""
     c: tuple[Positive, ...] = (0.01, 0.1, 1, 10, 100)
-    """Penalties to choose from."""
+    """Grid of penalties."""
     gamma: tuple[Positive, ...] = (1, 10, 100, 2000)
-    """Kernel scales to choose from."""
+    """Grid of kernel scales."""
     degree: tuple[Annotated[int, Field(ge=1, le=10)], ...] = (2, 3, 4, 5)
-    """Kernel degrees to choose from."""
+    """Grid of kernel degrees."""
     cv_folds: Annotated[int, Field(ge=2, le=20)] = 5
-    """Folds of the cross-validation that chooses."""
+    """Folds of the cross-validation by which a point of the grid is chosen."""
     max_iter: Annotated[int, Field(ge=1)] = 100_000
-    """Steps of the solver at most, for the corners of the grid that do not converge."""
+    """Largest number of solver steps; some points of the grid do not converge."""
 
 
 class ScratchConfig(PhaseConfig):
@@ -110,11 +113,11 @@ class ScratchConfig(PhaseConfig):
     patience: Annotated[int, Field(ge=1, le=100000)] = 20
     min_delta: NotNegative = 0.005
     filters: Annotated[tuple[int, ...], Field(min_length=1)] = (6, 12, 24)
-    """Of the convolutions, 3x3 with stride 2."""
+    """Filters of the convolutions, which are 3x3 with stride 2."""
     units: Annotated[int, Field(ge=1)] = 4
-    """Of the hidden layer."""
+    """Number of hidden units."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
-    """Of the pooled features."""
+    """Dropout rate of the pooled features."""
     kernel_l1: NotNegative = 1e-4
     """L1 penalty on the hidden kernel."""
     kernel_l2: NotNegative = 1e-4
@@ -124,18 +127,18 @@ class ScratchConfig(PhaseConfig):
     activity_l2: NotNegative = 5e-5
     """L2 penalty on the hidden units before their ReLU."""
     pooling: Literal["valid", "same"] = "valid"
-    """What the max pooling between convolutions does with an odd last row or column: leave it out, or keep
-    it."""
+    """Treatment of an odd last row or column in the max pooling between convolutions: `valid` drops it,
+    `same` keeps it."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """The learning rate is multiplied by this every `decay_steps` steps, smoothly; 1 keeps it."""
+    """The learning rate decreases exponentially by this factor in `decay_steps` steps; 1: it is constant."""
     decay_steps: Annotated[int, Field(ge=1)] = 1000
-    """Steps, of `batch_size` FOVs each."""
+    """Steps of `batch_size` FOVs in which the learning rate decreases by the factor `decay`."""
 
     def smallest_edge(self) -> int:
-        """Rows and columns that the network takes at least."""
+        """Return the smallest number of rows and columns of the input."""
         if self.pooling == "same":
             return 1
         edge = 1
         for _ in self.filters[1:]:
-            edge = 4 * edge - 1  # a convolution rounds up when it halves, a pooling down
+            edge = 4 * edge - 1  # a convolution halves and rounds up, a pooling halves and rounds down
         return edge

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: Keras' download, weight files, or a seed."""
+"""The weights of backbones: Keras' ImageNet weights from a download or files, or random weights."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _TIMEOUT_S = 10.0
 
 
 class WeightsError(Exception):
-    """Weights cannot be had, or are not what they should be; the message says what to do."""
+    """Weights are not available, or are invalid; the message contains a remedy."""
 
 
 @dataclass(frozen=True)
 class WeightsPlan:
-    """What was decided for all networks before any work begins.
+    """The source of the weights of all networks.
 
     Attributes
     ----------
     files : dict of str to Path
-        Weight file of each network; empty where no files are used.
+        Weight file of each network; empty if no files are used.
     download : bool
-        Let Keras fetch its ImageNet weights.
+        Whether Keras downloads the ImageNet weights of the other networks.
     """
 
     files: dict[str, Path]
@@ -44,39 +44,39 @@ class WeightsPlan:
 
     @property
     def random(self) -> bool:
-        """Neither files nor a download."""
+        """Whether the weights are random."""
         return not self.files and not self.download
 
     @property
-    def words(self) -> str:
-        """In a few words, for people."""
+    def description(self) -> str:
+        """The source as text; it is stored with experiments and compared when they are resumed."""
         if self.download:
             return "ImageNet weights, downloaded by Keras"
         return "ImageNet weights from files" if self.files else "seeded random weights"
 
 
 def find_weight_file(name: str, directory: Path) -> Path | None:
-    """A network's weight file in a folder, under Keras' name for it or as ``<name>.weights.h5``."""
+    """Find a network's weight file in a folder, by Keras' file name or as ``<name>.weights.h5``."""
     candidates = (directory / ARCHITECTURES[name].notop_file, directory / f"{name}.weights.h5")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def plan_weights(option: WeightsOption, weights_dir: Path | None, names: Sequence[str]) -> WeightsPlan:
-    """Decide where the weights come from.
+    """Decide which weights to use.
 
-    ``auto`` takes ImageNet files where all networks have one, in ``weights_dir`` or in Keras' own cache,
-    and random weights otherwise; it never touches the network. ``imagenet`` takes files where there are
-    any and downloads the rest.
+    ``auto`` uses ImageNet files if ``weights_dir``, or Keras' cache, contains one for every network, and
+    otherwise random weights; it does not need a network connection. ``imagenet`` uses the files that exist,
+    and downloads the others.
 
     Raises
     ------
     WeightsError
-        If ``weights_dir`` lacks a network's file, if a file fails its check, or if ``imagenet`` would need
-        a download and nothing can be reached.
+        If ``weights_dir`` does not contain the files of all networks, if a file is invalid, or if
+        ``imagenet`` needs a download and the server cannot be reached.
     """
     if option == "random":
         if weights_dir is not None:
-            raise WeightsError("--weights random takes no files: leave --weights-dir away")
+            raise WeightsError("--weights random uses no files: remove --weights-dir")
         return WeightsPlan({})
     folder = weights_dir or keras_cache()
     searched = {name: find_weight_file(name, folder) for name in names}
@@ -96,36 +96,39 @@ def plan_weights(option: WeightsOption, weights_dir: Path | None, names: Sequenc
 
 
 def keras_cache() -> Path:
-    """The folder where Keras keeps weights that it has downloaded, by Keras' own rule.
+    """Return the folder in which Keras stores downloaded weights.
 
-    Asking Keras would mean to import TensorFlow, which the process that only coordinates does not need.
+    It is determined as Keras does, because an import of Keras imports TensorFlow, which the main process
+    does not need.
     """
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
 
 
 def verify_weight_file(name: str, path: Path) -> None:
-    """Check a weight file against ``SHA256SUMS`` beside it and against the hash that Keras publishes.
+    """Compare a weight file with ``SHA256SUMS`` in its folder and with the hash that Keras publishes.
 
     Raises
     ------
     WeightsError
-        If either disagrees. A file that neither knows passes; its hash goes into the manifest.
+        If a hash differs. A file without a known hash is accepted; its hash is stored in the manifest.
     """
     sums = path.parent / SUMS_NAME
     if sums.is_file():
-        # As sha256sum writes it: the hash, a blank, a blank or an asterisk, the name.
+        # Format of sha256sum: the hash, a space, a space or an asterisk, the name.
         lines = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines())
         listed = {parts[1].strip().lstrip("*"): parts[0].lower() for parts in lines if len(parts) == 2}
         expected = listed.get(path.name)
         if expected is not None and expected != sha256_of(path):
-            raise WeightsError(f"{path} has another sha256 than {sums} lists: damaged, or another file")
+            raise WeightsError(
+                f"{path} does not have the sha256 that {sums} lists: it is damaged or another file"
+            )
     published = ARCHITECTURES[name].notop_md5
     if published and path.name == ARCHITECTURES[name].notop_file:
         with path.open("rb") as file:
-            # Keras publishes MD5 sums only; they guard against damage here, not against malice.
+            # Keras publishes only MD5 sums, which detect damaged files, but not attacks.
             actual = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if actual != published:
-            raise WeightsError(f"{path} has MD5 {actual}, Keras publishes {published}: fetch it again")
+            raise WeightsError(f"{path} has MD5 {actual}, but Keras publishes {published}: download it again")
 
 
 def _check_reachable() -> None:
@@ -133,18 +136,18 @@ def _check_reachable() -> None:
         with urllib.request.urlopen(_HOST, timeout=_TIMEOUT_S):
             pass
     except urllib.error.HTTPError:
-        pass  # it answered
+        pass  # the server is reachable
     except OSError as error:
         raise WeightsError(
             f"--weights imagenet: Keras' weight server cannot be reached ({_HOST}: {error}). "
-            "Fetch the files elsewhere and give --weights-dir, or use --weights random"
+            "Download the files on another computer and pass --weights-dir, or use --weights random"
         ) from error
 
 
 def load_application(name: str, plan: WeightsPlan, seed: int, height: int, width: int) -> Any:
     """Build a network's ``keras.applications`` model with the planned weights.
 
-    Random weights are as Keras initialises them then; see :mod:`senoscope_training.networks.random_weights`.
+    Random weights are those of Keras' initializers; see :mod:`senoscope_training.networks.random_weights`.
 
     Raises
     ------
@@ -167,12 +170,11 @@ def load_application(name: str, plan: WeightsPlan, seed: int, height: int, width
 
 
 def _download(name: str, height: int, width: int) -> Path:
-
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_S)  # Keras sets none, and a dead connection would hang for ever
+    socket.setdefaulttimeout(_TIMEOUT_S)  # Keras sets none; a lost connection would never time out
     try:
         ARCHITECTURES[name].build(height, width, weights="imagenet")
-    except Exception as error:  # Keras wraps what urllib raises in a bare Exception
+    except Exception as error:  # Keras raises errors of urllib as Exception
         raise WeightsError(f"{name}: the download of ImageNet weights failed: {error}") from error
     finally:
         socket.setdefaulttimeout(before)
@@ -184,7 +186,7 @@ def _download(name: str, height: int, width: int) -> Path:
 
 
 def describe_weights(name: str, application: Any, plan: WeightsPlan) -> BackboneWeights:
-    """What the manifest says about a backbone's weights."""
+    """Return the manifest's entry for a backbone's weights."""
     path = plan.files.get(name)
     if path is None and plan.download:
         path = find_weight_file(name, keras_cache())

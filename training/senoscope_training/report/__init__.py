@@ -1,1 +1,1 @@
-"""What an experiment gave: metrics, tables, figures, one page to publish from."""
+"""Results of an experiment: metrics, tables, figures, and the report."""

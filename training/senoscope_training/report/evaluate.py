@@ -1,4 +1,4 @@
-"""An exported ensemble on a labelled data set: what is reported is what will be served."""
+"""Evaluation of an exported ensemble on a labelled data set, with the engine of the service."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from senoscope_training.metrics import MetricError, interval, summarize
 from senoscope_training.report.tables import RATES
 from senoscope_training.workers.progress import Progress, Report, silent
 
-_SYNTHETIC = "these fields of view are synthetic: the figures say nothing about cells"
+_SYNTHETIC = "these fields of view are synthetic: the metrics are meaningless for real cells"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an ensemble said of a data set.
+    """The predictions of an ensemble for a data set, and their metrics.
 
     Attributes
     ----------
@@ -32,17 +32,17 @@ class Evaluation:
     truth : bool array [N]
     probability : float64 array [N]
     networks : dict of str to float64 array [N]
-        Each network alone.
+        Probabilities by each network.
     metrics : dict of str to float
-        As fractions; those that need an absent class are left out.
+        As fractions, without metrics that need an absent class.
     intervals : dict of str to tuple of float
         95 % intervals over FOVs.
     trained_on : int
-        How many of the FOVs the ensemble was trained on, by the contents of their files.
+        Number of FOVs that the ensemble was trained on, by the contents of their files.
     synthetic : bool
-        Whether the data set has drawn FOVs: the figures then say nothing about cells.
+        Whether the data set has synthetic FOVs; the metrics are then meaningless for real cells.
     warnings : tuple of str
-        What was assumed about files, and what was passed over.
+        Assumptions about files, and skipped files.
     """
 
     model: str
@@ -59,7 +59,7 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
 
     def to_csv(self) -> str:
-        """One line per FOV; the last column says ``yes`` where the data set is synthetic."""
+        """Return one line per FOV; the last column is ``yes`` if the data set is synthetic."""
         heading = ["file", "truth", "answer", "probability", *self.networks, "synthetic"]
         rows = (
             [
@@ -82,21 +82,23 @@ def evaluate(
     device: Device = "auto",
     report: Report = silent,
 ) -> Evaluation:
-    """Run an exported ensemble on labelled FOVs, through the engine that serves it.
+    """Evaluate an exported ensemble on labelled FOVs, with the engine of the service.
 
     Parameters
     ----------
     model : Path
         Folder of the ensemble.
     data : DataConfig
-        Channels and classes are those of the ensemble, whatever it says.
+        Configuration of the data set; its channels and classes are replaced by those of the ensemble.
     split : {"test", "train", "all"}
-        Which FOVs; ``test`` and ``train`` are those that dataset.csv names.
+        FOVs to evaluate on; ``test`` and ``train`` are those in the column ``split`` of dataset.csv.
 
     Raises
     ------
-    EnsembleError, DataSetError
-        If either cannot be used.
+    EnsembleError
+        If the ensemble cannot be loaded.
+    DataSetError
+        If the data set has faults, or no FOVs for ``split``.
     """
     with Ensemble.load(model, device=device) as ensemble:
         spec, classes = ensemble.manifest.input, ensemble.manifest.ensemble.classes
@@ -104,13 +106,13 @@ def evaluate(
         config = data.model_copy(update={"channels": spec.channel_names, "classes": classes})
         remarks: list[str] = []
 
-        def noting(progress: Progress) -> None:
+        def collect_warnings(progress: Progress) -> None:
             if progress.stage == "warning":
                 remarks.append(progress.detail)
             else:
                 report(progress)
 
-        data_set = read_data_set(config, size, noting)
+        data_set = read_data_set(config, size, collect_warnings)
         chosen = _choose(data_set, split)
         rows = []
         for n, k in enumerate(chosen):
@@ -120,8 +122,8 @@ def evaluate(
             rows.append(prediction.probabilities)
         names, digest = prediction.networks, ensemble.digest
         split_record = ensemble.manifest.training.split
-    trained = split_record.get("train")  # the starter ensemble tells of no files
-    seen = {entry["sha256"] for entry in trained} if isinstance(trained, list) else set()
+    trained = split_record.get("train")  # the starter ensemble lists no files
+    training_files = {entry["sha256"] for entry in trained} if isinstance(trained, list) else set()
     synthetic = is_synthetic(data_set)
     table = np.array(rows, np.float64)
     truth, probability = data_set.labels[chosen], table.mean(axis=1)
@@ -142,7 +144,7 @@ def evaluate(
         networks={name: table[:, k] for k, name in enumerate(names)},
         metrics=summarize(truth, probability),
         intervals=intervals,
-        trained_on=len(seen.intersection(data_set.entries[k].sha256 for k in chosen)),
+        trained_on=len(training_files.intersection(data_set.entries[k].sha256 for k in chosen)),
         synthetic=synthetic,
         warnings=(*remarks, *([_SYNTHETIC] if synthetic else [])),
     )
@@ -154,7 +156,7 @@ def _choose(data_set: DataSet, split: str) -> npt.NDArray[np.int64]:
     chosen = np.array([k for k, entry in enumerate(data_set.entries) if entry.split == split], np.int64)
     if not len(chosen):
         raise DataSetError(
-            f"{data_set.root} names no FOVs for {split}: fill the column `split` of dataset.csv, or take "
+            f"{data_set.root} has no FOVs for {split}: fill the column `split` of dataset.csv, or pass "
             "--split all"
         )
     return chosen

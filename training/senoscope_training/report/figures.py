@@ -1,4 +1,4 @@
-"""The report's figures: the paper's 4, 5 and 6, and what a reader asks next."""
+"""The figures of the report: Figures 4, 5 and 6 of the paper, and further ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from senoscope_training.metrics import MetricError, auc, confusion, reliability,
 from senoscope_training.report.tables import NAMES, Row
 from senoscope_training.systems import in_table_order, title_of
 
-# Okabe and Ito's palette, which colour-blind people can tell apart.
+# The palette of Okabe and Ito, for colour-blind readers.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 SYNTHETIC = "synthetic data, not for science"
 COMPARED = ("fully_trained", "frozen", "hybrid", "scratch")
@@ -30,27 +30,27 @@ _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "svg.hashsalt": "senoscope",  # the same figure is the same file
+    "svg.hashsalt": "senoscope",  # the same figure gives the same file
     "svg.fonttype": "none",
-    "pdf.fonttype": 42,  # text that journals can edit
+    "pdf.fonttype": 42,  # editable text, which journals require
     "legend.frameon": False,
 }
-_DPI = 300  # what journals ask for
-_PAGE_DPI = 130  # within the report, which is one file
+_DPI = 300  # as journals require
+_PAGE_DPI = 130  # in the report, which is one file
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A figure in the formats that are written; the same bytes for the same figure.
+    """A figure in all formats; the same figure gives the same bytes.
 
     Attributes
     ----------
     svg : str
     png : bytes
-        300 dots per inch.
+        With 300 dots per inch.
     pdf : bytes
     small : bytes
-        PNG for the page.
+        PNG for the report.
     """
 
     svg: str
@@ -65,7 +65,7 @@ def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
     Parameters
     ----------
     synthetic : bool
-        Whether to write across its corner that the data are synthetic.
+        Whether to label the figure as synthetic, in its corner.
     """
     with mpl.rc_context(_STYLE):
         if synthetic:
@@ -74,8 +74,8 @@ def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
             )
         figure.set_dpi(_DPI)
         FigureCanvasAgg(figure).draw()
-        figure.set_layout_engine("none")  # the places are found, and hold for all formats
-        # Not by savefig, which draws each format twice where there was a layout engine.
+        figure.set_layout_engine("none")  # the layout is computed, and the same for all formats
+        # Not with savefig, which draws each format twice if there was a layout engine.
         svg, png, pdf = io.StringIO(), io.BytesIO(), io.BytesIO()
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         FigureCanvasPdf(figure).print_pdf(
@@ -87,7 +87,7 @@ def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
 
 
 def _reduced(png: bytes) -> bytes:
-    """A PNG in the resolution of the page."""
+    """Reduce a PNG to the resolution of the report."""
     image = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR))
     scale = _PAGE_DPI / _DPI
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -102,7 +102,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
 
 
 def figure_4(rows: Sequence[Row]) -> Figure:
-    """Bars of the four metrics with their standard deviations over the runs (the paper's Figure 4)."""
+    """Draw bars of the four metrics with their standard deviations over the runs (the paper's Figure 4)."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _figure(max(6.0, 0.75 * len(rows) + 2), 3.6)
         places = np.arange(len(rows))
@@ -126,7 +126,7 @@ def figure_4(rows: Sequence[Row]) -> Figure:
 
 
 def figure_5(predictions: Sequence[Prediction]) -> Figure:
-    """ROC curves, averaged over the runs at equal false positive rates (the paper's Figure 5)."""
+    """Draw ROC curves, averaged over the runs at equal false positive rates (the paper's Figure 5)."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _figure(4.6, 4.4)
         grid = np.linspace(0, 1, 201)
@@ -174,14 +174,14 @@ def fov_with_map(
     scaled: npt.NDArray[np.float32] | None,
     gradcam: npt.NDArray[np.float32] | None,
 ) -> Figure:
-    """The channels above, below them the channel's intensity weighted with the map (Figure 6).
+    """Draw the channels, and below them their intensities weighted with the map (the paper's Figure 6).
 
     Parameters
     ----------
     scaled : float32 array [C, H, W], optional
-        In 0..1 of the intensity range; without it the map stands alone.
+        Channels, scaled to 0..1; without them only the map is drawn.
     gradcam : float32 array [H, W], optional
-        In 0..1.
+        Map in 0..1.
     """
     with mpl.rc_context(_STYLE):
         if scaled is None:
@@ -205,7 +205,7 @@ def fov_with_map(
 
 
 def confusion_matrices(predictions: Sequence[Prediction], classes: tuple[str, str]) -> Figure:
-    """One matrix per system: mean counts over the runs."""
+    """Draw one confusion matrix per system, with mean counts over the runs."""
     systems = in_table_order({p.system for p in predictions})
     columns = min(4, max(1, len(systems)))
     rows = -(-len(systems) // columns) or 1
@@ -226,14 +226,14 @@ def confusion_matrices(predictions: Sequence[Prediction], classes: tuple[str, st
                     axis.text(j, i, f"{table[i, j]:.1f}", ha="center", va="center", color=colour)
             axis.set_xticks([0, 1], classes, fontsize=7)
             axis.set_yticks([0, 1], classes, fontsize=7, rotation=90, va="center")
-            axis.set_xlabel("answer", fontsize=7)
+            axis.set_xlabel("predicted", fontsize=7)
             axis.set_ylabel("truth", fontsize=7)
             axis.set_title(title_of(system).replace(", ", ",\n"), fontsize=8)
     return figure
 
 
 def calibration(predictions: Sequence[Prediction]) -> Figure:
-    """Observed fraction of positive FOVs over the probability that was told, all runs together."""
+    """Draw the observed fraction of positive FOVs over the predicted probability, for all runs together."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _figure(4.2, 4.0)
         for k, system in enumerate(COMPARED):
@@ -252,8 +252,8 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
                 label=f"{title_of(system)}: ECE {curve.ece:.3f}",
             )
         axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--")
-        axis.set_xlabel("probability told")
-        axis.set_ylabel("fraction that is positive")
+        axis.set_xlabel("predicted probability")
+        axis.set_ylabel("fraction of positive FOVs")
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)
         axis.set_aspect("equal")
@@ -263,7 +263,7 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
 
 
 def learning_curves(histories: Sequence[History], system: str) -> Figure | None:
-    """Loss of training and validation per epoch, one panel per network, one line per run."""
+    """Draw the training and validation loss per epoch, with one panel per network and one line per run."""
     mine = [history for history in histories if history.system == system]
     if not mine:
         return None
@@ -285,7 +285,7 @@ def learning_curves(histories: Sequence[History], system: str) -> Figure | None:
                     axis.axvline(change + 0.5, color="0.6", lw=0.7, ls=":")
             axis.set_title(title_of(network or system), fontsize=8)
             axis.tick_params(labelsize=7)
-        figure.supxlabel("epoch (dotted: where phase 2 begins)", fontsize=8)
+        figure.supxlabel("epoch (dotted line: beginning of phase 2)", fontsize=8)
         figure.supylabel("loss", fontsize=8)
         handles = [
             mpl.lines.Line2D([], [], color=PALETTE[0], label="training"),
@@ -296,7 +296,7 @@ def learning_curves(histories: Sequence[History], system: str) -> Figure | None:
 
 
 def all_figures(experiment: Experiment, rows: Sequence[Row]) -> dict[str, Figure]:
-    """Those that need no pixels, by file name, in the order of the report."""
+    """Draw the figures that need no pixels, by file name, in the order of the report."""
     predictions = experiment.predictions
     figures = {
         "figure_4": figure_4(rows),

@@ -1,4 +1,4 @@
-"""The report as one self-contained page."""
+"""The report as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -13,42 +13,52 @@ import yaml
 
 from senoscope_training.experiment.folder import Experiment
 from senoscope_training.report.figures import Rendered
-from senoscope_training.report.mistakes import Judged, erring
-from senoscope_training.report.tables import CALIBRATION, NAMES, Cell, Row, Tables, shown
+from senoscope_training.report.misclassified import FovResult, misclassified_counts
+from senoscope_training.report.tables import CALIBRATION, NAMES, Cell, Row, Tables, format_cell
 from senoscope_training.systems import title_of
 
 _COLUMNS = ("accuracy", "precision", "recall", "f1", "auc")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture with its caption; without ``rendered``, ``why`` says what there is instead."""
+class CaptionedFigure:
+    """A figure with its caption.
+
+    Attributes
+    ----------
+    title : str
+    rendered : Rendered, optional
+    reason : str
+        Without ``rendered``: the reason why there is no figure.
+    """
 
     title: str
     rendered: Rendered | None = None
-    why: str = ""
+    reason: str = ""
 
-    def shown(self) -> dict[str, str]:
-        """For the template."""
+    def for_template(self) -> dict[str, str]:
+        """Return the values for the template."""
         png = "" if self.rendered is None else base64.b64encode(self.rendered.small).decode()
-        return {"title": self.title, "png": png, "why": self.why}
+        return {"title": self.title, "png": png, "reason": self.reason}
 
 
 def make_page(
     experiment: Experiment,
     tables: Tables,
     system: str | None,
-    judged: Sequence[Judged],
+    results: Sequence[FovResult],
     svg: dict[str, str],
-    cases: Sequence[Picture],
-    gallery: Sequence[Picture],
+    cases: Sequence[CaptionedFigure],
+    gallery: Sequence[CaptionedFigure],
 ) -> str:
-    """Fill the template; whatever came from outside is escaped, but for our own SVG.
+    """Fill the template; all values except for the SVG figures are escaped.
 
     Parameters
     ----------
     system : str or None
-        The one to put into the headline.
+        The system to report first.
+    results : sequence of FovResult
+        Results of that system.
     svg : dict of str to str
         Figures by name.
     """
@@ -73,9 +83,9 @@ def make_page(
             for row in rows
             for cell in row.cells.values()
         ),
-        erring=[
+        misclassified_by_others=[
             {"title": title_of(name), "count": count}
-            for name, count in erring(experiment).items()
+            for name, count in misclassified_counts(experiment).items()
             if count and name != system
         ],
         headline=_headline(best),
@@ -84,26 +94,25 @@ def make_page(
         overall=[_row(row) for row in tables.overall],
         folds={fold: [_row(row) for row in rows] for fold, rows in tables.folds.items()},
         svg=svg,
-        cases=[case.shown() for case in cases],
+        cases=[case.for_template() for case in cases],
         learning={
             title_of(name.removeprefix("learning_")): text
             for name, text in svg.items()
             if name.startswith("learning_")
         },
-        mistakes=[
+        misclassified=[
             {
-                "file": j.file,
-                "truth": positive if j.positive else negative,
-                "wrong": j.wrong,
-                "runs": j.runs,
-                "score": f"{j.score:.3f}",
+                "file": r.file,
+                "truth": positive if r.positive else negative,
+                "wrong": r.wrong,
+                "runs": r.runs,
+                "score": f"{r.score:.3f}",
             }
-            for j in judged
-            if j.wrong
+            for r in results
+            if r.wrong
         ],
-        judged=len(judged),
-        gallery=[picture.shown() for picture in gallery],
-        test_words=f"{len(judged)} test FOVs are few." if judged else "",
+        test_fovs=len(results),
+        gallery=[figure.for_template() for figure in gallery],
         by_fov=config.split.by == "fov",
         each_split=config.normalization.fitted_on == "each_split",
         data=data,
@@ -120,10 +129,10 @@ def make_page(
 def _headline(row: Row | None) -> list[dict[str, str]]:
     if row is None:
         return []
-    shown_first = [(name, row.cells[name]) for name in ("accuracy", "f1", "auc") if name in row.cells]
+    cells = [(name, row.cells[name]) for name in ("accuracy", "f1", "auc") if name in row.cells]
     return [
         {"name": NAMES[name], "value": f"{cell.mean:.1%}", "interval": _interval(cell)}
-        for name, cell in shown_first
+        for name, cell in cells
     ]
 
 
@@ -135,9 +144,9 @@ def _row(row: Row) -> dict[str, Any]:
     cells = []
     for name in _COLUMNS:
         cell = row.cells.get(name)
-        theirs = None if name == "auc" else _theirs(getattr(row.paper, name))
+        paper = None if name == "auc" else _mean_sd(getattr(row.paper, name))
         interval = "" if cell is None else _interval(cell)
-        cells.append({"ours": shown(cell), "paper": theirs, "interval": interval})
+        cells.append({"value": format_cell(cell), "paper": paper, "interval": interval})
     largest = row.cells.get("auc")
     return {
         "title": row.title,
@@ -149,8 +158,8 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _theirs(pair: tuple[float, float] | None) -> str:
+def _mean_sd(pair: tuple[float, float] | None) -> str:
     if pair is None:
         return "-"
     mean, sd = pair
-    return f"{mean:.1f}" if sd != sd else f"{mean:.1f} ± {sd:.1f}"  # noqa: PLR0124 - NaN: none was published
+    return f"{mean:.1f}" if sd != sd else f"{mean:.1f} ± {sd:.1f}"  # noqa: PLR0124 - NaN if none was published

@@ -1,4 +1,4 @@
-"""The paper's own numbers (Table 2; section 3 for two channels), in percent."""
+"""The metrics in the paper (Table 2; section 3 for two channels), in percent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class PaperRow(NamedTuple):
-    """Mean and standard deviation over nine runs; the largest AUC of the nine."""
+    """Mean and standard deviation over nine runs, and the largest AUC of these runs."""
 
     accuracy: tuple[float, float] | None = None
     precision: tuple[float, float] | None = None

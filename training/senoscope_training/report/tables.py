@@ -1,4 +1,4 @@
-"""Table 2: every system's metrics over the runs, with intervals, beside the paper's."""
+"""Table 2: metrics of all systems over the runs, with intervals, and those of the paper."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Cell:
     Attributes
     ----------
     mean, sd : float
-        Over the runs; the sample deviation (n - 1).
+        Mean and sample standard deviation (n - 1) over the runs.
     low, high : float
         95 % interval of the mean, over FOVs.
     largest : float
-        Of all runs.
+        Largest value of all runs.
     runs : int
     exact : bool
-        Whether a bound is Clopper and Pearson's, which reaches further than that of resampling.
+        Whether a bound is that of Clopper and Pearson, because it is wider than that of the bootstrap.
     """
 
     mean: float
@@ -55,12 +55,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One system.
+    """The metrics of one system.
 
     Attributes
     ----------
     cells : dict of str to Cell
-        By metric; those that the test FOVs cannot give are absent, and ``notes`` says why.
+        By metric, without metrics that are undefined for the test FOVs; ``notes`` contains the reasons.
     """
 
     system: str
@@ -72,20 +72,20 @@ class Row:
 
     @property
     def title(self) -> str:
-        """What to call it."""
+        """Title of the system."""
         return title_of(self.system)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The rows over everything, and those of each fold where there are several."""
+    """The rows of all folds together, and, if there are several folds, of each fold."""
 
     overall: tuple[Row, ...]
     folds: dict[str, tuple[Row, ...]] = field(default_factory=dict)
 
 
 def make_tables(experiment: Experiment) -> Tables:
-    """Compute all rows; with several folds the overall rows pool the folds' test FOVs, run by run."""
+    """Compute all rows; with several folds, the overall rows pool the test FOVs of the folds in each run."""
     folds = list(experiment.provenance["folds"])
     single = {fold: _rows([p for p in experiment.predictions if p.fold == fold]) for fold in folds}
     if len(folds) == 1:
@@ -122,7 +122,7 @@ def _row(system: str, runs: list[Prediction]) -> Row:
     truth = runs[0].truth
     scores = np.stack([run.score for run in runs])
     cells, notes = {}, []
-    # A share of votes is no probability.
+    # The hybrid's fraction of votes is not a probability.
     wanted = RATES if system == "hybrid" else (*RATES, *CALIBRATION)
     for name in wanted:
         try:
@@ -137,7 +137,7 @@ def _row(system: str, runs: list[Prediction]) -> Row:
 
 
 def to_csv(tables: Tables, *, synthetic: bool = False) -> str:
-    """All rows of all folds as CSV, in percent as in the paper; Brier score and ECE as fractions."""
+    """Return all rows of all folds as CSV, in percent as in the paper; Brier score and ECE as fractions."""
     head: list[Any] = ["fold", "system", "runs", "test_fovs"]
     for name in (*RATES, *CALIBRATION):
         head += [f"{name}_mean", f"{name}_sd", f"{name}_ci95_low", f"{name}_ci95_high"]
@@ -163,7 +163,7 @@ def to_csv(tables: Tables, *, synthetic: bool = False) -> str:
 
 
 def to_markdown(rows: Sequence[Row], *, synthetic: bool = False) -> str:
-    """Rows as a Markdown table, in percent: mean +- SD."""
+    """Return rows as a Markdown table, in percent: mean +- SD."""
     lines = [
         *(["**Synthetic data, not for science.**", ""] if synthetic else []),
         "| system | accuracy | precision | recall | F1-score | mean AUC | max AUC |",
@@ -171,22 +171,24 @@ def to_markdown(rows: Sequence[Row], *, synthetic: bool = False) -> str:
     ]
     for row in rows:
         largest = row.cells.get("auc")
-        cells = [shown(row.cells.get(name)) for name in ("accuracy", "precision", "recall", "f1", "auc")]
+        cells = [
+            format_cell(row.cells.get(name)) for name in ("accuracy", "precision", "recall", "f1", "auc")
+        ]
         lines.append(
             f"| {row.title} | {' | '.join(cells)} | {'-' if largest is None else f'{largest.largest:.1%}'} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def shown(cell: Cell | None) -> str:
-    """A cell as the paper writes it, in percent; a single run has no deviation."""
+def format_cell(cell: Cell | None) -> str:
+    """Format a cell as in the paper, in percent; a single run has no deviation."""
     if cell is None:
         return "-"
     return f"{cell.mean * 100:.1f}" + (f" ± {cell.sd * 100:.1f}" if cell.runs > 1 else "")
 
 
 def per_run_csv(experiment: Experiment) -> str:
-    """Every metric of every run, in percent; Brier score and ECE as fractions."""
+    """Return all metrics of all runs as CSV, in percent; Brier score and ECE as fractions."""
     lines: list[list[Any]] = [["fold", "run", "system", *RATES, *CALIBRATION, "data"]]
     for prediction in experiment.predictions:
         line: list[Any] = [prediction.fold, prediction.run, title_of(prediction.system)]

@@ -1,4 +1,4 @@
-"""The starter ensemble: the paper's frozen-ensemble procedure on synthetic fields of view."""
+"""The starter ensemble: the paper's frozen ensemble, trained on synthetic fields of view."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from senoscope.engine.manifest import (
 from senoscope.engine.sessions import usable_cores
 from senoscope.starter.recipe import VECTORS_NAME, write_zip
 from senoscope_client.simulation.synthetic import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
-from senoscope_training.export.publish import put_in_place, write_test_vector
+from senoscope_training.export.publish import move_into_place, write_test_vector
 from senoscope_training.networks.architectures import ARCHITECTURES, with_architectures
 from senoscope_training.networks.settings import FrozenPhase, HeadConfig
 from senoscope_training.networks.weights import WeightsOption, WeightsPlan, plan_weights
@@ -45,7 +45,7 @@ _MAX_JOBS = 4  # a job takes up to 4 GB of memory
 
 @dataclass(frozen=True)
 class StarterOptions:
-    """How to make a starter ensemble.
+    """Options for building a starter ensemble.
 
     Attributes
     ----------
@@ -54,13 +54,14 @@ class StarterOptions:
     seed : int
         The same seed gives the same data, splits, weights and heads.
     jobs : int, optional
-        Networks to make at a time, each in a process of its own; default: as cores allow, four at most.
+        Networks to build in parallel, each in its own process; default: by number of cores, at most four.
     keras_dir : Path, optional
-        Where to keep Keras' weights and the heads.
+        Folder for Keras' weights and the heads.
     force : bool
-        Replace an ensemble of that name.
+        Replace an existing ensemble of that name.
     train_fovs, held_out_fovs, batch_norm_fovs, parity_fovs : int
-        How many synthetic FOVs to use for what.
+        Numbers of synthetic FOVs for training, for testing, for batch-norm statistics of random backbones,
+        and for the comparison with Keras.
     """
 
     name: str = "starter"
@@ -77,54 +78,58 @@ class StarterOptions:
 
 
 class StarterError(Exception):
-    """The ensemble could not be made; nothing was left behind."""
+    """The ensemble could not be built; nothing was written."""
 
 
 def make_starter(models_dir: Path, options: StarterOptions, report: Report = silent) -> Path:
-    """Make a starter ensemble in ``models_dir`` and return its folder.
+    """Build a starter ensemble in ``models_dir`` and return its folder.
 
-    Everything is made in a temporary folder beside and renamed at the end, so that an ensemble is there
-    entirely or not at all, whatever interrupts this run and whoever else runs it meanwhile.
+    The ensemble is built in a temporary folder that is renamed at the end. Therefore it is either complete
+    or does not exist, even after an interruption, or if another process builds it at the same time.
 
     Raises
     ------
     StarterError
-        If there already is one (without ``force``).
+        If the ensemble exists (without ``force``).
     WorkerDied
-        If a process is killed.
-    WeightsError, ParityError, DeadHeadError
-        If weights cannot be had, an export deviates from Keras, or a head learns nothing.
+        If a worker process is killed.
+    WeightsError
+        If weights are not available or invalid.
+    ParityError
+        If an exported network deviates from Keras.
+    DeadHeadError
+        If a head is dead after all attempts.
     """
     target = models_dir / options.name
     if target.exists() and not options.force:
-        raise StarterError(f"{target} exists; --force replaces it")
-    return _make(target, options, report, lambda build: build)
+        raise StarterError(f"{target} already exists; pass --force to replace it")
+    return _build(target, options, report, lambda build: build)
 
 
 def make_recipe(target: Path, options: StarterOptions, report: Report = silent) -> Path:
-    """Make the recipe of a starter ensemble with random backbones, and return its folder, ``target``.
+    """Build the recipe of a starter ensemble with random backbones, and return its folder, ``target``.
 
-    The networks are converted from Keras, taken apart, rebuilt from the recipe, and compared with Keras as
-    rebuilt.
+    The networks are converted from Keras, reduced to the recipe, and rebuilt from it; the rebuilt networks
+    are compared with Keras.
 
     Raises
     ------
     StarterError
-        If ``target`` exists (without ``force``), or the options ask for other weights than random ones.
+        If ``target`` exists (without ``force``), or if the options require weights that are not random.
     RecipeError
         If a network cannot be rebuilt from drawn kernels.
     WorkerDied, ParityError, DeadHeadError
         As for :func:`make_starter`.
     """
     if target.exists() and not options.force:
-        raise StarterError(f"{target} exists; --force replaces it")
+        raise StarterError(f"{target} already exists; pass --force to replace it")
     if options.weights == "imagenet" or options.weights_dir is not None:
-        raise StarterError("a recipe is for random weights: leave --weights and --weights-dir away")
-    return _make(target, replace(options, weights="random"), report, _write_recipe)
+        raise StarterError("a recipe requires random weights: remove --weights and --weights-dir")
+    return _build(target, replace(options, weights="random"), report, _write_recipe)
 
 
 def _write_recipe(build: Path) -> Path:
-    """Complete the recipe of a finished ensemble with what is copied from it, and return its folder."""
+    """Add the manifest and test vectors of a finished ensemble to its recipe, and return its folder."""
     recipe = build.parent / "recipe"
     shutil.copyfile(build / MANIFEST_NAME, recipe / MANIFEST_NAME)
     vectors = sorted(build.glob("*.npy"))
@@ -132,8 +137,8 @@ def _write_recipe(build: Path) -> Path:
     return recipe
 
 
-def _make(target: Path, options: StarterOptions, report: Report, finish: Callable[[Path], Path]) -> Path:
-    """Make an ensemble in a temporary folder, and what ``finish`` makes of it at ``target``."""
+def _build(target: Path, options: StarterOptions, report: Report, finish: Callable[[Path], Path]) -> Path:
+    """Build an ensemble in a temporary folder, and move the folder that ``finish`` returns to ``target``."""
     with_recipe = finish is _write_recipe
     plan = plan_weights(options.weights, options.weights_dir, NETWORKS)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,15 +155,15 @@ def _make(target: Path, options: StarterOptions, report: Report, finish: Callabl
         low, high = fit_range(train.pixels)
         np.save(data / "train.npy", train.pixels)
         np.save(data / "held_out.npy", held_out.pixels)
-        report(Progress("networks", detail=plan.words))
+        report(Progress("networks", detail=plan.description))
         jobs = _plan_jobs(build, data, train, held_out, low, high, plan, options, recipe)
         start = partial(start_tensorflow, jobs[0].threads)
-        made = run_jobs(run_job, jobs, _side_by_side(options), with_architectures(start), report)
+        made = run_jobs(run_job, jobs, _parallel_jobs(options), with_architectures(start), report)
         results = {job.name: result for job, result in zip(jobs, made, strict=True)}
         report(Progress("manifest"))
         manifest = _manifest(build, train, held_out, low, high, plan, options, results)
         (build / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
-        put_in_place(finish(build), target, temporary / "old", options.force)
+        move_into_place(finish(build), target, temporary / "old", options.force)
     except FileExistsError as error:
         raise StarterError(str(error)) from error
     finally:
@@ -166,8 +171,8 @@ def _make(target: Path, options: StarterOptions, report: Report, finish: Callabl
     report(
         Progress(
             "done",
-            detail=f"{target}: {manifest.metrics['held_out_accuracy']:.1%} of "
-            f"{options.held_out_fovs} held-out synthetic FOVs right ({plan.words})",
+            detail=f"{target}: accuracy {manifest.metrics['held_out_accuracy']:.1%} on "
+            f"{options.held_out_fovs} held-out synthetic FOVs ({plan.description})",
         )
     )
     return target
@@ -185,7 +190,7 @@ def _plan_jobs(
     recipe_dir: Path | None,
 ) -> list[NetworkJob]:
     cores = usable_cores()
-    side_by_side = _side_by_side(options)
+    parallel = _parallel_jobs(options)
     names = list(NETWORKS)
     seeds = np.random.SeedSequence(options.seed).generate_state(len(names))
     return [
@@ -203,7 +208,7 @@ def _plan_jobs(
             batch_norm_fovs=options.batch_norm_fovs,
             parity_fovs=options.parity_fovs,
             vectors=_vectors(),
-            threads=max(1, cores // side_by_side),
+            threads=max(1, cores // parallel),
             keras_dir=options.keras_dir,
             recipe_dir=recipe_dir,
         )
@@ -211,12 +216,12 @@ def _plan_jobs(
     ]
 
 
-def _side_by_side(options: StarterOptions) -> int:
+def _parallel_jobs(options: StarterOptions) -> int:
     return options.jobs or min(_MAX_JOBS, usable_cores(), len(NETWORKS))
 
 
 def _vectors() -> tuple[int, ...]:
-    return (0, 1)  # the first two held-out FOVs: one of each class
+    return (0, 1)  # the first two held-out FOVs, one of each class
 
 
 def _manifest(
@@ -230,7 +235,7 @@ def _manifest(
     results: dict[str, NetworkResult],
 ) -> Manifest:
     probability = np.mean([results[name].held_out for name in NETWORKS], axis=0, dtype=np.float64)
-    answers = np.asarray(probability > 0.5)
+    predicted = np.asarray(probability > 0.5)
     vectors = [
         write_test_vector(
             build,
@@ -267,7 +272,7 @@ def _manifest(
         training=Training(
             config={
                 "procedure": "frozen backbones, heads trained on pooled features",
-                "weights": plan.words,
+                "weights": plan.description,
                 "seed": options.seed,
                 "batch_norm_fovs": options.batch_norm_fovs if plan.random else 0,
                 "augmentation": "none: each FOV is synthesised anew",
@@ -284,9 +289,9 @@ def _manifest(
             software=software_versions(),
         ),
         metrics={
-            "held_out_accuracy": float((answers == held_out.labels).mean()),
-            "held_out_sensitivity": float(answers[held_out.labels].mean()),
-            "held_out_specificity": float((~answers[~held_out.labels]).mean()),
+            "held_out_accuracy": float((predicted == held_out.labels).mean()),
+            "held_out_sensitivity": float(predicted[held_out.labels].mean()),
+            "held_out_specificity": float((~predicted[~held_out.labels]).mean()),
             "held_out_fovs": float(options.held_out_fovs),
         },
         test_vectors=tuple(vectors),

@@ -1,4 +1,4 @@
-"""The synthetic fields of view that a starter ensemble is made from."""
+"""The synthetic fields of view on which a starter ensemble is trained and tested."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from senoscope_client.simulation.synthetic import synthesize
 
-# Simulated microscopes count their seeds from zero. Far away from those, a demonstration never shows the
-# ensemble a field of view that it was trained on.
+# Seeds of simulated microscopes start at zero; these are different, so that a demonstration never contains a
+# field of view that the ensemble was trained on.
 _FIRST_SEED = 7_946_845
 
 
 @dataclass(frozen=True)
 class LabelledFovs:
-    """Fields of view with their truth.
+    """Fields of view with their labels.
 
     Attributes
     ----------
@@ -31,14 +31,14 @@ class LabelledFovs:
     labels: npt.NDArray[np.bool_]
 
     def sha256(self) -> str:
-        """Over pixels and labels."""
+        """Compute a digest of pixels and labels."""
         digest = hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes())
         digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
 
 def synthetic_fovs(seed: int, first: int, count: int, height: int, width: int) -> LabelledFovs:
-    """Synthetic FOVs ``first`` to ``first + count - 1`` of a seed, the classes taking turns."""
+    """Synthesize FOVs ``first`` to ``first + count - 1`` of a seed, with alternating classes."""
     made = [
         synthesize(_FIRST_SEED + seed, index, senescent=bool(index % 2), height=height, width=width)
         for index in range(first, first + count)

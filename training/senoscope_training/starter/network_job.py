@@ -1,4 +1,4 @@
-"""One network of a starter ensemble, from weights to a checked file, in a process of its own."""
+"""The building of one network of a starter ensemble in a worker process: from weights to a verified file."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from senoscope_training.networks.head import (
     train_head,
 )
 from senoscope_training.networks.weights import WeightsPlan
-from senoscope_training.workers.pool import tell
+from senoscope_training.workers.pool import report_progress
 from senoscope_training.workers.progress import Progress
 
 if TYPE_CHECKING:
-    from senoscope_training.export.publish import KnownAnswer
+    from senoscope_training.export.publish import KnownOutput
 
 Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class NetworkJob:
-    """What a process needs to know.
+    """The input of a worker process.
 
     Attributes
     ----------
     seed : int
-        Of this network: weights, split and head.
+        Seed of the weights, the split and the head of this network.
     train, held_out : Path
         NPY files, uint16 [N, 3, H, W].
     train_labels, held_out_labels : bool array [N]
     low, high : float32 array [3]
         The intensity range.
     batch_norm_fovs, parity_fovs : int
-        How many training FOVs random weights take their statistics from; how many held-out FOVs the
-        exported network is compared on.
+        Number of training FOVs for the batch-norm statistics of random weights, and of held-out FOVs for
+        the comparison with Keras.
     vectors : tuple of int
-        Which held-out FOVs become test vectors; they are among the first ``parity_fovs``.
+        Indices of the held-out FOVs that become test vectors; smaller than ``parity_fovs``.
     recipe_dir : Path, optional
-        Where to write the network's recipe; its file is then what the recipe rebuilds.
+        Folder for the network's recipe; the network's file is then rebuilt from it.
     """
 
     name: str
@@ -74,32 +74,32 @@ class NetworkJob:
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """What a process hands back.
+    """The result of a worker process.
 
     Attributes
     ----------
     network : Network
-        Its entry in the manifest.
+        The network's entry in the manifest.
     held_out : float32 array [N]
-        Probabilities of the held-out FOVs, from the final file.
-    expected : list of KnownAnswer
-        Of Keras, for the test vectors.
+        Probabilities of the held-out FOVs, computed with the final file.
+    expected : list of KnownOutput
+        Keras' outputs for the test vectors.
     validation : list of int
-        Training FOVs that were held back for early stopping.
+        Indices of the training FOVs that were used for early stopping.
     """
 
     network: Network
     held_out: Float32
-    expected: list[KnownAnswer]
+    expected: list[KnownOutput]
     validation: list[int]
 
 
-def _tell(stage: str, network: str, detail: str = "") -> None:
-    tell(Progress(stage, network, detail))
+def _report(stage: str, network: str, detail: str = "") -> None:
+    report_progress(Progress(stage, network, detail))
 
 
 def run_job(job: NetworkJob) -> NetworkResult:
-    """Make one network."""
+    """Build one network."""
     import keras
 
     from senoscope_training.export import parity
@@ -113,13 +113,13 @@ def run_job(job: NetworkJob) -> NetworkResult:
     from senoscope_training.starter.recipe import Distillation, Source
 
     keras.backend.clear_session()
-    gc.collect()  # the network before this one in this process, and its graphs
+    gc.collect()  # frees the previous network of this process, and its graphs
     began = time.monotonic()
     train = np.load(job.train, mmap_mode="r")
     held_out = np.load(job.held_out, mmap_mode="r")
     height, width = train.shape[2:]
 
-    _tell("weights", job.name, job.plan.words)
+    _report("weights", job.name, job.plan.description)
     application = load_application(job.name, job.plan, job.seed, height, width)
     if job.plan.random:
         draw_kernels(job.name, application, job.seed)
@@ -128,7 +128,7 @@ def run_job(job: NetworkJob) -> NetworkResult:
     weights = describe_weights(job.name, application, job.plan)
     backbone = backbone_of(job.name, application)
 
-    _tell("export", job.name)
+    _report("export", job.name)
     exported = export_network(backbone, preprocessing(ARCHITECTURES[job.name].preprocess))
     write: Callable[[onnx.ModelProto, Path], None] = save
     if job.recipe_dir is not None:
@@ -138,19 +138,19 @@ def run_job(job: NetworkJob) -> NetworkResult:
         distilled = Distillation(exported.model, job.name, job.seed, sources)
         write = partial(distilled.save, recipe=job.recipe_dir / f"{job.name}.zip")
 
-    _tell("features", job.name, f"{len(train)} FOVs")
+    _report("features", job.name, f"{len(train)} FOVs")
     features = _run_all(exported.model.SerializeToString(), "features", train, job)
 
-    _tell("head", job.name)
+    _report("head", job.name)
     train_indices, held_indices = stratified_split(job.train_labels, VALIDATION_FRACTION, job.seed)
-    learnt, judged = (
+    train_examples, held_examples = (
         FeatureExamples(features[indices], job.train_labels[indices])
         for indices in (train_indices, held_indices)
     )
-    trained = train_head(learnt, judged, job.seed, standardize=job.plan.random)
+    trained = train_head(train_examples, held_examples, job.seed, standardize=job.plan.random)
     _require_alive(trained, job)
-    right = (trained.head.logits(features) > 0) == job.train_labels
-    _tell("parity", job.name)
+    correct = (trained.head.logits(features) > 0) == job.train_labels
+    _report("parity", job.name)
     path = job.directory / f"{job.name}.onnx"
     published = publish(
         job.name,
@@ -164,26 +164,26 @@ def run_job(job: NetworkJob) -> NetworkResult:
         weights=weights,
         seed=trained.seed,
         metrics={
-            "train_accuracy": float(right[train_indices].mean()),
-            "validation_accuracy": float(right[held_indices].mean()),
-            "validation_loss": trained.progressed.best,
-            "epochs": float(trained.progressed.epoch),
+            "train_accuracy": float(correct[train_indices].mean()),
+            "validation_accuracy": float(correct[held_indices].mean()),
+            "validation_loss": trained.state.best,
+            "epochs": float(trained.state.epoch),
             "head_attempts": float(trained.attempts),
         },
         threads=job.threads,
         write=write,
     )
     if job.keras_dir is not None:
-        _keep_keras(job, application, trained.head)
+        _save_keras(job, application, trained.head)
 
-    _tell("held-out", job.name, f"{len(held_out)} FOVs")
+    _report("held-out", job.name, f"{len(held_out)} FOVs")
     probability = _run_all(str(path), "probability", held_out, job)
     accuracy = float(((probability > 0.5) == job.held_out_labels).mean())
     metrics = {"held_out_accuracy": accuracy, **published.network.metrics}
-    _tell(
+    _report(
         "done",
         job.name,
-        f"{accuracy:.0%} of held-out FOVs right; deviates from Keras by "
+        f"accuracy {accuracy:.0%} on held-out FOVs; deviates from Keras by "
         f"{published.report.logit_relative:.1e} (logit), {published.report.gradcam:.1e} (Grad-CAM); "
         f"{time.monotonic() - began:.0f} s",
     )
@@ -203,7 +203,7 @@ def _require_alive(trained: TrainedHead, job: NetworkJob) -> None:
 
 
 def _run_all(model: str | bytes, output: str, stack: npt.NDArray[Any], job: NetworkJob) -> Float32:
-    """One output of a network for many FOVs, one at a time: larger batches are no faster on a CPU."""
+    """Compute an output of a network for FOVs, one at a time: on a CPU, larger batches are not faster."""
     from senoscope_training.export.parity import open_session
 
     session = open_session(model, job.threads)
@@ -213,8 +213,8 @@ def _run_all(model: str | bytes, output: str, stack: npt.NDArray[Any], job: Netw
     )
 
 
-def _keep_keras(job: NetworkJob, application: Any, head: Any) -> None:
-    """Save what Keras needs to compute the same: for tests that share no code with the export."""
+def _save_keras(job: NetworkJob, application: Any, head: Any) -> None:
+    """Save the weights for a comparison with Keras in tests that share no code with the export."""
     assert job.keras_dir is not None
     job.keras_dir.mkdir(parents=True, exist_ok=True)
     application.save_weights(job.keras_dir / f"{job.name}.weights.h5")

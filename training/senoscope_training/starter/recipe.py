@@ -1,4 +1,4 @@
-"""Taking an exported network with random kernels apart into the recipe that rebuilds it."""
+"""Reduction of an exported network with random kernels to a recipe from which it is rebuilt."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from senoscope.starter.kernels import Float32, Shape, random_kernel
 from senoscope.starter.onnx_file import write_network
 from senoscope.starter.recipe import DrawnKernel, NetworkRecipe
 
-_TOLERANCE = 1e-5  # of a kernel's largest value: folding a batch norm rounds, and nothing else differs
-_MOST_STORED = 16 * 1024  # values of a kernel that was not drawn
+_TOLERANCE = 1e-5  # of a kernel's largest value; the folding of a batch norm rounds
+_MAX_STORED = 16 * 1024  # values of a kernel that was not drawn
 
 
 class RecipeError(Exception):
@@ -25,7 +25,7 @@ class RecipeError(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """What a kernel was drawn as; see :class:`senoscope_training.networks.random_weights.KernelSlot`."""
+    """The distribution of a drawn kernel; see `senoscope_training.networks.random_weights.KernelSlot`."""
 
     index: int
     shape: Shape
@@ -33,25 +33,26 @@ class Source:
 
 
 class Distillation:
-    """Finds the drawn kernels in an exported network, and replaces each by what the recipe rebuilds.
+    """Finds the drawn kernels in an exported network, and replaces them by kernels that the recipe rebuilds.
 
-    Folding a batch norm multiplies each output channel of a kernel by a factor; that factor is what the
-    recipe stores. The rebuilt kernel differs from the exported one by a rounding error, so everything that
-    is computed with the network after this (features, head, parity) holds for the rebuilt file.
+    The folding of a batch norm multiplies each output channel of a kernel by a factor; the recipe stores
+    these factors. The rebuilt kernels differ from the exported ones by rounding errors. Therefore features,
+    head and parity are computed after this replacement, so that they are valid for the rebuilt file.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        As exported; changed in place.
+        The exported network; changed in place.
     network : str
+        Name of the network.
     seed : int
-        As given to :func:`senoscope_training.networks.random_weights.draw_kernels`.
+        As in :func:`senoscope_training.networks.random_weights.draw_kernels`.
     sources : sequence of Source
 
     Raises
     ------
     RecipeError
-        If a large initializer is no drawn kernel.
+        If a large initializer is not a drawn kernel.
     """
 
     def __init__(self, model: onnx.ModelProto, network: str, seed: int, sources: Sequence[Source]) -> None:
@@ -63,8 +64,8 @@ class Distillation:
             values = numpy_helper.to_array(tensor)
             found = self._find(values, remaining) if values.ndim == 4 else None
             if found is None:
-                if values.size > _MOST_STORED and values.ndim == 4:
-                    raise RecipeError(f"{network}: {tensor.name} {values.shape} is none of the kernels drawn")
+                if values.size > _MAX_STORED and values.ndim == 4:
+                    raise RecipeError(f"{network}: {tensor.name} {values.shape} is not a drawn kernel")
                 continue
             source, scale, rebuilt = found
             if source is not None:
@@ -85,7 +86,7 @@ class Distillation:
     ) -> tuple[Source | None, Float32, Float32] | None:
         shape = _shape(values)
         if shape[1] == 1:
-            # A window and a factor for each channel; drawing the factor's sign would store no less.
+            # A window times a factor per channel; drawing the sign of the factor would save nothing.
             centre = values[:, 0, shape[2] // 2, shape[3] // 2]
             window = random_kernel(0, "", None, shape, np.ones(shape[0], np.float32), smooth=True)
             scale = np.asarray(centre / window[:, 0, shape[2] // 2, shape[3] // 2], np.float32)
@@ -116,12 +117,12 @@ class Distillation:
         return None
 
     def save(self, model: onnx.ModelProto, path: Path, recipe: Path) -> None:
-        """Write the recipe of a network, and from it the network's file.
+        """Write the recipe of a network, and the network's file, rebuilt from the recipe.
 
         Parameters
         ----------
         model : onnx.ModelProto
-            The one that was distilled, with its final head; its drawn kernels are removed.
+            The model of the constructor, with its final head; its drawn kernels are removed.
         """
         drawn = {kernel.name for kernel in self.kernels}
         kept = [tensor for tensor in model.graph.initializer if tensor.name not in drawn]
@@ -129,7 +130,7 @@ class Distillation:
         model.graph.initializer.extend(kept)
         graph = model.graph.SerializeToString(deterministic=True)
         model.ClearField("graph")
-        how = NetworkRecipe(
+        built = NetworkRecipe(
             self._network,
             self._seed,
             model.SerializeToString(deterministic=True),
@@ -137,12 +138,12 @@ class Distillation:
             tuple(self.kernels),
             tuple(self.scales),
         )
-        how.save(recipe)
+        built.save(recipe)
         write_network(NetworkRecipe.load(recipe), path)
 
 
 def _factor(values: npt.NDArray[np.float32], drawn: npt.NDArray[np.float32]) -> float:
-    """The least-squares factor from drawn to exported values."""
+    """Compute the least-squares factor from drawn to exported values."""
     exact = drawn.astype(np.float64)
     return float((exact * values).sum() / max(float(np.square(exact).sum()), 1e-30))
 

@@ -1,1 +1,1 @@
-"""Worker processes, what they report, and the libraries that they compute with."""
+"""Worker processes, their progress reports, and the setup of their libraries."""

@@ -1,4 +1,4 @@
-"""Keras on the back end that ``KERAS_BACKEND`` names, deterministic, with as many threads as it was given."""
+"""Setup of Keras with the back end ``KERAS_BACKEND``: deterministic, with a given number of threads."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def backend_problem() -> str | None:
-    """Why the back end that is asked for cannot be had, or None if it can; imports nothing."""
+    """Return the reason why the requested back end is not available, or None if it is; import nothing."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend not in BACKENDS:
-        return f"KERAS_BACKEND={backend}: use {', '.join(BACKENDS)}"
+        return f"KERAS_BACKEND={backend} must be one of {', '.join(BACKENDS)}"
     if importlib.util.find_spec(backend) is None:
         return f"KERAS_BACKEND={backend}: {backend} is not installed; pip install {backend}"
     return None
 
 
 def start_backend(threads: int) -> None:
-    """Import and set up Keras; call once per process, before anything else imports it.
+    """Import and set up Keras; call this once per process, before anything else imports Keras.
 
-    On a CPU the same seed then gives the same numbers. GPUs are used where the back end finds any.
+    On a CPU the same seed then gives the same results. GPUs are used if the back end finds any.
     """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # An import of scikit-learn or OpenCV must not take all cores from the process beside.
+    # scikit-learn and OpenCV must not use the cores of other worker processes.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
     import cv2
@@ -37,7 +37,7 @@ def start_backend(threads: int) -> None:
         import tensorflow as tf
 
         if not tf.config.list_physical_devices("GPU"):
-            # On a CPU the graph optimiser takes a quarter of the time to trace and gains nothing after.
+            # On a CPU the graph optimiser takes a quarter of the tracing time; training is not faster.
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     elif backend == "jax":
         os.environ["XLA_FLAGS"] = " ".join(

@@ -1,4 +1,4 @@
-"""Files that other processes may read at any moment."""
+"""Files that other processes may read at any time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that is there entirely or not at all, whatever interrupts."""
+    """Open a file for writing that is either written completely or, after an interruption, not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

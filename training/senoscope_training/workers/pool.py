@@ -1,4 +1,4 @@
-"""Jobs in worker processes that report progress, end with their parent, and leave nothing running."""
+"""Jobs in worker processes that report progress, and that end with their parent process."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from senoscope_training.workers.progress import Progress, Report
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_LISTEN_EVERY_S = 0.1
-_LAST_WORDS_S = 2.0
+_POLL_EVERY_S = 0.1
+_LAST_REPORTS_S = 2.0
 _queue: Any = None
 
 
 class WorkerDied(Exception):
-    """A worker process ended without a word."""
+    """A worker process ended without an exception."""
 
 
 def run_jobs(
     function: Callable[[Job], Result],
     jobs: Sequence[Job],
-    side_by_side: int,
+    parallel: int,
     start: Callable[[], None],
     report: Report,
 ) -> list[Result]:
-    """Run jobs in worker processes, in their order; the first failure ends them all.
+    """Run jobs in worker processes, in their order; the first failure ends all of them.
 
     Parameters
     ----------
     function : callable
-        Of a module, so that a new process finds it; it may use `tell`.
-    side_by_side : int
-        Jobs at a time, each in a process of its own.
+        A function of a module, so that other processes can import it; it may call `report_progress`.
+    parallel : int
+        Number of worker processes, each of which runs one job at a time.
     start : callable
-        Called once in each worker before its first job; of a module, or a partial of one.
+        Called once in each worker before its first job; a function of a module, or a partial of one.
     report : callable
-        Told what workers tell.
+        Called in this process with the progress that workers report.
 
     Raises
     ------
     WorkerDied
-        If a worker is killed; memory that ran out is the usual reason.
+        If a worker is killed, usually because memory ran out.
     """
-    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not work after a fork
     queue: Any = context.SimpleQueue()
     finished = threading.Event()
-    listener = threading.Thread(target=_listen, args=(queue, finished, report), daemon=True)
-    listener.start()
+    forwarder = threading.Thread(target=_forward, args=(queue, finished, report), daemon=True)
+    forwarder.start()
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
-        max_workers=max(1, min(side_by_side, len(jobs))),
+        max_workers=max(1, min(parallel, len(jobs))),
         mp_context=context,
         initializer=_start_worker,
         initargs=(queue, start),
@@ -67,7 +67,7 @@ def run_jobs(
         running = [executor.submit(function, job) for job in jobs]
         done, _ = wait(running, return_when=FIRST_EXCEPTION)
         for future in done:
-            future.result()  # raises what went wrong
+            future.result()  # raises the exception of a failed job
         return [future.result() for future in running]
     except BrokenProcessPool as error:
         raise WorkerDied("a worker process died; if memory ran out, try --jobs 1") from error
@@ -76,18 +76,18 @@ def run_jobs(
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
         finished.set()
-        listener.join(timeout=_LAST_WORDS_S)
+        forwarder.join(timeout=_LAST_REPORTS_S)
 
 
-def tell(progress: Progress) -> None:
-    """From within a worker: what happens now."""
+def report_progress(progress: Progress) -> None:
+    """Report progress from within a worker to the process that started it."""
     _queue.put(progress)
 
 
 def _start_worker(queue: Any, start: Callable[[], None]) -> None:
-    global _queue  # noqa: PLW0603 - a process pool has no other way to hand a queue to its workers
+    global _queue  # noqa: PLW0603 - a process pool has no other way to pass a queue to its workers
     _queue = queue
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal too, and ends its workers
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -95,15 +95,15 @@ def _start_worker(queue: Any, start: Callable[[], None]) -> None:
 
 
 def _end_with(parent: Any) -> None:
-    """A worker whose parent was killed would go on for minutes and keep the memory."""
+    """End this worker when its parent ends, because it would continue for minutes and keep its memory."""
     parent.join()
     os._exit(1)
 
 
-def _listen(queue: Any, finished: threading.Event, report: Report) -> None:
-    # Asks and does not wait: a worker that is ended while it writes leaves the queue locked for good.
+def _forward(queue: Any, finished: threading.Event, report: Report) -> None:
+    # Polls instead of blocking: a worker that is killed while it writes leaves the queue locked for ever.
     while not (finished.is_set() and queue.empty()):
         if queue.empty():
-            finished.wait(_LISTEN_EVERY_S)
+            finished.wait(_POLL_EVERY_S)
         else:
             report(queue.get())

@@ -1,4 +1,4 @@
-"""What a long command is doing just now, told to people or to a program."""
+"""Progress of long commands, printed for users or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Progress:
-    """One step.
+    """A step of a command.
 
     Attributes
     ----------
     stage : str
-        What begins now; ``done`` when the network, or the whole, is finished.
+        The stage that begins; ``done`` when the network, or the command, is finished.
     network : str
-        Which network; empty for the whole.
+        Name of the network; empty for the command as a whole.
     detail : str
-        For people.
+        A text for users.
     """
 
     stage: str
@@ -36,17 +36,17 @@ Report = Callable[[Progress], None]
 
 
 def silent(_: Progress) -> None:
-    """Report to nobody."""
+    """Ignore progress."""
 
 
 class JsonReporter:
-    """One JSON object per line on stdout, for a program that runs this one."""
+    """Prints progress on stdout as one JSON object per line, for programs that start the command."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        """Write one line."""
+        """Print one line."""
         line = {**asdict(progress), "elapsed_s": round(time.monotonic() - self._start, 1)}
         print(json.dumps(line), flush=True)  # noqa: T201 - this is the program's output
 
@@ -60,7 +60,7 @@ class JsonReporter:
 
 
 class TextReporter:
-    """A table that keeps itself up to date on a terminal, plain lines elsewhere; both on stderr."""
+    """Prints progress on stderr: a table that is updated on a terminal, plain lines otherwise."""
 
     def __init__(self, networks: tuple[str, ...], console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -68,7 +68,7 @@ class TextReporter:
         self._since: dict[str, float] = {}
         self._state: dict[str, Progress] = {name: Progress("waiting", name) for name in networks}
         self._took: dict[str, float] = {}
-        self._whole = Progress("starting")
+        self._command = Progress("starting")
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=4)
 
     def __enter__(self) -> TextReporter:
@@ -83,7 +83,7 @@ class TextReporter:
             self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Note it for the table, or print it."""
+        """Update the table, or print a line."""
         now = time.monotonic()
         if progress.network:
             self._since.setdefault(progress.network, now)
@@ -91,11 +91,11 @@ class TextReporter:
             if progress.stage == "done":
                 self._took[progress.network] = now - self._since[progress.network]
         else:
-            self._whole = progress
+            self._command = progress
         if not self._console.is_terminal:
-            words = [progress.network, progress.stage, progress.detail]
+            parts = [progress.network, progress.stage, progress.detail]
             self._console.print(
-                f"[{now - self._start:6.1f} s] {': '.join(word for word in words if word)}",
+                f"[{now - self._start:6.1f} s] {': '.join(part for part in parts if part)}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -103,8 +103,8 @@ class TextReporter:
 
     def _table(self) -> Table:
         now = time.monotonic()
-        whole = ": ".join(word for word in (self._whole.stage, self._whole.detail) if word)
-        table = Table(title=f"{whole} ({now - self._start:.0f} s)", title_justify="left")
+        title = ": ".join(part for part in (self._command.stage, self._command.detail) if part)
+        table = Table(title=f"{title} ({now - self._start:.0f} s)", title_justify="left")
         for heading in ("network", "stage", "seconds", ""):
             table.add_column(heading, justify="right" if heading == "seconds" else "left")
         for name, progress in self._state.items():

@@ -1,4 +1,4 @@
-"""What names of channels in file names look like."""
+"""Names of channels as they occur in file names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-# What programs number channels with: LAS X _ch00, Fiji C1-, MetaXpress _w1, Opera -ch1sk1, Yokogawa Z01C01,
+# Numbered channels: LAS X _ch00, Fiji C1-, MetaXpress _w1, Opera -ch1sk1, Yokogawa Z01C01,
 # Prairie View _Ch1, Micro-Manager channel000, ThorImage ChanA.
 _COUNTED: Final = (
     r"(?:channel|chan|ch|c|w|wv|wave|pmt|apd|det|detector|camera|cam)[_ =-]?\d{1,3}(?!\d)"
@@ -14,8 +14,8 @@ _COUNTED: Final = (
 )
 NUMBERED: Final = re.compile(_COUNTED, re.IGNORECASE)
 WAVES: Final = r"(?:\d{3,4}[ _]?(?:nm|cm-?1)(?![^\W_])|\d{3}-\d{2}(?![\d-]))"  # 800nm, 2850cm-1, 525-40
-TRACK: Final = re.compile(r"t\d{1,2}", re.IGNORECASE)  # ZEN's -T1, which goes with a channel's name
-# Detectors, dyes and what they show.
+TRACK: Final = re.compile(r"t\d{1,2}", re.IGNORECASE)  # ZEN's -T1, which follows the name of a channel
+# Detectors, dyes and what they stain.
 _NAMES: Final = """
 srs cars tpef tpf tpa 2pef 2pf 3pef 1pef shg thg nadh nadph fad flim raman reflection nlo
 transmission trans transmitted brightfield bf dic phase pmt tpmt td tl dodt light bright
@@ -26,24 +26,24 @@ lipid lipids protein proteins water dna actin nuclei bodipy mitotracker autofluo
 _EXTRAS: Final = "overlay overlays merge merged composite rgb max mip"
 NAMES: Final = frozenset(_NAMES.split())
 EXTRAS: Final = frozenset(_EXTRAS.split())
-"""Pictures that programs make of all channels."""
+"""Images that programs compute from all channels."""
 
 
-def plain(name: str) -> str:
-    """A name without what separates its words, in small letters."""
+def normalized(name: str) -> str:
+    """Return a name in lower case, without spaces, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def is_known(token: str, channels: Iterable[str]) -> bool:
-    """Whether a token is a channel's name, with a number behind it perhaps."""
-    names = {plain(channel) for channel in channels} | NAMES
-    return plain(token) in names or plain(token).rstrip("0123456789") in names
+    """Return whether a token is the name of a channel, possibly followed by a number."""
+    names = {normalized(channel) for channel in channels} | NAMES
+    return normalized(token) in names or normalized(token).rstrip("0123456789") in names
 
 
-def sign_pattern(channels: Sequence[str]) -> re.Pattern[str]:
-    """Matches numbered channels, wavelengths and wave numbers, and names of channels and of overlays.
+def channel_pattern(channels: Sequence[str]) -> re.Pattern[str]:
+    """Return a pattern for numbered channels, wavelengths, wave numbers, and names of channels and overlays.
 
-    A name may have a wave number behind it: SRS_2850.
+    A name may be followed by a wave number: SRS_2850.
     """
     words = sorted({*NAMES, *EXTRAS, *(channel.casefold() for channel in channels)}, key=len, reverse=True)
     spelled = [r"[\s_-]?".join(map(re.escape, re.split(r"[\s_-]+", word))) for word in words if word]

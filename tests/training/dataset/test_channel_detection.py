@@ -1,4 +1,4 @@
-"""Names of files that hold one channel each: what programs and people write is recognised."""
+"""Detection of one file per channel by the names that programs and people use."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from support.image_bytes import tiff
 from support.labelled_folders import NAMES, SIZE, config, fov, write
 
 SHORT = ("SRS", "TPEF", "T")
-# What of the name is another one for each channel: fields of view count by n, classes by label.
+# Names with the field of view (n), the class (label) and a part that differs between channels.
 COMBINED = {
     "MetaMorph": "{label}/dish_{n:03d}_w{d}{name}.tif",
-    "MetaMorph, stage behind": "{label}/dish_w{d}{name}_s{n}.tif",
+    "MetaMorph, stage at the end": "{label}/dish_w{d}{name}_s{n}.tif",
     "InCell": "{label}/A - 1(fld {n} wv {wave}).tif",
     "ZEN": "{label}/exp-{n}_{track}.tif",
     "ThorImage": "{label}/Chan{letter}_0001_0001_0001_{n:04d}.tif",
     "no separator": "{label}/{name}{n}.tif",
-    "capitals": "{label}/img{n}_{mixed}.tif",
+    "upper and lower case": "{label}/img{n}_{mixed}.tif",
     "abbreviations": "{label}/img{n}_{two_photon}.tif",
     "the word elsewhere": "{label}/SRS day0/fov{n}_{name}.tif",
     "channels above classes": "{short}/{label}/{n}.tif",
     "channels with a day above classes": "{short} day1/{label}/{n}.tif",
     "numbered channels above classes": "Ch{d}/{label}/{n}.tif",
-    "said twice": "{label}/cell{n}_{twice}.tif",
+    "two names of a channel": "{label}/cell{n}_{twice}.tif",
     "wave numbers": "{label}/cell{n}_{wave_number}.tif",
     "wave numbers without a unit": "{label}/cell{n}_{bare_wave}.tif",
     "the number of a well": "{label}/C{d}-plate_C{well}.tif",
-    "numbers alone, first": "{label}/Ch{d}_Ch{well}.tif",
-    "wave numbers behind a name": "{label}/{n}_{named_wave}.tif",
+    "two numbers, the channel first": "{label}/Ch{d}_Ch{well}.tif",
+    "wave numbers after a name": "{label}/{n}_{named_wave}.tif",
     "wave numbers before a detector": "{label}/{n}_{named_wave}_PMT1.tif",
-    "three digits behind a name": "{label}/{name}_{n}00.tif",
+    "three digits after a name": "{label}/{name}_{n}00.tif",
     "filters": "{label}/img{n}-{filter}.tif",
     "a separator": "{label}/img{n}_Ch-{d}.tif",
     "an equals sign": "{label}/img{n} - C={c}.tif",
 }
-APART = {
+NOT_COMBINED = {
     "a running number": "{label}/File_{file:05d}_Ch{d}.tif",
     "a running number of projections": "{label}/MAX_{file:05d}_Ch{d}.tif",
     "a time": "{label}/cell{n}_{name}_2023-01-01_12-{n:02d}-{c}7.tif",
     "a time, and an initial": "{label}/cell{n}_{short}_2023-01-01_12-{n:02d}-{c}7.tif",
-    "a running number behind": "{label}/{name}_{file:05d}.tif",
+    "a running number at the end": "{label}/{name}_{file:05d}.tif",
 }
 
 
@@ -73,7 +73,7 @@ def name_of(pattern: str, n: int, c: int, label: str) -> str:
 
 
 def files_of(pattern: str, channels: int = 3, fovs: int = 8) -> dict[str, bytes]:
-    """Half of the fields of view in each class; each channel with levels of its own."""
+    """Return files with half of the fields of view in each class, and different levels in each channel."""
     labels = ["control", "senescent"]
     return {
         name_of(pattern, n, c, labels[2 * n // fovs]): tiff(fov(n)[c] + 1000 * c)
@@ -82,7 +82,7 @@ def files_of(pattern: str, channels: int = 3, fovs: int = 8) -> dict[str, bytes]
     }
 
 
-def advised(remedy: str) -> tuple[str, ...]:
+def suggested(remedy: str) -> tuple[str, ...]:
     found = re.search(r"data\.per_channel: \[(.*?)\], in", remedy)
     assert found is not None, remedy
     tokens = yaml.safe_load(f"[{found[1]}]")
@@ -92,15 +92,15 @@ def advised(remedy: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("kind", COMBINED)
 @pytest.mark.parametrize("channels", [2, 3])
-def test_what_is_advised_puts_the_right_files_together(tmp_path, kind, channels):
+def test_the_suggested_setting_combines_the_right_files(tmp_path, kind, channels):
     pattern = COMBINED[kind]
     root = write(tmp_path, files_of(pattern, channels))
     names = NAMES[:channels]
     (fault,) = inspect_data_set(config(root, grey="repeat", channels=names), SIZE).faults
     assert fault.kind == "per-channel"
     assert "data.accept: [per-channel]" in fault.remedy
-    tokens = advised(fault.remedy)
-    # People put them into the order of the channels, which does not follow from numbers and dyes.
+    tokens = suggested(fault.remedy)
+    # Users sort them in the order of the channels, which numbers and dyes do not contain.
     wanted = [name_of(pattern, 0, c, "control") for c in range(channels)]
     in_order = [
         next(t for t in sorted(tokens, key=len, reverse=True) if t.casefold() in file.casefold())
@@ -120,13 +120,13 @@ def test_what_is_advised_puts_the_right_files_together(tmp_path, kind, channels)
         )
 
 
-@pytest.mark.parametrize("kind", APART)
+@pytest.mark.parametrize("kind", NOT_COMBINED)
 @pytest.mark.parametrize("grey", ["refuse", "repeat"])
-def test_what_no_setting_puts_together_is_to_be_renamed(tmp_path, kind, grey):
-    found = inspect_data_set(config(write(tmp_path, files_of(APART[kind])), grey=grey), SIZE)
+def test_renaming_is_suggested_if_no_setting_combines_the_files(tmp_path, kind, grey):
+    found = inspect_data_set(config(write(tmp_path, files_of(NOT_COMBINED[kind])), grey=grey), SIZE)
     (fault,) = found.faults
     assert fault.kind == "per-channel"
-    assert "Rename the files so that those of a field of view differ in the channel alone" in fault.remedy
+    assert "Rename the files so that those of a field of view differ only in the channel" in fault.remedy
     assert "data.accept: [per-channel]" in fault.remedy
     accepted = inspect_data_set(config(tmp_path, grey="repeat", accept=("per-channel",)), SIZE)
     assert not accepted.faults
@@ -134,17 +134,17 @@ def test_what_no_setting_puts_together_is_to_be_renamed(tmp_path, kind, grey):
 
 
 @pytest.mark.parametrize(
-    ("channels", "words"),
+    ("channels", "advice"),
     [
-        (("SRS",), "which must name all 2 then, or to those that it names (now 1)"),
-        (("SRS", "TPEF", "Transmission"), "which must name 2 channels then (now 3)"),
+        (("SRS",), "which must then have all 2 channels, or to the parts of its 1 channels"),
+        (("SRS", "TPEF", "Transmission"), "which must then have 2 channels (now 3)"),
     ],
 )
-def test_the_advice_says_what_data_channels_must_be(tmp_path, channels, words):
+def test_the_advice_contains_the_number_of_channels(tmp_path, channels, advice):
     root = write(tmp_path, files_of("{label}/d{n}_ch{c:02d}.tif", channels=2))
     (fault,) = inspect_data_set(config(root, channels=channels), SIZE).faults
     assert fault.kind == "per-channel"
-    assert words in fault.remedy
+    assert advice in fault.remedy
 
 
 @pytest.mark.parametrize(
@@ -156,16 +156,16 @@ def test_the_advice_says_what_data_channels_must_be(tmp_path, channels, words):
         {f"{'control' if n < 4 else 'senescent'}/MAX_d{n}.tif": tiff(fov(40 + n)[0]) for n in range(8)},
     ],
 )
-def test_sets_that_lack_or_add_pictures_are_seen_too(tmp_path, changes):
+def test_data_sets_with_missing_or_additional_images_are_detected(tmp_path, changes):
     files = files_of("{label}/d{n}_ch{c:02d}.tif") | changes
     root = write(tmp_path, {name: data for name, data in files.items() if data is not None})
     (fault,) = inspect_data_set(config(root, grey="repeat"), SIZE).faults
     assert fault.kind == "per-channel"
-    assert advised(fault.remedy) == ("ch00", "ch01", "ch02")
+    assert suggested(fault.remedy) == ("ch00", "ch01", "ch02")
     combined = inspect_data_set(config(root, per_channel=("ch00", "ch01", "ch02")), SIZE)
     assert {fault.kind for fault in combined.faults} == {"per-channel"}
-    lacking = sum(data is None for data in changes.values())
-    assert len(combined.faults) == (lacking or len(changes))
+    missing = sum(data is None for data in changes.values())
+    assert len(combined.faults) == (missing or len(changes))
 
 
 @pytest.mark.parametrize(
@@ -187,20 +187,20 @@ def test_tokens_of_two_channels_in_one_name_are_a_fault(tmp_path, pattern, token
 @pytest.mark.parametrize(
     "pattern", ["{label}/{d}_{well}.tif", "{label}/img{n}-{odd_filter}.tif", "{label}/img{n} ({d}).tif"]
 )
-def test_what_may_be_channels_is_noted_with_a_setting_that_works(tmp_path, pattern):
+def test_possible_channels_are_noted_with_a_setting_that_combines_the_files(tmp_path, pattern):
     root = write(tmp_path, files_of(pattern))
     found = inspect_data_set(config(root, grey="repeat"), SIZE)
     assert not found.faults
     (note,) = (note for note in found.notes if "one file per channel" in note)
-    assert len(advised(note)) >= 2
-    if len(advised(note)) == 3:
-        combined = inspect_data_set(config(root, per_channel=advised(note)), SIZE)
+    assert len(suggested(note)) >= 2
+    if len(suggested(note)) == 3:
+        combined = inspect_data_set(config(root, per_channel=suggested(note)), SIZE)
         assert not combined.faults
         assert len(combined.data_set) == 8
 
 
 @pytest.mark.parametrize("pattern", ["{label}/img{n}_{letter}.tif", "{label}/{n} ({d}).tif"])
-def test_what_may_be_channels_is_noted_though_some_are_lacking(tmp_path, pattern):
+def test_possible_channels_are_noted_if_some_are_missing(tmp_path, pattern):
     files = files_of(pattern, fovs=10)
     for n, c in ((0, 0), (3, 2), (7, 1)):
         del files[name_of(pattern, n, c, ("control", "senescent")[n // 5])]
@@ -208,9 +208,9 @@ def test_what_may_be_channels_is_noted_though_some_are_lacking(tmp_path, pattern
     assert any("one file per channel" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("kind", [*COMBINED, *APART])
-def test_grey_images_are_never_advised_to_be_repeated(tmp_path, kind):
-    files = files_of({**COMBINED, **APART}[kind])
+@pytest.mark.parametrize("kind", [*COMBINED, *NOT_COMBINED])
+def test_repeating_grey_images_is_never_suggested(tmp_path, kind):
+    files = files_of({**COMBINED, **NOT_COMBINED}[kind])
     odd = {
         f"{label}/odd{n}.tif": tiff(fov(80 + n)[0]) for n in range(9) for label in ("control", "senescent")
     }
@@ -220,13 +220,13 @@ def test_grey_images_are_never_advised_to_be_repeated(tmp_path, kind):
         assert "data.grey" not in str(found.faults)
 
 
-def test_tokens_are_advised_in_the_order_of_the_channels(tmp_path):
+def test_tokens_are_suggested_in_the_order_of_the_channels(tmp_path):
     root = write(tmp_path, files_of("{short}/{label}/{n}.tif"))
     (fault,) = inspect_data_set(config(root), SIZE).faults
-    assert advised(fault.remedy) == ("SRS", "TPEF", "T")
+    assert suggested(fault.remedy) == ("SRS", "TPEF", "T")
 
 
-def test_files_of_all_channels_are_not_doubted_for_words_alone(tmp_path):
+def test_files_with_all_channels_are_not_reported_for_their_names_alone(tmp_path):
     names = [
         name_of("{label}/File_{file:05d}_Ch{d}.tif", n, c, "control") for n in range(4) for c in range(3)
     ]
@@ -246,7 +246,7 @@ def test_files_of_all_channels_are_not_doubted_for_words_alone(tmp_path):
         [f"A{n}_2023-01-0{n + 1}.tif" for n in range(8)],
     ],
 )
-def test_single_channels_are_left_alone(tmp_path, names):
+def test_data_sets_of_one_channel_are_not_reported(tmp_path, names):
     files = {
         f"{('control', 'senescent')[2 * n // len(names)]}/{name}": tiff(fov(n)[0])
         for n, name in enumerate(names)

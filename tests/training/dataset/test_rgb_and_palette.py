@@ -1,4 +1,4 @@
-"""Pictures in place of counts: grey saved as colours, colour tables, few bits."""
+"""Images that do not contain counts: grey saved as RGB, palettes, few bits."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ def pillow(image: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def with_table(table: np.ndarray, numbers: np.ndarray = GREY) -> Image.Image:
+def with_palette(palette: np.ndarray, numbers: np.ndarray = GREY) -> Image.Image:
     image = Image.fromarray(numbers)
-    image.putpalette(table.tobytes())
+    image.putpalette(palette.tobytes())
     return image
 
 
-# What a table of greys shows may be stored under any numbers.
-SHUFFLED = np.random.default_rng(4).permutation(256).astype(np.uint8)
-BEHIND_SHUFFLED = with_table(np.stack([np.argsort(SHUFFLED).astype(np.uint8)] * 3, 1), SHUFFLED[GREY])
+# A palette of greys may have any order.
+ORDER = np.random.default_rng(4).permutation(256).astype(np.uint8)
+SHUFFLED = with_palette(np.stack([np.argsort(ORDER).astype(np.uint8)] * 3, 1), ORDER[GREY])
 
 GREYS = np.stack([RAMP] * 3, 1).astype(np.uint8)
-GREY_PICTURES = {
+GREY_IMAGES = {
     "rgb.png": (pillow(Image.fromarray(np.dstack([GREY] * 3)), "PNG"), "three colour samples are equal"),
     "rgb.tif": (tiff(np.dstack([GREY] * 3), photometric="rgb"), "three colour samples are equal"),
-    "table.png": (
-        pillow(with_table(GREYS), "PNG"),
-        "colour table, of greys",
+    "palette.png": (
+        pillow(with_palette(GREYS), "PNG"),
+        "palette of greys",
     ),
-    "shuffled.png": (pillow(BEHIND_SHUFFLED, "PNG"), "colour table, of greys"),
-    "table.tif": (pillow(with_table(GREYS), "TIFF"), "colour table"),
+    "shuffled.png": (pillow(SHUFFLED, "PNG"), "palette of greys"),
+    "palette.tif": (pillow(with_palette(GREYS), "TIFF"), "colour table"),
 }
-COLOUR_TABLES = {
-    "fire.png": pillow(with_table(FIRE), "PNG"),
-    "fire.tif": pillow(with_table(FIRE), "TIFF"),
+COLOUR_PALETTES = {
+    "fire.png": pillow(with_palette(FIRE), "PNG"),
+    "fire.tif": pillow(with_palette(FIRE), "TIFF"),
 }
 
 
-@pytest.mark.parametrize("name", GREY_PICTURES)
-def test_a_grey_picture_is_one_channel_however_it_was_saved(tmp_path, name):
-    data, warning = GREY_PICTURES[name]
+@pytest.mark.parametrize("name", GREY_IMAGES)
+def test_a_grey_image_is_one_channel_in_all_formats(tmp_path, name):
+    data, warning = GREY_IMAGES[name]
     write(tmp_path, {f"control/{n}{name}": data for n in range(2)} | {f"senescent/{name}": tiff(fov(4))})
     refused = inspect_data_set(config(tmp_path), SIZE).faults
     assert [fault.kind for fault in refused if fault.file.startswith("control")] == ["grey", "grey"]
@@ -66,11 +66,11 @@ def test_a_grey_picture_is_one_channel_however_it_was_saved(tmp_path, name):
     assert any(warning in remark for remark in remarks), remarks
 
 
-@pytest.mark.parametrize("name", COLOUR_TABLES)
+@pytest.mark.parametrize("name", COLOUR_PALETTES)
 @pytest.mark.parametrize("grey", ["refuse", "repeat"])
-def test_entries_of_a_colour_table_are_refused(tmp_path, name, grey):
-    write(tmp_path, {f"control/{name}": COLOUR_TABLES[name], "senescent/a.tif": tiff(fov(4))})
-    with pytest.raises(DataSetError, match="entries of a colour table"):
+def test_a_colour_palette_is_refused(tmp_path, name, grey):
+    write(tmp_path, {f"control/{name}": COLOUR_PALETTES[name], "senescent/a.tif": tiff(fov(4))})
+    with pytest.raises(DataSetError, match=r"colour (palette|table)"):
         load_fov(tmp_path, f"control/{name}", config(tmp_path, grey=grey), SIZE)
 
 
@@ -79,11 +79,11 @@ def test_few_bits_are_scaled_with_a_warning(tmp_path):
     write(tmp_path, {"control/mask.png": pillow(binary, "PNG"), "senescent/a.tif": tiff(fov(4))})
     repeating = config(tmp_path, grey="repeat")
     assert set(np.unique(load_fov(tmp_path, "control/mask.png", repeating, SIZE))) == {0, 255}
-    assert any("1-bit numbers" in remark for remark in inspect_data_set(repeating, SIZE).remarks)
+    assert any("1-bit samples" in remark for remark in inspect_data_set(repeating, SIZE).remarks)
 
 
 def in_colour(samples: tuple[int, ...], pixels: np.ndarray) -> np.ndarray:
-    """[H, W, 3] with the pixels in some samples and zeros in the others."""
+    """Return [H, W, 3] with the pixels in some samples and zeros in the others."""
     image = np.zeros((*pixels.shape, 3), np.uint8)
     image[:, :, list(samples)] = pixels[:, :, None]
     return image
@@ -101,7 +101,7 @@ def coloured(suffix: str, samples: tuple[int, ...], pixels: np.ndarray) -> bytes
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".planes.tif"])
 @pytest.mark.parametrize("samples", [(0,), (1,), (2,), (0, 1), (1, 2)])
 @pytest.mark.parametrize("channels", [("SRS",), ("SRS", "TPEF"), ("SRS", "TPEF", "Transmission")])
-def test_a_picture_of_one_channel_in_a_colour_is_grey(tmp_path, suffix, samples, channels):
+def test_an_image_of_one_channel_in_a_single_colour_is_grey(tmp_path, suffix, samples, channels):
     made = {
         f"{label}/{n}{suffix}": coloured(suffix, samples, fov(10 * n + len(label), dtype="uint8")[0])
         for n in range(3)
@@ -113,7 +113,7 @@ def test_a_picture_of_one_channel_in_a_colour_is_grey(tmp_path, suffix, samples,
     repeating = config(root, channels=channels, grey="repeat")
     found = inspect_data_set(repeating, SIZE)
     assert not found.faults
-    assert any("one channel in a colour" in warned.text for warned in found.warnings)
+    assert any("one channel in a single colour" in warning.text for warning in found.warnings)
     expected = np.stack([fov(7, dtype="uint8")[0]] * len(channels))
     np.testing.assert_array_equal(load_fov(root, f"control/0{suffix}", repeating, SIZE), expected)
 
@@ -121,7 +121,7 @@ def test_a_picture_of_one_channel_in_a_colour_is_grey(tmp_path, suffix, samples,
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".planes.tif"])
 @pytest.mark.parametrize("grey", ["refuse", "repeat"])
 @pytest.mark.parametrize("colours", [((0,), (1,), (2,)), ((0, 1, 2),) * 3, ((0,), (0, 1, 2), (0, 2))])
-def test_channels_in_coloured_pictures_are_seen_and_combined(tmp_path, suffix, grey, colours):
+def test_channels_in_single_colours_are_detected_and_combined(tmp_path, suffix, grey, colours):
     made = {
         f"{('control', 'senescent')[n % 2]}/S{n}_ch{c:02d}{suffix}": coloured(
             suffix, colours[c], fov(n, dtype="uint8")[c]
@@ -140,7 +140,7 @@ def test_channels_in_coloured_pictures_are_seen_and_combined(tmp_path, suffix, g
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_three_channels_as_colours_stay_three(tmp_path, suffix):
+def test_three_channels_as_rgb_stay_three(tmp_path, suffix):
     image = fov(5, dtype="uint8").transpose(1, 2, 0)
     data = pillow(Image.fromarray(image), "PNG") if suffix == ".png" else tiff(image, photometric="rgb")
     write(tmp_path, {f"control/a{suffix}": data, "senescent/b.tif": tiff(fov(4))})

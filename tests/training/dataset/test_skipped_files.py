@@ -1,4 +1,4 @@
-"""Nothing of a folder is passed over in silence: kinds, hidden files, names that are spelled otherwise."""
+"""Every file that is skipped is reported: other formats, hidden files, names with another spelling."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TREE = {f"{'control' if name[0] == 'c' else 'senescent'}/{name}": data for name,
 
 
 @pytest.mark.parametrize("suffix", [".btf", ".tf8", ".tf2", ".stk", ".lsm", ".TIFF", ".ome.tif", ".flex"])
-def test_tiff_files_of_every_ending_are_read(tmp_path, suffix):
+def test_tiff_files_of_every_suffix_are_read(tmp_path, suffix):
     root = write(tmp_path, TREE | {f"control/x{suffix}": tiff(fov(9))})
     found = inspect_data_set(config(root), SIZE)
     assert not found.faults
     assert len(found.data_set) == 7
 
 
-def test_such_an_ending_on_something_else_is_a_fault(tmp_path):
+def test_another_format_with_such_a_suffix_is_a_fault(tmp_path):
     found = inspect_data_set(config(write(tmp_path, TREE | {"control/x.lsm": b"something else"})), SIZE)
     (fault,) = found.faults
     assert fault.file == "control/x.lsm"
@@ -38,7 +38,7 @@ def test_such_an_ending_on_something_else_is_a_fault(tmp_path):
 @pytest.mark.parametrize(
     "suffix", [".oir", ".vsi", ".ims", ".h5", ".sif", ".dm3", ".jp2", ".obf", ".CZI", ".mat"]
 )
-def test_images_that_are_not_read_are_one_fault_per_kind(tmp_path, suffix):
+def test_unsupported_images_are_one_fault_per_format(tmp_path, suffix):
     more = {f"control/x{n}{suffix}": b"?" for n in (1, 2, 10)}
     (fault,) = inspect_data_set(config(write(tmp_path, TREE | more)), SIZE).faults
     assert fault.kind == "kind"
@@ -53,7 +53,7 @@ def test_a_zarr_folder_is_one_image(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x", "x.img", "x.0001"])
-def test_an_image_under_a_name_that_tells_nothing_is_a_fault(tmp_path, name):
+def test_an_image_with_an_unknown_suffix_is_a_fault(tmp_path, name):
     (fault,) = inspect_data_set(
         config(write(tmp_path, TREE | {f"control/{name}": tiff(fov(9))})), SIZE
     ).faults
@@ -61,16 +61,16 @@ def test_an_image_under_a_name_that_tells_nothing_is_a_fault(tmp_path, name):
     assert ".tif" in fault.remedy
 
 
-def test_other_kinds_are_named_with_their_count(tmp_path):
+def test_unknown_formats_are_noted_with_their_count(tmp_path):
     more = {"control/a.xyz": b"?", "senescent/b.XYZ": b"?", "control/bare": b"?"}
     found = inspect_data_set(config(write(tmp_path, TREE | more)), SIZE)
     assert not found.faults
     notes = "\n".join(found.notes)
-    assert "control/a.xyz and 1 more .xyz files: not read" in notes
-    assert "control/bare: not read" in notes
+    assert "control/a.xyz and 1 more .xyz files: skipped" in notes
+    assert "control/bare: skipped" in notes
 
 
-def test_what_is_harmless_is_not_named(tmp_path):
+def test_harmless_files_are_not_noted(tmp_path):
     names = [
         "notes.txt",
         "table.csv",
@@ -88,25 +88,25 @@ def test_what_is_harmless_is_not_named(tmp_path):
     assert not found.notes
 
 
-def test_hidden_images_are_passed_over_with_a_note(tmp_path):
+def test_hidden_images_are_skipped_with_a_note(tmp_path):
     more = {f"control/._c{n}.tif": b"\0\5\x16\7" for n in (0, 2, 4)}
     found = inspect_data_set(config(write(tmp_path, TREE | more)), SIZE)
     assert not found.faults
     assert len(found.data_set) == 6
     (note,) = found.notes
-    assert note.startswith("control/._c0.tif and 2 more hidden files: not read")
+    assert note.startswith("control/._c0.tif and 2 more hidden files: skipped")
 
 
 @pytest.mark.parametrize("suffix", [".tmp", ".part", ".xml", ".txt", ".csv", ".log", ".tif~"])
 @pytest.mark.parametrize("listed", [False, True])
-def test_an_image_under_a_harmless_ending_is_named(tmp_path, suffix, listed):
+def test_an_image_with_a_harmless_suffix_is_reported(tmp_path, suffix, listed):
     files = {**TREE, f"control/x{suffix}": tiff(fov(9)), f"control/y{suffix}": tiff(fov(8))}
     if listed:
         rows = [f"{name},{name.partition('/')[0]}" for name in TREE]
         files["dataset.csv"] = "\n".join(["file,label", *rows])
     found = inspect_data_set(config(write(tmp_path, files)), SIZE)
-    said = [fault.file for fault in found.faults] + list(found.notes)
-    assert any(f"control/x{suffix} and 1 more" in one for one in said)
+    messages = [fault.file for fault in found.faults] + list(found.notes)
+    assert any(f"control/x{suffix} and 1 more" in one for one in messages)
     assert bool(found.faults) is not listed
 
 
@@ -118,7 +118,7 @@ def test_an_image_under_a_harmless_ending_is_named(tmp_path, suffix, listed):
     ],
 )
 @pytest.mark.parametrize("place", ["", "control/"])
-def test_folders_of_systems_are_skipped_with_a_note(tmp_path, folder, place):
+def test_system_folders_are_skipped_with_a_note(tmp_path, folder, place):
     more = {f"{place}{folder}/control/{n}.tif": tiff(fov(9 + n)) for n in range(2)}
     more |= {f"senescent/{folder}/c.tif/THUMB.jpg": b"?"}
     found = inspect_data_set(config(write(tmp_path, TREE | more)), SIZE)
@@ -129,15 +129,15 @@ def test_folders_of_systems_are_skipped_with_a_note(tmp_path, folder, place):
     assert "move images that belong to the data set out of them" in note
 
 
-def test_folders_of_systems_without_images_are_not_named(tmp_path):
+def test_system_folders_without_images_are_not_noted(tmp_path):
     more = {f"{name}/x": b"?" for name in (".git", "@eaDir", "System Volume Information")}
     assert not inspect_data_set(config(write(tmp_path, TREE | more)), SIZE).notes
 
 
 @pytest.mark.parametrize("listed", [False, True])
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets administrators alone make links")
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows only administrators can create links")
 @pytest.mark.parametrize("inside", [False, True])
-def test_a_link_to_a_folder_is_named(tmp_path, listed, inside):
+def test_a_link_to_a_folder_is_reported(tmp_path, listed, inside):
     other = write(tmp_path / ("data/store" if inside else "elsewhere"), {"control/x.tif": tiff(fov(9))})
     files: dict[str, bytes | str] = dict(TREE)
     if listed:
@@ -146,13 +146,13 @@ def test_a_link_to_a_folder_is_named(tmp_path, listed, inside):
     root = write(tmp_path / "data", files)
     (root / "plate_2").symlink_to(other, target_is_directory=True)
     found = inspect_data_set(config(root), SIZE)
-    said = [str(fault) for fault in found.faults] + list(found.notes)
-    assert any(one.startswith("plate_2: is a link to a folder, which is not followed") for one in said)
+    messages = [str(fault) for fault in found.faults] + list(found.notes)
+    assert any(one.startswith("plate_2: is a link to a folder, which is not followed") for one in messages)
     assert bool(found.faults) is not listed
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, listed):
+def test_a_folder_that_cannot_be_read_is_reported(tmp_path, monkeypatch, listed):
     files: dict[str, bytes | str] = {**TREE, "locked/control/x.tif": tiff(fov(9))}
     if listed:
         rows = [f"{name},{name.partition('/')[0]}" for name in TREE]
@@ -167,12 +167,12 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, listed):
 
     monkeypatch.setattr(os, "scandir", refuse)
     found = inspect_data_set(config(root), SIZE)
-    said = [str(fault) for fault in found.faults] + list(found.notes)
-    assert any(one.startswith("locked: cannot be looked into (Permission denied)") for one in said)
+    messages = [str(fault) for fault in found.faults] + list(found.notes)
+    assert any(one.startswith("locked: cannot be opened (Permission denied)") for one in messages)
     assert bool(found.faults) is not listed
 
 
-def test_images_that_a_table_does_not_list_are_noted(tmp_path):
+def test_images_that_are_not_in_the_table_are_noted(tmp_path):
     more = {
         "extra1.tif": tiff(fov(9)),
         "deep/extra2.tif": tiff(fov(8)),
@@ -182,12 +182,12 @@ def test_images_that_a_table_does_not_list_are_noted(tmp_path):
     found = inspect_data_set(config(write(tmp_path, {**GOOD, **more})), SIZE)
     assert not found.faults
     notes = "\n".join(found.notes)
-    assert "and 1 more .tif files: not listed in dataset.csv" in notes
-    assert "old.czi: not listed in dataset.csv" in notes
+    assert "and 1 more .tif files: skipped because not listed in dataset.csv" in notes
+    assert "old.czi: skipped because not listed in dataset.csv" in notes
 
 
 @pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFC", "NFC")])
-def test_accents_are_found_however_they_are_encoded(tmp_path, on_disk, in_table):
+def test_names_with_accents_are_found_in_both_encodings(tmp_path, on_disk, in_table):
     names = {name: f"Zählung_{name}" for name in GOOD}
     files: dict[str, bytes | str] = {
         unicodedata.normalize(on_disk, names[name]): data for name, data in GOOD.items()
@@ -200,7 +200,7 @@ def test_accents_are_found_however_they_are_encoded(tmp_path, on_disk, in_table)
 
 
 @pytest.mark.parametrize("form", ["NFD", "NFC"])
-def test_classes_and_groups_are_the_same_however_they_are_encoded(tmp_path, form):
+def test_classes_and_groups_are_equal_in_both_encodings(tmp_path, form):
     files = {
         unicodedata.normalize(form if n < 3 else "NFC", f"Größe/{label}/{n}.tif"): tiff(fov(n))
         for n, label in enumerate(["jung", "älter"] * 3)
@@ -210,22 +210,22 @@ def test_classes_and_groups_are_the_same_however_they_are_encoded(tmp_path, form
     assert len(set(data_set.groups)) == 1
 
 
-def test_other_capitals_are_found_and_noted(tmp_path):
+def test_names_in_another_case_are_found_and_noted(tmp_path):
     files: dict[str, bytes | str] = {
         "A1.TIF" if name == "c0.tif" else name: data for name, data in GOOD.items()
     }
     files["dataset.csv"] = table(GOOD).replace("c0.tif", "a1.tif")
     if (write(tmp_path, {"PROBE": b""}) / "probe").exists():
-        pytest.skip("this file system has no capitals")
+        pytest.skip("this file system ignores case")
     found = inspect_data_set(config(write(tmp_path, files)), SIZE)
     assert not found.faults
     assert "A1.TIF" in [entry.file for entry in found.data_set.entries]
-    assert "dataset.csv writes names with other capitals than the files have: a1.tif is A1.TIF" in found.notes
+    assert "dataset.csv has names in another case than the files: a1.tif is A1.TIF" in found.notes
 
 
 def test_a_name_that_could_be_two_files_is_a_fault(tmp_path):
     if (write(tmp_path, {"PROBE": b""}) / "probe").exists():
-        pytest.skip("this file system has no capitals")
+        pytest.skip("this file system ignores case")
     files = {
         **GOOD,
         "X1.tif": tiff(fov(9)),
@@ -238,24 +238,24 @@ def test_a_name_that_could_be_two_files_is_a_fault(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("written", "suggestion"),
     [("c0", "c0.tif"), ("c0.tiff", "c0.tif"), ("deep/c0.tif", "c0.tif"), ("c 0.tif", "c0.tif")],
 )
-def test_a_near_miss_is_named(tmp_path, written, meant):
+def test_a_similar_name_is_suggested(tmp_path, written, suggestion):
     files = {**GOOD, "dataset.csv": table(GOOD).replace("c0.tif", written)}
     fault = inspect_data_set(config(write(tmp_path, files)), SIZE).faults[0]
     assert fault.kind == "missing"
-    assert f"did you mean {meant!r}?" in fault.problem
+    assert f"did you mean {suggestion!r}?" in fault.problem
 
 
-def test_the_neighbour_of_a_numbered_file_is_no_near_miss(tmp_path):
+def test_a_neighbouring_number_is_not_suggested(tmp_path):
     files = {**GOOD, "dataset.csv": table(GOOD, "c8.tif,control")}
     (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
     assert "did you mean" not in str(fault)
 
 
 @pytest.mark.parametrize(
-    ("written", "on_disk", "meant"),
+    ("written", "on_disk", "suggestion"),
     [
         ("a1.tif", ["a001.tif", "b1.tif"], "a001.tif"),
         ("a001.tif", ["a1.tif", "b001.tif"], "a1.tif"),
@@ -263,16 +263,16 @@ def test_the_neighbour_of_a_numbered_file_is_no_near_miss(tmp_path):
         ("B02_f1.tif", ["A02_f1.tif", "C02_f1.tif"], None),
         ("fvo_1.tif", ["fov_01.tif", "fov_10.tif"], "fov_01.tif"),
         ("day1_fov2.tif", ["day2_fov1.tif", "day2_fov2.tif"], None),
-        ("c00.tif", [], None),  # c0.tif has a row of its own
+        ("c00.tif", [], None),  # c0.tif is listed
     ],
 )
-def test_what_a_row_may_mean_has_its_numbers_and_no_row_of_its_own(tmp_path, written, on_disk, meant):
+def test_a_suggestion_has_the_same_numbers_and_is_not_listed(tmp_path, written, on_disk, suggestion):
     files = {**GOOD, **{name: tiff(fov(20 + n)) for n, name in enumerate(on_disk)}}
     files["dataset.csv"] = table(GOOD, f"{written},control")
     (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
     assert fault.kind == "missing"
-    assert ("did you mean" in fault.problem) is (meant is not None)
-    assert meant is None or f"did you mean {meant!r}?" in fault.problem
+    assert ("did you mean" in fault.problem) is (suggestion is not None)
+    assert suggestion is None or f"did you mean {suggestion!r}?" in fault.problem
 
 
 def labelled(names: list[str], seed: int = 9) -> bytes:
@@ -287,13 +287,13 @@ def named_tree(control: list[str] | None, senescent: list[str] | None, count: in
     return made
 
 
-def test_the_reader_s_warnings_reach_the_check(tmp_path):
+def test_warnings_of_the_reader_are_in_the_check(tmp_path):
     root = write(tmp_path, named_tree(["red", "green", "blue"], ["red", "green", "blue"]))
     found = inspect_data_set(config(root), SIZE)
     assert not found.faults
-    (warned,) = found.warnings
-    assert "red, green, blue" in warned.text
-    assert len(warned.files) == 8
+    (warning,) = found.warnings
+    assert "red, green, blue" in warning.text
+    assert len(warning.files) == 8
     done = CliRunner().invoke(app, ["check", str(root)])
     assert done.exit_code == 0
     assert "warning, 8 of 8: " in done.stdout
@@ -301,17 +301,17 @@ def test_the_reader_s_warnings_reach_the_check(tmp_path):
     assert "red, green, blue" in document["warnings"][0]["text"]
 
 
-def test_the_reader_s_warnings_reach_the_training(tmp_path):
+def test_warnings_of_the_reader_are_reported_in_training(tmp_path):
     from senoscope_training.workers.progress import Progress
 
     root = write(tmp_path, named_tree(["red", "green", "blue"], ["red", "green", "blue"]))
-    told: list[Progress] = []
-    read_data_set(config(root), SIZE, told.append)
-    assert any(one.stage == "warning" and "red, green, blue" in one.detail for one in told)
+    reported: list[Progress] = []
+    read_data_set(config(root), SIZE, reported.append)
+    assert any(one.stage == "warning" and "red, green, blue" in one.detail for one in reported)
 
 
 @pytest.mark.parametrize(
-    ("control", "senescent", "follows"),
+    ("control", "senescent", "by_class"),
     [
         (["red", "green", "blue"], ["green", "red", "blue"], True),
         (["red", "green", "blue"], ["one", "two", "three"], True),
@@ -321,14 +321,14 @@ def test_the_reader_s_warnings_reach_the_training(tmp_path):
         (["450/50", "525/50", "TL"], ["525/50", "607/70", "TL"], True),
     ],
 )
-def test_names_that_differ_between_files_are_a_fault(tmp_path, control, senescent, follows):
+def test_names_that_differ_between_files_are_a_fault(tmp_path, control, senescent, by_class):
     root = write(tmp_path, named_tree(control, senescent))
     (fault,) = inspect_data_set(config(root), SIZE).faults
     assert fault.kind == "channel-names"
-    assert ("follows the class" in fault.problem) is follows
+    assert ("between the classes" in fault.problem) is by_class
     accepted = inspect_data_set(config(root, accept=("channel-names",)), SIZE)
     assert not accepted.faults
-    assert any("says: " in warned.text for warned in accepted.warnings)
+    assert any("has this warning: " in warning.text for warning in accepted.warnings)
 
 
 def test_one_file_in_another_order_is_a_fault(tmp_path):
@@ -336,14 +336,14 @@ def test_one_file_in_another_order_is_a_fault(tmp_path):
     files["control/0.tif"] = labelled(["blue", "red", "green"])
     (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
     assert fault.kind == "channel-names"
-    assert "follows the class" not in fault.problem
+    assert "between the classes" not in fault.problem
 
 
 @pytest.mark.parametrize(
     "names",
     [
-        lambda n: [f"PMT{n % 2 + c}" for c in range(3)],  # follows the class
-        lambda n: [f"PMT{n // 4 + c}" for c in range(3)],  # of two days
+        lambda n: [f"PMT{n % 2 + c}" for c in range(3)],  # by class
+        lambda n: [f"PMT{n // 4 + c}" for c in range(3)],  # by day
         lambda n: [f"PMT{n % 2 + 2 * (n // 8) + c}" for c in range(3)],
     ],
 )
@@ -353,13 +353,13 @@ def test_names_that_differ_by_numbers_are_a_fault(tmp_path, names):
     assert fault.kind == "channel-names"
 
 
-def test_names_of_many_kinds_that_follow_the_class_are_a_fault(tmp_path):
+def test_many_names_that_differ_between_the_classes_are_a_fault(tmp_path):
     files = {}
     for n in range(16):
         day, label = n // 4, ("control", "senescent")[n % 2]
         files[f"{label}/{n}.tif"] = labelled([f"PMT{10 * day + 5 * (n % 2) + c}" for c in range(3)], n)
     (fault,) = inspect_data_set(config(write(tmp_path, files)), SIZE).faults
-    assert "follows the class" in fault.problem
+    assert "between the classes" in fault.problem
 
 
 def test_names_of_two_files_that_differ_are_a_fault(tmp_path):
@@ -368,7 +368,7 @@ def test_names_of_two_files_that_differ_are_a_fault(tmp_path):
     assert fault.kind == "channel-names"
 
 
-def test_labels_with_each_file_s_own_name_are_no_fault(tmp_path):
+def test_labels_with_file_names_are_not_a_fault(tmp_path):
     files = {
         f"{('control', 'senescent')[n % 2]}/{n}.tif": labelled(
             [f"{c}: dish {n} of {n * 7}.nd2" for c in "abc"], n
@@ -381,7 +381,7 @@ def test_labels_with_each_file_s_own_name_are_no_fault(tmp_path):
 
 
 def raised(by: dict[int, float], channel: int = 0, count: int = 12) -> dict[str, bytes]:
-    """FOVs of both classes in turn, some with an offset in one channel."""
+    """Return FOVs of alternating classes, some with an offset in one channel."""
     made = {}
     for n in range(count):
         pixels = fov(n)
@@ -390,17 +390,17 @@ def raised(by: dict[int, float], channel: int = 0, count: int = 12) -> dict[str,
     return made
 
 
-def test_zero_levels_that_are_thousands_apart_are_a_fault(tmp_path):
+def test_zero_levels_that_differ_by_thousands_are_a_fault(tmp_path):
     root = write(tmp_path, raised({3: 32_768, 4: 32_768}, channel=1))
     (fault,) = inspect_data_set(config(root), SIZE).faults
     assert fault.kind == "zero-level"
     assert fault.file == "control/4.tif"
     assert "(and 1 more)" in fault.problem
     assert "TPEF" in fault.problem
-    assert "follows the class" not in fault.problem
+    assert "between the classes" not in fault.problem
     accepted = inspect_data_set(config(root, accept=("zero-level",)), SIZE)
     assert not accepted.faults
-    assert any("zero level" in warned.text for warned in accepted.warnings)
+    assert any("zero level" in warning.text for warning in accepted.warnings)
 
 
 @pytest.mark.parametrize(
@@ -410,18 +410,18 @@ def test_several_zero_levels_are_a_fault(tmp_path, levels):
     root = write(tmp_path, raised({n: levels[n // 2 % len(levels)] for n in range(12)}))
     (fault,) = inspect_data_set(config(root), SIZE).faults
     assert fault.kind == "zero-level"
-    assert "follows the class" not in fault.problem
+    assert "between the classes" not in fault.problem
     assert fault.problem.count("one of") == len(levels) - 1
 
 
-def test_several_zero_levels_that_follow_the_class_say_so(tmp_path):
+def test_several_zero_levels_that_differ_between_the_classes_are_reported(tmp_path):
     root = write(tmp_path, raised({n: ((0, 40_000), (10_000, 20_000))[n % 2][n // 2 % 2] for n in range(12)}))
     (fault,) = inspect_data_set(config(root), SIZE).faults
-    assert "follows the class" in fault.problem
+    assert "between the classes" in fault.problem
 
 
 def typed(by_class: tuple[str, str], mixed: bool = False, scale: float = 1.0) -> dict[str, bytes]:
-    """FOVs of both classes in turn, each class with a type and a scale of its own."""
+    """Return FOVs of alternating classes, with a data type and a scale per class."""
     made = {}
     for n in range(12):
         dtype = by_class[(n // 2 if mixed else n) % 2]
@@ -434,15 +434,15 @@ def typed(by_class: tuple[str, str], mixed: bool = False, scale: float = 1.0) ->
 @pytest.mark.parametrize(
     "types", [("uint16", "float32"), ("float32", "uint16"), ("uint8", "uint16"), ("uint8", "float32")]
 )
-def test_types_that_follow_the_class_are_a_fault(tmp_path, types):
-    (fault,) = inspect_data_set(config(write(tmp_path / "follow", typed(types))), SIZE).faults
+def test_types_that_differ_between_the_classes_are_a_fault(tmp_path, types):
+    (fault,) = inspect_data_set(config(write(tmp_path / "by_class", typed(types))), SIZE).faults
     assert fault.kind == "types"
-    assert f"holds {types[0]}" in fault.problem
-    assert f"holds {types[1]}" in fault.problem
-    assert "follows the class" in fault.problem
-    accepting = inspect_data_set(config(tmp_path / "follow", accept=("types",)), SIZE)
+    assert f"has the data type {types[0]}" in fault.problem
+    assert f"has the data type {types[1]}" in fault.problem
+    assert "between the classes" in fault.problem
+    accepting = inspect_data_set(config(tmp_path / "by_class", accept=("types",)), SIZE)
     assert not accepting.faults
-    assert any("follows the class" in remark for remark in accepting.remarks)
+    assert any("between the classes" in remark for remark in accepting.remarks)
     assert not inspect_data_set(config(write(tmp_path / "mixed", typed(types, mixed=True))), SIZE).faults
 
 
@@ -456,32 +456,32 @@ def test_classes_of_very_different_brightness_are_noted(tmp_path, scale, noted):
 
 
 @pytest.mark.parametrize("offset", [1_500, 4_000, 32_768])
-def test_zero_levels_that_follow_the_class_say_so(tmp_path, offset):
+def test_zero_levels_that_differ_between_the_classes_are_reported(tmp_path, offset):
     root = write(tmp_path, raised({n: offset for n in range(12) if n % 2}))
     (fault,) = inspect_data_set(config(root), SIZE).faults
-    assert "follows the class" in fault.problem
+    assert "between the classes" in fault.problem
     done = CliRunner().invoke(app, ["check", str(root)])
     assert done.exit_code == 1
-    assert "zero levels that are far apart" in done.stdout
+    assert "zero levels that differ between files" in done.stdout
 
 
 @pytest.mark.parametrize(
     "offsets",
     [
         {},
-        {n: 40 * n for n in range(12)},  # drifts
-        {n: 10_000 + 700 * n for n in range(12)},  # a bright field that drifts
-        {n: 20_000 + 1_500 * (n % 5) for n in range(12)},  # or jumps
+        {n: 40 * n for n in range(12)},  # a drift
+        {n: 10_000 + 700 * n for n in range(12)},  # a drift of a bright field
+        {n: 20_000 + 1_500 * (n % 5) for n in range(12)},  # jumps of a bright field
         {n: 2_000 * n for n in range(12)},  # a ramp
         {n: 2**n * 20 for n in range(12)},
-        {n: 500 for n in range(12) if n % 2},  # classes differ, by what cells do
+        {n: 500 for n in range(12) if n % 2},  # a difference between the classes that cells can cause
     ],
 )
-def test_levels_that_vary_are_no_fault(tmp_path, offsets):
+def test_other_differences_of_levels_are_not_a_fault(tmp_path, offsets):
     assert not inspect_data_set(config(write(tmp_path, raised(offsets))), SIZE).faults
 
 
-def test_a_configuration_says_what_is_accepted(tmp_path):
+def test_a_configuration_accepts_findings(tmp_path):
     root = write(tmp_path / "data", raised({3: 32_768}))
     path = tmp_path / "c.yaml"
     settings = {

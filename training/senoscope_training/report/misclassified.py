@@ -1,4 +1,4 @@
-"""Which FOVs the best system gets wrong, and what its networks looked at."""
+"""The FOVs that the best system misclassifies, and their Grad-CAM maps."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _HEADLINE = ("fully_trained", "frozen", "hybrid", "scratch")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One test FOV over all runs.
+class FovResult:
+    """The predictions of one system for a test FOV in all runs.
 
     Attributes
     ----------
     wrong, runs : int
-        How often it was called wrong, and of how many.
+        Number of runs in which the FOV is misclassified, and of all runs.
     score : float
-        Mean over the runs.
+        Mean score over the runs.
     """
 
     fold: str
@@ -39,54 +39,54 @@ class Judged:
 
 
 def headline_system(experiment: Experiment) -> str | None:
-    """The product where it was trained, else the next best that was."""
-    there = {prediction.system for prediction in experiment.predictions}
-    return next((system for system in (*_HEADLINE, *in_table_order(there)) if system in there), None)
+    """Return the system to report first: the fully trained ensemble if it was trained, or the next best."""
+    trained = {prediction.system for prediction in experiment.predictions}
+    return next((system for system in (*_HEADLINE, *in_table_order(trained)) if system in trained), None)
 
 
-def judge(experiment: Experiment, system: str) -> tuple[Judged, ...]:
-    """All test FOVs under one system, the most often wrong first."""
+def fov_results(experiment: Experiment, system: str) -> tuple[FovResult, ...]:
+    """Collect the results of one system for all test FOVs, the most often misclassified first."""
     found: dict[tuple[str, str], list[tuple[bool, float]]] = {}
     for prediction in experiment.predictions:
         if prediction.system == system:
             for file, truth, score in zip(prediction.files, prediction.truth, prediction.score, strict=True):
                 found.setdefault((prediction.fold, file), []).append((bool(truth), float(score)))
-    judged = [
-        Judged(
+    results = [
+        FovResult(
             fold,
             file,
-            answers[0][0],
-            sum((score > 0.5) != truth for truth, score in answers),
-            len(answers),
-            float(np.mean([score for _, score in answers])),
+            scores[0][0],
+            sum((score > 0.5) != truth for truth, score in scores),
+            len(scores),
+            float(np.mean([score for _, score in scores])),
         )
-        for (fold, file), answers in found.items()
+        for (fold, file), scores in found.items()
     ]
-    return tuple(sorted(judged, key=lambda j: (-j.wrong, -abs(j.score - j.positive), j.file)))
+    return tuple(sorted(results, key=lambda r: (-r.wrong, -abs(r.score - r.positive), r.file)))
 
 
-def erring(experiment: Experiment) -> dict[str, int]:
-    """How many test FOVs each system calls wrong in at least one run, in the order of tables."""
+def misclassified_counts(experiment: Experiment) -> dict[str, int]:
+    """Count the test FOVs that each system misclassifies in at least one run, in the order of tables."""
     wrong: dict[str, set[tuple[str, str]]] = {}
     for prediction in experiment.predictions:
         found = wrong.setdefault(prediction.system, set())
-        mistaken = prediction.answer != prediction.truth
+        is_wrong = prediction.predicted != prediction.truth
         found |= {
-            (prediction.fold, file)
-            for file, is_wrong in zip(prediction.files, mistaken, strict=True)
-            if is_wrong
+            (prediction.fold, file) for file, wrong in zip(prediction.files, is_wrong, strict=True) if wrong
         }
     return {system: len(wrong[system]) for system in in_table_order(wrong)}
 
 
-def mistakes_csv(judged: tuple[Judged, ...], classes: tuple[str, str], *, synthetic: bool = False) -> str:
-    """Those that were wrong at least once."""
+def misclassified_csv(
+    results: tuple[FovResult, ...], classes: tuple[str, str], *, synthetic: bool = False
+) -> str:
+    """Return the FOVs that are misclassified in at least one run, as CSV."""
     heading = ["fold", "file", "truth", "wrong_in_runs", "runs", "mean_score", "data"]
     data = "synthetic" if synthetic else ""
     wrong = [
-        [j.fold, j.file, classes[j.positive], j.wrong, j.runs, round(j.score, 6), data]
-        for j in judged
-        if j.wrong
+        [r.fold, r.file, classes[r.positive], r.wrong, r.runs, round(r.score, 6), data]
+        for r in results
+        if r.wrong
     ]
     return "".join(csv_rows([heading, *wrong]))
 
@@ -107,7 +107,7 @@ class Maps:
         }
 
     def ensemble(self, fold: str, run: int, file: str) -> npt.NDArray[np.float32] | None:
-        """The ensemble's map [H, W] in 0..1, or None where the fully trained ensemble was not trained."""
+        """Return the ensemble's map [H, W] in 0..1; None if the fully trained ensemble was not trained."""
         config = self._experiment.config
         if (fold, run) not in self._read:
             self._read[fold, run] = self._experiment.maps(fold, run)

@@ -1,0 +1,26 @@
+"""Options that several commands have, and the way in which commands report an error."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+ModelsDir = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SENOSCOPE_MODELS_DIR",
+        help="Folder of the ensembles.  [default: models/ of the clone, else the user's data folder]",
+    ),
+]
+JsonProgress = Annotated[
+    bool, typer.Option("--json-progress", help="Print progress as JSON lines on stdout, for programs.")
+]
+
+
+def exit_with_error(message: str, code: int = 1) -> NoReturn:
+    """Print an error on stderr and exit with a status."""
+    print(f"senoscope-train: {message}", file=sys.stderr)
+    raise typer.Exit(code)
