@@ -15,7 +15,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from senoscope.runlog.counting import NIL
+from senoscope.runlog.dialects import NIL
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.tables import BIN, result_counts, results
 
