@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from senoscope.engine.options import Device
+from senoscope.commands.options import DeviceOption, ModelOption, ModelsDirOption, settings_with
 
 # The engine and OpenCV are imported only after the arguments were checked: mistakes are reported at once.
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def classify(
     channels: Annotated[
         str | None, typer.Option(help="Channels of the files, in order, for example TPEF,SRS,Transmission.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Ensemble: a name in --models-dir, or a folder.")] = None,
-    models_dir: Annotated[Path | None, typer.Option(help="Folder of the named ensembles.")] = None,
-    device: Annotated[Device | None, typer.Option(help="auto, cuda or cpu.")] = None,
+    model: ModelOption = None,
+    models_dir: ModelsDirOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Classify the fields of view of files; a file that cannot be read does not stop the others."""
     if as_json and as_csv:
@@ -44,11 +44,9 @@ def classify(
     from rich.progress import Progress
 
     from senoscope.commands.ensembles import ensemble_folder
-    from senoscope.settings import Settings
     from senoscope_client.errors import SenoscopeError
 
-    given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = settings_with(model=model, models_dir=models_dir, device=device)
     messages = Console(stderr=True)
     directory = ensemble_folder(settings, messages)
 

@@ -13,12 +13,12 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from senoscope.commands.command_line import exiting_on_sigterm
+from senoscope.commands.options import DeviceOption, ModelsDirOption, settings_with
 from senoscope.runlog.places import default_database_url
 from senoscope_client.errors import NotReady
 
@@ -58,8 +58,8 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 selects a free one.")] = 8750,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the synthetic FOVs.")] = 2023,
     model: Annotated[str | None, typer.Option(help="Ensemble; default: the starter ensemble.")] = None,
-    models_dir: Annotated[Path | None, typer.Option(help="Folder of the named ensembles.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cuda or cpu.")] = None,
+    models_dir: ModelsDirOption = None,
+    device: DeviceOption = None,
     no_browser: Annotated[
         bool,
         typer.Option("--no-browser", help="Do not open the dashboard in a browser; its address is printed."),
@@ -69,10 +69,7 @@ def demo(
     """Run the starter ensemble, the service and a simulated microscope together."""
     from rich.console import Console
 
-    from senoscope.settings import Settings
-
-    given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = settings_with(model=model, models_dir=models_dir, device=device)
     console = Console(stderr=True)
     began_s = time.perf_counter()
     http_port = _find_port(port)

@@ -8,12 +8,11 @@ import socket
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from senoscope.engine.options import Device
+from senoscope.commands.options import DeviceOption, ModelOption, ModelsDirOption, settings_with
 
 # Each check imports what it needs, so that mistakes in the arguments are reported without ONNX Runtime.
 if TYPE_CHECKING:
@@ -42,19 +41,16 @@ class Finding(NamedTuple):
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    model: Annotated[str | None, typer.Option(help="Ensemble: a name in --models-dir, or a folder.")] = None,
-    models_dir: Annotated[Path | None, typer.Option(help="Folder of the named ensembles.")] = None,
-    device: Annotated[Device | None, typer.Option(help="auto, cuda or cpu.")] = None,
+    model: ModelOption = None,
+    models_dir: ModelsDirOption = None,
+    device: DeviceOption = None,
     port: Annotated[int | None, typer.Option(help="HTTP port to check.")] = None,
     stream: Annotated[str | None, typer.Option(help="Endpoint of the frame publisher to check.")] = None,
 ) -> None:
     """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service cannot run."""
     from rich.console import Console
 
-    from senoscope.settings import Settings
-
-    given = {"model": model, "models_dir": models_dir, "device": device, "port": port, "stream": stream}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = settings_with(model=model, models_dir=models_dir, device=device, port=port, stream=stream)
     checks: tuple[Callable[[Settings], Finding], ...] = (
         _versions,
         _hardware,
@@ -101,14 +97,13 @@ def _hardware(_: Settings) -> Finding:
 def _gpu(settings: Settings) -> Finding:
     import onnxruntime as ort
 
-    from senoscope.engine.devices import gpu_problem
+    from senoscope.engine.devices import DEVICES
 
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
-    problem = gpu_problem()
-    if problem is None:
-        return Finding("GPU", "ok", f"found; providers of ONNX Runtime: {providers}")
-    verdict: Verdict = "fail" if settings.device == "cuda" else "note"
-    return Finding("GPU", verdict, f"{problem}; providers of ONNX Runtime: {providers}")
+    problems = {name: problem for name, row in DEVICES.items() if (problem := row.problem()) is not None}
+    verdict: Verdict = "fail" if settings.device in problems else "note" if problems else "ok"
+    text = "; ".join(problems.values()) or "found"
+    return Finding("GPU", verdict, f"{text}; providers of ONNX Runtime: {providers}")
 
 
 def _ensemble(settings: Settings) -> Finding:

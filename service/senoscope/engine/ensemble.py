@@ -23,14 +23,13 @@ from senoscope.engine.contract import (
     has_invalid_values,
     problem_of_values,
 )
-from senoscope.engine.devices import open_executor
+from senoscope.engine.devices import Device, open_executor
 from senoscope.engine.errors import DeviceError, EnsembleError
 from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
 from senoscope.engine.onnx_file import refuse_external_data
-from senoscope.engine.options import Device
 
 
 @dataclass(frozen=True)

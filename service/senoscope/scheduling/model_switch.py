@@ -13,8 +13,8 @@ import structlog
 
 from senoscope.engine import DeviceError, Ensemble, EnsembleError, read_manifest
 from senoscope.engine.cancellation import Cancellation
+from senoscope.engine.devices import Device
 from senoscope.engine.manifest import MANIFEST_NAME
-from senoscope.engine.options import Device
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.scheduler import Scheduler
 from senoscope.settings import Settings

@@ -10,8 +10,8 @@ from senoscope.starter import STARTER_NAME
 from senoscope.starter.locate import locate_ensemble
 
 if TYPE_CHECKING:
+    from senoscope.engine.devices import Device
     from senoscope.engine.ensemble import Ensemble
-    from senoscope.engine.options import Device
 
 _log = logging.getLogger(__name__)
 
