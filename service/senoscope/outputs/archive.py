@@ -18,7 +18,7 @@ import structlog
 import tifffile
 
 from senoscope.logs import about
-from senoscope.results.delivery import DeliveryTimes, SinkStage
+from senoscope.results.delivery import DeliveryTimes, ResultSink
 from senoscope.results.record import Record
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.models.status import ArchiveStatus
@@ -52,7 +52,7 @@ def partial_of(path: Path) -> Path:
     return path.with_name(path.name.replace(".ome.tif", ".partial.ome.tif"))
 
 
-class Archive:
+class Archive(ResultSink):
     """The sink that writes streamed FOVs to disk.
 
     A file is named ``<series_id>_<series_uid>.partial.ome.tif`` while it grows: its pages can be read, and
@@ -70,7 +70,8 @@ class Archive:
         If the directory cannot be created or written to.
     """
 
-    stage = SinkStage.PUBLISH
+    name = "archive"
+    thread: WatchedThread
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -88,15 +89,11 @@ class Archive:
     @property
     def problem(self) -> str | None:
         """Why pixels are not written now, or None."""
-        return self.thread.problem or self._fault
+        return super().problem or self._fault
 
     def status(self) -> ArchiveStatus:
         """Return state and counters."""
         return ArchiveStatus(written=self.written, lost=self.lost, problem=self.problem)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
 
     def on_result(self, record: Record, _: DeliveryTimes) -> None:
         """Queue a FOV of the stream; if the disk is too slow, it is not archived, and counted."""
