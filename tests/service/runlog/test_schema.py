@@ -36,7 +36,7 @@ POSTGRES_CATALOGUE = (
 
 def catalogue(connection: sa.Connection) -> list[tuple]:
     """Return the complete schema of the database, independent of the order of its creation."""
-    queries = SQLITE_CATALOGUE if connection.dialect.file is not None else POSTGRES_CATALOGUE
+    queries = SQLITE_CATALOGUE if connection.dialect.name == "sqlite" else POSTGRES_CATALOGUE
     rows = [tuple(row) for query in queries for row in connection.exec_driver_sql(query)]
     # SQLite stores statements verbatim, with their whitespace.
     return sorted(
