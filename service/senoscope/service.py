@@ -32,7 +32,7 @@ from senoscope.scheduling.memory_budget import MemoryBudget
 from senoscope.scheduling.model_switch import EnsembleList, Loading, ModelSwitch, load_ensemble
 from senoscope.scheduling.session_range import SessionRange
 from senoscope.settings import Settings
-from senoscope.starter import locate_ensemble
+from senoscope.starter.locate import locate_ensemble
 from senoscope.tracing import open_traces
 from senoscope_client.errors import InvalidRequest, NotReady
 from senoscope_client.models.status import (

@@ -108,7 +108,7 @@ def _gpu(settings: Settings) -> Finding:
 
 def _ensemble(settings: Settings) -> Finding:
     from senoscope.engine import Ensemble
-    from senoscope.starter import require_ensemble
+    from senoscope.starter.locate import require_ensemble
 
     try:
         directory = require_ensemble(settings.model, settings.models_dir)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from senoscope.settings import Settings
-from senoscope.starter import locate_ensemble
+from senoscope.starter.locate import locate_ensemble
 
 
 def ensemble_folder(settings: Settings, console: Console) -> Path:
