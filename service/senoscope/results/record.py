@@ -7,16 +7,15 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 from uuid import UUID
 
 import numpy as np
-import numpy.typing as npt
 
 from senoscope.engine import Ensemble, IntensityRange, Prediction
 from senoscope.engine.uncertainty import uncertainty
 from senoscope.fov import Fov
 from senoscope.results.pictures import map_png
+from senoscope.runlog.entries import Maps
 from senoscope_client.models.result import (
     CamMode,
     Flag,
@@ -126,30 +125,7 @@ class Record:
         return self._encoded[cam]
 
 
-class Maps(Protocol):
-    """Grad-CAM maps, of a prediction or from the run log."""
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """The K networks."""
-        ...
-
-    @property
-    def gradcams(self) -> tuple[npt.NDArray[np.float32], ...]:
-        """K float32 arrays [h_k, w_k]."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the field of view."""
-        ...
-
-    def map(self) -> npt.NDArray[np.float32]:
-        """Return the ensemble's map, float32 [H, W], in 0..1."""
-        ...
-
-
-def with_maps(result: Result, maps: Maps, cam: CamMode) -> Result:
+def with_maps(result: Result, maps: Prediction | Maps, cam: CamMode) -> Result:
     """Return a result with the Grad-CAM maps inline that ``cam`` selects."""
     if cam == "none":
         return result

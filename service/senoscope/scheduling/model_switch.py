@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,7 @@ class Loading:
     def __init__(self, load: Callable[[], Ensemble], cancellation: Cancellation) -> None:
         self._load = load
         self._cancellation = cancellation
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._outcome: Ensemble | BaseException | None = None
+        self._loaded: Future[Ensemble] = Future()
         self.thread = threading.Thread(target=self._run, name="model loader", daemon=True)
         self.thread.start()
 
@@ -78,29 +77,25 @@ class Loading:
         if self.thread.is_alive():
             self._cancellation.cancel(too_late)
             self.thread.join(_CANCEL_WAIT_S)
-        with self._lock:
-            self._abandoned = True
-            outcome, self._outcome = self._outcome, None
-        if isinstance(outcome, BaseException):
-            raise outcome
-        if outcome is not None and self._cancellation.error is not None:
-            outcome.close()
-        self._cancellation.require()
-        assert outcome is not None
-        return outcome
+        if self._loaded.cancel():  # abandoned
+            raise self._cancellation.error or too_late
+        ensemble = self._loaded.result()
+        if self._cancellation.error is not None:
+            ensemble.close()
+            raise self._cancellation.error
+        return ensemble
 
     def _run(self) -> None:
-        outcome: Ensemble | BaseException
         try:
-            outcome = self._load()
+            ensemble = self._load()
         except BaseException as error:
-            outcome = error
-        with self._lock:
-            if not self._abandoned:
-                self._outcome = outcome
-                return
-        if isinstance(outcome, Ensemble):
-            outcome.close()
+            with suppress(InvalidStateError):  # abandoned
+                self._loaded.set_exception(error)
+            return
+        try:
+            self._loaded.set_result(ensemble)
+        except InvalidStateError:  # abandoned
+            ensemble.close()
 
 
 class ModelSwitch:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,11 @@ from pydantic import ValidationError
 from senoscope.engine import IntensityRange
 from senoscope.engine.intensity import fit_range
 from senoscope.fov import Fov
+from senoscope.runlog.keeper import LogKeeper
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable, NotReady, PayloadTooLarge
 from senoscope_client.models.base import OpenModel
+from senoscope_client.models.result import Source
 from senoscope_client.models.status import CalibrationProgress, NormalizationStatus
 
 _log = structlog.get_logger(__name__)
@@ -27,18 +29,6 @@ _log = structlog.get_logger(__name__)
 _MAX_NAME = 96
 RequireInUse = Callable[[ActiveEnsemble], None]
 """Raises NotReady if a range that was fitted for that ensemble does not fit the one in use."""
-
-
-class ValueStore(Protocol):
-    """Small values that outlive the process; the run log is one."""
-
-    def get_value(self, key: str) -> Any:
-        """Return the value of a key, or None. Raises LogUnavailable."""
-        ...
-
-    def set_value(self, key: str, value: Any) -> bool:
-        """Store a value, or delete it where it is None, and return whether that was possible."""
-        ...
 
 
 class CalibratedRange(OpenModel):
@@ -81,7 +71,7 @@ class SessionRange:
 
     Parameters
     ----------
-    store : ValueStore or None
+    store : LogKeeper or None
         Keeps the range over restarts.
     instrument : str
         The microscope that the range belongs to; services of several may share one store.
@@ -90,7 +80,7 @@ class SessionRange:
     """
 
     def __init__(
-        self, store: ValueStore | None, instrument: str, max_fovs: Callable[[], int] = lambda: sys.maxsize
+        self, store: LogKeeper | None, instrument: str, max_fovs: Callable[[], int] = lambda: sys.maxsize
     ) -> None:
         self._store = store
         self._max_fovs = max_fovs
@@ -130,8 +120,9 @@ class SessionRange:
     def for_ensemble(self, active: ActiveEnsemble) -> IntensityRange:
         """Return the range that the next batch of an ensemble is scaled with."""
         with self._lock:
-            if self._range is not None and self._calibrated is not None and _fits(self._calibrated, active):
-                return self._range
+            calibrated, bounds = self._calibrated, self._range
+            if calibrated is not None and bounds is not None and _misfit(calibrated, active) is None:
+                return bounds
         return active.ensemble.model_range
 
     def begin(self, fovs: int) -> None:
@@ -212,7 +203,7 @@ class SessionRange:
             self._requests += 1
             request = self._fitting = self._requests
             self._wanted, self._collected = 0, []
-        return self._fit(request, stack, active, "upload", None, require_in_use)
+        return self._fit(request, stack, active, None, require_in_use)
 
     def clear(self) -> None:
         """Return to the model's range; a calibration in progress is cancelled."""
@@ -251,8 +242,8 @@ class SessionRange:
         self, request: int, fovs: list[Fov], active: ActiveEnsemble, require_in_use: RequireInUse
     ) -> None:
         try:
-            first = fovs[0]
-            self._fit(request, _stacked(fovs), active, "stream", first, require_in_use)
+            source = fovs[0].source
+            self._fit(request, _stacked(fovs), active, source, require_in_use)
         except Exception as error:
             with self._lock:
                 cancelled = request != self._requests
@@ -268,8 +259,7 @@ class SessionRange:
         request: int,
         stack: npt.NDArray[Any],
         active: ActiveEnsemble,
-        fitted_on: Literal["stream", "upload"],
-        first: Fov | None,
+        source: Source | None,
         require_in_use: RequireInUse,
     ) -> CalibratedRange:
         k_iqr = active.ensemble.manifest.normalization.k_iqr
@@ -286,10 +276,10 @@ class SessionRange:
                 low=tuple(map(float, low)),
                 high=tuple(map(float, high)),
                 fovs=len(stack),
-                fitted_on=fitted_on,
+                fitted_on="upload" if source is None else "stream",
                 calibrated_at=datetime.now(UTC),
-                series_id=first.source.series_id if first else None,
-                instrument=first.source.instrument if first else None,
+                series_id=source.series_id if source else None,
+                instrument=source.instrument if source else None,
                 k_iqr=k_iqr,
             )
             try:
@@ -345,10 +335,6 @@ def _key_of(instrument: str) -> str:
     if len(instrument) > _MAX_NAME:
         instrument = hashlib.sha256(instrument.encode()).hexdigest()
     return f"session_range {instrument}"
-
-
-def _fits(calibrated: CalibratedRange, active: ActiveEnsemble) -> bool:
-    return _misfit(calibrated, active) is None
 
 
 def _misfit(calibrated: CalibratedRange, active: ActiveEnsemble) -> str | None:
