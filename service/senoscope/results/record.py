@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from senoscope.engine import Ensemble, IntensityRange, Prediction
 from senoscope.engine.uncertainty import uncertainty
@@ -109,10 +110,6 @@ class Record:
         """Bytes of memory that a detached record takes."""
         return self.fov.pixels.nbytes + self.prediction.nbytes + _RECORD_BYTES
 
-    def result_with(self, cam: CamMode) -> Result:
-        """Return the result with the Grad-CAM maps inline that ``cam`` selects."""
-        return with_maps(self.result, self.prediction, cam)
-
     def flagged(self, flag: Flag) -> Record:
         """Return the record with one more flag."""
         result = self.result.model_copy(update={"flags": [*self.result.flags, flag]})
@@ -121,7 +118,9 @@ class Record:
     def json(self, cam: CamMode) -> bytes:
         """Return the result as JSON; encoded once for all sinks."""
         if cam not in self._encoded:
-            self._encoded[cam] = self.result_with(cam).model_dump_json(exclude_none=True).encode()
+            self._encoded[cam] = (
+                with_maps(self.result, self.prediction, cam).model_dump_json(exclude_none=True).encode()
+            )
         return self._encoded[cam]
 
 
@@ -131,18 +130,18 @@ def with_maps(result: Result, maps: Prediction | Maps, cam: CamMode) -> Result:
         return result
     update: dict[str, object] = {}
     if cam == "grid":
-        # Four decimals of each map's maximum are finer than any display and a third of the bytes.
         update["grids"] = {
-            name: np.round(grid.astype(np.float64), _decimals(float(grid.max()))).tolist()
-            for name, grid in zip(maps.networks, maps.gradcams, strict=True)
+            name: _rounded(grid).tolist() for name, grid in zip(maps.networks, maps.gradcams, strict=True)
         }
     else:
         update["png"] = base64.b64encode(map_png(maps.map())).decode()
     return result.model_copy(update={"gradcam": result.gradcam.model_copy(update=update)})
 
 
-def _decimals(peak: float) -> int:
-    return 6 if peak <= 0 else max(0, 4 - int(np.floor(np.log10(peak))))
+def _rounded(grid: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Round to four decimals of the maximum: finer than any display and a third of the bytes."""
+    peak = float(grid.max())
+    return np.round(grid.astype(np.float64), 6 if peak <= 0 else max(0, 4 - int(np.floor(np.log10(peak)))))
 
 
 @dataclass(frozen=True)

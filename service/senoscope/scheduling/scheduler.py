@@ -94,7 +94,9 @@ class Scheduler:
         self._deadline_ms = deadline_ms
         self._sizer = BatchSizer(active.ensemble.compute_ms, deadline_ms)
         self._lost = lost or LostFrames()
-        self._live = LiveLane(live_depth, self._note_dropped)
+        self._live = LiveLane(
+            live_depth, lambda fov, reason: self._lost.note(fov.source, "dropped", _DROPPED[reason])
+        )
         self._batch = BatchLane(batch_depth)
         self._pending: tuple[ActiveEnsemble, Future[ActiveEnsemble]] | None = None
         self._changed = threading.Condition()
@@ -267,9 +269,6 @@ class Scheduler:
                 batch = self._in_flight = None  # frees the pixels while this thread waits
             elif warming and not stop.is_set():
                 self._active.ensemble.keep_warm()
-
-    def _note_dropped(self, fov: Fov, reason: DropReason) -> None:
-        self._lost.note(fov.source, "dropped", _DROPPED[reason])
 
     def _swap_if_pending(self) -> None:
         if self._pending is None:

@@ -59,10 +59,6 @@ class CalibratedRange(OpenModel):
     instrument: str | None = None
     k_iqr: float | None = None
 
-    def as_range(self) -> IntensityRange:
-        """Return the range as the engine takes it."""
-        return IntensityRange(np.array(self.low, np.float32), np.array(self.high, np.float32), "session")
-
 
 class SessionRange:
     """The intensity range in force, and its calibration.
@@ -84,7 +80,9 @@ class SessionRange:
     ) -> None:
         self._store = store
         self._max_fovs = max_fovs
-        self._key = _key_of(instrument)
+        if len(instrument) > _MAX_NAME:
+            instrument = hashlib.sha256(instrument.encode()).hexdigest()
+        self._key = f"session_range {instrument}"
         self._lock = threading.Lock()
         self._storing = threading.Lock()  # held while a range is stored; never acquired while `_lock` is held
         self._calibrated: CalibratedRange | None = None
@@ -301,7 +299,9 @@ class SessionRange:
         return calibrated
 
     def _put_in_force(self, calibrated: CalibratedRange) -> None:
-        self._calibrated, self._range, self._problem = calibrated, calibrated.as_range(), None
+        low, high = np.array(calibrated.low, np.float32), np.array(calibrated.high, np.float32)
+        self._range = IntensityRange(low, high, "session")
+        self._calibrated, self._problem = calibrated, None
 
     def _save(self) -> None:
         """Store the range in force; of concurrent calls the last one stores what was requested last."""
@@ -329,12 +329,6 @@ def _exceeds_memory(fovs: int, limit: int) -> str | None:
         f"{fovs} frames of this size do not fit into the memory for requests, {limit} do; use fewer, or "
         "raise --request-memory-mib"
     )
-
-
-def _key_of(instrument: str) -> str:
-    if len(instrument) > _MAX_NAME:
-        instrument = hashlib.sha256(instrument.encode()).hexdigest()
-    return f"session_range {instrument}"
 
 
 def _misfit(calibrated: CalibratedRange, active: ActiveEnsemble) -> str | None:
