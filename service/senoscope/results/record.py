@@ -118,9 +118,8 @@ class Record:
     def json(self, cam: CamMode) -> bytes:
         """Return the result as JSON; encoded once for all sinks."""
         if cam not in self._encoded:
-            self._encoded[cam] = (
-                with_maps(self.result, self.prediction, cam).model_dump_json(exclude_none=True).encode()
-            )
+            result = with_maps(self.result, self.prediction, cam)
+            self._encoded[cam] = result.model_dump_json(exclude_none=True).encode()
         return self._encoded[cam]
 
 
@@ -131,17 +130,19 @@ def with_maps(result: Result, maps: Prediction | Maps, cam: CamMode) -> Result:
     update: dict[str, object] = {}
     if cam == "grid":
         update["grids"] = {
-            name: _rounded(grid).tolist() for name, grid in zip(maps.networks, maps.gradcams, strict=True)
+            name: _rounded(grid) for name, grid in zip(maps.networks, maps.gradcams, strict=True)
         }
     else:
         update["png"] = base64.b64encode(map_png(maps.map())).decode()
     return result.model_copy(update={"gradcam": result.gradcam.model_copy(update=update)})
 
 
-def _rounded(grid: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _rounded(grid: npt.NDArray[np.float32]) -> list[list[float]]:
     """Round to four decimals of the maximum: finer than any display and a third of the bytes."""
     peak = float(grid.max())
-    return np.round(grid.astype(np.float64), 6 if peak <= 0 else max(0, 4 - int(np.floor(np.log10(peak)))))
+    decimals = 6 if peak <= 0 else max(0, 4 - int(np.floor(np.log10(peak))))
+    rounded: list[list[float]] = np.round(grid.astype(np.float64), decimals).tolist()
+    return rounded
 
 
 @dataclass(frozen=True)
