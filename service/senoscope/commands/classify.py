@@ -56,12 +56,15 @@ def classify(
     from senoscope_client.images.reader import open_fovs
     from senoscope_client.tables import results_csv
 
+    def notify(colour: str, subject: object, text: object) -> None:
+        messages.print(f"[{colour}]{escape(f'{subject}')}[/{colour}]: {escape(f'{text}')}", highlight=False)
+
     failed = 0
     results: list[Result] = []
     names = channels.split(",") if channels else None
     with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
         for warning in ensemble.warnings:
-            messages.print(f"[yellow]{directory.name}[/yellow]: {escape(warning)}", highlight=False)
+            notify("yellow", directory.name, warning)
         spec = fov_spec_of(ensemble)
         maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
         with Progress(console=messages, disable=not messages.is_terminal) as progress:
@@ -70,9 +73,7 @@ def classify(
                 try:
                     with open_fovs(path, spec, axes=axes, channels=names, name=path.name) as stack:
                         for warning in stack.warnings:
-                            messages.print(
-                                f"[yellow]{escape(f'{path}')}[/yellow]: {escape(warning)}", highlight=False
-                            )
+                            notify("yellow", path, warning)
                         task = progress.add_task(path.name, total=len(stack))
                         for record in _classify_stack(ensemble, maker, stack, str(path)):
                             if as_json:
@@ -84,7 +85,7 @@ def classify(
                             progress.advance(task)
                 except (SenoscopeError, OSError) as error:
                     failed += 1
-                    messages.print(f"[red]{escape(f'{path}')}[/red]: {escape(f'{error}')}", highlight=False)
+                    notify("red", path, error)
                 progress.advance(overall)
     if as_csv:
         sys.stdout.write(results_csv(results))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -38,16 +37,13 @@ class DemoScore:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._seen: set[int] = set()
+        self._results: dict[int, Result] = {}
         self.right = 0
-        self._total_ms: list[float] = []
-        self._compute_ms: list[float] = []
-        self._missed = 0
 
     @property
     def classified(self) -> int:
         """Number of frames with a result."""
-        return len(self._seen)
+        return len(self._results)
 
     def truth(self, result: Result) -> str:
         """Return the correct label of the result's frame."""
@@ -57,17 +53,13 @@ class DemoScore:
     def add(self, result: Result) -> None:
         """Count a result; a second result of a frame is ignored."""
         assert result.source.frame is not None
-        if result.source.frame in self._seen:
-            return
-        self._seen.add(result.source.frame)
-        self.right += result.label == self.truth(result)
-        self._total_ms.append(result.timing_ms.total)
-        self._compute_ms.append(result.timing_ms.compute)
-        self._missed += not result.deadline_met
+        if result.source.frame not in self._results:
+            self._results[result.source.frame] = result
+            self.right += result.label == self.truth(result)
 
     def summary(self, sent: int, stream: StreamStatus) -> dict[str, Any]:
         """Return counts, accuracy and latency."""
-        receiver = stream.receiver
+        receiver, results = stream.receiver, self._results.values()
 
         def percentiles(values: list[float]) -> dict[str, float] | None:
             if not values:
@@ -83,9 +75,9 @@ class DemoScore:
             "gaps": sum(series.missing for series in receiver.series) if receiver is not None else 0,
             "rejected": sum(receiver.rejected.values()) if receiver is not None else 0,
             "accuracy": round(self.right / self.classified, 4) if self.classified else None,
-            "latency_ms": percentiles(self._total_ms),
-            "compute_ms": percentiles(self._compute_ms),
-            "deadline_misses": self._missed,
+            "latency_ms": percentiles([one.timing_ms.total for one in results]),
+            "compute_ms": percentiles([one.timing_ms.compute for one in results]),
+            "deadline_misses": sum(not one.deadline_met for one in results),
         }
 
     def print_summary(self, console: Console, summary: dict[str, Any]) -> None:
@@ -126,9 +118,7 @@ class LiveTable:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def add(self, result: Result) -> None:
@@ -152,16 +142,9 @@ class LiveTable:
     def render(self) -> Group:
         """Return the table, the progress bar and the score."""
         table = Table(title=self._title, expand=False)
-        for heading in (
-            "FOV",
-            "x, y / µm",
-            "label",
-            "probability of senescence",
-            "networks",
-            "truth",
-            "latency",
-        ):
-            table.add_column(heading, justify="right" if heading in {"FOV", "latency"} else "left")
+        for heading in ("FOV", "x, y / µm", "label", "probability of senescence", "networks", "truth"):
+            table.add_column(heading, justify="right" if heading == "FOV" else "left")
+        table.add_column("latency", justify="right")
         for result in self._rows:
             truth = self._score.truth(result)
             position = result.source.position_um

@@ -6,7 +6,6 @@ import json
 import platform
 import socket
 import sys
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -21,13 +20,8 @@ if TYPE_CHECKING:
 Verdict = Literal["ok", "note", "fail"]
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
 _PACKAGES = (
-    "onnxruntime-gpu",
-    "onnxruntime",
-    "numpy",
-    "opencv-python-headless",
-    "pyzmq",
-    "fastapi",
-    "uvicorn",
+    *("onnxruntime-gpu", "onnxruntime", "numpy", "opencv-python-headless"),
+    *("pyzmq", "fastapi", "uvicorn"),
 )
 
 
@@ -51,17 +45,9 @@ def doctor(
     from rich.console import Console
 
     settings = settings_with(model=model, models_dir=models_dir, device=device, port=port, stream=stream)
-    checks: tuple[Callable[[Settings], Finding], ...] = (
-        _versions,
-        _hardware,
-        _gpu,
-        _ensemble,
-        _port,
-        _stream,
-    )
     findings = []
     console = Console()
-    for check in checks:
+    for check in (_versions, _hardware, _gpu, _ensemble, _port, _stream):
         finding = check(settings)
         findings.append(finding)
         if not as_json:
@@ -175,15 +161,11 @@ def _stream(settings: Settings) -> Finding:
             CurveClient.load(settings.stream_server_key, settings.curve_keypair).secure(subscriber)
         subscriber.connect(settings.stream)
         if not monitor.poll(1500):
-            return Finding(
-                "stream", "note", f"no publisher at {settings.stream} now; the service would wait for one"
-            )
+            text = f"no publisher at {settings.stream} now; the service would wait for one"
+            return Finding("stream", "note", text)
         if not subscriber.poll(5000):  # heartbeats are sent every second, but a busy machine is late
-            return Finding(
-                "stream",
-                "note",
-                f"{settings.stream} accepts connections, but sends neither frames nor heartbeats",
-            )
+            text = f"{settings.stream} accepts connections, but sends neither frames nor heartbeats"
+            return Finding("stream", "note", text)
         return Finding("stream", "ok", f"receiving from {settings.stream}")
     except (zmq.ZMQError, OSError, ValueError) as error:
         return Finding("stream", "fail", f"{settings.stream}: {error}")

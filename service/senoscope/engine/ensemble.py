@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -179,15 +178,9 @@ class Ensemble:
             if variant is None:
                 raise EnsembleError(directory / MANIFEST_NAME, f"network {network.name} has no fp32 variant")
             to_verify.append((variant.file, variant.sha256))
-            path = directory / variant.file
+            path, shape = directory / variant.file, manifest.input.shape
             networks.append(
-                NetworkFile(
-                    network.name,
-                    path,
-                    network.gradcam_grid,
-                    network.feature_size,
-                    (len(manifest.input.channels), manifest.input.height, manifest.input.width),
-                )
+                NetworkFile(network.name, path, network.gradcam_grid, network.feature_size, shape)
             )
 
         def verify(entry: tuple[str, str]) -> None:
@@ -243,8 +236,7 @@ class Ensemble:
         RuntimeError
             If the output of a network is invalid, for example a probability that is not a number.
         """
-        spec = self.manifest.input
-        expected = (len(spec.channels), spec.height, spec.width)
+        expected = self.manifest.input.shape
         image = as_real_numbers(stack)
         if image.ndim == 3:
             image = image[None]
@@ -253,7 +245,7 @@ class Ensemble:
                 f"stack has shape {np.shape(stack)}; expected [N, {', '.join(map(str, expected))}]"
             )
         bounds = intensity_range or self.model_range
-        bounds.require_valid(len(spec.channels))
+        bounds.require_valid(expected[0])
         outputs = self._executor.run(image, bounds.low, bounds.high)
         for name, output in zip(self.names, outputs, strict=True):
             if not has_count(output, len(image)):
@@ -279,10 +271,9 @@ class Ensemble:
         )
 
     def _warm_up(self, largest_batch: int, within_ms: float) -> None:
-        spec = self.manifest.input
         low, high = self.model_range.low, self.model_range.high
         middle = ((low + high) / 2)[None, :, None, None]
-        image = np.broadcast_to(middle, (1, len(low), spec.height, spec.width)).astype(np.float32)
+        image = np.broadcast_to(middle, (1, *self.manifest.input.shape)).astype(np.float32)
         self._executor.warm_up(image, low, high)
         check_outputs(self._executor.run(image, low, high), self._networks, 1)
         self.compute_ms[1] = self._timed(image)
@@ -364,22 +355,14 @@ class Ensemble:
             )
 
     def _read_test_vector(self, path: Path) -> npt.NDArray[np.float32]:
-        spec = self.manifest.input
-        shape = (len(spec.channels), spec.height, spec.width)
+        shape = self.manifest.input.shape
         try:
             # Memory-mapped, so that a header with a huge shape allocates nothing.
             array = np.lib.format.open_memmap(path, mode="r")
-        except (ValueError, OSError, EOFError) as error:
-            raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
-        if array.dtype.kind not in "uif" or array.shape != shape:
-            raise EnsembleError(
-                path,
-                f"cannot be used as a test vector: it is {array.dtype} {array.shape}; expected "
-                f"numbers of shape {shape}",
-            )
-        try:
+            if array.dtype.kind not in "uif" or array.shape != shape:
+                raise ValueError(f"it is {array.dtype} {array.shape}; expected numbers of shape {shape}")
             return as_real_numbers(np.array(array))
-        except ValueError as error:
+        except (ValueError, OSError, EOFError) as error:
             raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
 
     def _blank_networks(self, predictions: list[Prediction]) -> Iterator[str]:
@@ -411,7 +394,5 @@ class Ensemble:
     def __enter__(self) -> Ensemble:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -44,10 +44,10 @@ class _File:
 
     @property
     def partial(self) -> Path:
-        return partial_of(self.path)
+        return _partial_of(self.path)
 
 
-def partial_of(path: Path) -> Path:
+def _partial_of(path: Path) -> Path:
     """Return the name of a file until it is finished."""
     return path.with_name(path.name.replace(".ome.tif", ".partial.ome.tif"))
 
@@ -154,10 +154,10 @@ class Archive(ResultSink):
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", record.result.source.series_id or "").strip("-.")[:60]
         stem = "_".join(part for part in (name, str(uid)) if part)
         path, count = self._directory / f"{stem}.ome.tif", 1
-        while path.exists() or partial_of(path).exists():
+        while path.exists() or _partial_of(path).exists():
             count += 1
             path = self._directory / f"{stem}_{count}.ome.tif"
-        writer = tifffile.TiffWriter(partial_of(path), bigtiff=True, ome=True)
+        writer = tifffile.TiffWriter(_partial_of(path), bigtiff=True, ome=True)
         self._files[uid] = _File(path, writer, 0, time.monotonic())
         return self._files[uid]
 
