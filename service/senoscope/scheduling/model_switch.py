@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
 import structlog
 
@@ -234,34 +234,47 @@ class ModelSwitch:
             return taking_over.result()
 
 
-def list_ensembles(models_dir: Path) -> list[dict[str, Any]]:
-    """Return the facts of every ensemble in a folder, or why its manifest cannot be read.
+class EnsembleFacts(TypedDict, total=False):
+    """An ensemble of the models folder, as ``/v1/models`` lists it; ``problem`` replaces all but the name."""
+
+    name: Required[str]
+    problem: str
+    title: str
+    version: str
+    digest: str
+    created: str
+    networks: int
+    channels: list[str]
+    height: int
+    width: int
+    for_science: bool
+    intended_use: str
+    metrics: dict[str, float]
+
+
+def facts_of(folder: Path) -> EnsembleFacts:
+    """Return the facts of an ensemble, or why its manifest cannot be read.
 
     Files are not verified: that takes seconds, and is done when an ensemble is loaded.
     """
-    found: list[dict[str, Any]] = []
-    for folder in _folders(models_dir):
-        entry: dict[str, Any] = {"name": folder.name}
-        try:
-            manifest, digest = read_manifest(folder)
-        except EnsembleError as error:
-            entry["problem"] = error.problem
-        else:
-            entry |= {
-                "title": manifest.name,
-                "version": manifest.version,
-                "digest": digest,
-                "created": manifest.created.isoformat(),
-                "networks": len(manifest.networks),
-                "channels": list(manifest.input.channel_names),
-                "height": manifest.input.height,
-                "width": manifest.input.width,
-                "for_science": manifest.for_science,
-                "intended_use": manifest.intended_use,
-                "metrics": manifest.metrics,
-            }
-        found.append(entry)
-    return found
+    try:
+        manifest, digest = read_manifest(folder)
+    except EnsembleError as error:
+        return {"name": folder.name, "problem": error.problem}
+    return {
+        "name": folder.name,
+        "title": manifest.name,
+        "version": manifest.version,
+        "digest": digest,
+        "created": manifest.created.isoformat(),
+        "networks": len(manifest.networks),
+        "channels": list(manifest.input.channel_names),
+        "height": manifest.input.height,
+        "width": manifest.input.width,
+        "for_science": manifest.for_science,
+        "intended_use": manifest.intended_use,
+        "metrics": manifest.metrics,
+    }
 
 
 class EnsembleList:
@@ -277,11 +290,11 @@ class EnsembleList:
     def __init__(self, models_dir: Path) -> None:
         self._models_dir = models_dir
         self._lock = threading.Lock()
-        self._latest: Future[list[dict[str, Any]]] | None = None
+        self._latest: Future[list[EnsembleFacts]] | None = None
         self._began_s = 0.0
 
-    def request(self) -> Future[list[dict[str, Any]]]:
-        """Return a future of `list_ensembles`, at once."""
+    def request(self) -> Future[list[EnsembleFacts]]:
+        """Return a future of the ensembles, at once."""
         with self._lock:
             latest = self._latest
             if latest is None or (latest.done() and time.monotonic() > self._began_s + _LISTING_VALID_S):
@@ -291,9 +304,9 @@ class EnsembleList:
                 threading.Thread(target=self._list, args=(latest,), name="ensemble list", daemon=True).start()
             return latest
 
-    def _list(self, listing: Future[list[dict[str, Any]]]) -> None:
+    def _list(self, listing: Future[list[EnsembleFacts]]) -> None:
         try:
-            listing.set_result(list_ensembles(self._models_dir))
+            listing.set_result([facts_of(folder) for folder in _folders(self._models_dir)])
         except Exception as error:
             listing.set_exception(error)
 
