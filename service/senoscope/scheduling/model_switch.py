@@ -80,6 +80,7 @@ class Loading:
         if self._loaded.cancel():  # abandoned
             raise self._cancellation.error or too_late
         ensemble = self._loaded.result()
+        self._loaded = Future()  # releases the ensemble, which may be replaced while this object is kept
         if self._cancellation.error is not None:
             ensemble.close()
             raise self._cancellation.error
