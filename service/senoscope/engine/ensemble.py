@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine import locations
-from senoscope.engine.answers import blank_answers
+from senoscope.engine.blank_networks import blank_reason
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.contract import (
     check_batch,
@@ -368,7 +368,7 @@ class Ensemble:
     def _blank_networks(self, predictions: list[Prediction]) -> Iterator[str]:
         """Yield a warning for each blank network on the test vectors, unless the manifest has one."""
         for k, name in enumerate(self.names):
-            reason = blank_answers(
+            reason = blank_reason(
                 [prediction.logits[k] for prediction in predictions],
                 [prediction.gradcams[k].max(initial=0) for prediction in predictions],
             )
