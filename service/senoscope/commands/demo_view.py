@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -91,7 +91,7 @@ class DemoScore:
         console.print(table)
 
 
-class LiveTable:
+class LiveTable(Progress):
     """A table of the latest results that updates itself; plain lines if the output is no terminal.
 
     Parameters
@@ -106,43 +106,31 @@ class LiveTable:
 
     def __init__(self, console: Console, score: DemoScore, total: int | None, title: str) -> None:
         self._title = title
-        self._console = console
         self._score = score
         self._rows: deque[Result] = deque(maxlen=_ROWS)
-        self._progress = Progress(
-            TextColumn("scan"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-        )
-        self._task = self._progress.add_task("scan", total=total)
-        self._live = Live(self.render(), console=console, auto_refresh=False)
-
-    def __enter__(self) -> LiveTable:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        columns = TextColumn("scan"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        super().__init__(*columns, console=console, auto_refresh=False, disable=not console.is_terminal)
+        self._task = self.add_task("scan", total=total)
 
     def add(self, result: Result) -> None:
         """Add a result as the first row, without redrawing."""
         self._rows.appendleft(result)
-        self._progress.advance(self._task)
+        self.advance(self._task)
 
     def show(self, result: Result) -> None:
         """Add a result as the first row and redraw."""
         self.add(result)
-        if self._console.is_terminal:
-            self._live.update(self.render(), refresh=True)
-        else:
+        self.refresh()
+        if self.disable:
             source = result.source
-            self._console.print(
+            self.console.print(
                 f"FOV {source.frame}: {result.label} {result.probability:.3f} "
                 f"(truth {self._score.truth(result)}), {result.timing_ms.total:.0f} ms",
                 highlight=False,
             )
 
-    def render(self) -> Group:
-        """Return the table, the progress bar and the score."""
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Yield the table, the progress bar and the score."""
         table = Table(title=self._title, expand=False)
         for heading in ("FOV", "x, y / µm", "label", "probability of senescence", "networks", "truth"):
             table.add_column(heading, justify="right" if heading == "FOV" else "left")
@@ -163,4 +151,4 @@ class LiveTable:
         score = self._score
         share = f"{score.right / score.classified:.0%}" if score.classified else "-"
         right = f"{score.right} of {score.classified} correct ({share})"
-        return Group(table, self._progress, right)
+        yield from (table, self.make_tasks_table(self.tasks), right)

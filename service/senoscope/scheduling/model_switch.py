@@ -103,11 +103,6 @@ class ModelSwitch:
     """The change of the ensemble: one is loaded while another one is in use, then takes over.
 
     The last request wins: it cancels a change that is still loading.
-
-    Parameters
-    ----------
-    settings : Settings
-    scheduler : Scheduler
     """
 
     def __init__(self, settings: Settings, scheduler: Scheduler) -> None:
@@ -282,10 +277,6 @@ class EnsembleList:
     """The ensembles of a folder, listed at most once per second for all requests.
 
     Listed on a daemon thread for which nothing waits: the folder may be on a disk that does not respond.
-
-    Parameters
-    ----------
-    models_dir : Path
     """
 
     def __init__(self, models_dir: Path) -> None:
