@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -59,6 +60,11 @@ class CalibratedRange(OpenModel):
     instrument: str | None = None
     k_iqr: float | None = None
 
+    @cached_property
+    def bounds(self) -> IntensityRange:
+        """The range as the engine takes it."""
+        return IntensityRange(np.array(self.low, np.float32), np.array(self.high, np.float32), "session")
+
 
 class SessionRange:
     """The intensity range in force, and its calibration.
@@ -86,7 +92,6 @@ class SessionRange:
         self._lock = threading.Lock()
         self._storing = threading.Lock()  # held while a range is stored; never acquired while `_lock` is held
         self._calibrated: CalibratedRange | None = None
-        self._range: IntensityRange | None = None
         self._stored = store is not None
         self._wanted = 0
         self._collected: list[Fov] = []
@@ -110,18 +115,17 @@ class SessionRange:
         else:
             if calibrated is not None:
                 with self._lock:
-                    self._put_in_force(calibrated)
+                    self._calibrated = calibrated
                 _log.info("intensity range of an earlier session in force", **stored)
             return
         _log.warning("the model's intensity range is in force", reason=self._problem)
 
     def for_ensemble(self, active: ActiveEnsemble) -> IntensityRange:
         """Return the range that the next batch of an ensemble is scaled with."""
-        with self._lock:
-            calibrated, bounds = self._calibrated, self._range
-            if calibrated is not None and bounds is not None and _misfit(calibrated, active) is None:
-                return bounds
-        return active.ensemble.model_range
+        calibrated = self._calibrated
+        if calibrated is None or _misfit(calibrated, active) is not None:
+            return active.ensemble.model_range
+        return calibrated.bounds
 
     def begin(self, fovs: int) -> None:
         """Calibrate from the next ``fovs`` frames of the stream; frames collected so far are discarded.
@@ -208,7 +212,7 @@ class SessionRange:
         with self._lock:
             self._requests += 1
             self._wanted, self._collected = 0, []
-            self._calibrated = self._range = self._problem = None
+            self._calibrated = self._problem = None
         self._save()
 
     def status(self, active: ActiveEnsemble) -> NormalizationStatus:
@@ -239,8 +243,8 @@ class SessionRange:
     def _fit_stream(
         self, request: int, fovs: list[Fov], active: ActiveEnsemble, require_in_use: RequireInUse
     ) -> None:
+        source = fovs[0].source
         try:
-            source = fovs[0].source
             self._fit(request, _stacked(fovs), active, source, require_in_use)
         except Exception as error:
             with self._lock:
@@ -290,18 +294,13 @@ class SessionRange:
             with self._lock:
                 if request != self._requests:
                     raise Conflict("the calibration was cancelled by a later request")
-                self._put_in_force(calibrated)
+                self._calibrated, self._problem = calibrated, None
         finally:
             with self._lock:
                 self._fitting = None
         self._save()
         _log.info("intensity range calibrated", **calibrated.model_dump(mode="json"))
         return calibrated
-
-    def _put_in_force(self, calibrated: CalibratedRange) -> None:
-        low, high = np.array(calibrated.low, np.float32), np.array(calibrated.high, np.float32)
-        self._range = IntensityRange(low, high, "session")
-        self._calibrated, self._problem = calibrated, None
 
     def _save(self) -> None:
         """Store the range in force; of concurrent calls the last one stores what was requested last."""
