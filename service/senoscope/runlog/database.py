@@ -117,7 +117,7 @@ class Database:
         return self.dialect.insert_statement(table)
 
     def insert_rows(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert rows, columns in the table's order, in one transaction; those whose id exists are skipped.
+        """Insert rows, columns in the table's order, in one transaction; those that exist are skipped.
 
         Raises
         ------

@@ -120,8 +120,8 @@ class Dialect:
         yield
 
     def insert_rows(self, engine: sa.Engine, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert rows in one transaction; those whose id exists are skipped."""
-        statement = self.insert_statement(table).on_conflict_do_nothing(index_elements=["id"])
+        """Insert rows in one transaction; those that exist are skipped."""
+        statement = self.insert_statement(table).on_conflict_do_nothing()
         with engine.begin() as connection:
             connection.execute(statement, rows)
 
@@ -234,7 +234,7 @@ class SqliteDialect(Dialect):
             raw.set_progress_handler(None, 0)
 
     def insert_rows(self, engine: sa.Engine, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert rows in one transaction, without SQLAlchemy; those whose id exists are skipped.
+        """Insert rows in one transaction, without SQLAlchemy; those that exist are skipped.
 
         A result is published only after its commit. SQLAlchemy takes a millisecond for the transaction when
         its code is no longer in the processor's caches, as after each inference; this takes a third of that.
@@ -301,11 +301,11 @@ class SqliteDialect(Dialect):
 
 @cache
 def _insert_into_sqlite(table: sa.Table) -> str:
-    """Return the SQL that inserts rows without their ``seq``, and skips those whose id exists."""
+    """Return the SQL that inserts rows without their ``seq``, and skips those that exist."""
     from sqlalchemy.dialects import sqlite
 
     columns = [column.name for column in table.c if column.name != "seq"]
-    insert = sqlite.insert(table).on_conflict_do_nothing(index_elements=["id"])
+    insert = sqlite.insert(table).on_conflict_do_nothing()
     return str(insert.compile(dialect=sqlite.dialect(), column_keys=columns))
 
 

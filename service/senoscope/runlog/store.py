@@ -91,7 +91,7 @@ class RunLog:
                 ]
                 connection.execute(self.database.insert_statement(series).on_conflict_do_nothing(), snapshots)
             insert = self.database.insert_statement(results)
-            connection.execute(insert.on_conflict_do_nothing(index_elements=["id"]), rows)
+            connection.execute(insert.on_conflict_do_nothing(), rows)
         self._known_models.update(new_models)
         self._known_series.update(new_series)
 
