@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 from uuid import UUID
@@ -57,6 +58,8 @@ class Dialect:
 
     Attributes
     ----------
+    name : str
+        As SQLAlchemy has it.
     schemes : tuple of str
         Beginnings of its URLs.
     example : str
@@ -70,6 +73,7 @@ class Dialect:
         Errors that its driver raises where SQLAlchemy does not wrap them.
     """
 
+    name: ClassVar[str]
     schemes: ClassVar[tuple[str, ...]]
     example: ClassVar[str]
     nil: ClassVar[str]
@@ -100,10 +104,11 @@ class Dialect:
         """
         raise NotImplementedError
 
-    @staticmethod
-    def insert_statement(table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    @classmethod
+    def insert_statement(cls, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an insert statement that can skip or update existing rows."""
-        raise NotImplementedError
+        statement: sqlite.Insert = import_module(f"sqlalchemy.dialects.{cls.name}").insert(table)
+        return statement
 
     def state_of(self, error: BaseException, *, reading: bool) -> LogState:
         """Return the state of the log that an error of the driver means."""
@@ -114,9 +119,8 @@ class Dialect:
         """Wait for other services that migrate the database; locks until the end of the transaction."""
 
     @contextmanager
-    def time_limit(self, connection: sa.Connection) -> Iterator[None]:
+    def time_limit(self, _: sa.Connection) -> Iterator[None]:
         """Interrupt a read of the block after the time limit, if the database does not do it itself."""
-        del connection
         yield
 
     def insert_rows(self, engine: sa.Engine, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
@@ -125,9 +129,8 @@ class Dialect:
         with engine.begin() as connection:
             connection.execute(statement, rows)
 
-    def used_bytes(self, connection: sa.Connection) -> int | None:
+    def used_bytes(self, _: sa.Connection) -> int | None:
         """Return the size of the rows in the database, or None if it does not report it."""
-        del connection
         return None
 
     def remember_file(self) -> None:
@@ -170,6 +173,7 @@ _SQLITE_STATES: Final[dict[int, LogState]] = {
 class SqliteDialect(Dialect):
     """A file, written by one transaction at a time."""
 
+    name = "sqlite"
     schemes = ("sqlite:///",)
     example = "sqlite:////data/runlog.sqlite3"
     nil = f"'{NIL.replace('-', '')}'"
@@ -199,13 +203,6 @@ class SqliteDialect(Dialect):
         sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
-
-    @staticmethod
-    def insert_statement(table: sa.Table) -> sqlite.Insert:
-        """Return an insert statement that can skip or update existing rows."""
-        from sqlalchemy.dialects import sqlite
-
-        return sqlite.insert(table)
 
     def state_of(self, error: BaseException, *, reading: bool) -> LogState:
         """Return the state of the log that an error of the driver means."""
@@ -366,6 +363,7 @@ _ADVISORY_LOCK: Final = 0x5E05C09E
 class PostgresDialect(Dialect):
     """A database of a PostgreSQL server, which reuses the space of deleted rows and never shrinks."""
 
+    name = "postgresql"
     schemes = ("postgresql://", "postgresql+psycopg://")
     example = "postgresql://user:password@host/database"
     nil = f"CAST('{NIL}' AS uuid)"
@@ -401,13 +399,6 @@ class PostgresDialect(Dialect):
                 'a run log in PostgreSQL needs `pip install "senoscope[service,postgres]"`'
             ) from error
 
-    @staticmethod
-    def insert_statement(table: sa.Table) -> postgresql.Insert:
-        """Return an insert statement that can skip or update existing rows."""
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(table)
-
     def state_of(self, error: BaseException, *, reading: bool) -> LogState:
         """Return the state of the log that an error of the driver means."""
         code = getattr(error, "sqlstate", None) or ""
@@ -421,5 +412,7 @@ class PostgresDialect(Dialect):
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
 
 
-DIALECTS: Final[dict[str, type[Dialect]]] = {"sqlite": SqliteDialect, "postgresql": PostgresDialect}
-"""All dialects, by the name that SQLAlchemy gives them."""
+DIALECTS: Final[dict[str, type[Dialect]]] = {
+    dialect.name: dialect for dialect in (SqliteDialect, PostgresDialect)
+}
+"""All dialects by name."""
