@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,22 +195,19 @@ class Ensemble:
         cancellation.require()
         executor, reason = open_executor(networks, device, threads, cancellation)
         ensemble = cls(manifest, digest, directory, networks, executor, reason)
-        try:
-            ensemble._warm_up(largest_batch, batch_within_ms)
-            ensemble._run_test_vectors()
-            cancellation.finish()
-        except (EnsembleError, DeviceError):
-            ensemble.close()
-            raise
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-            ensemble.close()
-            cancellation.require()
-            raise EnsembleError(
-                directory, f"its networks cannot be run on {executor.device}: {error}"
-            ) from error
-        except BaseException:
-            ensemble.close()
-            raise
+        with ExitStack() as on_error:
+            on_error.callback(ensemble.close)
+            try:
+                ensemble._warm_up(largest_batch, batch_within_ms)
+                ensemble._run_test_vectors()
+                cancellation.finish()
+            except (EnsembleError, DeviceError):
+                raise
+            except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+                cancellation.require()
+                problem = f"its networks cannot be run on {executor.device}: {error}"
+                raise EnsembleError(directory, problem) from error
+            on_error.pop_all()
         return ensemble
 
     def predict(

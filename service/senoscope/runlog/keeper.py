@@ -193,7 +193,7 @@ class LogKeeper:
 
     def close(self) -> None:
         """Write the waiting entries if possible, and close the database."""
-        self._housekeeping.close()
+        self._housekeeping.thread.stop()
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -108,18 +108,16 @@ class ModelSwitch:
     def __init__(self, settings: Settings, scheduler: Scheduler) -> None:
         self._settings = settings
         self._scheduler = scheduler
-        self._lock = threading.Lock()  # of the next three
+        self._lock = threading.Lock()  # of the next two
         self._last: Cancellation | None = None
-        self._loading: list[Loading] = []
         self._closed = False
+        self._loading: Loading | None = None
         self._busy = threading.Lock()  # held by the change in progress
 
     @property
     def loading(self) -> bool:
         """Whether an ensemble is still being loaded, even if that was cancelled."""
-        with self._lock:
-            self._loading = [one for one in self._loading if one.thread.is_alive()]
-            return bool(self._loading)
+        return self._loading is not None and self._loading.thread.is_alive()
 
     def change(self, name: str) -> ActiveEnsemble:
         """Change to an ensemble of ``--models-dir``, and return when it is in use.
@@ -183,16 +181,13 @@ class ModelSwitch:
     def _load_and_swap(
         self, directory: Path, device: Device | None, digest: str | None, cancellation: Cancellation
     ) -> ActiveEnsemble:
-        loading = Loading(
-            lambda: load_ensemble(directory, self._settings, device, cancellation),
-            cancellation,
+        self._loading = Loading(
+            lambda: load_ensemble(directory, self._settings, device, cancellation), cancellation
         )
-        with self._lock:
-            self._loading.append(loading)
         within_s = self._settings.load_timeout_s
         too_late = ModelRejected(f"{directory.name}: was not loaded within {within_s:g} s (--load-timeout-s)")
         try:
-            ensemble = loading.wait(within_s, too_late)
+            ensemble = self._loading.wait(within_s, too_late)
         except EnsembleError as error:
             where = error.path.relative_to(directory) if error.path != directory else Path(directory.name)
             raise ModelRejected(f"{where.as_posix()}: {error.problem}") from error
