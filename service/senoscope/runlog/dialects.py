@@ -92,7 +92,9 @@ class Dialect:
     @property
     def location(self) -> str:
         """The file, or the URL without its password."""
-        return str(self.file or self.url.render_as_string(hide_password=True))
+        if self.file is not None:
+            return str(self.url.database)
+        return self.url.render_as_string(hide_password=True)
 
     def create_engine(self, pool: Mapping[str, Any], *, reading: bool) -> sa.Engine:
         """Return an engine for reads, or for writes.
