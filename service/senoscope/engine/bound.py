@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime as ort
 
 from senoscope.engine.cancellation import Cancellation
-from senoscope.engine.executor import OUTPUT_NAMES, Float32, NetworkFile, NetworkOutput
+from senoscope.engine.executor import OUTPUT_NAMES, Executor, Float32, NetworkFile, NetworkOutput
 from senoscope.engine.sessions import CPU, CUDA, create_session, preload_cuda
 
 Schedule = Literal["sequential", "streams"]
@@ -66,7 +66,7 @@ class _Buffers:
         return binding
 
 
-class BoundExecutor:
+class BoundExecutor(Executor):
     """Runs the networks with bound inputs and outputs, on CUDA.
 
     Parameters
@@ -99,6 +99,7 @@ class BoundExecutor:
         cancellation: Cancellation | None = None,
     ) -> None:
         self.device = device
+        self.cools_down = device == "cuda"  # as GPUs do
         self._networks = list(networks)
         self._cuda_graphs = cuda_graphs and device == "cuda"
         self.schedule: Schedule = schedule or "sequential"
@@ -182,11 +183,6 @@ class BoundExecutor:
                 binding.synchronize_outputs()
         # Copied, because the next run writes into the same buffers.
         return [NetworkOutput(*(np.array(value.numpy()) for value in values)) for values in buffers.outputs]
-
-    @property
-    def cools_down(self) -> bool:
-        """Whether the device lowers its clocks when idle, as GPUs do."""
-        return self.device == "cuda"
 
     def keep_warm(self) -> None:
         """Run the fastest network again on its last input."""

@@ -1,6 +1,6 @@
 """The devices that can run an ensemble, and the selection of one; ONNX Runtime is imported on first use.
 
-Another device or precision is a class with the protocol `Executor`, its row in `DEVICES`, and its name in
+Another device or precision is a subclass of `Executor`, its row in `DEVICES`, and its name in
 `Device`, which the settings and the commands offer.
 """
 
