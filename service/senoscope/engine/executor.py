@@ -78,7 +78,7 @@ class Executor:
         raise NotImplementedError
 
     def keep_warm(self) -> None:
-        """Do a little work, much less than a run, if the device cools down; call it only after ``warm_up``."""
+        """Do a little work if the device cools down, much less than a run; only after ``warm_up``."""
 
     def describe(self) -> dict[str, Any]:
         """Return how the networks are distributed on the hardware, for logs and status."""
