@@ -186,11 +186,8 @@ def _child_process(name: str, command: list[str]) -> Iterator[_ChildProcess]:
         process = _ChildProcess(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
         try:
             yield process
-            failed = process.failed
-        except BaseException:
-            failed = process.failed
-            raise
         finally:
+            failed = process.failed  # before it is ended here
             if process.poll() is None:
                 process.terminate()
                 try:

@@ -25,7 +25,7 @@ _READERS: Final = 8
 
 
 class Database:
-    """A database. Connections are opened on first use.
+    """A database. Connections are opened on first use; every method raises `LogFault` if it fails.
 
     Parameters
     ----------
@@ -66,12 +66,7 @@ class Database:
         return self.dialect.location
 
     def prepare(self) -> None:
-        """Create the database or migrate it to the current schema, and check that it can be written.
-
-        Raises
-        ------
-        LogFault
-        """
+        """Create the database or migrate it to the current schema, and check that it can be written."""
         with translate_database_errors(self.dialect):
             if self.dialect.file is not None:
                 self.dialect.file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,13 +76,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Run a read transaction within the block, with the time limit of reads.
-
-        Raises
-        ------
-        LogFault
-            With the state ``slow`` after the time limit.
-        """
+        """Run a read transaction within the block; after the time limit, the fault has the state ``slow``."""
         with (
             translate_database_errors(self.dialect, reading=True),
             self.engine.connect() as connection,
@@ -98,12 +87,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """Run a write transaction within the block: committed at its end, rolled back on any error.
-
-        Raises
-        ------
-        LogFault
-        """
+        """Run a write transaction within the block: committed at its end, rolled back on any error."""
         # Threads of this process wait for this lock, which wakes them at once; SQLite's own lock is polled.
         with (
             translate_database_errors(self.dialect),
@@ -117,22 +101,14 @@ class Database:
         return self.dialect.insert_statement(table)
 
     def insert_rows(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert rows, columns in the table's order, in one transaction; those that exist are skipped.
-
-        Raises
-        ------
-        LogFault
-        """
+        """Insert rows, columns in the table's order, in one transaction; those that exist are skipped."""
         with translate_database_errors(self.dialect), self._write_lock:
             self.dialect.insert_rows(self._write_engine, table, rows)
 
     def checkpoint(self) -> None:
         """Flush commits to the disk that only a power failure could lose; delays no commit.
 
-        Raises
-        ------
-        LogFault
-            Also if the file was moved or deleted: later writes to it would be lost.
+        Fails also if the file was moved or deleted: later writes to it would be lost.
         """
         with translate_database_errors(self.dialect):
             self.dialect.checkpoint(self._write_engine)
