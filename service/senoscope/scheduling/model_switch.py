@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from pathlib import Path
@@ -28,26 +27,6 @@ _CANCEL_WAIT_S = 10.0
 _LISTING_VALID_S = 1.0
 
 
-def load_ensemble(
-    directory: Path,
-    settings: Settings,
-    device: Device | None = None,
-    cancellation: Cancellation | None = None,
-) -> Ensemble:
-    """Load an ensemble according to the settings, verify it and warm it up."""
-    ensemble = Ensemble.load(
-        directory,
-        device=device or settings.device,
-        threads=settings.threads,
-        largest_batch=settings.batch_size,
-        batch_within_ms=settings.deadline_ms,
-        cancellation=cancellation,
-    )
-    for warning in ensemble.warnings:
-        _log.warning("this ensemble has a fault", model=ensemble.manifest.name, fault=warning)
-    return ensemble
-
-
 class Loading:
     """The load of an ensemble on a separate daemon thread, which can be abandoned.
 
@@ -56,15 +35,20 @@ class Loading:
 
     Parameters
     ----------
-    load : callable
-        Loads the ensemble; called at once.
+    directory : Path
+    settings : Settings
     cancellation : Cancellation
-        Checked by ``load``.
+    device : {"auto", "cuda", "cpu"}, optional
+        Default: that of the settings.
     """
 
-    def __init__(self, load: Callable[[], Ensemble], cancellation: Cancellation) -> None:
-        self._load = load
+    def __init__(
+        self, directory: Path, settings: Settings, cancellation: Cancellation, device: Device | None = None
+    ) -> None:
+        self._directory = directory
+        self._settings = settings
         self._cancellation = cancellation
+        self._device = device or settings.device
         self._loaded: Future[Ensemble] = Future()
         self.thread = threading.Thread(target=self._run, name="model loader", daemon=True)
         self.thread.start()
@@ -84,6 +68,19 @@ class Loading:
         if self._cancellation.error is not None:
             ensemble.close()
             raise self._cancellation.error
+        return ensemble
+
+    def _load(self) -> Ensemble:
+        ensemble = Ensemble.load(
+            self._directory,
+            device=self._device,
+            threads=self._settings.threads,
+            largest_batch=self._settings.batch_size,
+            batch_within_ms=self._settings.deadline_ms,
+            cancellation=self._cancellation,
+        )
+        for warning in ensemble.warnings:
+            _log.warning("this ensemble has a fault", model=ensemble.manifest.name, fault=warning)
         return ensemble
 
     def _run(self) -> None:
@@ -181,9 +178,7 @@ class ModelSwitch:
     def _load_and_swap(
         self, directory: Path, device: Device | None, digest: str | None, cancellation: Cancellation
     ) -> ActiveEnsemble:
-        self._loading = Loading(
-            lambda: load_ensemble(directory, self._settings, device, cancellation), cancellation
-        )
+        self._loading = Loading(directory, self._settings, cancellation, device)
         within_s = self._settings.load_timeout_s
         too_late = ModelRejected(f"{directory.name}: was not loaded within {within_s:g} s (--load-timeout-s)")
         try:
