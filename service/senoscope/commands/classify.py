@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from senoscope.commands.options import DeviceOption, ModelOption, ModelsDirOption, settings_with
+from senoscope.commands.options import (
+    DeviceOption,
+    ModelOption,
+    ModelsDirOption,
+    ensemble_folder,
+    settings_with,
+)
 
 # The engine and OpenCV are imported only after the arguments were checked: mistakes are reported at once.
 if TYPE_CHECKING:
@@ -43,7 +49,6 @@ def classify(
     from rich.markup import escape
     from rich.progress import Progress
 
-    from senoscope.commands.ensembles import ensemble_folder
     from senoscope_client.errors import SenoscopeError
 
     settings = settings_with(model=model, models_dir=models_dir, device=device)

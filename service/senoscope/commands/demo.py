@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from senoscope.commands.command_line import exiting_on_sigterm
-from senoscope.commands.options import DeviceOption, ModelsDirOption, settings_with
+from senoscope.commands.options import DeviceOption, ModelsDirOption, ensemble_folder, settings_with
 from senoscope.runlog.places import default_database_url
 from senoscope_client.errors import NotReady
 
@@ -74,7 +74,6 @@ def demo(
     http_port = _find_port(port)
 
     from senoscope.commands.demo_view import DemoScore, LiveTable
-    from senoscope.commands.ensembles import ensemble_folder
     from senoscope_client.http.client import Client
     from senoscope_client.models.status import ModelInfo, StreamStatus
 
