@@ -189,6 +189,7 @@ class Delivery:
 
     Attributes
     ----------
+    sinks : tuple of ResultSink
     live_late : int
         Results of live frames that missed the deadline.
     failed : int
@@ -214,6 +215,7 @@ class Delivery:
                 )
         self.live_late = 0
         self.failed = 0
+        self.sinks = tuple(sinks)
         self._before_answer = [sink for sink in sinks if sink.stage < SinkStage.OBSERVE]
         self._after_answer = [sink for sink in sinks if sink.stage >= SinkStage.OBSERVE]
         self._run_log = log
@@ -240,7 +242,7 @@ class Delivery:
         self._queue.put(None)
         self.thread.stop()
         # A later sink may use an earlier one until it is closed.
-        for sink in reversed([*self._before_answer, *self._after_answer]):
+        for sink in reversed(self.sinks):
             sink.close()
 
     def _run(self, stop: threading.Event) -> None:
