@@ -27,6 +27,7 @@ import numpy as np
 
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
+from senoscope.runlog.tables import results
 from senoscope_client.models.result import ModelRef, Normalization, Result, Source, Timing, Uncertainty
 
 NETWORKS = (
@@ -180,15 +181,15 @@ def measure(size: int, folder: Path, rounds: int, threads: int) -> dict[str, Any
     filled_s = time.perf_counter() - began_s
     stop = threading.Event()
     commits: list[float] = []
-    statement = f"INSERT INTO results ({_COLUMNS}) VALUES ({', '.join('?' * 10)})"
+    columns = _COLUMNS.split(", ")
 
     def write() -> None:
         n = size
         due_s = time.perf_counter()
         while not stop.is_set():
-            row = rows.row(n)
+            row = dict(zip(columns, rows.row(n), strict=True))
             started_s = time.perf_counter()
-            log.database.insert_into_sqlite(statement, [row])
+            log.database.insert_rows(results, [row])
             commits.append((time.perf_counter() - started_s) * 1e3)
             n += 1
             if n % 24 == 0:

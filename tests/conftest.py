@@ -210,8 +210,7 @@ def start(miniature: Path, tmp_path: Path) -> Iterator[Callable[..., ServerThrea
 @pytest.fixture(scope="session")
 def starter_ensemble() -> Path:
     """Folder of the starter ensemble with the seven real networks; built once, also where several ask."""
-    from senoscope.starter import build_starter
-    from senoscope.starter.build import recipe_folder
+    from senoscope.starter.build import build_starter, recipe_folder
 
     digest = hashlib.sha256((recipe_folder() / "ensemble.json").read_bytes()).hexdigest()
     return build_starter(ROOT / ".cache" / f"starter-{digest[:16]}")

@@ -88,7 +88,7 @@ def screen(ensemble: Ensemble) -> None:
         result = maker.make(fov, prediction, ensemble.model_range, started_s, compute_ms).result
         score.add(result)
         table.add(result)
-    console.print(table.render())
+    console.print(table.get_renderable())
     svg = console.export_svg(title="senoscope demo")
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # any monospaced font will do
     (IMAGES / "demo.svg").write_text(svg, encoding="utf-8")

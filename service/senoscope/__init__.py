@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from senoscope.engine import Ensemble, Prediction
-    from senoscope.starter.library import load_ensemble
+    from senoscope.starter.locate import load_ensemble
 
     __version__: str
 
@@ -22,15 +22,15 @@ def __getattr__(name: str) -> Any:
     elif name in {"Ensemble", "Prediction"}:
         from senoscope import engine
         from senoscope.engine import locations
-        from senoscope.starter import library
+        from senoscope.starter.locate import locate_by_name
 
         # The engine does not import the starter, which Ensemble.load("starter") may have to build.
-        locations.find_by_name = library.locate
+        locations.find_by_name = locate_by_name
         value = getattr(engine, name)
     elif name == "load_ensemble":
-        from senoscope.starter import library
+        from senoscope.starter import locate
 
-        value = library.load_ensemble
+        value = locate.load_ensemble
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

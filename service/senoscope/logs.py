@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
@@ -59,15 +58,6 @@ def about(fov: Fov, *, of_stack: bool = False) -> dict[str, Any]:
     return facts
 
 
-def _limit_accept_errors(limiter: RateLimiter) -> Callable[[logging.LogRecord], bool]:
-    def keep(record: logging.LogRecord) -> bool:
-        if "out of system resource" not in record.getMessage():
-            return True
-        return limiter.suppressed_since_last() is not None
-
-    return keep
-
-
 def configure_logging(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
     """Set up structlog, and route the standard library's loggers (uvicorn's) through it."""
     shared: list[structlog.typing.Processor] = [
@@ -101,7 +91,12 @@ def configure_logging(log_format: Literal["console", "json"], level: int = loggi
     for verbose in ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "alembic"):
         logging.getLogger(verbose).setLevel(logging.WARNING)
     # asyncio writes this hundreds of times per second.
-    logging.getLogger("asyncio").addFilter(_limit_accept_errors(RateLimiter(interval_s=10.0)))
+    limiter = RateLimiter(interval_s=10.0)
+    logging.getLogger("asyncio").addFilter(
+        lambda record: (
+            "out of system resource" not in record.getMessage() or limiter.suppressed_since_last() is not None
+        )
+    )
     # A client that disconnects during its handshake is not an error of the service.
     logging.getLogger("uvicorn.error").addFilter(
         lambda record: not record.getMessage().startswith("ASGI callable returned without completing")

@@ -29,10 +29,10 @@ from senoscope.runlog.places import OFF
 from senoscope.runlog.store import RunLog
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.memory_budget import MemoryBudget
-from senoscope.scheduling.model_switch import EnsembleList, Loading, ModelSwitch, load_ensemble
+from senoscope.scheduling.model_switch import EnsembleList, Loading, ModelSwitch
 from senoscope.scheduling.session_range import SessionRange
 from senoscope.settings import Settings
-from senoscope.starter import locate_ensemble
+from senoscope.starter.locate import locate_ensemble
 from senoscope.tracing import open_traces
 from senoscope_client.errors import InvalidRequest, NotReady
 from senoscope_client.models.status import (
@@ -391,10 +391,7 @@ class Service:
         _log.info("loading ensemble", path=str(directory))
         within_s = self.settings.load_timeout_s
         too_late = EnsembleError(directory, f"was not loaded within {within_s:g} s (--load-timeout-s)")
-        self._opening = Loading(
-            lambda: load_ensemble(directory, self.settings, cancellation=self._cancellation),
-            self._cancellation,
-        )
+        self._opening = Loading(directory, self.settings, self._cancellation)
         ensemble = self._opening.wait(within_s, too_late)
         with self._assembling:
             if self._closing:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 import typer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from senoscope.engine.devices import Device
 from senoscope.engine.locations import default_models_dir
-from senoscope.engine.options import Device
 from senoscope.runlog.places import checked_database_url, default_database_url
 from senoscope_client.models.choices import CamMode
 

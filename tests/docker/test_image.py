@@ -1,4 +1,4 @@
-"""The Dockerfile: its files, extras, variables and labels exist; docker/prove.py builds it."""
+"""The Dockerfile: its files, extras, variables and labels exist; tests/docker/prove_image.py builds it."""
 
 from __future__ import annotations
 

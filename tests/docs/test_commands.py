@@ -27,7 +27,7 @@ TIMEOUT_S = 200.0
 pytestmark = pytest.mark.timeout(400)
 
 _INSTALLS = "installs packages; .ci/run does it, on a machine without any"
-_DOCKER = "no container engine is here; docker/prove.py executes it, and what it names is checked below"
+_DOCKER = "no container engine is here; tests/docker/prove_image.py executes it; names are checked below"
 NOT_EXECUTED: dict[tuple[str, str], str] = {
     ("README.md", 'pip install -c constraints.txt -e ".[demo]" && senoscope demo'): _INSTALLS,
     ("README.md", 'pip install -c constraints.txt -e ".[test]" && pytest'): _INSTALLS,
@@ -101,7 +101,7 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     },
     (
         "docs/how-to/deploy-with-docker.md",
-        "sudo .venv/bin/python docker/prove.py --work /var/tmp/senoscope-proof --report proof.md",
+        "sudo .venv/bin/python tests/docker/prove_image.py --work /var/tmp/senoscope-proof --report proof.md",
     ): "builds images for many minutes, with programs that are not here",
 }
 

@@ -11,7 +11,7 @@ from senoscope import __version__
 from senoscope.metrics import catalogue
 from senoscope.metrics.catalogue import Declared
 from senoscope.metrics.device import GpuMemory
-from senoscope.runlog.faults import LogState
+from senoscope.runlog.dialects import LogState
 from senoscope.service import Service
 from senoscope.stream.receiver import UNFIT
 from senoscope_client.models.status import (

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from senoscope.engine.options import Device
+from senoscope.commands.options import (
+    DeviceOption,
+    ModelOption,
+    ModelsDirOption,
+    ensemble_folder,
+    settings_with,
+)
 
 # The engine and OpenCV are imported only after the arguments were checked: mistakes are reported at once.
 if TYPE_CHECKING:
@@ -31,9 +37,9 @@ def classify(
     channels: Annotated[
         str | None, typer.Option(help="Channels of the files, in order, for example TPEF,SRS,Transmission.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Ensemble: a name in --models-dir, or a folder.")] = None,
-    models_dir: Annotated[Path | None, typer.Option(help="Folder of the named ensembles.")] = None,
-    device: Annotated[Device | None, typer.Option(help="auto, cuda or cpu.")] = None,
+    model: ModelOption = None,
+    models_dir: ModelsDirOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Classify the fields of view of files; a file that cannot be read does not stop the others."""
     if as_json and as_csv:
@@ -43,12 +49,9 @@ def classify(
     from rich.markup import escape
     from rich.progress import Progress
 
-    from senoscope.commands.ensembles import ensemble_folder
-    from senoscope.settings import Settings
     from senoscope_client.errors import SenoscopeError
 
-    given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = settings_with(model=model, models_dir=models_dir, device=device)
     messages = Console(stderr=True)
     directory = ensemble_folder(settings, messages)
 
@@ -58,12 +61,15 @@ def classify(
     from senoscope_client.images.reader import open_fovs
     from senoscope_client.tables import results_csv
 
+    def notify(colour: str, subject: object, text: object) -> None:
+        messages.print(f"[{colour}]{escape(f'{subject}')}[/{colour}]: {escape(f'{text}')}", highlight=False)
+
     failed = 0
     results: list[Result] = []
     names = channels.split(",") if channels else None
     with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
         for warning in ensemble.warnings:
-            messages.print(f"[yellow]{directory.name}[/yellow]: {escape(warning)}", highlight=False)
+            notify("yellow", directory.name, warning)
         spec = fov_spec_of(ensemble)
         maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
         with Progress(console=messages, disable=not messages.is_terminal) as progress:
@@ -72,9 +78,7 @@ def classify(
                 try:
                     with open_fovs(path, spec, axes=axes, channels=names, name=path.name) as stack:
                         for warning in stack.warnings:
-                            messages.print(
-                                f"[yellow]{escape(f'{path}')}[/yellow]: {escape(warning)}", highlight=False
-                            )
+                            notify("yellow", path, warning)
                         task = progress.add_task(path.name, total=len(stack))
                         for record in _classify_stack(ensemble, maker, stack, str(path)):
                             if as_json:
@@ -86,7 +90,7 @@ def classify(
                             progress.advance(task)
                 except (SenoscopeError, OSError) as error:
                     failed += 1
-                    messages.print(f"[red]{escape(f'{path}')}[/red]: {escape(f'{error}')}", highlight=False)
+                    notify("red", path, error)
                 progress.advance(overall)
     if as_csv:
         sys.stdout.write(results_csv(results))

@@ -13,12 +13,12 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from senoscope.commands.command_line import exiting_on_sigterm
+from senoscope.commands.options import DeviceOption, ModelsDirOption, ensemble_folder, settings_with
 from senoscope.runlog.places import default_database_url
 from senoscope_client.errors import NotReady
 
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 _READY_TIMEOUT_S = 120.0
 # Exit statuses of a process that a signal ended; on Windows that of a terminated process.
 _KILLED = {1} if sys.platform == "win32" else {-signal.SIGTERM, -signal.SIGINT}
-_QUIET_S = (
-    20.0  # if the end of the scan was lost: after so long without a result, missing frames count as lost
-)
+# If the end of the scan was lost: after so long without a result, missing frames count as lost.
+_QUIET_S = 20.0
 # Fraction of the measured throughput at which the simulated microscope scans.
 _SHARE_OF_CAPACITY = 0.75
 _FASTEST_HZ = 10.0
@@ -58,8 +57,8 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 selects a free one.")] = 8750,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the synthetic FOVs.")] = 2023,
     model: Annotated[str | None, typer.Option(help="Ensemble; default: the starter ensemble.")] = None,
-    models_dir: Annotated[Path | None, typer.Option(help="Folder of the named ensembles.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cuda or cpu.")] = None,
+    models_dir: ModelsDirOption = None,
+    device: DeviceOption = None,
     no_browser: Annotated[
         bool,
         typer.Option("--no-browser", help="Do not open the dashboard in a browser; its address is printed."),
@@ -69,16 +68,12 @@ def demo(
     """Run the starter ensemble, the service and a simulated microscope together."""
     from rich.console import Console
 
-    from senoscope.settings import Settings
-
-    given = {"model": model, "models_dir": models_dir, "device": device}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = settings_with(model=model, models_dir=models_dir, device=device)
     console = Console(stderr=True)
     began_s = time.perf_counter()
     http_port = _find_port(port)
 
     from senoscope.commands.demo_view import DemoScore, LiveTable
-    from senoscope.commands.ensembles import ensemble_folder
     from senoscope_client.http.client import Client
     from senoscope_client.models.status import ModelInfo, StreamStatus
 
@@ -96,8 +91,12 @@ def demo(
         in_use = ModelInfo.model_validate(client.model())
         warning = "" if in_use.manifest["for_science"] else ", not for science"
         rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / in_use.engine.compute_ms)
-        publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}"]
-        publish += [*_scan_options(in_use.manifest["input"], seed, frames), *_pace_options(rate, url)]
+        size = in_use.manifest["input"]
+        publish = ["publish", "--synthetic", "--endpoint", frames_at, "--rate", f"{rate_hz:.4f}", "--json"]
+        publish += ["--height", str(size["height"]), "--width", str(size["width"]), "--seed", str(seed)]
+        publish += ["--frames", str(frames)] if frames else []
+        # Without a requested rate, the publisher waits for the service, which may become slower.
+        publish += [] if rate else ["--keep-up", url]
         score = DemoScore(seed)
         title = f"Senoscope live: synthetic FOVs, ensemble {in_use.name}{warning}"
         table = LiveTable(console, score, total=frames, title=title)
@@ -115,7 +114,8 @@ def demo(
         stream = StreamStatus.model_validate(client.stream())
     sent = frames
     if sent is None or interrupted:
-        sent = max(_frames_sent(stream), score.classified)
+        last_frames = [series.last_frame for series in _series(stream)]
+        sent = max(score.classified, sum(frame + 1 for frame in last_frames if frame is not None))
     summary = {
         **score.summary(sent, stream),
         "model": settings.model,
@@ -185,11 +185,8 @@ def _child_process(name: str, command: list[str]) -> Iterator[_ChildProcess]:
         process = _ChildProcess(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
         try:
             yield process
-            failed = process.failed
-        except BaseException:
-            failed = process.failed
-            raise
         finally:
+            failed = process.failed  # before it is ended here
             if process.poll() is None:
                 process.terminate()
                 try:
@@ -287,21 +284,10 @@ def _show_results(
 
 def _settings_options(settings: Settings) -> list[str]:
     options = ["--model", settings.model, "--models-dir", str(settings.models_dir)]
-    if (
-        settings.database_url == default_database_url()
-    ):  # keep synthetic results out of the run log of real ones
+    if settings.database_url == default_database_url():
+        # Synthetic results are kept out of the run log of real ones.
         options += ["--database-url", default_database_url("demo")]
     return options
-
-
-def _scan_options(model_input: dict[str, Any], seed: int, frames: int | None) -> list[str]:
-    size = ["--height", str(model_input["height"]), "--width", str(model_input["width"])]
-    return [*size, "--seed", str(seed), "--json", *(["--frames", str(frames)] if frames else [])]
-
-
-def _pace_options(rate: float | None, url: str) -> list[str]:
-    """Without a requested rate, let the publisher wait for the service, which may become slower."""
-    return [] if rate else ["--keep-up", url]
 
 
 def _series(stream: StreamStatus) -> tuple[SeriesStatus, ...]:
@@ -314,8 +300,3 @@ def _is_complete(stream: StreamStatus, score: DemoScore) -> bool:
     ended = bool(series) and all(one.state == "ended" for one in series)
     done = live.classified + live.dropped + live.failed >= sum(one.received for one in series)
     return ended and done and live.classified <= score.classified
-
-
-def _frames_sent(stream: StreamStatus) -> int:
-    last = [series.last_frame for series in _series(stream)]
-    return sum(frame + 1 for frame in last if frame is not None)

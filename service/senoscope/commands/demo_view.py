@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from types import TracebackType
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -38,16 +37,14 @@ class DemoScore:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._seen: set[int] = set()
-        self.right = 0
-        self._total_ms: list[float] = []
-        self._compute_ms: list[float] = []
+        self._took_ms: dict[int, tuple[float, float]] = {}  # in total and to compute, by frame
         self._missed = 0
+        self.right = 0
 
     @property
     def classified(self) -> int:
         """Number of frames with a result."""
-        return len(self._seen)
+        return len(self._took_ms)
 
     def truth(self, result: Result) -> str:
         """Return the correct label of the result's frame."""
@@ -57,13 +54,10 @@ class DemoScore:
     def add(self, result: Result) -> None:
         """Count a result; a second result of a frame is ignored."""
         assert result.source.frame is not None
-        if result.source.frame in self._seen:
-            return
-        self._seen.add(result.source.frame)
-        self.right += result.label == self.truth(result)
-        self._total_ms.append(result.timing_ms.total)
-        self._compute_ms.append(result.timing_ms.compute)
-        self._missed += not result.deadline_met
+        if result.source.frame not in self._took_ms:
+            self._took_ms[result.source.frame] = result.timing_ms.total, result.timing_ms.compute
+            self._missed += not result.deadline_met
+            self.right += result.label == self.truth(result)
 
     def summary(self, sent: int, stream: StreamStatus) -> dict[str, Any]:
         """Return counts, accuracy and latency."""
@@ -83,8 +77,8 @@ class DemoScore:
             "gaps": sum(series.missing for series in receiver.series) if receiver is not None else 0,
             "rejected": sum(receiver.rejected.values()) if receiver is not None else 0,
             "accuracy": round(self.right / self.classified, 4) if self.classified else None,
-            "latency_ms": percentiles(self._total_ms),
-            "compute_ms": percentiles(self._compute_ms),
+            "latency_ms": percentiles([total_ms for total_ms, _ in self._took_ms.values()]),
+            "compute_ms": percentiles([compute_ms for _, compute_ms in self._took_ms.values()]),
             "deadline_misses": self._missed,
         }
 
@@ -97,7 +91,7 @@ class DemoScore:
         console.print(table)
 
 
-class LiveTable:
+class LiveTable(Progress):
     """A table of the latest results that updates itself; plain lines if the output is no terminal.
 
     Parameters
@@ -112,56 +106,35 @@ class LiveTable:
 
     def __init__(self, console: Console, score: DemoScore, total: int | None, title: str) -> None:
         self._title = title
-        self._console = console
         self._score = score
         self._rows: deque[Result] = deque(maxlen=_ROWS)
-        self._progress = Progress(
-            TextColumn("scan"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-        )
-        self._task = self._progress.add_task("scan", total=total)
-        self._live = Live(self.render(), console=console, auto_refresh=False)
-
-    def __enter__(self) -> LiveTable:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+        columns = TextColumn("scan"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        super().__init__(*columns, console=console, auto_refresh=False, disable=not console.is_terminal)
+        self._task = self.add_task("scan", total=total)
 
     def add(self, result: Result) -> None:
         """Add a result as the first row, without redrawing."""
         self._rows.appendleft(result)
-        self._progress.advance(self._task)
+        self.advance(self._task)
 
     def show(self, result: Result) -> None:
         """Add a result as the first row and redraw."""
         self.add(result)
-        if self._console.is_terminal:
-            self._live.update(self.render(), refresh=True)
-        else:
+        self.refresh()
+        if self.disable:
             source = result.source
-            self._console.print(
+            self.console.print(
                 f"FOV {source.frame}: {result.label} {result.probability:.3f} "
                 f"(truth {self._score.truth(result)}), {result.timing_ms.total:.0f} ms",
                 highlight=False,
             )
 
-    def render(self) -> Group:
-        """Return the table, the progress bar and the score."""
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Yield the table, the progress bar and the score."""
         table = Table(title=self._title, expand=False)
-        for heading in (
-            "FOV",
-            "x, y / µm",
-            "label",
-            "probability of senescence",
-            "networks",
-            "truth",
-            "latency",
-        ):
-            table.add_column(heading, justify="right" if heading in {"FOV", "latency"} else "left")
+        for heading in ("FOV", "x, y / µm", "label", "probability of senescence", "networks", "truth"):
+            table.add_column(heading, justify="right" if heading == "FOV" else "left")
+        table.add_column("latency", justify="right")
         for result in self._rows:
             truth = self._score.truth(result)
             position = result.source.position_um
@@ -178,4 +151,4 @@ class LiveTable:
         score = self._score
         share = f"{score.right / score.classified:.0%}" if score.classified else "-"
         right = f"{score.right} of {score.classified} correct ({share})"
-        return Group(table, self._progress, right)
+        yield from (table, self.make_tasks_table(self.tasks), right)

@@ -6,14 +6,12 @@ import json
 import platform
 import socket
 import sys
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from senoscope.engine.options import Device
+from senoscope.commands.options import DeviceOption, ModelOption, ModelsDirOption, settings_with
 
 # Each check imports what it needs, so that mistakes in the arguments are reported without ONNX Runtime.
 if TYPE_CHECKING:
@@ -22,13 +20,8 @@ if TYPE_CHECKING:
 Verdict = Literal["ok", "note", "fail"]
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
 _PACKAGES = (
-    "onnxruntime-gpu",
-    "onnxruntime",
-    "numpy",
-    "opencv-python-headless",
-    "pyzmq",
-    "fastapi",
-    "uvicorn",
+    *("onnxruntime-gpu", "onnxruntime", "numpy", "opencv-python-headless"),
+    *("pyzmq", "fastapi", "uvicorn"),
 )
 
 
@@ -42,30 +35,19 @@ class Finding(NamedTuple):
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    model: Annotated[str | None, typer.Option(help="Ensemble: a name in --models-dir, or a folder.")] = None,
-    models_dir: Annotated[Path | None, typer.Option(help="Folder of the named ensembles.")] = None,
-    device: Annotated[Device | None, typer.Option(help="auto, cuda or cpu.")] = None,
+    model: ModelOption = None,
+    models_dir: ModelsDirOption = None,
+    device: DeviceOption = None,
     port: Annotated[int | None, typer.Option(help="HTTP port to check.")] = None,
     stream: Annotated[str | None, typer.Option(help="Endpoint of the frame publisher to check.")] = None,
 ) -> None:
     """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service cannot run."""
     from rich.console import Console
 
-    from senoscope.settings import Settings
-
-    given = {"model": model, "models_dir": models_dir, "device": device, "port": port, "stream": stream}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    checks: tuple[Callable[[Settings], Finding], ...] = (
-        _versions,
-        _hardware,
-        _gpu,
-        _ensemble,
-        _port,
-        _stream,
-    )
+    settings = settings_with(model=model, models_dir=models_dir, device=device, port=port, stream=stream)
     findings = []
     console = Console()
-    for check in checks:
+    for check in (_versions, _hardware, _gpu, _ensemble, _port, _stream):
         finding = check(settings)
         findings.append(finding)
         if not as_json:
@@ -101,19 +83,18 @@ def _hardware(_: Settings) -> Finding:
 def _gpu(settings: Settings) -> Finding:
     import onnxruntime as ort
 
-    from senoscope.engine.devices import gpu_problem
+    from senoscope.engine.devices import DEVICES
 
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
-    problem = gpu_problem()
-    if problem is None:
-        return Finding("GPU", "ok", f"found; providers of ONNX Runtime: {providers}")
-    verdict: Verdict = "fail" if settings.device == "cuda" else "note"
-    return Finding("GPU", verdict, f"{problem}; providers of ONNX Runtime: {providers}")
+    problems = {name: problem for name, row in DEVICES.items() if (problem := row.problem()) is not None}
+    verdict: Verdict = "fail" if settings.device in problems else "note" if problems else "ok"
+    text = "; ".join(problems.values()) or "found"
+    return Finding("GPU", verdict, f"{text}; providers of ONNX Runtime: {providers}")
 
 
 def _ensemble(settings: Settings) -> Finding:
     from senoscope.engine import Ensemble
-    from senoscope.starter import require_ensemble
+    from senoscope.starter.locate import require_ensemble
 
     try:
         directory = require_ensemble(settings.model, settings.models_dir)
@@ -180,15 +161,11 @@ def _stream(settings: Settings) -> Finding:
             CurveClient.load(settings.stream_server_key, settings.curve_keypair).secure(subscriber)
         subscriber.connect(settings.stream)
         if not monitor.poll(1500):
-            return Finding(
-                "stream", "note", f"no publisher at {settings.stream} now; the service would wait for one"
-            )
+            text = f"no publisher at {settings.stream} now; the service would wait for one"
+            return Finding("stream", "note", text)
         if not subscriber.poll(5000):  # heartbeats are sent every second, but a busy machine is late
-            return Finding(
-                "stream",
-                "note",
-                f"{settings.stream} accepts connections, but sends neither frames nor heartbeats",
-            )
+            text = f"{settings.stream} accepts connections, but sends neither frames nor heartbeats"
+            return Finding("stream", "note", text)
         return Finding("stream", "ok", f"receiving from {settings.stream}")
     except (zmq.ZMQError, OSError, ValueError) as error:
         return Finding("stream", "fail", f"{settings.stream}: {error}")

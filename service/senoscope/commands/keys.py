@@ -74,4 +74,5 @@ def curve(
         public, secret = create_keypair(directory, name)
     except ValueError as error:
         raise InvalidRequest(str(error)) from None
-    print(f"{public}  public key: copy it to the other side\n{secret}  secret key: keep it on this machine")
+    print(f"{public}  public key: copy it to the other machine")
+    print(f"{secret}  secret key: keep it on this machine")

@@ -64,8 +64,8 @@ def _replay(found: RuleSet, series: str, url: str | None) -> None:
         log = RunLog(checked_database_url(url or default_database_url()))
     except ValueError as error:
         raise InvalidRequest(f"--database-url: {error}") from None
-    file = log.database.url.database
-    if log.database.is_sqlite and not Path(str(file)).is_file():
+    file = log.database.dialect.file
+    if file is not None and not file.is_file():
         raise NotFound(f"there is no run log at {file}; select another with --database-url")
     try:
         judge = Judge(found)

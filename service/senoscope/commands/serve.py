@@ -13,7 +13,7 @@ from senoscope.settings import Settings, settings_command
 def serve(settings: Settings) -> None:
     """Classify the microscope's frames, and serve results over HTTP, WebSocket and ZeroMQ."""
     from senoscope.access.exposure import check_exposure
-    from senoscope.starter import require_ensemble
+    from senoscope.starter.locate import require_ensemble
 
     # Settings are checked before the service is imported.
     with _listen(settings.host, settings.port) as listener:

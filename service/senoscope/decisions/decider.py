@@ -14,7 +14,7 @@ import structlog
 
 from senoscope.decisions.judge import Judge
 from senoscope.decisions.rules import RuleSet
-from senoscope.results.delivery import DeliveryTimes, SinkStage
+from senoscope.results.delivery import DeliveryTimes, ResultSink, SinkStage
 from senoscope.results.record import Record
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.watched_thread import WatchedThread
@@ -40,7 +40,7 @@ class DecisionSink(Protocol):
         ...
 
 
-class Decider:
+class Decider(ResultSink):
     """Applies rules to each result of the stream, in a separate thread, so that no result is delayed.
 
     Parameters
@@ -52,6 +52,8 @@ class Decider:
     """
 
     stage = SinkStage.JUDGE
+    name = "decisions"
+    thread: WatchedThread
 
     def __init__(self, rules: RuleSet, sinks: Sequence[DecisionSink], log: LogKeeper | None) -> None:
         self.counts: Counter[str] = Counter()
@@ -74,10 +76,6 @@ class Decider:
             waiting=self._queue.qsize(),
             lost=self.lost,
         )
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
 
     def on_result(self, record: Record, _: DeliveryTimes) -> None:
         """Queue a result of the stream; if too many wait, it is counted as lost and not judged."""

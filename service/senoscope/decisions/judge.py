@@ -53,10 +53,6 @@ class _SeriesState:
     revisits: int = 0
     places: list[_Place] = field(default_factory=list)
 
-    def count_revisits(self, place: _Place, radius_um: float) -> int:
-        """Return the number of revisits of a place."""
-        return sum(_is_same_place(place, other, radius_um) for other in self.places)
-
     def add_revisit(self, place: _Place | None) -> None:
         """Add a revisit."""
         self.revisits += 1
@@ -105,7 +101,7 @@ class Judge:
             fires = state.held and not (rule.action == "stop" and before)
             if not fires or rule.action in taken:
                 continue
-            reason = self._reason(rule, result, before)
+            reason = rule.conditions(result, before)
             if rule.action == "revisit":
                 revisit = self._count_revisit(series, source, rule.name)
                 if revisit is None:
@@ -137,7 +133,10 @@ class Judge:
             self._withhold(rule, source, "the frame has neither a position nor an index")
         elif series.revisits >= limits.max_revisits:
             self._withhold(rule, source, f"max_revisits ({limits.max_revisits}) is reached")
-        elif series.count_revisits(place, limits.place_radius_um) >= limits.max_revisits_per_place:
+        elif (
+            sum(_is_same_place(place, other, limits.place_radius_um) for other in series.places)
+            >= limits.max_revisits_per_place
+        ):
             self._withhold(
                 rule, source, f"max_revisits_per_place ({limits.max_revisits_per_place}) is reached"
             )
@@ -170,11 +169,6 @@ class Judge:
             dry_run=self.rules.dry_run,
             reason=reason,
         )
-
-    @staticmethod
-    def _reason(rule: Rule, result: Result, held: bool) -> str:
-        run = f", for {rule.running} consecutive fields of view" if rule.running > 1 else ""
-        return rule.when.describe(result, held) + run
 
 
 def summary(decisions: Iterable[Decision]) -> dict[str, int]:

@@ -60,25 +60,21 @@ class Threshold(StrictModel):
         """Return whether a value meets it, given whether the rule held on the previous field of view."""
         if held and self.release is not None:
             return value >= self.release if self.above is not None else value <= self.release
-        return value > self.above if self.above is not None else value < self._below
+        if self.above is not None:
+            return value > self.above
+        return self.below is not None and value < self.below
 
     def describe(self, value: float | None = None, held: bool = False) -> str:
         """Describe the threshold, or how a value meets it."""
-        side, bound, other = ("above", self.above, "under")
-        if bound is None:
-            side, bound, other = ("below", self._below, "over")
-        shown = "" if value is None else f"{value:.3f} is "
+        if self.above is not None:
+            bound, other = f"above {self.above:g}", "under"
+        else:
+            bound, other = f"below {self.below:g}", "over"
         if value is None:
-            end = f" (until {other} {self.release:g})" if self.release is not None else ""
-            return f"{side} {bound:g}{end}"
+            return bound if self.release is None else f"{bound} (until {other} {self.release:g})"
         if held and self.release is not None:
-            return f"{shown}not {other} {self.release:g}"
-        return f"{shown}{side} {bound:g}"
-
-    @property
-    def _below(self) -> float:
-        assert self.below is not None
-        return self.below
+            bound = f"not {other} {self.release:g}"
+        return f"{value:.3f} is {bound}"
 
 
 class Conditions(StrictModel):
@@ -158,8 +154,12 @@ class Rule(StrictModel):
 
     def describe(self) -> str:
         """Describe the rule."""
+        return f"{self.name}: {self.action} when {self.conditions()}"
+
+    def conditions(self, result: Result | None = None, held: bool = False) -> str:
+        """Describe all conditions, or how a result meets them."""
         run = f", for {self.running} consecutive fields of view" if self.running > 1 else ""
-        return f"{self.name}: {self.action} when {self.when.describe()}{run}"
+        return self.when.describe(result, held) + run
 
 
 class RevisitLimits(StrictModel):

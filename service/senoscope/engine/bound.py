@@ -14,13 +14,13 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 import onnxruntime as ort
 
 from senoscope.engine.cancellation import Cancellation
-from senoscope.engine.executor import OUTPUT_NAMES, Float32, NetworkFile, NetworkOutput
+from senoscope.engine.executor import OUTPUT_NAMES, Executor, Float32, NetworkFile, NetworkOutput
 from senoscope.engine.sessions import CPU, CUDA, create_session, preload_cuda
 
 Schedule = Literal["sequential", "streams"]
@@ -66,7 +66,7 @@ class _Buffers:
         return binding
 
 
-class BoundExecutor:
+class BoundExecutor(Executor):
     """Runs the networks with bound inputs and outputs, on CUDA.
 
     Parameters
@@ -99,6 +99,7 @@ class BoundExecutor:
         cancellation: Cancellation | None = None,
     ) -> None:
         self.device = device
+        self.cools_down = device == "cuda"  # as GPUs do
         self._networks = list(networks)
         self._cuda_graphs = cuda_graphs and device == "cuda"
         self.schedule: Schedule = schedule or "sequential"
@@ -130,8 +131,8 @@ class BoundExecutor:
             for captured in (False, True)
             for wait in (False, True)
         }
-        for options in self._options.values():
-            if cancellation is not None:
+        if cancellation is not None:
+            for options in self._options.values():
                 cancellation.watch_run(options)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bound")
         try:
@@ -154,16 +155,15 @@ class BoundExecutor:
         seconds_each = [self.run_one(k) for k in range(len(self._sessions))]
         self._order.sort(key=lambda k: -seconds_each[k])
         if self._choose_schedule:
-            took = {}
-            candidates: tuple[Schedule, ...] = ("sequential", "streams")
-            for candidate in candidates:
+            took_s: dict[Schedule, float] = {}
+            for candidate in get_args(Schedule):
                 self.schedule = candidate
                 self.run(image, low, high)
                 start = time.perf_counter()
                 for _ in range(_TRIAL_RUNS):
                     self.run(image, low, high)
-                took[candidate] = time.perf_counter() - start
-            self.schedule = min(candidates, key=took.__getitem__)
+                took_s[candidate] = time.perf_counter() - start
+            self.schedule = min(took_s, key=took_s.__getitem__)
 
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
         """Return the outputs of all networks, in their order."""
@@ -184,11 +184,6 @@ class BoundExecutor:
         # Copied, because the next run writes into the same buffers.
         return [NetworkOutput(*(np.array(value.numpy()) for value in values)) for values in buffers.outputs]
 
-    @property
-    def cools_down(self) -> bool:
-        """Whether the device lowers its clocks when idle, as GPUs do."""
-        return self.device == "cuda"
-
     def keep_warm(self) -> None:
         """Run the fastest network again on its last input."""
         self.run_one(self._order[-1])
@@ -206,9 +201,8 @@ class BoundExecutor:
 
     def _bound(self, shape: tuple[int, ...]) -> tuple[_Buffers, list[ort.IOBinding]]:
         if shape not in self._buffers:
-            if (
-                len(self._buffers) > _MAX_BATCH_SIZES
-            ):  # batches of many sizes must not fill the memory of the GPU
+            # Batches of many sizes must not fill the memory of the GPU.
+            if len(self._buffers) > _MAX_BATCH_SIZES:
                 self._buffers = {key: value for key, value in self._buffers.items() if key[0] == 1}
             buffers = _Buffers(self._networks, shape, self.device)
             self._buffers[shape] = (buffers, [buffers.bind(s, k) for k, s in enumerate(self._sessions)])

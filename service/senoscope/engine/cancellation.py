@@ -18,7 +18,6 @@ class Cancellation:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._error: Exception | None = None
-        self._event = threading.Event()
         self._runs: list[ort.RunOptions] = []
         self._sessions: list[ort.SessionOptions] = []
 
@@ -36,12 +35,8 @@ class Cancellation:
             for options in self._runs:
                 options.terminate = True
             for settings in self._sessions:
-                _cancel_opening(settings)
-        self._event.set()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for the cancellation, and return whether it happened."""
-        return self._event.wait(timeout_s)
+                if hasattr(settings, "set_load_cancellation_flag"):  # since ONNX Runtime 1.21
+                    settings.set_load_cancellation_flag(True)
 
     def require(self) -> None:
         """Raise the reason if it was cancelled."""
@@ -72,8 +67,3 @@ class Cancellation:
         finally:
             with self._lock:
                 self._sessions.remove(settings)
-
-
-def _cancel_opening(settings: ort.SessionOptions) -> None:
-    if hasattr(settings, "set_load_cancellation_flag"):  # since ONNX Runtime 1.21
-        settings.set_load_cancellation_flag(True)

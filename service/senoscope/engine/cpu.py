@@ -15,7 +15,7 @@ from typing import Any
 import onnxruntime as ort
 
 from senoscope.engine.cancellation import Cancellation
-from senoscope.engine.executor import OUTPUT_NAMES, Float32, NetworkFile, NetworkOutput
+from senoscope.engine.executor import OUTPUT_NAMES, Executor, Float32, NetworkFile, NetworkOutput
 from senoscope.engine.sessions import CPU, create_session, usable_cores
 
 # The slowest network takes almost a third of the total time: more than four workers would wait for it, so
@@ -23,7 +23,7 @@ from senoscope.engine.sessions import CPU, create_session, usable_cores
 _MAX_WORKERS = 4
 
 
-class CpuExecutor:
+class CpuExecutor(Executor):
     """Runs the networks on the CPU provider.
 
     Parameters
@@ -36,7 +36,6 @@ class CpuExecutor:
     """
 
     device = "cpu"
-    cools_down = False
 
     def __init__(
         self,
@@ -83,9 +82,6 @@ class CpuExecutor:
 
     def _run_one(self, k: int, feeds: dict[str, Float32]) -> NetworkOutput:
         return NetworkOutput(*self._sessions[k].run(OUTPUT_NAMES, feeds, self._options))
-
-    def keep_warm(self) -> None:
-        """Do nothing: a CPU returns to full clock within microseconds."""
 
     def describe(self) -> dict[str, Any]:
         """Return the provider and the number of workers and threads."""

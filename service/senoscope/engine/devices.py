@@ -1,24 +1,52 @@
-"""Selection of the device, with the reason for it."""
+"""The devices that can run an ensemble, and the selection of one; ONNX Runtime is imported on first use.
+
+Another device or precision is a subclass of `Executor`, its row in `DEVICES`, and its name in
+`Device`, which the settings and the commands offer.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-import onnxruntime as ort
-
-from senoscope.engine.bound import BoundExecutor
-from senoscope.engine.cancellation import Cancellation
-from senoscope.engine.cpu import CpuExecutor
 from senoscope.engine.errors import DeviceError
-from senoscope.engine.executor import Executor, NetworkFile
-from senoscope.engine.options import Device
-from senoscope.engine.sessions import CUDA
+
+if TYPE_CHECKING:
+    from senoscope.engine.cancellation import Cancellation
+    from senoscope.engine.executor import Executor, NetworkFile
+
+Device = Literal["auto", "cuda", "cpu"]
+"""A name of `DEVICES`, or ``auto``: the first of them that works."""
+
+
+class DeviceRow(NamedTuple):
+    """A device of the table.
+
+    Attributes
+    ----------
+    title : str
+    found : str
+        The reason when ``auto`` selects it first.
+    problem : callable
+        Returns why it cannot be used on this machine, or None.
+    open : callable
+        Opens networks with a number of threads; `Cancellation` interrupts opening and runs.
+    """
+
+    title: str
+    found: str
+    problem: Callable[[], str | None]
+    open: Callable[[Sequence[NetworkFile], int | None, Cancellation | None], Executor]
 
 
 def gpu_problem() -> str | None:
     """Return why no GPU can be used, or None if the driver finds one."""
+    import onnxruntime as ort
+
+    from senoscope.engine.sessions import CUDA
+
     if CUDA not in ort.get_available_providers():
         return "this build of ONNX Runtime has no CUDA provider"
     try:
@@ -29,6 +57,29 @@ def gpu_problem() -> str | None:
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
         return "the NVIDIA driver finds no GPU"
     return None
+
+
+def _open_cuda(
+    networks: Sequence[NetworkFile], _threads: int | None, cancellation: Cancellation | None
+) -> Executor:
+    from senoscope.engine.bound import BoundExecutor
+
+    return BoundExecutor(networks, cancellation=cancellation)
+
+
+def _open_cpu(
+    networks: Sequence[NetworkFile], threads: int | None, cancellation: Cancellation | None
+) -> Executor:
+    from senoscope.engine.cpu import CpuExecutor
+
+    return CpuExecutor(networks, threads, cancellation)
+
+
+DEVICES: Final[dict[str, DeviceRow]] = {
+    "cuda": DeviceRow("CUDA", "a GPU was found", gpu_problem, _open_cuda),
+    "cpu": DeviceRow("CPU", "it is always there", lambda: None, _open_cpu),
+}
+"""All devices, in the order in which ``auto`` tries them."""
 
 
 def open_executor(
@@ -42,8 +93,7 @@ def open_executor(
     Parameters
     ----------
     device : {"auto", "cuda", "cpu"}
-        ``auto`` uses a GPU if there is one that works, otherwise the CPU; ``cuda`` and ``cpu`` require that
-        device.
+        ``auto`` uses a GPU if there is one that works, otherwise the CPU; a name requires that device.
     cancellation : Cancellation, optional
         Interrupts opening and runs.
 
@@ -56,22 +106,27 @@ def open_executor(
     Raises
     ------
     DeviceError
-        If ``cuda`` is required and cannot be used.
+        If the required device cannot be used.
     EnsembleError
         If a file is not a valid network of the ensemble.
     """
-    if device == "cpu":
-        return CpuExecutor(networks, threads, cancellation), "CPU, as configured"
-    problem = gpu_problem()
-    if device == "cuda":
-        if problem:
+    if device != "auto":
+        row = DEVICES[device]
+        problem = row.problem()
+        if problem is not None:
             raise DeviceError(
-                f"--device cuda: {problem}; run `senoscope doctor` for details, or use --device cpu"
+                f"--device {device}: {problem}; run `senoscope doctor` for details, or use --device cpu"
             )
-        return BoundExecutor(networks, cancellation=cancellation), "CUDA, as configured"
-    if problem is None:
-        try:
-            return BoundExecutor(networks, cancellation=cancellation), "CUDA: a GPU was found"
-        except DeviceError as error:
-            problem = str(error)
-    return CpuExecutor(networks, threads, cancellation), f"CPU: {problem}"
+        return row.open(networks, threads, cancellation), f"{row.title}, as configured"
+    problems: list[str] = []
+    for row in DEVICES.values():
+        problem = row.problem()
+        if problem is None:
+            try:
+                executor = row.open(networks, threads, cancellation)
+            except DeviceError as error:
+                problem = str(error)
+            else:
+                return executor, f"{row.title}: {'; '.join(problems) or row.found}"
+        problems.append(problem)
+    raise DeviceError("; ".join(problems))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine import locations
-from senoscope.engine.answers import blank_answers
+from senoscope.engine.blank_networks import blank_reason
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.contract import (
     check_batch,
@@ -23,14 +23,13 @@ from senoscope.engine.contract import (
     has_invalid_values,
     problem_of_values,
 )
-from senoscope.engine.devices import open_executor
+from senoscope.engine.devices import Device, open_executor
 from senoscope.engine.errors import DeviceError, EnsembleError
 from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
 from senoscope.engine.onnx_file import refuse_external_data
-from senoscope.engine.options import Device
 
 
 @dataclass(frozen=True)
@@ -180,15 +179,9 @@ class Ensemble:
             if variant is None:
                 raise EnsembleError(directory / MANIFEST_NAME, f"network {network.name} has no fp32 variant")
             to_verify.append((variant.file, variant.sha256))
-            path = directory / variant.file
+            path, shape = directory / variant.file, manifest.input.shape
             networks.append(
-                NetworkFile(
-                    network.name,
-                    path,
-                    network.gradcam_grid,
-                    network.feature_size,
-                    (len(manifest.input.channels), manifest.input.height, manifest.input.width),
-                )
+                NetworkFile(network.name, path, network.gradcam_grid, network.feature_size, shape)
             )
 
         def verify(entry: tuple[str, str]) -> None:
@@ -202,22 +195,19 @@ class Ensemble:
         cancellation.require()
         executor, reason = open_executor(networks, device, threads, cancellation)
         ensemble = cls(manifest, digest, directory, networks, executor, reason)
-        try:
-            ensemble._warm_up(largest_batch, batch_within_ms)
-            ensemble._run_test_vectors()
-            cancellation.finish()
-        except (EnsembleError, DeviceError):
-            ensemble.close()
-            raise
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-            ensemble.close()
-            cancellation.require()
-            raise EnsembleError(
-                directory, f"its networks cannot be run on {executor.device}: {error}"
-            ) from error
-        except BaseException:
-            ensemble.close()
-            raise
+        with ExitStack() as on_error:
+            on_error.callback(ensemble.close)
+            try:
+                ensemble._warm_up(largest_batch, batch_within_ms)
+                ensemble._run_test_vectors()
+                cancellation.finish()
+            except (EnsembleError, DeviceError):
+                raise
+            except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+                cancellation.require()
+                problem = f"its networks cannot be run on {executor.device}: {error}"
+                raise EnsembleError(directory, problem) from error
+            on_error.pop_all()
         return ensemble
 
     def predict(
@@ -244,8 +234,7 @@ class Ensemble:
         RuntimeError
             If the output of a network is invalid, for example a probability that is not a number.
         """
-        spec = self.manifest.input
-        expected = (len(spec.channels), spec.height, spec.width)
+        expected = self.manifest.input.shape
         image = as_real_numbers(stack)
         if image.ndim == 3:
             image = image[None]
@@ -254,7 +243,7 @@ class Ensemble:
                 f"stack has shape {np.shape(stack)}; expected [N, {', '.join(map(str, expected))}]"
             )
         bounds = intensity_range or self.model_range
-        bounds.require_valid(len(spec.channels))
+        bounds.require_valid(expected[0])
         outputs = self._executor.run(image, bounds.low, bounds.high)
         for name, output in zip(self.names, outputs, strict=True):
             if not has_count(output, len(image)):
@@ -280,10 +269,9 @@ class Ensemble:
         )
 
     def _warm_up(self, largest_batch: int, within_ms: float) -> None:
-        spec = self.manifest.input
         low, high = self.model_range.low, self.model_range.high
         middle = ((low + high) / 2)[None, :, None, None]
-        image = np.broadcast_to(middle, (1, len(low), spec.height, spec.width)).astype(np.float32)
+        image = np.broadcast_to(middle, (1, *self.manifest.input.shape)).astype(np.float32)
         self._executor.warm_up(image, low, high)
         check_outputs(self._executor.run(image, low, high), self._networks, 1)
         self.compute_ms[1] = self._timed(image)
@@ -365,28 +353,20 @@ class Ensemble:
             )
 
     def _read_test_vector(self, path: Path) -> npt.NDArray[np.float32]:
-        spec = self.manifest.input
-        shape = (len(spec.channels), spec.height, spec.width)
+        shape = self.manifest.input.shape
         try:
             # Memory-mapped, so that a header with a huge shape allocates nothing.
             array = np.lib.format.open_memmap(path, mode="r")
-        except (ValueError, OSError, EOFError) as error:
-            raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
-        if array.dtype.kind not in "uif" or array.shape != shape:
-            raise EnsembleError(
-                path,
-                f"cannot be used as a test vector: it is {array.dtype} {array.shape}; expected "
-                f"numbers of shape {shape}",
-            )
-        try:
+            if array.dtype.kind not in "uif" or array.shape != shape:
+                raise ValueError(f"it is {array.dtype} {array.shape}; expected numbers of shape {shape}")
             return as_real_numbers(np.array(array))
-        except ValueError as error:
+        except (ValueError, OSError, EOFError) as error:
             raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
 
     def _blank_networks(self, predictions: list[Prediction]) -> Iterator[str]:
         """Yield a warning for each blank network on the test vectors, unless the manifest has one."""
         for k, name in enumerate(self.names):
-            reason = blank_answers(
+            reason = blank_reason(
                 [prediction.logits[k] for prediction in predictions],
                 [prediction.gradcams[k].max(initial=0) for prediction in predictions],
             )
@@ -412,7 +392,5 @@ class Ensemble:
     def __enter__(self) -> Ensemble:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,40 +51,39 @@ class NetworkOutput(NamedTuple):
     features: Float32
 
 
-class Executor(Protocol):
+class Executor:
     """Runs all networks of an ensemble on one batch.
 
     The ensemble creates it once, calls ``warm_up`` once, then ``run`` from one thread at a time, then
     ``close``. Everything that runs share (sessions, threads, buffers, captured graphs) is created in the
     first two.
+
+    Attributes
+    ----------
+    device : str
+        Its name in `senoscope.engine.devices.DEVICES`.
+    cools_down : bool
+        Whether the device lowers its clocks when idle, which would delay the next frame.
     """
 
-    @property
-    def device(self) -> str:
-        """``cuda`` or ``cpu``."""
-        ...
+    device: str
+    cools_down: bool = False
 
     def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:
         """Run until the next ``run`` is as fast as any later one."""
-        ...
+        raise NotImplementedError
 
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
         """Return the outputs of all networks, in their order, for a batch [N, C, H, W] of raw values."""
-        ...
-
-    @property
-    def cools_down(self) -> bool:
-        """Whether the device lowers its clocks when idle, which would delay the next frame."""
-        ...
+        raise NotImplementedError
 
     def keep_warm(self) -> None:
-        """Do a little work, much less than a run; call it only after ``warm_up``."""
-        ...
+        """Do a little work if the device cools down, much less than a run; only after ``warm_up``."""
 
     def describe(self) -> dict[str, Any]:
         """Return how the networks are distributed on the hardware, for logs and status."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
         """Interrupt a run in progress, and release threads and device memory."""
-        ...
+        raise NotImplementedError

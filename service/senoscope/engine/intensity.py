@@ -74,15 +74,11 @@ def as_real_numbers(stack: npt.ArrayLike) -> npt.NDArray[np.float32]:
         raise ValueError(f"pixels must be integers or floats, not {array.dtype}")
     if np.ma.is_masked(array):
         raise ValueError("some pixels are masked: replace them with a value, or crop the image")
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # values that are too large become infinite, which is checked below
-        numbers = np.ascontiguousarray(array, np.float32)
-    if array.dtype.kind != "f":
-        return numbers
     with np.errstate(over="ignore", invalid="ignore"):
-        # A finite sum means finite pixels, and is fast; a sum may also overflow, so check each pixel then.
-        if np.isfinite(numbers.sum(dtype=np.float64)):
+        # Values that are too large become infinite. A finite sum means finite pixels, and is fast; a sum may
+        # also overflow, so check each pixel then.
+        numbers = np.ascontiguousarray(array, np.float32)
+        if array.dtype.kind != "f" or np.isfinite(numbers.sum(dtype=np.float64)):
             return numbers
     bad = ~np.isfinite(numbers)
     if bad.any():

@@ -37,8 +37,6 @@ from senoscope.engine.manifest_json import parse_json
 
 MANIFEST_NAME = "ensemble.json"
 SCHEMA_VERSION: Literal["1.0"] = "1.0"
-
-
 _MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 _BLOCK_BYTES = 1024 * 1024
 # Values of one field of view, as many as a frame of the stream can have.
@@ -53,7 +51,7 @@ class Channel(ManifestModel):
 
 
 class Input(ManifestModel):
-    """What one field of view looks like.
+    """The field of view that the networks take.
 
     Attributes
     ----------
@@ -84,6 +82,11 @@ class Input(ManifestModel):
         """Names of the channels, in order."""
         return tuple(channel.name for channel in self.channels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns."""
+        return len(self.channels), self.height, self.width
+
 
 class ChannelRange(ManifestModel):
     """Raw values that are mapped to 0 and to 255.
@@ -92,7 +95,7 @@ class ChannelRange(ManifestModel):
     ----------
     saturated_p99 : float, optional
         Fraction of a field of view's pixels above ``high`` that one in a hundred training FOVs exceeds: a
-        range without outliers cuts bright structures. Not known of older ensembles.
+        range without outliers cuts bright structures. Older ensembles do not have it.
     """
 
     low: float
@@ -116,7 +119,7 @@ class NormalizationSpec(ManifestModel):
     method : str
         ``median_iqr``: smallest and largest pixel within median +- ``k_iqr`` interquartile ranges.
     fitted_on : str
-        The data set, in words.
+        Description of the data set.
     """
 
     method: Literal["median_iqr"] = "median_iqr"
@@ -126,7 +129,7 @@ class NormalizationSpec(ManifestModel):
 
 
 class BackboneWeights(ManifestModel):
-    """Where the backbone's weights came from; ``sha256`` is over the weight file or the weights' bytes."""
+    """Origin of the backbone's weights; ``sha256`` is that of the weight file or of the weights' bytes."""
 
     source: Text
     sha256: Sha256
@@ -184,12 +187,12 @@ class Network(ManifestModel):
 
 
 class Combination(ManifestModel):
-    """How the networks' answers become one.
+    """How the outputs of the networks are combined.
 
     Attributes
     ----------
     threshold : float
-        The second class is the answer where the probability is greater.
+        The label is the second class if the probability is greater.
     classes : tuple of str
         The negative class and the positive one.
     """
@@ -200,7 +203,7 @@ class Combination(ManifestModel):
 
 
 class Training(ManifestModel):
-    """How the ensemble was made, in as much detail as it takes to make it again."""
+    """How the ensemble was trained, in enough detail to repeat it."""
 
     config: dict[str, Any]
     data_sha256: Sha256
@@ -266,7 +269,7 @@ class TestVector(ManifestModel):
 
 
 class Manifest(ManifestModel):
-    """An ensemble, as ``ensemble.json`` tells of it.
+    """The content of ``ensemble.json``.
 
     Attributes
     ----------
@@ -277,8 +280,7 @@ class Manifest(ManifestModel):
     for_science : bool
         False for ensembles trained on synthetic data; every result then carries a flag.
     warnings : tuple of str
-        What is wrong with the ensemble and was accepted at its export; what is wrong with one network
-        begins with its name.
+        Faults of the ensemble that were accepted at its export; those of one network begin with its name.
     """
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION

@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from senoscope.metrics import catalogue
-from senoscope.results.delivery import DeliveryTimes, SinkStage
+from senoscope.results.delivery import DeliveryTimes, ResultSink, SinkStage
 from senoscope.results.record import Record
 
 _COARSE_S: Final = (0.001, 0.002, 0.004, 0.008, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -36,7 +36,7 @@ class _Times:
         self.queue, self.compute, self.latency, self.entropy = queue, compute, latency, entropy
 
 
-class ResultMetrics:
+class ResultMetrics(ResultSink):
     """The sink that observes each result, in about 10 microseconds (``benchmarks/metrics_cost.py``).
 
     Parameters
@@ -91,9 +91,6 @@ class ResultMetrics:
         made_s = record.fov.arrived_s + timing.total / 1e3
         self._commit.observe(delivered.logged_s - made_s)
         self._notify.observe(delivered.notified_s - delivered.logged_s)
-
-    def close(self) -> None:
-        """Do nothing: the registry keeps the histograms."""
 
     def _observe_transport(self, acquired_s: float, arrived_s: float) -> None:
         took_s = time.time() - (time.perf_counter() - arrived_s) - acquired_s

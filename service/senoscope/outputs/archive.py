@@ -18,7 +18,7 @@ import structlog
 import tifffile
 
 from senoscope.logs import about
-from senoscope.results.delivery import DeliveryTimes, SinkStage
+from senoscope.results.delivery import DeliveryTimes, ResultSink
 from senoscope.results.record import Record
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.models.status import ArchiveStatus
@@ -44,15 +44,15 @@ class _File:
 
     @property
     def partial(self) -> Path:
-        return partial_of(self.path)
+        return _partial_of(self.path)
 
 
-def partial_of(path: Path) -> Path:
+def _partial_of(path: Path) -> Path:
     """Return the name of a file until it is finished."""
     return path.with_name(path.name.replace(".ome.tif", ".partial.ome.tif"))
 
 
-class Archive:
+class Archive(ResultSink):
     """The sink that writes streamed FOVs to disk.
 
     A file is named ``<series_id>_<series_uid>.partial.ome.tif`` while it grows: its pages can be read, and
@@ -70,7 +70,8 @@ class Archive:
         If the directory cannot be created or written to.
     """
 
-    stage = SinkStage.PUBLISH
+    name = "archive"
+    thread: WatchedThread
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -88,15 +89,11 @@ class Archive:
     @property
     def problem(self) -> str | None:
         """Why pixels are not written now, or None."""
-        return self.thread.problem or self._fault
+        return super().problem or self._fault
 
     def status(self) -> ArchiveStatus:
         """Return state and counters."""
         return ArchiveStatus(written=self.written, lost=self.lost, problem=self.problem)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
 
     def on_result(self, record: Record, _: DeliveryTimes) -> None:
         """Queue a FOV of the stream; if the disk is too slow, it is not archived, and counted."""
@@ -157,10 +154,10 @@ class Archive:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", record.result.source.series_id or "").strip("-.")[:60]
         stem = "_".join(part for part in (name, str(uid)) if part)
         path, count = self._directory / f"{stem}.ome.tif", 1
-        while path.exists() or partial_of(path).exists():
+        while path.exists() or _partial_of(path).exists():
             count += 1
             path = self._directory / f"{stem}_{count}.ome.tif"
-        writer = tifffile.TiffWriter(partial_of(path), bigtiff=True, ome=True)
+        writer = tifffile.TiffWriter(_partial_of(path), bigtiff=True, ome=True)
         self._files[uid] = _File(path, writer, 0, time.monotonic())
         return self._files[uid]
 

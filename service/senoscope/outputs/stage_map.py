@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any
 from uuid import UUID
 
-from senoscope.results.delivery import DeliveryTimes, SinkStage
+from senoscope.results.delivery import DeliveryTimes, ResultSink
 from senoscope.results.record import Record
 from senoscope_client.models.result import Result
 
@@ -80,10 +80,8 @@ class _Map:
     complete: bool = False
 
 
-class StageMaps:
+class StageMaps(ResultSink):
     """The sink that keeps the maps of the most recent series."""
-
-    stage = SinkStage.PUBLISH
 
     def __init__(self) -> None:
         self._maps: OrderedDict[UUID, _Map] = OrderedDict()
@@ -130,9 +128,6 @@ class StageMaps:
         # Maps that are dropped are made again from the run log on request.
         while len(self._maps) > _MAX_SERIES or sum(len(one.tiles) for one in self._maps.values()) > MAX_FOVS:
             self._maps.popitem(last=False)
-
-    def close(self) -> None:
-        """Do nothing: maps are kept until the service ends."""
 
     def tiles(self, uid: UUID) -> list[Tile] | None:
         """Return the tiles of a series in the order of their results, or None if there is no map."""

@@ -12,7 +12,7 @@ import zmq
 from senoscope.access.connection_limit import max_connections
 from senoscope.outputs.connections import Connections
 from senoscope.outputs.subscriptions import Subscriptions
-from senoscope.results.delivery import DeliveryTimes, SinkStage
+from senoscope.results.delivery import DeliveryTimes, ResultSink
 from senoscope.results.record import Record
 from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import CamMode, Result, Source
@@ -43,7 +43,7 @@ def decision_topic(kind: str, result: Result) -> bytes:
     return f"{kind}/{result.source.instrument}/{result.source.series_uid}".encode()
 
 
-class ResultPublisher:
+class ResultPublisher(ResultSink):
     """The sink that publishes results and decisions, each as a topic and JSON.
 
     Parameters
@@ -68,8 +68,6 @@ class ResultPublisher:
     ValueError
         If a key file holds no key.
     """
-
-    stage = SinkStage.PUBLISH
 
     def __init__(
         self,

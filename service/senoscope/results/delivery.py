@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
+from pydantic import BaseModel
 
 from senoscope.engine import IntensityRange, Prediction
 from senoscope.fov import Fov
@@ -126,24 +127,45 @@ class DeliveryTimes(NamedTuple):
     notified_s: float
 
 
-class ResultSink(Protocol):
-    """A receiver of results.
+class ResultSink:
+    """A place for results. Subclasses override `on_result`, and what else they need.
 
     Notified from the delivery thread, once of every record, in the order of computation.
+
+    Attributes
+    ----------
+    stage : SinkStage
+        When it is notified.
+    name : str
+        Key of its status in that of the service.
+    thread : WatchedThread or None
+        The thread of a sink that queues results. Its failure is reported.
     """
 
+    stage: SinkStage = SinkStage.PUBLISH
+    name: str = ""
+    thread: WatchedThread | None = None
+
     @property
-    def stage(self) -> SinkStage:
-        """When it is notified."""
-        ...
+    def problem(self) -> str | None:
+        """Why it does not work now, or None."""
+        return None if self.thread is None else self.thread.problem
+
+    def start(self) -> None:
+        """Start its thread, if it has one."""
+        if self.thread is not None:
+            self.thread.start()
 
     def on_result(self, record: Record, times: DeliveryTimes) -> None:
         """Handle a result. Must return at once: a sink that cannot keep up drops results and counts them."""
-        ...
+        raise NotImplementedError
+
+    def status(self) -> BaseModel | None:
+        """Return its state and counters, or None if it has none."""
+        return None
 
     def close(self) -> None:
         """Release what the sink holds; no more results follow."""
-        ...
 
 
 class _Queued(NamedTuple):
@@ -167,6 +189,7 @@ class Delivery:
 
     Attributes
     ----------
+    sinks : tuple of ResultSink
     live_late : int
         Results of live frames that missed the deadline.
     failed : int
@@ -192,6 +215,7 @@ class Delivery:
                 )
         self.live_late = 0
         self.failed = 0
+        self.sinks = tuple(sinks)
         self._before_answer = [sink for sink in sinks if sink.stage < SinkStage.OBSERVE]
         self._after_answer = [sink for sink in sinks if sink.stage >= SinkStage.OBSERVE]
         self._run_log = log
@@ -218,7 +242,7 @@ class Delivery:
         self._queue.put(None)
         self.thread.stop()
         # A later sink may use an earlier one until it is closed.
-        for sink in reversed([*self._before_answer, *self._after_answer]):
+        for sink in reversed(self.sinks):
             sink.close()
 
     def _run(self, stop: threading.Event) -> None:

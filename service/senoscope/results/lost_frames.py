@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, TypedDict
 from uuid import UUID
 
 import structlog
@@ -22,6 +22,13 @@ _MAX_SERIES: Final = 64
 _MAX_RANGES: Final = 512  # of each series and reason
 _LOG_INTERVAL_S: Final = 1.0
 _MAX_LOG_INTERVAL_S: Final = 600.0
+
+
+class LostCount(TypedDict):
+    """The number of frames that were lost for one reason, and the ranges that are still known."""
+
+    count: int
+    ranges: list[list[int]]
 
 
 class Ranges:
@@ -117,14 +124,14 @@ class LostFrames:
         with self._lock:
             self._series.pop(uid, None)
 
-    def restore(self, uid: UUID, described: dict[str, Any]) -> None:
+    def restore(self, uid: UUID, described: Mapping[str, LostCount]) -> None:
         """Continue from what `describe` returned in an earlier process."""
         with self._lock:
             known = self._of(uid)
             for reason, one in described.items():
                 known[reason] = Ranges(((first, last) for first, last in one["ranges"]), one["count"])
 
-    def describe(self, uid: UUID) -> dict[str, Any]:
+    def describe(self, uid: UUID) -> dict[str, LostCount]:
         """Return the count of frames, and the ranges that are still known, for each reason."""
         with self._lock:
             return {

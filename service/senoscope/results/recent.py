@@ -6,11 +6,11 @@ import threading
 from collections import OrderedDict
 from uuid import UUID
 
-from senoscope.results.delivery import DeliveryTimes, SinkStage
+from senoscope.results.delivery import DeliveryTimes, ResultSink, SinkStage
 from senoscope.results.record import Record
 
 
-class RecentRecords:
+class RecentRecords(ResultSink):
     """The sink that keeps the most recent records, as many as fit into a given amount of memory.
 
     Pictures of Grad-CAM over the channels need the pixels, which the run log does not hold.
@@ -47,6 +47,3 @@ class RecentRecords:
         """Return the record of that identifier, or None if it is not, or no longer, kept."""
         with self._lock:
             return self._records.get(identifier)
-
-    def close(self) -> None:
-        """Do nothing: records are kept until the service ends."""

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 from uuid import UUID
 
 import numpy as np
@@ -17,6 +16,7 @@ from senoscope.engine import Ensemble, IntensityRange, Prediction
 from senoscope.engine.uncertainty import uncertainty
 from senoscope.fov import Fov
 from senoscope.results.pictures import map_png
+from senoscope.runlog.entries import Maps
 from senoscope_client.models.result import (
     CamMode,
     Flag,
@@ -110,10 +110,6 @@ class Record:
         """Bytes of memory that a detached record takes."""
         return self.fov.pixels.nbytes + self.prediction.nbytes + _RECORD_BYTES
 
-    def result_with(self, cam: CamMode) -> Result:
-        """Return the result with the Grad-CAM maps inline that ``cam`` selects."""
-        return with_maps(self.result, self.prediction, cam)
-
     def flagged(self, flag: Flag) -> Record:
         """Return the record with one more flag."""
         result = self.result.model_copy(update={"flags": [*self.result.flags, flag]})
@@ -122,51 +118,31 @@ class Record:
     def json(self, cam: CamMode) -> bytes:
         """Return the result as JSON; encoded once for all sinks."""
         if cam not in self._encoded:
-            self._encoded[cam] = self.result_with(cam).model_dump_json(exclude_none=True).encode()
+            result = with_maps(self.result, self.prediction, cam)
+            self._encoded[cam] = result.model_dump_json(exclude_none=True).encode()
         return self._encoded[cam]
 
 
-class Maps(Protocol):
-    """Grad-CAM maps, of a prediction or from the run log."""
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """The K networks."""
-        ...
-
-    @property
-    def gradcams(self) -> tuple[npt.NDArray[np.float32], ...]:
-        """K float32 arrays [h_k, w_k]."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the field of view."""
-        ...
-
-    def map(self) -> npt.NDArray[np.float32]:
-        """Return the ensemble's map, float32 [H, W], in 0..1."""
-        ...
-
-
-def with_maps(result: Result, maps: Maps, cam: CamMode) -> Result:
+def with_maps(result: Result, maps: Prediction | Maps, cam: CamMode) -> Result:
     """Return a result with the Grad-CAM maps inline that ``cam`` selects."""
     if cam == "none":
         return result
     update: dict[str, object] = {}
     if cam == "grid":
-        # Four decimals of each map's maximum are finer than any display and a third of the bytes.
         update["grids"] = {
-            name: np.round(grid.astype(np.float64), _decimals(float(grid.max()))).tolist()
-            for name, grid in zip(maps.networks, maps.gradcams, strict=True)
+            name: _rounded(grid) for name, grid in zip(maps.networks, maps.gradcams, strict=True)
         }
     else:
         update["png"] = base64.b64encode(map_png(maps.map())).decode()
     return result.model_copy(update={"gradcam": result.gradcam.model_copy(update=update)})
 
 
-def _decimals(peak: float) -> int:
-    return 6 if peak <= 0 else max(0, 4 - int(np.floor(np.log10(peak))))
+def _rounded(grid: npt.NDArray[np.float32]) -> list[list[float]]:
+    """Round to four decimals of the maximum: finer than any display and a third of the bytes."""
+    peak = float(grid.max())
+    decimals = 6 if peak <= 0 else max(0, 4 - int(np.floor(np.log10(peak))))
+    rounded: list[list[float]] = np.round(grid.astype(np.float64), decimals).tolist()
+    return rounded
 
 
 @dataclass(frozen=True)

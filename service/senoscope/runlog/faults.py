@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
-import shutil
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from senoscope.runlog.dialects import Dialect, LogState
 from senoscope.runlog.schema import NewerSchema
 from senoscope_client.errors import LogUnavailable
-
-LogState = Literal["corrupt", "locked", "read_only", "full", "unreachable", "newer_schema", "slow"]
 
 _ADVICE: Final[dict[LogState, str]] = {
     "corrupt": "is damaged and is left unchanged. Move the file and its companions (-wal, -shm) away, "
@@ -30,29 +24,12 @@ _ADVICE: Final[dict[LogState, str]] = {
     "newer_schema": "was written by a newer version of Senoscope; install that version, or use another log "
     "with --database-url",
 }
-# SQLite's primary result codes, https://www.sqlite.org/rescode.html
-_SQLITE: Final[dict[int, LogState]] = {
-    sqlite3.SQLITE_CORRUPT: "corrupt",
-    sqlite3.SQLITE_NOTADB: "corrupt",
-    sqlite3.SQLITE_BUSY: "locked",
-    sqlite3.SQLITE_LOCKED: "locked",
-    sqlite3.SQLITE_READONLY: "read_only",
-    sqlite3.SQLITE_PERM: "read_only",
-    sqlite3.SQLITE_FULL: "full",
-    sqlite3.SQLITE_INTERRUPT: "slow",
+_BY_ERRNO: Final[dict[int | None, LogState]] = {
+    errno.ENOSPC: "full",
+    errno.EROFS: "read_only",
+    errno.EACCES: "read_only",
+    errno.EPERM: "read_only",
 }
-# SQLSTATE codes of PostgreSQL, https://www.postgresql.org/docs/current/errcodes-appendix.html
-_POSTGRES: Final[dict[str, LogState]] = {
-    "XX001": "corrupt",
-    "XX002": "corrupt",
-    "55P03": "locked",
-    "57014": "locked",
-    "40P01": "locked",
-    "25006": "read_only",
-    "42501": "read_only",
-    "53100": "full",
-}
-_FULL_BELOW_BYTES: Final = 1024 * 1024
 
 
 class LogFault(LogUnavailable):
@@ -70,51 +47,17 @@ class LogFault(LogUnavailable):
 
 
 @contextmanager
-def translate_database_errors(url: sa.URL, reading: bool = False) -> Iterator[None]:
+def translate_database_errors(dialect: Dialect, *, reading: bool = False) -> Iterator[None]:
     """Raise LogFault for any error of the database in the block."""
+    errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, *dialect.driver_errors)
     try:
         yield
     except NewerSchema as error:
-        raise LogFault("newer_schema", location_of(url), f"schema {error}") from error
-    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise LogFault("newer_schema", dialect.location, f"schema {error}") from error
+    except errors as error:
         cause = getattr(error, "orig", None) or error
-        reason = " ".join(str(cause).split())[:300]
-        state = _classify(cause, url)
-        if reading and getattr(cause, "sqlstate", None) == "57014":  # canceled by the time limit of reads
-            state = "slow"
-        raise LogFault(state, location_of(url), reason) from error
-
-
-def location_of(url: sa.URL) -> str:
-    """Return the path of an SQLite file, or the URL of another database without its password."""
-    if url.get_backend_name() == "sqlite":
-        return str(url.database)
-    return url.render_as_string(hide_password=True)
-
-
-def _classify(cause: BaseException, url: sa.URL) -> LogState:
-    if isinstance(cause, OSError):
-        by_errno: dict[int | None, LogState] = {
-            errno.ENOSPC: "full",
-            errno.EROFS: "read_only",
-            errno.EACCES: "read_only",
-            errno.EPERM: "read_only",
-        }
-        return by_errno.get(cause.errno, "unreachable")
-    if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-        path = Path(str(url.database))
-        # SQLite reports no reason if it cannot create or extend a file next to the database (-wal, -shm).
-        if code == sqlite3.SQLITE_IOERR and _disk_is_full(path):
-            return "full"
-        if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path.parent, os.W_OK):
-            return "read_only"
-        return _SQLITE.get(code, "unreachable")
-    return _POSTGRES.get(getattr(cause, "sqlstate", None) or "", "unreachable")
-
-
-def _disk_is_full(path: Path) -> bool:
-    try:
-        return shutil.disk_usage(path.parent).free < _FULL_BELOW_BYTES
-    except OSError:
-        return False
+        if isinstance(cause, OSError):
+            state = _BY_ERRNO.get(cause.errno, "unreachable")
+        else:
+            state = dialect.state_of(cause, reading=reading)
+        raise LogFault(state, dialect.location, " ".join(str(cause).split())[:300]) from error

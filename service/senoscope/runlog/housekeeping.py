@@ -23,7 +23,7 @@ _PAUSE_S: Final = 0.02
 
 
 class Housekeeping:
-    """A thread that maintains the run log once a second.
+    """A thread that maintains the run log once a second, and once more when it is stopped.
 
     Parameters
     ----------
@@ -58,10 +58,6 @@ class Housekeeping:
         self._clock = SteadyClock()
         self._was_trusted = True
         self.thread = WatchedThread("run log housekeeping", self._run)
-
-    def close(self) -> None:
-        """Save the series once more, then stop."""
-        self.thread.stop()
 
     def _run(self, stop: threading.Event) -> None:
         stopping = False

@@ -9,8 +9,9 @@ from typing import Any, Final, Literal, TypeVar
 
 import structlog
 
+from senoscope.runlog.dialects import LogState
 from senoscope.runlog.entries import Entry
-from senoscope.runlog.faults import LogFault, LogState, location_of
+from senoscope.runlog.faults import LogFault
 from senoscope.runlog.housekeeping import Housekeeping
 from senoscope.runlog.store import RunLog
 from senoscope.watched_thread import WatchedThread
@@ -117,7 +118,7 @@ class LogKeeper:
         """Return state and counters."""
         with self._changed:
             return RunLogStatus(
-                place=location_of(self.log.database.url),
+                place=self.log.database.location,
                 state=self.state,
                 problem=self.problem,
                 written=self._settled - self._lost,
@@ -153,7 +154,7 @@ class LogKeeper:
             if self._settled >= ticket:
                 return True
             if self.problem is None:
-                place = location_of(self.log.database.url)
+                place = self.log.database.location
                 self._record_fault(
                     LogFault("unreachable", place, f"no answer within {_COMMIT_TIMEOUT_S:g} s")
                 )
@@ -192,7 +193,7 @@ class LogKeeper:
 
     def close(self) -> None:
         """Write the waiting entries if possible, and close the database."""
-        self._housekeeping.close()
+        self._housekeeping.thread.stop()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -240,7 +241,7 @@ class LogKeeper:
                     self._settled += len(batch)
                     if self._fault is not None and not self._backlog:
                         self._fault = None
-                        _log.info("the run log works again", place=location_of(self.log.database.url))
+                        _log.info("the run log works again", place=self.log.database.location)
                     self._changed.notify_all()
                     if last and not self._backlog:
                         return

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from senoscope.runlog.counting import NIL
+from senoscope.runlog.dialects import NIL
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.tables import BIN, result_counts, results
 
@@ -37,7 +37,8 @@ def cursor_of(created_ms: int, seq: int) -> int:
 
 def newest(connection: sa.Connection, wanted: ResultFilter, limit: int, cursor: int | None) -> list[Any]:
     """Return rows of ``seq``, ``created_ms`` and ``document``, newest first, after the cursor."""
-    if not _needs_facets(wanted):
+    finer = (wanted.kind, wanted.label, wanted.min_probability, wanted.max_probability)
+    if all(value is None for value in finer):
         return list(connection.execute(ordered_query(wanted, limit, cursor)))
     queries = facet_queries(connection, wanted, limit, cursor)
     found = heapq.merge(
@@ -84,11 +85,6 @@ def facet_queries(
         ).limit(limit)
         for facet in connection.execute(facets_query(wanted)).all()
     ]
-
-
-def _needs_facets(wanted: ResultFilter) -> bool:
-    finer = (wanted.kind, wanted.label, wanted.min_probability, wanted.max_probability)
-    return any(value is not None for value in finer)
 
 
 def _newest_first(query: sa.Select[Any]) -> sa.Select[Any]:

@@ -6,8 +6,10 @@ from typing import Final
 
 import platformdirs
 
+from senoscope.runlog.dialects import DIALECTS
+
 OFF: Final = "none"
-_SCHEMES: Final = ("sqlite:///", "postgresql://", "postgresql+psycopg://")
+_SCHEMES: Final = tuple(scheme for dialect in DIALECTS.values() for scheme in dialect.schemes)
 
 
 def default_database_url(name: str = "runlog") -> str:
@@ -25,8 +27,8 @@ def checked_database_url(url: str) -> str:
         If it is neither the URL of a supported database nor ``none``.
     """
     if url != OFF and (not url.startswith(_SCHEMES) or url in _SCHEMES):
+        examples = " or ".join(dialect.example for dialect in DIALECTS.values())
         raise ValueError(
-            "not a valid URL of a run log; use for example sqlite:////data/runlog.sqlite3 or "
-            "postgresql://user:password@host/database, or none to turn the log off"
+            f"not a valid URL of a run log; use for example {examples}, or none to turn the log off"
         )
     return url

@@ -16,7 +16,7 @@ _DAY_MS: Final = 24 * 3600 * 1000
 # Rows and pages that one transaction frees: an append waits for one transaction at most.
 _ROWS_PER_STEP: Final = 100
 _PAGES_PER_STEP: Final = 200
-# Bytes in PostgreSQL besides the document and the grids: other columns, indexes, and the header of the row.
+# Bytes of a row in PostgreSQL besides the document and the grids: other columns, indexes, and its header.
 _ROW_OVERHEAD: Final = 400
 _SAMPLE_ROWS: Final = 200
 
@@ -66,17 +66,14 @@ def last_logged_ms(database: Database) -> int | None:
 
 
 def used_bytes(database: Database) -> int:
-    """Return the size of the log in bytes: for SQLite the pages in use, for PostgreSQL an estimate.
+    """Return the size of the log in bytes; an estimate where the database reports none.
 
     The size that PostgreSQL reports does not decrease when rows are deleted.
     """
     with database.read() as connection:
-        if database.is_sqlite:
-            pages, free, size = (
-                connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-                for name in ("page_count", "freelist_count", "page_size")
-            )
-            return int((pages - free) * size)
+        reported = database.dialect.used_bytes(connection)
+        if reported is not None:
+            return reported
         newest = sa.select(results.c.seq).order_by(results.c.seq.desc()).limit(_SAMPLE_ROWS).scalar_subquery()
         length = sa.func.octet_length(results.c.document) + sa.func.octet_length(results.c.gradcam)
         mean = connection.execute(sa.select(sa.func.avg(length)).where(results.c.seq.in_(newest))).scalar()

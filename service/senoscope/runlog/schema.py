@@ -7,6 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from senoscope.runlog.dialects import DIALECTS
 from senoscope.runlog.tables import metadata
 
 HEAD: Final = "0004"
@@ -14,8 +15,6 @@ HEAD: Final = "0004"
 
 VERSION_TABLE: Final = "runlog_version"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
-# An arbitrary number, the same in every service that opens the database.
-_ADVISORY_LOCK: Final = 0x5E05C09E
 
 # As Alembic creates it for its revision.
 _version: Final = sa.Table(
@@ -40,7 +39,7 @@ def prepare_schema(connection: sa.Connection) -> None:
     NewerSchema
         If the database has an unknown revision; nothing is changed.
     """
-    _lock(connection)
+    DIALECTS[connection.dialect.name].lock_schema(connection)
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         metadata.create_all(connection, checkfirst=False)
         _version.create(connection)
@@ -62,7 +61,7 @@ def migrate(connection: sa.Connection, revision: str = "head") -> None:
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    _lock(connection)
+    DIALECTS[connection.dialect.name].lock_schema(connection)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes.update(connection=connection, version_table=VERSION_TABLE)
@@ -74,9 +73,3 @@ def migrate(connection: sa.Connection, revision: str = "head") -> None:
     if current is not None and current not in {step.revision for step in script.walk_revisions()}:
         raise NewerSchema(current)
     command.upgrade(config, revision)
-
-
-def _lock(connection: sa.Connection) -> None:
-    """Wait for other services that migrate the same database; locks until the end of the transaction."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))

@@ -9,7 +9,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from senoscope.runlog import paging
 from senoscope.runlog.database import Database
@@ -24,17 +23,6 @@ _ROWS_PER_QUERY: Final = 500
 # than are logged between two snapshots.
 _LATEST_SERIES: Final = 16
 _LATEST_RESULTS: Final = 1000
-
-
-def _insert_for_sqlite(table: sa.Table) -> str:
-    """Return the SQL that inserts rows without their ``seq``, and skips those whose id exists."""
-    columns = [c.name for c in table.c if c.name != "seq"]
-    insert = sqlite.insert(table).on_conflict_do_nothing(index_elements=["id"])
-    return str(insert.compile(dialect=sqlite.dialect(), column_keys=columns))
-
-
-_INSERT_RESULT: Final = _insert_for_sqlite(results)
-_INSERT_DECISION: Final = _insert_for_sqlite(decisions)
 
 
 class RunLog:
@@ -88,39 +76,28 @@ class RunLog:
             for entry in entries
             if (uid := entry.result.source.series_uid) is not None and uid not in self._known_series
         }
-        if self.database.is_sqlite and not new_models and not new_series:
-            self.database.insert_into_sqlite(
-                _INSERT_RESULT, [_sqlite_row(_result_row(entry)) for entry in entries]
-            )
+        rows = [_result_row(entry) for entry in entries]
+        if not new_models and not new_series:
+            self.database.insert_rows(results, rows)
             return
         with self.database.write() as connection:
             if new_models:
-                rows = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
-                connection.execute(self.database.insert_statement(models).on_conflict_do_nothing(), rows)
+                manifests = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
+                connection.execute(self.database.insert_statement(models).on_conflict_do_nothing(), manifests)
             if new_series:
                 snapshots = [
                     {"uid": uid, "snapshot": json.dumps(_snapshot_of(source)), "updated_ms": _now_ms()}
                     for uid, source in new_series.items()
                 ]
                 connection.execute(self.database.insert_statement(series).on_conflict_do_nothing(), snapshots)
-            connection.execute(
-                self.database.insert_statement(results).on_conflict_do_nothing(index_elements=["id"]),
-                [_result_row(entry) for entry in entries],
-            )
+            insert = self.database.insert_statement(results)
+            connection.execute(insert.on_conflict_do_nothing(), rows)
         self._known_models.update(new_models)
         self._known_series.update(new_series)
 
     def _append_decisions(self, made: Sequence[Decision]) -> None:
-        if not made:
-            return
-        rows = [_decision_row(decision) for decision in made]
-        if self.database.is_sqlite:
-            self.database.insert_into_sqlite(_INSERT_DECISION, [_sqlite_row(row) for row in rows])
-            return
-        with self.database.write() as connection:
-            connection.execute(
-                self.database.insert_statement(decisions).on_conflict_do_nothing(index_elements=["id"]), rows
-            )
+        if made:
+            self.database.insert_rows(decisions, [_decision_row(decision) for decision in made])
 
     def result(self, identifier: UUID) -> tuple[Result, Maps] | None:
         """Return a result and its Grad-CAM maps, or None if it is not in the log."""
@@ -315,11 +292,6 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
         "action": decision.action,
         "document": decision.model_dump_json(exclude_none=True),
     }
-
-
-def _sqlite_row(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the values of a row as SQLAlchemy writes them: UUIDs in hexadecimal."""
-    return tuple(value.hex if isinstance(value, UUID) else value for value in row.values())
 
 
 def _snapshot_of(source: Source) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from senoscope.runlog.counting import BIN_SQL, COUNTING
+from senoscope.runlog.dialects import BIN_SQL, DIALECTS
 
 BIN: Final[sa.ColumnElement[int]] = sa.literal_column(BIN_SQL, sa.Integer)
 """The bin of a result's probability; indexes contain exactly this expression."""
@@ -53,7 +53,7 @@ results: Final = sa.Table(
 )
 
 # Number of results of each series, kind, label and bin; those of all series are under the nil uid. Triggers
-# update it (`counting`), whichever program adds or deletes results.
+# update it (`dialects`), whichever program adds or deletes results.
 result_counts: Final = sa.Table(
     "result_counts",
     metadata,
@@ -63,10 +63,10 @@ result_counts: Final = sa.Table(
     sa.Column("bin", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("count", sa.BigInteger, nullable=False),
 )
-for _dialect, _statements in COUNTING.items():
-    for _statement in _statements:
+for _name, _dialect in DIALECTS.items():
+    for _statement in _dialect.triggers:
         _trigger = sa.DDL(_statement)  # type: ignore[no-untyped-call]
-        sa.event.listen(metadata, "after_create", _trigger.execute_if(dialect=_dialect))
+        sa.event.listen(metadata, "after_create", _trigger.execute_if(dialect=_name))
 
 series: Final = sa.Table(
     "series",

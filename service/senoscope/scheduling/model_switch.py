@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
 import structlog
 
 from senoscope.engine import DeviceError, Ensemble, EnsembleError, read_manifest
 from senoscope.engine.cancellation import Cancellation
+from senoscope.engine.devices import Device
 from senoscope.engine.manifest import MANIFEST_NAME
-from senoscope.engine.options import Device
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.scheduler import Scheduler
 from senoscope.settings import Settings
@@ -27,26 +27,6 @@ _CANCEL_WAIT_S = 10.0
 _LISTING_VALID_S = 1.0
 
 
-def load_ensemble(
-    directory: Path,
-    settings: Settings,
-    device: Device | None = None,
-    cancellation: Cancellation | None = None,
-) -> Ensemble:
-    """Load an ensemble according to the settings, verify it and warm it up."""
-    ensemble = Ensemble.load(
-        directory,
-        device=device or settings.device,
-        threads=settings.threads,
-        largest_batch=settings.batch_size,
-        batch_within_ms=settings.deadline_ms,
-        cancellation=cancellation,
-    )
-    for warning in ensemble.warnings:
-        _log.warning("this ensemble has a fault", model=ensemble.manifest.name, fault=warning)
-    return ensemble
-
-
 class Loading:
     """The load of an ensemble on a separate daemon thread, which can be abandoned.
 
@@ -55,18 +35,21 @@ class Loading:
 
     Parameters
     ----------
-    load : callable
-        Loads the ensemble; called at once.
+    directory : Path
+    settings : Settings
     cancellation : Cancellation
-        Checked by ``load``.
+    device : {"auto", "cuda", "cpu"}, optional
+        Default: that of the settings.
     """
 
-    def __init__(self, load: Callable[[], Ensemble], cancellation: Cancellation) -> None:
-        self._load = load
+    def __init__(
+        self, directory: Path, settings: Settings, cancellation: Cancellation, device: Device | None = None
+    ) -> None:
+        self._directory = directory
+        self._settings = settings
         self._cancellation = cancellation
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._outcome: Ensemble | BaseException | None = None
+        self._device = device or settings.device
+        self._loaded: Future[Ensemble] = Future()
         self.thread = threading.Thread(target=self._run, name="model loader", daemon=True)
         self.thread.start()
 
@@ -78,57 +61,60 @@ class Loading:
         if self.thread.is_alive():
             self._cancellation.cancel(too_late)
             self.thread.join(_CANCEL_WAIT_S)
-        with self._lock:
-            self._abandoned = True
-            outcome, self._outcome = self._outcome, None
-        if isinstance(outcome, BaseException):
-            raise outcome
-        if outcome is not None and self._cancellation.error is not None:
-            outcome.close()
-        self._cancellation.require()
-        assert outcome is not None
-        return outcome
+        if self._loaded.cancel():  # abandoned
+            raise self._cancellation.error or too_late
+        ensemble = self._loaded.result()
+        self._loaded = Future()  # releases the ensemble, which may be replaced while this object is kept
+        if self._cancellation.error is not None:
+            ensemble.close()
+            raise self._cancellation.error
+        return ensemble
+
+    def _load(self) -> Ensemble:
+        ensemble = Ensemble.load(
+            self._directory,
+            device=self._device,
+            threads=self._settings.threads,
+            largest_batch=self._settings.batch_size,
+            batch_within_ms=self._settings.deadline_ms,
+            cancellation=self._cancellation,
+        )
+        for warning in ensemble.warnings:
+            _log.warning("this ensemble has a fault", model=ensemble.manifest.name, fault=warning)
+        return ensemble
 
     def _run(self) -> None:
-        outcome: Ensemble | BaseException
         try:
-            outcome = self._load()
+            ensemble = self._load()
         except BaseException as error:
-            outcome = error
-        with self._lock:
-            if not self._abandoned:
-                self._outcome = outcome
-                return
-        if isinstance(outcome, Ensemble):
-            outcome.close()
+            with suppress(InvalidStateError):  # abandoned
+                self._loaded.set_exception(error)
+            return
+        try:
+            self._loaded.set_result(ensemble)
+        except InvalidStateError:  # abandoned
+            ensemble.close()
 
 
 class ModelSwitch:
     """The change of the ensemble: one is loaded while another one is in use, then takes over.
 
     The last request wins: it cancels a change that is still loading.
-
-    Parameters
-    ----------
-    settings : Settings
-    scheduler : Scheduler
     """
 
     def __init__(self, settings: Settings, scheduler: Scheduler) -> None:
         self._settings = settings
         self._scheduler = scheduler
-        self._lock = threading.Lock()  # of the next three
+        self._lock = threading.Lock()  # of the next two
         self._last: Cancellation | None = None
-        self._loading: list[Loading] = []
         self._closed = False
+        self._loading: Loading | None = None
         self._busy = threading.Lock()  # held by the change in progress
 
     @property
     def loading(self) -> bool:
         """Whether an ensemble is still being loaded, even if that was cancelled."""
-        with self._lock:
-            self._loading = [one for one in self._loading if one.thread.is_alive()]
-            return bool(self._loading)
+        return self._loading is not None and self._loading.thread.is_alive()
 
     def change(self, name: str) -> ActiveEnsemble:
         """Change to an ensemble of ``--models-dir``, and return when it is in use.
@@ -192,16 +178,11 @@ class ModelSwitch:
     def _load_and_swap(
         self, directory: Path, device: Device | None, digest: str | None, cancellation: Cancellation
     ) -> ActiveEnsemble:
-        loading = Loading(
-            lambda: load_ensemble(directory, self._settings, device, cancellation),
-            cancellation,
-        )
-        with self._lock:
-            self._loading.append(loading)
+        self._loading = Loading(directory, self._settings, cancellation, device)
         within_s = self._settings.load_timeout_s
         too_late = ModelRejected(f"{directory.name}: was not loaded within {within_s:g} s (--load-timeout-s)")
         try:
-            ensemble = loading.wait(within_s, too_late)
+            ensemble = self._loading.wait(within_s, too_late)
         except EnsembleError as error:
             where = error.path.relative_to(directory) if error.path != directory else Path(directory.name)
             raise ModelRejected(f"{where.as_posix()}: {error.problem}") from error
@@ -239,54 +220,63 @@ class ModelSwitch:
             return taking_over.result()
 
 
-def list_ensembles(models_dir: Path) -> list[dict[str, Any]]:
-    """Return the facts of every ensemble in a folder, or why its manifest cannot be read.
+class EnsembleFacts(TypedDict, total=False):
+    """An ensemble of the models folder, as ``/v1/models`` lists it; ``problem`` replaces all but the name."""
+
+    name: Required[str]
+    problem: str
+    title: str
+    version: str
+    digest: str
+    created: str
+    networks: int
+    channels: list[str]
+    height: int
+    width: int
+    for_science: bool
+    intended_use: str
+    metrics: dict[str, float]
+
+
+def facts_of(folder: Path) -> EnsembleFacts:
+    """Return the facts of an ensemble, or why its manifest cannot be read.
 
     Files are not verified: that takes seconds, and is done when an ensemble is loaded.
     """
-    found: list[dict[str, Any]] = []
-    for folder in _folders(models_dir):
-        entry: dict[str, Any] = {"name": folder.name}
-        try:
-            manifest, digest = read_manifest(folder)
-        except EnsembleError as error:
-            entry["problem"] = error.problem
-        else:
-            entry |= {
-                "title": manifest.name,
-                "version": manifest.version,
-                "digest": digest,
-                "created": manifest.created.isoformat(),
-                "networks": len(manifest.networks),
-                "channels": list(manifest.input.channel_names),
-                "height": manifest.input.height,
-                "width": manifest.input.width,
-                "for_science": manifest.for_science,
-                "intended_use": manifest.intended_use,
-                "metrics": manifest.metrics,
-            }
-        found.append(entry)
-    return found
+    try:
+        manifest, digest = read_manifest(folder)
+    except EnsembleError as error:
+        return {"name": folder.name, "problem": error.problem}
+    return {
+        "name": folder.name,
+        "title": manifest.name,
+        "version": manifest.version,
+        "digest": digest,
+        "created": manifest.created.isoformat(),
+        "networks": len(manifest.networks),
+        "channels": list(manifest.input.channel_names),
+        "height": manifest.input.height,
+        "width": manifest.input.width,
+        "for_science": manifest.for_science,
+        "intended_use": manifest.intended_use,
+        "metrics": manifest.metrics,
+    }
 
 
 class EnsembleList:
     """The ensembles of a folder, listed at most once per second for all requests.
 
     Listed on a daemon thread for which nothing waits: the folder may be on a disk that does not respond.
-
-    Parameters
-    ----------
-    models_dir : Path
     """
 
     def __init__(self, models_dir: Path) -> None:
         self._models_dir = models_dir
         self._lock = threading.Lock()
-        self._latest: Future[list[dict[str, Any]]] | None = None
+        self._latest: Future[list[EnsembleFacts]] | None = None
         self._began_s = 0.0
 
-    def request(self) -> Future[list[dict[str, Any]]]:
-        """Return a future of `list_ensembles`, at once."""
+    def request(self) -> Future[list[EnsembleFacts]]:
+        """Return a future of the ensembles, at once."""
         with self._lock:
             latest = self._latest
             if latest is None or (latest.done() and time.monotonic() > self._began_s + _LISTING_VALID_S):
@@ -296,9 +286,9 @@ class EnsembleList:
                 threading.Thread(target=self._list, args=(latest,), name="ensemble list", daemon=True).start()
             return latest
 
-    def _list(self, listing: Future[list[dict[str, Any]]]) -> None:
+    def _list(self, listing: Future[list[EnsembleFacts]]) -> None:
         try:
-            listing.set_result(list_ensembles(self._models_dir))
+            listing.set_result([facts_of(folder) for folder in _folders(self._models_dir)])
         except Exception as error:
             listing.set_exception(error)
 

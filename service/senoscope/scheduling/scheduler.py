@@ -94,7 +94,9 @@ class Scheduler:
         self._deadline_ms = deadline_ms
         self._sizer = BatchSizer(active.ensemble.compute_ms, deadline_ms)
         self._lost = lost or LostFrames()
-        self._live = LiveLane(live_depth, self._note_dropped)
+        self._live = LiveLane(
+            live_depth, lambda fov, reason: self._lost.note(fov.source, "dropped", _DROPPED[reason])
+        )
         self._batch = BatchLane(batch_depth)
         self._pending: tuple[ActiveEnsemble, Future[ActiveEnsemble]] | None = None
         self._changed = threading.Condition()
@@ -152,7 +154,9 @@ class Scheduler:
         Busy, NotReady
         """
         with self._changed:
-            self._require_room(fovs)
+            if not self._open:
+                raise NotReady("the service is stopping")
+            self._batch.require_room(fovs, self._sizer.seconds_for)
 
     def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
         """Queue a posted stack.
@@ -166,16 +170,12 @@ class Scheduler:
         """
         stack = Stack(fovs)
         with self._changed:
-            self._require_room(len(fovs))
-            self._require_spec(fovs)
+            self.require_room(len(fovs))
+            for fov in fovs:
+                self.require_spec(fov.spec)
             self._batch.enqueue_stack(stack)
             self._changed.notify_all()
         return stack
-
-    def _require_room(self, fovs: int) -> None:
-        if not self._open:
-            raise NotReady("the service is stopping")
-        self._batch.require_room(fovs, self._sizer.seconds_for)
 
     def require_spec(self, spec: FovSpec) -> None:
         """Raise if the ensemble in use takes another specification.
@@ -187,10 +187,6 @@ class Scheduler:
         with self._changed:
             if spec != self._active.spec:
                 raise NotReady(_INPUT_CHANGED)
-
-    def _require_spec(self, fovs: Sequence[Fov]) -> None:
-        if any(fov.spec != self._active.spec for fov in fovs):
-            raise NotReady(_INPUT_CHANGED)
 
     def depths(self) -> tuple[int, int]:
         """Return the FOVs that wait in the live lane and in the batch lane."""
@@ -244,8 +240,7 @@ class Scheduler:
             if self._pending is not None:
                 self._pending[1].set_exception(NotReady("the service is stopping"))
                 self._pending = None
-        self.thread.request_stop()
-        with self._changed:
+            self.thread.request_stop()
             self._changed.notify_all()
         self.thread.stop()
 
@@ -261,12 +256,11 @@ class Scheduler:
             with self._changed:
                 self._computing = False
                 self._changed.notify_all()
-                self._swap_if_pending()
                 batch = self._next()
                 if batch is None:
-                    warming = self._scanning() and self._active.ensemble.cools_down
+                    scanning = time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
+                    warming = scanning and self._active.ensemble.cools_down
                     self._changed.wait(_WARM_INTERVAL_S if warming else _WAKE_INTERVAL_S)
-                    self._swap_if_pending()
                     batch = self._next()
                 self._computing = batch is not None
             if batch is not None:
@@ -275,12 +269,6 @@ class Scheduler:
                 batch = self._in_flight = None  # frees the pixels while this thread waits
             elif warming and not stop.is_set():
                 self._active.ensemble.keep_warm()
-
-    def _note_dropped(self, fov: Fov, reason: DropReason) -> None:
-        self._lost.note(fov.source, "dropped", _DROPPED[reason])
-
-    def _scanning(self) -> bool:
-        return time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
 
     def _swap_if_pending(self) -> None:
         if self._pending is None:
@@ -297,6 +285,8 @@ class Scheduler:
         done.set_result(old)
 
     def _next(self) -> tuple[Sequence[Fov], Stack | None] | None:
+        """Return what to compute next, after an ensemble that waits has taken over."""
+        self._swap_if_pending()
         frame = self._live.take()
         if frame is not None:
             self._last_live_s = time.monotonic()

@@ -7,7 +7,8 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,11 @@ from pydantic import ValidationError
 from senoscope.engine import IntensityRange
 from senoscope.engine.intensity import fit_range
 from senoscope.fov import Fov
+from senoscope.runlog.keeper import LogKeeper
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope_client.errors import Conflict, InvalidRequest, LogUnavailable, NotReady, PayloadTooLarge
 from senoscope_client.models.base import OpenModel
+from senoscope_client.models.result import Source
 from senoscope_client.models.status import CalibrationProgress, NormalizationStatus
 
 _log = structlog.get_logger(__name__)
@@ -27,18 +30,6 @@ _log = structlog.get_logger(__name__)
 _MAX_NAME = 96
 RequireInUse = Callable[[ActiveEnsemble], None]
 """Raises NotReady if a range that was fitted for that ensemble does not fit the one in use."""
-
-
-class ValueStore(Protocol):
-    """Small values that outlive the process; the run log is one."""
-
-    def get_value(self, key: str) -> Any:
-        """Return the value of a key, or None. Raises LogUnavailable."""
-        ...
-
-    def set_value(self, key: str, value: Any) -> bool:
-        """Store a value, or delete it where it is None, and return whether that was possible."""
-        ...
 
 
 class CalibratedRange(OpenModel):
@@ -69,8 +60,9 @@ class CalibratedRange(OpenModel):
     instrument: str | None = None
     k_iqr: float | None = None
 
-    def as_range(self) -> IntensityRange:
-        """Return the range as the engine takes it."""
+    @cached_property
+    def bounds(self) -> IntensityRange:
+        """The range as the engine takes it."""
         return IntensityRange(np.array(self.low, np.float32), np.array(self.high, np.float32), "session")
 
 
@@ -81,7 +73,7 @@ class SessionRange:
 
     Parameters
     ----------
-    store : ValueStore or None
+    store : LogKeeper or None
         Keeps the range over restarts.
     instrument : str
         The microscope that the range belongs to; services of several may share one store.
@@ -90,15 +82,16 @@ class SessionRange:
     """
 
     def __init__(
-        self, store: ValueStore | None, instrument: str, max_fovs: Callable[[], int] = lambda: sys.maxsize
+        self, store: LogKeeper | None, instrument: str, max_fovs: Callable[[], int] = lambda: sys.maxsize
     ) -> None:
         self._store = store
         self._max_fovs = max_fovs
-        self._key = _key_of(instrument)
+        if len(instrument) > _MAX_NAME:
+            instrument = hashlib.sha256(instrument.encode()).hexdigest()
+        self._key = f"session_range {instrument}"
         self._lock = threading.Lock()
         self._storing = threading.Lock()  # held while a range is stored; never acquired while `_lock` is held
         self._calibrated: CalibratedRange | None = None
-        self._range: IntensityRange | None = None
         self._stored = store is not None
         self._wanted = 0
         self._collected: list[Fov] = []
@@ -122,17 +115,17 @@ class SessionRange:
         else:
             if calibrated is not None:
                 with self._lock:
-                    self._put_in_force(calibrated)
+                    self._calibrated = calibrated
                 _log.info("intensity range of an earlier session in force", **stored)
             return
         _log.warning("the model's intensity range is in force", reason=self._problem)
 
     def for_ensemble(self, active: ActiveEnsemble) -> IntensityRange:
         """Return the range that the next batch of an ensemble is scaled with."""
-        with self._lock:
-            if self._range is not None and self._calibrated is not None and _fits(self._calibrated, active):
-                return self._range
-        return active.ensemble.model_range
+        calibrated = self._calibrated
+        if calibrated is None or _misfit(calibrated, active) is not None:
+            return active.ensemble.model_range
+        return calibrated.bounds
 
     def begin(self, fovs: int) -> None:
         """Calibrate from the next ``fovs`` frames of the stream; frames collected so far are discarded.
@@ -212,14 +205,14 @@ class SessionRange:
             self._requests += 1
             request = self._fitting = self._requests
             self._wanted, self._collected = 0, []
-        return self._fit(request, stack, active, "upload", None, require_in_use)
+        return self._fit(request, stack, active, None, require_in_use)
 
     def clear(self) -> None:
         """Return to the model's range; a calibration in progress is cancelled."""
         with self._lock:
             self._requests += 1
             self._wanted, self._collected = 0, []
-            self._calibrated = self._range = self._problem = None
+            self._calibrated = self._problem = None
         self._save()
 
     def status(self, active: ActiveEnsemble) -> NormalizationStatus:
@@ -250,9 +243,9 @@ class SessionRange:
     def _fit_stream(
         self, request: int, fovs: list[Fov], active: ActiveEnsemble, require_in_use: RequireInUse
     ) -> None:
+        source = fovs[0].source
         try:
-            first = fovs[0]
-            self._fit(request, _stacked(fovs), active, "stream", first, require_in_use)
+            self._fit(request, _stacked(fovs), active, source, require_in_use)
         except Exception as error:
             with self._lock:
                 cancelled = request != self._requests
@@ -268,8 +261,7 @@ class SessionRange:
         request: int,
         stack: npt.NDArray[Any],
         active: ActiveEnsemble,
-        fitted_on: Literal["stream", "upload"],
-        first: Fov | None,
+        source: Source | None,
         require_in_use: RequireInUse,
     ) -> CalibratedRange:
         k_iqr = active.ensemble.manifest.normalization.k_iqr
@@ -286,10 +278,10 @@ class SessionRange:
                 low=tuple(map(float, low)),
                 high=tuple(map(float, high)),
                 fovs=len(stack),
-                fitted_on=fitted_on,
+                fitted_on="upload" if source is None else "stream",
                 calibrated_at=datetime.now(UTC),
-                series_id=first.source.series_id if first else None,
-                instrument=first.source.instrument if first else None,
+                series_id=source.series_id if source else None,
+                instrument=source.instrument if source else None,
                 k_iqr=k_iqr,
             )
             try:
@@ -302,16 +294,13 @@ class SessionRange:
             with self._lock:
                 if request != self._requests:
                     raise Conflict("the calibration was cancelled by a later request")
-                self._put_in_force(calibrated)
+                self._calibrated, self._problem = calibrated, None
         finally:
             with self._lock:
                 self._fitting = None
         self._save()
         _log.info("intensity range calibrated", **calibrated.model_dump(mode="json"))
         return calibrated
-
-    def _put_in_force(self, calibrated: CalibratedRange) -> None:
-        self._calibrated, self._range, self._problem = calibrated, calibrated.as_range(), None
 
     def _save(self) -> None:
         """Store the range in force; of concurrent calls the last one stores what was requested last."""
@@ -339,16 +328,6 @@ def _exceeds_memory(fovs: int, limit: int) -> str | None:
         f"{fovs} frames of this size do not fit into the memory for requests, {limit} do; use fewer, or "
         "raise --request-memory-mib"
     )
-
-
-def _key_of(instrument: str) -> str:
-    if len(instrument) > _MAX_NAME:
-        instrument = hashlib.sha256(instrument.encode()).hexdigest()
-    return f"session_range {instrument}"
-
-
-def _fits(calibrated: CalibratedRange, active: ActiveEnsemble) -> bool:
-    return _misfit(calibrated, active) is None
 
 
 def _misfit(calibrated: CalibratedRange, active: ActiveEnsemble) -> str | None:

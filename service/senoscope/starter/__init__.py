@@ -6,28 +6,6 @@ scale and one bias per channel, and the trained head. The package includes these
 (:mod:`~senoscope.starter.build`). ``senoscope-train starter --recipe`` creates a new recipe.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from senoscope.starter.build import StarterError, build_starter
-    from senoscope.starter.locate import locate_ensemble, require_ensemble
+from typing import Final
 
 STARTER_NAME: Final = "starter"
-
-__all__ = ["STARTER_NAME", "StarterError", "build_starter", "locate_ensemble", "require_ensemble"]
-_MODULES = {
-    "StarterError": "build",
-    "build_starter": "build",
-    "locate_ensemble": "locate",
-    "require_ensemble": "locate",
-}
-
-
-# Imported on first use: only building needs NumPy.
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

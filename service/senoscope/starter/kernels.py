@@ -48,11 +48,10 @@ def draw_taps(seed: int, network: str, index: int, shape: Shape) -> Float32:
 
 def binomial_window(rows: int, columns: int) -> Float32:
     """Return binomial weights [rows, columns] with the sum 1; exact, as multiples of a power of two."""
-    return np.outer(_binomial(rows), _binomial(columns)).astype(np.float32)
-
-
-def _binomial(size: int) -> npt.NDArray[np.float64]:
-    return np.array([math.comb(size - 1, k) * 2.0 ** (1 - size) for k in range(size)])
+    vertical, horizontal = (
+        [math.comb(size - 1, k) * 2.0 ** (1 - size) for k in range(size)] for size in (rows, columns)
+    )
+    return np.outer(vertical, horizontal).astype(np.float32)
 
 
 def random_kernel(

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -106,12 +105,7 @@ class NetworkRecipe:
     @classmethod
     def load(cls, source: Path | Traversable) -> NetworkRecipe:
         """Read a recipe from a file."""
-        with source.open("rb") as file:
-            return cls._read(file)
-
-    @classmethod
-    def _read(cls, file: IO[bytes]) -> NetworkRecipe:
-        with zipfile.ZipFile(file) as members:
+        with source.open("rb") as file, zipfile.ZipFile(file) as members:
             about = json.loads(members.read("kernels.json"))
             scales = np.load(io.BytesIO(members.read("scales.npy")), allow_pickle=False).astype(np.float32)
             kernels = tuple(

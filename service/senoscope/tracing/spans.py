@@ -18,7 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from senoscope import __version__
 from senoscope.logs import about
-from senoscope.results.delivery import DeliveryTimes, SinkStage
+from senoscope.results.delivery import DeliveryTimes, ResultSink, SinkStage
 from senoscope.results.record import Record
 from senoscope_client.models.status import TracesStatus
 
@@ -146,7 +146,7 @@ class Traces:
         closing.join(_FLUSH_S)
 
 
-class ResultSpans:
+class ResultSpans(ResultSink):
     """The sink that makes the spans of each result."""
 
     stage = SinkStage.OBSERVE
@@ -184,6 +184,3 @@ class ResultSpans:
                 part: Span = self._tracer.start_span(name, within, start_time=epoch_ns + int(from_s * 1e9))
                 part.end(epoch_ns + int(to_s * 1e9))
         whole.end(epoch_ns + int(times.notified_s * 1e9))
-
-    def close(self) -> None:
-        """Do nothing: `Traces` is closed after the last request."""

@@ -124,7 +124,7 @@ def test_the_list_of_subcommands_shows_the_help_of_each() -> None:
 def test_every_subcommand_is_in_the_list() -> None:
     modules = {module.name for module in pkgutil.iter_modules(senoscope.commands.__path__)}
     sources = [subcommand.source for subcommand in _subcommands().values()]
-    helpers = {"command_line", "demo_view", "ensembles", "process", "serving"}
+    helpers = {"command_line", "demo_view", "options", "process", "serving"}
     assert {source.partition(":")[0].rpartition(".")[2] for source in sources} == modules - helpers
     help_page = run_command("senoscope", "--help").stdout
     for name, subcommand in _subcommands().items():

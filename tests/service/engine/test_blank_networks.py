@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from senoscope.cli import app
 from senoscope.engine import Ensemble
-from senoscope.engine.answers import all_same, blank_answers
+from senoscope.engine.blank_networks import all_same, blank_reason
 from senoscope.engine.manifest import sha256_of
 from support import miniature as mini
 
@@ -50,7 +50,7 @@ CLASSES = [False] * 10 + [True] * 10
     ],
 )
 def test_blank_outputs_are_detected(logits, peaks, reason):
-    found = blank_answers(logits, peaks, CLASSES)
+    found = blank_reason(logits, peaks, CLASSES)
     assert reason in found
     assert bool(found) == bool(reason)
 
@@ -59,19 +59,19 @@ def test_blank_outputs_are_detected(logits, peaks, reason):
 @pytest.mark.parametrize(
     ("spread", "same"), [(0.0, True), (3e-5, True), (9.9e-4, True), (1.01e-3, False), (3e-3, False)]
 )
-def test_all_same_and_blank_answers_agree(middle, spread, same):
+def test_all_same_and_blank_reason_agree(middle, spread, same):
     probability = middle + spread * np.linspace(-0.5, 0.5, 20)
     logits = np.log(probability / (1 - probability))
     assert all_same(probability) == same
-    assert ("gives all 20" in blank_answers(logits, [1.0] * 20)) == same
+    assert ("gives all 20" in blank_reason(logits, [1.0] * 20)) == same
 
 
 def test_one_field_of_view_is_never_blank():
-    assert blank_answers([0.5], [0.0]) == ""
+    assert blank_reason([0.5], [0.0]) == ""
 
 
 def test_a_few_maps_of_zero_are_not_blank():
-    assert blank_answers([-1.0, -2.0], [0.0, 0.0]) == ""
+    assert blank_reason([-1.0, -2.0], [0.0, 0.0]) == ""
 
 
 def make(folder: Path, *, blank: str | None, warnings: list[str], nearly: bool = False) -> Path:

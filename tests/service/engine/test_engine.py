@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from senoscope.engine import DeviceError, Ensemble, EnsembleError, IntensityRange, fit_range
+from senoscope.engine import DeviceError, Ensemble, EnsembleError, IntensityRange, devices, fit_range
 from senoscope.engine.bound import BoundExecutor
 from senoscope.engine.cpu import CpuExecutor
-from senoscope.engine.devices import gpu_problem
-from senoscope.engine.executor import NetworkFile, NetworkOutput
+from senoscope.engine.devices import DEVICES, Device, DeviceRow, gpu_problem
+from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map, network_map
 from senoscope.engine.intensity import usual_saturation
 from senoscope.engine.locations import find_ensemble
@@ -617,6 +617,29 @@ def test_cuda_is_never_replaced_silently(miniature: Path) -> None:
     with Ensemble.load(miniature, device="auto") as ensemble:
         assert ensemble.device == "cpu"
         assert ensemble.device_reason == f"CPU: {gpu_problem()}"
+
+
+def test_every_device_is_a_choice() -> None:
+    assert get_args(Device) == ("auto", *DEVICES)
+
+
+def test_auto_opens_the_first_device_that_works(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Executor:
+        raise DeviceError("its memory is full")
+
+    rows = {
+        "absent": DeviceRow("Absent", "it was found", lambda: "it is not installed", fail),
+        "broken": DeviceRow("Broken", "it was found", lambda: None, fail),
+        "works": DEVICES["cpu"]._replace(title="Works"),
+    }
+    monkeypatch.setattr(devices, "DEVICES", rows)
+    with Ensemble.load(miniature) as ensemble:
+        assert ensemble.device_reason == "Works: it is not installed; its memory is full"
+    with pytest.raises(DeviceError, match="--device absent: it is not installed"):
+        Ensemble.load(miniature, device="absent")
+    monkeypatch.delitem(rows, "works")
+    with pytest.raises(DeviceError, match="it is not installed; its memory is full"):
+        Ensemble.load(miniature)
 
 
 def test_an_unknown_name_lists_the_available_ensembles(miniature: Path) -> None:

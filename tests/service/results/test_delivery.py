@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError
 
 import senoscope.results.delivery
 from senoscope.fov import Fov
-from senoscope.results.delivery import Computed, Delivery, DeliveryTimes, SinkStage
+from senoscope.results.delivery import Computed, Delivery, DeliveryTimes, ResultSink, SinkStage
 from senoscope.results.record import Record
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.store import RunLog
@@ -56,10 +56,8 @@ class Fatal(BaseException):
     """An exception that ends the thread of a sink."""
 
 
-class FaultySink:
+class FaultySink(ResultSink):
     """A sink that raises for results whose file has the name of an exception, and records the others."""
-
-    stage = SinkStage.PUBLISH
 
     def __init__(self) -> None:
         self.files: list[str | None] = []
@@ -71,9 +69,6 @@ class FaultySink:
         if name == "fatal":
             raise Fatal
         self.files.append(name)
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def upload(service: Service, *names: str) -> list[Fov]:
@@ -94,7 +89,7 @@ def test_a_sink_that_fails_still_gets_the_other_results(service: Service, fault:
     assert len(again.done.result(60)) == 1
 
 
-class StageSink:
+class StageSink(ResultSink):
     """A sink that records when its stage is notified."""
 
     def __init__(self, stage: SinkStage, notified: list[SinkStage]) -> None:
@@ -104,9 +99,6 @@ class StageSink:
     def on_result(self, record: Record, times: DeliveryTimes) -> None:
         assert times.logged_s <= times.notified_s <= time.perf_counter()
         self._notified.append(self.stage)
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def test_sinks_are_notified_in_the_order_of_their_stages(service: Service) -> None:

@@ -47,7 +47,7 @@ def catalogue(connection: sa.Connection) -> list[tuple]:
 
 def schema_made_by(make: Callable[[sa.Connection], None], database: Database) -> list[tuple]:
     """Return the schema that a function creates in an empty database; the database remains empty."""
-    if database.is_sqlite:
+    if database.dialect.file is not None:
         Path(database.url.database).parent.mkdir(exist_ok=True)
     with database.write() as connection:
         assert catalogue(connection) == []
@@ -122,7 +122,7 @@ def test_alembic_is_imported_only_to_migrate(url: str, manifest: Manifest) -> No
     assert imported() == "False", "new"
     assert imported() == "False", "at the newest revision"
     old = Database(url)
-    if old.is_sqlite:
+    if old.dialect.file is not None:
         Path(old.url.database).unlink()
     else:
         with old.write() as connection:
@@ -138,7 +138,7 @@ def test_alembic_is_imported_only_to_migrate(url: str, manifest: Manifest) -> No
 
 def test_a_log_of_an_earlier_version_keeps_its_results(url: str, manifest: Manifest) -> None:
     old = Database(url)
-    if old.is_sqlite:
+    if old.dialect.file is not None:
         Path(old.url.database).parent.mkdir()
     earlier = entry(manifest, 0)
     with old.write() as connection:
@@ -166,7 +166,7 @@ def test_a_log_of_a_later_version_is_refused_and_left_unchanged(log: RunLog, man
 @pytest.mark.parametrize("make", [migrate, prepare_schema])
 def test_a_failed_migration_leaves_the_log_unchanged(url: str, make: Callable[[sa.Connection], None]) -> None:
     database = Database(url)
-    if database.is_sqlite:
+    if database.dialect.file is not None:
         Path(database.url.database).parent.mkdir()
 
     def fail() -> None:

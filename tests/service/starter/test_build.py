@@ -13,7 +13,8 @@ import pytest
 
 from senoscope.engine.errors import EnsembleError
 from senoscope.engine.manifest import read_manifest, sha256_of
-from senoscope.starter import StarterError, build_starter, locate_ensemble, require_ensemble
+from senoscope.starter.build import StarterError, build_starter
+from senoscope.starter.locate import locate_ensemble, require_ensemble
 from senoscope.starter.onnx_file import network_size, write_network
 from senoscope.starter.recipe import NetworkRecipe
 from support.run_logs import Disk

@@ -80,7 +80,7 @@ def evaluate(
 
     from senoscope.engine import DeviceError, EnsembleError
     from senoscope.engine.locations import default_models_dir
-    from senoscope.starter import locate_ensemble
+    from senoscope.starter.locate import locate_ensemble
     from senoscope_training.config import ConfigError
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.report.evaluate import evaluate as run

@@ -65,7 +65,7 @@ def export(
     """Export a run of an experiment as an ensemble for the service, or package an ensemble."""
     from senoscope.engine.errors import EnsembleError
     from senoscope.engine.locations import default_models_dir
-    from senoscope.starter import locate_ensemble
+    from senoscope.starter.locate import locate_ensemble
     from senoscope_training.bioimageio.package import PackageError, check_target, write_package
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.experiment.export import ExportOptions, export_experiment

@@ -129,7 +129,7 @@ def run_export(job: ExportJob) -> ExportedNetwork:
 
 def _fault(job: ExportJob) -> str:
     """Return the reason why the exported network is useless on its validation FOVs and the sample, if any."""
-    from senoscope.engine.answers import blank_answers
+    from senoscope.engine.blank_networks import blank_reason
     from senoscope_training.export.parity import open_session
 
     session = open_session(job.directory / f"{job.name}.onnx", job.threads)
@@ -147,7 +147,7 @@ def _fault(job: ExportJob) -> str:
         logit, gradcam = session.run(["logit", "gradcam"], {"image": image, **feeds})
         logits.append(float(logit[0]))
         peaks.append(float(gradcam.max()))
-    blank = blank_answers(logits, peaks, truth)
+    blank = blank_reason(logits, peaks, truth)
     if blank:
         return f"{job.name} {blank} (validation and test)"
     return f"{job.name}: {job.note}" if job.note else ""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from senoscope.engine.answers import all_same
+from senoscope.engine.blank_networks import all_same
 from senoscope_training.experiment.folder import UnitResult, Validation, run_folder, write_unit
 from senoscope_training.experiment.plan import Run, TrainingJob
 from senoscope_training.networks.fitting import FitState, OnEpoch

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine import Ensemble
-from senoscope.engine.options import Device
+from senoscope.engine.devices import Device
 from senoscope_client.tables import csv_rows
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError

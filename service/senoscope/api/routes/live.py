@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.problems import problem_response
-from senoscope.results.delivery import DeliveryTimes, SinkStage
+from senoscope.results.delivery import DeliveryTimes, ResultSink
 from senoscope.results.record import Record
 from senoscope_client.errors import Busy
 from senoscope_client.models.result import CamMode
@@ -68,7 +68,7 @@ class _Client:
         return self._waiting.popleft()
 
 
-class LiveHub:
+class LiveHub(ResultSink):
     """The sink that sends results, or other messages, to WebSocket clients.
 
     Parameters
@@ -78,8 +78,6 @@ class LiveHub:
     max_clients : int
         How many may be connected at once.
     """
-
-    stage = SinkStage.PUBLISH
 
     def __init__(self, backlog: int, max_clients: int) -> None:
         self._backlog = backlog

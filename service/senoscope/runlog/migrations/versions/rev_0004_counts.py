@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from senoscope.runlog.counting import BIN_SQL, COUNTING, NIL
+from senoscope.runlog.dialects import BIN_SQL, DIALECTS
 
 revision = "0004"
 down_revision = "0003"
@@ -27,13 +27,12 @@ def upgrade() -> None:
         sa.Column("bin", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("count", sa.BigInteger, nullable=False),
     )
-    dialect = op.get_bind().dialect.name
-    nil = f"'{NIL.replace('-', '')}'" if dialect == "sqlite" else f"CAST('{NIL}' AS uuid)"
-    for uid, condition in ((nil, "TRUE"), ("series_uid", "series_uid IS NOT NULL")):
+    dialect = DIALECTS[op.get_bind().dialect.name]
+    for uid, condition in ((dialect.nil, "TRUE"), ("series_uid", "series_uid IS NOT NULL")):
         op.execute(
             "INSERT INTO result_counts (series_uid, kind, label, bin, count) "  # noqa: S608
             f"SELECT {uid}, kind, label, {BIN_SQL}, count(*) FROM results WHERE {condition} "
-            f"GROUP BY {'' if uid == nil else 'series_uid, '}kind, label, {BIN_SQL}"
+            f"GROUP BY {'' if uid == dialect.nil else 'series_uid, '}kind, label, {BIN_SQL}"
         )
-    for statement in COUNTING[dialect]:
+    for statement in dialect.triggers:
         op.execute(statement)

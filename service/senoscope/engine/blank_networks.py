@@ -16,7 +16,7 @@ def all_same(probabilities: npt.ArrayLike) -> bool:
     return bool(np.ptp(np.asarray(probabilities, np.float64)) < _MAX_SPREAD)
 
 
-def blank_answers(
+def blank_reason(
     logits: npt.ArrayLike, map_peaks: npt.ArrayLike, positive: npt.ArrayLike | None = None
 ) -> str:
     """Return why the outputs of one network do not distinguish fields of view, or an empty string.

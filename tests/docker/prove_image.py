@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 DEBIAN = "bookworm"
 PACKAGES = "python3,python3-pip-whl,ca-certificates,netbase,tzdata"
@@ -285,7 +285,7 @@ def main() -> None:
     missing = [name for name in ("podman", "runc", "debootstrap", "curl") if shutil.which(name) is None]
     if missing or os.geteuid():
         needs = ["root"] * bool(os.geteuid()) + missing
-        sys.exit(f"prove.py needs {', '.join(needs)}")
+        sys.exit(f"prove_image.py needs {', '.join(needs)}")
     if not (options.model / "ensemble.json").is_file():
         sys.exit(f"{options.model} is not an ensemble; `senoscope classify` builds the starter")
     work = options.work.resolve()
