@@ -29,10 +29,14 @@ def read_all(connection: socket.socket) -> bytes:
 
 def problem(answer: bytes) -> tuple[int, str]:
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"nosniff" in head
     document = json.loads(body)
     assert int(head.split()[1]) == document["status"]
     return document["status"], document["code"]
+
+
+def handshake_refused(answer: bytes) -> bool:
+    """Return whether a handshake was answered with an error of the client."""
+    return answer.startswith(b"HTTP/1.1 4")
 
 
 def trickle(connection: socket.socket, chunk: bytes, pause_s: float = 0.05) -> None:

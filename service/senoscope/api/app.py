@@ -14,9 +14,9 @@ from starlette.requests import HTTPConnection
 from senoscope import __version__
 from senoscope.access.key_ring import KeyRing
 from senoscope.api import problems
-from senoscope.api.middleware.body_limit import BodyLimit, Linger
+from senoscope.api.middleware.body_limit import BodyLimit
 from senoscope.api.middleware.guard import Guard, Refusals
-from senoscope.api.middleware.observer import RequestMetrics, RouteRecorder
+from senoscope.api.middleware.observer import RequestMetrics
 from senoscope.api.routes import (
     classify,
     dashboard,
@@ -102,18 +102,16 @@ def create_app(service: Service) -> FastAPI:
     app.state.request_metrics = RequestMetrics(service.registry)
     service.registry.register(ServiceMetrics(service))
     service.registry.register(metrics.ClientMetrics(service, hub, app.state.refusals))
-    # From the innermost to the outermost.
-    app.add_middleware(RouteRecorder)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)
+    # The inner one first.
     app.add_middleware(Guard, keys=keys, refusals=app.state.refusals, any_host=settings.insecure)
-    app.add_middleware(Linger)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)
     problems.install(app)
     for router in _ROUTERS:
         app.include_router(router, dependencies=[Depends(_require_each_once)])
     return app
 
 
-def _require_each_once(connection: HTTPConnection) -> None:
+async def _require_each_once(connection: HTTPConnection) -> None:
     """Refuse a query parameter that is given more than once: all values but one would be ignored."""
     counts = Counter(key for key, _ in connection.query_params.multi_items())
     repeated = [key for key, count in counts.items() if count > 1]

@@ -23,27 +23,13 @@ def content_coding(header: str | None) -> Coding | None:
 
     Raises
     ------
-    InvalidRequest
-        If the coding is not supported.
-    """
-    name = (header or "identity").strip().lower()
-    if name not in {*_CODINGS, "identity"}:
-        raise InvalidRequest(f"Content-Encoding {name[:40]!r} is not supported; use gzip, deflate or none")
-    return _CODINGS.get(name)
-
-
-def file_coding(header: str | None) -> Coding | None:
-    """Return the coding of a posted file from its ``Content-Encoding``, or None if it is not compressed.
-
-    Raises
-    ------
     UnsupportedMediaType
         If the coding is not supported.
     """
     name = (header or "identity").strip().lower().removeprefix("x-")
     if name not in {*_CODINGS, "identity"}:
         raise UnsupportedMediaType(
-            f"Content-Encoding {name[:40]!r} is not supported; compress the file with gzip or deflate, or "
+            f"Content-Encoding {name[:40]!r} is not supported; compress the body with gzip or deflate, or "
             "send it uncompressed"
         )
     return _CODINGS.get(name)
@@ -65,7 +51,7 @@ class Decompressor:
         self._stream = zlib.decompressobj(_WINDOW[coding])
         self._compressed_bytes = self._decompressed_bytes = 0
 
-    def feed(self, compressed: bytes) -> Iterator[bytes]:
+    def feed(self, compressed: bytes | memoryview) -> Iterator[bytes]:
         """Decompress the next bytes of the body, in pieces of bounded size.
 
         Raises
@@ -76,7 +62,8 @@ class Decompressor:
         """
         self._compressed_bytes += len(compressed)
         limit = self._max_bytes(self._compressed_bytes)
-        waiting, pending = compressed, False
+        waiting: bytes | memoryview = compressed
+        pending = False
         while waiting or pending:
             if self._stream.eof:
                 if waiting:
@@ -85,10 +72,15 @@ class Decompressor:
             try:
                 piece = self._stream.decompress(waiting, _MIB)
             except zlib.error as error:
-                raise _damaged(self._coding, error) from error
+                raise InvalidRequest(
+                    f"the body is declared as {self._coding}, but cannot be decompressed: {error}"
+                ) from error
             self._decompressed_bytes += len(piece)
             if self._decompressed_bytes > limit:
-                raise _too_large(limit)
+                raise PayloadTooLarge(
+                    f"the decompressed body has more than {limit / _MIB:.0f} MiB; split it, or send it "
+                    "uncompressed"
+                )
             yield piece
             waiting = self._stream.unused_data or self._stream.unconsumed_tail
             pending = len(piece) == _MIB  # bytes that were fed earlier may decompress to more
@@ -104,7 +96,7 @@ class Decompressor:
             raise self._not_one_stream()
 
     def _not_one_stream(self) -> InvalidRequest:
-        return _not_one_stream(self._coding)
+        return InvalidRequest(f"the body must be one complete {self._coding} stream")
 
 
 def answer_coding(header: str | None) -> Coding | None:
@@ -123,7 +115,7 @@ def decompress_body(
     pad: int = 0,
     reserve: Callable[[int], None] = lambda _: None,
 ) -> memoryview:
-    """Decompress a body; at most ``max_bytes`` and one chunk are allocated.
+    """Decompress a body; at most ``max_bytes`` and one piece are allocated.
 
     Parameters
     ----------
@@ -139,20 +131,12 @@ def decompress_body(
         If the body is damaged or incomplete, or other data follow it.
     """
     body = bytearray(pad)
-    stream = zlib.decompressobj(_WINDOW[coding])
-    try:
-        for start in range(0, len(compressed), _CHUNK):
-            step = stream.decompress(compressed[start : start + _CHUNK], pad + max_bytes + 1 - len(body))
-            reserve(len(step))
-            body += step
-            if len(body) - pad > max_bytes:
-                raise _too_large(max_bytes)
-            if stream.unused_data:
-                break
-    except zlib.error as error:
-        raise _damaged(coding, error) from error
-    if not stream.eof or stream.unused_data:
-        raise _not_one_stream(coding)
+    decompressor = Decompressor(coding, lambda _: max_bytes)
+    for start in range(0, len(compressed), _CHUNK):
+        for piece in decompressor.feed(compressed[start : start + _CHUNK]):
+            reserve(len(piece))
+            body += piece
+    decompressor.finish()
     return memoryview(body)[pad:]
 
 
@@ -163,17 +147,3 @@ def compress_body(parts: Iterable[bytes | memoryview], coding: Coding | None) ->
     stream = zlib.compressobj(level=1, wbits=_WINDOW[coding])
     compressed = [stream.compress(part) for part in parts]
     return b"".join((*compressed, stream.flush()))
-
-
-def _damaged(coding: Coding, error: zlib.error) -> InvalidRequest:
-    return InvalidRequest(f"the body is declared as {coding}, but cannot be decompressed: {error}")
-
-
-def _too_large(max_bytes: int) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"the decompressed body has more than {max_bytes / _MIB:.0f} MiB; split it, or send it uncompressed"
-    )
-
-
-def _not_one_stream(coding: Coding) -> InvalidRequest:
-    return InvalidRequest(f"the body must be one complete {coding} stream")

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -110,8 +111,9 @@ class Guard:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
+        presented = _take_keys(scope)
         try:
-            self._check(scope)
+            self._check(scope, presented)
         except _Refused as refused:
             self._count(refused, scope)
             answer = problem_response(refused.error, scope["path"])
@@ -121,14 +123,14 @@ class Guard:
             return
         send = _with_subprotocol(scope, send)
         if scope["type"] == "websocket" and self._keys is not None:
-            send = self._with_key_checks(scope, send)
-        await self._app(_without_key(scope), receive, send)
+            send = self._with_key_checks(scope, presented, send)
+        await self._app(scope, receive, send)
 
-    def _check(self, scope: AsgiScope) -> None:
+    def _check(self, scope: AsgiScope, presented: Sequence[str]) -> None:
         if self._keys is None:
             _check_origin(Headers(scope=scope), self._any_host)
-        else:
-            self._check_key(self._keys, scope, scope_needed(_method(scope), scope["path"]))
+        elif (needed := scope_needed(_method(scope), scope["path"])) is not None:
+            _check_key(self._keys, presented, needed)
 
     def _count(self, refused: _Refused, scope: AsgiScope) -> None:
         client = scope.get("client")
@@ -139,13 +141,13 @@ class Guard:
             client=client[0] if client else None,
         )
 
-    def _with_key_checks(self, scope: AsgiScope, send: Send) -> Send:
+    def _with_key_checks(self, scope: AsgiScope, presented: Sequence[str], send: Send) -> Send:
         """Return a ``send`` that closes the WebSocket once its key no longer permits messages."""
 
         async def checked_send(message: Message) -> None:
             if message["type"] == "websocket.send":
                 try:
-                    self._check(scope)
+                    self._check(scope, presented)
                 except _Refused as refused:
                     self._count(refused, scope)
                     code = UNAUTHORIZED if isinstance(refused.error, Unauthorized) else FORBIDDEN
@@ -155,55 +157,49 @@ class Guard:
 
         return checked_send
 
-    @staticmethod
-    def _check_key(keys: KeyRing, scope: AsgiScope, needed: Scope | None) -> None:
-        if needed is None:
-            return
-        presented = _keys_of(scope)
-        if not presented:
-            raise _Refused(
-                "no_key",
-                Unauthorized(
-                    "this service requires an API key: send `Authorization: Bearer KEY` (senoscope-client: "
-                    "--api-key or SENOSCOPE_API_KEY)"
-                ),
-            )
-        key = keys.identify(presented[0]) if len(presented) == 1 else None
-        if key is None:
-            raise _Refused("wrong_key", Unauthorized("this API key is invalid, or was revoked"))
-        if not key.may(needed):
-            raise _Refused(
-                "missing_scope",
-                Forbidden(f"this API key has scope {', '.join(key.scopes)}; the request needs {needed}"),
-            )
+
+def _check_key(keys: KeyRing, presented: Sequence[str], needed: Scope) -> None:
+    if not presented:
+        raise _Refused(
+            "no_key",
+            Unauthorized(
+                "this service requires an API key: send `Authorization: Bearer KEY` (senoscope-client: "
+                "--api-key or SENOSCOPE_API_KEY)"
+            ),
+        )
+    key = keys.identify(presented[0]) if len(presented) == 1 else None
+    if key is None:
+        raise _Refused("wrong_key", Unauthorized("this API key is invalid, or was revoked"))
+    if not key.may(needed):
+        raise _Refused(
+            "missing_scope",
+            Forbidden(f"this API key has scope {', '.join(key.scopes)}; the request needs {needed}"),
+        )
 
 
 def _method(scope: AsgiScope) -> str:
     return scope["method"] if scope["type"] == "http" else "WEBSOCKET"
 
 
-def _keys_of(scope: AsgiScope) -> list[str]:
-    """Return the keys in a request: from its header or, for browsers' WebSockets, from a subprotocol."""
+def _take_keys(scope: AsgiScope) -> list[str]:
+    """Remove the keys from a request, so that no other part of the application can log them.
+
+    Returns
+    -------
+    list of str
+        The keys, from the header or, for browsers' WebSockets, from a subprotocol.
+    """
     found = []
     for value in Headers(scope=scope).getlist("authorization"):
         kind, _, key = value.partition(" ")
         found.append(key.strip() if kind.lower() == "bearer" else "")
-    found += [
-        name.removeprefix(_KEY_PREFIX)
-        for name in scope.get("subprotocols", ())
-        if name.startswith(_KEY_PREFIX)
-    ]
-    return found
-
-
-def _without_key(scope: AsgiScope) -> AsgiScope:
-    """Return a request without its key, so that no other part of the application can log it."""
     hidden = {b"authorization", b"sec-websocket-protocol"}
-    kept: AsgiScope = dict(scope)
-    kept["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in hidden]
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in hidden]
     if "subprotocols" in scope:
-        kept["subprotocols"] = [name for name in scope["subprotocols"] if not name.startswith(_KEY_PREFIX)]
-    return kept
+        offered = scope["subprotocols"]
+        found += [name.removeprefix(_KEY_PREFIX) for name in offered if name.startswith(_KEY_PREFIX)]
+        scope["subprotocols"] = [name for name in offered if not name.startswith(_KEY_PREFIX)]
+    return found
 
 
 def _with_subprotocol(scope: AsgiScope, send: Send) -> Send:

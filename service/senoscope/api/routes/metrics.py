@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
+from senoscope.api.dependencies import Current
 from senoscope.api.middleware.guard import REASONS, Refusals
 from senoscope.api.routes.live import LiveHub
-from senoscope.api.service_metrics import Value, by_key, gathered
 from senoscope.metrics import catalogue
 from senoscope.service import Service
 
@@ -39,24 +39,23 @@ class ClientMetrics:
     def collect(self) -> Iterator[Metric]:
         """Collect all families."""
         hub, publisher = self._hub, self._service.publisher
-        connected: list[Value] = [(("websocket",), hub.clients)]
-        refused: list[Value] = [(("websocket", "too_many"), hub.refused)]
+        connected: dict[str, float | None] = {"websocket": hub.clients}
+        refused: dict[tuple[str, ...], float | None] = {("websocket", "too_many"): hub.refused}
         if publisher is not None:
-            connected.append((("zeromq",), publisher.subscribers))
-            reasons = dict(publisher.gate.refused) if publisher.gate else {}
-            refused += [(("zeromq", reason), count) for reason, count in reasons.items()]
-        yield gathered(catalogue.SUBSCRIBERS, connected)
-        yield gathered(catalogue.SUBSCRIBERS_REFUSED, refused)
-        yield gathered(catalogue.SUBSCRIBERS_LOST, [(("websocket",), hub.lost)])
-        yield gathered(catalogue.REQUESTS_REFUSED, by_key(dict.fromkeys(REASONS, 0) | self._refusals.counts))
+            connected["zeromq"] = publisher.subscribers
+            reasons = publisher.gate.refused if publisher.gate else {}
+            refused |= {("zeromq", reason): count for reason, count in dict(reasons).items()}
+        yield catalogue.SUBSCRIBERS.gather(connected)
+        yield catalogue.SUBSCRIBERS_REFUSED.gather(refused)
+        yield catalogue.SUBSCRIBERS_LOST.gather({"websocket": hub.lost})
+        yield catalogue.REQUESTS_REFUSED.gather(dict.fromkeys(REASONS, 0) | self._refusals.counts)
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-def metrics(request: Request) -> Response:
+def metrics(request: Request, service: Current) -> Response:
     """Return all metrics, as OpenMetrics if the client accepts it, else in the text format of Prometheus.
 
     Metrics are available before the service is ready; one of them reports whether it is.
     """
-    service: Service = request.app.state.service
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(service.registry), media_type=media_type)

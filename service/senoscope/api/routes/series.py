@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from senoscope.api.accept import wants_csv
-from senoscope.api.lookup import service_of
+from senoscope.api.dependencies import Current
 from senoscope.api.openapi import TEXT_CSV, problems
 from senoscope.api.reading import read
 from senoscope.results.lost_frames import lost_ranges
@@ -31,9 +31,10 @@ class SeriesParameters(BaseModel):
 
 
 @router.get("/v1/series")
-async def all_series(request: Request, parameters: Annotated[SeriesParameters, Query()]) -> SeriesResponse:
+async def all_series(
+    request: Request, service: Current, parameters: Annotated[SeriesParameters, Query()]
+) -> SeriesResponse:
     """List the most recent series, newest first, with the number of results per label."""
-    service = service_of(request)
     logged = await read(request, service.log.readable().series, parameters.limit) if service.log else []
     by_uid = {one.snapshot["series_uid"]: one for one in logged}
     live = service.series_snapshots()
@@ -43,9 +44,8 @@ async def all_series(request: Request, parameters: Annotated[SeriesParameters, Q
 
 
 @router.get("/v1/series/{uid}", responses=problems(LogUnavailable, NotFound))
-async def one_series(request: Request, uid: UUID) -> SeriesSummary:
+async def one_series(request: Request, service: Current, uid: UUID) -> SeriesSummary:
     """Return one series, with the number of results per label."""
-    service = service_of(request)
     logged = await read(request, service.log.readable().one_series, uid) if service.log else None
     for snapshot in service.series_snapshots():
         if snapshot["series_uid"] == str(uid):
@@ -70,14 +70,13 @@ class FramesParameters(BaseModel):
     responses=problems(LogUnavailable, NotFound) | {200: {"content": TEXT_CSV}},
 )
 async def series_frames(
-    request: Request, uid: UUID, parameters: Annotated[FramesParameters, Query()]
+    request: Request, service: Current, uid: UUID, parameters: Annotated[FramesParameters, Query()]
 ) -> Response:
     """List the frames of a series that have no result, with the reason; consecutive frames are one range.
 
     ``dropped``: newer frames took their place in the queue; ``missing``: sent, but never received;
     ``refused``: of another size, other channels or unusable pixels; ``failed``: no result could be computed.
     """
-    service = service_of(request)
     live = {snapshot["series_uid"]: snapshot for snapshot in service.series_snapshots()}
     snapshot = live.get(str(uid))
     if snapshot is None and service.log is not None:
