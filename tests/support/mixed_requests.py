@@ -554,10 +554,7 @@ def bad() -> list[Kind]:
         Kind("classify: too large, undeclared", _too_large("/v1/classify", declared=False)),
         Kind("infer: too large", _too_large(inference.INFER, declared=True)),
         Kind("infer: too large, undeclared", _too_large(inference.INFER, declared=False)),
-        *(
-            Kind(f"HTTP: {name}", _raw_problem(sent, 400, "bad_request"))
-            for name, sent in _NO_HTTP.items()
-        ),
+        *(Kind(f"HTTP: {name}", _raw_problem(sent, 400, "bad_request")) for name, sent in _NO_HTTP.items()),
         *(Kind(f"HTTP: {name}", _refused_handshake(sent)) for name, sent in NO_HANDSHAKES.items()),
         Kind("HTTP: random bytes", _raw_noise),
         Kind(

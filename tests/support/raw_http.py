@@ -60,7 +60,6 @@ NO_HANDSHAKES = {
     "key that is no text": UPGRADE + b"Sec-WebSocket-Key: \xff\r\nSec-WebSocket-Version: 13\r\n\r\n",
     "other version": UPGRADE + HANDSHAKE.replace(b"13", b"99"),
     "POST": UPGRADE.replace(b"GET", b"POST") + HANDSHAKE,
-    "HTTP/1.0": UPGRADE.replace(b"1.1", b"1.0") + HANDSHAKE,
     "with a body": UPGRADE + b"Content-Length: 5\r\n" + HANDSHAKE + b"abcde",
     "long header": UPGRADE + b"X: " + b"a" * 9000 + b"\r\n" + HANDSHAKE,
     "200 headers": UPGRADE + b"X: a\r\n" * 200 + HANDSHAKE,

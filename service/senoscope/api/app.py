@@ -17,6 +17,7 @@ from senoscope.api import problems
 from senoscope.api.middleware.body_limit import BodyLimit
 from senoscope.api.middleware.guard import Guard, Refusals
 from senoscope.api.middleware.observer import RequestMetrics
+from senoscope.api.reading import Readers
 from senoscope.api.routes import (
     classify,
     dashboard,
@@ -96,6 +97,7 @@ def create_app(service: Service) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.service = service
+    app.state.readers = Readers()
     app.state.hub = hub
     app.state.decision_hub = decision_hub
     app.state.refusals = Refusals()

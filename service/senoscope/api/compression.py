@@ -9,7 +9,6 @@ from typing import Literal
 from senoscope_client.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 
 _MIB = 1024 * 1024
-_CHUNK = 64 * 1024
 
 Coding = Literal["gzip", "deflate"]
 """A content coding (RFC 9110, section 8.4.1); ``deflate`` is the zlib format."""
@@ -51,7 +50,7 @@ class Decompressor:
         self._stream = zlib.decompressobj(_WINDOW[coding])
         self._compressed_bytes = self._decompressed_bytes = 0
 
-    def feed(self, compressed: bytes | memoryview) -> Iterator[bytes]:
+    def feed(self, compressed: bytes) -> Iterator[bytes]:
         """Decompress the next bytes of the body, in pieces of bounded size.
 
         Raises
@@ -62,8 +61,7 @@ class Decompressor:
         """
         self._compressed_bytes += len(compressed)
         limit = self._max_bytes(self._compressed_bytes)
-        waiting: bytes | memoryview = compressed
-        pending = False
+        waiting, pending = compressed, False
         while waiting or pending:
             if self._stream.eof:
                 if waiting:
@@ -106,38 +104,6 @@ def answer_coding(header: str | None) -> Coding | None:
     them, and compressing takes longer than sending: pixels and maps hardly compress.
     """
     return _CODINGS.get((header or "").strip().lower())
-
-
-def decompress_body(
-    compressed: memoryview,
-    coding: Coding,
-    max_bytes: int,
-    pad: int = 0,
-    reserve: Callable[[int], None] = lambda _: None,
-) -> memoryview:
-    """Decompress a body; at most ``max_bytes`` and one piece are allocated.
-
-    Parameters
-    ----------
-    pad : int
-        Bytes of memory to leave free before the decompressed body.
-    reserve : callable
-        Called with the number of bytes of each step, before they are kept; may raise.
-
-    Raises
-    ------
-    PayloadTooLarge
-    InvalidRequest
-        If the body is damaged or incomplete, or other data follow it.
-    """
-    body = bytearray(pad)
-    decompressor = Decompressor(coding, lambda _: max_bytes)
-    for start in range(0, len(compressed), _CHUNK):
-        for piece in decompressor.feed(compressed[start : start + _CHUNK]):
-            reserve(len(piece))
-            body += piece
-    decompressor.finish()
-    return memoryview(body)[pad:]
 
 
 def compress_body(parts: Iterable[bytes | memoryview], coding: Coding | None) -> bytes:

@@ -18,7 +18,9 @@ from senoscope_client.errors import (
     Busy,
     InvalidRequest,
     NotFound,
+    PayloadTooLarge,
     Problem,
+    RequestTimeout,
     SenoscopeError,
 )
 from senoscope_client.rate_limiter import RateLimiter
@@ -40,6 +42,8 @@ def problem_response(error: SenoscopeError, path: str = "") -> JSONResponse:
     headers = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, PayloadTooLarge | RequestTimeout):
+        headers["Connection"] = "close"  # the rest of the body is not read
     return _response(error.problem(), path, headers)
 
 

@@ -77,6 +77,14 @@ class GuardedProtocol(H11Protocol):
         super().data_received(data)
         self._update_deadline()
 
+    def on_response_complete(self) -> None:
+        """Close the connection if the body was not read to its end: the client could send without end."""
+        # Read first: the next request may begin within the call.
+        unread = self.conn.their_state is h11.SEND_BODY
+        super().on_response_complete()
+        if unread:
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the deadline."""
         self._cancel_deadline()

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import IO, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 import structlog
 from fastapi import Request
@@ -46,8 +46,8 @@ class BodyLimit:
     """ASGI middleware that refuses bodies that are too large or arrive too slowly.
 
     A body that declares a size over the limit is refused before it is read. Time counts only while the
-    application waits for the client. The connection of a body that the application did not read to its end
-    is closed after the answer, since the client could send without end.
+    application waits for the client. The rest of a body that the application did not read to its end is read
+    and discarded for a short time.
 
     Parameters
     ----------
@@ -97,16 +97,14 @@ class BodyLimit:
                 marked, left_s = received, self._timeout_s
             return message
 
-        async def closing_send(message: Message) -> None:
-            if unread and message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-            elif unread and not message.get("more_body"):
+        async def lingering_send(message: Message) -> None:
+            if unread and message["type"] == "http.response.body" and not message.get("more_body"):
                 await send({**message, "more_body": True})
                 await _discard_rest(receive)
                 message = {"type": "http.response.body"}
             await send(message)
 
-        await self._app(scope, limited_receive, closing_send)
+        await self._app(scope, limited_receive, lingering_send)
 
     def _error(self, size: str) -> PayloadTooLarge:
         return PayloadTooLarge(
@@ -192,30 +190,32 @@ class Upload:
         return any(b"\n" in piece or b"\r" in piece for piece in pieces)
 
 
-async def _store_body(
-    file: IO[bytes], request: Request, share: MemoryShare, decompressor: Decompressor | None
+async def receive_body(
+    request: Request, decompressor: Decompressor | None, keep: Callable[[bytes], None]
 ) -> None:
-    """Write the body to a file and rewind it; outside the event loop, since a disk may be slow."""
-    in_memory = 0
+    """Pass a body, decompressed, piece by piece to a function, which is called in a thread.
 
-    def write(received: bytes) -> None:
-        nonlocal in_memory
+    Raises
+    ------
+    PayloadTooLarge
+        If the limit of the decompressor is exceeded.
+    InvalidRequest
+        If the body cannot be decompressed.
+    """
+
+    def receive(received: bytes) -> None:
         for piece in decompressor.feed(received) if decompressor is not None else (received,):
-            if in_memory < _MAX_IN_MEMORY_BYTES:
-                share.reserve(len(piece))
-                in_memory += len(piece)
-            file.write(piece)
+            keep(piece)
 
     waiting = bytearray()
     async for chunk in request.stream():
         waiting += chunk
         if len(waiting) >= _MIB:
-            await run_in_threadpool(write, bytes(waiting))
+            await run_in_threadpool(receive, bytes(waiting))
             waiting.clear()
-    await run_in_threadpool(write, bytes(waiting))
+    await run_in_threadpool(receive, bytes(waiting))
     if decompressor is not None:
         decompressor.finish()
-    file.seek(0)
 
 
 @contextlib.contextmanager
@@ -274,9 +274,16 @@ async def open_upload(
             await form.close()
         return
     with tempfile.SpooledTemporaryFile(max_size=_MAX_IN_MEMORY_BYTES) as file:
+
+        def store(piece: bytes) -> None:
+            if file.tell() < _MAX_IN_MEMORY_BYTES:
+                share.reserve(len(piece))
+            file.write(piece)
+
         decompressor = None if coding is None else Decompressor(coding, max_decompressed)
         with _translate_disk_errors():
-            await _store_body(file, request, share, decompressor)
+            await receive_body(request, decompressor, store)
+        file.seek(0)
         # curl's default media type, which does not describe the file.
         as_form = media_type == "application/x-www-form-urlencoded"
         yield Upload(cast(BinaryIO, file), None, None if as_form else media_type, as_form)

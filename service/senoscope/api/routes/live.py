@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import replace
 from typing import Protocol
 
@@ -33,39 +32,22 @@ class LiveMessage(Protocol):
 
 
 class _Client:
-    """The queue of one WebSocket."""
+    """The queue of one WebSocket; None in it marks that no more messages follow."""
 
     def __init__(self, cam: CamMode, backlog: int) -> None:
         self.cam = cam
         self.lost = 0
-        self.closing = False
+        self.waiting: asyncio.Queue[LiveMessage | None] = asyncio.Queue()
         self._backlog = backlog
-        self._waiting: deque[LiveMessage] = deque()
-        self._changed = asyncio.Event()
 
     def enqueue(self, record: LiveMessage) -> bool:
         """Queue a record; False if the oldest one was dropped for it."""
-        kept = len(self._waiting) < self._backlog
+        kept = self.waiting.qsize() < self._backlog
         if not kept:
-            self._waiting.popleft()
+            self.waiting.get_nowait()
             self.lost += 1
-        self._waiting.append(record)
-        self._changed.set()
+        self.waiting.put_nowait(record)
         return kept
-
-    def close(self) -> None:
-        """Announce that no more records follow."""
-        self.closing = True
-        self._changed.set()
-
-    async def get(self) -> LiveMessage | None:
-        """Return the next record, or None when no more follow."""
-        while not self._waiting:
-            if self.closing:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        return self._waiting.popleft()
 
 
 class LiveHub:
@@ -141,7 +123,7 @@ class LiveHub:
 
     def _close_all(self) -> None:
         for client in self._clients:
-            client.close()
+            client.waiting.put_nowait(None)
 
 
 def _without_pixels(record: LiveMessage) -> LiveMessage:
@@ -201,7 +183,7 @@ async def serve_live(websocket: WebSocket, hub: LiveHub, cam: CamMode) -> None:
 
 async def _send_all(websocket: WebSocket, client: _Client) -> None:
     try:
-        while (record := await client.get()) is not None:
+        while (record := await client.waiting.get()) is not None:
             if client.cam == "png":  # drawing takes milliseconds, which would delay other clients
                 message = await run_in_threadpool(record.json, client.cam)
             else:

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from senoscope.api.accept import wants_csv
 from senoscope.api.lookup import find, require_log
 from senoscope.api.openapi import BINARY, TEXT_CSV, problems
-from senoscope.api.reading import read, readers_of
+from senoscope.api.reading import iterate, read
 from senoscope.results.record import with_maps
 from senoscope.runlog.entries import Page, ResultFilter
 from senoscope.runlog.export import MEDIA_TYPES, ExportFormat, export
@@ -118,7 +118,7 @@ async def export_results(
 
     async def all_pieces() -> AsyncIterator[bytes]:
         yield first
-        async for piece in readers_of(request).iterate(pieces):
+        async for piece in iterate(request, pieces):
             yield piece
 
     return StreamingResponse(

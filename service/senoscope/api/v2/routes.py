@@ -9,8 +9,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from senoscope import __version__
-from senoscope.api.compression import answer_coding, compress_body, content_coding, decompress_body
+from senoscope.api.compression import Decompressor, answer_coding, compress_body, content_coding
 from senoscope.api.dependencies import Current, Ready
+from senoscope.api.middleware.body_limit import receive_body
 from senoscope.api.openapi import BINARY, JSON_OBJECT, PROTOCOL_ERRORS
 from senoscope.api.uploads import classify_stack
 from senoscope.api.v2.messages import Answer, Inference, decode, encode, json_length_of
@@ -130,15 +131,17 @@ async def _receive(request: Request, model: Signature, limits: Limits, share: Me
     coding = content_coding(request.headers.get("content-encoding"))
     pad = padding(json_length)
     buffer = bytearray(pad)
-    async for chunk in request.stream():
-        share.reserve(len(chunk))
-        buffer += chunk
+
+    def keep(piece: bytes) -> None:
+        share.reserve(len(piece))
+        buffer.extend(piece)
+
+    if coding is None:
+        async for chunk in request.stream():
+            keep(chunk)
+    else:
+        await receive_body(request, Decompressor(coding, limits.unpacked_bytes), keep)
     body = memoryview(buffer)[pad:]
-    if coding is not None:
-        max_bytes = limits.unpacked_bytes(len(body))
-        body = await run_in_threadpool(decompress_body, body, coding, max_bytes, pad, share.reserve)
-        del buffer
-        share.shrink_to(len(body))
     limits = replace(limits, admit=share.reserve)
     inference = await run_in_threadpool(decode, body, json_length, model, limits)
     share.shrink_to(inference.pixels.nbytes)
