@@ -49,5 +49,7 @@ export function milliseconds(ms) {
 
 export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
+export const fovs = (n) => plural(n, "field of view", "fields of view");
+
 /** Returns a detector value as text, rounded to five digits. */
 export const count = (value) => String(Number(value.toPrecision(5)));
