@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from senoscope.settings import Settings
 from senoscope_client.security.loopback import is_local_endpoint, is_loopback
@@ -12,7 +12,7 @@ class ExposureWarning(NamedTuple):
     """A warning to be logged, with its fields."""
 
     event: str
-    facts: dict[str, Any]
+    facts: dict[str, str]
 
 
 def check_exposure(settings: Settings, host: str) -> list[ExposureWarning]:

@@ -102,8 +102,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.decision_hub = decision_hub
     app.state.refusals = Refusals()
     app.state.request_metrics = RequestMetrics(service.registry)
-    service.registry.register(ServiceMetrics(service))
-    service.registry.register(metrics.ClientMetrics(service, hub, app.state.refusals))
+    service.registry.register(ServiceMetrics(service, hub, app.state.refusals))
     # The inner one first.
     app.add_middleware(Guard, keys=keys, refusals=app.state.refusals, any_host=settings.insecure)
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)

@@ -1,4 +1,4 @@
-"""Metrics of the state and the counters of a service, read at each scrape."""
+"""Metrics of the state and the counters of a service and of its clients, read at each scrape."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Final, TypeVar, get_args
 from prometheus_client.metrics_core import Metric
 
 from senoscope import __version__
+from senoscope.api.middleware.guard import REASONS, Refusals
+from senoscope.api.routes.live import LiveHub
 from senoscope.metrics import catalogue
 from senoscope.metrics.catalogue import Declared, Values
 from senoscope.metrics.device import GpuMemory
@@ -77,15 +79,19 @@ _TRACES: Final[_Readers[TracesStatus]] = {
 
 
 class ServiceMetrics:
-    """The collector of a service's state and counters, read at each scrape.
+    """The collector of the state and the counters, read at each scrape.
 
     Parameters
     ----------
     service : Service
+    hub : LiveHub
+    refusals : Refusals
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, hub: LiveHub, refusals: Refusals) -> None:
         self._service = service
+        self._hub = hub
+        self._refusals = refusals
         self._gpu = GpuMemory()
 
     def describe(self) -> list[Metric]:
@@ -109,11 +115,25 @@ class ServiceMetrics:
         yield from _gather_all(_LANES, now)
         yield from _gather_all(_RUN_LOG, log)
         yield from _gather_all(_ARCHIVE, None if now is None else now.archive)
+        yield from self._clients()
         yield from _gather_all(_TRACES, None if now is None else now.traces)
         on_gpu = now is not None and service.active.ensemble.device == "cuda"
         used, size = self._gpu.read() if on_gpu else (None, None)
         yield catalogue.MEMORY_USED.gather({"0": used})
         yield catalogue.MEMORY_SIZE.gather({"0": size})
+
+    def _clients(self) -> Iterator[Metric]:
+        hub, publisher = self._hub, self._service.publisher
+        connected: dict[str, float | None] = {"websocket": hub.clients}
+        refused: dict[tuple[str, ...], float | None] = {("websocket", "too_many"): hub.refused}
+        if publisher is not None:
+            connected["zeromq"] = publisher.subscribers
+            reasons = publisher.gate.refused if publisher.gate else {}
+            refused |= {("zeromq", reason): count for reason, count in dict(reasons).items()}
+        yield catalogue.SUBSCRIBERS.gather(connected)
+        yield catalogue.SUBSCRIBERS_REFUSED.gather(refused)
+        yield catalogue.SUBSCRIBERS_LOST.gather({"websocket": hub.lost})
+        yield catalogue.REQUESTS_REFUSED.gather(dict.fromkeys(REASONS, 0) | self._refusals.counts)
 
     def _model(self) -> dict[str, str]:
         ensemble = self._service.active.ensemble

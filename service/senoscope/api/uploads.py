@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.dependencies import service_of
@@ -21,6 +21,7 @@ from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.memory_budget import MemoryShare
 from senoscope_client.errors import UnreadableImage, UnsupportedMediaType
 from senoscope_client.images.reader import FovSpec, FovStack, read_fovs
+from senoscope_client.models.base import StrictModel
 from senoscope_client.models.result import Source
 
 # The body of a request, for OpenAPI.
@@ -30,10 +31,8 @@ IMAGE_CONTENT: Final[dict[str, Any]] = {
 }
 
 
-class ImageParameters(BaseModel):
+class ImageParameters(StrictModel):
     """Query parameters that describe a posted file where it does not describe itself."""
-
-    model_config = ConfigDict(extra="forbid")
 
     axes: str | None = Field(None, description="Axes of the file, such as PCYX, if the file has none.")
     channels: str | None = Field(

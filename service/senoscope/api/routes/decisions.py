@@ -9,13 +9,14 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response, WebSocket
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from senoscope.api.lookup import require_log
 from senoscope.api.openapi import problems
 from senoscope.api.reading import read
 from senoscope.api.routes.live import LiveHub, serve_live
 from senoscope_client.errors import LogUnavailable
+from senoscope_client.models.base import StrictModel
 from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.responses import DecisionsPage
 from senoscope_client.models.result import CamMode, Result
@@ -70,10 +71,8 @@ class DecisionHub:
         self.judged.close()
 
 
-class DecisionParameters(BaseModel):
+class DecisionParameters(StrictModel):
     """The selection of decisions, and the page."""
-
-    model_config = ConfigDict(extra="forbid")
 
     series: UUID | None = Field(None, description="Only decisions of the series with this uid.")
     limit: int = Field(100, ge=1, le=1000, description="Maximum number of decisions in a page.")

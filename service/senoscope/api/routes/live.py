@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import Protocol
 
@@ -195,8 +196,6 @@ async def _send_all(websocket: WebSocket, client: _Client) -> None:
 
 
 async def _until_disconnected(websocket: WebSocket) -> None:
-    try:
-        while True:
-            await websocket.receive_text()
-    except (WebSocketDisconnect, RuntimeError, KeyError):
-        pass
+    with contextlib.suppress(RuntimeError, KeyError):
+        async for _ in websocket.iter_text():
+            pass

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.dependencies import Ready
@@ -20,16 +20,15 @@ from senoscope_client.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
+from senoscope_client.models.base import StrictModel
 from senoscope_client.models.status import ModelInfo
 
 router = APIRouter(responses=problems())
 _LIST_TIMEOUT_S = 5.0
 
 
-class ModelChange(BaseModel):
+class ModelChange(StrictModel):
     """Body of ``POST /v1/model``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=255)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from senoscope.api.accept import wants_csv
 from senoscope.api.dependencies import Current
@@ -16,16 +16,15 @@ from senoscope.api.reading import read
 from senoscope.results.lost_frames import lost_ranges
 from senoscope.runlog.entries import LoggedSeries
 from senoscope_client.errors import LogUnavailable, NotFound
+from senoscope_client.models.base import StrictModel
 from senoscope_client.models.responses import FrameRange, FramesResponse, SeriesResponse, SeriesSummary
 from senoscope_client.tables import csv_rows
 
 router = APIRouter(responses=problems(LogUnavailable))
 
 
-class SeriesParameters(BaseModel):
+class SeriesParameters(StrictModel):
     """Query parameters of the list of series."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(100, ge=1, le=1000, description="Maximum number of series.")
 
@@ -55,10 +54,8 @@ async def one_series(request: Request, service: Current, uid: UUID) -> SeriesSum
     return _past(logged)
 
 
-class FramesParameters(BaseModel):
+class FramesParameters(StrictModel):
     """The page of ranges of frames."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(1000, ge=1, le=10_000, description="Maximum number of ranges in a page.")
     cursor: int = Field(0, ge=0, le=2**31, description="``next`` of the previous page.")
