@@ -45,7 +45,7 @@ def _read_files() -> dict[str, _File]:
 
 def _colour_maps() -> bytes:
     """Return a script with the colour maps of the service's pictures, each as 256 times [r, g, b]."""
-    levels = np.arange(256, dtype=np.uint8)
+    levels = np.arange(256, dtype=np.uint8)[:, None]
     maps = {
         name: cv2.applyColorMap(levels, index)[:, 0, ::-1].ravel().tolist()
         for name, index in {"viridis": cv2.COLORMAP_VIRIDIS, "inferno": cv2.COLORMAP_INFERNO}.items()
