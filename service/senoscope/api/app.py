@@ -74,9 +74,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        hub.attach(asyncio.get_running_loop())
         service.add_sink(hub)
-        decision_hub.attach(asyncio.get_running_loop())
         service.add_decision_sink(decision_hub)
         service.start()
         try:

@@ -79,14 +79,7 @@ _TRACES: Final[_Readers[TracesStatus]] = {
 
 
 class ServiceMetrics:
-    """The collector of the state and the counters, read at each scrape.
-
-    Parameters
-    ----------
-    service : Service
-    hub : LiveHub
-    refusals : Refusals
-    """
+    """The collector of the state and the counters, read at each scrape."""
 
     def __init__(self, service: Service, hub: LiveHub, refusals: Refusals) -> None:
         self._service = service

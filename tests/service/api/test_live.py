@@ -41,7 +41,6 @@ def records_of_a_stack(miniature: Path) -> tuple[list[Record], weakref.ref[np.nd
 def test_results_that_wait_for_a_slow_client_hold_no_pixels(miniature: Path) -> None:
     async def lag_behind() -> None:
         hub = LiveHub(backlog=10, max_clients=1)
-        hub.attach(asyncio.get_running_loop())
         client = hub.join("grid")
         records, stack = records_of_a_stack(miniature)
         expected = [[record.json(cam) for cam in get_args(CamMode)] for record in records]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -27,6 +26,7 @@ _LOG_INTERVAL_S = 10.0
 REASONS = ("no_key", "wrong_key", "missing_scope", "foreign_page", "foreign_host")
 _SUBPROTOCOL = "senoscope"
 _KEY_PREFIX = "bearer."
+_Fault = tuple[str, SenoscopeError]  # the reason, as it is counted, and the error
 
 
 class Rule(NamedTuple):
@@ -59,27 +59,17 @@ def scope_needed(method: str, path: str) -> Scope | None:
 
 
 class Refusals:
-    """Counts of refused requests by reason; any thread may read ``counts``."""
+    """Counts of refused requests by reason, made on the event loop; any thread may read ``counts``."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
         self._log_lines = RateLimiter(_LOG_INTERVAL_S)
 
     def count(self, reason: str, **facts: object) -> None:
         """Count a refusal, and log it unless one with the same reason was logged shortly before."""
-        with self._lock:
-            self.counts[reason] += 1
-            count = self.counts[reason]
+        self.counts[reason] += 1
         if self._log_lines.suppressed_since_last(reason) is not None:
-            _log.warning("request refused", reason=reason, count=count, **facts)
-
-
-class _Refused(Exception):
-    def __init__(self, reason: str, error: SenoscopeError) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.error = error
+            _log.warning("request refused", reason=reason, count=self.counts[reason], **facts)
 
 
 class Guard:
@@ -112,12 +102,10 @@ class Guard:
             await self._app(scope, receive, send)
             return
         presented = _take_keys(scope)
-        try:
-            self._check(scope, presented)
-        except _Refused as refused:
-            self._count(refused, scope)
-            answer = problem_response(refused.error, scope["path"])
-            if isinstance(refused.error, Unauthorized):
+        refusal = self._refusal(scope, presented)
+        if refusal is not None:
+            answer = problem_response(refusal, scope["path"])
+            if isinstance(refusal, Unauthorized):
                 answer.headers["WWW-Authenticate"] = 'Bearer realm="senoscope"'
             await answer(scope, receive, send)
             return
@@ -126,55 +114,51 @@ class Guard:
             send = self._with_key_checks(scope, presented, send)
         await self._app(scope, receive, send)
 
-    def _check(self, scope: AsgiScope, presented: Sequence[str]) -> None:
+    def _refusal(self, scope: AsgiScope, presented: Sequence[str]) -> SenoscopeError | None:
+        """Check a request; if it is refused, count it and return the error."""
         if self._keys is None:
-            _check_origin(Headers(scope=scope), self._any_host)
-        elif (needed := scope_needed(_method(scope), scope["path"])) is not None:
-            _check_key(self._keys, presented, needed)
-
-    def _count(self, refused: _Refused, scope: AsgiScope) -> None:
+            fault = _check_origin(Headers(scope=scope), self._any_host)
+        else:
+            fault = _check_key(self._keys, presented, scope_needed(_method(scope), scope["path"]))
+        if fault is None:
+            return None
+        reason, error = fault
         client = scope.get("client")
         self._refusals.count(
-            refused.reason,
-            method=_method(scope),
-            path=scope["path"][:200],
-            client=client[0] if client else None,
+            reason, method=_method(scope), path=scope["path"][:200], client=client[0] if client else None
         )
+        return error
 
     def _with_key_checks(self, scope: AsgiScope, presented: Sequence[str], send: Send) -> Send:
         """Return a ``send`` that closes the WebSocket once its key no longer permits messages."""
 
         async def checked_send(message: Message) -> None:
             if message["type"] == "websocket.send":
-                try:
-                    self._check(scope, presented)
-                except _Refused as refused:
-                    self._count(refused, scope)
-                    code = UNAUTHORIZED if isinstance(refused.error, Unauthorized) else FORBIDDEN
-                    await send({"type": "websocket.close", "code": code, "reason": str(refused.error)[:120]})
-                    raise OSError("the key was revoked") from None  # as when the client disconnected
+                refusal = self._refusal(scope, presented)
+                if refusal is not None:
+                    code = UNAUTHORIZED if isinstance(refusal, Unauthorized) else FORBIDDEN
+                    await send({"type": "websocket.close", "code": code, "reason": str(refusal)[:120]})
+                    raise OSError("the key was revoked")  # as when the client disconnected
             await send(message)
 
         return checked_send
 
 
-def _check_key(keys: KeyRing, presented: Sequence[str], needed: Scope) -> None:
+def _check_key(keys: KeyRing, presented: Sequence[str], needed: Scope | None) -> _Fault | None:
+    if needed is None:
+        return None
     if not presented:
-        raise _Refused(
-            "no_key",
-            Unauthorized(
-                "this service requires an API key: send `Authorization: Bearer KEY` (senoscope-client: "
-                "--api-key or SENOSCOPE_API_KEY)"
-            ),
+        return "no_key", Unauthorized(
+            "this service requires an API key: send `Authorization: Bearer KEY` (senoscope-client: --api-key "
+            "or SENOSCOPE_API_KEY)"
         )
     key = keys.identify(presented[0]) if len(presented) == 1 else None
     if key is None:
-        raise _Refused("wrong_key", Unauthorized("this API key is invalid, or was revoked"))
+        return "wrong_key", Unauthorized("this API key is invalid, or was revoked")
     if not key.may(needed):
-        raise _Refused(
-            "missing_scope",
-            Forbidden(f"this API key has scope {', '.join(key.scopes)}; the request needs {needed}"),
-        )
+        scopes = ", ".join(key.scopes)
+        return "missing_scope", Forbidden(f"this API key has scope {scopes}; the request needs {needed}")
+    return None
 
 
 def _method(scope: AsgiScope) -> str:
@@ -218,18 +202,16 @@ def _with_subprotocol(scope: AsgiScope, send: Send) -> Send:
     return selecting_send
 
 
-def _check_origin(headers: Headers, any_host: bool) -> None:
+def _check_origin(headers: Headers, any_host: bool) -> _Fault | None:
     host, origin = headers.get("host", ""), headers.get("origin")
     if origin is not None and _host_of(origin) != host.lower():
-        raise _Refused("foreign_page", Forbidden(f"a page of {origin[:100]} may not use this service"))
+        return "foreign_page", Forbidden(f"a page of {origin[:100]} may not use this service")
     if not any_host and host and not _is_localhost_or_address(host):
-        raise _Refused(
-            "foreign_host",
-            Forbidden(
-                "without API keys this service accepts requests to localhost or to an IP address only, not "
-                f"to {host[:100]}"
-            ),
+        return "foreign_host", Forbidden(
+            "without API keys this service accepts requests to localhost or to an IP address only, not to "
+            f"{host[:100]}"
         )
+    return None
 
 
 def _host_of(origin: str) -> str | None:

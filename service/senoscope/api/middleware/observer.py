@@ -35,12 +35,7 @@ def request_ref_of(scope: Scope) -> RequestRef | None:
 
 
 class RequestMetrics:
-    """Counts requests by route, method and status.
-
-    Parameters
-    ----------
-    registry : CollectorRegistry
-    """
+    """Counts requests by route, method and status."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._count = catalogue.REQUESTS.counter(registry)
@@ -60,14 +55,7 @@ def _method_label(method: str) -> str:
 
 
 class Observer:
-    """ASGI application around the whole application, so that its failures are observed too.
-
-    Parameters
-    ----------
-    app : ASGI application
-    metrics : RequestMetrics
-    traces : Traces or None
-    """
+    """ASGI application around the whole application, so that its failures are observed too."""
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics, traces: Traces | None) -> None:
         self._app = app

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -51,11 +50,6 @@ class DecisionHub:
     def __init__(self, backlog: int, max_clients: int) -> None:
         self.decided = LiveHub(backlog, max_clients)
         self.judged = LiveHub(backlog, max_clients)
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the event loop of the WebSockets."""
-        self.decided.attach(loop)
-        self.judged.attach(loop)
 
     def on_judged(self, _: Result, decisions: Sequence[Decision], judged: Judged) -> None:
         """Pass messages to the event loop; called from the decider's thread."""

@@ -72,10 +72,6 @@ class LiveHub:
         self.lost = 0
         self.refused = 0
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the event loop of the WebSockets."""
-        self._loop = loop
-
     def on_result(self, record: Record, _: DeliveryTimes) -> None:
         """Send a result to all clients; called from the delivery thread."""
         self.send(record)
@@ -105,6 +101,7 @@ class LiveHub:
         if len(self._clients) >= self._max_clients:
             self.refused += 1
             raise Busy(f"{self._max_clients} live clients are connected already (--max-live-clients)")
+        self._loop = asyncio.get_running_loop()
         client = _Client(cam, self._backlog)
         self._clients.add(client)
         return client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -53,15 +54,7 @@ class FilterParameters(StrictModel):
     @property
     def result_filter(self) -> ResultFilter:
         """The selection as the run log takes it."""
-        return ResultFilter(
-            self.series,
-            self.label,
-            self.kind,
-            self.since,
-            self.until,
-            self.min_probability,
-            self.max_probability,
-        )
+        return ResultFilter(**{field.name: getattr(self, field.name) for field in fields(ResultFilter)})
 
 
 class PageParameters(FilterParameters):
