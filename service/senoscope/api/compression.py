@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
 
 from senoscope_client.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 
 _MIB = 1024 * 1024
 
-Coding = Literal["gzip", "deflate"]
-"""A content coding (RFC 9110, section 8.4.1); ``deflate`` is the zlib format."""
-
-_CODINGS: dict[str, Coding] = {"gzip": "gzip", "deflate": "deflate"}
-_WINDOW: dict[Coding, int] = {"gzip": 31, "deflate": 15}
+# zlib's window size for each content coding (RFC 9110, section 8.4.1); `deflate` is the zlib format.
+_WINDOW = {"gzip": 31, "deflate": 15}
 
 
-def content_coding(header: str | None) -> Coding | None:
+def content_coding(header: str | None) -> str | None:
     """Return the coding of a body from its ``Content-Encoding``, or None if it is not compressed.
 
     Raises
@@ -26,12 +22,12 @@ def content_coding(header: str | None) -> Coding | None:
         If the coding is not supported.
     """
     name = (header or "identity").strip().lower().removeprefix("x-")
-    if name not in {*_CODINGS, "identity"}:
+    if name not in {*_WINDOW, "identity"}:
         raise UnsupportedMediaType(
             f"Content-Encoding {name[:40]!r} is not supported; compress the body with gzip or deflate, or "
             "send it uncompressed"
         )
-    return _CODINGS.get(name)
+    return None if name == "identity" else name
 
 
 class Decompressor:
@@ -39,12 +35,12 @@ class Decompressor:
 
     Parameters
     ----------
-    coding : Coding
+    coding : {"gzip", "deflate"}
     max_bytes : callable
         Returns the limit on decompressed bytes for a number of compressed bytes.
     """
 
-    def __init__(self, coding: Coding, max_bytes: Callable[[int], int]) -> None:
+    def __init__(self, coding: str, max_bytes: Callable[[int], int]) -> None:
         self._coding = coding
         self._max_bytes = max_bytes
         self._stream = zlib.decompressobj(_WINDOW[coding])
@@ -97,16 +93,17 @@ class Decompressor:
         return InvalidRequest(f"the body must be one complete {self._coding} stream")
 
 
-def answer_coding(header: str | None) -> Coding | None:
+def answer_coding(header: str | None) -> str | None:
     """Return how to compress an answer, from the ``Accept-Encoding`` of its request, or None.
 
     An answer is compressed only if the client names a single coding. Clients that list several merely accept
     them, and compressing takes longer than sending: pixels and maps hardly compress.
     """
-    return _CODINGS.get((header or "").strip().lower())
+    name = (header or "").strip().lower()
+    return name if name in _WINDOW else None
 
 
-def compress_body(parts: Iterable[bytes | memoryview], coding: Coding | None) -> bytes:
+def compress_body(parts: Iterable[bytes | memoryview], coding: str | None) -> bytes:
     """Join the parts of a body, and compress them if there is a coding."""
     if coding is None:
         return b"".join(parts)

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from senoscope.api.dependencies import service_of
 from senoscope.api.middleware.body_limit import Upload, open_upload
 from senoscope.api.middleware.observer import request_ref_of
+from senoscope.api.openapi import BINARY
 from senoscope.api.problems import ClientDisconnected
 from senoscope.fov import Fov
 from senoscope.results.record import Record
@@ -25,10 +26,7 @@ from senoscope_client.models.base import StrictModel
 from senoscope_client.models.result import Source
 
 # The body of a request, for OpenAPI.
-IMAGE_CONTENT: Final[dict[str, Any]] = {
-    kind: {"schema": {"type": "string", "format": "binary"}}
-    for kind in ("image/tiff", "application/x-npy", "application/octet-stream")
-}
+IMAGE_CONTENT: Final = dict.fromkeys(("image/tiff", "application/x-npy", "application/octet-stream"), BINARY)
 
 
 class ImageParameters(StrictModel):

@@ -41,17 +41,12 @@ class RequestMetrics:
         self._count = catalogue.REQUESTS.counter(registry)
         self._duration = catalogue.DURATION.histogram(registry, _BUCKETS_S)
 
-    def count(self, route: str | None, method: str, status: int) -> None:
-        """Count an answered request, or a WebSocket that was opened or refused."""
-        self._count.labels(route or NO_ROUTE, _method_label(method), str(status)).inc()
-
-    def observe(self, route: str | None, method: str, took_s: float) -> None:
-        """Record how long an answer took."""
-        self._duration.labels(route or NO_ROUTE, _method_label(method)).observe(took_s)
-
-
-def _method_label(method: str) -> str:
-    return method if method in _METHODS else "other"
+    def count(self, route: str | None, method: str, status: int, took_s: float | None = None) -> None:
+        """Count an answered request with its duration, or a WebSocket that was opened or refused."""
+        labels = route or NO_ROUTE, method if method in _METHODS else "other"
+        self._count.labels(*labels, str(status)).inc()
+        if took_s is not None:
+            self._duration.labels(*labels).observe(took_s)
 
 
 class Observer:
@@ -93,8 +88,7 @@ class Observer:
         finally:
             route = _route_of(scope)
             if http:
-                self._metrics.count(route, method, status)
-                self._metrics.observe(route, method, time.perf_counter() - began_s)
+                self._metrics.count(route, method, status, time.perf_counter() - began_s)
             if self._traces is not None and span is not None:
                 self._traces.end_request(span, method, route, scope["path"][:200], status, ref.id)
 

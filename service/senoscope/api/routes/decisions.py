@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -21,16 +21,6 @@ from senoscope_client.models.responses import DecisionsPage
 from senoscope_client.models.result import CamMode, Result
 
 router = APIRouter(responses=problems(LogUnavailable))
-
-
-@dataclass(frozen=True)
-class _Message:
-    """A decision, or the end of the decisions on a field of view, as JSON."""
-
-    text: bytes
-
-    def json(self, _: CamMode) -> bytes:
-        return self.text
 
 
 class DecisionHub:
@@ -54,15 +44,19 @@ class DecisionHub:
     def on_judged(self, _: Result, decisions: Sequence[Decision], judged: Judged) -> None:
         """Pass messages to the event loop; called from the decider's thread."""
         for decision in decisions:
-            message = _Message(decision.model_dump_json(exclude_none=True).encode())
-            self.decided.send(message)
-            self.judged.send(message)
-        self.judged.send(_Message(judged.model_dump_json().encode()))
+            text = decision.model_dump_json(exclude_none=True).encode()
+            for hub in (self.decided, self.judged):
+                hub.send(partial(_encoded, text))
+        self.judged.send(partial(_encoded, judged.model_dump_json().encode()))
 
     def close(self) -> None:
         """Close every client after it was sent its queue."""
         self.decided.close()
         self.judged.close()
+
+
+def _encoded(text: bytes, _: CamMode) -> bytes:
+    return text
 
 
 class DecisionParameters(StrictModel):

@@ -37,8 +37,8 @@ async def all_series(
     logged = await read(request, service.log.readable().series, parameters.limit) if service.log else []
     by_uid = {one.snapshot["series_uid"]: one for one in logged}
     live = service.series_snapshots()
-    found = [_live(snapshot, by_uid.pop(snapshot["series_uid"], None)) for snapshot in live]
-    found += [_past(one) for one in by_uid.values()]
+    found = [_summary(snapshot, by_uid.pop(snapshot["series_uid"], None), live=True) for snapshot in live]
+    found += [_summary(one.snapshot, one, live=False) for one in by_uid.values()]
     return SeriesResponse(series=tuple(found[: parameters.limit]))
 
 
@@ -48,10 +48,10 @@ async def one_series(request: Request, service: Current, uid: UUID) -> SeriesSum
     logged = await read(request, service.log.readable().one_series, uid) if service.log else None
     for snapshot in service.series_snapshots():
         if snapshot["series_uid"] == str(uid):
-            return _live(snapshot, logged)
+            return _summary(snapshot, logged, live=True)
     if logged is None:
         raise _unknown_series(uid)
-    return _past(logged)
+    return _summary(logged.snapshot, logged, live=False)
 
 
 class FramesParameters(StrictModel):
@@ -102,18 +102,11 @@ def _unknown_series(uid: UUID) -> NotFound:
     return NotFound(f"there is no series {uid}; /v1/series lists all series")
 
 
-def _live(snapshot: dict[str, Any], logged: LoggedSeries | None) -> SeriesSummary:
-    return SeriesSummary(**snapshot, live=True, **_of_log(logged))
-
-
-def _past(logged: LoggedSeries) -> SeriesSummary:
-    snapshot = logged.snapshot
-    if snapshot["state"] == "open":  # the service ended before the series did
-        snapshot = {**snapshot, "state": "interrupted"}
-    return SeriesSummary(**snapshot, live=False, **_of_log(logged))
-
-
-def _of_log(logged: LoggedSeries | None) -> dict[str, Any]:
-    if logged is None:
-        return {}
-    return {"labels": logged.labels, "updated_at": datetime.fromtimestamp(logged.updated_ms / 1000, UTC)}
+def _summary(snapshot: dict[str, Any], logged: LoggedSeries | None, *, live: bool) -> SeriesSummary:
+    of_log: dict[str, Any] = {}
+    if logged is not None:
+        updated_at = datetime.fromtimestamp(logged.updated_ms / 1000, UTC)
+        of_log = {"labels": logged.labels, "updated_at": updated_at}
+    if not live and snapshot["state"] == "open":  # the service ended before the series did
+        of_log["state"] = "interrupted"
+    return SeriesSummary(**snapshot | of_log, live=live)
