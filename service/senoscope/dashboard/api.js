@@ -55,8 +55,8 @@ async function answer(path, options = {}) {
     throw new Unreachable("the service does not answer");
   }
   if (response.ok) return response;
-  const document = await response.json().catch(() => ({})); // not a problem document: only the status is known
-  throw failed({ ...document, status: response.status });
+  const problem = await response.json().catch(() => ({})); // not a problem document: only the status is known
+  throw failed({ ...problem, status: response.status });
 }
 
 /** Requests a key, or one with more scopes, from the user. */
