@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
-from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
 from senoscope import __version__
@@ -60,10 +59,6 @@ _ROUTERS = tuple(
 )
 
 
-def _operation_id(route: APIRoute) -> str:
-    return route.name
-
-
 def create_app(service: Service) -> FastAPI:
     """Return the HTTP application of a service, which starts and stops with it."""
     settings = service.settings
@@ -92,7 +87,7 @@ def create_app(service: Service) -> FastAPI:
         # not reach; /openapi.json can be opened in any viewer.
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
     app.state.readers = Readers()
