@@ -20,7 +20,9 @@ RATE_HZ = 20.0
 
 # The delay from each result, by the time in its id, to its display.
 NOTE_PICTURES = """async () => {
-    const { madeAtExactly } = await import("./dashboard/format.js");
+    const { madeAt } = await import("./dashboard/format.js");
+    // To 1/4096 ms: the service writes the fraction into the twelve bits after the version.
+    const madeAtExactly = (id) => madeAt(id) + parseInt(id.slice(15, 18), 16) / 4096;
     window.lags = [];
     document.addEventListener("senoscope:painted", ({ detail }) =>
         window.lags.push(performance.timeOrigin + performance.now() - madeAtExactly(detail)));

@@ -23,7 +23,7 @@ from support.otlp_collector import Collector, collector
 from support.raw_microscope import Microscope
 from support.servers import Server, start_server, stop_server
 
-PARTS = {"queue", "compute", "log commit", "tell"}
+PARTS = {"queue", "compute", "log commit", "publish"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -35,6 +35,7 @@ from support.raw_http import (
     NO_CHANGES,
     NO_HANDSHAKES,
     UPGRADE,
+    handshake_refused,
     problem,
     raw,
     read_all,
@@ -389,6 +390,16 @@ def _raw_problem(sent: bytes, status: int, code: str) -> Callable[[Sender, Rando
     return send
 
 
+def _refused_handshake(sent: bytes) -> Callable[[Sender, Random], str]:
+    def send(sender: Sender, _: Random) -> str:
+        with raw(sender.server) as connection:
+            connection.sendall(sent)
+            assert handshake_refused(read_all(connection))
+        return "handshake refused"
+
+    return send
+
+
 def _raw_noise(sender: Sender, rng: Random) -> str:
     return _raw_problem(b"\0" + rng.randbytes(rng.randrange(10_000)) + b"\r\n\r\n", 400, "bad_request")(
         sender, rng
@@ -543,10 +554,8 @@ def bad() -> list[Kind]:
         Kind("classify: too large, undeclared", _too_large("/v1/classify", declared=False)),
         Kind("infer: too large", _too_large(inference.INFER, declared=True)),
         Kind("infer: too large, undeclared", _too_large(inference.INFER, declared=False)),
-        *(
-            Kind(f"HTTP: {name}", _raw_problem(sent, 400, "bad_request"))
-            for name, sent in (_NO_HTTP | NO_HANDSHAKES).items()
-        ),
+        *(Kind(f"HTTP: {name}", _raw_problem(sent, 400, "bad_request")) for name, sent in _NO_HTTP.items()),
+        *(Kind(f"HTTP: {name}", _refused_handshake(sent)) for name, sent in NO_HANDSHAKES.items()),
         Kind("HTTP: random bytes", _raw_noise),
         Kind(
             "HTTP: huge head",

@@ -9,15 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from senoscope_client.models.base import StrictModel
 from senoscope_client.security.private_files import create_private, require_private
 
 Scope = Literal["read", "classify", "admin"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 
 
-class ApiKey(BaseModel):
+class ApiKey(StrictModel):
     """An entry of the file of API keys.
 
     Attributes
@@ -30,8 +31,6 @@ class ApiKey(BaseModel):
     created : datetime
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: Name
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
@@ -42,9 +41,7 @@ class ApiKey(BaseModel):
         return scope in self.scopes or "admin" in self.scopes
 
 
-class _KeysFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _KeysFile(StrictModel):
     version: Literal[1] = 1
     keys: tuple[ApiKey, ...] = ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from senoscope.settings import Settings
 from senoscope_client.security.loopback import is_local_endpoint, is_loopback
@@ -12,7 +12,7 @@ class ExposureWarning(NamedTuple):
     """A warning to be logged, with its fields."""
 
     event: str
-    facts: dict[str, Any]
+    facts: dict[str, str]
 
 
 def check_exposure(settings: Settings, host: str) -> list[ExposureWarning]:
@@ -41,13 +41,13 @@ def check_exposure(settings: Settings, host: str) -> list[ExposureWarning]:
     if exposed and not keyed:
         warnings += _allow_or_refuse(
             settings,
-            f"{host} lets anybody on the network use the service: configure API keys (`senoscope keys new`, "
+            f"{host} can be used by other machines without a key: configure API keys (`senoscope keys new`, "
             "then --api-keys FILE), or use --insecure",
         )
     if settings.results and not settings.results_allowed_keys and not is_local_endpoint(settings.results):
         warnings += _allow_or_refuse(
             settings,
-            f"{settings.results} lets anybody on the network see the results: restrict subscribers with "
+            f"{settings.results} sends results to any machine that connects: restrict subscribers with "
             "--results-allowed-keys and --curve-keypair (`senoscope keys curve`), or use --insecure",
         )
     if exposed and keyed and settings.tls_cert is None:

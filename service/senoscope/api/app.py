@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
-from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
 from senoscope import __version__
 from senoscope.access.key_ring import KeyRing
 from senoscope.api import problems
-from senoscope.api.middleware.body_limit import BodyLimit, Linger
+from senoscope.api.middleware.body_limit import BodyLimit
 from senoscope.api.middleware.guard import Guard, Refusals
-from senoscope.api.middleware.observer import RequestMetrics, RouteRecorder
+from senoscope.api.middleware.observer import RequestMetrics
+from senoscope.api.reading import Readers
 from senoscope.api.routes import (
     classify,
     dashboard,
@@ -59,10 +59,6 @@ _ROUTERS = tuple(
 )
 
 
-def _operation_id(route: APIRoute) -> str:
-    return route.name
-
-
 def create_app(service: Service) -> FastAPI:
     """Return the HTTP application of a service, which starts and stops with it."""
     settings = service.settings
@@ -73,9 +69,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        hub.attach(asyncio.get_running_loop())
         service.add_sink(hub)
-        decision_hub.attach(asyncio.get_running_loop())
         service.add_decision_sink(decision_hub)
         service.start()
         try:
@@ -93,27 +87,25 @@ def create_app(service: Service) -> FastAPI:
         # not reach; /openapi.json can be opened in any viewer.
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
+    app.state.readers = Readers()
     app.state.hub = hub
     app.state.decision_hub = decision_hub
     app.state.refusals = Refusals()
     app.state.request_metrics = RequestMetrics(service.registry)
-    service.registry.register(ServiceMetrics(service))
-    service.registry.register(metrics.ClientMetrics(service, hub, app.state.refusals))
-    # From the innermost to the outermost.
-    app.add_middleware(RouteRecorder)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)
+    service.registry.register(ServiceMetrics(service, hub, app.state.refusals))
+    # The inner one first.
     app.add_middleware(Guard, keys=keys, refusals=app.state.refusals, any_host=settings.insecure)
-    app.add_middleware(Linger)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)
     problems.install(app)
     for router in _ROUTERS:
         app.include_router(router, dependencies=[Depends(_require_each_once)])
     return app
 
 
-def _require_each_once(connection: HTTPConnection) -> None:
+async def _require_each_once(connection: HTTPConnection) -> None:
     """Refuse a query parameter that is given more than once: all values but one would be ignored."""
     counts = Counter(key for key, _ in connection.query_params.multi_items())
     repeated = [key for key, count in counts.items() if count > 1]

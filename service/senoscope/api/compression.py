@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
 
 from senoscope_client.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 
 _MIB = 1024 * 1024
-_CHUNK = 64 * 1024
 
-Coding = Literal["gzip", "deflate"]
-"""A content coding (RFC 9110, section 8.4.1); ``deflate`` is the zlib format."""
-
-_CODINGS: dict[str, Coding] = {"gzip": "gzip", "deflate": "deflate"}
-_WINDOW: dict[Coding, int] = {"gzip": 31, "deflate": 15}
+# zlib's window size for each content coding (RFC 9110, section 8.4.1); `deflate` is the zlib format.
+_WINDOW = {"gzip": 31, "deflate": 15}
 
 
-def content_coding(header: str | None) -> Coding | None:
+def content_coding(header: str | None) -> str | None:
     """Return the coding of a body from its ``Content-Encoding``, or None if it is not compressed.
-
-    Raises
-    ------
-    InvalidRequest
-        If the coding is not supported.
-    """
-    name = (header or "identity").strip().lower()
-    if name not in {*_CODINGS, "identity"}:
-        raise InvalidRequest(f"Content-Encoding {name[:40]!r} is not supported; use gzip, deflate or none")
-    return _CODINGS.get(name)
-
-
-def file_coding(header: str | None) -> Coding | None:
-    """Return the coding of a posted file from its ``Content-Encoding``, or None if it is not compressed.
 
     Raises
     ------
@@ -41,12 +22,12 @@ def file_coding(header: str | None) -> Coding | None:
         If the coding is not supported.
     """
     name = (header or "identity").strip().lower().removeprefix("x-")
-    if name not in {*_CODINGS, "identity"}:
+    if name not in {*_WINDOW, "identity"}:
         raise UnsupportedMediaType(
-            f"Content-Encoding {name[:40]!r} is not supported; compress the file with gzip or deflate, or "
+            f"Content-Encoding {name[:40]!r} is not supported; compress the body with gzip or deflate, or "
             "send it uncompressed"
         )
-    return _CODINGS.get(name)
+    return None if name == "identity" else name
 
 
 class Decompressor:
@@ -54,12 +35,12 @@ class Decompressor:
 
     Parameters
     ----------
-    coding : Coding
+    coding : {"gzip", "deflate"}
     max_bytes : callable
         Returns the limit on decompressed bytes for a number of compressed bytes.
     """
 
-    def __init__(self, coding: Coding, max_bytes: Callable[[int], int]) -> None:
+    def __init__(self, coding: str, max_bytes: Callable[[int], int]) -> None:
         self._coding = coding
         self._max_bytes = max_bytes
         self._stream = zlib.decompressobj(_WINDOW[coding])
@@ -85,10 +66,15 @@ class Decompressor:
             try:
                 piece = self._stream.decompress(waiting, _MIB)
             except zlib.error as error:
-                raise _damaged(self._coding, error) from error
+                raise InvalidRequest(
+                    f"the body is declared as {self._coding}, but cannot be decompressed: {error}"
+                ) from error
             self._decompressed_bytes += len(piece)
             if self._decompressed_bytes > limit:
-                raise _too_large(limit)
+                raise PayloadTooLarge(
+                    f"the decompressed body has more than {limit / _MIB:.0f} MiB; split it, or send it "
+                    "uncompressed"
+                )
             yield piece
             waiting = self._stream.unused_data or self._stream.unconsumed_tail
             pending = len(piece) == _MIB  # bytes that were fed earlier may decompress to more
@@ -104,76 +90,23 @@ class Decompressor:
             raise self._not_one_stream()
 
     def _not_one_stream(self) -> InvalidRequest:
-        return _not_one_stream(self._coding)
+        return InvalidRequest(f"the body must be one complete {self._coding} stream")
 
 
-def answer_coding(header: str | None) -> Coding | None:
+def answer_coding(header: str | None) -> str | None:
     """Return how to compress an answer, from the ``Accept-Encoding`` of its request, or None.
 
     An answer is compressed only if the client names a single coding. Clients that list several merely accept
     them, and compressing takes longer than sending: pixels and maps hardly compress.
     """
-    return _CODINGS.get((header or "").strip().lower())
+    name = (header or "").strip().lower()
+    return name if name in _WINDOW else None
 
 
-def decompress_body(
-    compressed: memoryview,
-    coding: Coding,
-    max_bytes: int,
-    pad: int = 0,
-    reserve: Callable[[int], None] = lambda _: None,
-) -> memoryview:
-    """Decompress a body; at most ``max_bytes`` and one chunk are allocated.
-
-    Parameters
-    ----------
-    pad : int
-        Bytes of memory to leave free before the decompressed body.
-    reserve : callable
-        Called with the number of bytes of each step, before they are kept; may raise.
-
-    Raises
-    ------
-    PayloadTooLarge
-    InvalidRequest
-        If the body is damaged or incomplete, or other data follow it.
-    """
-    body = bytearray(pad)
-    stream = zlib.decompressobj(_WINDOW[coding])
-    try:
-        for start in range(0, len(compressed), _CHUNK):
-            step = stream.decompress(compressed[start : start + _CHUNK], pad + max_bytes + 1 - len(body))
-            reserve(len(step))
-            body += step
-            if len(body) - pad > max_bytes:
-                raise _too_large(max_bytes)
-            if stream.unused_data:
-                break
-    except zlib.error as error:
-        raise _damaged(coding, error) from error
-    if not stream.eof or stream.unused_data:
-        raise _not_one_stream(coding)
-    return memoryview(body)[pad:]
-
-
-def compress_body(parts: Iterable[bytes | memoryview], coding: Coding | None) -> bytes:
+def compress_body(parts: Iterable[bytes | memoryview], coding: str | None) -> bytes:
     """Join the parts of a body, and compress them if there is a coding."""
     if coding is None:
         return b"".join(parts)
     stream = zlib.compressobj(level=1, wbits=_WINDOW[coding])
     compressed = [stream.compress(part) for part in parts]
     return b"".join((*compressed, stream.flush()))
-
-
-def _damaged(coding: Coding, error: zlib.error) -> InvalidRequest:
-    return InvalidRequest(f"the body is declared as {coding}, but cannot be decompressed: {error}")
-
-
-def _too_large(max_bytes: int) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"the decompressed body has more than {max_bytes / _MIB:.0f} MiB; split it, or send it uncompressed"
-    )
-
-
-def _not_one_stream(coding: Coding) -> InvalidRequest:
-    return InvalidRequest(f"the body must be one complete {coding} stream")

@@ -9,11 +9,11 @@ from uuid import UUID
 import numpy.typing as npt
 from fastapi import Request
 
+from senoscope.api.dependencies import service_of
 from senoscope.api.reading import read
 from senoscope.engine import Prediction
 from senoscope.runlog.entries import Maps
 from senoscope.runlog.store import RunLog
-from senoscope.service import Service
 from senoscope_client.errors import LogUnavailable, NotFound
 from senoscope_client.models.result import Result
 
@@ -34,12 +34,6 @@ class Found:
     maps: Prediction | Maps
     channels: tuple[str, ...]
     pixels: npt.NDArray[Any] | None
-
-
-def service_of(request: Request) -> Service:
-    """Return the service that the application belongs to."""
-    service: Service = request.app.state.service
-    return service
 
 
 def require_log(request: Request) -> RunLog:

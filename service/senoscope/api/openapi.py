@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from senoscope_client.errors import (
     AmbiguousAxes,
     Busy,
@@ -89,16 +87,6 @@ def problems(*errors: type[SenoscopeError]) -> Responses:
             "content": {"application/problem+json": {"schema": _schema([error.code for error in of_status])}},
         }
         for status, of_status in sorted(by_status.items())
-    }
-
-
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the ``openapi_extra`` of a route that parses its request's body itself."""
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": model.model_json_schema()}},
-        }
     }
 
 

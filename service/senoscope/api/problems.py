@@ -94,23 +94,14 @@ class ClientDisconnected(SenoscopeError):
     code, status, title = "client_closed_request", 499, "Client closed request"
 
 
-async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:
-    disconnected = ClientDisconnected(f"the client closed the connection while sending: {error}")
-    _log_problem(request, disconnected.problem())
-    return problem_response(disconnected, request.url.path)
-
-
-async def _on_senoscope_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, RequestValidationError):
+        error = InvalidRequest(describe_validation_errors(error.errors()))
+    elif isinstance(error, ClientDisconnect):
+        error = ClientDisconnected(f"the client closed the connection while sending: {error}")
     assert isinstance(error, SenoscopeError)
     _log_problem(request, error.problem())
     return problem_response(error, request.url.path)
-
-
-async def _on_invalid_parameters(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    invalid = InvalidRequest(describe_validation_errors(error.errors()))
-    _log_problem(request, invalid.problem())
-    return problem_response(invalid, request.url.path)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -141,8 +132,7 @@ async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Install the error handlers, so that an application answers every error in one of the two forms."""
     app.router.default = _without_route
-    app.add_exception_handler(SenoscopeError, _on_senoscope_error)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
+    for error in (SenoscopeError, ClientDisconnect, RequestValidationError):
+        app.add_exception_handler(error, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)

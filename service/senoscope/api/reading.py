@@ -53,29 +53,19 @@ class Readers:
         finally:
             self._reads.release()
 
-    async def iterate(self, pieces: Iterator[_T]) -> AsyncIterator[_T]:
-        """Yield the pieces of a long answer; each one is a read of its own."""
-        while True:
-            piece = await self.run(next, pieces, _END)
-            if piece is _END:
-                return
-            yield piece  # type: ignore[misc]
-
-
-def readers_of(request: Request) -> Readers:
-    """Return the application's readers, which are made on the first call, in its event loop."""
-    state = request.app.state
-    if not hasattr(state, "readers"):
-        state.readers = Readers()
-    readers: Readers = state.readers
-    return readers
-
 
 async def read(request: Request, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function that reads the run log, in the threads of `Readers`.
+    """Call a function that reads the run log, in the threads of the application's `Readers`.
 
     Raises
     ------
     Busy
     """
-    return await readers_of(request).run(function, *args, **kwargs)
+    readers: Readers = request.app.state.readers
+    return await readers.run(function, *args, **kwargs)
+
+
+async def iterate(request: Request, pieces: Iterator[_T]) -> AsyncIterator[_T]:
+    """Yield the pieces of a long answer; each one is a read of its own."""
+    while (piece := await read(request, next, pieces, _END)) is not _END:
+        yield piece  # type: ignore[misc]

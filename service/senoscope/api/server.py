@@ -6,19 +6,17 @@ import asyncio
 import logging
 import socket
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from websockets.http11 import Request
-from websockets.server import ServerProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from senoscope.access.connection_limit import max_connections
 from senoscope.settings import Settings
 from senoscope_client.errors import Problem
-from senoscope_client.images.sanitize import sanitize_for_display
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -50,64 +48,25 @@ SECURITY_HEADERS = {
 _LOGGER = logging.getLogger("senoscope.http")
 _LOGGER.setLevel(logging.ERROR)
 
-_ENCODED = {name.lower().encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
-
-
-class SecurityHeaders:
-    """ASGI application around another one, which adds security headers to errors and refused WebSockets too.
-
-    Parameters
-    ----------
-    app : ASGI application
-        Headers that it sets itself are kept.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-                present = dict(message.get("headers", ()))
-                added = [(name, value) for name, value in _ENCODED.items() if name not in present]
-                message = {**message, "headers": [*message.get("headers", ()), *added]}
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
 
 class GuardedProtocol(H11Protocol):
     """uvicorn's protocol, with a deadline for a request's head and a limit on connections.
 
     uvicorn itself has no time limit for the request line and the headers, and none for a connection on which
-    nothing is sent; the application is called only after them. The time limit of bodies is in
+    nothing is sent; its ``limit_concurrency`` is applied only after them, too. The time limit of bodies is in
     ``middleware/body_limit.py``.
     """
 
     header_timeout_s: float
     _deadline: asyncio.TimerHandle | None = None
-    _head_too_large = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Limit the size of heads, and start the deadline of the first one."""
+        """Start the deadline of the first head, or refuse a connection too many."""
         self.logger = _LOGGER
         # asyncio does this only for sockets that were created with a protocol number, which `create_server`
         # omits: an answer's body, or a result soon after another, would wait 40 ms for a delayed ACK.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
-        next_event = self.conn.next_event
-
-        def limited_event() -> Any:
-            """Limit the size of every head; h11 itself limits only heads that arrive in pieces."""
-            event = next_event()
-            if isinstance(event, h11.Request) and _size_of(event) > _MAX_HEADER_BYTES:
-                self._head_too_large = True
-                raise h11.RemoteProtocolError("the head is too large")
-            return event
-
-        self.conn.next_event = limited_event  # type: ignore[method-assign]
         if len(self.connections) > max_connections(_MAX_CONNECTIONS, 0.5):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many connections are open")
         else:
@@ -132,8 +91,8 @@ class GuardedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not an HTTP request, or a request whose head is too large."""
-        if self._head_too_large or len(self.conn.trailing_data[0]) > _MAX_HEADER_BYTES:
+        """Answer bytes that are not an HTTP request, or an incomplete head that is too large."""
+        if len(self.conn.trailing_data[0]) > _MAX_HEADER_BYTES:
             self._refuse(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "header_too_large",
@@ -143,16 +102,11 @@ class GuardedProtocol(H11Protocol):
             self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Open a WebSocket, or answer why not; uvicorn does not answer invalid handshakes."""
-        reason = _handshake_error(event)
-        if reason is None:
-            super().handle_websocket_upgrade(event)
-        else:
-            self._refuse(
-                HTTPStatus.BAD_REQUEST,
-                "bad_request",
-                f"the WebSocket handshake is invalid: {sanitize_for_display(reason, 200)}",
-            )
+        """Open a WebSocket; answer a head that websockets cannot parse, which uvicorn leaves unanswered."""
+        super().handle_websocket_upgrade(event)
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, WebSocketsSansIOProtocol) and not protocol.handshake_initiated:
+            self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", "the WebSocket handshake is invalid")
 
     def _update_deadline(self) -> None:
         """Start the deadline if the connection waits for a head, and cancel it if not."""
@@ -197,27 +151,6 @@ class GuardedProtocol(H11Protocol):
         self.transport.close()
 
 
-def _size_of(head: h11.Request) -> int:
-    """Return the number of bytes of a request line and its headers, except for optional spaces."""
-    headers = sum(len(name) + len(value) + 4 for name, value in head.headers)
-    return len(head.method) + len(head.target) + headers
-
-
-def _handshake_error(event: h11.Request) -> str | None:
-    """Return why a request is not a WebSocket handshake to uvicorn's WebSocket library, or None if it is."""
-    head = [event.method + b" " + event.target + b" HTTP/" + event.http_version]
-    head += [name + b": " + value for name, value in event.headers]
-    trial = ServerProtocol()
-    trial.receive_data(b"\r\n".join([*head, b"", b""]))
-    for request in trial.events_received():
-        assert isinstance(request, Request)
-        trial.accept(request)
-    if trial.handshake_exc is None:
-        return None
-    errors: list[BaseException | None] = [trial.handshake_exc, trial.handshake_exc.__cause__]
-    return "; ".join(str(error) for error in errors if error is not None)
-
-
 def observed(app: FastAPI) -> ASGIApp:
     """Return the application within an `Observer`, which measures and traces its requests."""
     from senoscope.api.middleware.observer import Observer
@@ -231,14 +164,12 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     class Protocol(GuardedProtocol):
         header_timeout_s = settings.header_timeout_s
 
-    tls: dict[str, Any] = {}
-    if settings.tls_cert is not None:
-        tls = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
     return uvicorn.Config(
-        SecurityHeaders(app),
+        app,
         http=Protocol,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         server_header=False,
+        headers=list(SECURITY_HEADERS.items()),
         proxy_headers=False,  # a client could forge its address with them
         log_config=None,
         access_log=False,
@@ -248,5 +179,6 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         ws_per_message_deflate=False,
         ws_max_size=_MAX_FRAME_BYTES,
         timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
-        **tls,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
     )

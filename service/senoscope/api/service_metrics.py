@@ -1,15 +1,17 @@
-"""Metrics of the state and the counters of a service, read at each scrape."""
+"""Metrics of the state and the counters of a service and of its clients, read at each scrape."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, TypeVar, get_args
 
 from prometheus_client.metrics_core import Metric
 
 from senoscope import __version__
+from senoscope.api.middleware.guard import REASONS, Refusals
+from senoscope.api.routes.live import LiveHub
 from senoscope.metrics import catalogue
-from senoscope.metrics.catalogue import Declared
+from senoscope.metrics.catalogue import Declared, Values
 from senoscope.metrics.device import GpuMemory
 from senoscope.runlog.dialects import LogState
 from senoscope.service import Service
@@ -20,49 +22,69 @@ from senoscope_client.models.status import (
     PipelineStatus,
     ReceiverStatus,
     RunLogStatus,
+    TracesStatus,
 )
 from senoscope_client.wire.messages import WireFault
 
+_T = TypeVar("_T")
 # Present from the first scrape on, so that the first rejection of a kind is visible as an increase.
 _REJECTIONS: Final = (*(fault for fault in get_args(WireFault) if fault != "unknown_type"), *UNFIT)
 _LOG_STATES: Final = ("ok", "opening", "stopped", *get_args(LogState))
-_OF_RECEIVER: Final = (
-    *(catalogue.CONNECTED, catalogue.CONNECTIONS, catalogue.STREAM_REFUSALS, catalogue.STREAM_FAULTS),
-    *(catalogue.SILENCE, catalogue.MESSAGES, catalogue.REJECTED, catalogue.MISSING, catalogue.REPEATED),
-)
-Value = tuple[tuple[str, ...], float | int | None]
-"""Values of the labels, and the value of the metric, or None if it is unknown."""
 
+_Readers = Mapping[Declared, Callable[[_T], Values]]
+"""Metrics of a part of the service, with functions that return their values from its status."""
 
-def gathered(declared: Declared, values: Iterable[Value]) -> Metric:
-    """Return a metric family of the values that are not None."""
-    family = declared.gather()
-    for labels, value in values:
-        if value is not None:
-            family.add_metric(labels, float(value))
-    return family
-
-
-def by_key(counts: Mapping[str, int]) -> list[Value]:
-    """Return one value for each key."""
-    return [((key,), count) for key, count in counts.items()]
-
-
-def single(value: float | None) -> list[Value]:
-    """Return the value of a metric without labels."""
-    return [((), value)]
+_ENGINE: Final[_Readers[EngineStatus]] = {
+    catalogue.THREAD_UP: lambda engine: {
+        name: name not in engine.thread_problems for name in engine.thread_deaths
+    },
+    catalogue.THREAD_DEATHS: lambda engine: engine.thread_deaths,
+    catalogue.RESULTS_FAILED: lambda engine: engine.results_failed,
+    catalogue.RETRIES: lambda engine: engine.retried,
+}
+_RECEIVER: Final[_Readers[ReceiverStatus]] = {
+    catalogue.CONNECTED: lambda receiver: receiver.connected,
+    catalogue.CONNECTIONS: lambda receiver: receiver.connections,
+    catalogue.STREAM_REFUSALS: lambda receiver: receiver.refused,
+    catalogue.STREAM_FAULTS: lambda receiver: receiver.faults,
+    catalogue.SILENCE: lambda receiver: receiver.silent_s,
+    catalogue.MESSAGES: lambda receiver: receiver.messages,
+    catalogue.REJECTED: lambda receiver: dict.fromkeys(_REJECTIONS, 0) | receiver.rejected,
+    catalogue.MISSING: lambda receiver: sum(series.missing for series in receiver.series),
+    catalogue.REPEATED: lambda receiver: sum(series.repeated for series in receiver.series),
+}
+_LANES: Final[_Readers[PipelineStatus]] = {
+    catalogue.WAITING: lambda now: {"live": now.live.waiting, "batch": now.batch.waiting},
+    catalogue.CAPACITY: lambda now: {"live": now.live.capacity, "batch": now.batch.capacity},
+    catalogue.COMPUTED: lambda now: {"live": now.live.classified, "batch": now.batch.classified},
+    catalogue.DROPPED: lambda now: now.live.dropped_reasons,
+    catalogue.FAILED: lambda now: now.live.failed,
+    catalogue.MISSES: lambda now: now.live.late,
+}
+_RUN_LOG: Final[_Readers[RunLogStatus]] = {
+    catalogue.LOG_WRITTEN: lambda log: log.written,
+    catalogue.LOG_WAITING: lambda log: log.waiting,
+    catalogue.LOG_LOST: lambda log: log.lost,
+    catalogue.LOG_STATE: lambda log: {state: state == log.state for state in _LOG_STATES},
+}
+_ARCHIVE: Final[_Readers[ArchiveStatus]] = {
+    catalogue.ARCHIVE_UP: lambda archive: archive.problem is None,
+    catalogue.ARCHIVE_WRITTEN: lambda archive: archive.written,
+    catalogue.ARCHIVE_LOST: lambda archive: archive.lost,
+}
+_TRACES: Final[_Readers[TracesStatus]] = {
+    catalogue.SPANS: lambda traces: traces.made,
+    catalogue.SPANS_SENT: lambda traces: traces.sent,
+}
 
 
 class ServiceMetrics:
-    """The collector of a service's state and counters, read at each scrape.
+    """The collector of the state and the counters, read at each scrape."""
 
-    Parameters
-    ----------
-    service : Service
-    """
-
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, hub: LiveHub, refusals: Refusals) -> None:
         self._service = service
+        self._hub = hub
+        self._refusals = refusals
         self._gpu = GpuMemory()
 
     def describe(self) -> list[Metric]:
@@ -74,21 +96,37 @@ class ServiceMetrics:
         service = self._service
         ready = service.not_ready_reason() is None
         now = service.status() if service.assembled else None
-        yield catalogue.BUILD.inform({"version": __version__})
-        yield catalogue.MODEL.inform(self._model() if service.assembled else None)
-        yield gathered(catalogue.READY, single(ready))
-        yield gathered(catalogue.DEGRADED, single(ready and bool(service.degraded_reasons())))
-        yield gathered(catalogue.DEADLINE, single(service.settings.deadline_ms / 1e3))
-        yield from self._engine(now.engine if now is not None else None)
-        yield from self._stream(now.receiver if now is not None else None)
-        yield from self._lanes(now)
         # The run log is opened, and can fail, before there is an ensemble.
-        yield from self._run_log(service.log.status() if service.log is not None else None)
-        yield from self._archive(now.archive if now is not None else None)
-        yield from self._device()
-        traces = now.traces if now is not None else None
-        yield gathered(catalogue.SPANS, single(traces.made if traces is not None else None))
-        yield gathered(catalogue.SPANS_SENT, single(traces.sent if traces is not None else None))
+        log = service.log.status() if service.log is not None else None
+        yield catalogue.BUILD.inform({"version": __version__})
+        yield catalogue.MODEL.inform(self._model() if now is not None else None)
+        yield catalogue.READY.gather(ready)
+        yield catalogue.DEGRADED.gather(ready and bool(service.degraded_reasons()))
+        yield catalogue.DEADLINE.gather(service.settings.deadline_ms / 1e3)
+        yield from _gather_all(_ENGINE, None if now is None else now.engine)
+        yield from _gather_all(_RECEIVER, None if now is None else now.receiver)
+        yield from _gather_all(_LANES, now)
+        yield from _gather_all(_RUN_LOG, log)
+        yield from _gather_all(_ARCHIVE, None if now is None else now.archive)
+        yield from self._clients()
+        yield from _gather_all(_TRACES, None if now is None else now.traces)
+        on_gpu = now is not None and service.active.ensemble.device == "cuda"
+        used, size = self._gpu.read() if on_gpu else (None, None)
+        yield catalogue.MEMORY_USED.gather({"0": used})
+        yield catalogue.MEMORY_SIZE.gather({"0": size})
+
+    def _clients(self) -> Iterator[Metric]:
+        hub, publisher = self._hub, self._service.publisher
+        connected: dict[str, float | None] = {"websocket": hub.clients}
+        refused: dict[tuple[str, ...], float | None] = {("websocket", "too_many"): hub.refused}
+        if publisher is not None:
+            connected["zeromq"] = publisher.subscribers
+            reasons = publisher.gate.refused if publisher.gate else {}
+            refused |= {("zeromq", reason): count for reason, count in dict(reasons).items()}
+        yield catalogue.SUBSCRIBERS.gather(connected)
+        yield catalogue.SUBSCRIBERS_REFUSED.gather(refused)
+        yield catalogue.SUBSCRIBERS_LOST.gather({"websocket": hub.lost})
+        yield catalogue.REQUESTS_REFUSED.gather(dict.fromkeys(REASONS, 0) | self._refusals.counts)
 
     def _model(self) -> dict[str, str]:
         ensemble = self._service.active.ensemble
@@ -100,63 +138,8 @@ class ServiceMetrics:
             "for_science": str(ensemble.manifest.for_science).lower(),
         }
 
-    @staticmethod
-    def _engine(engine: EngineStatus | None) -> Iterator[Metric]:
-        deaths = engine.thread_deaths if engine is not None else {}
-        problems = engine.thread_problems if engine is not None else {}
-        yield gathered(catalogue.THREAD_UP, [((name,), name not in problems) for name in deaths])
-        yield gathered(catalogue.THREAD_DEATHS, by_key(deaths))
 
-    @staticmethod
-    def _stream(receiver: ReceiverStatus | None) -> Iterator[Metric]:
-        if receiver is None:
-            for declared in _OF_RECEIVER:
-                yield gathered(declared, [])
-            return
-        yield gathered(catalogue.CONNECTED, single(receiver.connected))
-        yield gathered(catalogue.CONNECTIONS, single(receiver.connections))
-        yield gathered(catalogue.STREAM_REFUSALS, single(receiver.refused))
-        yield gathered(catalogue.STREAM_FAULTS, by_key(receiver.faults))
-        yield gathered(catalogue.SILENCE, single(receiver.silent_s))
-        yield gathered(catalogue.MESSAGES, by_key(receiver.messages))
-        yield gathered(catalogue.REJECTED, by_key(dict.fromkeys(_REJECTIONS, 0) | receiver.rejected))
-        yield gathered(catalogue.MISSING, single(sum(series.missing for series in receiver.series)))
-        yield gathered(catalogue.REPEATED, single(sum(series.repeated for series in receiver.series)))
-
-    @staticmethod
-    def _lanes(now: PipelineStatus | None) -> Iterator[Metric]:
-        lanes = {"live": now.live, "batch": now.batch} if now is not None else {}
-        for declared, name in (
-            (catalogue.WAITING, "waiting"),
-            (catalogue.CAPACITY, "capacity"),
-            (catalogue.COMPUTED, "classified"),
-        ):
-            yield gathered(declared, [((lane,), getattr(status, name)) for lane, status in lanes.items()])
-        yield gathered(catalogue.DROPPED, by_key(now.live.dropped_reasons if now is not None else {}))
-        yield gathered(catalogue.FAILED, single(now.live.failed if now is not None else None))
-        yield gathered(
-            catalogue.RESULTS_FAILED, single(now.engine.results_failed if now is not None else None)
-        )
-        yield gathered(catalogue.RETRIES, single(now.engine.retried if now is not None else None))
-        yield gathered(catalogue.MISSES, single(now.live.late if now is not None else None))
-
-    @staticmethod
-    def _run_log(log: RunLogStatus | None) -> Iterator[Metric]:
-        yield gathered(catalogue.LOG_WRITTEN, single(log.written if log is not None else None))
-        yield gathered(catalogue.LOG_WAITING, single(log.waiting if log is not None else None))
-        yield gathered(catalogue.LOG_LOST, single(log.lost if log is not None else None))
-        states = [((state,), state == log.state) for state in _LOG_STATES] if log is not None else []
-        yield gathered(catalogue.LOG_STATE, states)
-
-    @staticmethod
-    def _archive(archive: ArchiveStatus | None) -> Iterator[Metric]:
-        yield gathered(catalogue.ARCHIVE_UP, single(archive.problem is None if archive is not None else None))
-        yield gathered(catalogue.ARCHIVE_WRITTEN, single(archive.written if archive is not None else None))
-        yield gathered(catalogue.ARCHIVE_LOST, single(archive.lost if archive is not None else None))
-
-    def _device(self) -> Iterator[Metric]:
-        service = self._service
-        on_gpu = service.assembled and service.active.ensemble.device == "cuda"
-        used, size = self._gpu.read() if on_gpu else (None, None)
-        yield gathered(catalogue.MEMORY_USED, [(("0",), used)])
-        yield gathered(catalogue.MEMORY_SIZE, [(("0",), size)])
+def _gather_all(readers: _Readers[_T], status: _T | None) -> Iterator[Metric]:
+    """Return the families of a part of the service; without values if it has no status."""
+    for declared, read in readers.items():
+        yield declared.gather(None if status is None else read(status))

@@ -8,32 +8,29 @@ from typing import Any, Final
 
 import numpy.typing as npt
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.dependencies import service_of
 from senoscope.api.middleware.body_limit import Upload, open_upload
-from senoscope.api.middleware.observer import context_of
+from senoscope.api.middleware.observer import request_ref_of
+from senoscope.api.openapi import BINARY
 from senoscope.api.problems import ClientDisconnected
 from senoscope.fov import Fov
 from senoscope.results.record import Record
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.memory_budget import MemoryShare
-from senoscope.service import Service
 from senoscope_client.errors import UnreadableImage, UnsupportedMediaType
 from senoscope_client.images.reader import FovSpec, FovStack, read_fovs
+from senoscope_client.models.base import StrictModel
 from senoscope_client.models.result import Source
 
 # The body of a request, for OpenAPI.
-IMAGE_CONTENT: Final[dict[str, Any]] = {
-    kind: {"schema": {"type": "string", "format": "binary"}}
-    for kind in ("image/tiff", "application/x-npy", "application/octet-stream")
-}
+IMAGE_CONTENT: Final = dict.fromkeys(("image/tiff", "application/x-npy", "application/octet-stream"), BINARY)
 
 
-class ImageParameters(BaseModel):
+class ImageParameters(StrictModel):
     """Query parameters that describe a posted file where it does not describe itself."""
-
-    model_config = ConfigDict(extra="forbid")
 
     axes: str | None = Field(None, description="Axes of the file, such as PCYX, if the file has none.")
     channels: str | None = Field(
@@ -76,7 +73,7 @@ async def posted_stack(request: Request, parameters: ImageParameters, share: Mem
     SenoscopeError
         If there is no file, or it cannot be read or does not fit the ensemble.
     """
-    service: Service = request.app.state.service
+    service = service_of(request)
     limits, max_bytes = service.settings.image_limits, service.settings.max_upload_bytes
     active = service.active
 
@@ -125,9 +122,8 @@ async def classify_stack(
     ClientDisconnected
         If the client closed the connection; FOVs that were not begun are not computed.
     """
-    service: Service = request.app.state.service
-    context = context_of(request.scope)
-    ref = None if context is None else context.ref
+    service = service_of(request)
+    ref = request_ref_of(request.scope)
     fovs = [
         Fov(fov, Source(kind="upload", file=name, frame=n), request=ref, spec=spec)
         for n, fov in enumerate(pixels)

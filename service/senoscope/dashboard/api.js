@@ -54,16 +54,9 @@ async function answer(path, options = {}) {
   } catch {
     throw new Unreachable("the service does not answer");
   }
-  if (!response.ok) throw await problemOf(response);
-  return response;
-}
-
-async function problemOf(response) {
-  let document = {};
-  try {
-    document = await response.json();
-  } catch { /* not a problem document: only the status is known */ }
-  return failed({ ...document, status: response.status });
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({})); // not a problem document: only the status is known
+  throw failed({ ...problem, status: response.status });
 }
 
 /** Requests a key, or one with more scopes, from the user. */

@@ -114,23 +114,26 @@ export function toast(text, { state = "", seconds = state === "bad" ? 20 : 8, mo
   return box;
 }
 
-/** Sets the options of a select if they changed; keeps the selected one. */
+/** Replaces the children of an element by those that `make` returns, if their description changed. */
+export function rebuild(element, description, make) {
+  const text = JSON.stringify(description);
+  if (element.dataset.built === text) return;
+  element.dataset.built = text;
+  element.replaceChildren(...make());
+}
+
+/** Sets the options of a select; keeps the selected one. */
 export function setOptions(select, options) {
-  const wanted = JSON.stringify(options);
-  if (select.dataset.options === wanted) return;
   const { value } = select;
-  select.dataset.options = wanted;
-  select.replaceChildren(...options.map(([v, text]) => el("option", { value: v, textContent: text })));
+  rebuild(select, options, () => options.map(([v, text]) => el("option", { value: v, textContent: text })));
   if (options.some(([v]) => v === value)) select.value = value;
 }
 
 /** Sets the terms of a description list, from [term, description, class] rows. */
 export function setFacts(list, rows) {
-  const wanted = JSON.stringify(rows);
-  if (list.dataset.rows === wanted) return;
-  list.dataset.rows = wanted;
-  list.replaceChildren(
-    ...rows.map(([term, text, className = ""]) =>
-      el("div", { className }, el("dt", { textContent: term }), el("dd", { textContent: text }))),
-  );
+  rebuild(list, rows, () => rows.map(([term, text, className = ""]) =>
+    el("div", { className }, el("dt", { textContent: term }), el("dd", { textContent: text }))));
 }
+
+/** Returns a row of a table. */
+export const rowOf = (texts) => el("tr", {}, ...texts.map((text) => el("td", { textContent: text })));

@@ -2,7 +2,7 @@
 
 import { failed, headers, Unreachable } from "./api.js";
 import { $, el, setText, toast } from "./dom.js";
-import { percent, plural } from "./format.js";
+import { fovs, percent, plural } from "./format.js";
 
 const TYPES = { tif: "image/tiff", tiff: "image/tiff", npy: "application/x-npy" };
 
@@ -56,7 +56,7 @@ export class Drop {
       if (source.kind !== "upload" || source.file !== file.name) return;
       made += 1;
       progress.removeAttribute("value");
-      setText(message, `${file.name}: ${plural(made, "field of view", "fields of view")} classified…`);
+      setText(message, `${file.name}: ${fovs(made)} classified…`);
     };
     this.#live.addEventListener("result", count);
     try {
@@ -87,7 +87,7 @@ export class Drop {
     };
     // If another view is open, neither the view nor its list changes until the user chooses "Show".
     if (liveViewIsFree()) show();
-    else offer(`${file.name} is classified: ${plural(count, "field of view", "fields of view")}.`, "Show", show);
+    else offer(`${file.name} is classified: ${fovs(count)}.`, "Show", show);
     for (const warning of warnings) toast(`${file.name}: ${warning}`, { state: "warn", seconds: 20 });
   }
 

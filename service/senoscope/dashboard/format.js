@@ -3,9 +3,6 @@
 /** Returns when a result was made, in milliseconds since the epoch, from its id, a UUID of version 7. */
 export const madeAt = (id) => parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
 
-/** Returns the same to 1/4096 ms: the service writes the fraction into the twelve bits after the version. */
-export const madeAtExactly = (id) => madeAt(id) + parseInt(id.slice(15, 18), 16) / 4096;
-
 const TIME = new Intl.DateTimeFormat([], { timeStyle: "medium", hourCycle: "h23" });
 const DATE = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
 
@@ -48,6 +45,8 @@ export function milliseconds(ms) {
 }
 
 export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+
+export const fovs = (n) => plural(n, "field of view", "fields of view");
 
 /** Returns a detector value as text, rounded to five digits. */
 export const count = (value) => String(Number(value.toPrecision(5)));

@@ -3,7 +3,7 @@
 import { download, save, text } from "./api.js";
 import { css, viridis } from "./colormaps.js";
 import { $, setOptions, el, setText, throttled, toast } from "./dom.js";
-import { percent, plural, stamp, stamped } from "./format.js";
+import { fovs, percent, stamp, stamped } from "./format.js";
 
 const ROWS = 200;
 
@@ -25,12 +25,12 @@ export class History {
       this.#page = 0;
       this.#draw();
     });
-    $("filter").addEventListener("input", () => this.#filter());
+    $("filter").addEventListener("input", () => this.#turnTo(0));
     $("filter").addEventListener("submit", (event) => event.preventDefault());
-    $("filter").addEventListener("reset", () => setTimeout(() => this.#filter()));
+    $("filter").addEventListener("reset", () => setTimeout(() => this.#turnTo(0)));
     for (const left of ["pointerleave", "focusout"]) $("rows").addEventListener(left, this.#draw);
-    $("newer").onclick = () => this.#turn(-1);
-    $("older").onclick = () => this.#turn(1);
+    $("newer").onclick = () => this.#turnTo(this.#page - 1);
+    $("older").onclick = () => this.#turnTo(this.#page + 1);
     $("rows").addEventListener("click", (event) => {
       const row = event.target.closest("tr[data-id]");
       if (row) this.#open(row.dataset.id);
@@ -48,13 +48,8 @@ export class History {
     this.#table();
   }
 
-  #turn(by) {
-    this.#page += by;
-    this.#table();
-  }
-
-  #filter() {
-    this.#page = 0;
+  #turnTo(page) {
+    this.#page = page;
     this.#table();
   }
 
@@ -84,7 +79,7 @@ export class History {
     const matching = this.#matching().reverse();
     const pages = Math.max(1, Math.ceil(matching.length / ROWS));
     this.#page = Math.min(Math.max(0, this.#page), pages - 1);
-    setText($("matches"), this.#invalidTime() ?? (all ? `${matching.length.toLocaleString("en")} of ${plural(all, "field of view", "fields of view")}, newest first` : ""));
+    setText($("matches"), this.#invalidTime() ?? (all ? `${matching.length.toLocaleString("en")} of ${fovs(all)}, newest first` : ""));
     $("nothing").hidden = matching.length > 0;
     setText($("nothing"), emptiness(this.#store.shown, all));
     setText($("page"), pages > 1 ? `Page ${this.#page + 1} of ${pages}` : "");

@@ -1,7 +1,7 @@
 // The ensemble in use and the intensity range in force; change of the ensemble, calibration of the range.
 
 import { json, send } from "./api.js";
-import { $, setOptions, el, setFacts, setText } from "./dom.js";
+import { $, rowOf, setFacts, setOptions, setText } from "./dom.js";
 import { count, date } from "./format.js";
 
 const POLL_MS = 400;
@@ -61,7 +61,7 @@ export class Model extends EventTarget {
       ["computes on", `${engine.device}: ${engine.reason}`],
     ]);
     $("networks").replaceChildren(...manifest.networks.map((network) =>
-      el("tr", {}, ...[network.name, network.backbone_weights.source, network.gradcam_grid.join(" × "), network.variants.map(({ precision }) => precision).join(", ")].map((text) => el("td", { textContent: text })))));
+      rowOf([network.name, network.backbone_weights.source, network.gradcam_grid.join(" × "), network.variants.map(({ precision }) => precision).join(", ")])));
     this.dispatchEvent(new CustomEvent("changed", { detail: model }));
   }
 
@@ -73,9 +73,8 @@ export class Model extends EventTarget {
       ? `Calibrated for this session on ${session.fovs} fields of view (${session.fitted_on === "stream" ? `of ${session.series_id ?? "the stream"}` : "a posted stack"}), ${date(Date.parse(session.calibrated_at))}.${range.survives_restart ? "" : " It is lost when the service restarts, because there is no run log."}`
       : `The model's range, fitted on ${ofModel.fitted_on}.`;
     setText($("rangesource"), source);
-    $("ranges").replaceChildren(...range.channels.map((name, c) => el("tr", {}, ...[
-      name, count(range.low[c]), count(range.high[c]), `${count(ofModel.channels[c].low)} to ${count(ofModel.channels[c].high)}`,
-    ].map((text) => el("td", { textContent: text })))));
+    $("ranges").replaceChildren(...range.channels.map((name, c) =>
+      rowOf([name, count(range.low[c]), count(range.high[c]), `${count(ofModel.channels[c].low)} to ${count(ofModel.channels[c].high)}`])));
     $("uncalibrate").disabled = !session;
     const { calibrating } = range;
     $("calibrating").hidden = !calibrating;

@@ -1,7 +1,7 @@
 // The picture of the selected field of view: channels, Grad-CAM map, scale bar and readout.
 
 import { json, Problem, Unreachable } from "./api.js";
-import { $, setOptions, el, setText } from "./dom.js";
+import { $, el, rebuild, setOptions, setText } from "./dom.js";
 import { count } from "./format.js";
 import { ensembleMap, networkMap } from "./gradcam.js";
 import { pixelsOf } from "./pixels.js";
@@ -122,7 +122,7 @@ export class Picture extends EventTarget {
   #clear() {
     this.#shown = null;
     $("main").getContext("2d").clearRect(0, 0, $("main").width, $("main").height);
-    $("thumbs").replaceChildren();
+    rebuild($("thumbs"), [], () => []);
     $("scale").hidden = $("nopixels").hidden = true;
     $("empty").hidden = false;
     this.dispatchEvent(new CustomEvent("shown", { detail: null }));
@@ -137,13 +137,10 @@ export class Picture extends EventTarget {
   #controls() {
     const names = this.#names();
     const options = [...names.map((name, c) => [String(c), name]), ...(names.length > 1 ? [[ALL, "Colour"]] : [])];
-    const box = $("channels");
-    if (box.dataset.options !== JSON.stringify(options)) {
-      box.dataset.options = JSON.stringify(options);
-      box.replaceChildren(box.firstElementChild, ...options.map(([value, name]) =>
-        el("label", {},
-          el("input", { type: "radio", name: "channel", value, checked: value === this.#channel }), el("span", { textContent: name }))));
-    }
+    const legend = $("channels").firstElementChild;
+    rebuild($("channels"), options, () => [legend, ...options.map(([value, name]) =>
+      el("label", {},
+        el("input", { type: "radio", name: "channel", value, checked: value === this.#channel }), el("span", { textContent: name })))]);
     const networks = Object.keys(this.#shown?.result.networks ?? {});
     const known = networks.length ? networks : (this.#model?.manifest.networks.map(({ name }) => name) ?? []);
     setOptions($("network"), [["", "ensemble"], ...known.map((name) => [name, name])]);
@@ -193,21 +190,9 @@ export class Picture extends EventTarget {
   #thumbs(channels, map, width, height) {
     const names = this.#names();
     const wanted = [...channels.map((_, c) => [String(c), names[c]]), [MAP, "Grad-CAM"]];
-    const box = $("thumbs");
-    if (box.dataset.options !== JSON.stringify(wanted)) {
-      box.dataset.options = JSON.stringify(wanted);
-      box.replaceChildren(...wanted.map(([value, name]) => {
-        const button = el("button", { type: "button", data: { value } }, el("canvas"), name);
-        button.onclick = () => {
-          if (value === MAP) $("style").value = $("style").value === "map" ? "overlay" : "map";
-          else if ($("style").value === "map") $("style").value = "overlay";
-          if (value === MAP) this.#draw();
-          else this.channel(value);
-        };
-        return button;
-      }));
-    }
-    [...box.children].forEach((button, k) => {
+    rebuild($("thumbs"), wanted, () => wanted.map(([value, name]) =>
+      el("button", { type: "button", data: { value }, onclick: () => this.#chooseThumb(value) }, el("canvas"), name)));
+    [...$("thumbs").children].forEach((button, k) => {
       const thin = thinned(channels[k] ?? map, height, width, THUMB_STEP);
       const rgba = channels[k] ? grey(thin.values) : paint(new Uint8ClampedArray(4 * thin.values.length).fill(255), thin.values, "map", 1);
       put(button.querySelector("canvas"), rgba, thin.width, thin.height);
@@ -215,6 +200,14 @@ export class Picture extends EventTarget {
       const pressed = value === MAP ? $("style").value === "map" : value === this.#channel && $("style").value !== "map";
       button.setAttribute("aria-pressed", pressed);
     });
+  }
+
+  #chooseThumb(value) {
+    const alone = $("style").value === "map";
+    if (value === MAP) $("style").value = alone ? "overlay" : "map";
+    else if (alone) $("style").value = "overlay";
+    if (value === MAP) this.#draw();
+    else this.channel(value);
   }
 
   /** Places the scale bar in the lower left corner of the visible part of the picture. */

@@ -1,6 +1,6 @@
 // The stage map: each field of view of a series at its position on the stage, drawn as the scan proceeds.
 
-import { $, el, fitCanvas, addTooltip, setText, onResize, throttled } from "./dom.js";
+import { $, addTooltip, el, fitCanvas, onResize, rebuild, setText, throttled } from "./dom.js";
 import { css, grey, ramp, viridis } from "./colormaps.js";
 import { REASONS, withoutResult } from "./scanplan.js";
 import { summaryOf } from "./verdict.js";
@@ -84,12 +84,10 @@ export class StageMap {
     }
     if (chosen) {
       const [x, y, w, h] = this.#box(chosen);
-      context.lineWidth = 5;
-      context.strokeStyle = "#000";
-      context.strokeRect(x - 1, y - 1, w + 1, h + 1);
-      context.lineWidth = 2.5;
-      context.strokeStyle = "#fff";
-      context.strokeRect(x - 1, y - 1, w + 1, h + 1);
+      for (const [lineWidth, strokeStyle] of [[5, "#000"], [2.5, "#fff"]]) {
+        Object.assign(context, { lineWidth, strokeStyle });
+        context.strokeRect(x - 1, y - 1, w + 1, h + 1);
+      }
     }
   }
 
@@ -124,20 +122,16 @@ export class StageMap {
 
   /** Shows the key of outlines and hatching, with counts, and how many frames have no known position. */
   #key(without) {
-    const of = (kind) => without.filter((one) => one.kind === kind);
     const line = (kind, text) => {
-      const all = of(kind);
+      const all = without.filter((one) => one.kind === kind);
       const nowhere = all.filter(({ place }) => !place).length;
       return all.length ? el("span", { data: { kind } }, `${all.length} ${text}${nowhere ? ` (${nowhere === all.length ? "position" : `position of ${nowhere}`} unknown)` : ""}`) : null;
     };
     const flagged = this.#tiles.filter(({ entry }) => !entry.reliable).length;
     const reasons = Object.entries(REASONS).map(([kind, text]) => line(kind, text));
     const parts = [line("planned", "planned"), ...reasons, flagged ? el("span", { data: { kind: "flagged" } }, `${flagged} unreliable`) : null].filter(Boolean);
-    const text = parts.map(({ textContent }) => textContent).join();
     $("mapkey").hidden = !parts.length;
-    if ($("mapkey").dataset.text === text) return;
-    $("mapkey").dataset.text = text;
-    $("mapkey").replaceChildren(...parts);
+    rebuild($("mapkey"), parts.map(({ textContent }) => textContent), () => parts);
   }
 
   /** Selects the nearest field of view in the direction of an arrow key. */
@@ -179,7 +173,9 @@ function place(entries, input) {
     return { entry, x: entry.place.x - w / 2, y: entry.place.y - h / 2, w, h };
   });
   const [w, h] = tiles.length ? [tiles[0].w, tiles[0].h] : [size.width / size.height, 1];
-  const { x, y } = tiles.length ? below(tiles, h) : { x: 0, y: 0 };
+  // Below the others.
+  const bounds = tiles.length ? boundsOf(tiles) : { x: 0, y: 0, h: -h / 2 };
+  const [x, y] = [bounds.x, bounds.y + bounds.h + h / 2];
   nowhere.forEach((entry, k) =>
     tiles.push({ entry, x: x + (k % COLUMNS) * w, y: y + Math.floor(k / COLUMNS) * h, w, h }));
   return tiles;
@@ -206,11 +202,6 @@ function hatch(context, x, y, w, h) {
   }
   context.stroke();
   context.restore();
-}
-
-function below(tiles, h) {
-  const bounds = boundsOf(tiles);
-  return { x: bounds.x, y: bounds.y + bounds.h + h / 2 };
 }
 
 /** Returns the smallest step of the stage in each direction. */

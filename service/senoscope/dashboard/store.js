@@ -244,7 +244,6 @@ export class Store extends EventTarget {
     return shown?.lastResultAt && shown.instrument !== instrument && Date.now() - shown.lastResultAt < OTHER_MICROSCOPE_MS;
   }
 
-
   #evict(fresh) {
     for (const [key, collection] of this.collections) {
       if (this.collections.size <= MAX_COLLECTIONS) return;

@@ -2,7 +2,7 @@
 
 import { $, fitCanvas, addTooltip, setText, onResize, throttled } from "./dom.js";
 import { css, viridis } from "./colormaps.js";
-import { plural } from "./format.js";
+import { fovs } from "./format.js";
 import { REASONS, reasonOf } from "./scanplan.js";
 import { summaryOf } from "./verdict.js";
 
@@ -102,7 +102,7 @@ export class Timeline {
     canvas.setAttribute("aria-valuenow", Math.max(0, at));
     const entry = entries[at];
     canvas.setAttribute("aria-valuetext", entry ? `field of view ${entry.frame ?? at}, ${entry.label}, probability ${entry.probability.toFixed(2)}` : "none");
-    const parts = [plural(entries.length, "field of view", "fields of view")];
+    const parts = [fovs(entries.length)];
     if (flagged) parts.push(`${flagged} flagged (mark above)`);
     if (late) parts.push(`${late} late`);
     setText($("timelinesummary"), parts.join(" · "));

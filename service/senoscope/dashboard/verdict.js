@@ -1,6 +1,6 @@
 // The result of the field of view on the screen, as text.
 
-import { $, el, setText } from "./dom.js";
+import { $, el, rebuild, setText } from "./dom.js";
 import { clock, madeAt, milliseconds } from "./format.js";
 import { isUnreliable } from "./store.js";
 
@@ -25,24 +25,22 @@ export class Verdict {
     // The flag of the ensemble in use is shown at the top of the page.
     const flags = blank ? [] : result.flags.filter(({ code }) => code !== "not_for_science" || $("starter").hidden);
     $("verdict").dataset.reliable = !flags.some(isUnreliable);
-    const lines = flags.length ? flags.map((flag) => el("li", { textContent: flagText(flag), title: flag.message })) : [el("li", { className: "none", textContent: "no flags" })];
-    if ($("flags").textContent !== lines.map((line) => line.textContent).join("")) $("flags").replaceChildren(...lines);
+    rebuild($("flags"), flags, () => (flags.length
+      ? flags.map((flag) => el("li", { textContent: flagText(flag), title: flag.message }))
+      : [el("li", { className: "none", textContent: "no flags" })]));
   }
 
   #votes(networks) {
     const list = $("votes");
     const names = Object.keys(networks);
-    if (list.dataset.names !== names.join()) {
-      list.dataset.names = names.join();
-      list.replaceChildren(...names.map((name) => {
-        const tick = el("span", { className: "tick" });
-        tick.style.left = `${this.#threshold * 100}%`;
-        return el("li", {},
-          el("span", { className: "name", textContent: name, title: name }),
-          el("span", { className: "track" }, el("span", { className: "fill" }), tick),
-          el("span", { className: "value" }));
-      }));
-    }
+    rebuild(list, [names, this.#threshold], () => names.map((name) => {
+      const tick = el("span", { className: "tick" });
+      tick.style.left = `${this.#threshold * 100}%`;
+      return el("li", {},
+        el("span", { className: "name", textContent: name, title: name }),
+        el("span", { className: "track" }, el("span", { className: "fill" }), tick),
+        el("span", { className: "value" }));
+    }));
     names.forEach((name, k) => {
       const row = list.children[k];
       const p = networks[name];

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -14,6 +16,9 @@ from prometheus_client.metrics_core import (
 )
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
+Values = float | Mapping[str, float | None] | Mapping[tuple[str, ...], float | None] | None
+"""The value of a metric, or one for each value of its labels; None if it is unknown."""
+
 _UNITS: Final = frozenset({"seconds", "bytes", "ratio", "bits"})
 
 
@@ -46,10 +51,14 @@ class Declared:
         word = self.family.rpartition("_")[2]
         return word if word in _UNITS else ""
 
-    def gather(self) -> CounterMetricFamily | GaugeMetricFamily:
-        """Return an empty family, to be filled at a scrape."""
+    def gather(self, values: Values) -> Metric:
+        """Return a family of the values that are known."""
         kind = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
-        return kind(self.family, self.help, labels=self.labels, unit=self.unit)
+        family = kind(self.family, self.help, labels=self.labels, unit=self.unit)
+        for labels, value in (values if isinstance(values, Mapping) else {(): values}).items():
+            if value is not None:
+                family.add_metric([labels] if isinstance(labels, str) else labels, float(value))
+        return family
 
     def inform(self, facts: dict[str, str] | None) -> Metric:
         """Return a family whose labels are facts; empty while there are none."""
@@ -78,9 +87,13 @@ def _declare(kind: Kind, name: str, help_text: str, *labels: str) -> Declared:
     return declared
 
 
-BUILD = _declare("info", "senoscope_build_info", "Version of the service.", "version")
-MODEL = _declare(
-    "info",
+_counter = partial(_declare, "counter")
+_gauge = partial(_declare, "gauge")
+_histogram = partial(_declare, "histogram")
+_info = partial(_declare, "info")
+
+BUILD = _info("senoscope_build_info", "Version of the service.", "version")
+MODEL = _info(
     "senoscope_model_info",
     "The ensemble in use, and the device that computes it.",
     "name",
@@ -89,183 +102,141 @@ MODEL = _declare(
     "device",
     "for_science",
 )
-READY = _declare("gauge", "senoscope_ready", "1 while fields of view can be classified.")
-DEGRADED = _declare(
-    "gauge",
+READY = _gauge("senoscope_ready", "1 while fields of view can be classified.")
+DEGRADED = _gauge(
     "senoscope_degraded",
     "1 while fields of view are classified, but another part fails, such as the run log.",
 )
-THREAD_UP = _declare("gauge", "senoscope_thread_up", "1 while the thread runs.", "thread")
-THREAD_DEATHS = _declare(
-    "counter",
-    "senoscope_thread_deaths_total",
-    "Failures of the thread; most threads are restarted.",
-    "thread",
+THREAD_UP = _gauge("senoscope_thread_up", "1 while the thread runs.", "thread")
+THREAD_DEATHS = _counter(
+    "senoscope_thread_deaths_total", "Failures of the thread; most threads are restarted.", "thread"
 )
-DEADLINE = _declare(
-    "gauge",
-    "senoscope_deadline_seconds",
-    "Time allowed from a frame's arrival to its result (--deadline-ms).",
+DEADLINE = _gauge(
+    "senoscope_deadline_seconds", "Time allowed from a frame's arrival to its result (--deadline-ms)."
 )
 
-CONNECTED = _declare("gauge", "senoscope_stream_connected", "1 while the frame publisher is connected.")
-CONNECTIONS = _declare("counter", "senoscope_stream_connections_total", "Connections to the frame publisher.")
-STREAM_REFUSALS = _declare(
-    "counter",
-    "senoscope_stream_refusals_total",
-    "Refusals of this service by the frame publisher.",
+CONNECTED = _gauge("senoscope_stream_connected", "1 while the frame publisher is connected.")
+CONNECTIONS = _counter("senoscope_stream_connections_total", "Connections to the frame publisher.")
+STREAM_REFUSALS = _counter(
+    "senoscope_stream_refusals_total", "Refusals of this service by the frame publisher."
 )
-STREAM_FAULTS = _declare(
-    "counter",
+STREAM_FAULTS = _counter(
     "senoscope_stream_faults_total",
-    "Connections to the frame publisher that ended: lost, without a handshake, or with a violation of the "
-    "protocol.",
+    "Connections to the frame publisher that ended: lost, without a handshake, or with a violation of "
+    "the protocol.",
     "reason",
 )
-SILENCE = _declare(
-    "gauge",
-    "senoscope_stream_silence_seconds",
-    "Time since the frame publisher's last message, including heartbeats.",
+SILENCE = _gauge(
+    "senoscope_stream_silence_seconds", "Time since the frame publisher's last message, including heartbeats."
 )
-MESSAGES = _declare("counter", "senoscope_stream_messages_total", "Messages received on the stream.", "type")
-REJECTED = _declare(
-    "counter",
+MESSAGES = _counter("senoscope_stream_messages_total", "Messages received on the stream.", "type")
+REJECTED = _counter(
     "senoscope_stream_rejected_total",
     "Messages that violate the format, or do not fit the ensemble.",
     "reason",
 )
-MISSING = _declare(
-    "gauge",
+MISSING = _gauge(
     "senoscope_stream_frames_missing",
     "Frames of the most recent series that were sent but not received; a frame that arrives late is removed.",
 )
-REPEATED = _declare(
-    "gauge", "senoscope_stream_frames_repeated", "Frames of the most recent series that were received again."
+REPEATED = _gauge(
+    "senoscope_stream_frames_repeated", "Frames of the most recent series that were received again."
 )
-IMPLAUSIBLE = _declare(
-    "counter",
+IMPLAUSIBLE = _counter(
     "senoscope_frame_timestamps_implausible_total",
     "Frames with a timestamp in the future or over a minute old, by the clocks of both machines.",
 )
 
-WAITING = _declare("gauge", "senoscope_lane_waiting", "Fields of view that wait to be computed.", "lane")
-CAPACITY = _declare("gauge", "senoscope_lane_capacity", "Fields of view that may wait.", "lane")
-COMPUTED = _declare("counter", "senoscope_fovs_computed_total", "Fields of view that were computed.", "lane")
-DROPPED = _declare(
-    "counter",
+WAITING = _gauge("senoscope_lane_waiting", "Fields of view that wait to be computed.", "lane")
+CAPACITY = _gauge("senoscope_lane_capacity", "Fields of view that may wait.", "lane")
+COMPUTED = _counter("senoscope_fovs_computed_total", "Fields of view that were computed.", "lane")
+DROPPED = _counter(
     "senoscope_frames_dropped_total",
-    "Frames that were received and not computed: the live lane was full, another ensemble took over, or the "
-    "service stopped.",
+    "Frames that were received and not computed: the live lane was full, another ensemble took over, or "
+    "the service stopped.",
     "reason",
 )
-FAILED = _declare("counter", "senoscope_frames_failed_total", "Frames that the engine failed on.")
-RESULTS_FAILED = _declare(
-    "counter",
-    "senoscope_results_failed_total",
-    "Computed fields of view of which no result could be made.",
+FAILED = _counter("senoscope_frames_failed_total", "Frames that the engine failed on.")
+RESULTS_FAILED = _counter(
+    "senoscope_results_failed_total", "Computed fields of view of which no result could be made."
 )
-RETRIES = _declare(
-    "counter", "senoscope_engine_retries_total", "Batches that the engine computed again after a failure."
+RETRIES = _counter(
+    "senoscope_engine_retries_total", "Batches that the engine computed again after a failure."
 )
-MISSES = _declare(
-    "counter", "senoscope_deadline_misses_total", "Frames whose result took longer than the deadline."
-)
+MISSES = _counter("senoscope_deadline_misses_total", "Frames whose result took longer than the deadline.")
 
-RESULTS = _declare("counter", "senoscope_results_total", "Results that were sent.", "source", "label")
-TRANSPORT = _declare(
-    "histogram",
+RESULTS = _counter("senoscope_results_total", "Results that were sent.", "source", "label")
+TRANSPORT = _histogram(
     "senoscope_fov_transport_seconds",
     "From a frame's timestamp to its arrival, by the clocks of both machines; without implausible ones.",
 )
-QUEUE = _declare(
-    "histogram", "senoscope_fov_queue_seconds", "From arrival to the start of the computation.", "source"
-)
-COMPUTE = _declare(
-    "histogram",
+QUEUE = _histogram("senoscope_fov_queue_seconds", "From arrival to the start of the computation.", "source")
+COMPUTE = _histogram(
     "senoscope_fov_compute_seconds",
     "In the engine; each field of view of a batch has the time of the batch.",
     "source",
 )
-LATENCY = _declare("histogram", "senoscope_fov_latency_seconds", "From arrival to result.", "source")
-COMMIT = _declare(
-    "histogram",
-    "senoscope_fov_commit_seconds",
-    "From result until it was in the run log, or could not be logged.",
+LATENCY = _histogram("senoscope_fov_latency_seconds", "From arrival to result.", "source")
+COMMIT = _histogram(
+    "senoscope_fov_commit_seconds", "From result until it was in the run log, or could not be logged."
 )
-NOTIFY = _declare(
-    *(
-        "histogram",
-        "senoscope_fov_tell_seconds",
-        "From the commit to the run log until all outputs were notified.",
-    )
+NOTIFY = _histogram(
+    "senoscope_fov_tell_seconds", "From the commit to the run log until all outputs were notified."
 )
-ENTROPY = _declare(
-    "histogram",
+ENTROPY = _histogram(
     "senoscope_result_entropy_bits",
     "Uncertainty: entropy of the ensemble's probability, 0 (sure) to 1.",
     "source",
 )
-SATURATED = _declare(
-    "histogram",
-    "senoscope_fov_saturated_ratio",
-    "Fraction of the pixels above the intensity range.",
-    "channel",
+SATURATED = _histogram(
+    "senoscope_fov_saturated_ratio", "Fraction of the pixels above the intensity range.", "channel"
 )
 
-LOG_WRITTEN = _declare("counter", "senoscope_run_log_written_total", "Results written to the run log.")
-LOG_WAITING = _declare("gauge", "senoscope_run_log_waiting", "Results that wait in memory for the run log.")
-LOG_LOST = _declare(
-    "counter",
-    "senoscope_run_log_lost_total",
-    "Results that are missing in the run log because too many waited.",
+LOG_WRITTEN = _counter("senoscope_run_log_written_total", "Results written to the run log.")
+LOG_WAITING = _gauge("senoscope_run_log_waiting", "Results that wait in memory for the run log.")
+LOG_LOST = _counter(
+    "senoscope_run_log_lost_total", "Results that are missing in the run log because too many waited."
 )
-LOG_STATE = _declare("gauge", "senoscope_run_log_state", "1 for the state that the run log is in.", "state")
-ARCHIVE_UP = _declare("gauge", "senoscope_archive_up", "1 while pixels are archived (--archive).")
-ARCHIVE_WRITTEN = _declare("counter", "senoscope_archive_written_total", "Fields of view in the archive.")
-ARCHIVE_LOST = _declare(
-    "counter",
+LOG_STATE = _gauge("senoscope_run_log_state", "1 for the state that the run log is in.", "state")
+ARCHIVE_UP = _gauge("senoscope_archive_up", "1 while pixels are archived (--archive).")
+ARCHIVE_WRITTEN = _counter("senoscope_archive_written_total", "Fields of view in the archive.")
+ARCHIVE_LOST = _counter(
     "senoscope_archive_lost_total",
     "Fields of view that could not be archived: the disk was too slow or full.",
 )
 
-SUBSCRIBERS = _declare("gauge", "senoscope_subscribers", "Connections that results are sent to.", "kind")
-SUBSCRIBERS_REFUSED = _declare(
-    "counter", "senoscope_subscribers_refused_total", "Subscribers that were refused.", "kind", "reason"
+SUBSCRIBERS = _gauge("senoscope_subscribers", "Connections that results are sent to.", "kind")
+SUBSCRIBERS_REFUSED = _counter(
+    "senoscope_subscribers_refused_total", "Subscribers that were refused.", "kind", "reason"
 )
-SUBSCRIBERS_LOST = _declare(
-    "counter",
+SUBSCRIBERS_LOST = _counter(
     "senoscope_subscribers_dropped_total",
     "Results that were dropped for slow subscribers; ZeroMQ does not report what it drops.",
     "kind",
 )
 
-REQUESTS = _declare(
-    "counter",
+REQUESTS = _counter(
     "senoscope_http_requests_total",
     "Requests that were answered, and WebSockets that were opened.",
     "route",
     "method",
     "status",
 )
-DURATION = _declare(
-    *(
-        "histogram",
-        "senoscope_http_request_duration_seconds",
-        "From a request's head to the end of its answer.",
-    ),
-    *("route", "method"),
+DURATION = _histogram(
+    "senoscope_http_request_duration_seconds",
+    "From a request's head to the end of its answer.",
+    "route",
+    "method",
 )
-REQUESTS_REFUSED = _declare(
-    "counter", "senoscope_requests_refused_total", "Requests that were refused by access control.", "reason"
+REQUESTS_REFUSED = _counter(
+    "senoscope_requests_refused_total", "Requests that were refused by access control.", "reason"
 )
 
-MEMORY_USED = _declare(
-    "gauge", "senoscope_device_memory_used_bytes", "Memory of the GPU in use by all processes.", "device"
+MEMORY_USED = _gauge(
+    "senoscope_device_memory_used_bytes", "Memory of the GPU in use by all processes.", "device"
 )
-MEMORY_SIZE = _declare("gauge", "senoscope_device_memory_size_bytes", "Memory of the GPU.", "device")
-SPANS = _declare("counter", "senoscope_trace_spans_total", "Spans that were made (--otlp-endpoint).")
-SPANS_SENT = _declare(
-    "counter",
-    "senoscope_trace_spans_sent_total",
-    "Spans that the collector accepted; the others wait or are lost.",
+MEMORY_SIZE = _gauge("senoscope_device_memory_size_bytes", "Memory of the GPU.", "device")
+SPANS = _counter("senoscope_trace_spans_total", "Spans that were made (--otlp-endpoint).")
+SPANS_SENT = _counter(
+    "senoscope_trace_spans_sent_total", "Spans that the collector accepted; the others wait or are lost."
 )

@@ -29,13 +29,6 @@ def latency_buckets(deadline_s: float) -> tuple[float, ...]:
     return tuple(sorted(near | {bound for bound in _COARSE_S if not low <= bound <= high}))
 
 
-class _Times:
-    """Histograms of the results of one source."""
-
-    def __init__(self, queue: Histogram, compute: Histogram, latency: Histogram, entropy: Histogram) -> None:
-        self.queue, self.compute, self.latency, self.entropy = queue, compute, latency, entropy
-
-
 class ResultMetrics(ResultSink):
     """The sink that observes each result, in about 10 microseconds (``benchmarks/metrics_cost.py``).
 
@@ -50,15 +43,11 @@ class ResultMetrics(ResultSink):
 
     def __init__(self, registry: CollectorRegistry, deadline_ms: float) -> None:
         buckets = latency_buckets(deadline_ms / 1e3)
-        queue = catalogue.QUEUE.histogram(registry, buckets)
-        compute = catalogue.COMPUTE.histogram(registry, buckets)
-        latency = catalogue.LATENCY.histogram(registry, buckets)
-        entropy = catalogue.ENTROPY.histogram(registry, _BITS)
+        times = (catalogue.QUEUE, catalogue.COMPUTE, catalogue.LATENCY)
+        histograms = [one.histogram(registry, buckets) for one in times]
+        histograms.append(catalogue.ENTROPY.histogram(registry, _BITS))
         # Looking up a labelled child takes longer than observing.
-        self._times = {
-            source: _Times(*(one.labels(source) for one in (queue, compute, latency, entropy)))
-            for source in ("live", "batch")
-        }
+        self._of_source = {source: [one.labels(source) for one in histograms] for source in ("live", "batch")}
         self._results = catalogue.RESULTS.counter(registry)
         self._result: dict[tuple[str, str], Counter] = {}
         self._transport = catalogue.TRANSPORT.histogram(registry, _TRANSPORT_S)
@@ -72,11 +61,12 @@ class ResultMetrics(ResultSink):
         """Observe a result and its delivery."""
         result = record.result
         source = "live" if result.source.kind == "stream" else "batch"
-        times, timing = self._times[source], result.timing_ms
-        times.queue.observe(timing.queue / 1e3)
-        times.compute.observe(timing.compute / 1e3)
-        times.latency.observe(timing.total / 1e3)
-        times.entropy.observe(result.uncertainty.entropy)
+        timing = result.timing_ms
+        queue, compute, latency, entropy = self._of_source[source]
+        queue.observe(timing.queue / 1e3)
+        compute.observe(timing.compute / 1e3)
+        latency.observe(timing.total / 1e3)
+        entropy.observe(result.uncertainty.entropy)
         key = source, result.label
         if key not in self._result:
             self._result[key] = self._results.labels(*key)

@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -33,43 +33,32 @@ _NO_PARENT: Final = Context()
 _W3C: Final = TraceContextTextMapPropagator()
 
 
-class _CountingExporter(SpanExporter):
+class _CountingExporter(OTLPSpanExporter):
     """Counts the spans that the collector accepted, and logs when it stops or starts to accept them."""
 
     def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
-        self._exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_TIMEOUT_S)
+        super().__init__(f"{endpoint.rstrip('/')}/v1/traces", timeout=_TIMEOUT_S)
+        self._collector = endpoint
         self._works = True
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch; called from the processor's thread."""
-        result = self._exporter.export(spans)
+        result = super().export(spans)
         works = result is SpanExportResult.SUCCESS
         self.sent += works * len(spans)
         if works and not self._works:
-            _log.info("traces are accepted again", endpoint=self._endpoint)
+            _log.info("traces are accepted again", endpoint=self._collector)
         elif self._works and not works:
-            _log.warning("traces are not accepted, and are lost", endpoint=self._endpoint)
+            _log.warning("traces are not accepted, and are lost", endpoint=self._collector)
         self._works = works
         return result
 
-    def shutdown(self) -> None:
-        """Stop an attempt in progress."""
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
+class _CountingProcessor(BatchSpanProcessor):
+    """Counts the spans that it queues for the exporter's thread; a full queue drops the oldest."""
 
-class _BoundedProcessor(BatchSpanProcessor):
-    """Queues spans for the exporter's thread; when the queue is full, the oldest are dropped."""
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        super().__init__(
-            exporter,
-            max_queue_size=_QUEUE,
-            schedule_delay_millis=_INTERVAL_MS,
-            max_export_batch_size=_BATCH,
-        )
-        self.made = 0
+    made = 0
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a span."""
@@ -94,7 +83,12 @@ class Traces:
 
     def __init__(self, endpoint: str) -> None:
         self._exporter = _CountingExporter(endpoint)
-        self._processor = _BoundedProcessor(self._exporter)
+        self._processor = _CountingProcessor(
+            self._exporter,
+            max_queue_size=_QUEUE,
+            schedule_delay_millis=_INTERVAL_MS,
+            max_export_batch_size=_BATCH,
+        )
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": "senoscope", "service.version": __version__}),
             shutdown_on_exit=False,
@@ -179,7 +173,7 @@ class ResultSpans(ResultSink):
                 ("queue", fov.arrived_s, started_s),
                 ("compute", started_s, started_s + result.timing_ms.compute / 1e3),
                 ("log commit", made_s, times.logged_s),
-                ("tell", times.logged_s, times.notified_s),
+                ("publish", times.logged_s, times.notified_s),
             ):
                 part: Span = self._tracer.start_span(name, within, start_time=epoch_ns + int(from_s * 1e9))
                 part.end(epoch_ns + int(to_s * 1e9))

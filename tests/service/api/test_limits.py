@@ -42,6 +42,7 @@ from support.raw_http import (
     NO_CHANGES,
     NO_HANDSHAKES,
     UPGRADE,
+    handshake_refused,
     problem,
     raw,
     read_all,
@@ -157,27 +158,17 @@ def test_a_connection_too_many_gets_503(server: Server) -> None:
 def test_a_head_that_is_too_large_is_refused(strict: Server) -> None:
     with raw(strict) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX-A: " + b"a" * 40_000)
-        assert problem(read_all(connection)) == (431, "header_too_large")
-
-
-@pytest.mark.parametrize("size", [17_000, 60_000, 120_000])
-@pytest.mark.parametrize("where", ["header", "many headers", "target", "second request", "websocket"])
-def test_a_whole_head_that_is_too_large_is_refused(strict: Server, size: int, where: str) -> None:
-    """A head in one piece is never incomplete; h11 limits only incomplete ones."""
-    heads = {
-        "header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * size + b"\r\n\r\n",
-        "many headers": b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * (size // 6) + b"\r\n",
-        "target": b"GET /livez?" + b"a" * size + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        "websocket": UPGRADE + b"X: " + b"a" * size + b"\r\n" + HANDSHAKE,
-    }
-    small = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with raw(strict) as connection:
-        connection.sendall(small + heads["header"] if where == "second request" else heads[where])
         answer = read_all(connection)
-    if where == "second request":
-        assert answer.startswith(b"HTTP/1.1 200")
-        answer = answer[answer.index(b"HTTP/1.1 431") :]
     assert problem(answer) == (431, "header_too_large")
+    assert b"X-Content-Type-Options: nosniff" in answer
+
+
+def test_a_large_head_in_one_piece_is_refused_if_it_exceeds_one_read(strict: Server) -> None:
+    """A head within one read, which has at most 256 KiB, is never incomplete, and takes little memory."""
+    with raw(strict) as connection:
+        with contextlib.suppress(OSError):  # refused while it is sent
+            connection.sendall(b"GET /livez HTTP/1.1\r\nX-A: " + b"a" * 1_000_000 + b"\r\n\r\n")
+        assert not read_all(connection).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
@@ -249,7 +240,7 @@ def test_bytes_that_are_not_http_are_refused(strict: Server) -> None:
 def test_an_invalid_handshake_is_refused_and_its_connection_closed(strict: Server, sent: bytes) -> None:
     with raw(strict) as connection:
         connection.sendall(sent)
-        assert problem(read_all(connection)) == (400, "bad_request")
+        assert handshake_refused(read_all(connection))
 
 
 def test_a_websocket_without_a_route_is_answered_with_404(strict: Server) -> None:
@@ -328,8 +319,8 @@ def serve(*options: str, **environment: str) -> CompletedCommand:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--host", "0.0.0.0", "--results", ""], "0.0.0.0 lets anybody on the network use the service"),
-        (["--results", "tcp://*:0"], "tcp://*:0 lets anybody on the network see the results"),
+        (["--host", "0.0.0.0", "--results", ""], "0.0.0.0 can be used by other machines without a key"),
+        (["--results", "tcp://*:0"], "tcp://*:0 sends results to any machine"),
         (["--results", "tcp://0.0.0.0:5999"], "--results-allowed-keys"),
         (["--api-key", "short"], "--api-key or SENOSCOPE_API_KEY"),
         (["--api-key", "blanks and ümlauts are no key at all"], "--api-key or SENOSCOPE_API_KEY"),
@@ -346,7 +337,7 @@ def test_it_does_not_start_without_access_control_on_a_network(
     (line,) = done.stderr.strip().splitlines()
     assert message in line
     assert "short" not in line
-    if "lets anybody" in line:
+    if "machine" in line:
         assert "--insecure" in line
         assert "keys" in line
 

@@ -13,6 +13,7 @@ import numpy as np
 from senoscope.api.routes.live import LiveHub
 from senoscope.engine import Ensemble
 from senoscope.fov import Fov
+from senoscope.results.delivery import DeliveryTimes
 from senoscope.results.record import Record, ResultMaker
 from senoscope.scheduling.active_ensemble import fov_spec_of
 from senoscope_client.models.result import CamMode, Source
@@ -41,18 +42,17 @@ def records_of_a_stack(miniature: Path) -> tuple[list[Record], weakref.ref[np.nd
 def test_results_that_wait_for_a_slow_client_hold_no_pixels(miniature: Path) -> None:
     async def lag_behind() -> None:
         hub = LiveHub(backlog=10, max_clients=1)
-        hub.attach(asyncio.get_running_loop())
         client = hub.join("grid")
         records, stack = records_of_a_stack(miniature)
         expected = [[record.json(cam) for cam in get_args(CamMode)] for record in records]
         for record in records:
-            hub.send(record)
+            hub.on_result(record, DeliveryTimes(logged_s=0.0, notified_s=0.0))
         del record, records
         await asyncio.sleep(0)  # the hub's turn
         gc.collect()
         assert stack() is None
-        waiting = [await client.get() for _ in expected]
-        texts = [[one.json(cam) for cam in get_args(CamMode)] for one in waiting if one is not None]
+        waiting = [await client.waiting.get() for _ in expected]
+        texts = [[one(cam) for cam in get_args(CamMode)] for one in waiting if one is not None]
         assert texts == expected
 
     asyncio.run(lag_behind())

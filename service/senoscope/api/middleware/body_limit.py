@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import IO, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 import structlog
 from fastapi import Request
@@ -19,8 +19,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from senoscope.api.compression import Decompressor, file_coding
-from senoscope.api.problems import describe_validation_errors, problem_response
+from senoscope.api.compression import Decompressor, content_coding
+from senoscope.api.problems import describe_validation_errors
 from senoscope.scheduling.memory_budget import MemoryShare
 from senoscope_client.errors import (
     InsufficientStorage,
@@ -42,54 +42,12 @@ _MAX_JSON_BYTES = 64 * 1024
 M = TypeVar("M", bound=BaseModel)
 
 
-class Linger:
-    """ASGI middleware for answers that are sent before the request's body was read to its end.
-
-    It reads and discards the rest of the body for a short time: closing the connection while the client still
-    sends would reset it, and the client would lose the answer.
-
-    Parameters
-    ----------
-    app : ASGI application
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        unread = _has_body(scope)
-
-        async def tracking_receive() -> Message:
-            nonlocal unread
-            message = await receive()
-            unread = unread and message.get("more_body", False)
-            return message
-
-        async def lingering_send(message: Message) -> None:
-            nonlocal unread
-            if not (unread and message["type"] == "http.response.body" and not message.get("more_body")):
-                await send(message)
-                return
-            await send({**message, "more_body": True})
-            unread = False
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LINGER_S):
-                    while (await receive()).get("more_body", False):
-                        pass
-            await send({"type": "http.response.body", "body": b""})
-
-        await self._app(scope, tracking_receive, lingering_send)
-
-
 class BodyLimit:
     """ASGI middleware that refuses bodies that are too large or arrive too slowly.
 
     A body that declares a size over the limit is refused before it is read. Time counts only while the
-    application waits for the client.
+    application waits for the client. The rest of a body that the application did not read to its end is read
+    and discarded for a short time.
 
     Parameters
     ----------
@@ -109,7 +67,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        unread = _has_body(scope)
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        unread = b"transfer-encoding" in headers or declared != b"0"
         received = marked = 0
         left_s = self._timeout_s
 
@@ -117,6 +77,8 @@ class BodyLimit:
             nonlocal received, marked, unread, left_s
             if not unread:  # the only message that can follow is that the client disconnected
                 return await receive()
+            if declared.isdigit() and int(declared) > self._max_bytes:
+                raise self._error(f"{int(declared) / _MIB:.0f} MiB")
             began_s = time.monotonic()
             try:
                 async with asyncio.timeout(left_s):
@@ -135,12 +97,14 @@ class BodyLimit:
                 marked, left_s = received, self._timeout_s
             return message
 
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max_bytes:
-            answer = problem_response(self._error(f"{int(declared) / _MIB:.0f} MiB"), scope["path"])
-            await answer(scope, receive, send)
-        else:
-            await self._app(scope, limited_receive, send)
+        async def lingering_send(message: Message) -> None:
+            if unread and message["type"] == "http.response.body" and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                await _discard_rest(receive)
+                message = {"type": "http.response.body"}
+            await send(message)
+
+        await self._app(scope, limited_receive, lingering_send)
 
     def _error(self, size: str) -> PayloadTooLarge:
         return PayloadTooLarge(
@@ -149,9 +113,15 @@ class BodyLimit:
         )
 
 
-def _has_body(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+async def _discard_rest(receive: Receive) -> None:
+    """Read the rest of a body for a short time.
+
+    Closing the connection while the client still sends would reset it, and the client would lose the answer.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 async def read_json_body(request: Request, model: type[M]) -> M:
@@ -220,30 +190,32 @@ class Upload:
         return any(b"\n" in piece or b"\r" in piece for piece in pieces)
 
 
-async def _store_body(
-    file: IO[bytes], request: Request, share: MemoryShare, decompressor: Decompressor | None
+async def receive_body(
+    request: Request, decompressor: Decompressor | None, keep: Callable[[bytes], None]
 ) -> None:
-    """Write the body to a file and rewind it; outside the event loop, since a disk may be slow."""
-    in_memory = 0
+    """Pass a body, decompressed, piece by piece to a function, which is called in a thread.
 
-    def write(received: bytes) -> None:
-        nonlocal in_memory
+    Raises
+    ------
+    PayloadTooLarge
+        If the limit of the decompressor is exceeded.
+    InvalidRequest
+        If the body cannot be decompressed.
+    """
+
+    def receive(received: bytes) -> None:
         for piece in decompressor.feed(received) if decompressor is not None else (received,):
-            if in_memory < _MAX_IN_MEMORY_BYTES:
-                share.reserve(len(piece))
-                in_memory += len(piece)
-            file.write(piece)
+            keep(piece)
 
     waiting = bytearray()
     async for chunk in request.stream():
         waiting += chunk
         if len(waiting) >= _MIB:
-            await run_in_threadpool(write, bytes(waiting))
+            await run_in_threadpool(receive, bytes(waiting))
             waiting.clear()
-    await run_in_threadpool(write, bytes(waiting))
+    await run_in_threadpool(receive, bytes(waiting))
     if decompressor is not None:
         decompressor.finish()
-    file.seek(0)
 
 
 @contextlib.contextmanager
@@ -258,14 +230,6 @@ def _translate_disk_errors() -> Iterator[None]:
             f"({error.strerror or type(error).__name__}); send smaller ones, and check its folder for "
             "temporary files"
         ) from error
-
-
-@asynccontextmanager
-async def _closing(form: FormData) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        await form.close()
 
 
 @asynccontextmanager
@@ -293,7 +257,7 @@ async def open_upload(
         If the compression of the body is not supported, or a form is compressed.
     """
     media_type = media_type_of(request)
-    coding = file_coding(request.headers.get("content-encoding"))
+    coding = content_coding(request.headers.get("content-encoding"))
     if media_type == "multipart/form-data":
         if coding is not None:
             raise UnsupportedMediaType(
@@ -302,27 +266,38 @@ async def open_upload(
         try:
             with _translate_disk_errors():
                 form = await request.form(max_files=1, max_fields=8)
-            async with _closing(form):
-                files = [value for value in form.values() if isinstance(value, UploadFile)]
-                if len(files) != 1:
-                    raise InvalidRequest(
-                        "the form holds no file; send exactly one, as `curl -F file=@stack.tif` does"
-                    )
-                extra = [key for key, value in form.multi_items() if not isinstance(value, UploadFile)]
-                if extra:
-                    raise InvalidRequest(
-                        f"the form has a field {extra[0][:40]!r} in addition to the file: give parameters in "
-                        f"the address, as in /v1/classify?{extra[0][:40]}=..."
-                    )
-                name = (files[0].filename or "").replace("\\", "/").rpartition("/")[2]
-                yield Upload(files[0].file, sanitize_for_display(name, 255) or None, files[0].content_type)
         except HTTPException as error:
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
+        try:
+            yield _only_file(form)
+        finally:
+            await form.close()
         return
     with tempfile.SpooledTemporaryFile(max_size=_MAX_IN_MEMORY_BYTES) as file:
+
+        def store(piece: bytes) -> None:
+            if file.tell() < _MAX_IN_MEMORY_BYTES:
+                share.reserve(len(piece))
+            file.write(piece)
+
         decompressor = None if coding is None else Decompressor(coding, max_decompressed)
         with _translate_disk_errors():
-            await _store_body(file, request, share, decompressor)
+            await receive_body(request, decompressor, store)
+        file.seek(0)
         # curl's default media type, which does not describe the file.
         as_form = media_type == "application/x-www-form-urlencoded"
         yield Upload(cast(BinaryIO, file), None, None if as_form else media_type, as_form)
+
+
+def _only_file(form: FormData) -> Upload:
+    files = [value for value in form.values() if isinstance(value, UploadFile)]
+    if len(files) != 1:
+        raise InvalidRequest("the form holds no file; send exactly one, as `curl -F file=@stack.tif` does")
+    extra = [key for key, value in form.multi_items() if not isinstance(value, UploadFile)]
+    if extra:
+        raise InvalidRequest(
+            f"the form has a field {extra[0][:40]!r} in addition to the file: give parameters in the "
+            f"address, as in /v1/classify?{extra[0][:40]}=..."
+        )
+    name = (files[0].filename or "").replace("\\", "/").rpartition("/")[2]
+    return Upload(files[0].file, sanitize_for_display(name, 255) or None, files[0].content_type)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import threading
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ _LOG_INTERVAL_S = 10.0
 REASONS = ("no_key", "wrong_key", "missing_scope", "foreign_page", "foreign_host")
 _SUBPROTOCOL = "senoscope"
 _KEY_PREFIX = "bearer."
+_Fault = tuple[str, SenoscopeError]  # the reason, as it is counted, and the error
 
 
 class Rule(NamedTuple):
@@ -58,27 +59,17 @@ def scope_needed(method: str, path: str) -> Scope | None:
 
 
 class Refusals:
-    """Counts of refused requests by reason; any thread may read ``counts``."""
+    """Counts of refused requests by reason, made on the event loop; any thread may read ``counts``."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
         self._log_lines = RateLimiter(_LOG_INTERVAL_S)
 
     def count(self, reason: str, **facts: object) -> None:
         """Count a refusal, and log it unless one with the same reason was logged shortly before."""
-        with self._lock:
-            self.counts[reason] += 1
-            count = self.counts[reason]
+        self.counts[reason] += 1
         if self._log_lines.suppressed_since_last(reason) is not None:
-            _log.warning("request refused", reason=reason, count=count, **facts)
-
-
-class _Refused(Exception):
-    def __init__(self, reason: str, error: SenoscopeError) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.error = error
+            _log.warning("request refused", reason=reason, count=self.counts[reason], **facts)
 
 
 class Guard:
@@ -110,100 +101,89 @@ class Guard:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        try:
-            self._check(scope)
-        except _Refused as refused:
-            self._count(refused, scope)
-            answer = problem_response(refused.error, scope["path"])
-            if isinstance(refused.error, Unauthorized):
+        presented = _take_keys(scope)
+        refusal = self._refusal(scope, presented)
+        if refusal is not None:
+            answer = problem_response(refusal, scope["path"])
+            if isinstance(refusal, Unauthorized):
                 answer.headers["WWW-Authenticate"] = 'Bearer realm="senoscope"'
             await answer(scope, receive, send)
             return
         send = _with_subprotocol(scope, send)
         if scope["type"] == "websocket" and self._keys is not None:
-            send = self._with_key_checks(scope, send)
-        await self._app(_without_key(scope), receive, send)
+            send = self._with_key_checks(scope, presented, send)
+        await self._app(scope, receive, send)
 
-    def _check(self, scope: AsgiScope) -> None:
+    def _refusal(self, scope: AsgiScope, presented: Sequence[str]) -> SenoscopeError | None:
+        """Check a request; if it is refused, count it and return the error."""
         if self._keys is None:
-            _check_origin(Headers(scope=scope), self._any_host)
+            fault = _check_origin(Headers(scope=scope), self._any_host)
         else:
-            self._check_key(self._keys, scope, scope_needed(_method(scope), scope["path"]))
-
-    def _count(self, refused: _Refused, scope: AsgiScope) -> None:
+            fault = _check_key(self._keys, presented, scope_needed(_method(scope), scope["path"]))
+        if fault is None:
+            return None
+        reason, error = fault
         client = scope.get("client")
         self._refusals.count(
-            refused.reason,
-            method=_method(scope),
-            path=scope["path"][:200],
-            client=client[0] if client else None,
+            reason, method=_method(scope), path=scope["path"][:200], client=client[0] if client else None
         )
+        return error
 
-    def _with_key_checks(self, scope: AsgiScope, send: Send) -> Send:
+    def _with_key_checks(self, scope: AsgiScope, presented: Sequence[str], send: Send) -> Send:
         """Return a ``send`` that closes the WebSocket once its key no longer permits messages."""
 
         async def checked_send(message: Message) -> None:
             if message["type"] == "websocket.send":
-                try:
-                    self._check(scope)
-                except _Refused as refused:
-                    self._count(refused, scope)
-                    code = UNAUTHORIZED if isinstance(refused.error, Unauthorized) else FORBIDDEN
-                    await send({"type": "websocket.close", "code": code, "reason": str(refused.error)[:120]})
-                    raise OSError("the key was revoked") from None  # as when the client disconnected
+                refusal = self._refusal(scope, presented)
+                if refusal is not None:
+                    code = UNAUTHORIZED if isinstance(refusal, Unauthorized) else FORBIDDEN
+                    await send({"type": "websocket.close", "code": code, "reason": str(refusal)[:120]})
+                    raise OSError("the key was revoked")  # as when the client disconnected
             await send(message)
 
         return checked_send
 
-    @staticmethod
-    def _check_key(keys: KeyRing, scope: AsgiScope, needed: Scope | None) -> None:
-        if needed is None:
-            return
-        presented = _keys_of(scope)
-        if not presented:
-            raise _Refused(
-                "no_key",
-                Unauthorized(
-                    "this service requires an API key: send `Authorization: Bearer KEY` (senoscope-client: "
-                    "--api-key or SENOSCOPE_API_KEY)"
-                ),
-            )
-        key = keys.identify(presented[0]) if len(presented) == 1 else None
-        if key is None:
-            raise _Refused("wrong_key", Unauthorized("this API key is invalid, or was revoked"))
-        if not key.may(needed):
-            raise _Refused(
-                "missing_scope",
-                Forbidden(f"this API key has scope {', '.join(key.scopes)}; the request needs {needed}"),
-            )
+
+def _check_key(keys: KeyRing, presented: Sequence[str], needed: Scope | None) -> _Fault | None:
+    if needed is None:
+        return None
+    if not presented:
+        return "no_key", Unauthorized(
+            "this service requires an API key: send `Authorization: Bearer KEY` (senoscope-client: --api-key "
+            "or SENOSCOPE_API_KEY)"
+        )
+    key = keys.identify(presented[0]) if len(presented) == 1 else None
+    if key is None:
+        return "wrong_key", Unauthorized("this API key is invalid, or was revoked")
+    if not key.may(needed):
+        scopes = ", ".join(key.scopes)
+        return "missing_scope", Forbidden(f"this API key has scope {scopes}; the request needs {needed}")
+    return None
 
 
 def _method(scope: AsgiScope) -> str:
     return scope["method"] if scope["type"] == "http" else "WEBSOCKET"
 
 
-def _keys_of(scope: AsgiScope) -> list[str]:
-    """Return the keys in a request: from its header or, for browsers' WebSockets, from a subprotocol."""
+def _take_keys(scope: AsgiScope) -> list[str]:
+    """Remove the keys from a request, so that no other part of the application can log them.
+
+    Returns
+    -------
+    list of str
+        The keys, from the header or, for browsers' WebSockets, from a subprotocol.
+    """
     found = []
     for value in Headers(scope=scope).getlist("authorization"):
         kind, _, key = value.partition(" ")
         found.append(key.strip() if kind.lower() == "bearer" else "")
-    found += [
-        name.removeprefix(_KEY_PREFIX)
-        for name in scope.get("subprotocols", ())
-        if name.startswith(_KEY_PREFIX)
-    ]
-    return found
-
-
-def _without_key(scope: AsgiScope) -> AsgiScope:
-    """Return a request without its key, so that no other part of the application can log it."""
     hidden = {b"authorization", b"sec-websocket-protocol"}
-    kept: AsgiScope = dict(scope)
-    kept["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in hidden]
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in hidden]
     if "subprotocols" in scope:
-        kept["subprotocols"] = [name for name in scope["subprotocols"] if not name.startswith(_KEY_PREFIX)]
-    return kept
+        offered = scope["subprotocols"]
+        found += [name.removeprefix(_KEY_PREFIX) for name in offered if name.startswith(_KEY_PREFIX)]
+        scope["subprotocols"] = [name for name in offered if not name.startswith(_KEY_PREFIX)]
+    return found
 
 
 def _with_subprotocol(scope: AsgiScope, send: Send) -> Send:
@@ -222,18 +202,16 @@ def _with_subprotocol(scope: AsgiScope, send: Send) -> Send:
     return selecting_send
 
 
-def _check_origin(headers: Headers, any_host: bool) -> None:
+def _check_origin(headers: Headers, any_host: bool) -> _Fault | None:
     host, origin = headers.get("host", ""), headers.get("origin")
     if origin is not None and _host_of(origin) != host.lower():
-        raise _Refused("foreign_page", Forbidden(f"a page of {origin[:100]} may not use this service"))
+        return "foreign_page", Forbidden(f"a page of {origin[:100]} may not use this service")
     if not any_host and host and not _is_localhost_or_address(host):
-        raise _Refused(
-            "foreign_host",
-            Forbidden(
-                "without API keys this service accepts requests to localhost or to an IP address only, not "
-                f"to {host[:100]}"
-            ),
+        return "foreign_host", Forbidden(
+            "without API keys this service accepts requests to localhost or to an IP address only, not to "
+            f"{host[:100]}"
         )
+    return None
 
 
 def _host_of(origin: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -29,64 +28,29 @@ _BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 
 
-@dataclass
-class RequestContext:
-    """The facts of a request, completed on its way through the application.
-
-    Attributes
-    ----------
-    ref : RequestRef
-    route : str or None
-        Template of the path, once a route was found.
-    status : int
-        Of the answer; 500 until there is one.
-    """
-
-    ref: RequestRef
-    route: str | None = None
-    status: int = 500
-
-
-def context_of(scope: Scope) -> RequestContext | None:
-    """Return the context of a request, or None outside an `Observer`."""
-    context: RequestContext | None = scope.get("state", {}).get("request_context")
-    return context
+def request_ref_of(scope: Scope) -> RequestRef | None:
+    """Return the identifier and the span of a request, or None outside an `Observer`."""
+    ref: RequestRef | None = scope.get("state", {}).get("request_ref")
+    return ref
 
 
 class RequestMetrics:
-    """Counts requests by route, method and status.
-
-    Parameters
-    ----------
-    registry : CollectorRegistry
-    """
+    """Counts requests by route, method and status."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._count = catalogue.REQUESTS.counter(registry)
         self._duration = catalogue.DURATION.histogram(registry, _BUCKETS_S)
 
-    def count(self, method: str, context: RequestContext) -> None:
-        """Count an answered request, or a WebSocket that was opened or refused."""
-        self._count.labels(context.route or NO_ROUTE, _method_label(method), str(context.status)).inc()
-
-    def observe(self, method: str, context: RequestContext, took_s: float) -> None:
-        """Record how long an answer took."""
-        self._duration.labels(context.route or NO_ROUTE, _method_label(method)).observe(took_s)
-
-
-def _method_label(method: str) -> str:
-    return method if method in _METHODS else "other"
+    def count(self, route: str | None, method: str, status: int, took_s: float | None = None) -> None:
+        """Count an answered request with its duration, or a WebSocket that was opened or refused."""
+        labels = route or NO_ROUTE, method if method in _METHODS else "other"
+        self._count.labels(*labels, str(status)).inc()
+        if took_s is not None:
+            self._duration.labels(*labels).observe(took_s)
 
 
 class Observer:
-    """ASGI application around the whole application, so that its failures are observed too.
-
-    Parameters
-    ----------
-    app : ASGI application
-    metrics : RequestMetrics
-    traces : Traces or None
-    """
+    """ASGI application around the whole application, so that its failures are observed too."""
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics, traces: Traces | None) -> None:
         self._app = app
@@ -102,60 +66,37 @@ class Observer:
         http = scope["type"] == "http"
         method = scope["method"] if http else "WEBSOCKET"
         span = self._traces.begin_request(scope["headers"]) if self._traces and http else None
-        context = RequestContext(RequestRef(_id_of(scope), span))
-        scope.setdefault("state", {})["request_context"] = context
+        ref = RequestRef(_id_of(scope), span)
+        scope.setdefault("state", {})["request_ref"] = ref
         # The server runs each request in a separate context, so this needs no reset.
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=context.ref.id)
+        structlog.contextvars.bind_contextvars(request_id=ref.id)
+        status = 500
 
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] in _STARTS:
-                context.status = message.get("status", 101)
+                status = message.get("status", 101)
                 message = {**message, "headers": list(message.get("headers", ()))}
-                MutableHeaders(scope=message)[HEADER] = context.ref.id
+                MutableHeaders(scope=message)[HEADER] = ref.id
                 if not http:  # may stay open for hours
-                    self._metrics.count(method, context)
+                    self._metrics.count(_route_of(scope), method, status)
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         finally:
+            route = _route_of(scope)
             if http:
-                self._metrics.count(method, context)
-                self._metrics.observe(method, context, time.perf_counter() - began_s)
+                self._metrics.count(route, method, status, time.perf_counter() - began_s)
             if self._traces is not None and span is not None:
-                self._traces.end_request(
-                    span, method, context.route, scope["path"][:200], context.status, context.ref.id
-                )
+                self._traces.end_request(span, method, route, scope["path"][:200], status, ref.id)
 
 
-class RouteRecorder:
-    """The innermost ASGI middleware, which records the route of a request.
-
-    Parameters
-    ----------
-    app : ASGI application
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        context = context_of(scope)
-        if context is None:
-            await self._app(scope, receive, send)
-            return
-
-        async def send_and_record(message: Message) -> None:
-            if message["type"] in _STARTS:
-                context.route = getattr(scope.get("route"), "path", None)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_and_record)
-        finally:
-            context.route = getattr(scope.get("route"), "path", None)
+def _route_of(scope: Scope) -> str | None:
+    """Return the template of the path, once the router has found a route."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path
 
 
 def _id_of(scope: Scope) -> str:

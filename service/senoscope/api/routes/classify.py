@@ -10,10 +10,10 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.accept import wants_csv
+from senoscope.api.dependencies import Ready
 from senoscope.api.openapi import STACK_ERRORS, TEXT_CSV, problems
 from senoscope.api.uploads import IMAGE_CONTENT, ImageParameters, classify_stack, posted_stack
 from senoscope.results.record import Record
-from senoscope.service import Service
 from senoscope_client.models.responses import ClassifyResponse
 from senoscope_client.models.result import CamMode
 from senoscope_client.tables import results_csv
@@ -48,10 +48,10 @@ class ClassifyParameters(ImageParameters):
         }
     },
 )
-async def classify(request: Request, parameters: Annotated[ClassifyParameters, Query()]) -> Response:
+async def classify(
+    request: Request, service: Ready, parameters: Annotated[ClassifyParameters, Query()]
+) -> Response:
     """Classify a posted stack; the answer is sent when all of it is done."""
-    service: Service = request.app.state.service
-    service.require_ready()
     service.require_room()  # before a body is read that could not be queued
     with service.request_memory.share() as share:
         stack = await posted_stack(request, parameters, share)

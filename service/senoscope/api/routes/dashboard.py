@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
+import cv2
+import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from senoscope_client.errors import NotFound
@@ -29,12 +32,25 @@ class _File(NamedTuple):
 
 
 def _read_files() -> dict[str, _File]:
-    found = {}
-    for entry in files("senoscope").joinpath("dashboard").iterdir():
-        if (media_type := _TYPES.get(PurePath(entry.name).suffix)) is not None:
-            content = entry.read_bytes()
-            found[entry.name] = _File(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
-    return found
+    contents = {
+        entry.name: entry.read_bytes() for entry in files("senoscope").joinpath("dashboard").iterdir()
+    }
+    contents["opencv_colormaps.js"] = _colour_maps()
+    return {
+        name: _File(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+        for name, content in contents.items()
+        if (media_type := _TYPES.get(PurePath(name).suffix)) is not None
+    }
+
+
+def _colour_maps() -> bytes:
+    """Return a script with the colour maps of the service's pictures, each as 256 times [r, g, b]."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    maps = {
+        name: cv2.applyColorMap(levels, index)[:, 0, ::-1].ravel().tolist()
+        for name, index in {"viridis": cv2.COLORMAP_VIRIDIS, "inferno": cv2.COLORMAP_INFERNO}.items()
+    }
+    return f"export const maps = {json.dumps(maps)};\n".encode()
 
 
 # All files together are smaller than one field of view.

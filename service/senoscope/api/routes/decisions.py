@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response, WebSocket
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from senoscope.api.lookup import require_log
 from senoscope.api.openapi import problems
 from senoscope.api.reading import read
 from senoscope.api.routes.live import LiveHub, serve_live
 from senoscope_client.errors import LogUnavailable
+from senoscope_client.models.base import StrictModel
 from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.responses import DecisionsPage
 from senoscope_client.models.result import CamMode, Result
 
 router = APIRouter(responses=problems(LogUnavailable))
-
-
-@dataclass(frozen=True)
-class _Message:
-    """A decision, or the end of the decisions on a field of view, as JSON."""
-
-    text: bytes
-
-    def json(self, _: CamMode) -> bytes:
-        return self.text
 
 
 class DecisionHub:
@@ -51,18 +41,13 @@ class DecisionHub:
         self.decided = LiveHub(backlog, max_clients)
         self.judged = LiveHub(backlog, max_clients)
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the event loop of the WebSockets."""
-        self.decided.attach(loop)
-        self.judged.attach(loop)
-
     def on_judged(self, _: Result, decisions: Sequence[Decision], judged: Judged) -> None:
         """Pass messages to the event loop; called from the decider's thread."""
         for decision in decisions:
-            message = _Message(decision.model_dump_json(exclude_none=True).encode())
-            self.decided.send(message)
-            self.judged.send(message)
-        self.judged.send(_Message(judged.model_dump_json().encode()))
+            text = decision.model_dump_json(exclude_none=True).encode()
+            for hub in (self.decided, self.judged):
+                hub.send(partial(_encoded, text))
+        self.judged.send(partial(_encoded, judged.model_dump_json().encode()))
 
     def close(self) -> None:
         """Close every client after it was sent its queue."""
@@ -70,10 +55,12 @@ class DecisionHub:
         self.judged.close()
 
 
-class DecisionParameters(BaseModel):
-    """The selection of decisions, and the page."""
+def _encoded(text: bytes, _: CamMode) -> bytes:
+    return text
 
-    model_config = ConfigDict(extra="forbid")
+
+class DecisionParameters(StrictModel):
+    """The selection of decisions, and the page."""
 
     series: UUID | None = Field(None, description="Only decisions of the series with this uid.")
     limit: int = Field(100, ge=1, le=1000, description="Maximum number of decisions in a page.")

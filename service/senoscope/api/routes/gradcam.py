@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.lookup import Found, find
@@ -14,14 +14,13 @@ from senoscope.api.openapi import IMAGE_PNG, problems
 from senoscope.engine.gradcam import network_map
 from senoscope.results.pictures import Style, intensity_png, map_png, overlay_png, scale_channel
 from senoscope_client.errors import InvalidRequest, LogUnavailable, NotFound
+from senoscope_client.models.base import StrictModel
 
 router = APIRouter()
 
 
-class GradcamParameters(BaseModel):
+class GradcamParameters(StrictModel):
     """Query parameters of the picture."""
-
-    model_config = ConfigDict(extra="forbid")
 
     network: str | None = Field(None, description="Draw this network's map instead of the ensemble's.")
     channel: str | None = Field(None, description="The channel to draw; the first by default.")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import structlog
@@ -24,48 +24,27 @@ _log = structlog.get_logger(__name__)
 _CAM: TypeAdapter[CamMode] = TypeAdapter(CamMode)
 
 
-class LiveMessage(Protocol):
-    """A record, or another message of a hub."""
-
-    def json(self, cam: CamMode) -> bytes:
-        """Return the message as JSON, with the Grad-CAM maps that ``cam`` selects."""
-        ...
+LiveMessage = Callable[[CamMode], bytes]
+"""Returns a message as JSON, with the Grad-CAM maps that are selected."""
 
 
 class _Client:
-    """The queue of one WebSocket."""
+    """The queue of one WebSocket; None in it marks that no more messages follow."""
 
     def __init__(self, cam: CamMode, backlog: int) -> None:
         self.cam = cam
         self.lost = 0
-        self.closing = False
+        self.waiting: asyncio.Queue[LiveMessage | None] = asyncio.Queue()
         self._backlog = backlog
-        self._waiting: deque[LiveMessage] = deque()
-        self._changed = asyncio.Event()
 
-    def enqueue(self, record: LiveMessage) -> bool:
-        """Queue a record; False if the oldest one was dropped for it."""
-        kept = len(self._waiting) < self._backlog
+    def enqueue(self, message: LiveMessage) -> bool:
+        """Queue a message; False if the oldest one was dropped for it."""
+        kept = self.waiting.qsize() < self._backlog
         if not kept:
-            self._waiting.popleft()
+            self.waiting.get_nowait()
             self.lost += 1
-        self._waiting.append(record)
-        self._changed.set()
+        self.waiting.put_nowait(message)
         return kept
-
-    def close(self) -> None:
-        """Announce that no more records follow."""
-        self.closing = True
-        self._changed.set()
-
-    async def get(self) -> LiveMessage | None:
-        """Return the next record, or None when no more follow."""
-        while not self._waiting:
-            if self.closing:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        return self._waiting.popleft()
 
 
 class LiveHub(ResultSink):
@@ -87,18 +66,16 @@ class LiveHub(ResultSink):
         self.lost = 0
         self.refused = 0
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the event loop of the WebSockets."""
-        self._loop = loop
-
     def on_result(self, record: Record, _: DeliveryTimes) -> None:
         """Send a result to all clients; called from the delivery thread."""
-        self.send(record)
-
-    def send(self, record: LiveMessage) -> None:
-        """Pass a message to the event loop; called from another thread."""
         if self._clients:
-            self._call(self._fan_out, _without_pixels(record))
+            # Without pixels, which may be a view of a whole stack and would wait for slow clients.
+            none = np.empty((0, 0, 0), record.fov.pixels.dtype)
+            self.send(replace(record, fov=replace(record.fov, pixels=none, request=None)).json)
+
+    def send(self, message: LiveMessage) -> None:
+        """Pass a message to the event loop; called from another thread."""
+        self._call(self._fan_out, message)
 
     def close(self) -> None:
         """Close every client after it was sent its queue."""
@@ -120,6 +97,7 @@ class LiveHub(ResultSink):
         if len(self._clients) >= self._max_clients:
             self.refused += 1
             raise Busy(f"{self._max_clients} live clients are connected already (--max-live-clients)")
+        self._loop = asyncio.get_running_loop()
         client = _Client(cam, self._backlog)
         self._clients.add(client)
         return client
@@ -132,22 +110,14 @@ class LiveHub(ResultSink):
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
 
-    def _fan_out(self, record: LiveMessage) -> None:
+    def _fan_out(self, message: LiveMessage) -> None:
         for client in self._clients:
-            if not client.enqueue(record):
+            if not client.enqueue(message):
                 self.lost += 1
 
     def _close_all(self) -> None:
         for client in self._clients:
-            client.close()
-
-
-def _without_pixels(record: LiveMessage) -> LiveMessage:
-    """Return a record without pixels, which may be a view of a whole stack and wait for slow clients."""
-    if not isinstance(record, Record):
-        return record
-    none = np.empty((0, 0, 0), record.fov.pixels.dtype)
-    return replace(record, fov=replace(record.fov, pixels=none, request=None))
+            client.waiting.put_nowait(None)
 
 
 @router.websocket("/v1/live")
@@ -199,20 +169,18 @@ async def serve_live(websocket: WebSocket, hub: LiveHub, cam: CamMode) -> None:
 
 async def _send_all(websocket: WebSocket, client: _Client) -> None:
     try:
-        while (record := await client.get()) is not None:
+        while (message := await client.waiting.get()) is not None:
             if client.cam == "png":  # drawing takes milliseconds, which would delay other clients
-                message = await run_in_threadpool(record.json, client.cam)
+                text = await run_in_threadpool(message, client.cam)
             else:
-                message = record.json(client.cam)
-            await websocket.send_text(message.decode())
+                text = message(client.cam)
+            await websocket.send_text(text.decode())
         await websocket.close(1001, "the service is stopping")
     except (WebSocketDisconnect, RuntimeError):
         pass  # the client disconnected between two messages
 
 
 async def _until_disconnected(websocket: WebSocket) -> None:
-    try:
-        while True:
-            await websocket.receive_text()
-    except (WebSocketDisconnect, RuntimeError, KeyError):
-        pass
+    with contextlib.suppress(RuntimeError, KeyError):
+        async for _ in websocket.iter_text():
+            pass

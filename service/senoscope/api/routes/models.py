@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.dependencies import Ready
 from senoscope.api.middleware.body_limit import read_json_body
-from senoscope.api.openapi import json_body, problems
-from senoscope.service import Service
+from senoscope.api.openapi import problems
 from senoscope_client.errors import (
     Conflict,
     ModelRejected,
@@ -20,52 +20,51 @@ from senoscope_client.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
+from senoscope_client.models.base import StrictModel
 from senoscope_client.models.status import ModelInfo
 
 router = APIRouter(responses=problems())
 _LIST_TIMEOUT_S = 5.0
 
 
-class ModelChange(BaseModel):
+class ModelChange(StrictModel):
     """Body of ``POST /v1/model``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=255)
 
 
 @router.get("/v1/model")
-async def model(request: Request) -> ModelInfo:
+async def model(service: Ready) -> ModelInfo:
     """Return the ensemble in use, its manifest and the device that it runs on."""
-    service: Service = request.app.state.service
-    service.require_ready()
     return service.model_info(service.active)
 
 
 @router.post(
     "/v1/model",
     responses=problems(Conflict, ModelRejected, PayloadTooLarge, RequestTimeout, UnsupportedMediaType),
-    openapi_extra=json_body(ModelChange),
+    # Described here, because the route parses the body itself.
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": ModelChange.model_json_schema()}},
+        }
+    },
 )
-async def change_model(request: Request) -> ModelInfo:
+async def change_model(request: Request, service: Ready) -> ModelInfo:
     """Load another ensemble of the models folder; it takes over between two frames.
 
     The new ensemble is verified and warmed up while the current one stays in use. If the new one is faulty,
     the current one remains in use, and the answer has the reason. A restart of the service returns to the
     ensemble of the settings.
     """
-    service: Service = request.app.state.service
-    service.require_ready()
     change = await read_json_body(request, ModelChange)
     changed = await run_in_threadpool(service.models.change, change.name)
     return service.model_info(changed)
 
 
 @router.get("/v1/models")
-async def models(request: Request) -> dict[str, Any]:
+async def models(service: Ready) -> dict[str, Any]:
     """List the ensembles of the models folder, with their versions; the list may be a second old."""
-    service: Service = request.app.state.service
-    service.require_ready()
     listing = asyncio.wrap_future(service.ensembles.request())
     await asyncio.wait([listing], timeout=_LIST_TIMEOUT_S)
     if not listing.done():

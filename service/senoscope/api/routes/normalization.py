@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from senoscope.api.dependencies import Ready
 from senoscope.api.openapi import STACK_ERRORS, problems
 from senoscope.api.uploads import IMAGE_CONTENT, ImageParameters, posted_stack
-from senoscope.service import Service
 from senoscope_client.errors import Conflict
 from senoscope_client.models.status import NormalizationStatus
 
@@ -27,10 +27,8 @@ class CalibrationParameters(ImageParameters):
 
 
 @router.get("/v1/normalization", response_model_exclude_unset=True)
-async def normalization(request: Request) -> NormalizationStatus:
+async def normalization(service: Ready) -> NormalizationStatus:
     """Return the intensity range in force, its source, and the progress of a calibration."""
-    service: Service = request.app.state.service
-    service.require_ready()
     return service.range.status(service.active)
 
 
@@ -41,15 +39,16 @@ async def normalization(request: Request) -> NormalizationStatus:
     openapi_extra={"requestBody": {"required": False, "content": IMAGE_CONTENT}},
 )
 async def calibrate(
-    request: Request, response: Response, parameters: Annotated[CalibrationParameters, Query()]
+    request: Request,
+    response: Response,
+    service: Ready,
+    parameters: Annotated[CalibrationParameters, Query()],
 ) -> NormalizationStatus:
     """Calibrate for this session: from the next ``fovs`` frames of the stream, or from a posted stack.
 
     With a body, the answer is sent when the new range is in force; without one it is sent at once (202), and
     ``GET /v1/normalization`` reports the progress.
     """
-    service: Service = request.app.state.service
-    service.require_ready()
     if parameters.fovs is not None:
         if request.headers.get("content-length", "0") != "0":
             raise Conflict("give either ?fovs=, to calibrate from the stream, or a stack as the body")
@@ -66,9 +65,7 @@ async def calibrate(
 
 
 @router.delete("/v1/normalization", response_model_exclude_unset=True)
-async def back_to_model(request: Request) -> NormalizationStatus:
+async def back_to_model(service: Ready) -> NormalizationStatus:
     """Discard the session's range; the model's range is in force again."""
-    service: Service = request.app.state.service
-    service.require_ready()
     await run_in_threadpool(service.range.clear)
     return service.range.status(service.active)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.accept import wants_csv
 from senoscope.api.lookup import find, require_log
 from senoscope.api.openapi import BINARY, TEXT_CSV, problems
-from senoscope.api.reading import read, readers_of
+from senoscope.api.reading import iterate, read
 from senoscope.results.record import with_maps
 from senoscope.runlog.entries import Page, ResultFilter
 from senoscope.runlog.export import MEDIA_TYPES, ExportFormat, export
 from senoscope_client.errors import LogUnavailable, NotFound
+from senoscope_client.models.base import StrictModel
 from senoscope_client.models.responses import ResultsPage
 from senoscope_client.models.result import CamMode, Result, SourceKind
 from senoscope_client.tables import results_csv
@@ -35,10 +37,8 @@ _Time = Annotated[datetime, AfterValidator(_in_utc)]
 _Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class FilterParameters(BaseModel):
+class FilterParameters(StrictModel):
     """The selection of results; ``from`` is inclusive, ``to`` exclusive, both in UTC by default."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     series: UUID | None = Field(None, description="Only results of the series with this uid.")
     # No label has a character 0, which PostgreSQL does not accept in text.
@@ -54,15 +54,7 @@ class FilterParameters(BaseModel):
     @property
     def result_filter(self) -> ResultFilter:
         """The selection as the run log takes it."""
-        return ResultFilter(
-            self.series,
-            self.label,
-            self.kind,
-            self.since,
-            self.until,
-            self.min_probability,
-            self.max_probability,
-        )
+        return ResultFilter(**{field.name: getattr(self, field.name) for field in fields(ResultFilter)})
 
 
 class PageParameters(FilterParameters):
@@ -78,10 +70,8 @@ class ExportParameters(FilterParameters):
     format: ExportFormat = Field("csv", description="Format of the file; Parquet needs the extra `parquet`.")
 
 
-class ResultParameters(BaseModel):
+class ResultParameters(StrictModel):
     """Query parameters of one result."""
-
-    model_config = ConfigDict(extra="forbid")
 
     cam: CamMode = Field("none", description="Form of the Grad-CAM map in the result.")
 
@@ -118,7 +108,7 @@ async def export_results(
 
     async def all_pieces() -> AsyncIterator[bytes]:
         yield first
-        async for piece in readers_of(request).iterate(pieces):
+        async for piece in iterate(request, pieces):
             yield piece
 
     return StreamingResponse(

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request
 
-from senoscope.api.lookup import service_of
+from senoscope.api.dependencies import Current
 from senoscope.api.openapi import problems
 from senoscope.api.reading import read
 from senoscope.outputs.stage_map import MAX_FOVS, StageMaps, Tile, tiles_as_json
@@ -20,31 +20,25 @@ router = APIRouter(responses=problems(LogUnavailable, NotFound))
 
 
 @router.get("/v1/series/{uid}/map.json")
-async def map_json(request: Request, uid: UUID) -> dict[str, Any]:
+async def map_json(request: Request, service: Current, uid: UUID) -> dict[str, Any]:
     """Return position, size, probability and uncertainty of every FOV.
 
     Positions and sizes are in micrometres, if the stream has them.
     """
 
     def answer() -> dict[str, Any]:
-        tiles = _maps(request, uid).tiles(uid)
+        if service.log is not None and not service.maps.complete(uid):
+            try:
+                _complete(service.maps, service.log.readable(), uid)
+            except LogUnavailable:
+                if service.maps.tiles(uid) is None:
+                    raise
+        tiles = service.maps.tiles(uid)
         if tiles is None:
             raise NotFound(f"no fields of view of series {uid} are known")
         return {"series_uid": str(uid), "fovs": tiles_as_json(tiles)}
 
     return await read(request, answer)
-
-
-def _maps(request: Request, uid: UUID) -> StageMaps:
-    """Return the maps, with that of this series completed from the run log."""
-    service = service_of(request)
-    if service.log is not None and not service.maps.complete(uid):
-        try:
-            _complete(service.maps, service.log.readable(), uid)
-        except LogUnavailable:
-            if service.maps.tiles(uid) is None:
-                raise
-    return service.maps
 
 
 def _complete(maps: StageMaps, log: RunLog, uid: UUID) -> None:

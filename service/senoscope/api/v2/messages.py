@@ -1,4 +1,4 @@
-"""Requests and answers of the Open Inference Protocol as bytes, independent of HTTP.
+"""Requests and answers of the Open Inference Protocol as bytes.
 
 A body is JSON, or JSON followed by tensors in their memory layout (the binary tensor data extension); the
 length of the JSON part is then given separately, in a header.
@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from senoscope.api.problems import describe_validation_errors
 from senoscope.api.v2.signature import DATATYPES, INPUT, Output, Signature
 from senoscope.api.v2.tensors import (
     check_pixels,
@@ -222,7 +223,7 @@ def _parse_json(text: memoryview, signature: Signature, limits: Limits) -> _Requ
         document = json.loads(str(text, "utf-8"), parse_int=_parse_int, parse_float=_parse_float)
         return _Request.model_validate(document)
     except ValidationError as error:
-        described = "; ".join(f"{_location(one['loc'])}: {one['msg']}" for one in error.errors()[:5])
+        described = describe_validation_errors(error.errors(), "the document")
         raise InvalidRequest(f"the JSON is not a valid inference request: {described}") from None
     except RecursionError:
         raise InvalidRequest("the JSON is nested too deeply for an inference request") from None
@@ -272,10 +273,6 @@ def _check_digits(digits: str) -> str:
     if len(digits) > _MAX_DIGITS:
         raise ValueError(f"a number has {len(digits)} digits")
     return digits
-
-
-def _location(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location))[:80].encode("ascii", "backslashreplace").decode() or "the document"
 
 
 def _only_input(request: _Request) -> _Input:

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from senoscope import __version__
-from senoscope.api.compression import answer_coding, compress_body, content_coding, decompress_body
+from senoscope.api.compression import Decompressor, answer_coding, compress_body, content_coding
+from senoscope.api.dependencies import Current, Ready
+from senoscope.api.middleware.body_limit import receive_body
 from senoscope.api.openapi import BINARY, JSON_OBJECT, PROTOCOL_ERRORS
 from senoscope.api.uploads import classify_stack
 from senoscope.api.v2.messages import Answer, Inference, decode, encode, json_length_of
@@ -25,16 +27,9 @@ router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], responses=PRO
 _JSON_LENGTH = "Inference-Header-Content-Length"
 
 
-def _service(request: Request) -> Service:
-    """Return the service, which must be ready."""
-    service: Service = request.app.state.service
-    service.require_ready()
-    return service
-
-
-def _model(request: Request, name: str) -> Signature:
+async def _model(request: Request, service: Ready, name: str) -> Signature:
     """Return the ensemble in use, which must be the one that the path names."""
-    signature = _active(_service(request))
+    signature = _active(service)
     if name != signature.name:
         raise NotFound(f"model {name[:80]!r} is not loaded; the loaded model is {signature.name!r}")
     version = request.path_params.get("version", signature.version)
@@ -49,7 +44,6 @@ def _active(service: Service) -> Signature:
     return Signature(service.active, service.settings.max_fovs)
 
 
-Ready = Annotated[Service, Depends(_service)]
 Model = Annotated[Signature, Depends(_model)]
 
 
@@ -70,9 +64,8 @@ async def server_live() -> dict[str, bool]:
 
 
 @router.get("/health/ready")
-async def server_ready(request: Request) -> dict[str, bool]:
+async def server_ready(service: Current) -> dict[str, bool]:
     """Report whether inference is possible, as ``/readyz`` does: 503 with the reason if not."""
-    service: Service = request.app.state.service
     reason = service.not_ready_reason()
     if reason is not None:
         raise NotReady(reason)
@@ -122,9 +115,8 @@ async def model_config(model: Model) -> dict[str, Any]:
         }
     },
 )
-async def infer(request: Request, model: Model) -> Response:
+async def infer(request: Request, service: Ready, model: Model) -> Response:
     """Classify the fields of view in the tensor ``image``; the answer is sent when all of them are done."""
-    service: Service = request.app.state.service
     service.require_room()  # before a body is read that could not be queued
     with service.request_memory.share() as share:
         inference = await _receive(request, model, service.settings.image_limits, share)
@@ -139,15 +131,17 @@ async def _receive(request: Request, model: Signature, limits: Limits, share: Me
     coding = content_coding(request.headers.get("content-encoding"))
     pad = padding(json_length)
     buffer = bytearray(pad)
-    async for chunk in request.stream():
-        share.reserve(len(chunk))
-        buffer += chunk
+
+    def keep(piece: bytes) -> None:
+        share.reserve(len(piece))
+        buffer.extend(piece)
+
+    if coding is None:
+        async for chunk in request.stream():
+            keep(chunk)
+    else:
+        await receive_body(request, Decompressor(coding, limits.unpacked_bytes), keep)
     body = memoryview(buffer)[pad:]
-    if coding is not None:
-        max_bytes = limits.unpacked_bytes(len(body))
-        body = await run_in_threadpool(decompress_body, body, coding, max_bytes, pad, share.reserve)
-        del buffer
-        share.shrink_to(len(body))
     limits = replace(limits, admit=share.reserve)
     inference = await run_in_threadpool(decode, body, json_length, model, limits)
     share.shrink_to(inference.pixels.nbytes)
