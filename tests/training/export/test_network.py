@@ -9,10 +9,10 @@ import pytest
 
 from senoscope_training.export.graph import read_head, replace_head
 from senoscope_training.export.network import export_network
-from senoscope_training.export.parity import scale_to_bytes
 from senoscope_training.export.simplify import histogram
 from senoscope_training.networks.architectures import preprocessing
 from senoscope_training.networks.head import Head
+from senoscope_training.networks.images import scale_to_images
 from support.tiny_backbone import HEIGHT, WIDTH, tiny_backbone
 
 LOW = np.array([10, 0, 100.5], np.float32)
@@ -32,7 +32,7 @@ def fovs(count: int, seed: int = 0) -> np.ndarray:
 def preprocessed(image: np.ndarray, mode: str) -> np.ndarray:
     from keras.applications import imagenet_utils
 
-    scaled = np.ascontiguousarray(scale_to_bytes(image, LOW, HIGH).transpose(0, 2, 3, 1))
+    scaled = scale_to_images(image, LOW, HIGH).astype(np.float32)
     return imagenet_utils.preprocess_input(scaled, data_format="channels_last", mode=mode)
 
 
@@ -133,6 +133,6 @@ def test_scaling_equals_numpy_at_the_limits(tensorflow):
         image[0, c, : len(values)] = values
     image = image.reshape(1, 3, HEIGHT, WIDTH)
     (got,) = run(exported.model, image, floored)
-    np.testing.assert_array_equal(got, scale_to_bytes(image, LOW, HIGH))
+    np.testing.assert_array_equal(got.transpose(0, 2, 3, 1), scale_to_images(image, LOW, HIGH))
     assert got.min() == 0
     assert got.max() == 255

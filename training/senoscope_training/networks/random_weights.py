@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.starter.kernels import Shape, random_kernel
-from senoscope_training.networks.architectures import backbone_of
+from senoscope_training.networks.architectures import ARCHITECTURES, Architecture, backbone_of
 
 _BETA = 2.0
 _BRANCH_GAMMA = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KernelSlot:
     """A convolution kernel of a Keras model, and the distribution of a random one.
 
@@ -47,17 +47,19 @@ class KernelSlot:
         self.weight.assign(kernel.transpose((2, 3, 0, 1) if self.depthwise else (2, 3, 1, 0)))
 
 
-def kernel_slots(name: str, application: Any) -> list[KernelSlot]:
-    """List the convolution kernels of a ``keras.applications`` model.
+def kernel_slots(architecture: Architecture, application: Any) -> list[KernelSlot]:
+    """List the convolution kernels of a network.
 
     Independent random taps transmit noise as well as structure, and every stride aliases the noise, so the
     features of a deep random network hardly depend on the brightness and size of cells. Trained networks
     prefer low frequencies; a binomial window gives random kernels the same preference.
 
-    In EfficientNet only kernels with a stride are smoothed: otherwise its 32 depthwise convolutions, many of
+    In EfficientNet only ``strided`` kernels are smoothed: otherwise its 32 depthwise convolutions, many of
     them 5x5, would suppress everything but the edges of the image, and lose precision (measured: three times
     the rounding error).
     """
+    import keras
+
     slots: list[KernelSlot] = []
     for layer in application._flatten_layers():
         if hasattr(layer, "layers"):
@@ -66,10 +68,13 @@ def kernel_slots(name: str, application: Any) -> list[KernelSlot]:
             if len(weight.shape) != 4:
                 continue
             rows, columns, first, second = (int(size) for size in weight.shape)
-            depthwise = "depthwise" in weight.path.rpartition("/")[2] or _is_depthwise(layer)
-            smooth = max(rows, columns) > 1 and not (name == "efficientnet_b4" and _stride(layer) == 1)
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D) or "depthwise" in weight.name
+            smooth = max(rows, columns) > 1 and (
+                architecture.smoothed_kernels == "all" or max(getattr(layer, "strides", (1,))) > 1
+            )
             # The variance of Keras' initializer; with a window, that of the sum over the window.
-            variance = 2 / (rows * columns * (second if name == "efficientnet_b4" else first + second))
+            fan = second if architecture.kernel_fan == "out" else first + second
+            variance = 2 / (rows * columns * fan)
             taps = rows * columns if smooth else 1
             slots.append(
                 KernelSlot(
@@ -86,19 +91,9 @@ def kernel_slots(name: str, application: Any) -> list[KernelSlot]:
 
 def draw_kernels(name: str, application: Any, seed: int) -> None:
     """Draw all convolution kernels of a model with the function that also rebuilds the starter's recipe."""
-    for slot in kernel_slots(name, application):
+    for slot in kernel_slots(ARCHITECTURES[name], application):
         scale = np.full(slot.shape[0], slot.amplitude, np.float32)
         slot.assign(random_kernel(seed, name, slot.index, slot.shape, scale, smooth=slot.smooth))
-
-
-def _is_depthwise(layer: Any) -> bool:
-    import keras
-
-    return isinstance(layer, keras.layers.DepthwiseConv2D)
-
-
-def _stride(layer: Any) -> int:
-    return int(max(getattr(layer, "strides", (1,))))
 
 
 def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[np.float32]) -> None:
@@ -117,7 +112,7 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
 
     Parameters
     ----------
-    preprocessed : float32 array [N, H, W, 3]
+    preprocessed : float32 array [N, H, W, C]
         Input of the backbone.
     """
     import keras

@@ -21,7 +21,7 @@ class LabelledFovs:
 
     Attributes
     ----------
-    pixels : uint16 array [N, 3, H, W]
+    pixels : uint16 array [N, C, H, W]
         Raw counts.
     labels : bool array [N]
         True for senescent.
