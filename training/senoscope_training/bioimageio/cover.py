@@ -15,14 +15,7 @@ from senoscope.results.pictures import overlay_png, scale_channel
 def cover_png(pixels: npt.NDArray[Any], gradcam: npt.NDArray[np.float32], bounds: ChannelRange) -> bytes:
     """Draw the two images as squares side by side, because bioimage.io requires an aspect ratio of 2:1.
 
-    Parameters
-    ----------
-    pixels : array [H, W]
-        The first channel, raw counts.
-    gradcam : float32 array [H, W]
-        The map of the ensemble, 0..1.
-    bounds : ChannelRange
-        Intensity range of the channel.
+    The pixels [H, W] are raw counts of the first channel, and the map [H, W] is that of the ensemble, 0..1.
     """
     grey = scale_channel(pixels, bounds.low, bounds.high)
     empty = np.zeros_like(gradcam)

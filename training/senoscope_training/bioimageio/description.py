@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from bioimageio.spec.dataset.v0_3 import DatasetDescr
 from bioimageio.spec.model.v0_5 import (
     Author,
@@ -40,6 +40,7 @@ from senoscope_training.bioimageio import texts
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY
 from senoscope_training.export.convert import OPSET
 
+T = TypeVar("T")
 _DOI = re.compile(r"10\.\d{4,9}/[^\s,;]+[^\s,;.]")
 _TAGS = ("2d", "cells", "ensemble", "grad-cam", "image-classification", "label-free", "nonlinear-optical")
 _FAMILIES = ("densenet", "inception", "resnet")  # tags of bioimage.io
@@ -59,25 +60,22 @@ def describe(manifest: Manifest, digest: str, files: Files) -> ModelDescr:
     """Describe the merged network of an ensemble.
 
     The description contains no URL that bioimageio.spec would request.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        If the description is not valid in bioimage.io's format.
     """
     spec = manifest.input
     return ModelDescr(
         name=_plain(f"Senoscope {manifest.name}"),
         description=texts.description(manifest),
-        authors=[Author(name=re.sub(r"[/\\]", " ", name)) for name in _stated(manifest.authors)],
+        authors=[
+            Author(name=re.sub(r"[/\\]", " ", name)) for name in manifest.authors if name != "not stated"
+        ],
         cite=[
             CiteEntry(text=text, doi=Doi(found[0])) for text in manifest.cite if (found := _DOI.search(text))
         ],
-        license=_licence(manifest.licence),
+        license=_valid(LicenseId, manifest.licence),
         documentation=FileDescr(source=files.documentation),
         covers=[FileDescr(source=files.cover)],
         tags=_tags(manifest),
-        version=_version(manifest.version),
+        version=_valid(Version, manifest.version),
         timestamp=Datetime(manifest.created),
         inputs=[
             InputTensorDescr(
@@ -179,22 +177,10 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_+\- ()]", "_", text)[:128]
 
 
-def _stated(authors: tuple[str, ...]) -> list[str]:
-    return [name for name in authors if name != "not stated"]
-
-
-def _licence(text: str) -> LicenseId | None:
-    """Return None if the licence is not an SPDX identifier; the documentation contains its text."""
+def _valid(kind: Callable[[str], T], text: str) -> T | None:
+    """Return None if a licence or version is not in bioimage.io's format; other fields contain its text."""
     try:
-        return LicenseId(text)
-    except ValueError:
-        return None
-
-
-def _version(text: str) -> Version | None:
-    """Return None if the version is not a valid Python version; the configuration contains its text."""
-    try:
-        return Version(text)
+        return kind(text)
     except ValueError:
         return None
 
@@ -203,11 +189,3 @@ def _tags(manifest: Manifest) -> list[str]:
     families = {tag for tag in _FAMILIES for network in manifest.networks if tag in network.name}
     warnings = () if manifest.for_science else ("not-for-science", "synthetic")
     return [*_TAGS, *sorted(families), *manifest.ensemble.classes, *warnings]
-
-
-def tensor_files(folder: Path, tensors: dict[str, npt.NDArray[np.float32]]) -> dict[str, Path]:
-    """Write tensors as NPY files, and return their paths."""
-    paths = {name: folder / f"test_{name}.npy" for name in tensors}
-    for name, path in paths.items():
-        np.save(path, tensors[name])
-    return paths

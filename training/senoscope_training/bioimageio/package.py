@@ -9,20 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from senoscope.engine import Ensemble
 from senoscope.engine.manifest import read_manifest
-from senoscope.engine.sessions import CPU, usable_cores
+from senoscope.engine.sessions import usable_cores
 from senoscope_training.bioimageio import texts
 from senoscope_training.bioimageio.cover import cover_png
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY, merge
 from senoscope_training.export.graph import save
+from senoscope_training.export.parity import open_session
 from senoscope_training.workers.progress import Progress, Report, silent
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 TOLERANCES = {PROBABILITY: 1e-5, NETWORKS: 1e-5, GRADCAM: 1e-4}
-_ERROR = 3  # ONNX Runtime's severity of errors; it warns about every unused initializer
 
 
 class PackageError(Exception):
@@ -73,7 +72,7 @@ def write_package(directory: Path, target: Path, *, force: bool = False, report:
     """
     from bioimageio.spec import ValidationContext, save_bioimageio_package
 
-    from senoscope_training.bioimageio.description import Files, describe, tensor_files
+    from senoscope_training.bioimageio.description import Files, describe
 
     check_target(target, force)
     report(Progress("loading", detail=f"{directory}, with verification of its files and test vectors"))
@@ -98,7 +97,10 @@ def write_package(directory: Path, target: Path, *, force: bool = False, report:
             cover_png(expected[IMAGE][shown, 0], outputs[GRADCAM][shown], manifest.normalization.channels[0])
         )
         documentation.write_text(texts.readme(manifest, digest), encoding="utf-8", newline="\n")
-        files = Files(weights, documentation, cover, tensor_files(folder, outputs))
+        tensors = {name: folder / f"test_{name}.npy" for name in outputs}
+        for name, path in tensors.items():
+            np.save(path, outputs[name])
+        files = Files(weights, documentation, cover, tensors)
         made = folder / "package.zip"
         with ValidationContext(log_warnings=False), warnings.catch_warnings():
             # bioimageio.spec warns about its own files, which it searches before it has their folder.
@@ -129,12 +131,8 @@ def engine_outputs(directory: Path) -> Tensors:
 
 
 def _graph_outputs(path: Path, image: npt.NDArray[np.float32]) -> Tensors:
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = usable_cores()
-    settings.log_severity_level = _ERROR
-    session = ort.InferenceSession(str(path), settings, providers=[CPU])
-    names = [PROBABILITY, NETWORKS, GRADCAM]
-    return {IMAGE: image, **dict(zip(names, session.run(names, {IMAGE: image}), strict=True))}
+    outputs = open_session(path, usable_cores()).run(list(TOLERANCES), {IMAGE: image})
+    return {IMAGE: image, **dict(zip(TOLERANCES, outputs, strict=True))}
 
 
 def _compare(outputs: Tensors, expected: Tensors) -> str:

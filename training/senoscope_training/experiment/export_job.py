@@ -30,49 +30,29 @@ _MAX_VALIDATION_FOVS = 100  # of each class
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob(NetworkJob):
-    """The input of a worker process.
-
-    Attributes
-    ----------
-    files : tuple of Path
-        Files with the unit's weights, as training wrote them: one file, or one of the backbone and one of
-        the head.
-    weights : BackboneWeights
-        For the manifest, like ``metrics``.
-    sample : array [N, C, H, W]
-        FOVs on which the network is compared with Keras, raw counts.
-    truth : tuple of bool
-        Truth of ``sample``.
-    data : DataConfig
-    validation : Validation, optional
-        Further FOVs on which the network must not predict always the same.
-    note : str
-        The problem that occurred in its training, or an empty string.
-    """
+    """The input of a worker process; weights and metrics are for the manifest."""
 
     files: tuple[Path, ...]
+    """Files with the unit's weights: one file, or one of the backbone and one of the head."""
     weights: BackboneWeights
     metrics: dict[str, float]
     sample: npt.NDArray[Any]
+    """FOVs [N, C, H, W] on which the network is compared with Keras, raw counts."""
     truth: tuple[bool, ...]
     data: DataConfig
     validation: Validation | None
+    """Further FOVs on which the network must not predict always the same."""
     note: str
+    """The problem that occurred in its training, or an empty string."""
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The result of a worker process.
-
-    Attributes
-    ----------
-    published : Published
-    fault : str
-        The reason why the network should not be used, beginning with its name; empty if there is none.
-    """
+    """The result of a worker process."""
 
     published: Published
     fault: str
+    """The reason why the network should not be used, beginning with its name; empty if there is none."""
 
 
 def run_export(job: ExportJob) -> ExportResult:

@@ -15,13 +15,7 @@ _BATCH_NORM_FOVS = 10
 
 
 class JobImages:
-    """The FOVs of a job, scaled by the intensity range of each fold.
-
-    Attributes
-    ----------
-    pixels : array [N, C, H, W]
-        Raw counts of all FOVs; a memory map.
-    """
+    """The FOVs of a job, scaled by the intensity range of each fold; ``pixels`` are their raw counts."""
 
     def __init__(self, job: TrainingJob) -> None:
         self._job = job
@@ -32,10 +26,7 @@ class JobImages:
     ) -> tuple[ImageExamples, ImageExamples, npt.NDArray[np.uint8]]:
         """Return examples of the training and validation FOVs, and scaled images of the test FOVs.
 
-        Parameters
-        ----------
-        kept : tuple of int or None
-            Channels to keep, the others are set to zero; None: all.
+        Channels that are not in ``kept`` are set to zero.
         """
         train = self._examples(run, run.train, run.train_copies, kept, preprocess)
         held = self._examples(run, run.held, run.held_copies, kept, preprocess)

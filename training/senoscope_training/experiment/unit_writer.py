@@ -76,17 +76,7 @@ class UnitWriter:
         note: str = "",
         **details: Any,
     ) -> None:
-        """Write a unit's result for the test FOVs, and report it.
-
-        Parameters
-        ----------
-        score : array [N]
-            Scores of the test FOVs of the fold.
-        note : str
-            A problem of the unit, or an empty string.
-        **details
-            Stored with the result.
-        """
+        """Write a unit's result for the test FOVs with further details, and report it."""
         test = run.fold.test
         if all_same([*score, *validation.score]):
             constant = "it gives all validation and test FOVs the same score"

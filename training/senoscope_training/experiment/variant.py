@@ -24,13 +24,7 @@ _FEATURES_BATCH = 32  # images
 
 
 class Variant:
-    """Trains one network in one run of one fold, with all channels or some of them.
-
-    Parameters
-    ----------
-    kept : tuple of int or None
-        Channels to keep, the others are set to zero; None: all.
-    """
+    """Trains one network in one run of one fold, with all channels or those in ``kept``."""
 
     def __init__(
         self,

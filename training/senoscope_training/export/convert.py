@@ -24,15 +24,7 @@ def convert_backbone(backbone: Any) -> onnx.ModelProto:
     before each optimiser pass, so that a failed pass can be undone; for the larger networks this takes
     minutes. Here the same steps are called without the copies, and a failed pass is an error.
 
-    Parameters
-    ----------
-    backbone : keras.Model
-        With input [N, H, W, C] and output [N, h, w, F].
-
-    Returns
-    -------
-    onnx.ModelProto
-        With input ``preprocessed`` [N, C, H, W] and output ``activation`` [N, F, h, w].
+    The input ``preprocessed`` of the result is [N, C, H, W], and its output ``activation`` [N, F, h, w].
     """
     import tensorflow as tf
     from tf2onnx import optimizer, tf_loader

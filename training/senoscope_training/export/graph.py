@@ -22,16 +22,7 @@ def assemble(
 ) -> onnx.ModelProto:
     """Add scaling and preprocessing before a converted backbone, and head and Grad-CAM after it.
 
-    Parameters
-    ----------
-    backbone : onnx.ModelProto
-        From :func:`senoscope_training.export.convert.convert_backbone`, simplified; changed here.
-
-    Returns
-    -------
-    onnx.ModelProto
-        With the inputs ``image``, ``low`` and ``high``, the outputs ``logit``, ``probability``, ``gradcam``
-        and ``features``, and any batch size.
+    The result has any batch size. ``backbone`` is changed.
     """
     graph = Graph(backbone)
     channels, height, width = shape_of(backbone.graph.input[0])
@@ -145,13 +136,7 @@ def _fold_preprocessing(graph: Graph, preprocessing: Preprocessing) -> Float32 |
 
 
 def replace_head(model: onnx.ModelProto, head: Head) -> None:
-    """Replace the head of an exported network in place, without exporting it again.
-
-    Raises
-    ------
-    ValueError
-        If the graph has no head, or a head of another shape.
-    """
+    """Replace the head of an exported network in place; raise ValueError if its shape differs."""
     tensors = head.tensors()
     found = {t.name: t for t in model.graph.initializer if t.name in tensors}
     for name, array in tensors.items():

@@ -16,16 +16,7 @@ from senoscope_training.networks.head import Head
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """An exported network in memory.
-
-    Attributes
-    ----------
-    model : onnx.ModelProto
-    gradcam_grid : tuple of int
-        Rows and columns of the Grad-CAM map.
-    feature_size : int
-        Length of the pooled feature vector.
-    """
+    """An exported network in memory, with the size of its Grad-CAM map and the number of its features."""
 
     model: onnx.ModelProto
     gradcam_grid: tuple[int, int]
@@ -33,7 +24,7 @@ class ExportedNetwork:
 
 
 def export_network(backbone: Any, preprocessing: Preprocessing, head: Head | None = None) -> ExportedNetwork:
-    """Export a backbone with a head.
+    """Export a backbone, from the image of raw counts to all outputs, without a comparison with Keras.
 
     Parameters
     ----------
@@ -43,11 +34,6 @@ def export_network(backbone: Any, preprocessing: Preprocessing, head: Head | Non
         From an image of 0..255 to the input of the backbone.
     head : Head, optional
         Default: a random head, to be replaced by :func:`senoscope_training.export.graph.replace_head`.
-
-    Returns
-    -------
-    ExportedNetwork
-        Not yet compared with Keras; see :mod:`senoscope_training.export.parity`.
     """
     _, rows, columns, size = backbone.output.shape
     converted = simplify(convert_backbone(backbone))

@@ -29,20 +29,13 @@ class ParityError(Exception):
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Largest deviations of an exported network from Keras for some fields of view.
-
-    Attributes
-    ----------
-    logit_relative : float
-        Relative to logits greater than one, absolute for others.
-    logit_absolute : float
-    gradcam : float
-        As a fraction of the maximum of each FOV's map.
-    """
+    """Largest deviations of an exported network from Keras for some fields of view."""
 
     logit_relative: float
+    """Relative to logits greater than one, absolute for others."""
     logit_absolute: float
     gradcam: float
+    """As a fraction of the maximum of each FOV's map."""
 
     def require(self, network: str) -> None:
         """Raise :class:`ParityError` if a tolerance is exceeded, or if a deviation is NaN."""
@@ -78,10 +71,17 @@ def keras_outputs(
     name: str, backbone: Any, head: Head, image: npt.NDArray[Any], low: Float32, high: Float32
 ) -> Outputs:
     """Compute logits with Keras, and Grad-CAM with a gradient tape at the last activation, FOV by FOV."""
+    import keras
     import tensorflow as tf
 
     network = keras_network(backbone, head)
-    tail = _tail(network, backbone)
+    tail = keras.Sequential(
+        [
+            keras.layers.Input(backbone.output.shape[1:]),
+            network.get_layer("pooling"),
+            network.get_layer("head"),
+        ]
+    )
     logits, maps = [], []
     for fov in image:
         activation, logit = network(keras_input(name, fov[None], low, high), training=False)
@@ -94,18 +94,6 @@ def keras_outputs(
     logit_all = np.concatenate(logits).astype(np.float32)
     probability = 1 / (1 + np.exp(-logit_all.astype(np.float64)))
     return Outputs(logit_all, probability.astype(np.float32), np.concatenate(maps))
-
-
-def _tail(network: Any, backbone: Any) -> Any:
-    import keras
-
-    return keras.Sequential(
-        [
-            keras.layers.Input(backbone.output.shape[1:]),
-            network.get_layer("pooling"),
-            network.get_layer("head"),
-        ]
-    )
 
 
 def onnx_outputs(

@@ -33,15 +33,7 @@ _TOLERANCE = 1e-3  # of a probability: larger than float32 errors of any device,
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkJob:
-    """The input of a worker process that makes one network of an ensemble.
-
-    Attributes
-    ----------
-    directory : Path
-        The ensemble's folder.
-    low, high : float32 array [C]
-        The intensity range.
-    """
+    """The input of a worker process that writes one network into the folder of an ensemble."""
 
     name: str
     seed: int
@@ -58,13 +50,7 @@ class NetworkJob:
 
 @dataclass(frozen=True)
 class Published:
-    """A network's entry in the manifest.
-
-    Attributes
-    ----------
-    expected : Outputs
-        Keras' outputs for the FOVs that were compared.
-    """
+    """A network's entry in the manifest, and Keras' outputs for the FOVs that were compared."""
 
     network: Network
     expected: parity.Outputs
@@ -85,12 +71,7 @@ def publish(
 ) -> Published:
     """Insert the head into an exported backbone, save it to the job's file, and compare it with Keras.
 
-    Parameters
-    ----------
-    sample : array [N, C, H, W]
-        Raw counts of FOVs for the comparison.
-    write : callable
-        Writes the network's file.
+    The comparison is made for the raw counts [N, C, H, W] of ``sample``.
 
     Raises
     ------
@@ -129,12 +110,7 @@ def write_test_vectors(
 ) -> tuple[TestVector, ...]:
     """Save FOVs whose outputs are compared with Keras' whenever the ensemble is loaded.
 
-    Parameters
-    ----------
-    fovs : array [N, C, H, W]
-        Raw counts, in the order of the FOVs that were compared with Keras.
-    indices : sequence of int
-        The FOVs to save.
+    The indices are those of FOVs that were compared with Keras, in the same order.
     """
     vectors = []
     for number, index in enumerate(indices):

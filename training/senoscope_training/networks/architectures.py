@@ -22,14 +22,7 @@ _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The preprocessing of an image of 0..255: y[c] = x[order[c]] * scale[c] + offset[c].
-
-    Attributes
-    ----------
-    order : tuple of int
-        Index of the input channel for each channel c; (2, 1, 0) for BGR.
-    scale, offset : float64 array [C]
-    """
+    """The preprocessing of an image of 0..255: y[c] = x[order[c]] * scale[c] + offset[c]."""
 
     order: tuple[int, ...]
     scale: npt.NDArray[np.float64]
@@ -178,13 +171,7 @@ ARCHITECTURES: dict[str, Architecture] = {one.name: one for one in PAPER_ARCHITE
 
 
 def register(architecture: Architecture) -> None:
-    """Add an architecture to this process, and to its worker processes (see `with_architectures`).
-
-    Raises
-    ------
-    ValueError
-        If another architecture has the same name.
-    """
+    """Add an architecture to this process, and to its worker processes (see `with_architectures`)."""
     known = ARCHITECTURES.setdefault(architecture.name, architecture)
     if known != architecture:
         raise ValueError(f"another architecture has the name {architecture.name}: {known.builder}")
@@ -271,17 +258,6 @@ def _normalization(application: Any) -> Any:
 
 
 def preprocess(name: str, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Preprocess images in NumPy.
-
-    Parameters
-    ----------
-    scaled : float32 array [N, H, W, C]
-        Integer values in 0..255.
-
-    Returns
-    -------
-    float32 array [N, H, W, C]
-        Input of the backbone.
-    """
+    """Convert images [N, H, W, C] of integers in 0..255 to the input of the backbone, in NumPy."""
     how = ARCHITECTURES[name].preprocessing
     return np.asarray(scaled[..., list(how.order)] * how.scale + how.offset, np.float32)

@@ -33,34 +33,21 @@ class FitError(Exception):
 
 @dataclass
 class FitState:
-    """The state of a training, except for weights and optimiser.
-
-    Attributes
-    ----------
-    epoch : int
-        Number of completed epochs.
-    best : float
-        The lowest validation loss so far.
-    waited : int
-        Epochs since then.
-    history : dict of str to list of float
-        Metrics per epoch, by name.
-    """
+    """The state of a training, except for weights and optimiser."""
 
     epoch: int = 0
     best: float = float("inf")
+    """The lowest validation loss so far."""
     waited: int = 0
+    """Epochs since then."""
     history: dict[str, list[float]] = field(default_factory=dict)
+    """Metrics per epoch, by name."""
 
 
 class Checkpoint:
     """A file with the state of a training, its weights, best weights and optimiser.
 
-    Parameters
-    ----------
-    path : Path
-    every_s : float
-        Shortest time between two writes; weights and moments of a large network take 900 MB.
+    It is written at most once in ``every_s``, because weights and moments of a large network take 900 MB.
     """
 
     def __init__(self, path: Path, every_s: float = _SAVE_EVERY_S) -> None:
@@ -129,8 +116,6 @@ def fit(
         Returns the validation loss of the current weights.
     seed : int
         Seed of the order of examples and of dropout.
-    on_epoch : callable, optional
-        Called after each epoch.
 
     Raises
     ------

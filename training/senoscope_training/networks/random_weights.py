@@ -18,29 +18,18 @@ _BRANCH_GAMMA = 0.2
 
 @dataclass(frozen=True, eq=False)
 class KernelSlot:
-    """A convolution kernel of a Keras model, and the distribution of a random one.
-
-    Attributes
-    ----------
-    index : int
-        Index of the kernel among those of its model, in Keras' order of layers.
-    weight : keras.Variable
-    shape : tuple of int
-        Output channels, input channels, rows, columns, as in ONNX.
-    depthwise : bool
-        Whether there is one input channel for each output channel.
-    smooth : bool
-        See :func:`senoscope.starter.kernels.random_kernel`.
-    amplitude : float
-        Amplitude of the uniform distribution of the taps.
-    """
+    """A convolution kernel of a Keras model, and the distribution of a random one."""
 
     index: int
+    """Index of the kernel among those of its model, in Keras' order of layers."""
     weight: Any
     shape: Shape
     depthwise: bool
+    """Whether there is one input channel for each output channel."""
     smooth: bool
+    """See :func:`senoscope.starter.kernels.random_kernel`, also for ``shape``."""
     amplitude: float
+    """Amplitude of the uniform distribution of the taps."""
 
     def assign(self, kernel: npt.NDArray[np.float32]) -> None:
         """Set the weight to a kernel in ONNX's layout."""
@@ -109,11 +98,6 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
     then differed by 7e-4 between two correct float32 implementations. With beta 2, 98 % of the units are
     active and the amplification is 1.01. If no activation follows (EfficientNet's projections), shifts would
     only accumulate along the residual path and reduce the precision, so beta stays 0.
-
-    Parameters
-    ----------
-    preprocessed : float32 array [N, H, W, C]
-        Input of the backbone.
     """
     import keras
 

@@ -81,12 +81,8 @@ def make_starter(models_dir: Path, options: StarterOptions, report: Report = sil
     ------
     FileExistsError, WorkerDied
         See :func:`senoscope_training.export.folder.build_ensemble_folder`.
-    WeightsError
-        If weights are not available or invalid.
-    ParityError
-        If an exported network deviates from Keras.
-    DeadHeadError
-        If a head is dead after all attempts.
+    WeightsError, ParityError, DeadHeadError
+        If weights are not available, a network deviates from Keras, or a head is dead after all attempts.
     """
     return _build(models_dir / options.name, options, report, recipe=False)
 

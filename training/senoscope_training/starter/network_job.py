@@ -36,46 +36,32 @@ from senoscope_training.workers.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class StarterJob(NetworkJob):
-    """The input of a worker process; ``seed`` is that of the weights, the split and the head.
-
-    Attributes
-    ----------
-    train, held_out : Path
-        NPY files, uint16 [N, C, H, W].
-    train_labels, held_out_labels : bool array [N]
-    batch_norm_fovs, parity_fovs : int
-        Number of training FOVs for the batch-norm statistics of random weights, and of held-out FOVs for
-        the comparison with Keras.
-    recipe_dir : Path, optional
-        Folder for the network's recipe; the network's file is then rebuilt from it.
-    """
+    """The input of a worker process; ``seed`` is that of the weights, the split and the head."""
 
     train: Path
+    """NPY file, uint16 [N, C, H, W], like ``held_out``."""
     held_out: Path
     train_labels: npt.NDArray[np.bool_]
     held_out_labels: npt.NDArray[np.bool_]
     plan: WeightsPlan
     batch_norm_fovs: int
+    """Number of training FOVs for the batch-norm statistics of random weights."""
     parity_fovs: int
+    """Number of held-out FOVs for the comparison with Keras."""
     keras_dir: Path | None
     recipe_dir: Path | None
+    """Folder for the network's recipe; the network's file is then rebuilt from it."""
 
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """The result of a worker process.
-
-    Attributes
-    ----------
-    held_out : float32 array [N]
-        Probabilities of the held-out FOVs, computed with the final file.
-    validation : list of int
-        Indices of the training FOVs that were used for early stopping.
-    """
+    """The result of a worker process."""
 
     published: Published
     held_out: Float32
+    """Probabilities [N] of the held-out FOVs, computed with the final file."""
     validation: list[int]
+    """Indices of the training FOVs that were used for early stopping."""
 
 
 def run_job(job: StarterJob) -> NetworkResult:

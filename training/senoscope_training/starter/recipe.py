@@ -33,11 +33,8 @@ class Distillation:
     ----------
     model : onnx.ModelProto
         The exported network; changed in place.
-    network : str
-        Name of the network.
     seed : int
         As in :func:`senoscope_training.networks.random_weights.draw_kernels`.
-    slots : sequence of KernelSlot
 
     Raises
     ------
@@ -98,12 +95,9 @@ class Distillation:
         return random_kernel(self._seed, self._network, index, shape, scale, smooth=smooth)
 
     def save(self, model: onnx.ModelProto, path: Path, recipe: Path) -> None:
-        """Write the recipe of a network, and the network's file, rebuilt from the recipe.
+        """Write the recipe of the constructor's model with its final head, and the file rebuilt from it.
 
-        Parameters
-        ----------
-        model : onnx.ModelProto
-            The model of the constructor, with its final head; its drawn kernels are removed.
+        The drawn kernels are removed from the model.
         """
         drawn = {kernel.name for kernel in self.kernels}
         kept = [tensor for tensor in model.graph.initializer if tensor.name not in drawn]

@@ -15,19 +15,10 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Progress:
-    """A step of a command.
-
-    Attributes
-    ----------
-    stage : str
-        The stage that begins; ``done`` when the network, or the command, is finished.
-    network : str
-        Name of the network; empty for the command as a whole.
-    detail : str
-        A text for users.
-    """
+    """A step of a network, or of a command as a whole."""
 
     stage: str
+    """The stage that begins; ``done`` when the network, or the command, is finished."""
     network: str = ""
     detail: str = ""
 
