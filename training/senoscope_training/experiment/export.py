@@ -267,6 +267,7 @@ class _Export:
             self.report(Progress("warning", detail=fault))
         config, provenance = self.experiment.config, self.experiment.provenance
         bounds, fold = self.bounds, provenance["folds"][self.fold]
+        negative, positive = config.data.classes
         published = {name: result.published for name, result in results.items()}
         key = (self.fold, self.run, options.system)
         chosen = next(p for p in self.experiment.predictions if (p.fold, p.run, p.system) == key)
@@ -302,7 +303,7 @@ class _Export:
                 fitted_on=f"{len(fold['train'])} training FOVs of {config.data.path.name}",
             ),
             networks=tuple(one.network for one in published.values()),
-            ensemble=Combination(classes=config.data.classes),
+            ensemble=Combination(classes=(negative, positive)),
             training=Training(
                 config=config.model_dump(mode="json", exclude={"runs_dir", "weights_dir"}),
                 data_sha256=provenance["data"]["sha256"],
