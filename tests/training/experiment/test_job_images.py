@@ -69,7 +69,7 @@ def parts(tmp_path, stack: np.ndarray, **changes) -> Parts:
 
 
 def statistics(one: Parts, fold: int) -> list[np.ndarray]:
-    return one.network.open(one.job.folds[fold]).get_weights()
+    return one.network.open(one.job.folds[fold]).backbone.get_weights()
 
 
 def differ(first: list[np.ndarray], second: list[np.ndarray]) -> bool:

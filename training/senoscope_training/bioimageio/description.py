@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bioimageio.spec.dataset.v0_3 import DatasetDescr
 from bioimageio.spec.model.v0_5 import (
@@ -35,7 +35,7 @@ from bioimageio.spec.model.v0_5 import (
     WeightsDescr,
 )
 
-from senoscope.engine.manifest import Manifest
+from senoscope.engine.manifest import Input, Manifest
 from senoscope_training.bioimageio import texts
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY
 from senoscope_training.export.convert import OPSET
@@ -84,12 +84,7 @@ def describe(manifest: Manifest, digest: str, files: Files) -> ModelDescr:
                 axes=[
                     BatchAxis(),
                     ChannelAxis(channel_names=list(spec.channel_names)),
-                    *(
-                        SpaceInputAxis(
-                            id=AxisId(axis), size=size, unit="micrometer", scale=spec.pixel_size_um
-                        )
-                        for axis, size in (("y", spec.height), ("x", spec.width))
-                    ),
+                    *_plane(SpaceInputAxis, spec),
                 ],
                 test_tensor=FileDescr(source=files.tensors[IMAGE]),
                 data=IntervalOrRatioDataDescr(type="float32"),
@@ -106,15 +101,12 @@ def describe(manifest: Manifest, digest: str, files: Files) -> ModelDescr:
 
 
 def _outputs(manifest: Manifest, files: Files) -> list[OutputTensorDescr]:
-    spec, unit_interval = manifest.input, IntervalOrRatioDataDescr(type="float32", range=(0.0, 1.0))
+    unit_interval = IntervalOrRatioDataDescr(type="float32", range=(0.0, 1.0))
     channels = {
         PROBABILITY: [manifest.ensemble.classes[1]],
         NETWORKS: [network.name for network in manifest.networks],
     }
-    plane = [
-        SpaceOutputAxis(id=AxisId(axis), size=size, unit="micrometer", scale=spec.pixel_size_um)
-        for axis, size in (("y", spec.height), ("x", spec.width))
-    ]
+    plane = _plane(SpaceOutputAxis, manifest.input)
     descriptions = {
         PROBABILITY: "probability of the class in the channel's name: the mean over the networks",
         NETWORKS: "probability by each network",
@@ -132,6 +124,13 @@ def _outputs(manifest: Manifest, files: Files) -> list[OutputTensorDescr]:
             data=unit_interval,
         )
         for name, text in descriptions.items()
+    ]
+
+
+def _plane(kind: Any, spec: Input) -> list[Any]:
+    return [
+        kind(id=AxisId(axis), size=size, unit="micrometer", scale=spec.pixel_size_um)
+        for axis, size in (("y", spec.height), ("x", spec.width))
     ]
 
 

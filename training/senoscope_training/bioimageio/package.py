@@ -56,13 +56,6 @@ def check_target(target: Path, force: bool) -> None:
 def write_package(directory: Path, target: Path, *, force: bool = False, report: Report = silent) -> Path:
     """Write an ensemble as a bioimage.io package, which can be validated without a network connection.
 
-    Parameters
-    ----------
-    directory : Path
-        The folder with ``ensemble.json``.
-    target : Path
-        The zip file.
-
     Raises
     ------
     PackageError

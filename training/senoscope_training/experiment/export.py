@@ -40,37 +40,21 @@ from senoscope_training.metrics import summarize
 from senoscope_training.versions import software_versions
 from senoscope_training.workers.progress import Progress, Report, silent
 
-ExportedSystem = Literal["fully_trained", "frozen"]
 _PARITY_FOVS = 4
 _SYNTHETIC = "trained on synthetic fields of view, not for science"
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options of an export.
-
-    Attributes
-    ----------
-    name : str, optional
-        Name of the ensemble; default: that of the experiment.
-    system : {"fully_trained", "frozen"}
-        The system to export.
-    fold, run : str, int, optional
-        The fold and run to export; default: the first fold, and its run with the lowest mean validation
-        loss. The choice does not depend on the test FOVs.
-    authors, licence, intended_use : optional
-        For the manifest and the model card.
-    jobs : int, optional
-        Networks to export in parallel; default: by number of cores.
-    force : bool
-        Replace an existing ensemble of that name, and export networks that predict the same for all FOVs;
-        the manifest then contains a warning.
-    """
+    """Options of an export."""
 
     name: str | None = None
-    system: ExportedSystem = "fully_trained"
+    """Default: the name of the experiment."""
+    system: Literal["fully_trained", "frozen"] = "fully_trained"
     fold: str | None = None
+    """Default: the first."""
     run: int | None = None
+    """Default: the run with the lowest mean validation loss; the choice does not depend on the test FOVs."""
     authors: tuple[str, ...] = ()
     licence: str = "not stated"
     intended_use: str = (
@@ -78,7 +62,9 @@ class ExportOptions:
         "preparation and settings of the data set that the ensemble was trained on. Not for diagnosis."
     )
     jobs: int | None = None
+    """Networks to export in parallel; default: by number of cores."""
     force: bool = False
+    """Replace an existing ensemble, and export useless networks; the manifest then contains a warning."""
 
 
 def export_experiment(

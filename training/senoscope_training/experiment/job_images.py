@@ -19,6 +19,8 @@ class JobImages:
 
     def __init__(self, job: TrainingJob) -> None:
         self._job = job
+        self._each_split = job.config.normalization.fitted_on == "each_split"
+        self._padded = job.config.data.fit == "pad"
         self.pixels: npt.NDArray[np.generic] = np.load(job.pixels, mmap_mode="r")
 
     def for_run(
@@ -65,11 +67,3 @@ class JobImages:
             preprocess,
             lambda some: scale_to_images(some.transpose(0, 3, 1, 2), low, high, kept),
         )
-
-    @property
-    def _each_split(self) -> bool:
-        return self._job.config.normalization.fitted_on == "each_split"
-
-    @property
-    def _padded(self) -> bool:
-        return self._job.config.data.fit == "pad"

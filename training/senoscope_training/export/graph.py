@@ -149,14 +149,6 @@ def replace_head(model: onnx.ModelProto, head: Head) -> None:
         found[name].CopyFrom(numpy_helper.from_array(array, name))
 
 
-def read_head(model: onnx.ModelProto) -> Head:
-    """Read the head of an exported network."""
-    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in {W1, B1, W2, B2}}
-    return Head(
-        np.array(arrays[W1]), np.array(arrays[B1]), np.array(arrays[W2]).ravel(), float(arrays[B2][0])
-    )
-
-
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write a network to one file."""
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -85,7 +85,7 @@ def publish(
     report.require(job.name)
     network = Network(
         name=job.name,
-        architecture=ARCHITECTURES[job.name].dotted,
+        architecture=ARCHITECTURES[job.name].builder.replace(":", "."),
         opset=OPSET,
         gradcam_grid=exported.gradcam_grid,
         feature_size=exported.feature_size,

@@ -31,56 +31,35 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Architecture:
-    """The specification of a backbone for training, export and reports.
-
-    Attributes
-    ----------
-    name : str
-        Name in configurations, in the manifest and in file names.
-    title : str
-        Name in tables and figures.
-    builder : str
-        ``module:function`` that takes the keyword arguments of the builders in ``keras.applications``
-        (``include_top``, ``weights``, ``input_shape``) and returns a Keras model without classifier.
-    preprocess : {"tf", "torch", "caffe"}
-        The mode of Keras' ``preprocess_input``; with a `first_layer`, the mode that is equivalent to the
-        layers before it.
-    cost : float
-        Measured relative time of the export; of networks that are processed in parallel, the slowest start
-        first.
-    smallest_edge : int
-        Smallest number of rows and columns of the input.
-    channels : int
-        Number of channels of the input; others than `IMAGENET_CHANNELS` require the mode ``tf``.
-    first_layer : str
-        Name of the first layer that is exported, if Keras' model begins with layers that preprocess; see
-        `backbone_of`.
-    kernel_fan : {"average", "out"}
-        The fan by which Keras' initializer scales random kernels.
-    smoothed_kernels : {"all", "strided"}
-        Which random kernels are smoothed; see `kernel_slots` in `networks.random_weights`.
-    notop_file, notop_md5 : str
-        Keras' published weight file without the classifier, and the MD5 that Keras publishes with it
-        (empty if there is none).
-    """
+    """The specification of a backbone for training, export and reports."""
 
     name: str
+    """Name in configurations, in the manifest and in file names."""
     title: str
+    """Name in tables and figures."""
     builder: str
+    """``module:function`` that takes the keyword arguments of the builders in ``keras.applications``
+    (``include_top``, ``weights``, ``input_shape``) and returns a Keras model without classifier."""
     preprocess: PreprocessMode
+    """The mode of Keras' ``preprocess_input``; with a `first_layer`, that which is equivalent to the layers
+    before it."""
     cost: float
+    """Measured relative time of the export; of networks that are processed in parallel, the slowest start
+    first."""
     smallest_edge: int = 32
+    """Smallest number of rows and columns of the input."""
     channels: int = IMAGENET_CHANNELS
+    """Number of channels of the input; others than `IMAGENET_CHANNELS` require the mode ``tf``."""
     first_layer: str = ""
+    """The first layer that is exported, if Keras' model begins with preprocessing; see `backbone_of`."""
     kernel_fan: Literal["average", "out"] = "average"
+    """The fan by which Keras' initializer scales random kernels."""
     smoothed_kernels: Literal["all", "strided"] = "all"
+    """Which random kernels are smoothed; see `kernel_slots` in `networks.random_weights`."""
     notop_file: str = ""
+    """Keras' published weight file without the classifier."""
     notop_md5: str = ""
-
-    @property
-    def dotted(self) -> str:
-        """The builder as a dotted name."""
-        return self.builder.replace(":", ".")
+    """The MD5 that Keras publishes with it, if there is one."""
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -91,11 +91,5 @@ def _transform(
 
 def first_copies(copies: Copies, fovs: int, wanted: int) -> npt.NDArray[np.int64]:
     """Return the indices of the originals and of each FOV's first ``wanted`` copies."""
-    taken = list(range(fovs))
-    count = dict.fromkeys(range(fovs), 0)
-    for index in range(fovs, len(copies)):
-        source = int(copies.source[index])
-        if count[source] < wanted:
-            count[source] += 1
-            taken.append(index)
-    return np.array(taken, np.int64)
+    taken = [np.flatnonzero(copies.source == fov)[: 1 + wanted] for fov in range(fovs)]
+    return np.sort(np.concatenate(taken))

@@ -86,10 +86,11 @@ def draw_kernels(name: str, application: Any, seed: int) -> None:
 
 
 def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[np.float32]) -> None:
-    """Set the batch norms of a deep random network from one batch of images.
+    """Set the batch norms of a deep random network from one batch of preprocessed images [N, H, W, C].
 
     With the initial statistics (mean 0, variance 1) activations vanish or overflow. One forward pass in
-    training mode with momentum 0 sets the statistics to exactly those of the batch.
+    training mode with momentum 0 sets the statistics to exactly those of the batch. The momentum and the
+    rates of dropout stay zero: backbones are otherwise used in inference mode, where they have no effect.
 
     With the initial shifts (beta 0) the network would be chaotic: a ReLU that is active for half of a
     normalised activation amplifies any difference between two inputs, including rounding errors, by
@@ -103,32 +104,23 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
 
     layers = list(application._flatten_layers())
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    # Without this, dropped paths would influence the statistics; in inference nothing is dropped.
-    drops = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
-    momenta = [layer.momentum for layer in norms]
-    rates = [layer.rate for layer in drops]
     for layer in norms:
         layer.momentum = 0.0
         shift = _BETA if _reaches_activation(layer) else 0.0
         layer.beta.assign(np.full(layer.beta.shape, shift, np.float32))
         if _ends_branch(layer) and not _reaches_activation(layer):
             layer.gamma.assign(np.full(layer.gamma.shape, _BRANCH_GAMMA, np.float32))
-    for layer in drops:
-        layer.rate = 0.0
-    try:
-        backbone = backbone_of(name, application)
-        if keras.backend.backend() == "tensorflow":
-            # As a graph, because eager execution keeps all activations of the batch in memory.
-            import tensorflow as tf
+    for layer in layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0  # dropped paths would influence the statistics; in inference nothing is dropped
+    backbone = backbone_of(name, application)
+    if keras.backend.backend() == "tensorflow":
+        # As a graph, because eager execution keeps all activations of the batch in memory.
+        import tensorflow as tf
 
-            tf.function(lambda images: backbone(images, training=True))(preprocessed)
-        else:
-            backbone(keras.ops.convert_to_tensor(preprocessed), training=True)
-    finally:
-        for layer, momentum in zip(norms, momenta, strict=True):
-            layer.momentum = momentum
-        for layer, rate in zip(drops, rates, strict=True):
-            layer.rate = rate
+        tf.function(lambda images: backbone(images, training=True))(preprocessed)
+    else:
+        backbone(keras.ops.convert_to_tensor(preprocessed), training=True)
 
 
 def _reaches_activation(layer: Any) -> bool:

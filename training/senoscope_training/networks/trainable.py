@@ -147,14 +147,6 @@ class TrainableNetwork:
         """Restore the original weights of the backbone."""
         self.backbone.set_weights(self._original)
 
-    def get_weights(self) -> list[npt.NDArray[Any]]:
-        """Return the current weights of the backbone."""
-        return list(self.backbone.get_weights())
-
-    def set_weights(self, weights: list[npt.NDArray[Any]]) -> None:
-        """Set the weights of the backbone."""
-        self.backbone.set_weights(weights)
-
     def fine_tune(
         self,
         start: TrainedHead,

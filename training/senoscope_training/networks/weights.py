@@ -88,11 +88,7 @@ def plan_weights(option: WeightsOption, weights_dir: Path | None, names: Sequenc
 
 
 def keras_cache() -> Path:
-    """Return the folder in which Keras stores downloaded weights.
-
-    It is determined as Keras does, because an import of Keras imports TensorFlow, which the main process
-    does not need.
-    """
+    """Return the folder in which Keras stores downloaded weights, without the import of Keras."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
 
 

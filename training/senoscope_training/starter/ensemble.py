@@ -38,36 +38,25 @@ _VECTORS = (0, 1)  # the first two held-out FOVs, one of each class
 
 @dataclass(frozen=True)
 class StarterOptions:
-    """Options for building a starter ensemble.
-
-    Attributes
-    ----------
-    weights, weights_dir
-        See :func:`senoscope_training.networks.weights.plan_weights`.
-    seed : int
-        The same seed gives the same data, splits, weights and heads.
-    jobs : int, optional
-        Networks to build in parallel, each in its own process; default: by number of cores, at most four.
-    keras_dir : Path, optional
-        Folder for Keras' weights and the heads.
-    force : bool
-        Replace an existing ensemble of that name.
-    train_fovs, held_out_fovs, batch_norm_fovs, parity_fovs : int
-        Numbers of synthetic FOVs for training, for testing, for batch-norm statistics of random backbones,
-        and for the comparison with Keras.
-    """
+    """Options for building a starter ensemble."""
 
     name: str = "starter"
     weights: WeightsOption = "auto"
+    """See :func:`senoscope_training.networks.weights.plan_weights`."""
     weights_dir: Path | None = None
     seed: int = 0
+    """The same seed gives the same data, splits, weights and heads."""
     jobs: int | None = None
+    """Networks to build in parallel; default: by number of cores."""
     keras_dir: Path | None = None
+    """Folder for Keras' weights and the heads."""
     force: bool = False
     train_fovs: int = 128
     held_out_fovs: int = 48
     batch_norm_fovs: int = 10
+    """Number of FOVs for the batch-norm statistics of random backbones."""
     parity_fovs: int = 4
+    """Number of FOVs for the comparison with Keras."""
 
 
 class StarterError(Exception):
