@@ -6,15 +6,17 @@ import tempfile
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine import Ensemble
-from senoscope.engine.manifest import read_manifest
+from senoscope.engine.manifest import ChannelRange, read_manifest
 from senoscope.engine.sessions import usable_cores
+from senoscope.results.pictures import overlay_png, scale_channel
 from senoscope_training.bioimageio import texts
-from senoscope_training.bioimageio.cover import cover_png
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY, merge
 from senoscope_training.export.graph import save
 from senoscope_training.export.parity import open_session
@@ -87,7 +89,7 @@ def write_package(directory: Path, target: Path, *, force: bool = False, report:
         shown = int(outputs[PROBABILITY].argmax())
         cover, documentation = folder / "cover.png", folder / "README.md"
         cover.write_bytes(
-            cover_png(expected[IMAGE][shown, 0], outputs[GRADCAM][shown], manifest.normalization.channels[0])
+            _cover_png(expected[IMAGE][shown, 0], outputs[GRADCAM][shown], manifest.normalization.channels[0])
         )
         documentation.write_text(texts.readme(manifest, digest), encoding="utf-8", newline="\n")
         tensors = {name: folder / f"test_{name}.npy" for name in outputs}
@@ -140,3 +142,23 @@ def _compare(outputs: Tensors, expected: Tensors) -> str:
             )
         found.append(f"{deviation:.0e} ({name})")
     return ", ".join(found)
+
+
+def _cover_png(pixels: npt.NDArray[Any], gradcam: npt.NDArray[np.float32], bounds: ChannelRange) -> bytes:
+    """Draw the two images as squares side by side, because bioimage.io requires an aspect ratio of 2:1.
+
+    The pixels [H, W] are raw counts of the first channel, and the map [H, W] is that of the ensemble, 0..1.
+    """
+    grey = scale_channel(pixels, bounds.low, bounds.high)
+    empty = np.zeros_like(gradcam)
+    images = [
+        cv2.imdecode(np.frombuffer(overlay_png(overlay, grey), np.uint8), cv2.IMREAD_COLOR)
+        for overlay in (empty, gradcam)
+    ]
+    side = min(pixels.shape)
+    top, left = ((extent - side) // 2 for extent in pixels.shape)
+    squares = [image[top : top + side, left : left + side] for image in images if image is not None]
+    done, buffer = cv2.imencode(".png", np.hstack(squares))
+    if not done:
+        raise RuntimeError("OpenCV could not encode the cover")
+    return buffer.tobytes()

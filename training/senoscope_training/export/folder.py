@@ -60,8 +60,6 @@ def build_ensemble_folder(
         Returns the manifest, from the ensemble's folder and the results of the networks.
     parallel : int, optional
         Number of worker processes; default: by number of cores, at most four.
-    force : bool
-        Replace an existing folder.
     finish : callable
         Called with the folder and the manifest when both are complete; returns the folder to publish.
 

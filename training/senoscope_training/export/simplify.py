@@ -83,19 +83,15 @@ class Graph:
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """Return the value of an attribute."""
-    for entry in node.attribute:
-        if entry.name == name:
-            return helper.get_attribute_value(entry)
-    return default
+    values = (helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name)
+    return next(values, default)
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
     """Set or replace an attribute."""
-    for k, entry in enumerate(node.attribute):
-        if entry.name == name:
-            del node.attribute[k]
-            break
-    node.attribute.append(helper.make_attribute(name, value))
+    others = [entry for entry in node.attribute if entry.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*others, helper.make_attribute(name, value)])
 
 
 def _per_channel(array: npt.NDArray[Any] | None, channels: int) -> Array | None:

@@ -61,19 +61,6 @@ class Classifier(keras.Model):  # type: ignore[misc]
         return self.head(self.standardize(pooled), training=training)
 
 
-class ActivationModel(keras.Model):  # type: ignore[misc]
-    """A model from preprocessed images to the last activation [N, h, w, F] and the pooled features [N, F]."""
-
-    def __init__(self, backbone: Any) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def call(self, images: Any) -> Any:
-        """Compute the activation and the features."""
-        activation = self.backbone(images, training=False)
-        return activation, keras.ops.max(activation, axis=(1, 2))
-
-
 @dataclass(frozen=True)
 class Explanation:
     """Probabilities [N] of images, and the Grad-CAM maps [N, h, w] that explain them, not normalised."""
@@ -106,7 +93,8 @@ class TrainableNetwork:
         self.feature_size = int(self.backbone.output.shape[-1])
         self._application = application
         self._original = self.backbone.get_weights()
-        self._activation_model = ActivationModel(self.backbone)
+        pooled = keras.layers.GlobalMaxPooling2D()(self.backbone.output)
+        self._activation_model = keras.Model(self.backbone.input, [self.backbone.output, pooled])
         self._classifier: Any = None
         if plan.random:
             self.set_statistics(sample)
