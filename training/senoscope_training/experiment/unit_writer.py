@@ -41,7 +41,7 @@ class UnitWriter:
         """Return a function that reports epochs, as progress and in TensorBoard's files."""
         from tensorboardX import SummaryWriter
 
-        folder = self._job.config.directory / "tensorboard" / run.fold.name / f"run_{run.number:02d}"
+        folder = run_folder(self._job.config.directory / "tensorboard", run.fold.name, run.number)
         curves: Any = None
 
         def report_epoch(epoch: int, metrics: dict[str, float]) -> None:

@@ -72,23 +72,19 @@ class Checkpoint:
     def load(self, model: Any) -> tuple[FitState, list[npt.NDArray[Any]]] | None:
         """Restore a model; return None if the file does not exist or is damaged."""
         try:
-            groups, state = self._read()
+            with np.load(self._path) as file:
+                arrays = dict(file)
+            state = FitState(**json.loads(arrays["progressed"].tobytes()))
         except (FileNotFoundError, BadZipFile, EOFError, KeyError, ValueError):
             return None  # starting again takes time, but does not change the results
-        model.set_weights(groups["now"])
-        for variable, value in zip(model.optimizer.variables, groups["optimizer"], strict=True):
+        weights, best, optimizer = (
+            [arrays[f"{name}_{k}"] for k in range(sum(key.startswith(f"{name}_") for key in arrays))]
+            for name in ("now", "best", "optimizer")
+        )
+        model.set_weights(weights)
+        for variable, value in zip(model.optimizer.variables, optimizer, strict=True):
             variable.assign(value)
-        return state, groups["best"]
-
-    def _read(self) -> tuple[dict[str, list[npt.NDArray[Any]]], FitState]:
-        with np.load(self._path) as arrays:
-            groups = {
-                name: [
-                    arrays[f"{name}_{k}"] for k in range(sum(key.startswith(f"{name}_") for key in arrays))
-                ]
-                for name in ("now", "best", "optimizer")
-            }
-            return groups, FitState(**json.loads(arrays["progressed"].tobytes()))
+        return state, best
 
     def remove(self) -> None:
         """Delete the file, if it exists."""

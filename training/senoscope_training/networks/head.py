@@ -227,7 +227,7 @@ def train_head(
     inputs = FeatureExamples(standard.apply(train.features), train.truth[:, 0] > 0)
     held_features = standard.apply(held.features)
     labels = train.truth[:, 0] > 0
-    best: tuple[tuple[float, float], TrainedHead] | None = None
+    dead: list[tuple[tuple[float, float], TrainedHead]] = []
     for attempt in range(config.attempts):
         attempt_seed = derive_seed(seed, "attempt", attempt)
         keras.utils.set_random_seed(attempt_seed)
@@ -247,10 +247,8 @@ def train_head(
         if not reason:
             return trained
         rank = (_auc(labels, logits), -state.best)
-        if best is None or rank > best[0]:
-            best = rank, replace(trained, attempts=config.attempts, dead=reason)
-    assert best is not None  # there is at least one attempt
-    return best[1]
+        dead.append((rank, replace(trained, attempts=config.attempts, dead=reason)))
+    return max(dead, key=lambda one: one[0])[1]
 
 
 def dead_reason(labels: npt.NDArray[np.bool_], logits: npt.NDArray[np.float64]) -> str:
