@@ -35,11 +35,17 @@ def main() -> None:
     from senoscope.engine.intensity import fit_range
     from senoscope_client.simulation.synthetic import synthesize
     from senoscope_training.networks.augmentation import plan_copies
-    from senoscope_training.networks.fitting import fit
-    from senoscope_training.networks.head import build_head, compile_for, head_loss
+    from senoscope_training.networks.fitting import FitState, fit
+    from senoscope_training.networks.head import (
+        Standardization,
+        TrainedHead,
+        build_head,
+        compile_for,
+        head_loss,
+    )
     from senoscope_training.networks.images import FeatureExamples, ImageExamples, scale_to_images
     from senoscope_training.networks.settings import AugmentationConfig, FrozenPhase, HeadConfig
-    from senoscope_training.networks.trainable import TrainableNetwork, untrained_head
+    from senoscope_training.networks.trainable import TrainableNetwork
     from senoscope_training.networks.weights import WeightsPlan
 
     height, width = arguments.height, arguments.width
@@ -60,15 +66,15 @@ def main() -> None:
     # The same number of epochs for both, independent of the validation loss.
     phase = FrozenPhase(max_epochs=arguments.epochs, patience=arguments.epochs)
     network.features(images[:1])  # compiled before the measurement
-    start = untrained_head(network.feature_size, HeadConfig(), seed=1)
+    keras.utils.set_random_seed(1)
+    head = build_head(network.feature_size, HeadConfig())
+    start = TrainedHead(head.get_weights(), Standardization.identity(network.feature_size), 1, 0, FitState())
     network.fine_tune(start, train, held, FrozenPhase(max_epochs=1), seed=2, frozen=True)
 
     began = time.perf_counter()
     through, _ = network.fine_tune(start, train, held, phase, seed=2, frozen=True)
     through_s = time.perf_counter() - began
 
-    keras.utils.set_random_seed(1)
-    head = build_head(network.feature_size, HeadConfig())
     compile_for(head, phase.learning_rate)
     began = time.perf_counter()
     learnt, judged = (

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from senoscope_training.experiment import export as export_experiment
 from senoscope_training.experiment import runner
+from senoscope_training.export import folder
 from senoscope_training.workers import pool
 from senoscope_training.workers.progress import Report
 
@@ -31,6 +31,6 @@ def jobs_in_this_process() -> Iterator[None]:
     """Run and export experiments without worker processes."""
     with (
         mock.patch.object(runner, "run_jobs", run_jobs_here),
-        mock.patch.object(export_experiment, "run_jobs", run_jobs_here),
+        mock.patch.object(folder, "run_jobs", run_jobs_here),
     ):
         yield

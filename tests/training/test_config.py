@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from senoscope_training.config import Config, ConfigError, load_config
+from senoscope_training.networks.architectures import ARCHITECTURES
+from support.tiny_backbone import TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +59,12 @@ def test_an_invalid_file(tmp_path: Path, text: str | None, message: str) -> None
 
 def test_the_example_is_valid() -> None:
     assert load_config(ROOT / "docs" / "examples" / "tcell.yaml").name == "tcell"
+
+
+def test_channels_are_those_that_the_networks_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "four", replace(TINY, name="four", channels=4))
+    document = {"name": "x", "data": {"path": "x", "channels": ["A", "B", "C", "D"]}}
+    for accepted in ({"systems": ["frozen"], "networks": ["four"]}, {"systems": ["scratch"]}):
+        assert len(Config.model_validate(document | accepted).data.channels) == 4
+    with pytest.raises(ValidationError, match="backbones take 3 or 4 channels"):
+        Config.model_validate(document | {"systems": ["frozen"], "networks": ["four", "mobilenet"]})

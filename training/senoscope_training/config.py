@@ -22,7 +22,7 @@ from senoscope_training.networks.settings import (
 from senoscope_training.systems import NETWORKS, SYSTEMS, NetworkName, SystemName
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-
+_CLASSES = 2  # of the paper's networks, whose single logit is that of the second class
 
 Acceptable = Literal["per-channel", "zero-level", "channel-names", "types"]
 
@@ -36,10 +36,15 @@ class DataConfig(ConfigModel):
 
     path: Path
     """Folder of the data set; a relative path is relative to the configuration file."""
-    classes: tuple[str, str] = ("control", "senescent")
+    classes: tuple[str, ...] = ("control", "senescent")
     """Label of the negative class, then of the positive one."""
-    channels: Annotated[tuple[str, ...], Field(min_length=1, max_length=3)] = ("SRS", "TPEF", "Transmission")
-    """Names of the channels, in the order in which the files contain them."""
+    channels: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] = (
+        "SRS",
+        "TPEF",
+        "Transmission",
+    )
+    """Names of the channels, in the order in which the files contain them. The networks take three; only the
+    CNN from scratch takes any number."""
     grey: Literal["refuse", "repeat"] = "refuse"
     """Treatment of images with one channel: refuse them, or repeat them in all channels."""
     fit: Literal["refuse", "pad", "resize"] = "refuse"
@@ -56,6 +61,17 @@ class DataConfig(ConfigModel):
     become warnings instead of faults."""
     pixel_size_um: Positive = 0.35
     """Edge of a pixel in the sample, in micrometres; copied to the exported ensemble."""
+
+    @field_validator("classes")
+    @classmethod
+    def _require_two(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse other numbers of classes here, the only place where training depends on it being two."""
+        if len(classes) != _CLASSES:
+            raise ValueError(
+                f"networks with one output distinguish {_CLASSES} classes, but there are {len(classes)}: "
+                f"{', '.join(classes)}"
+            )
+        return classes
 
     @model_validator(mode="before")
     @classmethod
@@ -177,10 +193,12 @@ class Config(ConfigModel):
                 "the two-channel systems each omit one of SRS, TPEF and Transmission, but the data set has "
                 f"{', '.join(channels)}: remove them from `systems`"
             )
-        if len(channels) != 3 and set(self.systems) != {"scratch"}:
+        taken = {ARCHITECTURES[name].channels for name in self.networks}
+        if taken != {len(channels)} and set(self.systems) != {"scratch"}:
             raise ValueError(
-                f"the backbones take 3 channels, but data.channels has {len(channels)}; with one detector, "
-                "give it three names (NADH, NADH 2, NADH 3) and set data.grey: repeat"
+                f"the backbones take {' or '.join(map(str, sorted(taken)))} channels, but data.channels has "
+                f"{len(channels)}; with one detector, give it three names (NADH, NADH 2, NADH 3) and set "
+                "data.grey: repeat"
             )
         if self.split.groups and self.split.by != "leave-one-group-out":
             raise ValueError("split.groups requires split.by: leave-one-group-out")

@@ -509,6 +509,7 @@ def test_an_unknown_back_end_is_reported(home: Path) -> None:
         ({"input": {"height": 64}, "networks": ["xception"]}, "xception needs 75"),
         ({"data": {"path": "data", "channels": ["A", "B", "C"]}}, "two-channel systems"),
         ({"data": {"path": "data", "channels": ["A"]}, "systems": ["frozen"]}, "take 3 channels"),
+        ({"data": {"path": "data", "classes": ["a", "b", "c"]}}, "distinguish 2 classes, but there are 3"),
         ({"phase1": {"max_epochs": 0}, "runs": 0}, "phase1.max_epochs"),
     ],
 )

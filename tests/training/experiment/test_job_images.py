@@ -9,7 +9,7 @@ import pytest
 
 from senoscope.engine.intensity import fit_range
 from senoscope_training.config import Config
-from senoscope_training.experiment import frozen_onnx, job_images, job_network
+from senoscope_training.experiment import job_images, job_network
 from senoscope_training.experiment.job_images import JobImages
 from senoscope_training.experiment.job_network import JobNetwork
 from senoscope_training.experiment.plan import FoldData, TrainingJob, class_balanced, draw_run
@@ -69,7 +69,7 @@ def parts(tmp_path, stack: np.ndarray, **changes) -> Parts:
 
 
 def statistics(one: Parts, fold: int) -> list[np.ndarray]:
-    return one.network.open(one.job.folds[fold]).get_weights()
+    return one.network.open(one.job.folds[fold]).backbone.get_weights()
 
 
 def differ(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
@@ -101,7 +101,7 @@ def test_the_frozen_backbone_is_exported_for_each_fold(tmp_path, monkeypatch):
     one = parts(tmp_path, pixels())
     made = []
     monkeypatch.setattr(job_network, "_MIN_PIXELS_FOR_ONNX", 0)
-    monkeypatch.setattr(frozen_onnx, "FrozenFeatures", lambda *of: made.append(of) or (lambda image: image))
+    monkeypatch.setattr(job_network, "onnx_extractor", lambda *of: made.append(of) or (lambda images: images))
     for fold in (0, 0, 1):
         one.network.open(one.job.folds[fold])
         one.network.extractor(one.job.folds[fold])

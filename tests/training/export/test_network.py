@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 
-from senoscope_training.export.graph import read_head, replace_head
+from senoscope_training.export.graph import replace_head, save
 from senoscope_training.export.network import export_network
-from senoscope_training.export.parity import scale_to_bytes
+from senoscope_training.export.parity import compare, keras_outputs, onnx_outputs
 from senoscope_training.export.simplify import histogram
-from senoscope_training.networks.architectures import preprocessing
+from senoscope_training.networks.architectures import (
+    ARCHITECTURES,
+    backbone_of,
+    build_application,
+    preprocessing,
+)
 from senoscope_training.networks.head import Head
-from support.tiny_backbone import HEIGHT, WIDTH, tiny_backbone
+from senoscope_training.networks.images import scale_to_images
+from support.tiny_backbone import HEIGHT, TINY, WIDTH, tiny_backbone
 
 LOW = np.array([10, 0, 100.5], np.float32)
 HIGH = np.array([900, 37, 2047], np.float32)
@@ -32,7 +40,7 @@ def fovs(count: int, seed: int = 0) -> np.ndarray:
 def preprocessed(image: np.ndarray, mode: str) -> np.ndarray:
     from keras.applications import imagenet_utils
 
-    scaled = np.ascontiguousarray(scale_to_bytes(image, LOW, HIGH).transpose(0, 2, 3, 1))
+    scaled = scale_to_images(image, LOW, HIGH).astype(np.float32)
     return imagenet_utils.preprocess_input(scaled, data_format="channels_last", mode=mode)
 
 
@@ -61,6 +69,26 @@ def test_outputs_equal_those_of_keras(tensorflow, mode, padding):
     np.testing.assert_allclose(got_logit, logit, rtol=1e-4)
     np.testing.assert_allclose(got_probability, tf.sigmoid(logit), rtol=1e-4)
     assert np.abs(got_gradcam - gradcam).max() <= 1e-4 * gradcam.max()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_a_network_may_have_any_number_of_channels(tensorflow, monkeypatch, tmp_path, channels):
+    architecture = replace(TINY, name="other", channels=channels)
+    monkeypatch.setitem(ARCHITECTURES, "other", architecture)
+    backbone = backbone_of("other", build_application("other", 64, 80))
+    head = Head.random(backbone.output.shape[-1], seed=3)
+    exported = export_network(backbone, architecture.preprocessing, head)
+    save(exported.model, tmp_path / "other.onnx")
+    image = np.random.default_rng(0).integers(0, 900, (2, channels, 64, 80)).astype(np.uint16)
+    low, high = np.zeros(channels, np.float32), np.linspace(700, 900, channels, dtype=np.float32)
+    expected = keras_outputs("other", backbone, head, image, low, high)
+    compare(onnx_outputs(tmp_path / "other.onnx", image, low, high), expected).require("other")
+    assert np.ptp(expected.logit) > 0
+
+
+def test_a_preprocessing_for_rgb_images_is_refused_for_other_channels():
+    with pytest.raises(ValueError, match="'caffe' is defined for 3 channels, not 4"):
+        replace(TINY, preprocess="caffe", channels=4).preprocessing  # noqa: B018 - a property
 
 
 def test_the_graph_has_no_superfluous_nodes(tensorflow):
@@ -108,9 +136,9 @@ def test_the_head_is_replaced_without_another_export(tensorflow):
     after, features = run(exported.model, image, "logit", "features")
     assert not np.allclose(before, after)
     np.testing.assert_allclose(after, second.logits(features), rtol=1e-5)
-    got = read_head(exported.model)
-    np.testing.assert_array_equal(got.w1, second.w1)
-    np.testing.assert_array_equal(got.w2, second.w2)
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in exported.model.graph.initializer}
+    np.testing.assert_array_equal(tensors["head/w1"], second.w1)
+    np.testing.assert_array_equal(tensors["head/w2"][0], second.w2)
     with pytest.raises(ValueError, match="head/w1"):
         replace_head(exported.model, Head.random(17, seed=0))
 
@@ -133,6 +161,6 @@ def test_scaling_equals_numpy_at_the_limits(tensorflow):
         image[0, c, : len(values)] = values
     image = image.reshape(1, 3, HEIGHT, WIDTH)
     (got,) = run(exported.model, image, floored)
-    np.testing.assert_array_equal(got, scale_to_bytes(image, LOW, HIGH))
+    np.testing.assert_array_equal(got.transpose(0, 2, 3, 1), scale_to_images(image, LOW, HIGH))
     assert got.min() == 0
     assert got.max() == 255

@@ -49,17 +49,22 @@ def pooled(network, examples):
 def test_phase_1_on_features_equals_phase_1_through_the_network(network, fovs):
     import keras
 
-    from senoscope_training.networks.fitting import fit
-    from senoscope_training.networks.head import build_head, compile_for, head_loss
-    from senoscope_training.networks.trainable import untrained_head
+    from senoscope_training.networks.fitting import FitState, fit
+    from senoscope_training.networks.head import (
+        Standardization,
+        TrainedHead,
+        build_head,
+        compile_for,
+        head_loss,
+    )
 
     network.reset()
     train, held = augmented(network, fovs)
     phase = FrozenPhase(max_epochs=6, batch_size=10)
-    start = untrained_head(network.feature_size, HeadConfig(), seed=1)
-    through, slow = network.fine_tune(start, train, held, phase, seed=2, frozen=True)
     keras.utils.set_random_seed(1)
     head = build_head(network.feature_size, HeadConfig())
+    start = TrainedHead(head.get_weights(), Standardization.identity(network.feature_size), 1, 0, FitState())
+    through, slow = network.fine_tune(start, train, held, phase, seed=2, frozen=True)
     compile_for(head, phase.learning_rate)
     features, held_features = pooled(network, train), pooled(network, held)
 
@@ -109,10 +114,9 @@ def test_explanations_equal_those_of_keras_and_a_gradient_tape(network, fovs):
 
 
 def test_exported_features_equal_those_of_keras(network, fovs):
-    from senoscope_training.experiment.frozen_onnx import FrozenFeatures
+    from senoscope_training.experiment.job_network import onnx_extractor
 
     network.reset()
     expected = network.features(fovs[0][:4])
-    extract = FrozenFeatures(network.name, network.backbone, threads=1)
-    exported = np.stack([extract(image) for image in fovs[0][:4]])
+    exported = onnx_extractor(network.name, network.backbone, threads=1)(fovs[0][:4])
     np.testing.assert_allclose(exported, expected, rtol=1e-4, atol=1e-4 * expected.max())

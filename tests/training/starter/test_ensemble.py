@@ -15,7 +15,7 @@ import pytest
 
 from senoscope.engine.manifest import Manifest
 from senoscope_training.schema import SCHEMA_NAME, manifest_schema
-from senoscope_training.starter.ensemble import StarterError, StarterOptions, make_starter
+from senoscope_training.starter.ensemble import StarterOptions, make_starter
 from senoscope_training.starter.fovs import synthetic_fovs
 
 CLONE = Path(__file__).resolve().parents[3]
@@ -24,7 +24,7 @@ COMMAND = (sys.executable, "-m", "senoscope_training.cli")
 
 def test_an_existing_ensemble_is_not_replaced(tmp_path):
     (tmp_path / "starter").mkdir()
-    with pytest.raises(StarterError, match="--force"):
+    with pytest.raises(FileExistsError, match="--force"):
         make_starter(tmp_path, StarterOptions(weights="random"))
     run = subprocess.run(
         [*COMMAND, "starter", "--models-dir", str(tmp_path)], capture_output=True, text=True, check=False

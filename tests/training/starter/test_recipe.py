@@ -13,18 +13,17 @@ from senoscope.starter.build import recipe_folder
 from senoscope.starter.recipe import NetworkRecipe
 from senoscope_training.export.network import ExportedNetwork, export_network
 from senoscope_training.networks.architectures import preprocessing
-from senoscope_training.networks.random_weights import draw_kernels, kernel_slots
-from senoscope_training.starter.recipe import Distillation, RecipeError, Source
-from support.tiny_backbone import HEIGHT, WIDTH, tiny_backbone
+from senoscope_training.networks.random_weights import KernelSlot, draw_kernels, kernel_slots
+from senoscope_training.starter.recipe import Distillation, RecipeError
+from support.tiny_backbone import HEIGHT, TINY, WIDTH, tiny_backbone
 
 SEED = 11
 
 
-def exported(mode: str = "tf", seed: int = SEED) -> tuple[ExportedNetwork, list[Source]]:
+def exported(mode: str = "tf", seed: int = SEED) -> tuple[ExportedNetwork, list[KernelSlot]]:
     backbone = tiny_backbone()
     draw_kernels("tiny", backbone, seed)
-    sources = [Source(slot.index, slot.shape, slot.smooth) for slot in kernel_slots("tiny", backbone)]
-    return export_network(backbone, preprocessing(mode)), sources
+    return export_network(backbone, preprocessing(mode)), kernel_slots(TINY, backbone)
 
 
 def outputs(model: bytes | str) -> list[np.ndarray]:
@@ -37,28 +36,28 @@ def outputs(model: bytes | str) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("mode", ["tf", "torch"])
 def test_a_rebuilt_network_has_the_same_outputs(tensorflow, tmp_path: Path, mode: str) -> None:
-    network, sources = exported(mode)
+    network, slots = exported(mode)
     before = outputs(network.model.SerializeToString())
-    distilled = Distillation(network.model, "tiny", SEED, sources)
+    distilled = Distillation(network.model, "tiny", SEED, slots)
     distilled.save(network.model, tmp_path / "tiny.onnx", tmp_path / "tiny.zip")
     for rebuilt, original in zip(outputs(str(tmp_path / "tiny.onnx")), before, strict=True):
         np.testing.assert_allclose(rebuilt, original, rtol=1e-5, atol=1e-6 * np.abs(original).max())
     kernels = {kernel.name: kernel for kernel in distilled.kernels}
     # Preprocessing is folded into the first kernel; that of "torch" has a factor per input channel.
-    assert len(kernels) == len(sources) - (mode == "torch")
+    assert len(kernels) == len(slots) - (mode == "torch")
     assert sum(kernel.index is None for kernel in kernels.values()) == 2, "both depthwise kernels"
 
 
 def test_a_large_kernel_that_was_not_drawn_is_refused(tensorflow, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, sources = exported()
+    network, slots = exported()
     monkeypatch.setattr("senoscope_training.starter.recipe._MAX_STORED", 64)
     with pytest.raises(RecipeError, match="is not a drawn kernel"):
-        Distillation(network.model, "tiny", SEED + 1, sources)
+        Distillation(network.model, "tiny", SEED + 1, slots)
 
 
 def test_kernels_have_the_variance_of_keras_initializers(tensorflow) -> None:
     backbone = tiny_backbone()
-    slots = kernel_slots("tiny", backbone)
+    slots = kernel_slots(TINY, backbone)
     for slot in slots:
         assert slot.smooth is (max(slot.shape[2:]) > 1)
         wide = np.sqrt(6 / (slot.shape[2] * slot.shape[3] * sum(slot.weight.shape[2:])))

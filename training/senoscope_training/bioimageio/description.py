@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from bioimageio.spec.dataset.v0_3 import DatasetDescr
-from bioimageio.spec.model.v0_5 import (
-    Author,
-    AxisId,
-    BatchAxis,
-    BiasRisksLimitations,
-    BioimageioConfig,
-    ChannelAxis,
-    CiteEntry,
-    Config,
-    Datetime,
-    Doi,
-    FileDescr,
-    InputTensorDescr,
-    IntervalOrRatioDataDescr,
-    LicenseId,
-    ModelDescr,
-    OnnxWeightsDescr,
-    OutputTensorDescr,
-    SpaceInputAxis,
-    SpaceOutputAxis,
-    TensorId,
-    TrainingDetails,
-    Version,
-    WeightsDescr,
-)
+from bioimageio.spec.model import v0_5
 
-from senoscope.engine.manifest import Manifest
+from senoscope.engine.manifest import Input, Manifest
 from senoscope_training.bioimageio import texts
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY
 from senoscope_training.export.convert import OPSET
 
+T = TypeVar("T")
 _DOI = re.compile(r"10\.\d{4,9}/[^\s,;]+[^\s,;.]")
 _TAGS = ("2d", "cells", "ensemble", "grad-cam", "image-classification", "label-free", "nonlinear-optical")
 _FAMILIES = ("densenet", "inception", "resnet")  # tags of bioimage.io
@@ -55,50 +32,44 @@ class Files:
     tensors: dict[str, Path]
 
 
-def describe(manifest: Manifest, digest: str, files: Files) -> ModelDescr:
+def describe(manifest: Manifest, digest: str, files: Files) -> v0_5.ModelDescr:
     """Describe the merged network of an ensemble.
 
     The description contains no URL that bioimageio.spec would request.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        If the description is not valid in bioimage.io's format.
     """
     spec = manifest.input
-    return ModelDescr(
+    return v0_5.ModelDescr(
         name=_plain(f"Senoscope {manifest.name}"),
         description=texts.description(manifest),
-        authors=[Author(name=re.sub(r"[/\\]", " ", name)) for name in _stated(manifest.authors)],
-        cite=[
-            CiteEntry(text=text, doi=Doi(found[0])) for text in manifest.cite if (found := _DOI.search(text))
+        authors=[
+            v0_5.Author(name=re.sub(r"[/\\]", " ", name)) for name in manifest.authors if name != "not stated"
         ],
-        license=_licence(manifest.licence),
-        documentation=FileDescr(source=files.documentation),
-        covers=[FileDescr(source=files.cover)],
+        cite=[
+            v0_5.CiteEntry(text=text, doi=v0_5.Doi(found[0]))
+            for text in manifest.cite
+            if (found := _DOI.search(text))
+        ],
+        license=_valid(v0_5.LicenseId, manifest.licence),
+        documentation=v0_5.FileDescr(source=files.documentation),
+        covers=[v0_5.FileDescr(source=files.cover)],
         tags=_tags(manifest),
-        version=_version(manifest.version),
-        timestamp=Datetime(manifest.created),
+        version=_valid(v0_5.Version, manifest.version),
+        timestamp=v0_5.Datetime(manifest.created),
         inputs=[
-            InputTensorDescr(
-                id=TensorId(IMAGE),
+            v0_5.InputTensorDescr(
+                id=v0_5.TensorId(IMAGE),
                 description="a field of view in raw detector counts",
                 axes=[
-                    BatchAxis(),
-                    ChannelAxis(channel_names=list(spec.channel_names)),
-                    *(
-                        SpaceInputAxis(
-                            id=AxisId(axis), size=size, unit="micrometer", scale=spec.pixel_size_um
-                        )
-                        for axis, size in (("y", spec.height), ("x", spec.width))
-                    ),
+                    v0_5.BatchAxis(),
+                    v0_5.ChannelAxis(channel_names=list(spec.channel_names)),
+                    *_plane(v0_5.SpaceInputAxis, spec),
                 ],
-                test_tensor=FileDescr(source=files.tensors[IMAGE]),
-                data=IntervalOrRatioDataDescr(type="float32"),
+                test_tensor=v0_5.FileDescr(source=files.tensors[IMAGE]),
+                data=v0_5.IntervalOrRatioDataDescr(type="float32"),
             )
         ],
         outputs=_outputs(manifest, files),
-        weights=WeightsDescr(onnx=OnnxWeightsDescr(source=files.weights, opset_version=OPSET)),
+        weights=v0_5.WeightsDescr(onnx=v0_5.OnnxWeightsDescr(source=files.weights, opset_version=OPSET)),
         training_data=DatasetDescr(
             name=_plain(f"Training data of Senoscope {manifest.name}"),
             description=texts.training_data(manifest),
@@ -107,40 +78,44 @@ def describe(manifest: Manifest, digest: str, files: Files) -> ModelDescr:
     )
 
 
-def _outputs(manifest: Manifest, files: Files) -> list[OutputTensorDescr]:
-    spec, unit_interval = manifest.input, IntervalOrRatioDataDescr(type="float32", range=(0.0, 1.0))
+def _outputs(manifest: Manifest, files: Files) -> list[v0_5.OutputTensorDescr]:
+    unit_interval = v0_5.IntervalOrRatioDataDescr(type="float32", range=(0.0, 1.0))
     channels = {
         PROBABILITY: [manifest.ensemble.classes[1]],
         NETWORKS: [network.name for network in manifest.networks],
     }
-    plane = [
-        SpaceOutputAxis(id=AxisId(axis), size=size, unit="micrometer", scale=spec.pixel_size_um)
-        for axis, size in (("y", spec.height), ("x", spec.width))
-    ]
+    plane = _plane(v0_5.SpaceOutputAxis, manifest.input)
     descriptions = {
         PROBABILITY: "probability of the class in the channel's name: the mean over the networks",
         NETWORKS: "probability by each network",
         GRADCAM: "mean of the networks' Grad-CAM maps, weighted with their probabilities",
     }
     return [
-        OutputTensorDescr(
-            id=TensorId(name),
+        v0_5.OutputTensorDescr(
+            id=v0_5.TensorId(name),
             description=text,
             axes=[
-                BatchAxis(),
-                *([ChannelAxis(channel_names=channels[name])] if name in channels else plane),
+                v0_5.BatchAxis(),
+                *([v0_5.ChannelAxis(channel_names=channels[name])] if name in channels else plane),
             ],
-            test_tensor=FileDescr(source=files.tensors[name]),
+            test_tensor=v0_5.FileDescr(source=files.tensors[name]),
             data=unit_interval,
         )
         for name, text in descriptions.items()
     ]
 
 
-def _config(manifest: Manifest, digest: str) -> Config:
+def _plane(kind: Any, spec: Input) -> list[Any]:
+    return [
+        kind(id=v0_5.AxisId(axis), size=size, unit="micrometer", scale=spec.pixel_size_um)
+        for axis, size in (("y", spec.height), ("x", spec.width))
+    ]
+
+
+def _config(manifest: Manifest, digest: str) -> v0_5.Config:
     spec, training = manifest.input, manifest.training
-    return Config(
-        bioimageio=BioimageioConfig(
+    return v0_5.Config(
+        bioimageio=v0_5.BioimageioConfig(
             architecture_type="ensemble of CNNs",
             architecture_description="; ".join(
                 f"{network.name}: {network.architecture}" for network in manifest.networks
@@ -149,8 +124,8 @@ def _config(manifest: Manifest, digest: str) -> Config:
             target_structure=["cells"],
             task="classification",
             out_of_scope_use=texts.limits(manifest),
-            bias_risks_limitations=BiasRisksLimitations(limitations=texts.limits(manifest)),
-            training=TrainingDetails(
+            bias_risks_limitations=v0_5.BiasRisksLimitations(limitations=texts.limits(manifest)),
+            training=v0_5.TrainingDetails(
                 training_preprocessing="each channel from its intensity range "
                 f"({manifest.normalization.method}, fitted on {manifest.normalization.fitted_on}) to 0..255; "
                 "part of the network",
@@ -179,22 +154,10 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_+\- ()]", "_", text)[:128]
 
 
-def _stated(authors: tuple[str, ...]) -> list[str]:
-    return [name for name in authors if name != "not stated"]
-
-
-def _licence(text: str) -> LicenseId | None:
-    """Return None if the licence is not an SPDX identifier; the documentation contains its text."""
+def _valid(kind: Callable[[str], T], text: str) -> T | None:
+    """Return None if a licence or version is not in bioimage.io's format; other fields contain its text."""
     try:
-        return LicenseId(text)
-    except ValueError:
-        return None
-
-
-def _version(text: str) -> Version | None:
-    """Return None if the version is not a valid Python version; the configuration contains its text."""
-    try:
-        return Version(text)
+        return kind(text)
     except ValueError:
         return None
 
@@ -203,11 +166,3 @@ def _tags(manifest: Manifest) -> list[str]:
     families = {tag for tag in _FAMILIES for network in manifest.networks if tag in network.name}
     warnings = () if manifest.for_science else ("not-for-science", "synthetic")
     return [*_TAGS, *sorted(families), *manifest.ensemble.classes, *warnings]
-
-
-def tensor_files(folder: Path, tensors: dict[str, npt.NDArray[np.float32]]) -> dict[str, Path]:
-    """Write tensors as NPY files, and return their paths."""
-    paths = {name: folder / f"test_{name}.npy" for name in tensors}
-    for name, path in paths.items():
-        np.save(path, tensors[name])
-    return paths

@@ -21,17 +21,9 @@ _MAX_SIZE = 2**31 - 2**20  # bytes; protobuf messages must be smaller than 2 GiB
 def merge(directory: Path, manifest: Manifest) -> onnx.ModelProto:
     """Combine the fp32 networks of an ensemble, its intensity range and its combination into one graph.
 
-    Parameters
-    ----------
-    directory : Path
-        The folder with ``ensemble.json``, whose files have been verified.
-
-    Returns
-    -------
-    onnx.ModelProto
-        ``image`` float32 [N, C, H, W] in raw counts; ``probability`` [N, 1], ``network_probabilities``
-        [N, K] in the manifest's order, ``gradcam`` [N, H, W] in 0..1. The arithmetic is that of
-        :func:`senoscope.engine.gradcam.ensemble_map`.
+    The input ``image`` is float32 [N, C, H, W] in raw counts; the outputs are ``probability`` [N, 1],
+    ``network_probabilities`` [N, K] in the manifest's order, and ``gradcam`` [N, H, W] in 0..1. The
+    arithmetic is that of :func:`senoscope.engine.gradcam.ensemble_map`. The files must have been verified.
 
     Raises
     ------

@@ -6,23 +6,24 @@ import tempfile
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from senoscope.engine import Ensemble
-from senoscope.engine.manifest import read_manifest
-from senoscope.engine.sessions import CPU, usable_cores
+from senoscope.engine.manifest import ChannelRange, read_manifest
+from senoscope.engine.sessions import usable_cores
+from senoscope.results.pictures import overlay_png, scale_channel
 from senoscope_training.bioimageio import texts
-from senoscope_training.bioimageio.cover import cover_png
 from senoscope_training.bioimageio.merged import GRADCAM, IMAGE, NETWORKS, PROBABILITY, merge
 from senoscope_training.export.graph import save
+from senoscope_training.export.parity import open_session
 from senoscope_training.workers.progress import Progress, Report, silent
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 TOLERANCES = {PROBABILITY: 1e-5, NETWORKS: 1e-5, GRADCAM: 1e-4}
-_ERROR = 3  # ONNX Runtime's severity of errors; it warns about every unused initializer
 
 
 class PackageError(Exception):
@@ -57,13 +58,6 @@ def check_target(target: Path, force: bool) -> None:
 def write_package(directory: Path, target: Path, *, force: bool = False, report: Report = silent) -> Path:
     """Write an ensemble as a bioimage.io package, which can be validated without a network connection.
 
-    Parameters
-    ----------
-    directory : Path
-        The folder with ``ensemble.json``.
-    target : Path
-        The zip file.
-
     Raises
     ------
     PackageError
@@ -73,7 +67,7 @@ def write_package(directory: Path, target: Path, *, force: bool = False, report:
     """
     from bioimageio.spec import ValidationContext, save_bioimageio_package
 
-    from senoscope_training.bioimageio.description import Files, describe, tensor_files
+    from senoscope_training.bioimageio.description import Files, describe
 
     check_target(target, force)
     report(Progress("loading", detail=f"{directory}, with verification of its files and test vectors"))
@@ -95,10 +89,13 @@ def write_package(directory: Path, target: Path, *, force: bool = False, report:
         shown = int(outputs[PROBABILITY].argmax())
         cover, documentation = folder / "cover.png", folder / "README.md"
         cover.write_bytes(
-            cover_png(expected[IMAGE][shown, 0], outputs[GRADCAM][shown], manifest.normalization.channels[0])
+            _cover_png(expected[IMAGE][shown, 0], outputs[GRADCAM][shown], manifest.normalization.channels[0])
         )
         documentation.write_text(texts.readme(manifest, digest), encoding="utf-8", newline="\n")
-        files = Files(weights, documentation, cover, tensor_files(folder, outputs))
+        tensors = {name: folder / f"test_{name}.npy" for name in outputs}
+        for name, path in tensors.items():
+            np.save(path, outputs[name])
+        files = Files(weights, documentation, cover, tensors)
         made = folder / "package.zip"
         with ValidationContext(log_warnings=False), warnings.catch_warnings():
             # bioimageio.spec warns about its own files, which it searches before it has their folder.
@@ -129,12 +126,8 @@ def engine_outputs(directory: Path) -> Tensors:
 
 
 def _graph_outputs(path: Path, image: npt.NDArray[np.float32]) -> Tensors:
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = usable_cores()
-    settings.log_severity_level = _ERROR
-    session = ort.InferenceSession(str(path), settings, providers=[CPU])
-    names = [PROBABILITY, NETWORKS, GRADCAM]
-    return {IMAGE: image, **dict(zip(names, session.run(names, {IMAGE: image}), strict=True))}
+    outputs = open_session(path, usable_cores()).run(list(TOLERANCES), {IMAGE: image})
+    return {IMAGE: image, **dict(zip(TOLERANCES, outputs, strict=True))}
 
 
 def _compare(outputs: Tensors, expected: Tensors) -> str:
@@ -149,3 +142,23 @@ def _compare(outputs: Tensors, expected: Tensors) -> str:
             )
         found.append(f"{deviation:.0e} ({name})")
     return ", ".join(found)
+
+
+def _cover_png(pixels: npt.NDArray[Any], gradcam: npt.NDArray[np.float32], bounds: ChannelRange) -> bytes:
+    """Draw the two images as squares side by side, because bioimage.io requires an aspect ratio of 2:1.
+
+    The pixels [H, W] are raw counts of the first channel, and the map [H, W] is that of the ensemble, 0..1.
+    """
+    grey = scale_channel(pixels, bounds.low, bounds.high)
+    empty = np.zeros_like(gradcam)
+    images = [
+        cv2.imdecode(np.frombuffer(overlay_png(overlay, grey), np.uint8), cv2.IMREAD_COLOR)
+        for overlay in (empty, gradcam)
+    ]
+    side = min(pixels.shape)
+    top, left = ((extent - side) // 2 for extent in pixels.shape)
+    squares = [image[top : top + side, left : left + side] for image in images if image is not None]
+    done, buffer = cv2.imencode(".png", np.hstack(squares))
+    if not done:
+        raise RuntimeError("OpenCV could not encode the cover")
+    return buffer.tobytes()

@@ -102,7 +102,7 @@ def _folder_config(folder: Path, classes: str, channels: str, per_channel: str |
     except ValidationError as error:
         faults = "; ".join(str(fault["msg"]) for fault in error.errors(include_url=False))
         raise ConfigError(
-            "--classes takes two names, --channels one to three, and --per-channel as many as there are "
+            "--classes takes two names, --channels one or more, and --per-channel as many as there are "
             f"channels, separated by commas: {faults}"
         ) from error
 

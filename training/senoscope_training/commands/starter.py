@@ -89,7 +89,10 @@ def starter(
                 made = make_recipe(recipe, options, report)
             else:
                 made = make_starter(models_dir or default_models_dir(), options, report)
-    except (StarterError, RecipeError, WorkerDied, WeightsError, ParityError, DeadHeadError) as error:
+    except (
+        *(FileExistsError, StarterError, RecipeError),
+        *(WorkerDied, WeightsError, ParityError, DeadHeadError),
+    ) as error:
         exit_with_error(str(error), 1)
     except KeyboardInterrupt:
         exit_with_error("interrupted; nothing was left behind", 130)

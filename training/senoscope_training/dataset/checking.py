@@ -97,7 +97,7 @@ class CheckReport:
     """
 
     path: str
-    classes: tuple[str, str]
+    classes: tuple[str, ...]
     size: str
     counts: dict[str, int]
     groups: dict[str, dict[str, int]]

@@ -78,7 +78,7 @@ class DataSet:
     """
 
     root: Path
-    classes: tuple[str, str]
+    classes: tuple[str, ...]
     channels: tuple[str, ...]
     entries: tuple[Entry, ...]
 

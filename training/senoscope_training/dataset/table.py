@@ -72,7 +72,7 @@ class _Refused(Exception):
         self.fault = Fault(kind, file, problem, remedy)
 
 
-def list_rows(root: Path, classes: tuple[str, str]) -> Listing:
+def list_rows(root: Path, classes: tuple[str, ...]) -> Listing:
     """List the files of a data set by dataset.csv, or by its folders if there is no such table."""
     if not root.is_dir():
         remedy = "Set data.path to the folder of the data set"
@@ -152,7 +152,7 @@ def _in_another_folder(file: str, names: list[str]) -> str:
     return f" (did you mean {found!r}?)" if found else ""
 
 
-def _from_table(table: Path, root: Path, classes: tuple[str, str]) -> Listing:
+def _from_table(table: Path, root: Path, classes: tuple[str, ...]) -> Listing:
     try:
         cells, faults = _read_cells(table)
     except _Refused as refused:
@@ -215,7 +215,7 @@ def _respelled(pairs: list[str]) -> tuple[str, ...]:
     return (f"{TABLE_NAME} has names in another case than the files: {pairs[0]}{more}",)
 
 
-def _class_of(label: str, classes: tuple[str, str]) -> str | None:
+def _class_of(label: str, classes: tuple[str, ...]) -> str | None:
     """Return the class of a label or folder, independent of the encoding of accents."""
     return next((name for name in classes if composed(name) == composed(label)), None)
 
@@ -311,7 +311,7 @@ def _another_spelling(file: str, spellings: _Spellings) -> str:
     return equivalents[0] if equivalents else file
 
 
-def _label_fault(file: str, label: str, classes: tuple[str, str]) -> Fault | None:
+def _label_fault(file: str, label: str, classes: tuple[str, ...]) -> Fault | None:
     if _class_of(label, classes) is not None:
         return None
     problem = f"has the label {label!r}{suggest(label, classes)}" if label else "has no label"
@@ -354,7 +354,7 @@ def _groups_in_both(rows: list[Row]) -> Iterator[Fault]:
             )
 
 
-def _from_folders(root: Path, classes: tuple[str, str]) -> Listing:
+def _from_folders(root: Path, classes: tuple[str, ...]) -> Listing:
     rows: list[Row] = []
     faults: list[Fault] = []
     skipped, walk = SkippedFiles(root), FolderWalk(root)

@@ -12,142 +12,90 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from senoscope.engine.manifest import BackboneWeights, sha256_of
+from senoscope.engine.blank_networks import blank_reason
+from senoscope.engine.manifest import BackboneWeights
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.reading import load_fov
 from senoscope_training.experiment.folder import Validation
-from senoscope_training.export.publish import Published
+from senoscope_training.export.network import export_network
+from senoscope_training.export.parity import run_network
+from senoscope_training.export.publish import NetworkJob, Published, publish
+from senoscope_training.networks.architectures import ARCHITECTURES, backbone_of, build_application
+from senoscope_training.networks.head import Head
 from senoscope_training.workers.pool import report_progress
 from senoscope_training.workers.progress import Progress
 
-Float32 = npt.NDArray[np.float32]
 _MAX_VALIDATION_FOVS = 100  # of each class
 
 
-@dataclass(frozen=True)
-class ExportJob:
-    """The input of a worker process.
+@dataclass(frozen=True, kw_only=True)
+class ExportJob(NetworkJob):
+    """The input of a worker process; weights and metrics are for the manifest."""
 
-    Attributes
-    ----------
-    weights : tuple of Path
-        Files with the unit's weights, as training wrote them: one file, or one of the backbone and one of
-        the head.
-    sample : array [N, C, H, W]
-        FOVs on which the network is compared with Keras, raw counts.
-    source : str
-        Source of the backbone's weights, for the manifest.
-    data : DataConfig
-    validation : Validation, optional
-        Further FOVs on which the network must not predict always the same.
-    truth : tuple of bool
-        Truth of ``sample``.
-    note : str
-        The problem that occurred in its training, or an empty string.
-    """
-
-    name: str
-    weights: tuple[Path, ...]
-    directory: Path
-    sample: npt.NDArray[Any]
-    low: Float32
-    high: Float32
-    source: str
-    seed: int
+    files: tuple[Path, ...]
+    """Files with the unit's weights: one file, or one of the backbone and one of the head."""
+    weights: BackboneWeights
     metrics: dict[str, float]
-    threads: int
+    sample: npt.NDArray[Any]
+    """FOVs [N, C, H, W] on which the network is compared with Keras, raw counts."""
+    truth: tuple[bool, ...]
     data: DataConfig
     validation: Validation | None
-    truth: tuple[bool, ...]
+    """Further FOVs on which the network must not predict always the same."""
     note: str
+    """The problem that occurred in its training, or an empty string."""
 
 
 @dataclass(frozen=True)
-class ExportedNetwork:
-    """The result of a worker process.
-
-    Attributes
-    ----------
-    published : Published
-    fault : str
-        The reason why the network should not be used, beginning with its name; empty if there is none.
-    """
+class ExportResult:
+    """The result of a worker process."""
 
     published: Published
     fault: str
+    """The reason why the network should not be used, beginning with its name; empty if there is none."""
 
 
-def run_export(job: ExportJob) -> ExportedNetwork:
+def run_export(job: ExportJob) -> ExportResult:
     """Export one network."""
     import keras
 
-    from senoscope_training.export.network import export_network
-    from senoscope_training.export.publish import publish
-    from senoscope_training.networks.architectures import (
-        ARCHITECTURES,
-        backbone_of,
-        build_application,
-        preprocessing,
-    )
-    from senoscope_training.networks.head import Head
+    def report(stage: str, detail: str = "") -> None:
+        report_progress(Progress(stage, job.name, detail))
 
     keras.backend.clear_session()
-    gc.collect()
+    gc.collect()  # frees the previous network of this process
     began = time.monotonic()
-    height, width = job.sample.shape[2:]
-    report_progress(Progress("weights", job.name))
-    backbone = backbone_of(job.name, build_application(job.name, height, width))
+    report("weights")
+    backbone = backbone_of(job.name, build_application(job.name, *job.sample.shape[2:]))
     arrays: dict[str, npt.NDArray[Any]] = {}
-    for path in job.weights:
+    for path in job.files:
         with np.load(path) as some:
             arrays |= {name: some[name] for name in some}
     names = sorted(name for name in arrays if name.startswith("backbone_"))
     backbone.set_weights([arrays[name] for name in names])
     head = Head(arrays["w1"], arrays["b1"], arrays["w2"], float(arrays["b2"]))
-    report_progress(Progress("export", job.name))
-    exported = export_network(backbone, preprocessing(ARCHITECTURES[job.name].preprocess))
-    report_progress(Progress("parity", job.name))
+    report("export")
+    exported = export_network(backbone, ARCHITECTURES[job.name].preprocessing)
+    report("parity")
     published = publish(
-        job.name,
-        exported,
-        backbone,
-        head,
-        job.directory,
-        job.sample,
-        job.low,
-        job.high,
-        weights=BackboneWeights(source=job.source, sha256=sha256_of(job.weights[0])),
-        seed=job.seed,
-        metrics=job.metrics,
-        threads=job.threads,
+        job, exported, backbone, head, job.sample, weights=job.weights, seed=job.seed, metrics=job.metrics
     )
     detail = f"deviates from Keras by {published.report.logit_relative:.1e} (logit)"
-    report_progress(Progress("done", job.name, f"{detail}; {time.monotonic() - began:.0f} s"))
-    report_progress(Progress("answers", job.name))
-    return ExportedNetwork(published, _fault(job))
+    report("done", f"{detail}; {time.monotonic() - began:.0f} s")
+    report("answers")
+    return ExportResult(published, _fault(job))
 
 
 def _fault(job: ExportJob) -> str:
     """Return the reason why the exported network is useless on its validation FOVs and the sample, if any."""
-    from senoscope.engine.blank_networks import blank_reason
-    from senoscope_training.export.parity import open_session
-
-    session = open_session(job.directory / f"{job.name}.onnx", job.threads)
-    fovs = list(job.sample)
-    truth = list(job.truth)
+    fovs, truth = list(job.sample), list(job.truth)
     if job.validation is not None:
         chosen = _evenly(job.validation.truth, _MAX_VALIDATION_FOVS)
         size = InputConfig(height=job.sample.shape[2], width=job.sample.shape[3])
         fovs += [load_fov(job.data.path, job.validation.files[k], job.data, size) for k in chosen]
         truth += [job.validation.truth[k] for k in chosen]
-    feeds = {"low": np.asarray(job.low, np.float32), "high": np.asarray(job.high, np.float32)}
-    logits, peaks = [], []
-    for fov in fovs:
-        image = np.asarray(fov[None], np.float32)
-        logit, gradcam = session.run(["logit", "gradcam"], {"image": image, **feeds})
-        logits.append(float(logit[0]))
-        peaks.append(float(gradcam.max()))
-    blank = blank_reason(logits, peaks, truth)
+    logits, gradcam = run_network(job.path, ["logit", "gradcam"], fovs, job.low, job.high, job.threads)
+    blank = blank_reason(logits, gradcam.max(axis=(1, 2)), truth)
     if blank:
         return f"{job.name} {blank} (validation and test)"
     return f"{job.name}: {job.note}" if job.note else ""

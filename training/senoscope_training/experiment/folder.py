@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +42,10 @@ class ExperimentError(Exception):
 
 
 class Validation(BaseModel):
-    """Predictions for FOVs of the training side that a unit was not trained on, without copies.
+    """Predictions for the validation FOVs of a unit, without copies; the values are as in `UnitResult`.
 
-    Attributes
-    ----------
-    files : tuple of str
-        The validation FOVs; with the hybrid all FOVs of the training side, each predicted in the
-        cross-validation by a machine that was not trained on it.
-    truth : tuple of bool
-    score : tuple of float
-        As in `UnitResult`.
+    Of the hybrid, they are all FOVs of the training side, each predicted in the cross-validation by a machine
+    that was not trained on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,39 +56,26 @@ class Validation(BaseModel):
 
 
 class UnitResult(BaseModel):
-    """The result of a unit.
-
-    Attributes
-    ----------
-    system, network : str
-        ``network`` is empty for the CNN from scratch.
-    files : tuple of str
-        The test FOVs.
-    truth : tuple of bool
-        True for the positive class.
-    score : tuple of float
-        Probability of each test FOV; for the hybrid, its vote (0 or 1).
-    validation : Validation, optional
-        Absent in experiments of earlier releases.
-    history : dict of str to list of float
-        Metrics per epoch, ``loss``, ``val_loss`` and ``phase``; empty for the hybrid.
-    details : dict
-        Seed, attempts, chosen parameters.
-    note : str
-        A problem, for example a head that is dead after all attempts; empty if there was none.
-    """
+    """The result of a unit for the test FOVs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     system: str
     network: str = ""
+    """Empty for the CNN from scratch."""
     files: tuple[str, ...]
     truth: tuple[bool, ...]
+    """True for the positive class."""
     score: tuple[float, ...]
+    """Probability; for the hybrid, its vote (0 or 1)."""
     validation: Validation | None = None
+    """Absent in experiments of earlier releases."""
     history: dict[str, list[float]] = {}
+    """Metrics per epoch, ``loss``, ``val_loss`` and ``phase``; empty for the hybrid."""
     details: dict[str, Any] = {}
+    """Seed, attempts, chosen parameters."""
     note: str = ""
+    """A problem, for example a head that is dead after all attempts; empty if there was none."""
 
     @property
     def unit(self) -> str:
@@ -109,25 +90,16 @@ class UnitResult(BaseModel):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predictions of a system for the test FOVs in one run.
-
-    Attributes
-    ----------
-    system : str
-        A key of `systems.titles()`: a system, or a single network.
-    files : tuple of str
-    truth : bool array [N]
-    score : float64 array [N]
-        Mean probability of the networks; for the hybrid the fraction of votes. A FOV is predicted positive
-        if the score is greater than 0.5.
-    """
+    """The predictions of a system for the test FOVs in one run."""
 
     fold: str
     run: int
     system: str
+    """A key of `systems.titles()`: a system, or a single network."""
     files: tuple[str, ...]
     truth: npt.NDArray[np.bool_]
     score: npt.NDArray[np.float64]
+    """Mean probability of the networks; for the hybrid the fraction of votes."""
 
     @property
     def predicted(self) -> npt.NDArray[np.bool_]:
@@ -148,25 +120,18 @@ class History:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The results of an experiment so far.
-
-    Attributes
-    ----------
-    predictions : tuple of Prediction
-        Predictions of complete systems: an ensemble is complete when all its networks are trained.
-    missing : tuple of str
-        ``fold/run_01/unit`` of units that are not finished.
-    notes : tuple of pairs of str
-        ``fold/run_01/unit`` and the note of units that have one.
-    """
+    """The results of an experiment so far."""
 
     directory: Path
     config: Config
     provenance: dict[str, Any]
     predictions: tuple[Prediction, ...]
+    """Predictions of complete systems: an ensemble is complete when all its networks are trained."""
     histories: tuple[History, ...]
-    missing: tuple[str, ...] = field(default=())
-    notes: tuple[tuple[str, str], ...] = field(default=())
+    missing: tuple[str, ...] = ()
+    """``fold/run_01/unit`` of units that are not finished."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """``fold/run_01/unit`` and the note of units that have one."""
 
     @property
     def synthetic(self) -> bool:

@@ -15,16 +15,12 @@ _BATCH_NORM_FOVS = 10
 
 
 class JobImages:
-    """The FOVs of a job, scaled by the intensity range of each fold.
-
-    Attributes
-    ----------
-    pixels : array [N, C, H, W]
-        Raw counts of all FOVs; a memory map.
-    """
+    """The FOVs of a job, scaled by the intensity range of each fold; ``pixels`` are their raw counts."""
 
     def __init__(self, job: TrainingJob) -> None:
         self._job = job
+        self._each_split = job.config.normalization.fitted_on == "each_split"
+        self._padded = job.config.data.fit == "pad"
         self.pixels: npt.NDArray[np.generic] = np.load(job.pixels, mmap_mode="r")
 
     def for_run(
@@ -32,10 +28,7 @@ class JobImages:
     ) -> tuple[ImageExamples, ImageExamples, npt.NDArray[np.uint8]]:
         """Return examples of the training and validation FOVs, and scaled images of the test FOVs.
 
-        Parameters
-        ----------
-        kept : tuple of int or None
-            Channels to keep, the others are set to zero; None: all.
+        Channels that are not in ``kept`` are set to zero.
         """
         train = self._examples(run, run.train, run.train_copies, kept, preprocess)
         held = self._examples(run, run.held, run.held_copies, kept, preprocess)
@@ -74,11 +67,3 @@ class JobImages:
             preprocess,
             lambda some: scale_to_images(some.transpose(0, 3, 1, 2), low, high, kept),
         )
-
-    @property
-    def _each_split(self) -> bool:
-        return self._job.config.normalization.fitted_on == "each_split"
-
-    @property
-    def _padded(self) -> bool:
-        return self._job.config.data.fit == "pad"

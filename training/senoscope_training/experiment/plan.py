@@ -18,15 +18,7 @@ from senoscope_training.networks.weights import WeightsPlan
 
 @dataclass(frozen=True)
 class FoldData:
-    """A fold.
-
-    Attributes
-    ----------
-    train, test : int64 array
-        Indices of FOVs.
-    low, high : float32 array [C]
-        The intensity range, fitted to the training FOVs.
-    """
+    """The indices of a fold's FOVs, and the intensity range [C] that is fitted to its training FOVs."""
 
     name: str
     train: npt.NDArray[np.int64]
@@ -37,43 +29,24 @@ class FoldData:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All folds and runs of one network (or of ``scratch``).
-
-    Attributes
-    ----------
-    pixels : Path
-        NPY file [N, C, H, W] with the raw counts of all FOVs.
-    labels : bool array [N]
-    groups : tuple of str or None
-    files : tuple of str
-        File of each FOV, for the predictions.
-    """
+    """All folds and runs of one network (or of ``scratch``)."""
 
     network: str
     config: Config
     plan: WeightsPlan
     pixels: Path
+    """NPY file [N, C, H, W] with the raw counts of all FOVs."""
     labels: npt.NDArray[np.bool_]
     groups: tuple[str | None, ...]
     files: tuple[str, ...]
+    """File of each FOV, for the predictions."""
     folds: tuple[FoldData, ...]
     threads: int
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one fold: its training and validation FOVs, and their copies.
-
-    Attributes
-    ----------
-    number : int
-        From 1.
-    train, held : int64 array
-        Indices of the training FOVs, and of the validation FOVs.
-    train_copies, held_copies : Copies
-    seed : int
-        Seed of all random numbers of this run.
-    """
+    """One run of one fold: the indices of its training and validation FOVs, and their copies."""
 
     fold: FoldData
     number: int
@@ -85,13 +58,7 @@ class Run:
 
 
 def draw_run(job: TrainingJob, fold: FoldData, number: int, height: int, width: int) -> Run:
-    """Draw the validation split and the copies, which are different for each network and run.
-
-    Parameters
-    ----------
-    height, width : int
-        Size of the images in pixels.
-    """
+    """Draw the validation split and the copies, which are different for each network and run."""
     config = job.config
     seed = derive_seed(config.seed, fold.name, number, job.network)
     labels = job.labels[fold.train]
@@ -110,22 +77,9 @@ def draw_run(job: TrainingJob, fold: FoldData, number: int, height: int, width: 
 def class_balanced(
     indices: npt.NDArray[np.int64], labels: npt.NDArray[np.bool_], count: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Draw FOVs, half of each class; if a class has fewer, draw more of the other one.
+    """Draw at most ``count`` of the indices, half of each class; if a class has fewer, more of the other one.
 
-    Parameters
-    ----------
-    indices : int64 array [N]
-        Indices of the FOVs to draw from.
-    labels : bool array
-        Labels of all FOVs, also of other indices.
-    count : int
-        Largest number of FOVs to draw.
-    seed : int
-
-    Returns
-    -------
-    int64 array
-        Ascending.
+    The labels are those of all FOVs; the result is sorted.
     """
     rng = np.random.default_rng(seed)
     negative, positive = (rng.permutation(indices[labels[indices] == value]) for value in (False, True))

@@ -62,11 +62,9 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
 
     Raises
     ------
-    DataSetError
-        If the data set has faults; nothing is trained then.
-    ExperimentError
-        If the folder belongs to another configuration or another data set, if another process is using it,
-        or if Keras' back end is not available.
+    DataSetError, ExperimentError
+        If nothing can be trained: the data set has faults, the folder belongs to another configuration or
+        data set, another process is using it, or Keras' back end is not available.
     WeightsError, FitError, WorkerDied
         If the training fails; finished units are kept.
     """

@@ -33,13 +33,15 @@ class UnitWriter:
 
     def report(self, run: Run, step: str, detail: str = "") -> None:
         """Report progress."""
-        report_progress(Progress(self._stage(run, step), self._job.network, detail))
+        fold = "" if len(self._job.folds) == 1 else f"{run.fold.name}, "
+        stage = f"{fold}run {run.number}/{self._job.config.runs}, {step}"
+        report_progress(Progress(stage, self._job.network, detail))
 
     def on_epoch(self, run: Run, unit: str, phase: str, max_epochs: int) -> OnEpoch:
         """Return a function that reports epochs, as progress and in TensorBoard's files."""
         from tensorboardX import SummaryWriter
 
-        folder = self._job.config.directory / "tensorboard" / run.fold.name / f"run_{run.number:02d}"
+        folder = run_folder(self._job.config.directory / "tensorboard", run.fold.name, run.number)
         curves: Any = None
 
         def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -76,17 +78,7 @@ class UnitWriter:
         note: str = "",
         **details: Any,
     ) -> None:
-        """Write a unit's result for the test FOVs, and report it.
-
-        Parameters
-        ----------
-        score : array [N]
-            Scores of the test FOVs of the fold.
-        note : str
-            A problem of the unit, or an empty string.
-        **details
-            Stored with the result.
-        """
+        """Write a unit's result for the test FOVs with further details, and report it."""
         test = run.fold.test
         if all_same([*score, *validation.score]):
             constant = "it gives all validation and test FOVs the same score"
@@ -108,10 +100,6 @@ class UnitWriter:
         accuracy = np.mean((np.array(result.score) > 0.5) == np.array(result.truth))
         suffix = f"; {note}" if note else ""
         self.report(run, f"{system} finished", f"test accuracy {accuracy:.0%}{suffix}")
-
-    def _stage(self, run: Run, step: str) -> str:
-        fold = "" if len(self._job.folds) == 1 else f"{run.fold.name}, "
-        return f"{fold}run {run.number}/{self._job.config.runs}, {step}"
 
 
 def phase_history(state: FitState, phase: int) -> dict[str, list[float]]:

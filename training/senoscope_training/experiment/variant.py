@@ -15,7 +15,7 @@ from senoscope_training.experiment.unit_writer import UnitWriter, phase_history
 from senoscope_training.networks.augmentation import first_copies
 from senoscope_training.networks.fitting import Checkpoint
 from senoscope_training.networks.head import Float32, Head
-from senoscope_training.networks.images import FeatureExamples
+from senoscope_training.networks.images import FeatureExamples, batches
 from senoscope_training.networks.seeds import derive_seed
 from senoscope_training.systems import CHANNELS_OF
 from senoscope_training.workers.files import atomic_file
@@ -24,13 +24,7 @@ _FEATURES_BATCH = 32  # images
 
 
 class Variant:
-    """Trains one network in one run of one fold, with all channels or some of them.
-
-    Parameters
-    ----------
-    kept : tuple of int or None
-        Channels to keep, the others are set to zero; None: all.
-    """
+    """Trains one network in one run of one fold, with all channels or those in ``kept``."""
 
     def __init__(
         self,
@@ -77,10 +71,10 @@ class Variant:
     def _extract(self, name: str, count: int, images: Any) -> Float32:
         extract = self.shared.extractor(self.run.fold)
         parts = []
-        for first in range(0, count, _FEATURES_BATCH):
+        for indices in batches(count, _FEATURES_BATCH):
             step = f"{self.name} channels, features of {name}"
-            self.writer.report(self.run, step, f"{first}/{count}")
-            parts.append(extract(images(np.arange(first, min(first + _FEATURES_BATCH, count)))))
+            self.writer.report(self.run, step, f"{indices[0]}/{count}")
+            parts.append(extract(images(indices)))
         return np.concatenate(parts)
 
     def _train_hybrid(self, features: dict[str, Float32]) -> None:
@@ -195,7 +189,7 @@ def _details(trained: Any) -> dict[str, Any]:
 
 
 def _backbone_arrays(network: Any) -> dict[str, Any]:
-    return {f"backbone_{k:04d}": weight for k, weight in enumerate(network.get_weights())}
+    return {f"backbone_{k:04d}": weight for k, weight in enumerate(network.backbone.get_weights())}
 
 
 def _head_arrays(head: Head) -> dict[str, Any]:

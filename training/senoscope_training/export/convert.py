@@ -17,29 +17,21 @@ _NUMBER = re.compile(r"__\d+(?=(:\d+)?$)")
 _PASSES = ("optimize_transpose", "fold_constants", "remove_identity", "remove_back_to_back")
 
 
-def convert_backbone(backbone: Any, height: int, width: int) -> onnx.ModelProto:
+def convert_backbone(backbone: Any) -> onnx.ModelProto:
     """Convert a backbone in inference mode.
 
     ``tf2onnx.convert.from_function`` gives the same graph, but copies the whole graph with its weights
     before each optimiser pass, so that a failed pass can be undone; for the larger networks this takes
     minutes. Here the same steps are called without the copies, and a failed pass is an error.
 
-    Parameters
-    ----------
-    backbone : keras.Model
-        With input [N, height, width, 3].
-
-    Returns
-    -------
-    onnx.ModelProto
-        With input ``preprocessed`` [N, 3, height, width] and output ``activation`` [N, C, h, w].
+    The input ``preprocessed`` of the result is [N, C, H, W], and its output ``activation`` [N, F, h, w].
     """
     import tensorflow as tf
     from tf2onnx import optimizer, tf_loader
     from tf2onnx.tfonnx import process_tf_graph
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    signature = [tf.TensorSpec([None, height, width, 3], tf.float32, name=SOURCE)]
+    signature = [tf.TensorSpec(backbone.input.shape, tf.float32, name=SOURCE)]
     function = tf.function(lambda x: backbone(x, training=False), input_signature=signature)
     concrete = function.get_concrete_function()
     inputs = [tensor.name for tensor in concrete.inputs if tensor.dtype != tf.resource]

@@ -18,31 +18,23 @@ _TOP = 255.0
 
 
 def assemble(
-    backbone: onnx.ModelProto, preprocessing: Preprocessing, head: Head, height: int, width: int, name: str
+    backbone: onnx.ModelProto, preprocessing: Preprocessing, head: Head, name: str
 ) -> onnx.ModelProto:
     """Add scaling and preprocessing before a converted backbone, and head and Grad-CAM after it.
 
-    Parameters
-    ----------
-    backbone : onnx.ModelProto
-        From :func:`senoscope_training.export.convert.convert_backbone`, simplified; changed here.
-
-    Returns
-    -------
-    onnx.ModelProto
-        With the inputs ``image``, ``low`` and ``high``, the outputs ``logit``, ``probability``, ``gradcam``
-        and ``features``, and any batch size.
+    The result has any batch size. ``backbone`` is changed.
     """
     graph = Graph(backbone)
-    channels, rows, columns = (d.dim_value for d in backbone.graph.output[0].type.tensor_type.shape.dim[1:])
+    channels, height, width = shape_of(backbone.graph.input[0])
+    size, rows, columns = shape_of(backbone.graph.output[0])
     offset = _fold_preprocessing(graph, preprocessing)
     constants: dict[str, npt.NDArray[np.generic]] = {
         "column": np.array([1, -1, 1, 1], np.int64),
         "top": np.array(_TOP, np.float32),
         "zero": np.array(0, np.float32),
-        "pooled_shape": np.array([-1, channels], np.int64),
-        "cells_shape": np.array([-1, channels, rows * columns], np.int64),
-        "weights_shape": np.array([-1, 1, channels], np.int64),
+        "pooled_shape": np.array([-1, size], np.int64),
+        "cells_shape": np.array([-1, size, rows * columns], np.int64),
+        "weights_shape": np.array([-1, 1, size], np.int64),
         "map_shape": np.array([-1, rows, columns], np.int64),
         "vector": np.array([-1], np.int64),
         **head.tensors(),
@@ -89,15 +81,15 @@ def assemble(
         [*front, *body.node, *back],
         name,
         [
-            value("image", TensorProto.FLOAT, ["N", 3, height, width]),
-            value("low", TensorProto.FLOAT, [3]),
-            value("high", TensorProto.FLOAT, [3]),
+            value("image", TensorProto.FLOAT, ["N", channels, height, width]),
+            value("low", TensorProto.FLOAT, [channels]),
+            value("high", TensorProto.FLOAT, [channels]),
         ],
         [
             value("logit", TensorProto.FLOAT, ["N"]),
             value("probability", TensorProto.FLOAT, ["N"]),
             value("gradcam", TensorProto.FLOAT, ["N", rows, columns]),
-            value("features", TensorProto.FLOAT, ["N", channels]),
+            value("features", TensorProto.FLOAT, ["N", size]),
         ],
         [*initializers, *body.initializer],
     )
@@ -113,10 +105,15 @@ def assemble(
     return model
 
 
+def shape_of(value: onnx.ValueInfoProto) -> list[int]:
+    """Return the shape of one example of a graph's input or output."""
+    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim[1:]]
+
+
 def _fold_preprocessing(graph: Graph, preprocessing: Preprocessing) -> Float32 | None:
     """Fold channel order and scale into the first convolution, and the offset too if it has no padding.
 
-    Return the offset [3] that must be added to the image of 0..255, or None. With zero padding the offset
+    Return the offset [C] that must be added to the image of 0..255, or None. With zero padding the offset
     cannot be folded, because the padding is zero after preprocessing.
     """
     (first,) = graph.consumers[SOURCE]
@@ -139,13 +136,7 @@ def _fold_preprocessing(graph: Graph, preprocessing: Preprocessing) -> Float32 |
 
 
 def replace_head(model: onnx.ModelProto, head: Head) -> None:
-    """Replace the head of an exported network in place, without exporting it again.
-
-    Raises
-    ------
-    ValueError
-        If the graph has no head, or a head of another shape.
-    """
+    """Replace the head of an exported network in place; raise ValueError if its shape differs."""
     tensors = head.tensors()
     found = {t.name: t for t in model.graph.initializer if t.name in tensors}
     for name, array in tensors.items():
@@ -156,14 +147,6 @@ def replace_head(model: onnx.ModelProto, head: Head) -> None:
                 f"{name} has shape {tuple(found[name].dims)} in the graph, but {array.shape} in the head"
             )
         found[name].CopyFrom(numpy_helper.from_array(array, name))
-
-
-def read_head(model: onnx.ModelProto) -> Head:
-    """Read the head of an exported network."""
-    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in {W1, B1, W2, B2}}
-    return Head(
-        np.array(arrays[W1]), np.array(arrays[B1]), np.array(arrays[W2]).ravel(), float(arrays[B2][0])
-    )
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

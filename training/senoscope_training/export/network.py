@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 
 from senoscope_training.export.convert import convert_backbone
-from senoscope_training.export.graph import assemble
+from senoscope_training.export.graph import assemble, shape_of
 from senoscope_training.export.simplify import simplify
 from senoscope_training.networks.architectures import Preprocessing
 from senoscope_training.networks.head import Head
@@ -16,16 +16,7 @@ from senoscope_training.networks.head import Head
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """An exported network in memory.
-
-    Attributes
-    ----------
-    model : onnx.ModelProto
-    gradcam_grid : tuple of int
-        Rows and columns of the Grad-CAM map.
-    feature_size : int
-        Length of the pooled feature vector.
-    """
+    """An exported network in memory, with the size of its Grad-CAM map and the number of its features."""
 
     model: onnx.ModelProto
     gradcam_grid: tuple[int, int]
@@ -33,31 +24,23 @@ class ExportedNetwork:
 
 
 def export_network(backbone: Any, preprocessing: Preprocessing, head: Head | None = None) -> ExportedNetwork:
-    """Export a backbone with a head.
+    """Export a backbone, from the image of raw counts to all outputs, without a comparison with Keras.
 
     Parameters
     ----------
     backbone : keras.Model
-        From the preprocessed image [N, H, W, 3] to the last activation [N, h, w, C].
+        From the preprocessed image [N, H, W, C] to the last activation [N, h, w, F].
     preprocessing : Preprocessing
         From an image of 0..255 to the input of the backbone.
     head : Head, optional
         Default: a random head, to be replaced by :func:`senoscope_training.export.graph.replace_head`.
-
-    Returns
-    -------
-    ExportedNetwork
-        Not yet compared with Keras; see :mod:`senoscope_training.export.parity`.
     """
-    _, height, width, _ = backbone.input.shape
-    _, rows, columns, channels = backbone.output.shape
-    converted = simplify(convert_backbone(backbone, height, width))
-    shape = [d.dim_value for d in converted.graph.output[0].type.tensor_type.shape.dim[1:]]
-    if shape != [channels, rows, columns]:
+    _, rows, columns, size = backbone.output.shape
+    converted = simplify(convert_backbone(backbone))
+    shape = shape_of(converted.graph.output[0])
+    if shape != [size, rows, columns]:
         raise ValueError(
-            f"{backbone.name}: the converted output has shape {shape}, expected {[channels, rows, columns]}"
+            f"{backbone.name}: the converted output has shape {shape}, expected {[size, rows, columns]}"
         )
-    model = assemble(
-        converted, preprocessing, head or Head.random(channels, seed=0), height, width, backbone.name
-    )
-    return ExportedNetwork(model, (rows, columns), channels)
+    model = assemble(converted, preprocessing, head or Head.random(size, seed=0), backbone.name)
+    return ExportedNetwork(model, (rows, columns), size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from senoscope_training.networks.architectures import ARCHITECTURES
 from senoscope_training.networks.head import Head, keras_network
+from senoscope_training.networks.images import scale_to_images
 
 Float32 = npt.NDArray[np.float32]
 
@@ -27,20 +29,13 @@ class ParityError(Exception):
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Largest deviations of an exported network from Keras for some fields of view.
-
-    Attributes
-    ----------
-    logit_relative : float
-        Relative to logits greater than one, absolute for others.
-    logit_absolute : float
-    gradcam : float
-        As a fraction of the maximum of each FOV's map.
-    """
+    """Largest deviations of an exported network from Keras for some fields of view."""
 
     logit_relative: float
+    """Relative to logits greater than one, absolute for others."""
     logit_absolute: float
     gradcam: float
+    """As a fraction of the maximum of each FOV's map."""
 
     def require(self, network: str) -> None:
         """Raise :class:`ParityError` if a tolerance is exceeded, or if a deviation is NaN."""
@@ -61,18 +56,11 @@ class Outputs:
     gradcam: Float32
 
 
-def scale_to_bytes(image: npt.NDArray[Any], low: Float32, high: Float32) -> Float32:
-    """Scale raw counts [N, C, H, W] to integers in 0..255, in the same way as the exported graph."""
-    bounds = [np.asarray(bound, np.float32)[:, None, None] for bound in (low, high)]
-    unit = (np.asarray(image, np.float32) - bounds[0]) / (bounds[1] - bounds[0])
-    return np.asarray(np.floor(np.clip(unit * np.float32(255), 0, 255)), np.float32)
-
-
 def keras_input(name: str, image: npt.NDArray[Any], low: Float32, high: Float32) -> Float32:
     """Convert raw counts [N, C, H, W] to the backbone's input [N, H, W, C] with Keras' preprocessing."""
     from keras.applications import imagenet_utils
 
-    scaled = np.ascontiguousarray(scale_to_bytes(image, low, high).transpose(0, 2, 3, 1))
+    scaled = scale_to_images(image, low, high).astype(np.float32)
     mode = ARCHITECTURES[name].preprocess
     return np.asarray(
         imagenet_utils.preprocess_input(scaled, data_format="channels_last", mode=mode), np.float32
@@ -83,10 +71,17 @@ def keras_outputs(
     name: str, backbone: Any, head: Head, image: npt.NDArray[Any], low: Float32, high: Float32
 ) -> Outputs:
     """Compute logits with Keras, and Grad-CAM with a gradient tape at the last activation, FOV by FOV."""
+    import keras
     import tensorflow as tf
 
     network = keras_network(backbone, head)
-    tail = _tail(network, backbone)
+    tail = keras.Sequential(
+        [
+            keras.layers.Input(backbone.output.shape[1:]),
+            network.get_layer("pooling"),
+            network.get_layer("head"),
+        ]
+    )
     logits, maps = [], []
     for fov in image:
         activation, logit = network(keras_input(name, fov[None], low, high), training=False)
@@ -101,34 +96,29 @@ def keras_outputs(
     return Outputs(logit_all, probability.astype(np.float32), np.concatenate(maps))
 
 
-def _tail(network: Any, backbone: Any) -> Any:
-    import keras
-
-    return keras.Sequential(
-        [
-            keras.layers.Input(backbone.output.shape[1:]),
-            network.get_layer("pooling"),
-            network.get_layer("head"),
-        ]
-    )
-
-
 def onnx_outputs(
     path: Path, image: npt.NDArray[Any], low: Float32, high: Float32, threads: int = 1
 ) -> Outputs:
     """Compute the outputs of an exported file with ONNX Runtime on the CPU."""
-    session = open_session(path, threads)
+    return Outputs(*run_network(path, ["logit", "probability", "gradcam"], image, low, high, threads))
+
+
+def run_network(
+    model: Path | bytes,
+    outputs: list[str],
+    fovs: Iterable[npt.NDArray[Any]],
+    low: Float32,
+    high: Float32,
+    threads: int,
+) -> list[Float32]:
+    """Compute outputs for FOVs [C, H, W], one at a time: on a CPU, larger batches are not faster."""
+    session = open_session(model, threads)
     feeds = {"low": np.asarray(low, np.float32), "high": np.asarray(high, np.float32)}
-    rows = [
-        session.run(
-            ["logit", "probability", "gradcam"], {"image": np.asarray(fov[None], np.float32), **feeds}
-        )
-        for fov in image
-    ]
-    return Outputs(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+    rows = [session.run(outputs, {"image": np.asarray(fov[None], np.float32), **feeds}) for fov in fovs]
+    return [np.concatenate(part) for part in zip(*rows, strict=True)]
 
 
-def open_session(model: Path | str | bytes, threads: int) -> Any:
+def open_session(model: Path | bytes, threads: int) -> Any:
     """Open a CPU session of a file or of a serialised model, without the engine's settings."""
     import onnxruntime as ort
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,62 +31,47 @@ Float32 = npt.NDArray[np.float32]
 _TOLERANCE = 1e-3  # of a probability: larger than float32 errors of any device, but not relevant for results
 
 
-@dataclass(frozen=True)
-class KnownOutput:
-    """The output of Keras and a gradient tape for a FOV.
+@dataclass(frozen=True, kw_only=True)
+class NetworkJob:
+    """The input of a worker process that writes one network into the folder of an ensemble."""
 
-    Attributes
-    ----------
-    probability : float
-    gradcam : float32 array [h, w]
-        On the network's grid, not normalised.
-    """
+    name: str
+    seed: int
+    directory: Path
+    low: Float32
+    high: Float32
+    threads: int
 
-    probability: float
-    gradcam: Float32
+    @property
+    def path(self) -> Path:
+        """The network's file."""
+        return self.directory / f"{self.name}.onnx"
 
 
 @dataclass(frozen=True)
 class Published:
-    """A network's entry in the manifest, and Keras' outputs for the test vectors.
-
-    Attributes
-    ----------
-    network : Network
-    expected : list of KnownOutput
-        Keras' outputs for the FOVs that were compared.
-    report : ParityReport
-    """
+    """A network's entry in the manifest, and Keras' outputs for the FOVs that were compared."""
 
     network: Network
-    expected: list[KnownOutput]
+    expected: parity.Outputs
     report: parity.ParityReport
 
 
 def publish(
-    name: str,
+    job: NetworkJob,
     exported: ExportedNetwork,
     backbone: Any,
     head: Head,
-    directory: Path,
     sample: npt.NDArray[Any],
-    low: Float32,
-    high: Float32,
     *,
     weights: BackboneWeights,
     seed: int,
     metrics: dict[str, float],
-    threads: int,
     write: Callable[[onnx.ModelProto, Path], None] = save,
 ) -> Published:
-    """Insert the head into an exported backbone, save it as ``<name>.onnx``, and compare it with Keras.
+    """Insert the head into an exported backbone, save it to the job's file, and compare it with Keras.
 
-    Parameters
-    ----------
-    sample : array [N, C, H, W]
-        Raw counts of FOVs for the comparison.
-    write : callable
-        Writes the network's file.
+    The comparison is made for the raw counts [N, C, H, W] of ``sample``.
 
     Raises
     ------
@@ -94,14 +79,13 @@ def publish(
         If the network deviates from Keras or from the gradient tape.
     """
     replace_head(exported.model, head)
-    path = directory / f"{name}.onnx"
-    write(exported.model, path)
-    reference = parity.keras_outputs(name, backbone, head, sample, low, high)
-    report = parity.compare(parity.onnx_outputs(path, sample, low, high, threads), reference)
-    report.require(name)
+    write(exported.model, job.path)
+    expected = parity.keras_outputs(job.name, backbone, head, sample, job.low, job.high)
+    report = parity.compare(parity.onnx_outputs(job.path, sample, job.low, job.high, job.threads), expected)
+    report.require(job.name)
     network = Network(
-        name=name,
-        architecture=ARCHITECTURES[name].dotted,
+        name=job.name,
+        architecture=ARCHITECTURES[job.name].builder.replace(":", "."),
         opset=OPSET,
         gradcam_grid=exported.gradcam_grid,
         feature_size=exported.feature_size,
@@ -111,56 +95,39 @@ def publish(
         variants=(
             Variant(
                 precision="fp32",
-                file=path.name,
-                bytes=path.stat().st_size,
-                sha256=sha256_of(path),
+                file=job.path.name,
+                bytes=job.path.stat().st_size,
+                sha256=sha256_of(job.path),
                 parity=Parity(max_abs_logit=report.logit_absolute, max_abs_gradcam=report.gradcam),
             ),
         ),
     )
-    pairs = zip(reference.probability, reference.gradcam, strict=True)
-    return Published(network, [KnownOutput(float(p), gradcam) for p, gradcam in pairs], report)
+    return Published(network, expected, report)
 
 
-def write_test_vector(
-    directory: Path, number: int, pixels: npt.NDArray[Any], expected: dict[str, KnownOutput]
-) -> TestVector:
-    """Save a FOV [C, H, W] whose outputs are compared with Keras' whenever the ensemble is loaded."""
-    probabilities = {name: output.probability for name, output in expected.items()}
-    path = directory / f"test_vector_{number}.npy"
-    np.save(path, pixels)
-    return TestVector(
-        file=path.name,
-        sha256=sha256_of(path),
-        expected=Expected(
+def write_test_vectors(
+    directory: Path, fovs: npt.NDArray[Any], indices: Sequence[int], published: Mapping[str, Published]
+) -> tuple[TestVector, ...]:
+    """Save FOVs whose outputs are compared with Keras' whenever the ensemble is loaded.
+
+    The indices are those of FOVs that were compared with Keras, in the same order.
+    """
+    vectors = []
+    for number, index in enumerate(indices):
+        path = directory / f"test_vector_{number}.npy"
+        np.save(path, fovs[index])
+        probabilities = {name: float(one.expected.probability[index]) for name, one in published.items()}
+        expected = Expected(
             probability=float(np.mean(list(probabilities.values()))),
             networks=probabilities,
-            gradcams={name: _rows(output.gradcam) for name, output in expected.items()},
-        ),
-        tolerance=_TOLERANCE,
-    )
+            gradcams={name: _rows(one.expected.gradcam[index]) for name, one in published.items()},
+        )
+        vectors.append(
+            TestVector(file=path.name, sha256=sha256_of(path), expected=expected, tolerance=_TOLERANCE)
+        )
+    return tuple(vectors)
 
 
 def _rows(gradcam: Float32) -> tuple[tuple[float, ...], ...]:
     """Convert a map for the manifest; six digits are more than the agreement between devices."""
     return tuple(tuple(float(f"{value:.6g}") for value in row) for row in gradcam)
-
-
-def move_into_place(build: Path, target: Path, old: Path, force: bool) -> None:
-    """Rename a finished ensemble to ``target``; with ``force``, rename an existing one to ``old``.
-
-    Raises
-    ------
-    FileExistsError
-        If ``target`` exists, or cannot be created.
-    """
-    if force and target.exists():
-        target.replace(old)
-    try:
-        build.rename(target)
-    except OSError as error:
-        if old.exists() and not target.exists():
-            old.replace(target)
-        raise FileExistsError(
-            f"{target} cannot be created: {error}; another process may have created it in the meantime"
-        ) from error

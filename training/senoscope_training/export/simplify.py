@@ -8,7 +8,6 @@ squeeze-and-excite blocks as ReduceMean and Reshape. For each of these, ONNX Run
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,7 @@ _EPSILON = 1e-5
 
 
 class Graph:
-    """A flat ONNX graph, with the producer and the consumers of each tensor.
-
-    A pass that does not match does not change the graph, and raises no error.
-    """
+    """A flat ONNX graph, with the producer and the consumers of each tensor."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -87,19 +83,15 @@ class Graph:
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """Return the value of an attribute."""
-    for entry in node.attribute:
-        if entry.name == name:
-            return helper.get_attribute_value(entry)
-    return default
+    values = (helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name)
+    return next(values, default)
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
     """Set or replace an attribute."""
-    for k, entry in enumerate(node.attribute):
-        if entry.name == name:
-            del node.attribute[k]
-            break
-    node.attribute.append(helper.make_attribute(name, value))
+    others = [entry for entry in node.attribute if entry.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*others, helper.make_attribute(name, value)])
 
 
 def _per_channel(array: npt.NDArray[Any] | None, channels: int) -> Array | None:
@@ -112,194 +104,159 @@ def _per_channel(array: npt.NDArray[Any] | None, channels: int) -> Array | None:
     return array.astype(np.float32).ravel() if shape == (1, channels, 1, 1) else None
 
 
-def _other_operand(node: onnx.NodeProto, name: str) -> str:
-    return str(node.input[1] if node.input[0] == name else node.input[0])
-
-
 def _affine(graph: Graph, node: onnx.NodeProto, source: str, channels: int) -> tuple[Array, Array] | None:
-    """Return scale and shift [C] of a Mul, Add, Sub or BatchNormalization with the input ``source``."""
-    one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-    if node.op_type in {"Mul", "Add"}:
-        vector = _per_channel(graph.constant(_other_operand(node, source)), channels)
-        if vector is None:
-            return None
-        return (vector, zero) if node.op_type == "Mul" else (one, vector)
-    if node.op_type == "Sub" and node.input[0] == source:
-        vector = _per_channel(graph.constant(node.input[1]), channels)
-        return None if vector is None else (one, -vector)
-    if node.op_type == "BatchNormalization":
-        parts = [graph.constant(name) for name in node.input[1:]]
-        if any(part is None for part in parts):
-            return None
-        gamma, beta, mean, variance = (np.asarray(part, np.float64) for part in parts)
-        scale = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
-        return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
-    return None
+    """Return scale and shift [C] of a Mul or Add with the input ``source``."""
+    if node.op_type not in {"Mul", "Add"}:
+        return None
+    other = node.input[1] if node.input[0] == source else node.input[0]
+    vector = _per_channel(graph.constant(other), channels)
+    if vector is None:
+        return None
+    if node.op_type == "Mul":
+        return vector, np.zeros(channels, np.float32)
+    return np.ones(channels, np.float32), vector
 
 
-def fold_into_convolution(graph: Graph) -> bool:
-    """Fold per-channel Mul, Add, Sub and BatchNormalization into the convolution before them."""
-    for conv in graph.nodes:
-        if conv.op_type != "Conv":
-            continue
-        follower = graph.only_consumer(conv)
-        if follower is None or conv.input[1] not in graph.values:
-            continue
-        affine = _affine(graph, follower, conv.output[0], graph.values[conv.input[1]].dims[0])
-        weight = None if affine is None else graph.constant(conv.input[1])
-        if affine is None or weight is None:
-            continue
-        scale, shift = (part.astype(np.float64) for part in affine)
-        bias = graph.constant(conv.input[2]) if len(conv.input) > 2 else np.zeros(weight.shape[0], np.float32)
-        if bias is None:
-            continue
-        folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-        names = [
-            graph.add_constant(folded.astype(np.float32), "kernel"),
-            graph.add_constant((bias * scale + shift).astype(np.float32), "bias"),
-        ]
-        del conv.input[1:]
-        conv.input.extend(names)
-        graph.merge(conv, follower)
-        return True
-    return False
+def fold_into_convolution(graph: Graph, conv: onnx.NodeProto) -> bool:
+    """Fold a per-channel Mul or Add into the convolution before it."""
+    follower = graph.only_consumer(conv)
+    weight = graph.constant(conv.input[1])
+    if follower is None or weight is None:
+        return False
+    affine = _affine(graph, follower, conv.output[0], weight.shape[0])
+    bias = graph.constant(conv.input[2]) if len(conv.input) > 2 else np.zeros(weight.shape[0], np.float32)
+    if affine is None or bias is None:
+        return False
+    scale, shift = (part.astype(np.float64) for part in affine)
+    folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    names = [
+        graph.add_constant(folded.astype(np.float32), "kernel"),
+        graph.add_constant((bias * scale + shift).astype(np.float32), "bias"),
+    ]
+    del conv.input[1:]
+    conv.input.extend(names)
+    graph.merge(conv, follower)
+    return True
 
 
-def join_affine(graph: Graph) -> bool:
+def join_affine(graph: Graph, mul: onnx.NodeProto) -> bool:
     """Replace a per-channel Mul and Add that do not follow a convolution by one BatchNormalization.
 
     ONNX Runtime fuses it with the following activation and keeps the blocked layout, which it does not do
     with Mul and Add.
     """
-    for mul in graph.nodes:
-        if mul.op_type != "Mul":
-            continue
-        add = graph.only_consumer(mul)
-        if add is None or add.op_type != "Add":
-            continue
-        constants = [graph.constant(name) for name in (*mul.input, *add.input)]
-        sizes = {c.size for c in constants if c is not None and c.ndim >= 3}
-        source = next((name for name in mul.input if graph.constant(name) is None), None)
-        if len(sizes) != 1 or source is None:
-            continue
-        channels = sizes.pop()
-        first = _affine(graph, mul, source, channels)
-        second = _affine(graph, add, mul.output[0], channels)
-        if first is None or second is None:
-            continue
-        parts = {
-            "scale": first[0],
-            "shift": second[1],
-            "mean": np.zeros(channels, np.float32),
-            # Some releases of cuDNN refuse an epsilon of zero; variance + epsilon is one.
-            "variance": np.full(channels, 1 - _EPSILON, np.float32),
-        }
-        names = [graph.add_constant(array, hint) for hint, array in parts.items()]
-        node = helper.make_node("BatchNormalization", [source, *names], [add.output[0]], epsilon=_EPSILON)
-        graph.nodes[graph.nodes.index(mul)] = node
-        graph.nodes.remove(add)
-        graph.index()
-        return True
-    return False
+    add = graph.only_consumer(mul)
+    if add is None or add.op_type != "Add":
+        return False
+    constants = [graph.constant(name) for name in (*mul.input, *add.input)]
+    sizes = {c.size for c in constants if c is not None and c.ndim >= 3}
+    source = next((name for name in mul.input if graph.constant(name) is None), None)
+    if len(sizes) != 1 or source is None:
+        return False
+    channels = sizes.pop()
+    first = _affine(graph, mul, source, channels)
+    second = _affine(graph, add, mul.output[0], channels)
+    if first is None or second is None:
+        return False
+    parts = {
+        "scale": first[0],
+        "shift": second[1],
+        "mean": np.zeros(channels, np.float32),
+        # Some releases of cuDNN refuse an epsilon of zero; variance + epsilon is one.
+        "variance": np.full(channels, 1 - _EPSILON, np.float32),
+    }
+    names = [graph.add_constant(array, hint) for hint, array in parts.items()]
+    node = helper.make_node("BatchNormalization", [source, *names], [add.output[0]], epsilon=_EPSILON)
+    graph.nodes[graph.nodes.index(mul)] = node
+    graph.nodes.remove(add)
+    graph.index()
+    return True
 
 
-def absorb_padding(graph: Graph) -> bool:
+def absorb_padding(graph: Graph, pad: onnx.NodeProto) -> bool:
     """Fold zero padding into the following convolution or max pooling."""
-    for pad in graph.nodes:
-        if pad.op_type != "Pad" or attribute(pad, "mode", b"constant") != b"constant":
-            continue
-        widths = graph.constant(pad.input[1])
-        fill = graph.constant(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.float32(0)
-        consumers = graph.consumers.get(pad.output[0], [])
-        if widths is None or fill is None or np.any(fill != 0) or pad.output[0] in graph.outputs:
-            continue
-        widths = widths.astype(int)
-        if widths.size != 8 or widths[[0, 1, 4, 5]].any() or (widths < 0).any():
-            continue
-        kinds = {node.op_type for node in consumers}
-        producer = graph.producers.get(pad.input[0])
-        # Max pooling pads with minus infinity, which is equivalent to zero only if no input is negative.
-        after_relu = producer is not None and producer.op_type == "Relu"
-        if kinds - {"Conv", "MaxPool"} or ("MaxPool" in kinds and not after_relu):
-            continue
-        if any(attribute(node, "auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"} for node in consumers):
-            continue
-        added = widths[[2, 3, 6, 7]]
-        for node in consumers:
-            own = np.array(attribute(node, "pads", [0, 0, 0, 0]))
-            set_attribute(node, "pads", [int(width) for width in own + added])
-            set_attribute(node, "auto_pad", "NOTSET")
-        graph.bypass(pad, pad.input[0])
-        return True
-    return False
+    widths = graph.constant(pad.input[1])
+    fill = graph.constant(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.float32(0)
+    if attribute(pad, "mode", b"constant") != b"constant" or pad.output[0] in graph.outputs:
+        return False
+    if widths is None or fill is None or np.any(fill != 0):
+        return False
+    if widths.size != 8 or widths[[0, 1, 4, 5]].any() or (widths < 0).any():
+        return False
+    consumers = graph.consumers.get(pad.output[0], [])
+    kinds = {node.op_type for node in consumers}
+    producer = graph.producers.get(pad.input[0])
+    # Max pooling pads with minus infinity, which is equivalent to zero only if no input is negative.
+    after_relu = producer is not None and producer.op_type == "Relu"
+    if kinds - {"Conv", "MaxPool"} or ("MaxPool" in kinds and not after_relu):
+        return False
+    if any(attribute(node, "auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"} for node in consumers):
+        return False
+    for node in consumers:
+        own = np.array(attribute(node, "pads", [0, 0, 0, 0]))
+        set_attribute(node, "pads", [int(width) for width in own + widths[[2, 3, 6, 7]]])
+        set_attribute(node, "auto_pad", "NOTSET")
+    graph.bypass(pad, pad.input[0])
+    return True
 
 
-def keep_dimensions(graph: Graph) -> bool:
+def _averages_plane(node: onnx.NodeProto, *, keepdims: bool) -> bool:
+    return (
+        node.op_type == "ReduceMean"
+        and sorted(attribute(node, "axes", [])) == [2, 3]
+        and attribute(node, "keepdims", 1) == keepdims
+    )
+
+
+def _restores_plane(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Return whether a node reshapes to [-1, C, 1, 1]."""
+    shape = graph.constant(node.input[1]) if node.op_type == "Reshape" else None
+    return shape is not None and shape.size == 4 and shape[0] == -1 and bool((shape[2:] == 1).all())
+
+
+def keep_dimensions(graph: Graph, mean: onnx.NodeProto) -> bool:
     """Set keepdims of a ReduceMean over rows and columns, instead of a Reshape that restores them.
 
     GlobalAveragePool would be equivalent, but ONNX Runtime sums its tens of thousands of pixels one by one,
     which triples the deviation from Keras for the whole EfficientNet, and is not faster.
     """
-    for mean in graph.nodes:
-        if mean.op_type != "ReduceMean" or sorted(attribute(mean, "axes", [])) != [2, 3]:
-            continue
-        follower = graph.only_consumer(mean)
-        if attribute(mean, "keepdims", 1) == 1 or follower is None or follower.op_type != "Reshape":
-            continue
-        shape = graph.constant(follower.input[1])
-        if shape is None or shape.size != 4 or shape[0] != -1 or (shape[2:] != 1).any():
-            continue
-        set_attribute(mean, "keepdims", 1)
-        graph.merge(mean, follower)
-        return True
-    return False
+    follower = graph.only_consumer(mean)
+    if not _averages_plane(mean, keepdims=False) or follower is None or not _restores_plane(graph, follower):
+        return False
+    set_attribute(mean, "keepdims", 1)
+    graph.merge(mean, follower)
+    return True
 
 
-def drop_idle_reshapes(graph: Graph) -> bool:
-    """Remove Reshapes of a mean over rows and columns, [N, C, 1, 1], to the same shape."""
-    for reshape in graph.nodes:
-        if reshape.op_type != "Reshape":
-            continue
-        shape = graph.constant(reshape.input[1])
-        producer = graph.producers.get(reshape.input[0])
-        while producer is not None and producer.op_type in {"Conv", "Mul", "Sigmoid", "Relu", "Add"}:
-            producer = graph.producers.get(producer.input[0])
-        if producer is None or producer.op_type != "ReduceMean" or reshape.output[0] in graph.outputs:
-            continue
-        if sorted(attribute(producer, "axes", [])) != [2, 3] or attribute(producer, "keepdims", 1) != 1:
-            continue
-        # The number of channels cannot differ, because N is the only other free dimension, and is -1 here.
-        if shape is None or shape.size != 4 or shape[0] != -1 or (shape[2:] != 1).any():
-            continue
-        graph.bypass(reshape, reshape.input[0])
-        return True
-    return False
+def drop_idle_reshapes(graph: Graph, reshape: onnx.NodeProto) -> bool:
+    """Remove a Reshape of a mean over rows and columns, [N, C, 1, 1], to the same shape."""
+    producer = graph.producers.get(reshape.input[0])
+    while producer is not None and producer.op_type in {"Conv", "Mul", "Sigmoid", "Relu", "Add"}:
+        producer = graph.producers.get(producer.input[0])
+    if producer is None or not _averages_plane(producer, keepdims=True) or reshape.output[0] in graph.outputs:
+        return False
+    # The number of channels cannot differ, because N is the only other free dimension, and is -1 here.
+    if not _restores_plane(graph, reshape):
+        return False
+    graph.bypass(reshape, reshape.input[0])
+    return True
 
 
-def drop_identities(graph: Graph) -> bool:
-    """Remove Identity nodes."""
-    for node in graph.nodes:
-        if node.op_type == "Identity" and node.output[0] not in graph.outputs:
-            graph.bypass(node, node.input[0])
-            return True
-    return False
-
-
-PASSES: tuple[Callable[[Graph], bool], ...] = (
-    drop_identities,
-    absorb_padding,
-    keep_dimensions,
-    drop_idle_reshapes,
-    fold_into_convolution,
-    join_affine,
+# A pass changes the graph at one node and returns True, or changes nothing.
+_PASSES = (
+    ("Pad", absorb_padding),
+    ("ReduceMean", keep_dimensions),
+    ("Reshape", drop_idle_reshapes),
+    ("Conv", fold_into_convolution),
+    ("Mul", join_affine),
 )
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Apply each pass until it changes nothing; the model is changed in place."""
     graph = Graph(model)
-    for simplification in PASSES:
-        while simplification(graph):
+    for kind, simplification in _PASSES:
+        while any(simplification(graph, node) for node in graph.nodes if node.op_type == kind):
             pass
     return graph.finish()
 

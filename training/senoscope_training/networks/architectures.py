@@ -1,4 +1,4 @@
-"""The seven backbones of the ensemble: their Keras builders and their preprocessing."""
+"""The backbones of ensembles: everything that training, export and reports must know about each of them."""
 
 from __future__ import annotations
 
@@ -13,73 +13,64 @@ import numpy.typing as npt
 
 PreprocessMode = Literal["tf", "torch", "caffe"]
 
+IMAGENET_CHANNELS = 3
+"""Channels of the networks of ``keras.applications``: red, green and blue."""
 _IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 _IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
-_EFFICIENTNET_STEM = "stem_conv_pad"
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The preprocessing of an image of 0..255: y[c] = x[order[c]] * scale[c] + offset[c].
+    """The preprocessing of an image of 0..255: y[c] = x[order[c]] * scale[c] + offset[c]."""
 
-    Attributes
-    ----------
-    order : tuple of int
-        Index of the input channel for each channel c; (2, 1, 0) for BGR.
-    scale, offset : float64 array [3]
-    """
-
-    order: tuple[int, int, int]
+    order: tuple[int, ...]
     scale: npt.NDArray[np.float64]
     offset: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The specification of a backbone for training, export and reports.
-
-    Attributes
-    ----------
-    name : str
-        Name in configurations, in the manifest and in file names.
-    title : str
-        Name in tables and figures.
-    builder : str
-        ``module:function`` that takes the keyword arguments of the builders in ``keras.applications``
-        (``include_top``, ``weights``, ``input_shape``) and returns a Keras model without classifier.
-    preprocess : {"tf", "torch", "caffe"}
-        The mode of Keras' ``preprocess_input``; for EfficientNet, the mode that is equivalent to its own
-        first layers.
-    cost : float
-        Measured relative time of the export; of networks that are processed in parallel, the slowest start
-        first.
-    smallest_edge : int
-        Smallest number of rows and columns of the input.
-    notop_file, notop_md5 : str
-        Keras' published weight file without the classifier, and the MD5 that Keras publishes with it
-        (empty if there is none).
-    """
+    """The specification of a backbone for training, export and reports."""
 
     name: str
+    """Name in configurations, in the manifest and in file names."""
     title: str
+    """Name in tables and figures."""
     builder: str
+    """``module:function`` that takes the keyword arguments of the builders in ``keras.applications``
+    (``include_top``, ``weights``, ``input_shape``) and returns a Keras model without classifier."""
     preprocess: PreprocessMode
+    """The mode of Keras' ``preprocess_input``; with a `first_layer`, that which is equivalent to the layers
+    before it."""
     cost: float
+    """Measured relative time of the export; of networks that are processed in parallel, the slowest start
+    first."""
     smallest_edge: int = 32
+    """Smallest number of rows and columns of the input."""
+    channels: int = IMAGENET_CHANNELS
+    """Number of channels of the input; others than `IMAGENET_CHANNELS` require the mode ``tf``."""
+    first_layer: str = ""
+    """The first layer that is exported, if Keras' model begins with preprocessing; see `backbone_of`."""
+    kernel_fan: Literal["average", "out"] = "average"
+    """The fan by which Keras' initializer scales random kernels."""
+    smoothed_kernels: Literal["all", "strided"] = "all"
+    """Which random kernels are smoothed; see `kernel_slots` in `networks.random_weights`."""
     notop_file: str = ""
+    """Keras' published weight file without the classifier."""
     notop_md5: str = ""
+    """The MD5 that Keras publishes with it, if there is one."""
 
     @property
-    def dotted(self) -> str:
-        """The builder as a dotted name."""
-        return self.builder.replace(":", ".")
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of its input."""
+        return preprocessing(self.preprocess, self.channels)
 
     def build(self, height: int, width: int, weights: str | None = None) -> Any:
         """Build the Keras model without classifier."""
         module, _, function = self.builder.partition(":")
         builder: Callable[..., Any] = getattr(import_module(module), function)
-        return builder(include_top=False, weights=weights, input_shape=(height, width, 3))
+        return builder(include_top=False, weights=weights, input_shape=(height, width, self.channels))
 
 
 PAPER_ARCHITECTURES: tuple[Architecture, ...] = (
@@ -99,6 +90,9 @@ PAPER_ARCHITECTURES: tuple[Architecture, ...] = (
         "keras.applications:EfficientNetB4",
         "torch",
         cost=24,
+        first_layer="stem_conv_pad",
+        kernel_fan="out",
+        smoothed_kernels="strided",
         notop_file="efficientnetb4_notop.h5",
         notop_md5="ebc24e6d6c33eaebbd558eafbeedf1ba",
     ),
@@ -156,13 +150,7 @@ ARCHITECTURES: dict[str, Architecture] = {one.name: one for one in PAPER_ARCHITE
 
 
 def register(architecture: Architecture) -> None:
-    """Add an architecture to this process, and to its worker processes (see `with_architectures`).
-
-    Raises
-    ------
-    ValueError
-        If another architecture has the same name.
-    """
+    """Add an architecture to this process, and to its worker processes (see `with_architectures`)."""
     known = ARCHITECTURES.setdefault(architecture.name, architecture)
     if known != architecture:
         raise ValueError(f"another architecture has the name {architecture.name}: {known.builder}")
@@ -179,25 +167,29 @@ def _start_with(architectures: tuple[Architecture, ...], start: Callable[[], Non
     start()
 
 
-def preprocessing(mode: PreprocessMode) -> Preprocessing:
+def preprocessing(mode: PreprocessMode, channels: int = IMAGENET_CHANNELS) -> Preprocessing:
     """Return the affine map of a preprocessing mode, as ``keras.applications.imagenet_utils`` defines it."""
-    ones = np.ones(3)
+    order, ones = tuple(range(channels)), np.ones(channels)
     if mode == "tf":
-        return Preprocessing((0, 1, 2), ones / 127.5, -ones)
+        return Preprocessing(order, ones / 127.5, -ones)
+    if channels != IMAGENET_CHANNELS:
+        raise ValueError(
+            f"the preprocessing {mode!r} is defined for {IMAGENET_CHANNELS} channels, not {channels}"
+        )
     if mode == "torch":
         std = np.array(_IMAGENET_STD_RGB)
-        return Preprocessing((0, 1, 2), 1 / (255 * std), -np.array(_IMAGENET_MEAN_RGB) / std)
-    return Preprocessing((2, 1, 0), ones, -np.array(_CAFFE_MEAN_BGR))
+        return Preprocessing(order, 1 / (255 * std), -np.array(_IMAGENET_MEAN_RGB) / std)
+    return Preprocessing(order[::-1], ones, -np.array(_CAFFE_MEAN_BGR))
 
 
 def build_application(name: str, height: int = 250, width: int = 300) -> Any:
     """Build the model of ``keras.applications`` without weights and without a classifier.
 
     It has the same weights as Keras' ``notop`` files, so it is the model that is loaded and saved. It
-    includes EfficientNet's first layers; :func:`backbone_of` removes them.
+    includes layers that preprocess; :func:`backbone_of` removes them.
     """
     model = ARCHITECTURES[name].build(height, width)
-    if name == "efficientnet_b4":
+    if ARCHITECTURES[name].first_layer:
         # The values in Keras' file, so that files of random and of trained weights are equivalent. Keras
         # stores the standard deviation as the variance; see the comment in its efficientnet module.
         normalization = _normalization(model)
@@ -208,12 +200,12 @@ def build_application(name: str, height: int = 250, width: int = 300) -> Any:
 
 
 def backbone_of(name: str, application: Any) -> Any:
-    """Return the backbone, from the preprocessed image [N, H, W, 3] to the last activation [N, h, w, C].
+    """Return the backbone, from the preprocessed image [N, H, W, C] to the last activation [N, h, w, F].
 
     EfficientNetB4 divides by the standard deviation in two steps, and Keras adds the second step (a
     Rescaling layer) only with ``weights="imagenet"``: a model that is built with ``weights=None`` and loads
-    the same file computes different values, without an error. Therefore these first layers are removed, and
-    replaced by the equivalent ``torch`` preprocessing for all weights.
+    the same file computes different values, without an error. Therefore the layers before ``first_layer``
+    are removed, and replaced by the equivalent ``torch`` preprocessing for all weights.
 
     Raises
     ------
@@ -222,20 +214,20 @@ def backbone_of(name: str, application: Any) -> Any:
     """
     import keras
 
-    if name != "efficientnet_b4":
+    first_layer = ARCHITECTURES[name].first_layer
+    if not first_layer:
         return application
     normalization = _normalization(application)
-    mean = np.asarray(normalization.adapt_mean).ravel()
-    variance = np.asarray(normalization.adapt_variance).ravel()
-    if not (
-        np.allclose(mean, _IMAGENET_MEAN_RGB, atol=1e-4)
-        and np.allclose(variance, _IMAGENET_STD_RGB, atol=1e-4)
-    ):
+    mean, variance = (
+        np.asarray(part).ravel() for part in (normalization.adapt_mean, normalization.adapt_variance)
+    )
+    expected = (_IMAGENET_MEAN_RGB, _IMAGENET_STD_RGB)
+    if not np.allclose((mean, variance), expected, atol=1e-4):
         raise ValueError(
-            f"efficientnet_b4: the normalisation in these weights has mean {mean} and 'variance' {variance}; "
+            f"{name}: the normalisation in these weights has mean {mean} and 'variance' {variance}; "
             f"expected {_IMAGENET_MEAN_RGB} and {_IMAGENET_STD_RGB} as in Keras' weights"
         )
-    return keras.Model(application.get_layer(_EFFICIENTNET_STEM).input, application.output, name=name)
+    return keras.Model(application.get_layer(first_layer).input, application.output, name=name)
 
 
 def _normalization(application: Any) -> Any:
@@ -245,17 +237,6 @@ def _normalization(application: Any) -> Any:
 
 
 def preprocess(name: str, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Preprocess images in NumPy.
-
-    Parameters
-    ----------
-    scaled : float32 array [N, H, W, 3]
-        Integer values in 0..255.
-
-    Returns
-    -------
-    float32 array [N, H, W, 3]
-        Input of the backbone.
-    """
-    how = preprocessing(ARCHITECTURES[name].preprocess)
+    """Convert images [N, H, W, C] of integers in 0..255 to the input of the backbone, in NumPy."""
+    how = ARCHITECTURES[name].preprocessing
     return np.asarray(scaled[..., list(how.order)] * how.scale + how.offset, np.float32)

@@ -14,12 +14,12 @@ from senoscope_training.networks.settings import AugmentationConfig
 
 @dataclass(frozen=True)
 class Copies:
-    """The original FOVs of a data set, followed by their augmented copies.
+    """The original FOVs of a data set, followed by their augmented copies, M images in all.
 
     Attributes
     ----------
     source : int64 array [M]
-        Index of the FOV of each of the M images.
+        Index of the FOV of each image.
     transforms : float32 array [M, 2, 3]
         Affine maps from a pixel (x, y) of the copy to that of the original; the identity for originals.
     """
@@ -31,20 +31,7 @@ class Copies:
         return len(self.source)
 
     def render(self, images: npt.NDArray[Any], indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Compute some of the images.
-
-        Parameters
-        ----------
-        images : array [N, H, W, C]
-            The originals; uint8, uint16 or float32.
-        indices : int64 array [K]
-            Indices of the M images.
-
-        Returns
-        -------
-        array [K, H, W, C]
-            With the same data type.
-        """
+        """Compute the images with the given indices, of the type of the originals [N, H, W, C]."""
         height, width = images.shape[1:3]
         made = np.empty((len(indices), *images.shape[1:]), images.dtype)
         for k, index in enumerate(indices):
@@ -104,11 +91,5 @@ def _transform(
 
 def first_copies(copies: Copies, fovs: int, wanted: int) -> npt.NDArray[np.int64]:
     """Return the indices of the originals and of each FOV's first ``wanted`` copies."""
-    taken = list(range(fovs))
-    count = dict.fromkeys(range(fovs), 0)
-    for index in range(fovs, len(copies)):
-        source = int(copies.source[index])
-        if count[source] < wanted:
-            count[source] += 1
-            taken.append(index)
-    return np.array(taken, np.int64)
+    taken = [np.flatnonzero(copies.source == fov)[: 1 + wanted] for fov in range(fovs)]
+    return np.sort(np.concatenate(taken))

@@ -33,34 +33,21 @@ class FitError(Exception):
 
 @dataclass
 class FitState:
-    """The state of a training, except for weights and optimiser.
-
-    Attributes
-    ----------
-    epoch : int
-        Number of completed epochs.
-    best : float
-        The lowest validation loss so far.
-    waited : int
-        Epochs since then.
-    history : dict of str to list of float
-        Metrics per epoch, by name.
-    """
+    """The state of a training, except for weights and optimiser."""
 
     epoch: int = 0
     best: float = float("inf")
+    """The lowest validation loss so far."""
     waited: int = 0
+    """Epochs since then."""
     history: dict[str, list[float]] = field(default_factory=dict)
+    """Metrics per epoch, by name."""
 
 
 class Checkpoint:
     """A file with the state of a training, its weights, best weights and optimiser.
 
-    Parameters
-    ----------
-    path : Path
-    every_s : float
-        Shortest time between two writes; weights and moments of a large network take 900 MB.
+    It is written at most once in ``every_s``, because weights and moments of a large network take 900 MB.
     """
 
     def __init__(self, path: Path, every_s: float = _SAVE_EVERY_S) -> None:
@@ -85,23 +72,19 @@ class Checkpoint:
     def load(self, model: Any) -> tuple[FitState, list[npt.NDArray[Any]]] | None:
         """Restore a model; return None if the file does not exist or is damaged."""
         try:
-            groups, state = self._read()
+            with np.load(self._path) as file:
+                arrays = dict(file)
+            state = FitState(**json.loads(arrays["progressed"].tobytes()))
         except (FileNotFoundError, BadZipFile, EOFError, KeyError, ValueError):
             return None  # starting again takes time, but does not change the results
-        model.set_weights(groups["now"])
-        for variable, value in zip(model.optimizer.variables, groups["optimizer"], strict=True):
+        weights, best, optimizer = (
+            [arrays[f"{name}_{k}"] for k in range(sum(key.startswith(f"{name}_") for key in arrays))]
+            for name in ("now", "best", "optimizer")
+        )
+        model.set_weights(weights)
+        for variable, value in zip(model.optimizer.variables, optimizer, strict=True):
             variable.assign(value)
-        return state, groups["best"]
-
-    def _read(self) -> tuple[dict[str, list[npt.NDArray[Any]]], FitState]:
-        with np.load(self._path) as arrays:
-            groups = {
-                name: [
-                    arrays[f"{name}_{k}"] for k in range(sum(key.startswith(f"{name}_") for key in arrays))
-                ]
-                for name in ("now", "best", "optimizer")
-            }
-            return groups, FitState(**json.loads(arrays["progressed"].tobytes()))
+        return state, best
 
     def remove(self) -> None:
         """Delete the file, if it exists."""
@@ -129,8 +112,6 @@ def fit(
         Returns the validation loss of the current weights.
     seed : int
         Seed of the order of examples and of dropout.
-    on_epoch : callable, optional
-        Called after each epoch.
 
     Raises
     ------

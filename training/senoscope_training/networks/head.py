@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_training.metrics import auc
-from senoscope_training.networks.fitting import Checkpoint, FitState, OnEpoch, fit
+from senoscope_training.networks.fitting import FitState, OnEpoch, fit
 from senoscope_training.networks.images import FeatureExamples
 from senoscope_training.networks.seeds import derive_seed
-from senoscope_training.networks.settings import FrozenPhase, HeadConfig, PhaseConfig
+from senoscope_training.networks.settings import FrozenPhase, HeadConfig, PhaseConfig, ScratchConfig
 
 Float32 = npt.NDArray[np.float32]
-"""Arrays of float32."""
+Float64 = npt.NDArray[np.float64]
 W1, B1, W2, B2 = "head/w1", "head/b1", "head/w2", "head/b2"
 VALIDATION_FRACTION = 43 / 170
 _ROUNDING = 1e-6
@@ -35,16 +35,9 @@ class DeadHeadError(Exception):
 
 @dataclass(frozen=True)
 class Head:
-    """The weights of the paper's head after global max pooling.
+    """The weights of the paper's head with U units after global max pooling.
 
-    logit = w2 . relu(w1' m + b1) + b2, where m are the C pooled features.
-
-    Attributes
-    ----------
-    w1 : float32 array [C, 4]
-    b1 : float32 array [4]
-    w2 : float32 array [4]
-    b2 : float
+    logit = w2 . relu(w1' m + b1) + b2, where m are the C pooled features; w1 [C, U], b1 and w2 [U].
     """
 
     w1: Float32
@@ -76,12 +69,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Standardization:
-    """An affine map of pooled features: (features - mean) * scale.
-
-    Attributes
-    ----------
-    mean, scale : float64 array [C]
-    """
+    """An affine map of pooled features: (features - mean) * scale."""
 
     mean: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
@@ -110,29 +98,16 @@ class Standardization:
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A trained head.
-
-    Attributes
-    ----------
-    weights : list of array
-        Weights of the Keras head, for standardised features.
-    standardization : Standardization
-    seed : int
-        Seed of the attempt that was kept.
-    attempts : int
-        Number of attempts.
-    state : FitState
-        State of the training at its end.
-    dead : str
-        The reason why this head is dead, see `dead_reason`; empty if it is not.
-    """
+    """A trained head, and the training of the attempt that was kept."""
 
     weights: list[Float32]
+    """Weights of the Keras head, for standardised features."""
     standardization: Standardization
     seed: int
     attempts: int
     state: FitState
     dead: str = ""
+    """The reason why this head is dead, see `dead_reason`; empty if it is not."""
 
     @property
     def head(self) -> Head:
@@ -180,20 +155,29 @@ def compile_for(model: Any, learning_rate: Any) -> None:
 def head_loss(weights: list[Float32], features: Float32, truth: Float32, config: HeadConfig) -> float:
     """Compute the loss that Keras reports for a head, including penalties, in NumPy.
 
-    Parameters
-    ----------
-    weights : list of array
-        Hidden kernel [C, U] and bias [U], output kernel [U, 1] and bias [1].
-    features : float32 array [N, C]
-    truth : float32 array [N, 1]
+    The weights are the hidden kernel [C, U] and bias [U], the output kernel [U, 1] and bias [1].
     """
     w1, b1, w2, b2 = (np.asarray(w, np.float64) for w in weights)
     hidden = np.maximum(features.astype(np.float64) @ w1 + b1, 0)
-    logits = hidden @ w2 + b2
+    return penalised_loss(hidden @ w2 + b2, truth, w1, b1, hidden, config)
+
+
+def penalised_loss(
+    logits: Float64,
+    truth: npt.NDArray[Any],
+    kernel: Float64,
+    bias: Float64,
+    activity: Float64,
+    config: HeadConfig | ScratchConfig,
+) -> float:
+    """Compute the cross-entropy of logits [N, 1], and the penalties on a hidden layer with U units.
+
+    The penalties are on its kernel [C, U], its bias [U] and its activity [N, U].
+    """
     entropy = np.mean(np.maximum(logits, 0) - logits * truth + np.log1p(np.exp(-np.abs(logits))))
-    penalty = config.kernel_l1 * np.abs(w1).sum() + config.kernel_l2 * np.square(w1).sum()
-    penalty += config.bias_l2 * np.square(b1).sum()
-    penalty += config.activity_l2 * np.square(hidden).sum(axis=1).mean()
+    penalty = config.kernel_l1 * np.abs(kernel).sum() + config.kernel_l2 * np.square(kernel).sum()
+    penalty += config.bias_l2 * np.square(bias).sum()
+    penalty += config.activity_l2 * np.square(activity).sum(axis=1).mean()
     return float(entropy + penalty)
 
 
@@ -218,7 +202,6 @@ def train_head(
     standardize: bool,
     config: HeadConfig | None = None,
     phase: PhaseConfig | None = None,
-    checkpoint: Checkpoint | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> TrainedHead:
     """Train a head on pooled features: phase 1 of the paper's procedure, with the backbone frozen.
@@ -226,18 +209,15 @@ def train_head(
     The backbone is deterministic and dropout comes after pooling, so training on features that were
     computed once gives the same result as training through the backbone.
 
+    The result is the first attempt that is not dead. If all are, it is the one with the highest AUC on the
+    training examples (of equal ones that with the lowest validation loss), with the reason in ``dead``.
+
     Parameters
     ----------
-    train, held : FeatureExamples
-        Training examples, and validation examples for early stopping.
+    held : FeatureExamples
+        Validation examples for early stopping.
     seed : int
         Seed of initial weights, dropout and order.
-
-    Returns
-    -------
-    TrainedHead
-        The first attempt that is not dead. If all are, the one with the highest AUC on the training
-        examples (of equal ones that with the lowest validation loss), with the reason in ``dead``.
     """
     import keras
 
@@ -247,7 +227,7 @@ def train_head(
     inputs = FeatureExamples(standard.apply(train.features), train.truth[:, 0] > 0)
     held_features = standard.apply(held.features)
     labels = train.truth[:, 0] > 0
-    best: tuple[tuple[float, float], TrainedHead] | None = None
+    dead: list[tuple[tuple[float, float], TrainedHead]] = []
     for attempt in range(config.attempts):
         attempt_seed = derive_seed(seed, "attempt", attempt)
         keras.utils.set_random_seed(attempt_seed)
@@ -259,8 +239,7 @@ def train_head(
             lambda: head_loss(model.get_weights(), held_features, held.truth, config),  # noqa: B023 - not kept
             phase,
             attempt_seed,
-            checkpoint,
-            on_epoch,
+            on_epoch=on_epoch,
         )
         trained = TrainedHead(model.get_weights(), standard, attempt_seed, attempt + 1, state)
         logits = trained.head.logits(train.features)
@@ -268,12 +247,8 @@ def train_head(
         if not reason:
             return trained
         rank = (_auc(labels, logits), -state.best)
-        if best is None or rank > best[0]:
-            best = rank, replace(trained, attempts=config.attempts, dead=reason)
-        if checkpoint is not None:
-            checkpoint.remove()
-    assert best is not None  # there is at least one attempt
-    return best[1]
+        dead.append((rank, replace(trained, attempts=config.attempts, dead=reason)))
+    return max(dead, key=lambda one: one[0])[1]
 
 
 def dead_reason(labels: npt.NDArray[np.bool_], logits: npt.NDArray[np.float64]) -> str:

@@ -18,27 +18,18 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Votes:
-    """The predictions of the support vector machine.
-
-    Attributes
-    ----------
-    votes : bool array [N]
-        Prediction for each test FOV, True for positive.
-    chosen : dict
-        ``C``, ``gamma`` and ``degree``.
-    validation_accuracy : float
-        Accuracy of the cross-validation with these parameters.
-    fovs : int64 array [M]
-        Index of the FOV of each training example.
-    cross_validated : bool array [M]
-        Prediction for each training example by a machine that was not trained on its FOV.
-    """
+    """The predictions of the support vector machine, True for positive."""
 
     votes: npt.NDArray[np.bool_]
+    """Prediction for each test FOV."""
     chosen: dict[str, Any]
+    """``C``, ``gamma`` and ``degree``."""
     validation_accuracy: float
+    """Accuracy of the cross-validation with these parameters."""
     fovs: npt.NDArray[np.int64]
+    """Index of the FOV of each training example."""
     cross_validated: npt.NDArray[np.bool_]
+    """Prediction for each training example by a machine that was not trained on its FOV."""
 
     def of_originals(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Return training FOVs, ascending, and the cross-validated prediction for their first examples."""
@@ -58,15 +49,11 @@ def train_hybrid(
 
     Parameters
     ----------
-    features : float32 array [M, C]
-        Pooled features of training FOVs and their copies.
-    labels : bool array [M]
+    features, test : float32 array [M, C], [N, C]
+        Pooled features of training FOVs and their copies, and of the test FOVs.
     fovs : int64 array [M]
         Index of the FOV of each example; copies of a FOV are never on both sides of a fold. Each original
         comes before its copies.
-    test : float32 array [N, C]
-    seed : int
-        Seed of the folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

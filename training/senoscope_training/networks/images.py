@@ -28,13 +28,7 @@ class Examples(Protocol):
 
 
 class FeatureExamples:
-    """Pooled features, computed in advance.
-
-    Parameters
-    ----------
-    features : float32 array [N, C]
-    labels : bool array [N]
-    """
+    """Pooled features [N, C], computed in advance."""
 
     def __init__(self, features: Float32, labels: npt.NDArray[np.bool_]) -> None:
         self.features = features
@@ -53,10 +47,8 @@ class ImageExamples:
 
     Parameters
     ----------
-    images : uint8 array [N, H, W, C]
-        Scaled originals.
-    labels : bool array [N]
-    copies : Copies
+    images : array [N, H, W, C]
+        Originals, scaled to 0..255.
     preprocess : callable
         Converts float32 images of 0..255 to the input of the network.
     scale : callable, optional
@@ -99,8 +91,7 @@ class ImageExamples:
         """Return images of 0..255, uint8 [K, H, W, C]."""
         if self._made is None and len(self) * self._images[0].size <= _MAX_KEPT_BYTES:
             self._made = np.empty((len(self), *self._images.shape[1:]), np.uint8)
-            for first in range(0, len(self), _RENDER_BATCH):
-                part = np.arange(first, min(first + _RENDER_BATCH, len(self)))
+            for part in batches(len(self), _RENDER_BATCH):
                 self._made[part] = self._render(part)
         if self._made is not None:
             return self._made[indices]
@@ -109,6 +100,11 @@ class ImageExamples:
     def _render(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         made = self._copies.render(self._images, indices)
         return made if self._scale is None else self._scale(made)
+
+
+def batches(count: int, size: int) -> list[npt.NDArray[np.int64]]:
+    """Return the indices 0 to ``count - 1`` in batches of ``size``; the last may be smaller."""
+    return [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def augmented_range(
@@ -123,10 +119,6 @@ def augmented_range(
     padded : bool
         Whether small images are padded with zeros: pixels that are zero in every channel are then excluded,
         including the corners of copies. Otherwise the median could be zero.
-
-    Returns
-    -------
-    low, high : float32 array [C]
     """
     everything = np.arange(len(copies))
     channels = range(counts.shape[3])
@@ -151,10 +143,7 @@ def scale_to_images(
 ) -> npt.NDArray[np.uint8]:
     """Scale raw counts [N, C, H, W] to images of 0..255 [N, H, W, C], in the same way as exported graphs.
 
-    Parameters
-    ----------
-    kept : tuple of int, optional
-        Channels to keep; the others are set to zero.
+    Channels that are not in ``kept`` are set to zero.
     """
     made = np.empty((len(pixels), *pixels.shape[2:], pixels.shape[1]), np.uint8)
     bounds = [np.asarray(bound, np.float32)[:, None, None] for bound in (low, high)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_training.networks.fitting import Checkpoint, FitState, OnEpoch, fit
-from senoscope_training.networks.head import compile_for
-from senoscope_training.networks.images import Float32, ImageExamples
+from senoscope_training.networks.head import compile_for, penalised_loss
+from senoscope_training.networks.images import Float32, ImageExamples, batches
 from senoscope_training.networks.settings import ScratchConfig
 
 _PREDICT_BATCH = 64
@@ -48,17 +49,7 @@ def build_scratch(height: int, width: int, channels: int, config: ScratchConfig)
 
 @dataclass(frozen=True)
 class ScratchOutcome:
-    """The predictions of a trained network.
-
-    Attributes
-    ----------
-    probability : float64 array [N]
-        Probabilities of the test FOVs.
-    held : float64 array [M]
-        Probabilities of the validation FOVs.
-    state : FitState
-        State of the training at its end.
-    """
+    """Probabilities of the test FOVs and of the validation FOVs, and the training at its end."""
 
     probability: npt.NDArray[np.float64]
     held: npt.NDArray[np.float64]
@@ -74,13 +65,7 @@ def train_scratch(
     checkpoint: Checkpoint | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> ScratchOutcome:
-    """Train the network, and predict the test FOVs and the originals of the validation FOVs.
-
-    Parameters
-    ----------
-    test : uint8 array [N, H, W, C]
-        Scaled images.
-    """
+    """Train the network, and predict the scaled test FOVs and the originals of the validation FOVs."""
     keras.utils.set_random_seed(seed)
     model = build_scratch(test.shape[1], test.shape[2], test.shape[3], config)
     compile_for(
@@ -94,12 +79,15 @@ def train_scratch(
         return np.asarray(np.maximum(units, 0) @ kernel[:, 0] + bias[0])
 
     def validation_loss() -> float:
-        return scratch_loss(model, _hidden(hidden, held, len(held)), held.labels, config)
+        return scratch_loss(model, _hidden(hidden, held.inputs, len(held)), held.labels, config)
 
     state = fit(model, train, validation_loss, config, seed, checkpoint, on_epoch)
     found = [
-        1 / (1 + np.exp(-logits(_hidden(hidden, source, count))))
-        for source, count in ((_Unaugmented(test), len(test)), (held, held.originals))
+        1 / (1 + np.exp(-logits(_hidden(hidden, inputs, count))))
+        for inputs, count in (
+            (lambda part: scale_to_unit(test[part].astype(np.float32)), len(test)),
+            (held.inputs, held.originals),
+        )
     ]
     return ScratchOutcome(found[0], found[1], state)
 
@@ -107,39 +95,21 @@ def train_scratch(
 def scratch_loss(
     model: Any, units: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_], config: ScratchConfig
 ) -> float:
-    """Compute the loss that Keras reports for the network, including penalties, from its hidden units.
+    """Compute the loss that Keras reports for the network, including penalties.
 
-    Parameters
-    ----------
-    units : float64 array [N, U]
-        Hidden units before the ReLU.
-    labels : bool array [N]
+    It is computed from the hidden units before the ReLU [N, U].
     """
     w1, b1, w2, b2 = (np.asarray(weight, np.float64) for weight in model.get_weights()[-4:])
-    logits = np.maximum(units, 0) @ w2[:, 0] + b2[0]
-    entropy = np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
-    penalty = config.kernel_l1 * np.abs(w1).sum() + config.kernel_l2 * np.square(w1).sum()
-    penalty += config.bias_l2 * np.square(b1).sum()
-    penalty += config.activity_l2 * np.square(units).sum(axis=1).mean()
-    return float(entropy.mean() + penalty)
+    logits = np.maximum(units, 0) @ w2 + b2
+    return penalised_loss(logits, labels[:, None], w1, b1, units, config)
 
 
-class _Unaugmented:
-    """Scaled images without copies or labels."""
-
-    def __init__(self, images: npt.NDArray[np.uint8]) -> None:
-        self._images = images
-
-    def inputs(self, indices: npt.NDArray[np.int64]) -> Float32:
-        return scale_to_unit(self._images[indices].astype(np.float32))
-
-
-def _hidden(model: Any, source: ImageExamples | _Unaugmented, count: int) -> npt.NDArray[np.float64]:
+def _hidden(
+    model: Any, inputs: Callable[[npt.NDArray[np.int64]], Float32], count: int
+) -> npt.NDArray[np.float64]:
     found = []
-    for first in range(0, count, _PREDICT_BATCH):
-        part = np.arange(first, min(first + _PREDICT_BATCH, count))
-        inputs = source.inputs(part)
-        padded = np.zeros((_PREDICT_BATCH, *inputs.shape[1:]), np.float32)
-        padded[: len(part)] = inputs
+    for part in batches(count, _PREDICT_BATCH):
+        padded = np.zeros((_PREDICT_BATCH, *model.inputs[0].shape[1:]), np.float32)
+        padded[: len(part)] = inputs(part)
         found.append(np.asarray(model.predict_on_batch(padded))[: len(part)].astype(np.float64))
     return np.concatenate(found)

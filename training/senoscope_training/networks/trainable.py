@@ -13,14 +13,13 @@ from senoscope_training.networks.architectures import backbone_of, preprocess
 from senoscope_training.networks.fitting import Checkpoint, FitState, OnEpoch, fit, reset_optimizer
 from senoscope_training.networks.head import (
     Head,
-    Standardization,
     TrainedHead,
     build_head,
     compile_for,
     folded,
     head_loss,
 )
-from senoscope_training.networks.images import ImageExamples
+from senoscope_training.networks.images import ImageExamples, batches
 from senoscope_training.networks.random_weights import draw_kernels, estimate_batch_norm
 from senoscope_training.networks.settings import HeadConfig, PhaseConfig
 from senoscope_training.networks.weights import WeightsPlan, describe_weights, load_application
@@ -44,7 +43,7 @@ class Standardize(keras.layers.Layer):  # type: ignore[misc]
 
 
 class Classifier(keras.Model):  # type: ignore[misc]
-    """A model from preprocessed images [N, H, W, 3] to logits [N, 1].
+    """A model from preprocessed images [N, H, W, C] to logits [N, 1].
 
     It is a subclass because in a functional model the training mode would also apply to the backbone, whose
     batch norms must stay in inference mode.
@@ -62,29 +61,9 @@ class Classifier(keras.Model):  # type: ignore[misc]
         return self.head(self.standardize(pooled), training=training)
 
 
-class ActivationModel(keras.Model):  # type: ignore[misc]
-    """A model from preprocessed images to the last activation [N, h, w, C] and the pooled features [N, C]."""
-
-    def __init__(self, backbone: Any) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def call(self, images: Any) -> Any:
-        """Compute the activation and the features."""
-        activation = self.backbone(images, training=False)
-        return activation, keras.ops.max(activation, axis=(1, 2))
-
-
 @dataclass(frozen=True)
 class Explanation:
-    """Probabilities of N images, and the Grad-CAM maps that explain them.
-
-    Attributes
-    ----------
-    probability : float64 array [N]
-    gradcam : float32 array [N, h, w]
-        Not normalised.
-    """
+    """Probabilities [N] of images, and the Grad-CAM maps [N, h, w] that explain them, not normalised."""
 
     probability: npt.NDArray[np.float64]
     gradcam: Float32
@@ -95,12 +74,9 @@ class TrainableNetwork:
 
     Parameters
     ----------
-    name : str
-        Name of the architecture.
-    plan : WeightsPlan
     seed : int
         Seed of random backbone weights.
-    sample : uint8 array [N, H, W, 3]
+    sample : uint8 array [N, H, W, C]
         Scaled images for the batch-norm statistics of random backbones; see `set_statistics`.
     """
 
@@ -117,14 +93,15 @@ class TrainableNetwork:
         self.feature_size = int(self.backbone.output.shape[-1])
         self._application = application
         self._original = self.backbone.get_weights()
-        self._activation_model = ActivationModel(self.backbone)
+        pooled = keras.layers.GlobalMaxPooling2D()(self.backbone.output)
+        self._activation_model = keras.Model(self.backbone.input, [self.backbone.output, pooled])
         self._classifier: Any = None
         if plan.random:
             self.set_statistics(sample)
         self.weights = describe_weights(name, application, plan)
 
     def set_statistics(self, sample: npt.NDArray[np.uint8]) -> None:
-        """Set the batch-norm statistics of a random backbone to those of scaled images [N, H, W, 3].
+        """Set the batch-norm statistics of a random backbone to those of scaled images [N, H, W, C].
 
         The kernels are reset first. Afterwards `reset` restores this state.
         """
@@ -143,7 +120,7 @@ class TrainableNetwork:
         return np.concatenate([pooled for _, pooled in self._activations(images)])
 
     def explain(self, images: npt.NDArray[np.uint8], head: Head) -> Explanation:
-        """Compute probabilities and Grad-CAM maps of scaled images [N, H, W, 3]."""
+        """Compute probabilities and Grad-CAM maps of scaled images [N, H, W, C]."""
         probability, maps = [], []
         for activation, pooled in self._activations(images):
             hidden = pooled.astype(np.float64) @ head.w1 + head.b1
@@ -157,14 +134,6 @@ class TrainableNetwork:
     def reset(self) -> None:
         """Restore the original weights of the backbone."""
         self.backbone.set_weights(self._original)
-
-    def get_weights(self) -> list[npt.NDArray[Any]]:
-        """Return the current weights of the backbone."""
-        return list(self.backbone.get_weights())
-
-    def set_weights(self, weights: list[npt.NDArray[Any]]) -> None:
-        """Set the weights of the backbone."""
-        self.backbone.set_weights(weights)
 
     def fine_tune(
         self,
@@ -199,7 +168,7 @@ class TrainableNetwork:
 
         def validation_loss() -> float:
             pooled = np.concatenate(
-                [self.features(held.scaled(part)) for part in _parts(len(held), _PREDICT_BATCH * 8)]
+                [self.features(held.scaled(part)) for part in batches(len(held), _PREDICT_BATCH * 8)]
             )
             return head_loss(classifier.head.get_weights(), standard.apply(pooled), truth, self._config)
 
@@ -216,19 +185,8 @@ class TrainableNetwork:
         return self._classifier
 
     def _activations(self, images: npt.NDArray[np.uint8]) -> Any:
-        for part in _parts(len(images), _PREDICT_BATCH):
+        for part in batches(len(images), _PREDICT_BATCH):
             batch = np.zeros((_PREDICT_BATCH, *images.shape[1:]), np.float32)
             batch[: len(part)] = images[part]
             activation, pooled = self._activation_model.predict_on_batch(self.preprocess(batch))
             yield np.asarray(activation)[: len(part)], np.asarray(pooled)[: len(part)]
-
-
-def untrained_head(size: int, config: HeadConfig, seed: int) -> TrainedHead:
-    """Return a head with initial weights, for phase 1 through the network."""
-    keras.utils.set_random_seed(seed)
-    head = build_head(size, config)
-    return TrainedHead(head.get_weights(), Standardization.identity(size), seed, 0, FitState())
-
-
-def _parts(count: int, size: int) -> list[npt.NDArray[np.int64]]:
-    return [np.arange(first, min(first + size, count)) for first in range(0, count, size)]

@@ -29,15 +29,7 @@ class WeightsError(Exception):
 
 @dataclass(frozen=True)
 class WeightsPlan:
-    """The source of the weights of all networks.
-
-    Attributes
-    ----------
-    files : dict of str to Path
-        Weight file of each network; empty if no files are used.
-    download : bool
-        Whether Keras downloads the ImageNet weights of the other networks.
-    """
+    """The source of the weights of all networks: files, downloads for the others, or random weights."""
 
     files: dict[str, Path]
     download: bool = False
@@ -96,11 +88,7 @@ def plan_weights(option: WeightsOption, weights_dir: Path | None, names: Sequenc
 
 
 def keras_cache() -> Path:
-    """Return the folder in which Keras stores downloaded weights.
-
-    It is determined as Keras does, because an import of Keras imports TensorFlow, which the main process
-    does not need.
-    """
+    """Return the folder in which Keras stores downloaded weights, without the import of Keras."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
 
 
@@ -145,15 +133,7 @@ def _check_reachable() -> None:
 
 
 def load_application(name: str, plan: WeightsPlan, seed: int, height: int, width: int) -> Any:
-    """Build a network's ``keras.applications`` model with the planned weights.
-
-    Random weights are those of Keras' initializers; see :mod:`senoscope_training.networks.random_weights`.
-
-    Raises
-    ------
-    WeightsError
-        If a download fails or a file does not fit the network.
-    """
+    """Build a network's ``keras.applications`` model with the planned weights, or Keras' random weights."""
     import keras
 
     keras.utils.set_random_seed(seed)

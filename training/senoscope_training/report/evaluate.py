@@ -47,7 +47,7 @@ class Evaluation:
 
     model: str
     digest: str
-    classes: tuple[str, str]
+    classes: tuple[str, ...]
     files: tuple[str, ...]
     truth: npt.NDArray[np.bool_]
     probability: npt.NDArray[np.float64]

@@ -204,7 +204,7 @@ def fov_with_map(
     return figure
 
 
-def confusion_matrices(predictions: Sequence[Prediction], classes: tuple[str, str]) -> Figure:
+def confusion_matrices(predictions: Sequence[Prediction], classes: tuple[str, ...]) -> Figure:
     """Draw one confusion matrix per system, with mean counts over the runs."""
     systems = in_table_order({p.system for p in predictions})
     columns = min(4, max(1, len(systems)))

@@ -78,7 +78,7 @@ def misclassified_counts(experiment: Experiment) -> dict[str, int]:
 
 
 def misclassified_csv(
-    results: tuple[FovResult, ...], classes: tuple[str, str], *, synthetic: bool = False
+    results: tuple[FovResult, ...], classes: tuple[str, ...], *, synthetic: bool = False
 ) -> str:
     """Return the FOVs that are misclassified in at least one run, as CSV."""
     heading = ["fold", "file", "truth", "wrong_in_runs", "runs", "mean_score", "data"]

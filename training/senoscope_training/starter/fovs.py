@@ -17,15 +17,7 @@ _FIRST_SEED = 7_946_845
 
 @dataclass(frozen=True)
 class LabelledFovs:
-    """Fields of view with their labels.
-
-    Attributes
-    ----------
-    pixels : uint16 array [N, 3, H, W]
-        Raw counts.
-    labels : bool array [N]
-        True for senescent.
-    """
+    """Raw counts [N, C, H, W] of fields of view, and their labels [N], True for senescent."""
 
     pixels: npt.NDArray[np.uint16]
     labels: npt.NDArray[np.bool_]

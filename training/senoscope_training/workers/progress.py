@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
@@ -15,19 +14,10 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Progress:
-    """A step of a command.
-
-    Attributes
-    ----------
-    stage : str
-        The stage that begins; ``done`` when the network, or the command, is finished.
-    network : str
-        Name of the network; empty for the command as a whole.
-    detail : str
-        A text for users.
-    """
+    """A step of a network, or of a command as a whole."""
 
     stage: str
+    """The stage that begins; ``done`` when the network, or the command, is finished."""
     network: str = ""
     detail: str = ""
 
@@ -53,9 +43,7 @@ class JsonReporter:
     def __enter__(self) -> JsonReporter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
 
@@ -76,9 +64,7 @@ class TextReporter:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
 
