@@ -9,9 +9,10 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pooch
 import pytest
 
-from senoscope_training.dataset.download import RECORD, download_record, md5_of, published_md5s
+from senoscope_training.dataset.download import RECORD, download_record, published_md5s
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.pickles import UnsafePickle
 from senoscope_training.dataset.reading import load_pixels, read_data_set
@@ -155,16 +156,16 @@ def test_only_published_files_are_read_without_trust(tmp_path):
     unsafe.write_bytes(b"cos\nsystem\n(S'x'\ntR.")
     for sources in ([unsafe], [path, unsafe], [tmp_path]):
         with pytest.raises(DataSetError, match=r"y\.pkl is not a file of Zenodo record .* pass --trust"):
-            import_pickles(sources, out, published=lambda: {md5_of(path)})
+            import_pickles(sources, out, published=lambda: {pooch.file_hash(path, "md5")})
     assert not out.exists()
-    assert import_pickles([path], out, published=lambda: {md5_of(path)}) == 10
+    assert import_pickles([path], out, published=lambda: {pooch.file_hash(path, "md5")}) == 10
 
 
 def test_a_published_file_may_contain_only_arrays_too(tmp_path):
     path = tmp_path / "x.pkl"
     path.write_bytes(b"cos\nsystem\n(S'x'\ntR.")
     with pytest.raises(UnsafePickle, match=r"refers to os\.system"):
-        import_pickles([path], tmp_path / "made", published=lambda: {md5_of(path)})
+        import_pickles([path], tmp_path / "made", published=lambda: {pooch.file_hash(path, "md5")})
 
 
 def test_missing_sources(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pooch
 
 from senoscope_training.dataset.model import DataSetError
 
@@ -19,6 +19,8 @@ _API = f"https://zenodo.org/api/records/{RECORD}"
 _HOST = "zenodo.org"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]{0,200}")
 _CHUNK = 1024 * 1024
+
+pooch.get_logger().setLevel("ERROR")  # the progress of each file is reported by `Step`
 
 Step = Callable[[str, int, int], None]
 """Called with the name of a file, the bytes received so far, and the bytes in total."""
@@ -37,14 +39,7 @@ class RemoteFile:
 def download_record(folder: Path, step: Step, client: httpx.Client | None = None) -> list[Path]:
     """Download all files of the record that the folder does not already contain.
 
-    Parameters
-    ----------
-    folder : Path
-        Created if it does not exist. An incomplete file is kept as ``<name>.part``, and the next call
-        resumes it.
-    step : callable
-        Called as a file arrives.
-    client : httpx.Client, optional
+    An incomplete file is kept as ``<name>.part``, and the next call resumes it.
 
     Raises
     ------
@@ -76,12 +71,6 @@ def published_md5s(client: httpx.Client | None = None) -> frozenset[str]:
     advice = "The files cannot be compared with the published ones; if you trust them, pass --trust"
     with _zenodo(client, advice) as opened:
         return frozenset(file.md5 for file in _files(opened))
-
-
-def md5_of(path: Path) -> str:
-    """Return the MD5 sum of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 @contextmanager
@@ -128,38 +117,38 @@ def _remote(file: Any) -> RemoteFile:
 
 
 def _fetch(client: httpx.Client, file: RemoteFile, folder: Path, step: Step) -> Path:
-    path, part = folder / file.name, folder / f"{file.name}.part"
-    if path.is_file() and path.stat().st_size == file.size and md5_of(path) == file.md5:
-        step(file.name, file.size, file.size)
-        return path
-    received = part.stat().st_size if part.is_file() else 0
-    if received > file.size:
-        received = 0
-    if received < file.size or not part.is_file():
-        _receive(client, file, part, received, step)
-    if part.stat().st_size != file.size or md5_of(part) != file.md5:
-        part.unlink()
+    try:
+        pooch.retrieve(
+            file.url,
+            f"md5:{file.md5}",
+            fname=file.name,
+            path=folder,
+            downloader=lambda _, target, __: _receive(client, file, folder, Path(target), step),
+        )
+    except ValueError as error:
         raise DataSetError(
             f"{file.name} was damaged in transfer: its MD5 is not {file.md5}. The file was deleted; run the "
             "command again"
-        )
-    part.replace(path)
-    return path
+        ) from error
+    step(file.name, file.size, file.size)
+    return folder / file.name
 
 
-def _receive(client: httpx.Client, file: RemoteFile, part: Path, received: int, step: Step) -> None:
-    headers = {"Range": f"bytes={received}-"} if received else {}
+def _receive(client: httpx.Client, file: RemoteFile, folder: Path, target: Path, step: Step) -> None:
+    """Download to ``<name>.part`` until it is complete, because pooch deletes ``target`` after an error."""
+    part = folder / f"{file.name}.part"
+    received = part.stat().st_size if part.is_file() else 0
+    headers = {"Range": f"bytes={received}-"} if 0 < received < file.size else {}
     with client.stream("GET", file.url, headers=headers) as response:
         response.raise_for_status()
         # A server that does not support ranges sends the whole file.
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
-        received = received if resumed else 0
-        with part.open("ab" if resumed else "wb") as target:
+        with part.open("ab" if resumed else "wb") as output:
             for chunk in response.iter_bytes(_CHUNK):
-                received += len(chunk)
-                if received > file.size:
+                if output.tell() + len(chunk) > file.size:
                     raise DataSetError(
                         f"{file.name} is longer than the record declares; run the command again"
                     )
-                target.write(chunk)
-                step(file.name, received, file.size)
+                output.write(chunk)
+                step(file.name, output.tell(), file.size)
+    part.replace(target)

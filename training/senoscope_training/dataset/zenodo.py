@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pooch
 
-from senoscope_training.dataset.download import RECORD, md5_of, published_md5s
+from senoscope_training.dataset.download import RECORD, published_md5s
 from senoscope_training.dataset.faults import suggest
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.pickles import read_pickle
@@ -78,8 +78,7 @@ def import_pickles(
                     f"{path.name} contains {key}, which another file contains too; pass only one of them"
                 )
             found[key] = value
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[path.name] = pooch.file_hash(path)
     sides = {
         side: _side(found, side, channels, classes)
         for side in ("train", "test")
@@ -106,7 +105,7 @@ def import_pickles(
 
 def _require_published(paths: Sequence[Path], md5s: Collection[str]) -> None:
     for path in paths:
-        if md5_of(path) not in md5s:
+        if pooch.file_hash(path, "md5") not in md5s:
             raise DataSetError(
                 f"{path.name} is not a file of Zenodo record {RECORD}: its MD5 is not in the record. Pickles "
                 "from other sources are read only if you pass --trust"
