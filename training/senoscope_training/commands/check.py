@@ -54,7 +54,7 @@ def check(
     from senoscope_training.dataset.check_view import render
     from senoscope_training.dataset.checking import check as check_data_set
     from senoscope_training.dataset.model import DataSetError
-    from senoscope_training.dataset.reading import inspect_data_set, load_pixels
+    from senoscope_training.dataset.reading import inspect_data_set
     from senoscope_training.workers.progress import TextReporter
 
     try:
@@ -64,15 +64,14 @@ def check(
         with TextReporter(()) as report:
             size = None if source.is_dir() else config.input
             inspection = inspect_data_set(config.data, size, report)
-            data_set = inspection.data_set
-            pixels = load_pixels(data_set, range(len(data_set)), config.data, inspection.size, report)
+        data_set = inspection.data_set
         folds, notes = ((), ()) if source.is_dir() else _folds(data_set, config)
         k_iqr = config.normalization.k_iqr
-        found = check_data_set(inspection, config.data, folds, k_iqr=k_iqr, notes=notes, pixels=pixels)
+        found = check_data_set(inspection, config.data, folds, k_iqr=k_iqr, notes=notes)
         if figure is not None and len(data_set):
             from senoscope_training.dataset.check_figure import draw
 
-            draw(data_set, pixels, figure, padded=config.data.fit == "pad")
+            draw(data_set, inspection.pixels, figure, padded=config.data.fit == "pad")
     except (ConfigError, DataSetError) as error:
         exit_with_error(str(error))
     except (OSError, ValueError) as error:

@@ -15,9 +15,8 @@ from senoscope_training.config import DataConfig
 from senoscope_training.dataset.faults import Fault
 from senoscope_training.dataset.model import DataSet, Fold
 from senoscope_training.dataset.ranges import measured_pixels
-from senoscope_training.dataset.reading import FileFacts, Inspection, ReadWarning, load_pixels
+from senoscope_training.dataset.reading import FileFacts, Inspection, ReadWarning
 from senoscope_training.dataset.writing import is_synthetic
-from senoscope_training.workers.progress import Report, silent
 
 BINS = 32
 PERCENTILES = (1, 25, 50, 75, 99)
@@ -127,8 +126,6 @@ def check(
     *,
     k_iqr: float = 3.5,
     notes: tuple[str, ...] = (),
-    pixels: npt.NDArray[Any] | None = None,
-    report: Report = silent,
 ) -> CheckReport:
     """Check a data set.
 
@@ -143,12 +140,8 @@ def check(
         As in the configuration of the training.
     notes : tuple of str
         Further notes for the report.
-    pixels : array [N, C, H, W], optional
-        Pixels of all entries, if they are already loaded.
     """
     data_set = inspection.data_set
-    if pixels is None:
-        pixels = load_pixels(data_set, range(len(data_set)), config, inspection.size, report)
     entries = data_set.entries
     groups = {group: _counts(data_set, group) for group in sorted(set(filter(None, data_set.groups)))}
     sizes = Counter(f"{facts.height}x{facts.width}" for facts in inspection.facts)
@@ -162,7 +155,7 @@ def check(
         splits=_splits(data_set, folds),
         sizes=dict(sizes.most_common()),
         dtypes=dict(dtypes.most_common()),
-        channels=_stats(pixels, config, k_iqr) if len(entries) else (),
+        channels=_stats(inspection.pixels, config, k_iqr) if len(entries) else (),
         leaks=find_leaks(data_set, inspection.facts, folds or _column_fold(data_set)),
         faults=inspection.faults,
         notes=(

@@ -21,7 +21,8 @@ _MAX_GROUPS_EXHAUSTIVE = 12  # with more groups, not all subsets are tried
 # Other files in the folder of an experiment, where each fold has a folder; names that Windows reserves.
 _RESERVED_NAMES = frozenset(
     {
-        *("config.yaml", "provenance.json", "report", "backbones", "tensorboard", "pixels.npy"),
+        *("config.yaml", "provenance.json", "report", "backbones", "tensorboard"),
+        *("pixels.npy", "pixels.json"),
         *("con", "prn", "aux", "nul"),
     }
 )

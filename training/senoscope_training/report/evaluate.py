@@ -13,7 +13,7 @@ from senoscope.engine.options import Device
 from senoscope_client.tables import csv_rows
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError
-from senoscope_training.dataset.reading import load_fov, read_data_set
+from senoscope_training.dataset.reading import read_data_set
 from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.metrics import MetricError, interval, summarize
 from senoscope_training.report.tables import RATES
@@ -112,13 +112,13 @@ def evaluate(
             else:
                 report(progress)
 
-        data_set = read_data_set(config, size, collect_warnings)
+        inspection = read_data_set(config, size, collect_warnings)
+        data_set = inspection.data_set
         chosen = _choose(data_set, split)
         rows = []
         for n, k in enumerate(chosen):
             report(Progress("evaluate", model.name, f"{n}/{len(chosen)}"))
-            pixels = load_fov(data_set.root, data_set.entries[k].file, config, size)
-            (prediction,) = ensemble.predict(pixels)
+            (prediction,) = ensemble.predict(inspection.pixels[k])
             rows.append(prediction.probabilities)
         names, digest = prediction.networks, ensemble.digest
         split_record = ensemble.manifest.training.split
