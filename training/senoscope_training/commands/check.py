@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from senoscope_training.commands.shared import exit_with_error
+from senoscope_training.commands.shared import exit_with_error, separated
 
 if TYPE_CHECKING:
     from senoscope_training.config import Config
@@ -92,10 +92,12 @@ def _folder_config(folder: Path, classes: str, channels: str, per_channel: str |
 
     from senoscope_training.config import Config, ConfigError
 
-    names = tuple(name.strip() for name in classes.split(","))
-    data = {"path": folder, "classes": names, "channels": tuple(c.strip() for c in channels.split(","))}
-    if per_channel is not None:
-        data["per_channel"] = tuple(part.strip() for part in per_channel.split(","))
+    data = {
+        "path": folder,
+        "classes": separated(classes),
+        "channels": separated(channels),
+        "per_channel": separated(per_channel),
+    }
     try:
         return Config.model_validate({"name": "check", "data": data, "systems": ("scratch",)})
     except ValidationError as error:
