@@ -34,7 +34,6 @@ from senoscope_training.dataset.pixels import (
     fit,
     join_channels,
     size_fault,
-    translate_os_errors,
 )
 from senoscope_training.dataset.table import Listing, Row, list_rows
 from senoscope_training.workers.progress import Progress, Report, silent
@@ -76,35 +75,22 @@ class ReadWarning:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A data set and its faults.
-
-    Attributes
-    ----------
-    data_set : DataSet
-        The usable part of the data set.
-    pixels : array [N, C, H, W]
-        Its fields of view, in the widest data type of the files: uint8, uint16 or float32.
-    files : dict of str to FileState
-        Its files, by name.
-    size : InputConfig
-        The requested size, or the most common size of the files.
-    facts : tuple of FileFacts
-        Properties of each entry.
-    faults : tuple of Fault
-    warnings : tuple of ReadWarning
-        Assumptions about files, and faults that data.accept accepts.
-    notes : tuple of str
-        Skipped files, and properties of the data set to check.
-    """
+    """A data set and its faults."""
 
     data_set: DataSet
+    """The usable part of the data set."""
     pixels: npt.NDArray[Any]
+    """Its fields of view, [N, C, H, W], in the widest type of the files: uint8, uint16 or float32."""
     files: dict[str, FileState]
     size: InputConfig
+    """The requested size, or the most common size of the files."""
     facts: tuple[FileFacts, ...]
+    """Properties of each entry."""
     faults: tuple[Fault, ...]
     warnings: tuple[ReadWarning, ...] = ()
+    """Assumptions about files, and faults that data.accept accepts."""
     notes: tuple[str, ...] = ()
+    """Skipped files, and properties of the data set to check."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -305,10 +291,14 @@ def combined_digest(states: Iterable[FileState]) -> str:
 
 def _read_file(root: Path, file: str) -> tuple[bytes, FileState]:
     path = root / file
-    stat = translate_os_errors(path.stat, file)
-    if stat.st_size > _MAX_FILE:
-        raise FovError(Fault("corrupt", file, "is larger than 1 GiB", ONE_PER_FILE))
-    data = translate_os_errors(path.read_bytes, file)
+    try:
+        stat = path.stat()
+        if stat.st_size > _MAX_FILE:
+            raise FovError(Fault("corrupt", file, "is larger than 1 GiB", ONE_PER_FILE))
+        data = path.read_bytes()
+    except OSError as error:
+        fault = Fault("corrupt", file, f"cannot be opened ({error.strerror})", "Check its permissions")
+        raise FovError(fault) from error
     return data, FileState(stat.st_size, stat.st_mtime_ns, hashlib.sha256(data).hexdigest())
 
 

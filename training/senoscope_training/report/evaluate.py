@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,11 +130,9 @@ def evaluate(
     truth, probability = data_set.labels[chosen], table.mean(axis=1)
     intervals = {}
     for name in RATES:
-        try:
+        with suppress(MetricError):
             found = interval(truth, probability, name)
-        except MetricError:
-            continue
-        intervals[name] = (found.low, found.high)
+            intervals[name] = (found.low, found.high)
     return Evaluation(
         model=model.name,
         digest=digest,
