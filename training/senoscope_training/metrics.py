@@ -137,17 +137,11 @@ def brier(truth: npt.ArrayLike, probability: npt.ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class Reliability:
-    """A calibration curve over equal bins of probability, without empty bins.
-
-    Attributes
-    ----------
-    predicted, observed : float64 array [K]
-        Mean probability and fraction of positive FOVs in each bin.
-    count : int64 array [K]
-    """
+    """A calibration curve over equal bins of probability, without empty bins."""
 
     predicted: Floats
     observed: Floats
+    """[K], mean probability and fraction of positive FOVs in each bin."""
     count: npt.NDArray[np.int64]
 
     @property
@@ -225,17 +219,12 @@ def exact_interval(successes: int, count: int, level: float = 0.95) -> tuple[flo
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval.
-
-    Attributes
-    ----------
-    exact : bool
-        Whether a bound is that of Clopper and Pearson, because it is wider than that of the bootstrap.
-    """
+    """A 95 % interval."""
 
     low: float
     high: float
     exact: bool = False
+    """Whether a bound is that of Clopper and Pearson, because it is wider than that of the bootstrap."""
 
 
 def interval(

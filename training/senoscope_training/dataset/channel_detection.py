@@ -35,28 +35,18 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class PerChannelNames:
-    """File names that look like one file per channel.
-
-    Attributes
-    ----------
-    tokens : tuple of str
-        A value for data.per_channel, in natural order or in that of data.channels; empty if no value would
-        combine the files.
-    fovs : int
-        Number of fields of view that the files would be.
-    files : int
-        Number of files.
-    example : tuple of str
-        The files of one field of view, or one file of each channel.
-    is_certain : bool
-        Whether the tokens are names of channels; plain numbers may count something else.
-    """
+    """File names that look like one file per channel."""
 
     tokens: tuple[str, ...]
+    """A value for data.per_channel, in natural order or in that of data.channels; empty if no value would
+    combine the files."""
     fovs: int
+    """Number of fields of view that the files would be."""
     files: int
     example: tuple[str, ...]
+    """The files of one field of view, or one file of each channel."""
     is_certain: bool
+    """Whether the tokens are names of channels; plain numbers may count something else."""
 
     @property
     def description(self) -> str:

@@ -57,13 +57,7 @@ class FileState:
 
 @dataclass(frozen=True)
 class ReadWarning:
-    """An assumption about some files, or a fault of them that data.accept accepts.
-
-    Attributes
-    ----------
-    text : str
-    files : tuple of str
-    """
+    """An assumption about some files, or a fault of them that data.accept accepts."""
 
     text: str
     files: tuple[str, ...]

@@ -36,24 +36,16 @@ def is_synthetic(data: DataSet | Path) -> bool:
 
 @dataclass(frozen=True)
 class LabelledFov:
-    """A field of view to write.
-
-    Attributes
-    ----------
-    file : str
-        Path of the file, relative to the folder.
-    pixels : array [C, H, W]
-        uint8, uint16 or float32.
-    label : str
-    group, split : str
-        Empty if there is none.
-    """
+    """A field of view to write."""
 
     file: str
+    """Path of the file, relative to the folder."""
     pixels: npt.NDArray[Any]
+    """[C, H, W], uint8, uint16 or float32."""
     label: str
     group: str = ""
     split: str = ""
+    """Empty if there is none."""
 
 
 @contextmanager

@@ -25,26 +25,7 @@ _SYNTHETIC = "these fields of view are synthetic: the metrics are meaningless fo
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The predictions of an ensemble for a data set, and their metrics.
-
-    Attributes
-    ----------
-    files : tuple of str
-    truth : bool array [N]
-    probability : float64 array [N]
-    networks : dict of str to float64 array [N]
-        Probabilities by each network.
-    metrics : dict of str to float
-        As fractions, without metrics that need an absent class.
-    intervals : dict of str to tuple of float
-        95 % intervals over FOVs.
-    trained_on : int
-        Number of FOVs that the ensemble was trained on, by the contents of their files.
-    synthetic : bool
-        Whether the data set has synthetic FOVs; the metrics are then meaningless for real cells.
-    warnings : tuple of str
-        Assumptions about files, and skipped files.
-    """
+    """The predictions of an ensemble for a data set, and their metrics."""
 
     model: str
     digest: str
@@ -53,11 +34,17 @@ class Evaluation:
     truth: npt.NDArray[np.bool_]
     probability: npt.NDArray[np.float64]
     networks: dict[str, npt.NDArray[np.float64]]
+    """Probabilities by each network, [N] as ``truth`` and ``probability``."""
     metrics: dict[str, float]
+    """As fractions, without metrics that need an absent class."""
     intervals: dict[str, tuple[float, float]]
+    """95 % intervals over FOVs."""
     trained_on: int
+    """Number of FOVs that the ensemble was trained on, by the contents of their files."""
     synthetic: bool = False
+    """Whether the data set has synthetic FOVs; the metrics are then meaningless for real cells."""
     warnings: tuple[str, ...] = ()
+    """Assumptions about files, and skipped files."""
 
     def to_csv(self) -> str:
         """Return one line per FOV; the last column is ``yes`` if the data set is synthetic."""

@@ -42,22 +42,14 @@ _PAGE_DPI = 130  # in the report, which is one file
 
 @dataclass(frozen=True)
 class Rendered:
-    """A figure in all formats; the same figure gives the same bytes.
-
-    Attributes
-    ----------
-    svg : str
-    png : bytes
-        With 300 dots per inch.
-    pdf : bytes
-    small : bytes
-        PNG for the report.
-    """
+    """A figure in all formats; the same figure gives the same bytes."""
 
     svg: str
     png: bytes
+    """With 300 dots per inch."""
     pdf: bytes
     small: bytes
+    """PNG for the report."""
 
 
 def render(figure: Figure, *, synthetic: bool = False) -> Rendered:

@@ -22,22 +22,16 @@ _HEADLINE = ("fully_trained", "frozen", "hybrid", "scratch")
 
 @dataclass(frozen=True)
 class FovResult:
-    """The predictions of one system for a test FOV in all runs.
-
-    Attributes
-    ----------
-    wrong, runs : int
-        Number of runs in which the FOV is misclassified, and of all runs.
-    score : float
-        Mean score over the runs.
-    """
+    """The predictions of one system for a test FOV in all runs."""
 
     fold: str
     file: str
     positive: bool
     wrong: int
     runs: int
+    """Number of runs in which the FOV is misclassified, and of all runs."""
     score: float
+    """Mean score over the runs."""
 
 
 def headline_system(experiment: Experiment) -> str | None:

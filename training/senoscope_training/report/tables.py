@@ -45,18 +45,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """The metrics of one system.
-
-    Attributes
-    ----------
-    cells : dict of str to Cell
-        By metric, without metrics that are undefined for the test FOVs; ``notes`` contains the reasons.
-    """
+    """The metrics of one system."""
 
     system: str
     runs: int
     fovs: int
     cells: dict[str, Cell]
+    """By metric, without metrics that are undefined for the test FOVs; ``notes`` contains the reasons."""
     paper: PaperRow
     notes: tuple[str, ...] = ()
 
