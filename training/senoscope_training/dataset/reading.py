@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -132,8 +132,7 @@ def inspect_data_set(
     config : DataConfig
     size : InputConfig, optional
         Size of a field of view; default: the most common size of the files.
-    report : callable
-        Called after every 50 files.
+    report : callable, optional
     """
     rows, listing = list_fovs(config)
     faults = listing.faults
@@ -232,12 +231,11 @@ def _stack(fovs: list[npt.NDArray[Any]], config: DataConfig, size: InputConfig) 
 
 
 def _warnings(read: Sequence[tuple[Row, str, FileFacts]]) -> Iterator[ReadWarning]:
-    files: dict[str, list[str]] = {}
+    files: dict[str, list[str]] = defaultdict(list)
     for row, _, facts in read:
         for warning in facts.warnings:
-            files.setdefault(warning, []).append(row.file)
-    for text, some in files.items():
-        yield ReadWarning(text, tuple(some))
+            files[warning].append(row.file)
+    return (ReadWarning(text, tuple(some)) for text, some in files.items())
 
 
 def load_fov(root: Path, file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
@@ -328,13 +326,6 @@ def _empty_classes(config: DataConfig, rows: list[Row], faults: list[Fault]) -> 
         remedy = f"Sort the files into folders {' and '.join(config.classes)}, or list them in dataset.csv"
         return [Fault("folder", str(config.path), problem, remedy)]
     labels = {row.label for row in rows}
-    return [
-        Fault(
-            "class",
-            label,
-            "has no fields of view",
-            f"Add files with that label, or set data.classes (now {', '.join(config.classes)})",
-        )
-        for label in config.classes
-        if label not in labels
-    ]
+    remedy = f"Add files with that label, or set data.classes (now {', '.join(config.classes)})"
+    missing = [label for label in config.classes if label not in labels]
+    return [Fault("class", label, "has no fields of view", remedy) for label in missing]
