@@ -174,19 +174,10 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Compute the percentile bootstrap interval of a metric's mean over runs.
+    """Compute the percentile bootstrap interval of a metric's mean over runs, whose scores are [N] or [R, N].
 
     FOVs are resampled within each class, so that every resample contains both classes. All runs are
     evaluated on the same resampled FOVs.
-
-    Parameters
-    ----------
-    scores : float array [N] or [R, N]
-        Scores of N FOVs in one run or in R runs.
-
-    Returns
-    -------
-    low, high : float
     """
     t = np.asarray(truth, np.bool_)
     runs = np.atleast_2d(np.asarray(scores, np.float64))
