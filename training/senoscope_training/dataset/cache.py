@@ -14,7 +14,6 @@ from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet
 from senoscope_training.dataset.reading import (
     FileState,
-    combined_digest,
     entry_of,
     list_fovs,
     read_data_set,
@@ -95,10 +94,7 @@ class PixelCache:
         if files != recorded:
             self._write(config, size, files, tuple(record["remarks"]))
         report_remarks(record["remarks"], report)
-        entries = tuple(
-            entry_of(row, combined_digest(files[file] for file in row.parts or (row.file,)), config)
-            for row in rows
-        )
+        entries = tuple(entry_of(row, files, config) for row in rows)
         return DataSet(config.path, config.classes, config.channels, entries)
 
 

@@ -26,7 +26,7 @@ _WORD = re.compile(r"\w+")
 _DIGITS = re.compile(r"\d+")
 
 Texts = tuple[str, ...]
-Read = Sequence[tuple["Row", str, "FileFacts"]]
+Read = Sequence[tuple["Row", Any, "FileFacts"]]
 
 
 def channel_name_faults(read: Read) -> Iterator[Fault]:

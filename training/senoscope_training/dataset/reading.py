@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.channel_advice import judge_names
 from senoscope_training.dataset.channel_detection import detect
 from senoscope_training.dataset.consistency import (
+    Read,
     brightness_notes,
     channel_name_faults,
     dtype_faults,
@@ -137,27 +138,25 @@ def inspect_data_set(
     rows, listing = list_fovs(config)
     faults = listing.faults
     detected = None if config.per_channel else detect(rows, config.channels)
-    read: list[tuple[Row, str, FileFacts]] = []
+    read: list[tuple[Row, dict[str, FileState], FileFacts]] = []
     pixels: dict[str, npt.NDArray[Any]] = {}
-    files: dict[str, FileState] = {}
 
-    def inspect(row: Row) -> tuple[Row, dict[str, FileState], Decoded, FileFacts] | Fault:
+    def inspect(row: Row) -> tuple[dict[str, FileState], Decoded, FileFacts] | Fault:
         try:
             data = {file: _read_file(config.path, file) for file in row.parts or (row.file,)}
             decoded = _decode_all({file: content for file, (content, _) in data.items()}, config)
         except FovError as error:
             return error.fault
-        return row, {file: state for file, (_, state) in data.items()}, decoded, facts_of(decoded)
+        return {file: state for file, (_, state) in data.items()}, decoded, facts_of(decoded)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for n, found in enumerate(pool.map(inspect, rows), 1):
+        for n, (row, found) in enumerate(zip(rows, pool.map(inspect, rows), strict=True), 1):
             if isinstance(found, Fault):
                 faults.append(found)
             else:
-                row, states, decoded, facts = found
-                read.append((row, combined_digest(states.values()), facts))
+                states, decoded, facts = found
+                read.append((row, states, facts))
                 pixels[row.file] = decoded.pixels
-                files |= states
             if n % _REPORT_EVERY == 0 or n == len(rows):
                 report(Progress("checking files", detail=f"{n} of {len(rows)}"))
     if size is None:
@@ -171,11 +170,8 @@ def inspect_data_set(
         }
         faults += wrong.values()
         read = [one for one in read if one[0].file not in wrong]
-    acceptable = [
-        *channel_name_faults(read),
-        *dtype_faults(read),
-        *zero_level_faults(read, config.channels),
-    ]
+    acceptable = [*channel_name_faults(read), *dtype_faults(read)]
+    acceptable += zero_level_faults(read, config.channels)
     name_notes: tuple[str, ...] = ()
     if detected is not None:
         faults, suspected, name_notes = judge_names(detected, faults, [one for _, _, one in read], config)
@@ -184,24 +180,16 @@ def inspect_data_set(
     faults += _contradictions(read)
     # A class whose files all have faults is not empty.
     faults += _empty_classes(config, listing.rows, faults)
-    used = [row for row, _, _ in read]
-    names = {file for row in used for file in row.parts or (row.file,)}
+    entries = tuple(entry_of(row, states, config) for row, states, _ in read)
+    accepted = (ReadWarning(one.problem, (one.file,)) for one in acceptable if one.kind in config.accept)
     return Inspection(
-        DataSet(
-            config.path,
-            config.classes,
-            config.channels,
-            tuple(entry_of(row, sha256, config) for row, sha256, _ in read),
-        ),
-        _stack([pixels.pop(row.file) for row in used], config, size),
-        {file: state for file, state in files.items() if file in names},
+        DataSet(config.path, config.classes, config.channels, entries),
+        _stack([pixels.pop(row.file) for row, _, _ in read], config, size),
+        {file: state for _, states, _ in read for file, state in states.items()},
         size,
         tuple(facts for _, _, facts in read),
         sort_faults(faults),
-        (
-            *_warnings(read),
-            *(ReadWarning(one.problem, (one.file,)) for one in acceptable if one.kind in config.accept),
-        ),
+        (*_warnings(read), *accepted),
         (*listing.notes, *name_notes, *brightness_notes(read, config.channels)),
     )
 
@@ -216,8 +204,11 @@ def list_fovs(config: DataConfig) -> tuple[list[Row], Listing]:
     return rows, listing
 
 
-def entry_of(row: Row, sha256: str, config: DataConfig) -> Entry:
-    """Return the entry of a row."""
+def entry_of(row: Row, states: Mapping[str, FileState], config: DataConfig) -> Entry:
+    """Return the entry of a row, given the states of its files."""
+    digests = [states[file].sha256 for file in row.parts or (row.file,)]
+    combined = hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
+    sha256 = combined if row.parts else digests[0]
     return Entry(row.file, row.label == config.classes[1], row.group, row.split, sha256, row.parts)
 
 
@@ -230,7 +221,7 @@ def _stack(fovs: list[npt.NDArray[Any]], config: DataConfig, size: InputConfig) 
     return stacked
 
 
-def _warnings(read: Sequence[tuple[Row, str, FileFacts]]) -> Iterator[ReadWarning]:
+def _warnings(read: Read) -> Iterator[ReadWarning]:
     files: dict[str, list[str]] = defaultdict(list)
     for row, _, facts in read:
         for warning in facts.warnings:
@@ -273,14 +264,6 @@ def _decode_all(data: dict[str, bytes], config: DataConfig) -> Decoded:
     return join_channels(planes, list(data))
 
 
-def combined_digest(states: Iterable[FileState]) -> str:
-    """Return the digest of one file, or of the digests of several."""
-    digests = [state.sha256 for state in states]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
-
-
 def _read_file(root: Path, file: str) -> tuple[bytes, FileState]:
     path = root / file
     try:
@@ -307,7 +290,7 @@ def _most_common_size(facts: Iterable[FileFacts]) -> tuple[InputConfig, list[Fau
     return InputConfig(height=height, width=width), []
 
 
-def _contradictions(read: list[tuple[Row, str, FileFacts]]) -> Iterator[Fault]:
+def _contradictions(read: Read) -> Iterator[Fault]:
     first: dict[str, Row] = {}
     for row, _, facts in read:
         other = first.setdefault(facts.pixel_sha256, row)
