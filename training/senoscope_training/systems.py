@@ -39,17 +39,6 @@ CHANNELS_OF: dict[str, tuple[int, ...]] = {
 """The channels that an ablation keeps; the others are set to zero after scaling, because the backbones take
 three channels."""
 
-_SYSTEM_TITLES = {
-    "fully_trained": "Fully trained EL",
-    "frozen": "Frozen EL",
-    "hybrid": "Hybrid TL/ML",
-    "scratch": "CNN from scratch",
-}
-_ABLATION_TITLES = {
-    "two_channels_tpef_transmission": "Fully trained EL, TPEF + Transmission",
-    "two_channels_srs_transmission": "Fully trained EL, SRS + Transmission",
-    "two_channels_srs_tpef": "Fully trained EL, SRS + TPEF",
-}
 _TABLE_2 = (
     *("inception_v3", "resnet50", "efficientnet_b4", "densenet121", "mobilenet"),
     *("inception_resnet_v2", "xception"),
@@ -62,7 +51,16 @@ def titles() -> dict[str, str]:
     Rows are systems, and the single fine-tuned networks of ``fully_trained``, those of the paper first.
     """
     names = [*_TABLE_2, *(name for name in ARCHITECTURES if name not in _TABLE_2)]
-    return _SYSTEM_TITLES | {name: ARCHITECTURES[name].title for name in names} | _ABLATION_TITLES
+    return {
+        "fully_trained": "Fully trained EL",
+        "frozen": "Frozen EL",
+        "hybrid": "Hybrid TL/ML",
+        "scratch": "CNN from scratch",
+        **{name: ARCHITECTURES[name].title for name in names},
+        "two_channels_tpef_transmission": "Fully trained EL, TPEF + Transmission",
+        "two_channels_srs_transmission": "Fully trained EL, SRS + Transmission",
+        "two_channels_srs_tpef": "Fully trained EL, SRS + TPEF",
+    }
 
 
 def title_of(name: str) -> str:

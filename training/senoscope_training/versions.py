@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = (
-    *(
-        "senoscope",
-        "keras",
-        "tensorflow",
-        "jax",
-        "torch",
-        "tf2onnx",
-        "onnx",
-        "onnxruntime-gpu",
-        "onnxruntime",
-    ),
-    *("scikit-learn", "scipy", "numpy", "opencv-python-headless"),
+    *("senoscope", "keras", "tensorflow", "jax", "torch", "tf2onnx", "onnx", "onnxruntime-gpu"),
+    *("onnxruntime", "scikit-learn", "scipy", "numpy", "opencv-python-headless"),
 )
 
 
@@ -24,8 +15,6 @@ def software_versions() -> dict[str, str]:
     """Return the versions of the packages that are installed; one of the two ONNX Runtimes is enough."""
     found = {}
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

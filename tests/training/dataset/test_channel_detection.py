@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from senoscope_training.dataset.reading import inspect_data_set, load_pixels
+from senoscope_training.dataset.reading import inspect_data_set
 from support.image_bytes import tiff
 from support.labelled_folders import NAMES, SIZE, config, fov, write
 
@@ -109,7 +109,7 @@ def test_the_suggested_setting_combines_the_right_files(tmp_path, kind, channels
     setting = config(root, per_channel=in_order, channels=names)
     found = inspect_data_set(setting, SIZE)
     assert not found.faults
-    pixels = load_pixels(found.data_set, range(8), setting, SIZE)
+    pixels = found.pixels
     for entry, pixel in zip(found.data_set.entries, pixels, strict=True):
         n = next(
             n for n in range(8) if entry.file == name_of(pattern, n, 0, ("control", "senescent")[n // 4])

@@ -22,7 +22,7 @@ from senoscope_training.dataset.check_figure import draw
 from senoscope_training.dataset.check_view import blocks, render
 from senoscope_training.dataset.checking import channel_stats, check, find_leaks
 from senoscope_training.dataset.model import DataSet, Entry
-from senoscope_training.dataset.reading import inspect_data_set, load_pixels
+from senoscope_training.dataset.reading import inspect_data_set
 from senoscope_training.dataset.splits import make_folds
 from senoscope_training.dataset.writing import SYNTHETIC_NAME
 from support.image_bytes import npy, tiff
@@ -245,7 +245,7 @@ def test_synthesize_creates_a_data_set_without_faults(tmp_path):
     assert (len(column.train), len(column.test)) == (12, 4)
     assert len(set(data_set.groups)) == 4
     assert data_set.labels.sum() == 8
-    pixels = load_pixels(data_set, range(16), config(out), inspection.size)
+    pixels = inspection.pixels
     assert pixels.dtype == np.uint16
     assert "not for science" in (out / "SYNTHETIC.txt").read_text()
     again = run("synthesize", out, *options)

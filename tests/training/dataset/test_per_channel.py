@@ -12,7 +12,7 @@ from senoscope_training.config import DataConfig
 from senoscope_training.dataset.channel_detection import detect
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.per_channel import ChannelPattern
-from senoscope_training.dataset.reading import inspect_data_set, load_fov, load_pixels, read_data_set
+from senoscope_training.dataset.reading import inspect_data_set, load_fov, read_data_set
 from senoscope_training.dataset.table import Row
 from support.image_bytes import npy, tiff
 from support.labelled_folders import NAMES, SIZE, config, fov, png, write
@@ -63,10 +63,11 @@ def test_the_tokens_are_suggested_and_repeating_grey_images_is_not(tmp_path, kin
 def test_the_suggested_setting_combines_the_channels(tmp_path, kind):
     pattern, tokens = PATTERNS[kind]
     setting = config(write(tmp_path, folder(pattern)), per_channel=tokens)
-    data_set = read_data_set(setting, SIZE)
+    inspection = read_data_set(setting, SIZE)
+    data_set = inspection.data_set
     assert len(data_set) == 6
     assert data_set.labels.sum() == 3
-    pixels = load_pixels(data_set, range(6), setting, SIZE)
+    pixels = inspection.pixels
     for entry, pixel in zip(data_set.entries, pixels, strict=True):
         n = next(
             n for n in range(6) if entry.file == f"{('control', 'senescent')[n % 2]}/{name_of(pattern, n, 0)}"
@@ -82,8 +83,8 @@ def test_a_mapping_may_be_in_any_order(tmp_path):
     setting = config(write(tmp_path, files), per_channel=mapping)
     assert setting.per_channel == ("-SRS", "-TPEF", "-Transmission")
     other = config(tmp_path, per_channel=mapping, channels=("TPEF", "Transmission", "SRS"))
-    first = load_pixels(read_data_set(setting, SIZE), [0], setting, SIZE)[0]
-    reordered = load_pixels(read_data_set(other, SIZE), [0], other, SIZE)[0]
+    first = read_data_set(setting, SIZE).pixels[0]
+    reordered = read_data_set(other, SIZE).pixels[0]
     np.testing.assert_array_equal(reordered, first[[1, 2, 0]])
 
 
@@ -149,7 +150,7 @@ def test_channels_of_different_types_and_formats_are_combined(tmp_path):
     )
     root = write(tmp_path, files)
     setting = config(root, per_channel=("_ch00", "_ch01", "_ch02"), accept=("zero-level",))
-    pixels = load_pixels(read_data_set(setting, SIZE), [0], setting, SIZE)
+    pixels = read_data_set(setting, SIZE).pixels[:1]
     assert pixels.dtype == np.float32
     assert pixels.shape == (1, 3, 32, 40)
     np.testing.assert_array_equal(load_fov(tmp_path, "control/dish_0_ch00.tif", setting, SIZE), pixels[0])
@@ -163,21 +164,13 @@ def test_a_table_lists_each_channel(tmp_path):
         write(tmp_path, files | {"dataset.csv": "\n".join(["file,label", *rows])}),
         per_channel=("_ch00", "_ch01", "_ch02"),
     )
-    assert [entry.file for entry in read_data_set(setting, SIZE).entries] == [
+    assert [entry.file for entry in read_data_set(setting, SIZE).data_set.entries] == [
         f"dish_{n}_ch00.tif" for n in range(4)
     ]
     rows[1] = rows[1].replace("control", "senescent")
     write(tmp_path, {"dataset.csv": "\n".join(["file,label", *rows])})
     with pytest.raises(DataSetError, match=r"dish_0_ch00\.tif: .*different labels"):
         read_data_set(setting, SIZE)
-
-
-def test_a_changed_channel_is_an_error(tmp_path):
-    setting = config(write(tmp_path, folder("d{n}_ch{c:02d}.tif")), per_channel=("_ch00", "_ch01", "_ch02"))
-    data_set = read_data_set(setting, SIZE)
-    write(tmp_path, {"control/d0_ch02.tif": tiff(fov(50)[0])})
-    with pytest.raises(DataSetError, match="has changed since it was read"):
-        load_pixels(data_set, range(6), setting, SIZE)
 
 
 def rows_of(*files: str, label: str = "control") -> list[Row]:

@@ -14,7 +14,7 @@ import tifffile
 
 from senoscope_training.config import InputConfig
 from senoscope_training.dataset.model import DataSetError
-from senoscope_training.dataset.reading import inspect_data_set, load_fov, load_pixels, read_data_set
+from senoscope_training.dataset.reading import inspect_data_set, load_fov, read_data_set
 from support.image_bytes import npy, tiff
 from support.labelled_folders import NAMES, SIZE, H, W, config, fov, good, png, table, write
 
@@ -343,7 +343,7 @@ def test_folders_of_classes(tmp_path):
         "__MACOSX/control/a.tif": b"",
         "control/notes.txt": "hello",
     }
-    found = read_data_set(config(write(tmp_path, files)), SIZE)
+    found = read_data_set(config(write(tmp_path, files)), SIZE).data_set
     assert [(e.file, e.positive, e.group, e.split) for e in found.entries] == [
         ("control/a.tif", False, None, None),
         ("control/deep/er/b.TIFF", False, None, None),
@@ -372,7 +372,7 @@ def test_a_table(tmp_path, separator, mark, end):
         "dataset.csv": text,
     }
     files["not listed.tif"] = b""
-    found = read_data_set(config(write(tmp_path, files)), SIZE)
+    found = read_data_set(config(write(tmp_path, files)), SIZE).data_set
     assert [(e.file, e.positive, e.group, e.split) for e in found.entries] == [
         ("c0.tif", False, "p1", "train"),
         ("s1.tif", True, "p2", "test"),
@@ -384,7 +384,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path):
     straight = write(tmp_path / "a", listed())
     lines = table(GOOD).splitlines()
     reversed_rows = write(tmp_path / "b", {**GOOD, "dataset.csv": "\n".join([lines[0], *lines[:0:-1]])})
-    first, second = (read_data_set(config(root), SIZE) for root in (straight, reversed_rows))
+    first, second = (read_data_set(config(root), SIZE).data_set for root in (straight, reversed_rows))
     assert first.entries == second.entries
     assert first.sha256() == second.sha256()
 
@@ -455,29 +455,16 @@ def test_resizing_keeps_type_and_level(tmp_path, height, width, dtype):
         (("uint16", "float32", "uint8"), "float32"),
     ],
 )
-def test_pixels_have_the_requested_order_and_the_widest_type(tmp_path, dtypes, widest):
+def test_pixels_have_the_widest_type(tmp_path, dtypes, widest):
     labels = ("control", "senescent", "senescent")
     files = {f"{labels[n]}/{n}.npy": npy(fov(n, dtype=dtype)) for n, dtype in enumerate(dtypes)}
     settings = config(write(tmp_path, files))
-    data_set = read_data_set(settings, SIZE)
-    last_first = np.arange(len(files))[::-1]
-    pixels = load_pixels(data_set, last_first, settings, SIZE)
+    pixels = read_data_set(settings, SIZE).pixels
     assert pixels.dtype == widest
     # The other types are rounded, floats are not.
     np.testing.assert_array_equal(
-        pixels, np.stack([fov(n, dtype=dtypes[n]) for n in last_first]).astype(widest)
+        pixels, np.stack([fov(n, dtype=dtype) for n, dtype in enumerate(dtypes)]).astype(widest)
     )
-
-
-def test_a_changed_file_is_an_error(tmp_path):
-    settings = config(write(tmp_path, TREE))
-    data_set = read_data_set(settings, SIZE)
-    write(tmp_path, {"control/c0.tif": tiff(fov(77))})
-    with pytest.raises(DataSetError, match=r"control/c0\.tif: has changed"):
-        load_pixels(data_set, [1, 0], settings, SIZE)
-    (tmp_path / "control" / "c0.tif").unlink()
-    with pytest.raises(DataSetError, match=r"control/c0\.tif: cannot be opened"):
-        load_pixels(data_set, [0], settings, SIZE)
 
 
 def test_the_default_size_is_the_most_common_one(tmp_path):

@@ -194,7 +194,7 @@ def test_names_with_accents_are_found_in_both_encodings(tmp_path, on_disk, in_ta
     }
     rows = [f"{names[name]},{'control' if name[0] == 'c' else 'senescent'}" for name in GOOD]
     files["dataset.csv"] = unicodedata.normalize(in_table, "\n".join(["file,label", *rows]))
-    data_set = read_data_set(config(write(tmp_path, files)), SIZE)
+    data_set = read_data_set(config(write(tmp_path, files)), SIZE).data_set
     assert len(data_set) == 6
     assert all((tmp_path / entry.file).is_file() for entry in data_set.entries)
 
@@ -205,7 +205,7 @@ def test_classes_and_groups_are_equal_in_both_encodings(tmp_path, form):
         unicodedata.normalize(form if n < 3 else "NFC", f"Größe/{label}/{n}.tif"): tiff(fov(n))
         for n, label in enumerate(["jung", "älter"] * 3)
     }
-    data_set = read_data_set(config(write(tmp_path, files), classes=("jung", "a\u0308lter")), SIZE)
+    data_set = read_data_set(config(write(tmp_path, files), classes=("jung", "a\u0308lter")), SIZE).data_set
     assert data_set.labels.sum() == 3
     assert len(set(data_set.groups)) == 1
 

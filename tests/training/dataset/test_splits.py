@@ -139,7 +139,7 @@ def test_the_order_of_the_files_on_disk_does_not_matter(tmp_path):
     }
     straight = write(tmp_path / "a", files)
     reversed_files = write(tmp_path / "b", dict(reversed(files.items())))
-    first, second = (read_data_set(config(root), SIZE) for root in (straight, reversed_files))
+    first, second = (read_data_set(config(root), SIZE).data_set for root in (straight, reversed_files))
     records = [split_record(one, make_folds(one, SplitConfig(), 3)) for one in (first, second)]
     assert records[0] == records[1]
     (record,) = records[0].values()

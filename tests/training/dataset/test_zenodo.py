@@ -9,12 +9,13 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pooch
 import pytest
 
-from senoscope_training.dataset.download import RECORD, download_record, md5_of, published_md5s
+from senoscope_training.dataset.download import RECORD, download_record, published_md5s
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.pickles import UnsafePickle
-from senoscope_training.dataset.reading import load_pixels, read_data_set
+from senoscope_training.dataset.reading import read_data_set
 from senoscope_training.dataset.zenodo import import_pickles
 from support.labelled_folders import NAMES, SIZE, H, W, config, fov
 
@@ -57,10 +58,11 @@ def test_pickles_become_a_data_set(tmp_path, layout):
     out = tmp_path / "made"
     assert import_trusted(files_of(tmp_path / "in", layout), out) == 10
     settings = config(out)
-    data_set = read_data_set(settings, SIZE)
+    inspection = read_data_set(settings, SIZE)
+    data_set = inspection.data_set
     assert [entry.split for entry in data_set.entries] == ["test"] * 4 + ["train"] * 6
     np.testing.assert_array_equal(data_set.labels, [*TEST_TRUTH, *TRUTH])
-    pixels = load_pixels(data_set, range(10), settings, SIZE)
+    pixels = inspection.pixels
     np.testing.assert_array_equal(pixels, np.concatenate([TEST, TRAIN]), strict=True)
     assert {path.name for path in tmp_path.iterdir()} == {"in", "made"}
 
@@ -80,7 +82,7 @@ def test_pickles_become_a_data_set(tmp_path, layout):
 )
 def test_labels_of_all_kinds(tmp_path, labels):
     import_trusted([dump(tmp_path / "x.pkl", arrays(train_label=labels))], tmp_path / "made")
-    found = read_data_set(config(tmp_path / "made"), SIZE)
+    found = read_data_set(config(tmp_path / "made"), SIZE).data_set
     np.testing.assert_array_equal(found.labels, [*TEST_TRUTH, *TRUTH])
 
 
@@ -97,9 +99,9 @@ def test_labels_of_all_kinds(tmp_path, labels):
     ids=["channels-first", "uint8", "big-endian", "float64", "int32", "list"],
 )
 def test_pixels_of_all_kinds(tmp_path, data, dtype):
-    import_trusted([dump(tmp_path / "x.pkl", arrays(train_data=data))], tmp_path / "made")
-    settings = config(tmp_path / "made")
-    found = load_pixels(read_data_set(settings, SIZE), range(4, 10), settings, SIZE)
+    side = {"train_data": data, "train_label": TRUTH}
+    import_trusted([dump(tmp_path / "x.pkl", side)], tmp_path / "made")
+    found = read_data_set(config(tmp_path / "made"), SIZE).pixels
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, TRAIN)
 
@@ -155,16 +157,16 @@ def test_only_published_files_are_read_without_trust(tmp_path):
     unsafe.write_bytes(b"cos\nsystem\n(S'x'\ntR.")
     for sources in ([unsafe], [path, unsafe], [tmp_path]):
         with pytest.raises(DataSetError, match=r"y\.pkl is not a file of Zenodo record .* pass --trust"):
-            import_pickles(sources, out, published=lambda: {md5_of(path)})
+            import_pickles(sources, out, published=lambda: {pooch.file_hash(path, "md5")})
     assert not out.exists()
-    assert import_pickles([path], out, published=lambda: {md5_of(path)}) == 10
+    assert import_pickles([path], out, published=lambda: {pooch.file_hash(path, "md5")}) == 10
 
 
 def test_a_published_file_may_contain_only_arrays_too(tmp_path):
     path = tmp_path / "x.pkl"
     path.write_bytes(b"cos\nsystem\n(S'x'\ntR.")
     with pytest.raises(UnsafePickle, match=r"refers to os\.system"):
-        import_pickles([path], tmp_path / "made", published=lambda: {md5_of(path)})
+        import_pickles([path], tmp_path / "made", published=lambda: {pooch.file_hash(path, "md5")})
 
 
 def test_missing_sources(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from senoscope_training.commands.shared import exit_with_error
+from senoscope_training.commands.shared import exit_with_error, separated
 
 if TYPE_CHECKING:
     from senoscope_training.config import Config
@@ -54,7 +54,7 @@ def check(
     from senoscope_training.dataset.check_view import render
     from senoscope_training.dataset.checking import check as check_data_set
     from senoscope_training.dataset.model import DataSetError
-    from senoscope_training.dataset.reading import inspect_data_set, load_pixels
+    from senoscope_training.dataset.reading import inspect_data_set
     from senoscope_training.workers.progress import TextReporter
 
     try:
@@ -64,15 +64,14 @@ def check(
         with TextReporter(()) as report:
             size = None if source.is_dir() else config.input
             inspection = inspect_data_set(config.data, size, report)
-            data_set = inspection.data_set
-            pixels = load_pixels(data_set, range(len(data_set)), config.data, inspection.size, report)
+        data_set = inspection.data_set
         folds, notes = ((), ()) if source.is_dir() else _folds(data_set, config)
         k_iqr = config.normalization.k_iqr
-        found = check_data_set(inspection, config.data, folds, k_iqr=k_iqr, notes=notes, pixels=pixels)
+        found = check_data_set(inspection, config.data, folds, k_iqr=k_iqr, notes=notes)
         if figure is not None and len(data_set):
             from senoscope_training.dataset.check_figure import draw
 
-            draw(data_set, pixels, figure, padded=config.data.fit == "pad")
+            draw(data_set, inspection.pixels, figure, padded=config.data.fit == "pad")
     except (ConfigError, DataSetError) as error:
         exit_with_error(str(error))
     except (OSError, ValueError) as error:
@@ -93,10 +92,12 @@ def _folder_config(folder: Path, classes: str, channels: str, per_channel: str |
 
     from senoscope_training.config import Config, ConfigError
 
-    names = tuple(name.strip() for name in classes.split(","))
-    data = {"path": folder, "classes": names, "channels": tuple(c.strip() for c in channels.split(","))}
-    if per_channel is not None:
-        data["per_channel"] = tuple(part.strip() for part in per_channel.split(","))
+    data = {
+        "path": folder,
+        "classes": separated(classes),
+        "channels": separated(channels),
+        "per_channel": separated(per_channel),
+    }
     try:
         return Config.model_validate({"name": "check", "data": data, "systems": ("scratch",)})
     except ValidationError as error:

@@ -8,26 +8,14 @@ import sys
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from senoscope_training.commands.shared import exit_with_error
+from senoscope_training.commands.shared import ModelsDir, exit_with_error, separated
 
 if TYPE_CHECKING:
     from senoscope_training.config import DataConfig
-
-
-class _Split(StrEnum):
-    test = "test"
-    train = "train"
-    all = "all"
-
-
-class _Device(StrEnum):
-    auto = "auto"
-    cuda = "cuda"
-    cpu = "cpu"
 
 
 class _Accept(StrEnum):
@@ -37,25 +25,21 @@ class _Accept(StrEnum):
     types = "types"
 
 
-class _Fit(StrEnum):
-    refuse = "refuse"
-    pad = "pad"
-    resize = "resize"
+_Fit = Literal["refuse", "pad", "resize"]
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Ensemble: a name in the folder of the ensembles, or a path.")],
     data: Annotated[Path, typer.Argument(file_okay=False, help="Folder of a labelled data set.")],
     split: Annotated[
-        _Split, typer.Option(help="FOVs to evaluate on, by the column split of dataset.csv.")
-    ] = _Split.test,
-    models_dir: Annotated[
-        Path | None, typer.Option(envvar="SENOSCOPE_MODELS_DIR", help="Folder of the ensembles.")
-    ] = None,
+        Literal["test", "train", "all"],
+        typer.Option(help="FOVs to evaluate on, by the column split of dataset.csv."),
+    ] = "test",
+    models_dir: ModelsDir = None,
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, help="CSV file for the prediction of each FOV.")
     ] = None,
-    fit: Annotated[_Fit, typer.Option(help="Treatment of FOVs of another size.")] = _Fit.refuse,
+    fit: Annotated[_Fit, typer.Option(help="Treatment of FOVs of another size.")] = "refuse",
     grey: Annotated[bool, typer.Option("--grey", help="Repeat grey images in all channels.")] = False,
     per_channel: Annotated[
         str | None,
@@ -71,7 +55,9 @@ def evaluate(
             help="Finding in the data set that is not a mistake; repeat the option for more. See data.accept."
         ),
     ] = None,
-    device: Annotated[_Device, typer.Option(help="Device to run the ensemble on.")] = _Device.auto,
+    device: Annotated[
+        Literal["auto", "cuda", "cpu"], typer.Option(help="Device to run the ensemble on.")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Evaluate an exported ensemble on labelled FOVs, with the same computation as in the service."""
@@ -93,7 +79,7 @@ def evaluate(
         console = Console(stderr=True)
         with TextReporter((folder.name,), console) as report:
             # Without a terminal, progress would be one line per FOV.
-            done = run(folder, config, split.value, device.value, *([report] if console.is_terminal else []))
+            done = run(folder, config, split, device, *([report] if console.is_terminal else []))
         if out is not None:
             with atomic_file(out) as file:
                 file.write(done.to_csv().encode())
@@ -112,7 +98,7 @@ def evaluate(
         document: dict[str, Any] = {
             "model": done.model,
             "digest": done.digest,
-            "split": split.value,
+            "split": split,
             "metrics": done.metrics,
             "intervals_95": done.intervals,
             "trained_on": done.trained_on,
@@ -120,9 +106,8 @@ def evaluate(
         }
         print(json.dumps(document, indent=2))
         return
-    table = Table(title=f"{done.model} on {len(done.files)} FOVs of {data}")
-    for heading in ("metric", "value", "95 % interval"):
-        table.add_column(heading)
+    title = f"{done.model} on {len(done.files)} FOVs of {data}"
+    table = Table("metric", "value", "95 % interval", title=title)
     for name, value in done.metrics.items():
         if name != "fovs":
             interval = done.intervals.get(name)
@@ -139,15 +124,14 @@ def _data_config(
 
     from senoscope_training.config import ConfigError, DataConfig
 
-    given: dict[str, Any] = {
-        "path": folder,
-        "fit": fit.value,
-        "grey": "repeat" if grey else "refuse",
-        "per_channel": () if per_channel is None else tuple(part.strip() for part in per_channel.split(",")),
-        "accept": tuple(one.value for one in accept),
-    }
     try:
-        return DataConfig.model_validate(given)
+        return DataConfig(
+            path=folder,
+            fit=fit,
+            grey="repeat" if grey else "refuse",
+            per_channel=separated(per_channel),
+            accept=tuple(one.value for one in accept),
+        )
     except ValidationError as error:
         raise ConfigError("; ".join(fault["msg"] for fault in error.errors(include_url=False))) from error
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from senoscope_training.commands.shared import JsonProgress, ModelsDir, exit_with_error
-
-
-class _System(StrEnum):
-    fully_trained = "fully_trained"
-    frozen = "frozen"
 
 
 def export(
@@ -31,7 +25,8 @@ def export(
         typer.Option(metavar="FILE.zip", help="Also write the ensemble as a bioimage.io package."),
     ] = None,
     system: Annotated[
-        _System | None, typer.Option(help="System of the experiment.  [default: fully_trained]")
+        Literal["fully_trained", "frozen"] | None,
+        typer.Option(help="System of the experiment.  [default: fully_trained]"),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the ensemble.  [default: name of the experiment]")
@@ -83,7 +78,7 @@ def export(
         "licence": licence,
         "name": name,
         "run": run,
-        "system": None if system is None else system.value,
+        "system": system,
     }
     given = {option: value for option, value in settings.items() if value is not None}
     _require_one_source(experiment, ensemble, bioimageio, given)

@@ -56,25 +56,13 @@ def import_zenodo(
 
 def _download(folder: Path) -> Path:
     from rich.console import Console
-    from rich.progress import (
-        DownloadColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import DownloadColumn, Progress, TaskID, TimeRemainingColumn, TransferSpeedColumn
 
     from senoscope_training.dataset.download import download_record
 
     tasks: dict[str, TaskID] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress("{task.description}", *columns, console=Console(stderr=True)) as progress:
 
         def step(name: str, received: int, size: int) -> None:
             if name not in tasks:

@@ -20,6 +20,11 @@ JsonProgress = Annotated[
 ]
 
 
+def separated(names: str | None) -> tuple[str, ...]:
+    """Return the names in an option that takes several, separated by commas."""
+    return () if names is None else tuple(name.strip() for name in names.split(","))
+
+
 def exit_with_error(message: str, code: int = 1) -> NoReturn:
     """Print an error on stderr and exit with a status."""
     print(f"senoscope-train: {message}", file=sys.stderr)

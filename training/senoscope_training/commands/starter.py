@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from senoscope_training.commands.shared import JsonProgress, ModelsDir, exit_with_error
 
 
-class _Weights(StrEnum):
-    auto = "auto"
-    imagenet = "imagenet"
-    random = "random"
-
-
 def starter(
     models_dir: ModelsDir = None,
     name: Annotated[str, typer.Option(help="Name of the ensemble.")] = "starter",
     weights: Annotated[
-        _Weights,
+        Literal["auto", "imagenet", "random"],
         typer.Option(
             help="Backbone weights: Keras' ImageNet weights (downloaded if there are no files), random "
             "weights from the seed, or (auto) ImageNet weights if all files are present, else random ones."
         ),
-    ] = _Weights.auto,
+    ] = "auto",
     weights_dir: Annotated[
         Path | None,
         typer.Option(
@@ -75,7 +68,7 @@ def starter(
 
     options = StarterOptions(
         name=name,
-        weights=weights.value,
+        weights=weights,
         weights_dir=weights_dir,
         seed=seed,
         jobs=jobs,

@@ -6,18 +6,8 @@ import re
 import time
 from types import TracebackType
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as Bars,
-)
 
 from senoscope_training.config import Config
 from senoscope_training.experiment.folder import read_experiment, units_of
@@ -35,18 +25,18 @@ class TrainingReporter:
     def __init__(self, config: Config, console: Console | None = None) -> None:
         self._config = config
         self._console = console or Console(stderr=True)
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+        self._bars = bars.Progress(
+            "{task.description}",
+            bars.BarColumn(bar_width=24),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            bars.TimeRemainingColumn(),
+            "{task.fields[detail]}",
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._overall: TaskID | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._overall: bars.TaskID | None = None
+        self._tasks: dict[str, bars.TaskID] = {}
         self._stages: dict[str, str] = {}
         self._units = self._done = self._earlier = 0
         self._began_s = time.monotonic()

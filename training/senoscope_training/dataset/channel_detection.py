@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -35,28 +35,18 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class PerChannelNames:
-    """File names that look like one file per channel.
-
-    Attributes
-    ----------
-    tokens : tuple of str
-        A value for data.per_channel, in natural order or in that of data.channels; empty if no value would
-        combine the files.
-    fovs : int
-        Number of fields of view that the files would be.
-    files : int
-        Number of files.
-    example : tuple of str
-        The files of one field of view, or one file of each channel.
-    is_certain : bool
-        Whether the tokens are names of channels; plain numbers may count something else.
-    """
+    """File names that look like one file per channel."""
 
     tokens: tuple[str, ...]
+    """A value for data.per_channel, in natural order or in that of data.channels; empty if no value would
+    combine the files."""
     fovs: int
+    """Number of fields of view that the files would be."""
     files: int
     example: tuple[str, ...]
+    """The files of one field of view, or one file of each channel."""
     is_certain: bool
+    """Whether the tokens are names of channels; plain numbers may count something else."""
 
     @property
     def description(self) -> str:
@@ -117,12 +107,6 @@ def detect(rows: Sequence[Row], channels: Sequence[str]) -> PerChannelNames | No
     other pieces, with one label and one group; or if every path contains the name or number of a channel,
     and each class has about as many files of each channel. The result is uncertain if only half of the
     paths contain one.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-    channels : sequence of str
-        Names in data.channels.
     """
     found = [_with_setting(one, rows, channels) for one in _candidates(rows, channels)]
     return max(
@@ -227,7 +211,15 @@ def _by_name(rows: Sequence[Row], channels: Sequence[str]) -> Iterator[_Candidat
         for file, spans in names.items()
         if file not in extras and (rest := [one for one in spans if _text(file, one) not in EXTRAS])
     }
-    for choose in (_last, _last_word, _run, _long_run, _first, _first_word):
+    choices: tuple[Callable[[str, Sequence[Span]], Span], ...] = (
+        lambda _, names: names[-1],
+        lambda file, names: _word(file, names[-1]),
+        _run,
+        _long_run,
+        lambda _, names: names[0],
+        lambda file, names: _word(file, names[0]),
+    )
+    for choose in choices:
         spans = {file: choose(file, some) for file, some in kept.items()}
         if _is_balanced(rows, spans):
             yield _Candidate(spans, is_certain=len(named) >= _MIN_COMPLETE * len(rows))
@@ -243,14 +235,6 @@ def _text(file: str, span: Span) -> str:
     return file[slice(*span)].casefold()
 
 
-def _last(_: str, names: Sequence[Span]) -> Span:
-    return names[-1]
-
-
-def _first(_: str, names: Sequence[Span]) -> Span:
-    return names[0]
-
-
 def _word(file: str, span: Span) -> Span:
     """Remove a number at the end of a name, which may count fields of view."""
     text = file[slice(*span)]
@@ -258,14 +242,6 @@ def _word(file: str, span: Span) -> Span:
     if NUMBERED.fullmatch(text) or re.fullmatch(WAVES, text, re.IGNORECASE) or not bare:
         return span
     return span[0], span[0] + len(bare)
-
-
-def _last_word(file: str, names: Sequence[Span]) -> Span:
-    return _word(file, names[-1])
-
-
-def _first_word(file: str, names: Sequence[Span]) -> Span:
-    return _word(file, names[0])
 
 
 def _run(file: str, names: Sequence[Span]) -> Span:

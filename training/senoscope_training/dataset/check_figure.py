@@ -20,16 +20,13 @@ _COLOURS = ("#0072b2", "#d55e00")
 
 
 def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path, *, padded: bool = False) -> None:
-    """Write the figure.
+    """Write the figure; the suffix of the path determines its format, png, svg or pdf.
 
     Parameters
     ----------
     pixels : array [N, C, H, W]
-        Pixels of all entries.
     padded : bool
         Whether small images are padded with zeros, which are then excluded from the histograms.
-    path : Path
-        The suffix determines the format: png, svg or pdf.
 
     Raises
     ------
@@ -62,24 +59,21 @@ def _figure(data_set: DataSet, pixels: npt.NDArray[Any], padded: bool) -> Figure
                 continue
             counts, _ = np.histogram(values, edges)
             axes.stairs(counts / len(values), edges, color=colour, label=data_set.classes[positive])
-        axes.set_title(data_set.channels[c])
-        axes.set_xlabel("raw units")
-        axes.set_ylabel("fraction of pixels")
+        axes.set(title=data_set.channels[c], xlabel="raw units", ylabel="fraction of pixels")
         axes.legend(fontsize="small")
     for positive, axes in enumerate(below.subplots(2, 1)):
         members = np.flatnonzero(labels == bool(positive))
         # Evenly distributed over the files, so that they are not all from one plate.
-        chosen = (
-            members[np.unique(np.linspace(0, len(members) - 1, _SHOWN).astype(int))] if len(members) else []
-        )
+        places = np.linspace(0, len(members) - 1, _SHOWN).astype(int)
+        chosen = members[np.unique(places)] if len(members) else []
         axes.set_axis_off()
-        axes.imshow(
-            _contact_sheet(pixels[chosen], low, high), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
-        )
+        sheet = _contact_sheet(pixels[chosen], low, high)
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         gap = _gap(pixels)
         height, width = (edge + gap for edge in pixels.shape[2:])
         for column, index in enumerate(chosen):
-            file = _short(data_set.entries[index].file)
+            file = data_set.entries[index].file
+            file = file if len(file) <= 32 else f"...{file[-29:]}"
             axes.text(column * width, -1, file, ha="left", va="bottom", fontsize=5)
         for c, channel in enumerate(data_set.channels):
             title = f"{data_set.classes[positive]}\n{channel}"
@@ -96,21 +90,10 @@ def _gap(images: npt.NDArray[Any]) -> int:
 def _contact_sheet(
     images: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]:
-    """Arrange images side by side, with their channels below each other, in one array.
+    """Arrange at most `_SHOWN` images [N, C, H, W] side by side, with their channels below each other.
 
-    One matplotlib axes per image would take seconds to draw.
-
-    Parameters
-    ----------
-    images : array [N, C, H, W]
-        At most `_SHOWN` images; the width of the result does not depend on their number.
-    low, high : array [C]
-        Intensities that are mapped to 0 and 1.
-
-    Returns
-    -------
-    array [C * (H + gap), _SHOWN * (W + gap)]
-        With NaN in the gaps, which are not drawn.
+    One matplotlib axes per image would take seconds to draw. The result is [C * (H + gap), _SHOWN * (W +
+    gap)], ``low`` and ``high`` [C] mapped to 0 and 1, with NaN in the gaps, which are not drawn.
     """
     _, channels, height, width = images.shape
     gap = _gap(images)
@@ -118,7 +101,3 @@ def _contact_sheet(
     span = np.maximum(high - low, np.finfo(np.float32).tiny)[:, None, None]
     tiles[:, :height, : len(images), :width] = ((images - low[:, None, None]) / span).transpose(1, 2, 0, 3)
     return tiles.reshape(channels * (height + gap), -1)
-
-
-def _short(file: str) -> str:
-    return file if len(file) <= 32 else f"...{file[-29:]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -50,37 +50,32 @@ def blocks(histogram: Sequence[int]) -> str:
 
 
 def _counts(report: CheckReport) -> Table:
-    table = Table(title="fields of view", title_justify="left")
-    table.add_column("")
-    for name in report.classes:
-        table.add_column(name, justify="right")
-    rows = [("all", report.counts)]
-    rows += [(f"group {group}", counts) for group, counts in report.groups.items()]
-    rows += list(report.splits.items())
-    for title, counts in rows:
+    table = _table("fields of view", report.classes)
+    groups = {f"group {group}": counts for group, counts in report.groups.items()}
+    for title, counts in ({"all": report.counts} | groups | report.splits).items():
         table.add_row(Text(title), *(str(counts[name]) for name in report.classes))
     return table
 
 
+def _table(title: str, columns: Iterable[str]) -> Table:
+    """Return a table of numbers, with titles of its rows in the first column."""
+    table = Table("", title=title, title_justify="left")
+    for name in columns:
+        table.add_column(Text(name), justify="right")
+    return table
+
+
 def _intensities(channels: Sequence[ChannelStats]) -> Table:
-    table = Table(title="intensities, in raw units", title_justify="left")
-    table.add_column("")
-    for one in channels:
-        table.add_column(Text(one.name), justify="right")
-    rows: list[tuple[str, list[str]]] = [("smallest", [f"{one.min:g}" for one in channels])]
-    rows += [
-        (f"{p}{'st' if p == '1' else 'th'} percentile", [f"{one.percentiles[p]:g}" for one in channels])
-        for p in channels[0].percentiles
-    ]
-    rows += [
-        ("largest", [f"{one.max:g}" for one in channels]),
-        ("pixels at the largest", [_percentage(one.at_max) for one in channels]),
-        ("pixels at the type's maximum", [_percentage(one.at_type_max) for one in channels]),
-        ("range for training", [f"{one.low:g} to {one.high:g}" for one in channels]),
-        ("pixels above that range", [_percentage(one.above_range) for one in channels]),
-    ]
-    for title, cells in rows:
-        table.add_row(title, *cells)
+    table = _table("intensities, in raw units", (one.name for one in channels))
+    table.add_row("smallest", *(f"{one.min:g}" for one in channels))
+    for p in channels[0].percentiles:
+        title = f"{p}{'st' if p == '1' else 'th'} percentile"
+        table.add_row(title, *(f"{one.percentiles[p]:g}" for one in channels))
+    table.add_row("largest", *(f"{one.max:g}" for one in channels))
+    table.add_row("pixels at the largest", *(_percentage(one.at_max) for one in channels))
+    table.add_row("pixels at the type's maximum", *(_percentage(one.at_type_max) for one in channels))
+    table.add_row("range for training", *(f"{one.low:g} to {one.high:g}" for one in channels))
+    table.add_row("pixels above that range", *(_percentage(one.above_range) for one in channels))
     return table
 
 

@@ -15,9 +15,8 @@ from senoscope_training.config import DataConfig
 from senoscope_training.dataset.faults import Fault
 from senoscope_training.dataset.model import DataSet, Fold
 from senoscope_training.dataset.ranges import measured_pixels
-from senoscope_training.dataset.reading import FileFacts, Inspection, ReadWarning, load_pixels
+from senoscope_training.dataset.reading import FileFacts, Inspection, ReadWarning
 from senoscope_training.dataset.writing import is_synthetic
-from senoscope_training.workers.progress import Report, silent
 
 BINS = 32
 PERCENTILES = (1, 25, 50, 75, 99)
@@ -28,87 +27,61 @@ LeakKind = Literal["group", "identical file", "identical pixels", "similar pixel
 
 @dataclass(frozen=True)
 class Leak:
-    """A group, or a pair of equal or similar files, that may be both in training and in test.
-
-    Attributes
-    ----------
-    kind : str
-    what : str
-        The group, or the files.
-    folds : tuple of str
-        Folds that have it on both sides; empty if it is on one side, or if no split is known.
-    """
+    """A group, or a pair of equal or similar files, that may be both in training and in test."""
 
     kind: LeakKind
     what: str
+    """The group, or the files."""
     folds: tuple[str, ...]
+    """Folds that have it on both sides; empty if it is on one side, or if no split is known."""
 
 
 @dataclass(frozen=True)
 class ChannelStats:
-    """Intensities of one channel over all fields of view.
-
-    Attributes
-    ----------
-    percentiles : dict of str to float
-        The 1st, 25th, 50th, 75th and 99th percentile.
-    histogram : tuple of int
-        Numbers of pixels in 32 bins of equal width from ``min`` to ``max``.
-    at_type_max : float or None
-        Fraction of the pixels at the maximum of their data type; None for floats.
-    at_max : float
-        Fraction of the pixels at the largest value; large if the detector clips below the maximum of the
-        data type.
-    low, high : float
-        Range that training would map to 0..255.
-    above_range : float
-        Fraction of the pixels above that range.
-    """
+    """Intensities of one channel over all fields of view."""
 
     name: str
     min: float
     percentiles: dict[str, float]
+    """The 1st, 25th, 50th, 75th and 99th percentile."""
     max: float
     histogram: tuple[int, ...]
+    """Numbers of pixels in 32 bins of equal width from ``min`` to ``max``."""
     at_type_max: float | None
+    """Fraction of the pixels at the maximum of their data type; None for floats."""
     at_max: float
+    """Fraction of the pixels at the largest value; large if the detector clips below the maximum of the data
+    type."""
     low: float
     high: float
+    """Range that training would map to 0..255."""
     above_range: float
+    """Fraction of the pixels above that range."""
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The result of `senoscope-train check`.
-
-    Attributes
-    ----------
-    counts : dict
-        Number of fields of view of each class.
-    groups, splits : dict of dict
-        The same per group, and per side of each fold or of the column ``split``.
-    sizes, dtypes : dict
-        Number of files per ``<height>x<width>`` and per data type.
-    leaks : tuple of Leak
-    warnings : tuple of ReadWarning
-        Assumptions about files, and faults that data.accept accepts.
-    notes : tuple of str
-        Skipped files, the reason why there is no split, and limitations of folds.
-    """
+    """The result of `senoscope-train check`."""
 
     path: str
     classes: tuple[str, ...]
     size: str
     counts: dict[str, int]
+    """Number of fields of view of each class."""
     groups: dict[str, dict[str, int]]
+    """The same per group."""
     splits: dict[str, dict[str, int]]
+    """The same per side of each fold, or of the column ``split``."""
     sizes: dict[str, int]
     dtypes: dict[str, int]
+    """Number of files per ``<height>x<width>`` and per data type."""
     channels: tuple[ChannelStats, ...]
     leaks: tuple[Leak, ...]
     faults: tuple[Fault, ...]
     notes: tuple[str, ...] = field(default=())
+    """Skipped files, the reason why there is no split, and limitations of folds."""
     warnings: tuple[ReadWarning, ...] = field(default=())
+    """Assumptions about files, and faults that data.accept accepts."""
 
     @property
     def usable(self) -> bool:
@@ -127,60 +100,42 @@ def check(
     *,
     k_iqr: float = 3.5,
     notes: tuple[str, ...] = (),
-    pixels: npt.NDArray[Any] | None = None,
-    report: Report = silent,
 ) -> CheckReport:
-    """Check a data set.
+    """Describe the usable part of a data set, with or without faults.
 
     Parameters
     ----------
-    inspection : Inspection
-        Inspection of a data set with or without faults; its usable part is described.
-    config : DataConfig
     folds : sequence of Fold
         The split for training, if it is known.
     k_iqr : float
         As in the configuration of the training.
     notes : tuple of str
         Further notes for the report.
-    pixels : array [N, C, H, W], optional
-        Pixels of all entries, if they are already loaded.
     """
     data_set = inspection.data_set
-    if pixels is None:
-        pixels = load_pixels(data_set, range(len(data_set)), config, inspection.size, report)
-    entries = data_set.entries
-    groups = {group: _counts(data_set, group) for group in sorted(set(filter(None, data_set.groups)))}
+    pixels = measured_pixels(inspection.pixels, padded=config.fit == "pad")
+    synthetic = ("these fields of view are synthetic, not for science",) if is_synthetic(data_set) else ()
+    limits = (fold.note for fold in folds if fold.note)
     sizes = Counter(f"{facts.height}x{facts.width}" for facts in inspection.facts)
     dtypes = Counter(facts.dtype for facts in inspection.facts)
     return CheckReport(
         path=str(config.path),
         classes=data_set.classes,
         size=f"{inspection.size.height}x{inspection.size.width}",
-        counts=_class_counts(data_set, range(len(entries))),
-        groups=groups,
+        counts=_class_counts(data_set, range(len(data_set))),
+        groups={
+            group: _class_counts(data_set, [n for n, one in enumerate(data_set.groups) if one == group])
+            for group in sorted(set(filter(None, data_set.groups)))
+        },
         splits=_splits(data_set, folds),
         sizes=dict(sizes.most_common()),
         dtypes=dict(dtypes.most_common()),
-        channels=_stats(pixels, config, k_iqr) if len(entries) else (),
+        channels=channel_stats(pixels, config.channels, k_iqr) if len(data_set) else (),
         leaks=find_leaks(data_set, inspection.facts, folds or _column_fold(data_set)),
         faults=inspection.faults,
-        notes=(
-            *_synthetic_note(data_set),
-            *inspection.notes,
-            *notes,
-            *(fold.note for fold in folds if fold.note),
-        ),
+        notes=(*synthetic, *inspection.notes, *notes, *limits),
         warnings=inspection.warnings,
     )
-
-
-def _synthetic_note(data_set: DataSet) -> tuple[str, ...]:
-    return ("these fields of view are synthetic, not for science",) if is_synthetic(data_set) else ()
-
-
-def _stats(pixels: npt.NDArray[Any], config: DataConfig, k_iqr: float) -> tuple[ChannelStats, ...]:
-    return channel_stats(measured_pixels(pixels, padded=config.fit == "pad"), config.channels, k_iqr)
 
 
 def channel_stats(
@@ -220,16 +175,16 @@ def find_leaks(data_set: DataSet, facts: Sequence[FileFacts], folds: Sequence[Fo
     """
     leaks: list[Leak] = []
     groups = np.array([group or "" for group in data_set.groups])
+    sides = np.zeros((len(folds), len(data_set)), np.int8)
+    for side, fold in zip(sides, folds, strict=True):
+        side[fold.train], side[fold.test] = -1, 1
     for group in sorted(set(filter(None, data_set.groups))):
         members = np.flatnonzero(groups == group)
         shared = tuple(
-            fold.name
-            for fold in folds
-            if np.isin(members, fold.train).any() and np.isin(members, fold.test).any()
+            fold.name for fold, side in zip(folds, sides, strict=True) if {-1, 1} <= set(side[members])
         )
         if shared:
             leaks.append(Leak("group", group, shared))
-    sides = [_sides(len(data_set), fold) for fold in folds]
     for one, other, kind in _similar_pairs(data_set, facts):
         apart = tuple(
             fold.name for fold, side in zip(folds, sides, strict=True) if side[one] * side[other] == -1
@@ -239,12 +194,6 @@ def find_leaks(data_set: DataSet, facts: Sequence[FileFacts], folds: Sequence[Fo
         entries = data_set.entries
         leaks.append(Leak(kind, f"{entries[one].file} and {entries[other].file}", apart))
     return tuple(leaks)
-
-
-def _sides(count: int, fold: Fold) -> npt.NDArray[np.int8]:
-    sides = np.zeros(count, np.int8)
-    sides[fold.train], sides[fold.test] = -1, 1
-    return sides
 
 
 def _similar_pairs(data_set: DataSet, facts: Sequence[FileFacts]) -> list[tuple[int, int, LeakKind]]:
@@ -275,10 +224,6 @@ def _similar_pairs(data_set: DataSet, facts: Sequence[FileFacts]) -> list[tuple[
 def _class_counts(data_set: DataSet, indices: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, int]:
     positive = sum(data_set.entries[int(index)].positive for index in indices)
     return {data_set.classes[0]: len(indices) - positive, data_set.classes[1]: positive}
-
-
-def _counts(data_set: DataSet, group: str) -> dict[str, int]:
-    return _class_counts(data_set, [n for n, one in enumerate(data_set.groups) if one == group])
 
 
 def _column_fold(data_set: DataSet) -> tuple[Fold, ...]:

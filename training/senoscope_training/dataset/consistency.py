@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ _WORD = re.compile(r"\w+")
 _DIGITS = re.compile(r"\d+")
 
 Texts = tuple[str, ...]
-Read = Sequence[tuple["Row", str, "FileFacts"]]
+Read = Sequence[tuple["Row", Any, "FileFacts"]]
 
 
 def channel_name_faults(read: Read) -> Iterator[Fault]:
@@ -84,9 +85,9 @@ def _different(unused: dict[Texts, list[Row]]) -> list[list[Texts]]:
 
 def dtype_faults(read: Read) -> Iterator[Fault]:
     """Report data types that differ between the classes."""
-    kinds: dict[str, list[Row]] = {}
+    kinds: dict[str, list[Row]] = defaultdict(list)
     for row, _, facts in read:
-        kinds.setdefault(facts.dtype, []).append(row)
+        kinds[facts.dtype].append(row)
     warning = _class_warning(kinds.values(), read) if len(kinds) > 1 else ""
     if warning:
         types = [f"{_more(rows)}has the data type {dtype}" for dtype, rows in kinds.items()]
@@ -131,11 +132,9 @@ def zero_level_faults(read: Read, channels: Sequence[str]) -> Iterator[Fault]:
         sides = _group_levels(levels[:, c], labels)
         if sides is None:
             continue
-        groups = [
-            [row for (row, _, _), mine in zip(read, sides, strict=True) if mine == side]
-            for side in reversed(range(sides.max() + 1))
-        ]
-        middles = [float(np.median(levels[sides == side, c])) for side in reversed(range(sides.max() + 1))]
+        brightest_first = range(sides.max(), -1, -1)
+        groups = [[read[k][0] for k in np.flatnonzero(sides == side).tolist()] for side in brightest_first]
+        middles = [float(np.median(levels[sides == side, c])) for side in brightest_first]
         others = ", ".join(
             f"{rows[0].file} {_more(rows)}one of {middle:,.0f}"
             for rows, middle in zip(groups[1:], middles[1:], strict=True)

@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import httpx
+import pooch
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from senoscope_training.dataset.model import DataSetError
 
 RECORD = 7946845
 _API = f"https://zenodo.org/api/records/{RECORD}"
-_HOST = "zenodo.org"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]{0,200}")
 _CHUNK = 1024 * 1024
+
+pooch.get_logger().setLevel("ERROR")  # the progress of each file is reported by `Step`
 
 Step = Callable[[str, int, int], None]
 """Called with the name of a file, the bytes received so far, and the bytes in total."""
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of the record."""
+class _Links(BaseModel):
+    self_: Annotated[str, Field(alias="self", pattern=r"^https://zenodo\.org/")]
 
-    name: str
-    size: int
-    md5: str
-    url: str
+
+class _RemoteFile(BaseModel):
+    """A file of the record, which may not choose other servers, or paths outside of the folder."""
+
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._()-]{0,200}$")]
+    size: NonNegativeInt
+    checksum: Annotated[str, Field(pattern="^md5:[0-9a-f]{32}$")]
+    links: _Links
+
+
+class _Record(BaseModel):
+    files: Annotated[tuple[_RemoteFile, ...], Field(min_length=1)]
 
 
 def download_record(folder: Path, step: Step, client: httpx.Client | None = None) -> list[Path]:
     """Download all files of the record that the folder does not already contain.
 
-    Parameters
-    ----------
-    folder : Path
-        Created if it does not exist. An incomplete file is kept as ``<name>.part``, and the next call
-        resumes it.
-    step : callable
-        Called as a file arrives.
-    client : httpx.Client, optional
+    An incomplete file is kept as ``<name>.part``, and the next call resumes it.
 
     Raises
     ------
@@ -75,13 +74,7 @@ def published_md5s(client: httpx.Client | None = None) -> frozenset[str]:
     """
     advice = "The files cannot be compared with the published ones; if you trust them, pass --trust"
     with _zenodo(client, advice) as opened:
-        return frozenset(file.md5 for file in _files(opened))
-
-
-def md5_of(path: Path) -> str:
-    """Return the MD5 sum of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return frozenset(file.checksum.removeprefix("md5:") for file in _files(opened))
 
 
 @contextmanager
@@ -101,65 +94,50 @@ def _zenodo(client: httpx.Client | None, advice: str) -> Iterator[httpx.Client]:
             ) from error
 
 
-def _files(client: httpx.Client) -> list[RemoteFile]:
+def _files(client: httpx.Client) -> tuple[_RemoteFile, ...]:
     response = client.get(_API)
     response.raise_for_status()
     try:
-        files = [_remote(file) for file in response.json()["files"]]
-    except (ValueError, KeyError, TypeError) as error:
+        return _Record.model_validate_json(response.content).files
+    except ValidationError as error:
         raise DataSetError(
             f"the response from {_API} is not a Zenodo record; check whether a proxy changes it"
         ) from error
-    if not files:
-        raise DataSetError(f"the record {_API} has no files")
-    return files
 
 
-def _remote(file: Any) -> RemoteFile:
-    kind, _, md5 = str(file["checksum"]).partition(":")
-    url = httpx.URL(file["links"]["self"])
-    name, size = str(file["key"]), int(file["size"])
-    if kind != "md5" or not re.fullmatch(r"[0-9a-f]{32}", md5) or size < 0:
-        raise ValueError("no MD5 or size")
-    # The response may not choose other servers, or paths outside of the folder.
-    if not _NAME.fullmatch(name) or url.scheme != "https" or url.host != _HOST:
-        raise ValueError("a file name or an address that Zenodo does not use")
-    return RemoteFile(name, size, md5, str(url))
-
-
-def _fetch(client: httpx.Client, file: RemoteFile, folder: Path, step: Step) -> Path:
-    path, part = folder / file.name, folder / f"{file.name}.part"
-    if path.is_file() and path.stat().st_size == file.size and md5_of(path) == file.md5:
-        step(file.name, file.size, file.size)
-        return path
-    received = part.stat().st_size if part.is_file() else 0
-    if received > file.size:
-        received = 0
-    if received < file.size or not part.is_file():
-        _receive(client, file, part, received, step)
-    if part.stat().st_size != file.size or md5_of(part) != file.md5:
-        part.unlink()
-        raise DataSetError(
-            f"{file.name} was damaged in transfer: its MD5 is not {file.md5}. The file was deleted; run the "
-            "command again"
+def _fetch(client: httpx.Client, file: _RemoteFile, folder: Path, step: Step) -> Path:
+    try:
+        pooch.retrieve(
+            file.links.self_,
+            file.checksum,
+            fname=file.key,
+            path=folder,
+            downloader=lambda _, target, __: _receive(client, file, folder, Path(target), step),
         )
-    part.replace(path)
-    return path
+    except ValueError as error:
+        raise DataSetError(
+            f"{file.key} was damaged in transfer: its checksum is not {file.checksum}. The file was deleted; "
+            "run the command again"
+        ) from error
+    step(file.key, file.size, file.size)
+    return folder / file.key
 
 
-def _receive(client: httpx.Client, file: RemoteFile, part: Path, received: int, step: Step) -> None:
-    headers = {"Range": f"bytes={received}-"} if received else {}
-    with client.stream("GET", file.url, headers=headers) as response:
+def _receive(client: httpx.Client, file: _RemoteFile, folder: Path, target: Path, step: Step) -> None:
+    """Download to ``<name>.part`` until it is complete, because pooch deletes ``target`` after an error."""
+    part = folder / f"{file.key}.part"
+    received = part.stat().st_size if part.is_file() else 0
+    headers = {"Range": f"bytes={received}-"} if 0 < received < file.size else {}
+    with client.stream("GET", file.links.self_, headers=headers) as response:
         response.raise_for_status()
         # A server that does not support ranges sends the whole file.
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
-        received = received if resumed else 0
-        with part.open("ab" if resumed else "wb") as target:
+        with part.open("ab" if resumed else "wb") as output:
             for chunk in response.iter_bytes(_CHUNK):
-                received += len(chunk)
-                if received > file.size:
+                if output.tell() + len(chunk) > file.size:
                     raise DataSetError(
-                        f"{file.name} is longer than the record declares; run the command again"
+                        f"{file.key} is longer than the record declares; run the command again"
                     )
-                target.write(chunk)
-                step(file.name, received, file.size)
+                output.write(chunk)
+                step(file.key, output.tell(), file.size)
+    part.replace(target)

@@ -38,24 +38,15 @@ TITLES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of a data set.
-
-    Attributes
-    ----------
-    kind : str
-        A key of `TITLES`.
-    file : str
-        The folder, the file, or the row of the table that has the fault.
-    problem : str
-        A description of the fault.
-    remedy : str
-        Advice on how to correct it.
-    """
+    """A fault of a data set."""
 
     kind: str
+    """A key of `TITLES`."""
     file: str
+    """The folder, the file, or the row of the table that has the fault."""
     problem: str
     remedy: str
+    """Advice on how to correct it."""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.problem}. {self.remedy}"

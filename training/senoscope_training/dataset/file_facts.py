@@ -18,35 +18,25 @@ _ZERO_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 99.0
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Properties of a file.
-
-    Attributes
-    ----------
-    height, width : int
-        Size before any padding or resizing.
-    dtype : str
-    pixel_sha256 : str
-        Digest of the decoded pixels, independent of the file format.
-    average_hash : bytes or None
-        256 bits: which of 16x16 blocks are brighter than their mean. None for an image without contrast.
-    zero_levels, bright_levels : tuple of float
-        The 1st and the 99th percentile of each channel.
-    warnings, by_position : tuple of str
-        See `senoscope_training.dataset.pixels.Decoded`.
-    grey : bool
-        Whether the file contains only one plane.
-    """
+    """Properties of a file."""
 
     height: int
     width: int
+    """Size before any padding or resizing."""
     dtype: str
     pixel_sha256: str
+    """Digest of the decoded pixels, independent of the file format."""
     average_hash: bytes | None
+    """256 bits: which of 16x16 blocks are brighter than their mean. None for an image without contrast."""
     zero_levels: tuple[float, ...] = ()
+    """The 1st percentile of each channel."""
     warnings: tuple[str, ...] = ()
     by_position: tuple[str, ...] = ()
+    """See `senoscope_training.dataset.pixels.Decoded`."""
     grey: bool = False
+    """Whether the file contains only one plane."""
     bright_levels: tuple[float, ...] = ()
+    """The 99th percentile of each channel."""
 
 
 def facts_of(decoded: Decoded) -> FileFacts:

@@ -37,50 +37,32 @@ class FovError(DataSetError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One labelled field of view.
-
-    Attributes
-    ----------
-    file : str
-        Relative to the data set's folder, with forward slashes.
-    positive : bool
-        Whether it belongs to the positive class (senescent).
-    group : str or None
-        Culture plate, donor or animal; a group must not be both in training and in test.
-    split : {"train", "test"} or None
-        The split in dataset.csv, if there is one.
-    sha256 : str
-        Digest of the file's bytes, or of those of all its parts.
-    parts : tuple of str
-        With one file per channel: the files of the channels, in their order.
-    """
+    """One labelled field of view."""
 
     file: str
+    """Relative to the data set's folder, with forward slashes."""
     positive: bool
+    """Whether it belongs to the positive class (senescent)."""
     group: str | None
+    """Culture plate, donor or animal; a group must not be both in training and in test."""
     split: Literal["train", "test"] | None
+    """The split in dataset.csv, if there is one."""
     sha256: str
+    """Digest of the file's bytes, or of those of all its parts."""
     parts: tuple[str, ...] = ()
+    """With one file per channel: the files of the channels, in their order."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A labelled data set.
-
-    Attributes
-    ----------
-    root : Path
-    classes : tuple of str
-        The negative class and the positive one.
-    channels : tuple of str
-    entries : tuple of Entry
-        Sorted by file name, independent of the file system and of the order of rows in dataset.csv.
-    """
+    """A labelled data set."""
 
     root: Path
     classes: tuple[str, ...]
+    """The negative class and the positive one."""
     channels: tuple[str, ...]
     entries: tuple[Entry, ...]
+    """Sorted by file name, independent of the file system and of the order of rows in dataset.csv."""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -103,19 +85,12 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Fold:
-    """One division of a data set into training and test.
-
-    Attributes
-    ----------
-    name : str
-        ``split``, or the group that is tested on.
-    train, test : int64 array
-        Indices of entries, ascending.
-    note : str
-        A limitation of the results of this fold; empty if there is none.
-    """
+    """One division of a data set into training and test."""
 
     name: str
+    """``split``, or the group that is tested on."""
     train: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
+    """Indices of entries, ascending."""
     note: str = ""
+    """A limitation of the results of this fold; empty if there is none."""

@@ -16,13 +16,7 @@ _PLACE = "\0"
 
 
 class ChannelPattern:
-    """Identifies the channel of a file by its path.
-
-    Parameters
-    ----------
-    tokens : sequence of str
-        For each channel, the part of the file name or path that identifies it.
-    """
+    """Identifies the channel of a file by the part of its path in ``tokens``, one for each channel."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self.tokens = tuple(tokens)
@@ -103,13 +97,9 @@ def _similar_file(root: Path, name: str) -> str:
         siblings = sorted(other.name for other in path.parent.iterdir())
     except OSError:
         return name
-    for same in (
-        [one for one in siblings if one.casefold() == path.name.casefold()],
-        [one for one in siblings if Path(one).stem.casefold() == path.stem.casefold()],
-    ):
-        if same:
-            return str(PurePosixPath(name).with_name(same[0]))
-    return name
+    same = [one for one in siblings if one.casefold() == path.name.casefold()]
+    same += [one for one in siblings if Path(one).stem.casefold() == path.stem.casefold()]
+    return str(PurePosixPath(name).with_name(same[0])) if same else name
 
 
 def combine(
@@ -137,7 +127,11 @@ def combine(
             faults.append(fault)
             continue
         parts = [members[channel][0] for channel in range(len(tokens))]
-        group = _common_group(parts, tokens)
+        group = parts[0].group
+        if (
+            len({part.group for part in parts}) > 1
+        ):  # above the folders of the classes are those of the channels
+            group = without_channel(group, tokens[0])
         combined.append(replace(parts[0], parts=tuple(part.file for part in parts), group=group))
     return combined, faults
 
@@ -152,13 +146,6 @@ def _unidentified(file: str, found: Sequence[str], named: str) -> Fault:
         return Fault("per-channel", file, problem, remedy)
     remedy = f"data.per_channel has {named}: rename the file, or move it away"
     return Fault("per-channel", file, "has no part of data.per_channel in its path", remedy)
-
-
-def _common_group(parts: Sequence[Row], tokens: Sequence[str]) -> str | None:
-    """Return the group of a field of view; a folder of a channel above those of the classes is not one."""
-    if len({part.group for part in parts}) == 1:
-        return parts[0].group
-    return without_channel(parts[0].group, tokens[0])
 
 
 def without_channel(group: str | None, token: str) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,42 +30,31 @@ ONE_PER_FILE = "Save each field of view in a separate file"
 _SAVE_AGAIN = "Save it again, or remove it"
 SIZE_REMEDY = "Set data.fit to pad or resize, set input to the size of the files, or crop the file"
 GREY_REMEDY = "Set data.grey: repeat to use its channel for all channels, or save all channels"
+_CHANNELS_REMEDY = "Save all channels of data.channels, or set data.channels to the channels of the file"
 _KINDS: tuple[tuple[type[SenoscopeError], str, str], ...] = (
     (AmbiguousAxes, "axes", "Save it as TIFF with axes CYX and the channels' names, or as NPY [C, H, W]"),
-    (
-        WrongChannelCount,
-        "channels",
-        "Save all channels of data.channels, or set data.channels to the channels of the file",
-    ),
+    (WrongChannelCount, "channels", _CHANNELS_REMEDY),
     (NonFinitePixels, "pixels", "Replace or crop them"),
     (TooManyFields, "several", ONE_PER_FILE),
     (SenoscopeError, "corrupt", _SAVE_AGAIN),
 )
+_ADVICE = re.compile(r"(?:\. (?:Pass|Save)|; (?:send|save|write|replace|pass|split)) ")
 _COLOURS = ("red", "green", "blue")
 _SAMPLES = "colour samples of the file are taken as the channels"  # the reader's notice for RGB images
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The field of view in a file.
-
-    Attributes
-    ----------
-    pixels : array [C, H, W]
-        In the size of the file; uint8, uint16 or float32.
-    warnings : tuple of str
-        Assumptions about the file.
-    by_position : tuple of str
-        The warnings that the names of channels were not used.
-    grey : bool
-        Whether the file contains only one plane.
-    """
+    """The field of view in a file."""
 
     pixels: npt.NDArray[Any]
+    """[C, H, W], in the size of the file; uint8, uint16 or float32."""
     warnings: tuple[str, ...] = ()
+    """Assumptions about the file."""
     by_position: tuple[str, ...] = ()
+    """The warnings that the names of channels were not used."""
     grey: bool = False
+    """Whether the file contains only one plane."""
 
 
 def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
@@ -91,10 +81,8 @@ def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
     if len(stack.pixels) != 1:
         fault = Fault("several", file, f"contains {len(stack.pixels)} fields of view", ONE_PER_FILE)
         raise FovError(fault)
-    single = _without_colour(stack)
-    if single is not None:
-        return replace(single, pixels=_channels_of(single.pixels, file, config))
-    return _decoded(stack, grey=stack.pixels.shape[1] == 1)
+    single = _without_colour(stack) or _decoded(stack, grey=stack.pixels.shape[1] == 1)
+    return replace(single, pixels=_channels_of(single.pixels, file, config))
 
 
 def decode_plane(data: bytes, file: str, channel: str, channels: Sequence[str]) -> Decoded:
@@ -209,17 +197,7 @@ def _fov_error(error: SenoscopeError, file: str) -> FovError:
     kind, remedy = next((kind, remedy) for cls, kind, remedy in _KINDS if isinstance(error, cls))
     # The reader's errors end with advice for clients of the service, which does not apply here.
     problem = error.detail.removeprefix(file).strip()
-    for advice in (
-        ". Pass ",
-        "; send ",
-        "; save ",
-        "; write ",
-        "; replace ",
-        "; pass ",
-        ". Save ",
-        "; split ",
-    ):
-        problem = problem.partition(advice)[0]
+    problem = _ADVICE.split(problem, maxsplit=1)[0]
     return FovError(Fault(kind, file, problem.replace("the ensemble takes", "data.channels has"), remedy))
 
 
@@ -228,25 +206,11 @@ def _channels_of(planes: npt.NDArray[Any], file: str, config: DataConfig) -> npt
     wanted = len(config.channels)
     if len(planes) == wanted:
         return planes
-    names = ", ".join(config.channels)
+    wants = f"but data.channels has {wanted}: {', '.join(config.channels)}"
     if len(planes) != 1:
-        raise FovError(
-            Fault(
-                "channels",
-                file,
-                f"has {len(planes)} channels, but data.channels has {wanted}: {names}",
-                "Save all channels of data.channels, or set data.channels to the channels of the file",
-            )
-        )
+        raise FovError(Fault("channels", file, f"has {len(planes)} channels, {wants}", _CHANNELS_REMEDY))
     if config.grey == "refuse":
-        raise FovError(
-            Fault(
-                "grey",
-                file,
-                f"has one channel, but data.channels has {wanted}: {names}",
-                GREY_REMEDY,
-            )
-        )
+        raise FovError(Fault("grey", file, f"has one channel, {wants}", GREY_REMEDY))
     return np.repeat(planes, wanted, axis=0)
 
 
@@ -270,15 +234,8 @@ def fit(pixels: npt.NDArray[Any], how: str, size: InputConfig) -> npt.NDArray[An
     if how == "resize":
         shrinks = size.height <= height and size.width <= width
         # Plane by plane, because OpenCV drops the axis of a single channel.
-        planes = [
-            cv2.resize(
-                plane,
-                (size.width, size.height),
-                interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-            )
-            for plane in pixels
-        ]
-        return np.stack(planes)
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return np.stack([cv2.resize(one, (size.width, size.height), interpolation=method) for one in pixels])
     fitted = np.zeros((len(pixels), size.height, size.width), pixels.dtype)
     rows, from_rows = _overlap(height, size.height)
     columns, from_columns = _overlap(width, size.width)
@@ -295,18 +252,5 @@ def _overlap(have: int, want: int) -> tuple[slice, slice]:
 
 def size_fault(file: str, height: int, width: int, size: InputConfig) -> Fault:
     """Return the fault of a field of view with another size than the input."""
-    return Fault(
-        "size",
-        file,
-        f"has {height}x{width} pixels, but input is {size.height}x{size.width}",
-        SIZE_REMEDY,
-    )
-
-
-def translate_os_errors(read: Callable[[], _T], file: str) -> _T:
-    """Call ``read``; raise an error of the file system as a fault of the file."""
-    try:
-        return read()
-    except OSError as error:
-        fault = Fault("corrupt", file, f"cannot be opened ({error.strerror})", "Check its permissions")
-        raise FovError(fault) from error
+    problem = f"has {height}x{width} pixels, but input is {size.height}x{size.width}"
+    return Fault("size", file, problem, SIZE_REMEDY)

@@ -22,13 +22,7 @@ _SAVE_AGAIN: Final = "Save it again, or remove it"
 
 
 def decode_png(data: bytes, file: str) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
-    """Decode the planes of a PNG image.
-
-    Parameters
-    ----------
-    data : bytes
-    file : str
-        Name of the file, for messages.
+    """Decode the planes of a PNG image; ``file`` is its name for messages.
 
     Returns
     -------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.channel_advice import judge_names
 from senoscope_training.dataset.channel_detection import detect
 from senoscope_training.dataset.consistency import (
+    Read,
     brightness_notes,
     channel_name_faults,
     dtype_faults,
@@ -34,12 +35,11 @@ from senoscope_training.dataset.pixels import (
     fit,
     join_channels,
     size_fault,
-    translate_os_errors,
 )
-from senoscope_training.dataset.table import Row, list_rows
+from senoscope_training.dataset.table import Listing, Row, list_rows
 from senoscope_training.workers.progress import Progress, Report, silent
 
-__all__ = ["FileFacts", "Inspection", "inspect_data_set", "load_fov", "load_pixels", "read_data_set"]
+__all__ = ["FileFacts", "Inspection", "inspect_data_set", "load_fov", "read_data_set"]
 
 _THREADS = 4
 _REPORT_EVERY = 50  # files
@@ -48,14 +48,17 @@ _MAX_REMARKS = 20
 
 
 @dataclass(frozen=True)
-class ReadWarning:
-    """An assumption about some files, or a fault of them that data.accept accepts.
+class FileState:
+    """Size and time of change of a file when it was read, and the digest of its bytes."""
 
-    Attributes
-    ----------
-    text : str
-    files : tuple of str
-    """
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ReadWarning:
+    """An assumption about some files, or a fault of them that data.accept accepts."""
 
     text: str
     files: tuple[str, ...]
@@ -67,29 +70,22 @@ class ReadWarning:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A data set and its faults.
-
-    Attributes
-    ----------
-    data_set : DataSet
-        The usable part of the data set.
-    size : InputConfig
-        The requested size, or the most common size of the files.
-    facts : tuple of FileFacts
-        Properties of each entry.
-    faults : tuple of Fault
-    warnings : tuple of ReadWarning
-        Assumptions about files, and faults that data.accept accepts.
-    notes : tuple of str
-        Skipped files, and properties of the data set to check.
-    """
+    """A data set and its faults."""
 
     data_set: DataSet
+    """The usable part of the data set."""
+    pixels: npt.NDArray[Any]
+    """Its fields of view, [N, C, H, W], in the widest type of the files: uint8, uint16 or float32."""
+    files: dict[str, FileState]
     size: InputConfig
+    """The requested size, or the most common size of the files."""
     facts: tuple[FileFacts, ...]
+    """Properties of each entry."""
     faults: tuple[Fault, ...]
     warnings: tuple[ReadWarning, ...] = ()
+    """Assumptions about files, and faults that data.accept accepts."""
     notes: tuple[str, ...] = ()
+    """Skipped files, and properties of the data set to check."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -97,7 +93,7 @@ class Inspection:
         return (*map(str, self.warnings), *self.notes)
 
 
-def read_data_set(config: DataConfig, size: InputConfig, report: Report = silent) -> DataSet:
+def read_data_set(config: DataConfig, size: InputConfig, report: Report = silent) -> Inspection:
     """Read and verify a data set, including the contents of each file.
 
     Assumptions about files, and skipped files, are reported as warnings.
@@ -108,56 +104,61 @@ def read_data_set(config: DataConfig, size: InputConfig, report: Report = silent
         If the data set has faults; the message contains all of them.
     """
     inspection = inspect_data_set(config, size, report)
-    for remark in inspection.remarks[:_MAX_REMARKS]:
-        report(Progress("warning", detail=remark))
-    if len(inspection.remarks) > _MAX_REMARKS:
-        more = len(inspection.remarks) - _MAX_REMARKS
-        report(Progress("warning", detail=f"and {more} more; senoscope-train check lists all of them"))
+    report_remarks(inspection.remarks, report)
     if inspection.faults:
         count = len(inspection.faults)
         listed = format_faults(inspection.faults)
         raise DataSetError(
             f"the data set {config.path} has {count} fault{'s' * (count > 1)}:\n{listed}", inspection.faults
         )
-    return inspection.data_set
+    return inspection
+
+
+def report_remarks(remarks: Sequence[str], report: Report) -> None:
+    """Report remarks about a data set as warnings, at most 20 of them."""
+    for remark in remarks[:_MAX_REMARKS]:
+        report(Progress("warning", detail=remark))
+    if len(remarks) > _MAX_REMARKS:
+        more = len(remarks) - _MAX_REMARKS
+        report(Progress("warning", detail=f"and {more} more; senoscope-train check lists all of them"))
 
 
 def inspect_data_set(
     config: DataConfig, size: InputConfig | None = None, report: Report = silent
 ) -> Inspection:
-    """Read a data set and collect its faults, without raising.
+    """Read a data set and collect its faults, without raising; each file is opened and decoded once.
 
     Parameters
     ----------
     config : DataConfig
     size : InputConfig, optional
         Size of a field of view; default: the most common size of the files.
-    report : callable
-        Called after every 50 files.
+    report : callable, optional
     """
-    listing = list_rows(config.path, config.classes)
-    rows, faults = listing.rows, listing.faults
-    detected = None
-    if config.per_channel:
-        rows, incomplete = combine(rows, config.per_channel, config.channels)
-        faults += incomplete
-    else:
-        detected = detect(rows, config.channels)
-    read: list[tuple[Row, str, FileFacts]] = []
+    rows, listing = list_fovs(config)
+    faults = listing.faults
+    detected = None if config.per_channel else detect(rows, config.channels)
+    read: list[tuple[Row, dict[str, FileState], FileFacts]] = []
+    pixels: dict[str, npt.NDArray[Any]] = {}
 
-    def inspect(row: Row) -> tuple[Row, str, FileFacts] | Fault:
+    def inspect(row: Row) -> tuple[dict[str, FileState], Decoded, FileFacts] | Fault:
         try:
-            data = _bytes_of_all(config.path, row.parts or (row.file,))
-            return row, _sha256(data), facts_of(_decode_all(data, config))
+            data = {file: _read_file(config.path, file) for file in row.parts or (row.file,)}
+            decoded = _decode_all({file: content for file, (content, _) in data.items()}, config)
         except FovError as error:
             return error.fault
+        return {file: state for file, (_, state) in data.items()}, decoded, facts_of(decoded)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for found in _reported(pool.map(inspect, rows), len(rows), "checking files", report):
+        for n, (row, found) in enumerate(zip(rows, pool.map(inspect, rows), strict=True), 1):
             if isinstance(found, Fault):
                 faults.append(found)
             else:
-                read.append(found)
+                states, decoded, facts = found
+                read.append((row, states, facts))
+                pixels[row.file] = decoded.pixels
+            if n % _REPORT_EVERY == 0 or n == len(rows):
+                report(Progress("checking files", detail=f"{n} of {len(rows)}"))
     if size is None:
         size, size_faults = _most_common_size(facts for _, _, facts in read)
         faults += size_faults
@@ -169,43 +170,63 @@ def inspect_data_set(
         }
         faults += wrong.values()
         read = [one for one in read if one[0].file not in wrong]
-    acceptable = [
-        *channel_name_faults(read),
-        *dtype_faults(read),
-        *zero_level_faults(read, config.channels),
-    ]
+    acceptable = [*channel_name_faults(read), *dtype_faults(read)]
+    acceptable += zero_level_faults(read, config.channels)
     name_notes: tuple[str, ...] = ()
     if detected is not None:
-        faults, found, name_notes = judge_names(detected, faults, [facts for _, _, facts in read], config)
-        acceptable += found
+        faults, suspected, name_notes = judge_names(detected, faults, [one for _, _, one in read], config)
+        acceptable += suspected
     faults += [fault for fault in acceptable if fault.kind not in config.accept]
     faults += _contradictions(read)
     # A class whose files all have faults is not empty.
     faults += _empty_classes(config, listing.rows, faults)
-    entries = tuple(
-        Entry(row.file, row.label == config.classes[1], row.group, row.split, sha256, row.parts)
-        for row, sha256, _ in read
-    )
+    entries = tuple(entry_of(row, states, config) for row, states, _ in read)
+    accepted = (ReadWarning(one.problem, (one.file,)) for one in acceptable if one.kind in config.accept)
     return Inspection(
         DataSet(config.path, config.classes, config.channels, entries),
+        _stack([pixels.pop(row.file) for row, _, _ in read], config, size),
+        {file: state for _, states, _ in read for file, state in states.items()},
         size,
         tuple(facts for _, _, facts in read),
         sort_faults(faults),
-        (
-            *_warnings(read),
-            *(ReadWarning(one.problem, (one.file,)) for one in acceptable if one.kind in config.accept),
-        ),
+        (*_warnings(read), *accepted),
         (*listing.notes, *name_notes, *brightness_notes(read, config.channels)),
     )
 
 
-def _warnings(read: Sequence[tuple[Row, str, FileFacts]]) -> Iterator[ReadWarning]:
-    files: dict[str, list[str]] = {}
+def list_fovs(config: DataConfig) -> tuple[list[Row], Listing]:
+    """List the fields of view of a data set without opening their files, and the files with their faults."""
+    listing = list_rows(config.path, config.classes)
+    if not config.per_channel:
+        return listing.rows, listing
+    rows, incomplete = combine(listing.rows, config.per_channel, config.channels)
+    listing.faults.extend(incomplete)
+    return rows, listing
+
+
+def entry_of(row: Row, states: Mapping[str, FileState], config: DataConfig) -> Entry:
+    """Return the entry of a row, given the states of its files."""
+    digests = [states[file].sha256 for file in row.parts or (row.file,)]
+    combined = hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
+    sha256 = combined if row.parts else digests[0]
+    return Entry(row.file, row.label == config.classes[1], row.group, row.split, sha256, row.parts)
+
+
+def _stack(fovs: list[npt.NDArray[Any]], config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
+    """Fit fields of view to the size, and return them in one array; the list is emptied to save memory."""
+    dtype = np.result_type(np.uint8, *{fov.dtype for fov in fovs})
+    stacked = np.empty((len(fovs), len(config.channels), size.height, size.width), dtype)
+    for n in reversed(range(len(fovs))):
+        stacked[n] = fit(fovs.pop(), config.fit, size)
+    return stacked
+
+
+def _warnings(read: Read) -> Iterator[ReadWarning]:
+    files: dict[str, list[str]] = defaultdict(list)
     for row, _, facts in read:
         for warning in facts.warnings:
-            files.setdefault(warning, []).append(row.file)
-    for text, some in files.items():
-        yield ReadWarning(text, tuple(some))
+            files[warning].append(row.file)
+    return (ReadWarning(text, tuple(some)) for text, some in files.items())
 
 
 def load_fov(root: Path, file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
@@ -224,55 +245,7 @@ def load_fov(root: Path, file: str, config: DataConfig, size: InputConfig) -> np
         If the file cannot be used; the message contains the file and a remedy.
     """
     parts = ChannelPattern(config.per_channel).parts(root, file) if config.per_channel else (file,)
-    return _fitted(_bytes_of_all(root, parts), file, config, size)
-
-
-def load_pixels(
-    data_set: DataSet,
-    indices: Sequence[int] | npt.NDArray[np.int64],
-    config: DataConfig,
-    size: InputConfig,
-    report: Report = silent,
-) -> npt.NDArray[Any]:
-    """Load fields of view of a data set.
-
-    Parameters
-    ----------
-    indices : sequence of int [N]
-        Indices of entries, in the order of the result.
-
-    Returns
-    -------
-    array [N, C, H, W]
-        In the widest data type of the files: uint8, uint16 or float32.
-
-    Raises
-    ------
-    DataSetError
-        If a file has changed since the data set was read.
-    """
-    entries = [data_set.entries[int(index)] for index in indices]
-    pixels = np.empty((len(entries), len(config.channels), size.height, size.width), np.uint8)
-
-    def load(entry: Entry) -> npt.NDArray[Any]:
-        data = _bytes_of_all(data_set.root, entry.parts or (entry.file,))
-        if _sha256(data) != entry.sha256:
-            remedy = "Do not change the data set while it is in use; start again"
-            raise FovError(Fault("corrupt", entry.file, "has changed since it was read", remedy))
-        return _fitted(data, entry.file, config, size)
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        loaded = _reported(pool.map(load, entries), len(entries), "loading files", report)
-        for n, fov in enumerate(loaded):
-            wider = np.result_type(pixels.dtype, fov.dtype)
-            if wider != pixels.dtype:
-                pixels = pixels.astype(wider)
-            pixels[n] = fov
-    return pixels
-
-
-def _fitted(data: dict[str, bytes], file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
-    pixels = _decode_all(data, config).pixels
+    pixels = _decode_all({part: _read_file(root, part)[0] for part in parts}, config).pixels
     try:
         return fit(pixels, config.fit, size)
     except ValueError:
@@ -291,22 +264,17 @@ def _decode_all(data: dict[str, bytes], config: DataConfig) -> Decoded:
     return join_channels(planes, list(data))
 
 
-def _sha256(data: dict[str, bytes]) -> str:
-    """Return the digest of one file, or of the digests of several."""
-    digests = [hashlib.sha256(content) for content in data.values()]
-    if len(digests) == 1:
-        return digests[0].hexdigest()
-    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
-
-
-def _bytes_of_all(root: Path, files: Sequence[str]) -> dict[str, bytes]:
-    return {file: _bytes_of(root / file, file) for file in files}
-
-
-def _bytes_of(path: Path, file: str) -> bytes:
-    if translate_os_errors(path.stat, file).st_size > _MAX_FILE:
-        raise FovError(Fault("corrupt", file, "is larger than 1 GiB", ONE_PER_FILE))
-    return translate_os_errors(path.read_bytes, file)
+def _read_file(root: Path, file: str) -> tuple[bytes, FileState]:
+    path = root / file
+    try:
+        stat = path.stat()
+        if stat.st_size > _MAX_FILE:
+            raise FovError(Fault("corrupt", file, "is larger than 1 GiB", ONE_PER_FILE))
+        data = path.read_bytes()
+    except OSError as error:
+        fault = Fault("corrupt", file, f"cannot be opened ({error.strerror})", "Check its permissions")
+        raise FovError(fault) from error
+    return data, FileState(stat.st_size, stat.st_mtime_ns, hashlib.sha256(data).hexdigest())
 
 
 def _most_common_size(facts: Iterable[FileFacts]) -> tuple[InputConfig, list[Fault]]:
@@ -322,7 +290,7 @@ def _most_common_size(facts: Iterable[FileFacts]) -> tuple[InputConfig, list[Fau
     return InputConfig(height=height, width=width), []
 
 
-def _contradictions(read: list[tuple[Row, str, FileFacts]]) -> Iterator[Fault]:
+def _contradictions(read: Read) -> Iterator[Fault]:
     first: dict[str, Row] = {}
     for row, _, facts in read:
         other = first.setdefault(facts.pixel_sha256, row)
@@ -341,20 +309,6 @@ def _empty_classes(config: DataConfig, rows: list[Row], faults: list[Fault]) -> 
         remedy = f"Sort the files into folders {' and '.join(config.classes)}, or list them in dataset.csv"
         return [Fault("folder", str(config.path), problem, remedy)]
     labels = {row.label for row in rows}
-    return [
-        Fault(
-            "class",
-            label,
-            "has no fields of view",
-            f"Add files with that label, or set data.classes (now {', '.join(config.classes)})",
-        )
-        for label in config.classes
-        if label not in labels
-    ]
-
-
-def _reported(found: Iterable[Any], total: int, stage: str, report: Report) -> Iterator[Any]:
-    for n, one in enumerate(found, 1):
-        yield one
-        if n % _REPORT_EVERY == 0 or n == total:
-            report(Progress(stage, detail=f"{n} of {total}"))
+    remedy = f"Add files with that label, or set data.classes (now {', '.join(config.classes)})"
+    missing = [label for label in config.classes if label not in labels]
+    return [Fault("class", label, "has no fields of view", remedy) for label in missing]

@@ -19,23 +19,16 @@ _FOLDS, _VALIDATION = 1, 2  # streams of random numbers
 _CANDIDATES = 4096
 _MAX_GROUPS_EXHAUSTIVE = 12  # with more groups, not all subsets are tried
 # Other files in the folder of an experiment, where each fold has a folder; names that Windows reserves.
-_RESERVED_NAMES = frozenset(
-    {
-        *("config.yaml", "provenance.json", "report", "backbones", "tensorboard", "pixels.npy"),
-        *("con", "prn", "aux", "nul"),
-    }
+_RESERVED_NAMES = (
+    *("config.yaml", "provenance.json", "report", "backbones", "tensorboard", "pixels.npy", "pixels.json"),
+    *("con", "prn", "aux", "nul"),
 )
 
 
 def make_folds(data_set: DataSet, split: SplitConfig, seed: int) -> tuple[Fold, ...]:
     """Split a data set into training and test.
 
-    Parameters
-    ----------
-    data_set : DataSet
-    split : SplitConfig
-    seed : int
-        The same seed splits the same data set in the same way on every machine.
+    The same seed splits the same data set in the same way on every machine.
 
     Returns
     -------
@@ -83,7 +76,6 @@ def validation_split(
         at least three that can be split; otherwise single FOVs of each class.
     fraction : float
         Fraction of each class for validation.
-    seed : int
 
     Returns
     -------
@@ -236,9 +228,7 @@ def _leave_one_out(data_set: DataSet, groups: list[str], wanted: tuple[str, ...]
             )
     folds: list[Fold] = []
     used: set[str] = set()
-    for group in names:
-        if wanted and group not in wanted:
-            continue
+    for group in (name for name in names if not wanted or name in wanted):
         test = np.array([one == group for one in groups], np.bool_)
         if not _both(labels[~test]):
             raise DataSetError(

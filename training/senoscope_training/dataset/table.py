@@ -19,6 +19,7 @@ from senoscope_training.dataset.walk import FolderWalk
 TABLE_NAME = "dataset.csv"
 _NUMBER = re.compile(r"[0-9]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
+_SPLITS: dict[str, Literal["train", "test"]] = {"train": "train", "test": "test"}
 _MAX_WELL_LETTERS = 2  # shorter words are names of wells
 _MAX_TABLE = 64 * 1024 * 1024
 _CONVERT = "Convert it to TIFF, NPY or PNG"
@@ -26,42 +27,28 @@ _CONVERT = "Convert it to TIFF, NPY or PNG"
 
 @dataclass(frozen=True)
 class Row:
-    """One file of a data set that has not been opened.
-
-    Attributes
-    ----------
-    file : str
-        Relative to the folder of the data set, with forward slashes.
-    label : str
-        One of the classes.
-    parts : tuple of str
-        With one file per channel: the files of all channels, including ``file``.
-    """
+    """One file of a data set that has not been opened."""
 
     file: str
+    """Relative to the folder of the data set, with forward slashes."""
     label: str
+    """One of the classes."""
     group: str | None
     split: Literal["train", "test"] | None
     parts: tuple[str, ...] = ()
+    """With one file per channel: the files of all channels, including ``file``."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a data set.
-
-    Attributes
-    ----------
-    rows : list of Row
-        Usable files, sorted by name.
-    faults : list of Fault
-        Faults of the others.
-    notes : tuple of str
-        Skipped files, and files whose names are spelled differently in dataset.csv.
-    """
+    """The files of a data set."""
 
     rows: list[Row]
+    """Usable files, sorted by name."""
     faults: list[Fault]
+    """Faults of the others."""
     notes: tuple[str, ...]
+    """Skipped files, and files whose names are spelled differently in dataset.csv."""
 
 
 class _Refused(Exception):
@@ -91,11 +78,7 @@ def composed(text: str) -> str:
 class _Spellings:
     """Finds files of a folder by names that are spelled differently.
 
-    Parameters
-    ----------
-    root : Path
-    listed : collection of str
-        The names in the table; a file that is in one row is not suggested for another row.
+    A file that is ``listed`` in one row of the table is not suggested for another row.
     """
 
     def __init__(self, root: Path, listed: Iterable[str]) -> None:
@@ -122,7 +105,11 @@ class _Spellings:
             for one in some
             if _is_plausible(file, one)
         ]
-        return _in_another_folder(file, names) or suggest(composed(file), names)
+        same = (
+            one for one in names if PurePosixPath(one).name.casefold() == PurePosixPath(file).name.casefold()
+        )
+        elsewhere = next(same, None)  # the same name in another folder
+        return f" (did you mean {elsewhere!r}?)" if elsewhere else suggest(composed(file), names)
 
     def _files(self) -> dict[str, list[str]]:
         if self._found is None:
@@ -143,13 +130,6 @@ def _is_plausible(file: str, other: str) -> bool:
         one == two or max(len(one), len(two)) > _MAX_WELL_LETTERS
         for one, two in zip(words, others, strict=True)
     )
-
-
-def _in_another_folder(file: str, names: list[str]) -> str:
-    """Return a question with the file of the same name in another folder; empty if there is none."""
-    name = PurePosixPath(file).name.casefold()
-    found = next((one for one in names if PurePosixPath(one).name.casefold() == name), None)
-    return f" (did you mean {found!r}?)" if found else ""
 
 
 def _from_table(table: Path, root: Path, classes: tuple[str, ...]) -> Listing:
@@ -186,9 +166,7 @@ def _from_table(table: Path, root: Path, classes: tuple[str, ...]) -> Listing:
             faults.append(fault)
         named = _class_of(label, classes)
         if named is not None:
-            side: Literal["train", "test"] | None = None
-            if split in ("train", "test"):
-                side = "train" if split == "train" else "test"
+            side = _SPLITS.get(split)
             rows.append(Row(file, named, composed(row.get("group", "")) or None, side))
     notes = (*_respelled(respelled), *_not_listed(inside, row_of))
     return Listing(rows, faults + list(_groups_in_both(rows)), notes)
@@ -209,10 +187,8 @@ def _not_listed(inside: Path, listed: Container[str]) -> tuple[str, ...]:
 
 
 def _respelled(pairs: list[str]) -> tuple[str, ...]:
-    if not pairs:
-        return ()
     more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
-    return (f"{TABLE_NAME} has names in another case than the files: {pairs[0]}{more}",)
+    return tuple(f"{TABLE_NAME} has names in another case than the files: {one}{more}" for one in pairs[:1])
 
 
 def _class_of(label: str, classes: tuple[str, ...]) -> str | None:
@@ -245,12 +221,8 @@ def _read_cells(table: Path) -> tuple[list[tuple[str, dict[str, str]]], list[Fau
     header = [name.strip().casefold() for name in lines[0]] if lines else []
     absent = [name for name in ("file", "label") if name not in header]
     if absent:
-        raise _Refused(
-            "table",
-            TABLE_NAME,
-            f"has no column {' and '.join(absent)}",
-            "The first line must have the columns file and label; group and split are optional",
-        )
+        remedy = "The first line must have the columns file and label; group and split are optional"
+        raise _Refused("table", TABLE_NAME, f"has no column {' and '.join(absent)}", remedy)
     twice = {name for name in header if name and header.count(name) > 1}
     if twice:
         problem = f"has two columns {', '.join(sorted(twice))}"
@@ -287,13 +259,11 @@ def _locate(given: str, inside: Path, spellings: _Spellings) -> tuple[str, str]:
         location = (inside / path).resolve()
         exists = location.is_file()
     except (OSError, RuntimeError) as error:  # too long, or a loop of links
-        raise _Refused(
-            "missing", file, f"cannot be opened ({error})", "Correct its row in dataset.csv"
-        ) from error
+        problem = f"cannot be opened ({error})"
+        raise _Refused("missing", file, problem, "Correct its row in dataset.csv") from error
     if not location.is_relative_to(inside):
-        raise _Refused(
-            "outside", file, "is a link to a file outside of the folder", "Copy the file into the folder"
-        )
+        problem = "is a link to a file outside of the folder"
+        raise _Refused("outside", file, problem, "Copy the file into the folder")
     if not exists:
         remedy = "Copy it into the folder, correct its name in dataset.csv, or delete its row"
         raise _Refused("missing", file, f"does not exist{spellings.suggest(file)}", remedy)
@@ -315,43 +285,29 @@ def _label_fault(file: str, label: str, classes: tuple[str, ...]) -> Fault | Non
     if _class_of(label, classes) is not None:
         return None
     problem = f"has the label {label!r}{suggest(label, classes)}" if label else "has no label"
-    return Fault(
-        "label",
-        file,
-        problem,
-        f"Write {classes[0]} or {classes[1]}, or set data.classes to the names you use",
-    )
+    remedy = f"Write {classes[0]} or {classes[1]}, or set data.classes to the names you use"
+    return Fault("label", file, problem, remedy)
 
 
 def _split_fault(file: str, row: dict[str, str], some_split: bool) -> Fault | None:
     split = row.get("split", "")
-    if split.lower() in ("train", "test"):
+    if split.lower() in _SPLITS:
         return None
     if split:
-        problem = f"has the split {split!r}{suggest(split, ('train', 'test'))}"
+        problem = f"has the split {split!r}{suggest(split, tuple(_SPLITS))}"
         return Fault("split", file, problem, "Write train or test; validation is drawn from train")
-    if not some_split:
-        return None
-    return Fault(
-        "split", file, "has no split, but others do", "Fill the column `split` in all rows or in none"
-    )
+    remedy = "Fill the column `split` in all rows or in none"
+    return Fault("split", file, "has no split, but others do", remedy) if some_split else None
 
 
 def _groups_in_both(rows: list[Row]) -> Iterator[Fault]:
     """Report groups that the table assigns to both training and test."""
     for group in sorted({row.group for row in rows if row.group}):
-        sides = {
-            split: [r.file for r in rows if (r.group, r.split) == (group, split)]
-            for split in ("train", "test")
-        }
-        if sides["train"] and sides["test"]:
-            yield Fault(
-                "group-in-both",
-                f"group {group}",
-                f"is in train ({len(sides['train'])} files, for example {sides['train'][0]}) and in test "
-                f"({len(sides['test'])} files, for example {sides['test'][0]})",
-                "Assign all of its rows to one side, or clear the column `split` and set split.by: group",
-            )
+        sides = {side: [r.file for r in rows if (r.group, r.split) == (group, side)] for side in _SPLITS}
+        if all(sides.values()):
+            places = [f"in {s} ({len(some)} files, for example {some[0]})" for s, some in sides.items()]
+            remedy = "Assign all of its rows to one side, or clear the column `split` and set split.by: group"
+            yield Fault("group-in-both", f"group {group}", f"is {' and '.join(places)}", remedy)
 
 
 def _from_folders(root: Path, classes: tuple[str, ...]) -> Listing:

@@ -17,12 +17,7 @@ _SYSTEM_FOLDERS = frozenset(
 
 
 class FolderWalk:
-    """Walks through a folder once, and then reports the subfolders that were skipped.
-
-    Parameters
-    ----------
-    root : Path
-    """
+    """Walks through a folder once, and then reports the subfolders that were skipped."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -34,11 +29,6 @@ class FolderWalk:
         """Iterate over files, and folders that are one image, in natural order.
 
         Links to folders are not followed.
-
-        Parameters
-        ----------
-        hidden : bool
-            Include hidden files.
         """
         for folder, names, files in os.walk(self._root, onerror=self._add_unreadable):
             images = [name for name in names if is_image_folder(name)]
@@ -52,16 +42,12 @@ class FolderWalk:
 
     def faults(self) -> list[Fault]:
         """Return faults for links to folders, and for folders that cannot be read."""
-        linked = "is a link to a folder, which is not followed"
-        found = [
-            Fault("outside", file, linked, "Copy the folder here, or delete the link")
-            for file in self._linked
+        linked = ("is a link to a folder, which is not followed", "Copy the folder here, or delete the link")
+        remedy = "Check its permissions, or move it away"
+        return [
+            *(Fault("outside", file, *linked) for file in self._linked),
+            *(Fault("corrupt", file, f"cannot be opened ({why})", remedy) for file, why in self._unreadable),
         ]
-        found += [
-            Fault("corrupt", file, f"cannot be opened ({reason})", "Check its permissions, or move it away")
-            for file, reason in self._unreadable
-        ]
-        return found
 
     def notes(self, *, listed: bool) -> tuple[str, ...]:
         """Return one sentence per kind of skipped folders that contain images.

@@ -36,24 +36,16 @@ def is_synthetic(data: DataSet | Path) -> bool:
 
 @dataclass(frozen=True)
 class LabelledFov:
-    """A field of view to write.
-
-    Attributes
-    ----------
-    file : str
-        Path of the file, relative to the folder.
-    pixels : array [C, H, W]
-        uint8, uint16 or float32.
-    label : str
-    group, split : str
-        Empty if there is none.
-    """
+    """A field of view to write."""
 
     file: str
+    """Path of the file, relative to the folder."""
     pixels: npt.NDArray[Any]
+    """[C, H, W], uint8, uint16 or float32."""
     label: str
     group: str = ""
     split: str = ""
+    """Empty if there is none."""
 
 
 @contextmanager
@@ -91,12 +83,8 @@ def write_fovs(
     for n, fov in enumerate(fovs, 1):
         path = folder / fov.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(
-            path,
-            np.ascontiguousarray(fov.pixels),
-            imagej=True,
-            metadata={"axes": "CYX", "Labels": list(channels)},
-        )
+        metadata = {"axes": "CYX", "Labels": list(channels)}
+        tifffile.imwrite(path, np.ascontiguousarray(fov.pixels), imagej=True, metadata=metadata)
         rows.append((fov.file, fov.label, fov.group, fov.split))
         if n % _REPORT_EVERY == 0 or n == total:
             report(Progress("writing files", detail=f"{n} of {total}"))
@@ -120,13 +108,6 @@ def write_synthetic(
     report: Report = silent,
 ) -> None:
     """Write a synthetic data set; each group is either in training or in test, and the classes alternate.
-
-    Parameters
-    ----------
-    train, test : int
-        Numbers of fields of view, at least two.
-    groups : int
-        Number of culture plates, at least two.
 
     Raises
     ------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pooch
 
-from senoscope_training.dataset.download import RECORD, md5_of, published_md5s
+from senoscope_training.dataset.download import RECORD, published_md5s
 from senoscope_training.dataset.faults import suggest
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.pickles import read_pickle
@@ -21,7 +21,7 @@ from senoscope_training.workers.progress import Progress, Report, silent
 KEYS = ("train_data", "train_label", "test_data", "test_label")
 SUFFIXES = frozenset({".pickle", ".pkl", ".p", ".pck"})
 CHANNELS = ("SRS", "TPEF", "Transmission")
-CLASSES = ("control", "senescent")
+CLASSES = ("control", "senescent")  # of the labels 0 and 1
 SOURCE_NAME = "source.json"
 
 
@@ -31,8 +31,6 @@ def import_pickles(
     *,
     trust: bool = False,
     published: Callable[[], Collection[str]] = published_md5s,
-    channels: tuple[str, ...] = CHANNELS,
-    classes: tuple[str, str] = CLASSES,
     report: Report = silent,
 ) -> int:
     """Write a data set folder from pickles of arrays.
@@ -49,8 +47,6 @@ def import_pickles(
         Accept pickles other than those of the Zenodo record, too.
     published : callable
         Returns the MD5 sums of the record's files; not called with ``trust``.
-    channels, classes : tuple of str
-        Their names; label 0 or False is the first class.
 
     Returns
     -------
@@ -78,10 +74,9 @@ def import_pickles(
                     f"{path.name} contains {key}, which another file contains too; pass only one of them"
                 )
             found[key] = value
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[path.name] = pooch.file_hash(path)
     sides = {
-        side: _side(found, side, channels, classes)
+        side: _side(found, side)
         for side in ("train", "test")
         if f"{side}_data" in found or f"{side}_label" in found
     }
@@ -98,7 +93,7 @@ def import_pickles(
 
     total = sum(len(labels) for _, labels in sides.values())
     with new_folder(out) as folder:
-        write_fovs(folder, fovs(), total, channels, report)
+        write_fovs(folder, fovs(), total, CHANNELS, report)
         record = {"made_by": "senoscope-train import-zenodo", "sha256": digests}
         (folder / SOURCE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return total
@@ -106,7 +101,7 @@ def import_pickles(
 
 def _require_published(paths: Sequence[Path], md5s: Collection[str]) -> None:
     for path in paths:
-        if md5_of(path) not in md5s:
+        if pooch.file_hash(path, "md5") not in md5s:
             raise DataSetError(
                 f"{path.name} is not a file of Zenodo record {RECORD}: its MD5 is not in the record. Pickles "
                 "from other sources are read only if you pass --trust"
@@ -145,15 +140,13 @@ def _keyed(value: Any, path: Path) -> dict[str, Any]:
     return {named[0]: value}
 
 
-def _side(
-    found: dict[str, Any], side: str, channels: tuple[str, ...], classes: tuple[str, str]
-) -> tuple[npt.NDArray[Any], list[str]]:
+def _side(found: dict[str, Any], side: str) -> tuple[npt.NDArray[Any], list[str]]:
     """Return pixels [N, C, H, W] in the file's data type, and the label of each field of view."""
     for key in (f"{side}_data", f"{side}_label"):
         if key not in found:
             raise DataSetError(f"{key} is missing; pass the file that contains it, too")
-    data = _images(found[f"{side}_data"], f"{side}_data", len(channels))
-    labels = _labels(found[f"{side}_label"], f"{side}_label", classes)
+    data = _images(found[f"{side}_data"], f"{side}_data")
+    labels = _labels(found[f"{side}_label"], f"{side}_label")
     if len(data) != len(labels):
         raise DataSetError(
             f"{side}_data contains {len(data)} fields of view, but {side}_label {len(labels)} labels; the "
@@ -164,7 +157,7 @@ def _side(
     return data, labels
 
 
-def _images(value: Any, key: str, channels: int) -> npt.NDArray[Any]:
+def _images(value: Any, key: str) -> npt.NDArray[Any]:
     if isinstance(value, (list, tuple)):
         if len({(getattr(one, "shape", None), str(getattr(one, "dtype", None))) for one in value}) != 1:
             raise DataSetError(f"{key} is a list of images that differ in shape or data type")
@@ -174,10 +167,10 @@ def _images(value: Any, key: str, channels: int) -> npt.NDArray[Any]:
             f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
         )
         raise DataSetError(f"{key} is {what}; numbers of shape [N, H, W, C] or [N, C, H, W] are required")
-    first, last = value.shape[1] == channels, value.shape[3] == channels
+    first, last = (value.shape[axis] == len(CHANNELS) for axis in (1, 3))
     if first == last:
         raise DataSetError(
-            f"{key} has shape {value.shape}: the axis of the {channels} channels is "
+            f"{key} has shape {value.shape}: the axis of the {len(CHANNELS)} channels is "
             f"{'ambiguous' if first else 'missing'}; [N, H, W, C] or [N, C, H, W] is required"
         )
     if value.dtype.kind == "f" and not all(np.isfinite(one).all() for one in value):
@@ -185,7 +178,7 @@ def _images(value: Any, key: str, channels: int) -> npt.NDArray[Any]:
     return value if first else value.transpose(0, 3, 1, 2)
 
 
-def _labels(value: Any, key: str, classes: tuple[str, str]) -> list[str]:
+def _labels(value: Any, key: str) -> list[str]:
     try:
         array = np.asarray(value)
     except ValueError:
@@ -193,31 +186,27 @@ def _labels(value: Any, key: str, classes: tuple[str, str]) -> list[str]:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype.kind in "SU" and array.ndim == 1:
-        return [
-            _named(text.decode("latin1") if isinstance(text, bytes) else str(text), key, classes)
-            for text in array
-        ]
+        return [_named(one.decode("latin1") if isinstance(one, bytes) else str(one), key) for one in array]
     if array.dtype.kind in "buif":
         hot = array.ndim == 2 and array.shape[1] == 2
         if hot and np.isin(array, (0, 1)).all() and (array.sum(axis=1, dtype=np.float64) == 1).all():
-            return [classes[int(one)] for one in array[:, 1]]
+            return [CLASSES[int(one)] for one in array[:, 1]]
         if array.ndim == 1 and np.isin(array, (0, 1)).all():
-            return [classes[int(one)] for one in array]
+            return [CLASSES[int(one)] for one in array]
     raise DataSetError(
         f"{key} is not a list of labels, which are 0 and 1, booleans, one-hot rows, or the names "
-        f"{' and '.join(classes)}"
+        f"{' and '.join(CLASSES)}"
     )
 
 
-def _named(text: str, key: str, classes: tuple[str, str]) -> str:
+def _named(text: str, key: str) -> str:
     plain = text.strip().casefold()
     if plain in ("0", "1"):
-        return classes[int(plain)]
-    for name in classes:
-        if name.casefold() == plain:
-            return name
+        return CLASSES[int(plain)]
+    if plain in CLASSES:
+        return plain
     raise DataSetError(
-        f"{key} contains the label {text!a}{suggest(text, classes)}; it must be {' or '.join(classes)}"
+        f"{key} contains the label {text!a}{suggest(text, CLASSES)}; it must be {' or '.join(CLASSES)}"
     )
 
 

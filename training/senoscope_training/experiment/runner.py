@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 from senoscope.engine.intensity import usual_saturation
 from senoscope.engine.sessions import usable_cores
 from senoscope_training.config import Config
+from senoscope_training.dataset.cache import PixelCache
 from senoscope_training.dataset.model import DataSet, Fold
 from senoscope_training.dataset.ranges import measured_range, require_range
-from senoscope_training.dataset.reading import load_pixels, read_data_set
 from senoscope_training.dataset.splits import make_folds, split_record
 from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.experiment.folder import (
@@ -40,7 +40,6 @@ from senoscope_training.workers.files import atomic_file
 from senoscope_training.workers.pool import run_jobs
 from senoscope_training.workers.progress import Progress, Report, silent
 
-_PIXELS = "pixels.npy"
 _MAX_JOBS = 4
 # Increased whenever the same configuration gives other results than before. 2: batch-norm statistics of
 # random backbones per fold, copies of raw counts with `each_split`, the CNN from scratch as in the authors'
@@ -80,12 +79,16 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
         raise ExperimentError(f"another process is training {directory}") from None
     with lock:
         report(Progress("data", detail=str(config.data.path)))
-        data_set = read_data_set(config.data, config.input, report)
+        cache = PixelCache(directory)
+        data_set = cache.read(config.data, config.input, report)
         folds = make_folds(data_set, config.split, derive_seed(config.seed, "folds"))
         plan = plan_weights(config.weights, config.weights_dir, config.networks)
-        _require_same(config, data_set, plan)
-        pixels = _pixels(config, data_set, report)
-        prepared = _prepare(config, data_set, folds, plan, np.load(pixels, mmap_mode="r"))
+        try:
+            _require_same(config, data_set, plan)
+        except ExperimentError:
+            cache.delete()
+            raise
+        prepared = _prepare(config, data_set, folds, plan, np.load(cache.pixels, mmap_mode="r"))
         names = _names(config)
         workers = jobs or _default_jobs()
         threads = max(1, usable_cores() // min(workers, len(names)))
@@ -94,7 +97,7 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
                 network=name,
                 config=config,
                 plan=plan,
-                pixels=pixels,
+                pixels=cache.pixels,
                 labels=data_set.labels,
                 groups=data_set.groups,
                 files=tuple(entry.file for entry in data_set.entries),
@@ -105,7 +108,7 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
         ]
         report(Progress("training", detail=f"{plan.description}; {directory}"))
         run_jobs(run_training, todo, workers, with_architectures(partial(start_backend, threads)), report)
-        pixels.unlink(missing_ok=True)
+        cache.delete()
         return read_experiment(directory)
 
 
@@ -155,17 +158,6 @@ def _require_same(config: Config, data_set: DataSet, plan: WeightsPlan) -> None:
             f"{config.directory} was started with {provenance['weights']}, but now there are "
             f"{plan.description}: give the experiment another `name`, or set `weights`"
         )
-
-
-def _pixels(config: Config, data_set: DataSet, report: Report) -> Path:
-    """Write all FOVs to one file for the memory maps of worker processes; it is deleted after training."""
-    path = config.directory / _PIXELS
-    if not path.is_file():
-        report(Progress("reading", detail=f"{len(data_set)} FOVs"))
-        pixels = load_pixels(data_set, np.arange(len(data_set)), config.data, config.input)
-        with atomic_file(path) as file:
-            np.save(file, pixels)
-    return path
 
 
 def _prepare(

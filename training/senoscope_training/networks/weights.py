@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pooch
 
 from senoscope.engine.manifest import BackboneWeights, sha256_of
 from senoscope_training.networks.architectures import ARCHITECTURES, build_application
@@ -112,9 +113,8 @@ def verify_weight_file(name: str, path: Path) -> None:
             )
     published = ARCHITECTURES[name].notop_md5
     if published and path.name == ARCHITECTURES[name].notop_file:
-        with path.open("rb") as file:
-            # Keras publishes only MD5 sums, which detect damaged files, but not attacks.
-            actual = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        # Keras publishes only MD5 sums, which detect damaged files, but not attacks.
+        actual = pooch.file_hash(path, "md5")
         if actual != published:
             raise WeightsError(f"{path} has MD5 {actual}, but Keras publishes {published}: download it again")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from senoscope.engine.devices import Device
 from senoscope_client.tables import csv_rows
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet, DataSetError
-from senoscope_training.dataset.reading import load_fov, read_data_set
+from senoscope_training.dataset.reading import read_data_set
 from senoscope_training.dataset.writing import is_synthetic
 from senoscope_training.metrics import MetricError, interval, summarize
 from senoscope_training.report.tables import RATES
@@ -24,26 +25,7 @@ _SYNTHETIC = "these fields of view are synthetic: the metrics are meaningless fo
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The predictions of an ensemble for a data set, and their metrics.
-
-    Attributes
-    ----------
-    files : tuple of str
-    truth : bool array [N]
-    probability : float64 array [N]
-    networks : dict of str to float64 array [N]
-        Probabilities by each network.
-    metrics : dict of str to float
-        As fractions, without metrics that need an absent class.
-    intervals : dict of str to tuple of float
-        95 % intervals over FOVs.
-    trained_on : int
-        Number of FOVs that the ensemble was trained on, by the contents of their files.
-    synthetic : bool
-        Whether the data set has synthetic FOVs; the metrics are then meaningless for real cells.
-    warnings : tuple of str
-        Assumptions about files, and skipped files.
-    """
+    """The predictions of an ensemble for a data set, and their metrics."""
 
     model: str
     digest: str
@@ -52,11 +34,17 @@ class Evaluation:
     truth: npt.NDArray[np.bool_]
     probability: npt.NDArray[np.float64]
     networks: dict[str, npt.NDArray[np.float64]]
+    """Probabilities by each network, [N] as ``truth`` and ``probability``."""
     metrics: dict[str, float]
+    """As fractions, without metrics that need an absent class."""
     intervals: dict[str, tuple[float, float]]
+    """95 % intervals over FOVs."""
     trained_on: int
+    """Number of FOVs that the ensemble was trained on, by the contents of their files."""
     synthetic: bool = False
+    """Whether the data set has synthetic FOVs; the metrics are then meaningless for real cells."""
     warnings: tuple[str, ...] = ()
+    """Assumptions about files, and skipped files."""
 
     def to_csv(self) -> str:
         """Return one line per FOV; the last column is ``yes`` if the data set is synthetic."""
@@ -112,13 +100,13 @@ def evaluate(
             else:
                 report(progress)
 
-        data_set = read_data_set(config, size, collect_warnings)
+        inspection = read_data_set(config, size, collect_warnings)
+        data_set = inspection.data_set
         chosen = _choose(data_set, split)
         rows = []
         for n, k in enumerate(chosen):
             report(Progress("evaluate", model.name, f"{n}/{len(chosen)}"))
-            pixels = load_fov(data_set.root, data_set.entries[k].file, config, size)
-            (prediction,) = ensemble.predict(pixels)
+            (prediction,) = ensemble.predict(inspection.pixels[k])
             rows.append(prediction.probabilities)
         names, digest = prediction.networks, ensemble.digest
         split_record = ensemble.manifest.training.split
@@ -129,11 +117,9 @@ def evaluate(
     truth, probability = data_set.labels[chosen], table.mean(axis=1)
     intervals = {}
     for name in RATES:
-        try:
+        with suppress(MetricError):
             found = interval(truth, probability, name)
-        except MetricError:
-            continue
-        intervals[name] = (found.low, found.high)
+            intervals[name] = (found.low, found.high)
     return Evaluation(
         model=model.name,
         digest=digest,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,22 +42,14 @@ _PAGE_DPI = 130  # in the report, which is one file
 
 @dataclass(frozen=True)
 class Rendered:
-    """A figure in all formats; the same figure gives the same bytes.
-
-    Attributes
-    ----------
-    svg : str
-    png : bytes
-        With 300 dots per inch.
-    pdf : bytes
-    small : bytes
-        PNG for the report.
-    """
+    """A figure in all formats; the same figure gives the same bytes."""
 
     svg: str
     png: bytes
+    """With 300 dots per inch."""
     pdf: bytes
     small: bytes
+    """PNG for the report."""
 
 
 def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
@@ -94,20 +87,21 @@ def _reduced(png: bytes) -> bytes:
     return cv2.imencode(".png", small)[1].tobytes()
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+@contextmanager
+def _figure(
+    width: float, height: float, rows: int = 1, columns: int = 1
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """Create a figure with axes, to which the style applies inside the context."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, [axis for row in axes for axis in row]
+        yield figure, figure.subplots(rows, columns, squeeze=False).ravel().tolist()
 
 
 def figure_4(rows: Sequence[Row]) -> Figure:
     """Draw bars of the four metrics with their standard deviations over the runs (the paper's Figure 4)."""
-    with mpl.rc_context(_STYLE):
-        figure, (axis,) = _figure(max(6.0, 0.75 * len(rows) + 2), 3.6)
+    with _figure(max(6.0, 0.75 * len(rows) + 2), 3.6) as (figure, (axis,)):
         places = np.arange(len(rows))
-        names = ("accuracy", "precision", "recall", "f1")
-        for k, name in enumerate(names):
+        for k, name in enumerate(("accuracy", "precision", "recall", "f1")):
             cells = [row.cells.get(name) for row in rows]
             axis.bar(
                 places + (k - 1.5) * 0.2,
@@ -118,17 +112,19 @@ def figure_4(rows: Sequence[Row]) -> Figure:
                 color=PALETTE[k],
                 error_kw={"elinewidth": 0.8, "capsize": 1.5},
             )
-        axis.set_xticks(places, [row.title.replace(", ", ",\n") for row in rows], rotation=35, ha="right")
-        axis.set_ylabel("percent (mean, SD over runs)")
-        axis.set_ylim(0, 105)
+        axis.set_xticks(places, [_two_lines(row.title) for row in rows], rotation=35, ha="right")
+        axis.set(ylabel="percent (mean, SD over runs)", ylim=(0, 105))
         figure.legend(loc="outside upper center", ncols=4)
     return figure
 
 
+def _two_lines(title: str) -> str:
+    return title.replace(", ", ",\n")
+
+
 def figure_5(predictions: Sequence[Prediction]) -> Figure:
     """Draw ROC curves, averaged over the runs at equal false positive rates (the paper's Figure 5)."""
-    with mpl.rc_context(_STYLE):
-        figure, (axis,) = _figure(4.6, 4.4)
+    with _figure(4.6, 4.4) as (figure, (axis,)):
         grid = np.linspace(0, 1, 201)
         for k, system in enumerate(COMPARED):
             curves, areas = [], []
@@ -149,23 +145,18 @@ def figure_5(predictions: Sequence[Prediction]) -> Figure:
             sd = np.std(curves, axis=0, ddof=1) if len(curves) > 1 else np.zeros_like(mean)
             label = f"{title_of(system)}: mean AUC {np.mean(areas):.3f}, max {np.max(areas):.3f}"
             axis.plot(grid, mean, color=PALETTE[k], lw=1.6, label=label)
-            axis.fill_between(
-                grid,
-                np.clip(mean - sd, 0, 1),
-                np.clip(mean + sd, 0, 1),
-                color=PALETTE[k],
-                alpha=0.15,
-                lw=0,
-            )
-        axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--")
-        axis.set_xlabel("false positive rate")
-        axis.set_ylabel("true positive rate")
-        axis.set_aspect("equal")
-        axis.set_xlim(0, 1)
-        axis.set_ylim(0, 1.01)
+            low, high = np.clip([mean - sd, mean + sd], 0, 1)
+            axis.fill_between(grid, low, high, color=PALETTE[k], alpha=0.15, lw=0)
+        _add_diagonal(axis)
+        axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01))
         if axis.get_legend_handles_labels()[0]:
             axis.legend(loc="lower right", fontsize=7.5)
     return figure
+
+
+def _add_diagonal(axis: Axes) -> None:
+    axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--")
+    axis.set_aspect("equal")
 
 
 def fov_with_map(
@@ -183,16 +174,15 @@ def fov_with_map(
     gradcam : float32 array [H, W], optional
         Map in 0..1.
     """
-    with mpl.rc_context(_STYLE):
-        if scaled is None:
-            figure, (axis,) = _figure(2.4, 2.2)
+    if scaled is None:
+        with _figure(2.4, 2.2) as (figure, (axis,)):
             if gradcam is not None:
                 axis.imshow(gradcam, cmap="inferno", vmin=0, vmax=1)
             axis.set_axis_off()
             figure.suptitle(title, fontsize=8)
-            return figure
-        rows = 1 if gradcam is None else 2
-        figure, axes = _figure(1.75 * len(channels), 1.6 * rows + 0.35, rows, len(channels))
+        return figure
+    rows = 1 if gradcam is None else 2
+    with _figure(1.75 * len(channels), 1.6 * rows + 0.35, rows, len(channels)) as (figure, axes):
         for c, channel in enumerate(channels):
             axes[c].imshow(scaled[c], cmap="gray", vmin=0, vmax=1)
             axes[c].set_title(channel, fontsize=8)
@@ -209,8 +199,7 @@ def confusion_matrices(predictions: Sequence[Prediction], classes: tuple[str, ..
     systems = in_table_order({p.system for p in predictions})
     columns = min(4, max(1, len(systems)))
     rows = -(-len(systems) // columns) or 1
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(2.1 * columns, 2.2 * rows, rows, columns)
+    with _figure(2.1 * columns, 2.2 * rows, rows, columns) as (figure, axes):
         for axis in axes:
             axis.set_axis_off()
         for axis, system in zip(axes, systems, strict=False):
@@ -228,14 +217,13 @@ def confusion_matrices(predictions: Sequence[Prediction], classes: tuple[str, ..
             axis.set_yticks([0, 1], classes, fontsize=7, rotation=90, va="center")
             axis.set_xlabel("predicted", fontsize=7)
             axis.set_ylabel("truth", fontsize=7)
-            axis.set_title(title_of(system).replace(", ", ",\n"), fontsize=8)
+            axis.set_title(_two_lines(title_of(system)), fontsize=8)
     return figure
 
 
 def calibration(predictions: Sequence[Prediction]) -> Figure:
     """Draw the observed fraction of positive FOVs over the predicted probability, for all runs together."""
-    with mpl.rc_context(_STYLE):
-        figure, (axis,) = _figure(4.2, 4.0)
+    with _figure(4.2, 4.0) as (figure, (axis,)):
         for k, system in enumerate(COMPARED):
             mine = [p for p in predictions if p.system == system]
             if not mine or system == "hybrid":
@@ -243,20 +231,10 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
             curve = reliability(
                 np.concatenate([p.truth for p in mine]), np.concatenate([p.score for p in mine])
             )
-            axis.plot(
-                curve.predicted,
-                curve.observed,
-                marker="o",
-                ms=4,
-                color=PALETTE[k],
-                label=f"{title_of(system)}: ECE {curve.ece:.3f}",
-            )
-        axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--")
-        axis.set_xlabel("predicted probability")
-        axis.set_ylabel("fraction of positive FOVs")
-        axis.set_xlim(0, 1)
-        axis.set_ylim(0, 1)
-        axis.set_aspect("equal")
+            label = f"{title_of(system)}: ECE {curve.ece:.3f}"
+            axis.plot(curve.predicted, curve.observed, marker="o", ms=4, color=PALETTE[k], label=label)
+        _add_diagonal(axis)
+        axis.set(xlabel="predicted probability", ylabel="fraction of positive FOVs", xlim=(0, 1), ylim=(0, 1))
         if axis.get_legend_handles_labels()[0]:
             figure.legend(loc="outside upper center", fontsize=7.5)
     return figure
@@ -270,15 +248,14 @@ def learning_curves(histories: Sequence[History], system: str) -> Figure | None:
     networks = sorted({history.network for history in mine})
     columns = min(4, len(networks))
     rows = -(-len(networks) // columns)
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(2.3 * columns, 1.9 * rows + 0.4, rows, columns)
+    with _figure(2.3 * columns, 1.9 * rows + 0.4, rows, columns) as (figure, axes):
         for axis in axes[len(networks) :]:
             axis.set_axis_off()
         for axis, network in zip(axes, networks, strict=False):
             for history in (h for h in mine if h.network == network):
                 epochs = np.arange(1, len(history.columns["loss"]) + 1)
-                axis.plot(epochs, history.columns["loss"], color=PALETTE[0], lw=0.7, alpha=0.7)
-                axis.plot(epochs, history.columns["val_loss"], color=PALETTE[1], lw=0.7, alpha=0.7)
+                for name, colour in (("loss", PALETTE[0]), ("val_loss", PALETTE[1])):
+                    axis.plot(epochs, history.columns[name], color=colour, lw=0.7, alpha=0.7)
                 phases = history.columns.get("phase", [])
                 change = next((k for k, phase in enumerate(phases) if phase > 1), None)
                 if change:

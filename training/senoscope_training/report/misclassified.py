@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,22 +22,16 @@ _HEADLINE = ("fully_trained", "frozen", "hybrid", "scratch")
 
 @dataclass(frozen=True)
 class FovResult:
-    """The predictions of one system for a test FOV in all runs.
-
-    Attributes
-    ----------
-    wrong, runs : int
-        Number of runs in which the FOV is misclassified, and of all runs.
-    score : float
-        Mean score over the runs.
-    """
+    """The predictions of one system for a test FOV in all runs."""
 
     fold: str
     file: str
     positive: bool
     wrong: int
     runs: int
+    """Number of runs in which the FOV is misclassified, and of all runs."""
     score: float
+    """Mean score over the runs."""
 
 
 def headline_system(experiment: Experiment) -> str | None:
@@ -46,34 +42,31 @@ def headline_system(experiment: Experiment) -> str | None:
 
 def fov_results(experiment: Experiment, system: str) -> tuple[FovResult, ...]:
     """Collect the results of one system for all test FOVs, the most often misclassified first."""
-    found: dict[tuple[str, str], list[tuple[bool, float]]] = {}
+    scores: dict[tuple[str, str, bool], list[float]] = defaultdict(list)
     for prediction in experiment.predictions:
         if prediction.system == system:
             for file, truth, score in zip(prediction.files, prediction.truth, prediction.score, strict=True):
-                found.setdefault((prediction.fold, file), []).append((bool(truth), float(score)))
+                scores[prediction.fold, file, bool(truth)].append(float(score))
     results = [
         FovResult(
             fold,
             file,
-            scores[0][0],
-            sum((score > 0.5) != truth for truth, score in scores),
-            len(scores),
-            float(np.mean([score for _, score in scores])),
+            positive,
+            sum((score > 0.5) != positive for score in some),
+            len(some),
+            float(np.mean(some)),
         )
-        for (fold, file), scores in found.items()
+        for (fold, file, positive), some in scores.items()
     ]
     return tuple(sorted(results, key=lambda r: (-r.wrong, -abs(r.score - r.positive), r.file)))
 
 
 def misclassified_counts(experiment: Experiment) -> dict[str, int]:
     """Count the test FOVs that each system misclassifies in at least one run, in the order of tables."""
-    wrong: dict[str, set[tuple[str, str]]] = {}
+    wrong: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for prediction in experiment.predictions:
-        found = wrong.setdefault(prediction.system, set())
         is_wrong = prediction.predicted != prediction.truth
-        found |= {
-            (prediction.fold, file) for file, wrong in zip(prediction.files, is_wrong, strict=True) if wrong
-        }
+        wrong[prediction.system].update((prediction.fold, prediction.files[k]) for k in is_wrong.nonzero()[0])
     return {system: len(wrong[system]) for system in in_table_order(wrong)}
 
 
@@ -92,16 +85,11 @@ def misclassified_csv(
 
 
 class Maps:
-    """Grad-CAM maps of the fully trained ensemble for test FOVs.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    """
+    """Grad-CAM maps of the fully trained ensemble for test FOVs."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._read: dict[tuple[str, int], dict[str, npt.NDArray[np.float32]]] = {}
+        self._maps = cache(experiment.maps)
         self._by_key: dict[tuple[str, int, str], Prediction] = {
             (p.fold, p.run, p.system): p for p in experiment.predictions
         }
@@ -109,10 +97,8 @@ class Maps:
     def ensemble(self, fold: str, run: int, file: str) -> npt.NDArray[np.float32] | None:
         """Return the ensemble's map [H, W] in 0..1; None if the fully trained ensemble was not trained."""
         config = self._experiment.config
-        if (fold, run) not in self._read:
-            self._read[fold, run] = self._experiment.maps(fold, run)
-        maps = self._read[fold, run]
-        if len(maps) < len(config.networks) or ("fully_trained" not in config.systems):
+        maps = self._maps(fold, run)
+        if len(maps) < len(config.networks) or "fully_trained" not in config.systems:
             return None
         members = [self._by_key[fold, run, network] for network in config.networks]
         k = members[0].files.index(file)

@@ -14,23 +14,13 @@ import yaml
 from senoscope_training.experiment.folder import Experiment
 from senoscope_training.report.figures import Rendered
 from senoscope_training.report.misclassified import FovResult, misclassified_counts
-from senoscope_training.report.tables import CALIBRATION, NAMES, Cell, Row, Tables, format_cell
+from senoscope_training.report.tables import CALIBRATION, NAMES, RATES, Cell, Row, Tables, format_cell
 from senoscope_training.systems import title_of
-
-_COLUMNS = ("accuracy", "precision", "recall", "f1", "auc")
 
 
 @dataclass(frozen=True)
 class CaptionedFigure:
-    """A figure with its caption.
-
-    Attributes
-    ----------
-    title : str
-    rendered : Rendered, optional
-    reason : str
-        Without ``rendered``: the reason why there is no figure.
-    """
+    """A figure with its caption, or the reason why there is no figure."""
 
     title: str
     rendered: Rendered | None = None
@@ -53,14 +43,7 @@ def make_page(
 ) -> str:
     """Fill the template; all values except for the SVG figures are escaped.
 
-    Parameters
-    ----------
-    system : str or None
-        The system to report first.
-    results : sequence of FovResult
-        Results of that system.
-    svg : dict of str to str
-        Figures by name.
+    ``system`` is reported first, and ``results`` are its results.
     """
     config, provenance = experiment.config, experiment.provenance
     data = provenance["data"]
@@ -90,7 +73,7 @@ def make_page(
         ],
         headline=_headline(best),
         headline_title="" if system is None else title_of(system),
-        metrics=[NAMES[name] for name in _COLUMNS],
+        metrics=[NAMES[name] for name in RATES],
         overall=[_row(row) for row in tables.overall],
         folds={fold: [_row(row) for row in rows] for fold, rows in tables.folds.items()},
         svg=svg,
@@ -127,12 +110,11 @@ def make_page(
 
 
 def _headline(row: Row | None) -> list[dict[str, str]]:
-    if row is None:
-        return []
-    cells = [(name, row.cells[name]) for name in ("accuracy", "f1", "auc") if name in row.cells]
+    cells = {} if row is None else row.cells
     return [
-        {"name": NAMES[name], "value": f"{cell.mean:.1%}", "interval": _interval(cell)}
-        for name, cell in cells
+        {"name": NAMES[name], "value": f"{cells[name].mean:.1%}", "interval": _interval(cells[name])}
+        for name in ("accuracy", "f1", "auc")
+        if name in cells
     ]
 
 
@@ -142,7 +124,7 @@ def _interval(cell: Cell) -> str:
 
 def _row(row: Row) -> dict[str, Any]:
     cells = []
-    for name in _COLUMNS:
+    for name in RATES:
         cell = row.cells.get(name)
         paper = None if name == "auc" else _mean_sd(getattr(row.paper, name))
         interval = "" if cell is None else _interval(cell)

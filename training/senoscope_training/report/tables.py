@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ from senoscope_training.systems import in_table_order, title_of
 
 RATES = ("accuracy", "precision", "recall", "f1", "auc")
 CALIBRATION = ("brier", "ece")
+_METRICS = (*RATES, *CALIBRATION)
 NAMES = {
     "accuracy": "Accuracy",
     "precision": "Precision",
@@ -29,20 +32,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One metric of one system, as fractions.
-
-    Attributes
-    ----------
-    mean, sd : float
-        Mean and sample standard deviation (n - 1) over the runs.
-    low, high : float
-        95 % interval of the mean, over FOVs.
-    largest : float
-        Largest value of all runs.
-    runs : int
-    exact : bool
-        Whether a bound is that of Clopper and Pearson, because it is wider than that of the bootstrap.
-    """
+    """One metric of one system, as fractions, with the 95 % interval of its mean over FOVs."""
 
     mean: float
     sd: float
@@ -55,18 +45,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """The metrics of one system.
-
-    Attributes
-    ----------
-    cells : dict of str to Cell
-        By metric, without metrics that are undefined for the test FOVs; ``notes`` contains the reasons.
-    """
+    """The metrics of one system."""
 
     system: str
     runs: int
     fovs: int
     cells: dict[str, Cell]
+    """By metric, without metrics that are undefined for the test FOVs; ``notes`` contains the reasons."""
     paper: PaperRow
     notes: tuple[str, ...] = ()
 
@@ -94,9 +79,9 @@ def make_tables(experiment: Experiment) -> Tables:
 
 
 def _pooled(predictions: Sequence[Prediction], folds: Sequence[str]) -> list[Prediction]:
-    groups: dict[tuple[str, int], list[Prediction]] = {}
+    groups: dict[tuple[str, int], list[Prediction]] = defaultdict(list)
     for prediction in predictions:
-        groups.setdefault((prediction.system, prediction.run), []).append(prediction)
+        groups[prediction.system, prediction.run].append(prediction)
     return [
         Prediction(
             "all",
@@ -112,9 +97,9 @@ def _pooled(predictions: Sequence[Prediction], folds: Sequence[str]) -> list[Pre
 
 
 def _rows(predictions: Sequence[Prediction]) -> tuple[Row, ...]:
-    by_system: dict[str, list[Prediction]] = {}
+    by_system: dict[str, list[Prediction]] = defaultdict(list)
     for prediction in predictions:
-        by_system.setdefault(prediction.system, []).append(prediction)
+        by_system[prediction.system].append(prediction)
     return tuple(_row(system, by_system[system]) for system in in_table_order(by_system))
 
 
@@ -122,9 +107,7 @@ def _row(system: str, runs: list[Prediction]) -> Row:
     truth = runs[0].truth
     scores = np.stack([run.score for run in runs])
     cells, notes = {}, []
-    # The hybrid's fraction of votes is not a probability.
-    wanted = RATES if system == "hybrid" else (*RATES, *CALIBRATION)
-    for name in wanted:
+    for name in _metrics_of(system):
         try:
             values = [METRICS[name](truth, score) for score in scores]
         except MetricError as error:
@@ -139,27 +122,30 @@ def _row(system: str, runs: list[Prediction]) -> Row:
 def to_csv(tables: Tables, *, synthetic: bool = False) -> str:
     """Return all rows of all folds as CSV, in percent as in the paper; Brier score and ECE as fractions."""
     head: list[Any] = ["fold", "system", "runs", "test_fovs"]
-    for name in (*RATES, *CALIBRATION):
+    for name in _METRICS:
         head += [f"{name}_mean", f"{name}_sd", f"{name}_ci95_low", f"{name}_ci95_high"]
     head += ["auc_max", "paper_accuracy", "paper_precision", "paper_recall", "paper_f1", "paper_auc_max"]
     head += ["exact_intervals", "data"]
     lines = [head]
     groups = [("all" if tables.folds else "test", tables.overall), *tables.folds.items()]
-    for fold, rows in groups:
-        for row in rows:
-            line: list[Any] = [fold, row.title, row.runs, row.fovs]
-            for name in (*RATES, *CALIBRATION):
-                cell, scale = row.cells.get(name), 100 if name in RATES else 1
-                values = (cell.mean, cell.sd, cell.low, cell.high) if cell else (None,) * 4
-                line += [None if value is None else round(value * scale, 4) for value in values]
-            largest = row.cells.get("auc")
-            line.append(None if largest is None else round(largest.largest * 100, 4))
-            line += [None if pair is None else pair[0] for pair in row.paper[:4]]
-            line.append(row.paper.max_auc)
-            line.append(" ".join(name for name, cell in row.cells.items() if cell.exact))
-            line.append("synthetic" if synthetic else "")
-            lines.append(line)
+    for fold, row in ((fold, row) for fold, rows in groups for row in rows):
+        line: list[Any] = [fold, row.title, row.runs, row.fovs]
+        for name in _METRICS:
+            cell = row.cells.get(name)
+            values = (cell.mean, cell.sd, cell.low, cell.high) if cell else (None,) * 4
+            line += [_scaled(name, value) for value in values]
+        line.append(_scaled("auc", row.cells["auc"].largest if "auc" in row.cells else None))
+        line += [pair and pair[0] for pair in row.paper[:4]]
+        line.append(row.paper.max_auc)
+        line.append(" ".join(name for name, cell in row.cells.items() if cell.exact))
+        line.append("synthetic" if synthetic else "")
+        lines.append(line)
     return "".join(csv_rows(lines))
+
+
+def _scaled(name: str, value: float | None) -> float | None:
+    """Return rates in percent, and Brier score and ECE as fractions."""
+    return None if value is None else round(value * (100 if name in RATES else 1), 4)
 
 
 def to_markdown(rows: Sequence[Row], *, synthetic: bool = False) -> str:
@@ -171,12 +157,8 @@ def to_markdown(rows: Sequence[Row], *, synthetic: bool = False) -> str:
     ]
     for row in rows:
         largest = row.cells.get("auc")
-        cells = [
-            format_cell(row.cells.get(name)) for name in ("accuracy", "precision", "recall", "f1", "auc")
-        ]
-        lines.append(
-            f"| {row.title} | {' | '.join(cells)} | {'-' if largest is None else f'{largest.largest:.1%}'} |"
-        )
+        cells = " | ".join(format_cell(row.cells.get(name)) for name in RATES)
+        lines.append(f"| {row.title} | {cells} | {'-' if largest is None else f'{largest.largest:.1%}'} |")
     return "\n".join(lines) + "\n"
 
 
@@ -189,18 +171,18 @@ def format_cell(cell: Cell | None) -> str:
 
 def per_run_csv(experiment: Experiment) -> str:
     """Return all metrics of all runs as CSV, in percent; Brier score and ECE as fractions."""
-    lines: list[list[Any]] = [["fold", "run", "system", *RATES, *CALIBRATION, "data"]]
+    lines: list[list[Any]] = [["fold", "run", "system", *_METRICS, "data"]]
     for prediction in experiment.predictions:
-        line: list[Any] = [prediction.fold, prediction.run, title_of(prediction.system)]
-        for name in (*RATES, *CALIBRATION):
-            if name in CALIBRATION and prediction.system == "hybrid":
-                line.append(None)
-                continue
-            try:
-                value = METRICS[name](prediction.truth, prediction.score)
-                line.append(round(value * (100 if name in RATES else 1), 4))
-            except MetricError:
-                line.append(None)
-        line.append("synthetic" if experiment.synthetic else "")
-        lines.append(line)
+        values: dict[str, float] = {}
+        for name in _metrics_of(prediction.system):
+            with suppress(MetricError):
+                values[name] = METRICS[name](prediction.truth, prediction.score)
+        line = [prediction.fold, prediction.run, title_of(prediction.system)]
+        data = "synthetic" if experiment.synthetic else ""
+        lines.append([*line, *(_scaled(name, values.get(name)) for name in _METRICS), data])
     return "".join(csv_rows(lines))
+
+
+def _metrics_of(system: str) -> tuple[str, ...]:
+    """Return the metrics of a system; the hybrid's fraction of votes is not a probability."""
+    return RATES if system == "hybrid" else _METRICS

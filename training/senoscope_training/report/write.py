@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from senoscope.results.pictures import scale_channel
-from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.reading import load_fov
 from senoscope_training.experiment.folder import Experiment, Prediction, read_experiment
@@ -40,7 +35,7 @@ def write_report(directory: Path, out: Path | None = None, load: Load | None = N
     directory : Path
         Folder of the experiment.
     out : Path, optional
-        Folder for the report; default: ``report`` in the folder of the experiment.
+        Default: ``report`` in the folder of the experiment.
     load : callable, optional
         Reads a FOV [C, H, W] by its file name; default: from the data set of the experiment. If a FOV
         cannot be read, only its map is shown.
@@ -53,7 +48,9 @@ def write_report(directory: Path, out: Path | None = None, load: Load | None = N
     experiment = read_experiment(directory)
     config = experiment.config
     out = out or directory / "report"
-    figures = _FovFigures(experiment, load or partial(_load, config.data, config.input))
+    figures = _FovFigures(
+        experiment, load or (lambda file: load_fov(config.data.path, file, config.data, config.input))
+    )
     tables = make_tables(experiment)
     system = headline_system(experiment)
     results = () if system is None else fov_results(experiment, system)
@@ -86,10 +83,6 @@ def _write_figure(out: Path, name: str, rendered: Rendered) -> None:
 def _write(path: Path, content: str | bytes) -> None:
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
-
-
-def _load(data: DataConfig, size: InputConfig, file: str) -> npt.NDArray[Any]:
-    return load_fov(data.path, file, data, size)
 
 
 class _FovFigures:
@@ -135,19 +128,11 @@ class _FovFigures:
         gradcam = self._maps.ensemble(fold, run, file)
         bounds = self._experiment.provenance["intensity_ranges"][fold]
         try:
-            pixels = self._load(file)
+            channels = zip(self._load(file), bounds["low"], bounds["high"], strict=True)
+            scaled = np.stack([scale_channel(plane, low, high) for plane, low, high in channels])
         except (OSError, DataSetError):
             if gradcam is None:
                 return CaptionedFigure(caption, reason="the file can no longer be read")
-            return CaptionedFigure(caption, self._rendered(fov_with_map(title, (), None, gradcam)))
-        scaled = np.stack(
-            [
-                scale_channel(plane, low, high)
-                for plane, low, high in zip(pixels, bounds["low"], bounds["high"], strict=True)
-            ]
-        )
+            scaled = None
         figure = fov_with_map(title, config.data.channels, scaled, gradcam)
-        return CaptionedFigure(caption, self._rendered(figure))
-
-    def _rendered(self, figure: Figure) -> Rendered:
-        return render(figure, synthetic=self._experiment.synthetic)
+        return CaptionedFigure(caption, render(figure, synthetic=self._experiment.synthetic))
