@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from senoscope_client.wire.sizes import MAX_PART_BYTES
+from senoscope_client.zeromq.socket_monitor import SocketMonitor
 
 LinkFault = Literal["lost", "no_handshake", "protocol", "unknown_key", "curve_mismatch"]
 """Why a connection ended.
@@ -101,7 +101,6 @@ class Link:
 
     def __init__(self, socket: zmq.Socket[Any], handshake_timeout_s: float | None = None) -> None:
         self.connected = False
-        self._socket = socket
         self._handshake_timeout_s = (
             first_handshake_timeout_s() if handshake_timeout_s is None else handshake_timeout_s
         )
@@ -113,14 +112,9 @@ class Link:
         self._unfinished_since: tuple[int, int] | None = None
         self._next_check_s = 0.0
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
-        monitored = f"inproc://senoscope-link-{id(self)}"
-        socket.monitor(monitored, _EVENTS)
-        self.monitor: zmq.Socket[Any] = socket.context.socket(zmq.PAIR)
+        self._monitor = SocketMonitor(socket, _EVENTS)
+        self.monitor = self._monitor.socket
         """Socket to poll together with the monitored one."""
-        self.monitor.setsockopt(zmq.LINGER, 0)
-        # No limit: ZeroMQ's own thread would block until events are read.
-        self.monitor.setsockopt(zmq.RCVHWM, 0)
-        self.monitor.connect(monitored)
 
     def message_received(self) -> None:
         """Record that a complete message was received; peers of old protocol versions have no handshake."""
@@ -131,8 +125,8 @@ class Link:
     def events(self) -> Iterator[LinkEvent]:
         """Generate the events since the last call; call it if `monitor` is readable, and twice a second."""
         while self.monitor.poll(0):
-            message = recv_monitor_message(self.monitor)
-            event = self._handle_event(message["event"], message["value"])
+            kind, value, _ = self._monitor.receive()
+            event = self._handle_event(kind, value)
             if event is not None:
                 yield event
         now_s = time.monotonic()
@@ -162,9 +156,7 @@ class Link:
 
     def close(self) -> None:
         """Stop monitoring; call it before the socket is closed."""
-        if not self._socket.closed:
-            self._socket.disable_monitor()
-        self.monitor.close(0)
+        self._monitor.close()
 
     def _handle_event(self, event: int, value: int) -> LinkEvent | None:
         if event == zmq.EVENT_CONNECTED:
