@@ -37,8 +37,8 @@ class OmeImage:
         Planned lengths of these axes.
     height, width, samples : int
         Of each plane.
-    pages : dict of tuple of int to int
-        The number of the page in this file, by index along ``axes``.
+    pages : dict of int to int
+        The number of the page in this file, by the number of the plane in C order of ``axes``.
     elsewhere : int
         Number of planes that are declared to be in other files.
     pixel_type : str
@@ -55,19 +55,18 @@ class OmeImage:
     height: int
     width: int
     samples: int
-    pages: Mapping[tuple[int, ...], int]
+    pages: Mapping[int, int]
     elsewhere: int
     pixel_type: str
     channels: tuple[str, ...] | None = None
     pixel_size_um: float | None = None
     positions: Mapping[tuple[int, int], Position] = field(default_factory=dict)
 
-    def position(self, index: tuple[int, ...]) -> Position | None:
+    def position(self, t: int, z: int) -> Position | None:
         """Return the stage position of a plane; a single position applies to all planes."""
         if len(self.positions) == 1:
             return next(iter(self.positions.values()))
-        at = dict(zip(self.axes, index, strict=True))
-        return self.positions.get((at.get("T", 0), at.get("Z", 0)))
+        return self.positions.get((t, z))
 
 
 def check_ome_xml(xml: str, *, pages: int, smallest: int, trusted: bool, name: str) -> None:
@@ -211,7 +210,7 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
     sizes = tuple(int(element.attrib[f"Size{axis}"]) // (samples if axis == "C" else 1) for axis in axes)
     if set(axes) - set("TZC") or min(sizes) < 1:
         raise ValueError
-    page_of: dict[tuple[int, ...], int] = {}
+    page_of: dict[int, int] = {}
     elsewhere = 0
     blocks = element.findall("{*}TiffData")
     for block in blocks:
@@ -227,7 +226,7 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
         if start is None:
             continue
         for n in range(max(0, min(count, pages - first, math.prod(sizes) - start))):
-            page_of[_plane_index(start + n, sizes)] = first + n
+            page_of[start + n] = first + n
     names = tuple(channel.get("Name") or channel.get("Fluor") or "" for channel in channels)
     size = _length(element, "PhysicalSizeX", "µm")
     return OmeImage(
@@ -253,14 +252,6 @@ def _plane_number(index: tuple[int, ...], sizes: tuple[int, ...]) -> int | None:
             return None
         number = number * size + i
     return number
-
-
-def _plane_index(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    index = []
-    for size in reversed(sizes):
-        number, i = divmod(number, size)
-        index.append(i)
-    return tuple(reversed(index))
 
 
 def _positions(pixels: ET.Element) -> dict[tuple[int, int], Position]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, BinaryIO, Final
 
@@ -24,8 +25,8 @@ from senoscope_client.images.tiff_planes import (
     bare_pages,
     channel_labels,
     complete_planes,
+    declared_planes,
     require_alike,
-    require_plausible,
 )
 
 IMAGEJ_METADATA: Final = 50839
@@ -65,27 +66,23 @@ def imagej_planes(pages: TiffPages, options: ReadOptions) -> Planes:
     shape = tuple(sizes[axis] for axis in axes)
     if prod(shape) == 1 and max(images, len(pages)) > 1:
         axes, shape = "I", (max(images, len(pages)),)
-    planned = prod(shape)
-    read = None
-    notices: tuple[Notice, ...] = ()
-    planes: list[int]
-    table: Sequence[int]
-    if len(pages) > planned:
+    if len(pages) > prod(shape):
         raise DescriptionMismatch
-    kept, lengths = axes, shape
-    if len(pages) == 1 < planned and pages.is_contiguous:
-        read = pages.contiguous_planes(require_plausible(planned, pages, options), "ImageJ")
-        planes, table = list(range(planned)), [0] * planned
-    else:
-        page_of = {n: n for n in range(len(pages))}
-        kept, lengths, planes, table, notices = complete_planes(axes, shape, page_of, options)
+    planes = declared_planes(pages, axes, shape, options, "ImageJ")
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")
     calibration = imagej_calibration(entries, dtype, name) if samples == 1 else None
-    labels = _imagej_labels(page, planes) or (None if read else page_labels(pages, options, table))
+    labels = _imagej_labels(page, planes.numbers)
+    if labels is None and planes.read is None:
+        labels = page_labels(pages, options, planes.pages)
     # A single channel of ImageJ is ignored: its labels may name a different one for each slice.
-    used = [(axis, n) for axis, n in zip(kept, lengths, strict=True) if (axis, n) != ("C", 1)]
-    kept, lengths = "".join(axis for axis, _ in used), tuple(n for _, n in used)
-    return Planes(kept, lengths, table, labels, notices, read, calibration)
+    used = [(axis, n) for axis, n in zip(planes.axes, planes.shape, strict=True) if (axis, n) != ("C", 1)]
+    return replace(
+        planes,
+        axes="".join(axis for axis, _ in used),
+        shape=tuple(n for _, n in used),
+        labels=labels,
+        calibration=calibration,
+    )
 
 
 def _imagej_labels(page: Any, planes: Sequence[int]) -> Labels | None:
@@ -124,29 +121,18 @@ def shaped_planes(pages: TiffPages, options: ReadOptions) -> Planes:
     axes = axes.upper() if isinstance(axes, str) and len(axes) == len(shape) else "Q" * len(shape)
     lead = len(shape) - inner
     sizes, letters = shape[:lead], axes[:lead]
-    planned = prod(sizes)
-    count = len(pages)
-    if count > planned:
-        _reject_further_pages(pages, planned, options.name)
-    kept, lengths, read = letters, sizes, None
-    notices: tuple[Notice, ...] = ()
-    planes: list[int]
-    table: Sequence[int]
-    if count == 1 < planned and pages.is_contiguous:
-        read = pages.contiguous_planes(require_plausible(planned, pages, options), "tifffile")
-        planes, table = list(range(planned)), [0] * planned
-    else:
-        page_of = {n: n for n in range(count)}
-        kept, lengths, planes, table, notices = complete_planes(letters, sizes, page_of, options)
+    if len(pages) > prod(sizes):
+        _reject_further_pages(pages, prod(sizes), options.name)
+    planes = declared_planes(pages, letters, sizes, options, "tifffile")
     try:
         names = entries["Channel"]["Name"]
     except (KeyError, TypeError):
         names = None
     names = tuple(map(str, names)) if isinstance(names, list) else None
-    labels = channel_labels(names, letters, sizes, planes, "the file's description")
-    if labels is None and read is None:
-        labels = page_labels(pages, options, table)
-    return Planes(kept, lengths, table, labels, notices, read)
+    labels = channel_labels(names, letters, sizes, planes.numbers, "the file's description")
+    if labels is None and planes.read is None:
+        labels = page_labels(pages, options, planes.pages)
+    return replace(planes, labels=labels)
 
 
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
@@ -193,13 +179,11 @@ def lsm_planes(pages: TiffPages, options: ReadOptions) -> Planes:
     if entries.get("DimensionChannels") != max(pages.first.shaped[0], pages.first.shaped[4]):
         return bare_pages(pages, labels, options.name)
     require_alike(pages, range(len(pages)), options.name)
-    axes = "MPTZC"
     sizes = tuple(max(1, int(entries.get(f"Dimension{key}", 1))) for key in ("M", "P", "Time", "Z"))
     if prod(sizes) < len(pages):
-        return Planes("TC", (len(pages), 1), range(len(pages)), labels)
+        return Planes("TC", (len(pages), 1), range(len(pages)), labels=labels)
     page_of = {n: n for n in range(len(pages))}
-    axes, sizes, _, table, notices = complete_planes(axes, (*sizes, 1), page_of, options)
-    return Planes(axes, sizes, table, labels, notices)
+    return replace(complete_planes("MPTZC", (*sizes, 1), page_of, options), labels=labels)
 
 
 def scanimage_channels(pages: TiffPages, stream: BinaryIO) -> tuple[str, ...] | None:
@@ -232,5 +216,5 @@ def interleaved_planes(pages: TiffPages, names: tuple[str, ...], options: ReadOp
             f"{fovs + 1} fields of view were begun, {fovs} are complete and taken; {rest} pages are left out"
         )
         notices = (Notice("incomplete", text),)
-    table = range(fovs * channels)
-    return Planes("PC", (fovs, channels), table, Labels("ScanImage's metadata", names * fovs), notices)
+    labels = Labels("ScanImage's metadata", names * fovs)
+    return Planes("PC", (fovs, channels), range(fovs * channels), labels=labels, notices=notices)

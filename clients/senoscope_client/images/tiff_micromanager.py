@@ -50,8 +50,8 @@ def micromanager_planes(pages: TiffPages, options: ReadOptions) -> Planes | None
         "PC",
         (len(complete), len(names)),
         table,
-        labels,
-        notices,
+        labels=labels,
+        notices=notices,
         pixel_size_um=float(size) if isinstance(size, int | float) and size > 0 else None,
         position_of=lambda n: _stage_position(pages.metadata(table[n])),
     )
