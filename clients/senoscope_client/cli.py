@@ -299,7 +299,7 @@ def _is_service_idle(url: str, api_key: str | None) -> Callable[[], bool]:
     from senoscope_client.http.client import Client
 
     client = Client(url, api_key=api_key)
-    return lambda: int(client.stream()["live"]["waiting"]) <= _MAX_WAITING_FRAMES
+    return lambda: client.stream_status().live.waiting <= _MAX_WAITING_FRAMES
 
 
 def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

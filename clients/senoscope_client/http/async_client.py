@@ -30,6 +30,7 @@ from senoscope_client.models.responses import (
     SeriesSummary,
 )
 from senoscope_client.models.result import CamMode, Result
+from senoscope_client.models.status import ModelInfo, StreamStatus
 
 _T = TypeVar("_T")
 
@@ -162,9 +163,17 @@ class AsyncClient:
         """See `Client.model`."""
         return await self._execute(operations.json_object("/v1/model"))
 
+    async def model_info(self) -> ModelInfo:
+        """See `Client.model_info`."""
+        return await self._execute(operations.get("/v1/model", ModelInfo))
+
     async def stream(self) -> dict[str, Any]:
         """See `Client.stream`."""
         return await self._execute(operations.json_object("/v1/stream"))
+
+    async def stream_status(self) -> StreamStatus:
+        """See `Client.stream_status`."""
+        return await self._execute(operations.get("/v1/stream", StreamStatus))
 
     async def ready(self) -> ReadyResponse:
         """See `Client.ready`."""
