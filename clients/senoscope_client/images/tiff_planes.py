@@ -143,7 +143,7 @@ def complete_planes(
 ) -> Planes:
     """Select the planes of complete fields of view.
 
-    Their axes are the planned ones if all planes exist, else P, a list of fields of view, and C, the channels.
+    If all planes exist, the axes are the planned ones, else P, a list of fields of view, and C, the channels.
 
     Parameters
     ----------
