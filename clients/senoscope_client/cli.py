@@ -89,11 +89,7 @@ def command_parser() -> argparse.ArgumentParser:
 
     publish = commands.add_parser("publish", help="publish fields of view like a microscope")
     publish.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        metavar="PATH",
-        help="TIFF or NPY stacks, or folders of them",
+        "paths", nargs="*", type=Path, metavar="PATH", help="TIFF or NPY stacks, or folders of them"
     )
     publish.add_argument("--synthetic", action="store_true", help="publish synthetic fields of view instead")
     publish.add_argument("--endpoint", default=DEFAULT_STREAM, help="to bind (default: %(default)s)")

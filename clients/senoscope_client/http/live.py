@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from websockets.exceptions import (
-    ConnectionClosed,
-    ConnectionClosedOK,
-    InvalidHandshake,
-    InvalidStatus,
-)
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
 from senoscope_client.errors import (
@@ -110,16 +103,13 @@ class _LiveIterator(Generic[_T]):
     def __init__(self, feed: LiveFeed[_T], timeout_s: float | None, api_key: str | None) -> None:
         self.timeout_s = timeout_s
         self._feed = feed
-        self._exit_stack = ExitStack()
         try:
-            # Entered here, so that messages are received from now on and not from the first `next`.
-            self._connection = self._exit_stack.enter_context(
-                connect(
-                    feed.url,
-                    compression=None,
-                    max_size=MAX_RESULT_BYTES,
-                    additional_headers=authorization_header(api_key),
-                )
+            # Opened here, so that messages are received from now on and not from the first `next`.
+            self._connection = connect(
+                feed.url,
+                compression=None,
+                max_size=MAX_RESULT_BYTES,
+                additional_headers=authorization_header(api_key),
             )
         except (InvalidHandshake, OSError, TimeoutError) as error:
             raise feed.connect_error(error) from error
@@ -127,9 +117,7 @@ class _LiveIterator(Generic[_T]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Self:
@@ -162,7 +150,7 @@ class _LiveIterator(Generic[_T]):
 
     def close(self) -> None:
         """Close the connection."""
-        self._exit_stack.close()
+        self._connection.close()
 
 
 class LiveResults(_LiveIterator[Result]):
@@ -193,11 +181,7 @@ class LiveResults(_LiveIterator[Result]):
     _item_name = "result"
 
     def __init__(
-        self,
-        base_url: str,
-        cam: CamMode = "none",
-        timeout_s: float | None = None,
-        api_key: str | None = None,
+        self, base_url: str, cam: CamMode = "none", timeout_s: float | None = None, api_key: str | None = None
     ) -> None:
         super().__init__(result_feed(base_url, cam), timeout_s, api_key)
 
@@ -216,10 +200,6 @@ class LiveDecisions(_LiveIterator[Decision | Judged]):
     _item_name = "decision"
 
     def __init__(
-        self,
-        base_url: str,
-        judged: bool = False,
-        timeout_s: float | None = None,
-        api_key: str | None = None,
+        self, base_url: str, judged: bool = False, timeout_s: float | None = None, api_key: str | None = None
     ) -> None:
         super().__init__(decision_feed(base_url, judged), timeout_s, api_key)

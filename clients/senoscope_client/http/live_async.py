@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -37,9 +36,7 @@ class _AsyncLiveIterator(Generic[_T]):
         await self._connect()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __aiter__(self) -> Self:
@@ -77,10 +74,7 @@ class _AsyncLiveIterator(Generic[_T]):
     async def _connect(self) -> None:
         try:
             self._connection = await connect(
-                self._feed.url,
-                compression=None,
-                max_size=MAX_RESULT_BYTES,
-                additional_headers=self._headers,
+                self._feed.url, compression=None, max_size=MAX_RESULT_BYTES, additional_headers=self._headers
             )
         except (InvalidHandshake, OSError, TimeoutError) as error:
             raise self._feed.connect_error(error) from error

@@ -12,6 +12,7 @@ import numpy as np
 import tifffile
 
 from senoscope_client.errors import AmbiguousAxes, UnreadableImage
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.calibration import imagej_calibration
 from senoscope_client.images.channel_names import scanimage_names
 from senoscope_client.images.notices import Notice
@@ -21,7 +22,6 @@ from senoscope_client.images.tiff_page_names import page_labels
 from senoscope_client.images.tiff_planes import (
     DescriptionMismatch,
     Planes,
-    ReadOptions,
     bare_pages,
     channel_labels,
     complete_planes,

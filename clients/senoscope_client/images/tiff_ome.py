@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from senoscope_client.images import ome_xml as ome
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.notices import Notice
 from senoscope_client.images.stored import Labels
 from senoscope_client.images.tiff import TiffPages
@@ -18,7 +19,6 @@ from senoscope_client.images.tiff_planes import (
     DescriptionMismatch,
     IncompleteImage,
     Planes,
-    ReadOptions,
     channel_labels,
     complete_planes,
 )

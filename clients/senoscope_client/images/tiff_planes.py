@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_client.errors import AmbiguousAxes, UnreadableImage
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.calibration import Calibration
 from senoscope_client.images.notices import Notice
 from senoscope_client.images.stored import Labels
@@ -18,31 +19,6 @@ from senoscope_client.images.tiff import TiffPages
 from senoscope_client.wire.messages import Position
 
 _MAX_PLANES: Final = 1_000_000
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """Options for reading a file.
-
-    Attributes
-    ----------
-    channels : tuple of str
-        Of the ensemble.
-    axes_given : bool
-        Whether the user declares the axes, so that the file need not.
-    trusted : bool
-        Whether the file is the user's own, so that its size is not limited.
-    file_name : str or None
-        By which the metadata may refer to the file.
-    name : str
-        Of the file, for messages.
-    """
-
-    channels: tuple[str, ...]
-    axes_given: bool
-    trusted: bool
-    file_name: str | None
-    name: str
 
 
 @dataclass(frozen=True)
