@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -103,13 +104,16 @@ class _LiveIterator(Generic[_T]):
     def __init__(self, feed: LiveFeed[_T], timeout_s: float | None, api_key: str | None) -> None:
         self.timeout_s = timeout_s
         self._feed = feed
+        self._exit_stack = ExitStack()
         try:
-            # Opened here, so that messages are received from now on and not from the first `next`.
-            self._connection = connect(
-                feed.url,
-                compression=None,
-                max_size=MAX_RESULT_BYTES,
-                additional_headers=authorization_header(api_key),
+            # Entered here, so that messages are received from now on and not from the first `next`.
+            self._connection = self._exit_stack.enter_context(
+                connect(
+                    feed.url,
+                    compression=None,
+                    max_size=MAX_RESULT_BYTES,
+                    additional_headers=authorization_header(api_key),
+                )
             )
         except (InvalidHandshake, OSError, TimeoutError) as error:
             raise feed.connect_error(error) from error
@@ -150,7 +154,7 @@ class _LiveIterator(Generic[_T]):
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        self._exit_stack.close()
 
 
 class LiveResults(_LiveIterator[Result]):

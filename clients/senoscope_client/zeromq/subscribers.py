@@ -16,13 +16,7 @@ from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import Result
 from senoscope_client.wire.sizes import MAX_RESULT_BYTES
 from senoscope_client.zeromq.curve_keys import CurveClient, StrPath
-from senoscope_client.zeromq.link import (
-    Link,
-    LinkFault,
-    first_handshake_timeout_s,
-    next_handshake_timeout_s,
-    receive_parts,
-)
+from senoscope_client.zeromq.link import HandshakePatience, Link, LinkFault, receive_parts
 
 # Short enough for Ctrl-C to take effect on Windows, where a wait inside ZeroMQ cannot be interrupted.
 _SLICE_MS = 200
@@ -57,7 +51,7 @@ class _Subscriber(Generic[_T]):
         self._kind: TypeAdapter[_T] = TypeAdapter(kind)
         self._topics = tuple(topics)
         self._endpoint = endpoint
-        self._handshake_timeout_s = first_handshake_timeout_s()
+        self._patience = HandshakePatience()
         self._curve = None if server_key is None else CurveClient.load(server_key, curve_keypair)
         self._context = zmq.Context()
         self._open()
@@ -77,7 +71,7 @@ class _Subscriber(Generic[_T]):
             self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
             if self._curve is not None:
                 self._curve.secure(self._socket)
-            self._link = Link(self._socket, self._handshake_timeout_s)
+            self._link = Link(self._socket, self._patience)
             self._socket.connect(self._endpoint)
         except ValueError:
             self._context.destroy(0)
@@ -142,7 +136,6 @@ class _Subscriber(Generic[_T]):
     def _parse(self, parts: list[zmq.Frame] | None) -> _T | None:
         """Parse a message; return None if it is not of this kind, and count it."""
         self._link.message_received()
-        self._handshake_timeout_s = first_handshake_timeout_s()
         try:
             if parts is not None and len(parts) == 2:
                 return self._kind.validate_json(parts[1].bytes)
@@ -162,17 +155,13 @@ class _Subscriber(Generic[_T]):
         for event in self._link.events():
             fault = event.fault
             if fault is None:
-                self._handshake_timeout_s = first_handshake_timeout_s()
                 continue
             if fault in ("unknown_key", "curve_mismatch"):
                 raise self._unauthorized_error(fault)
-            if not event.final:
-                self.faults[fault] += 1
-            else:
+            if event.final:
                 self._count_final_fault(fault)
-                if fault == "no_handshake":
-                    self._handshake_timeout_s = next_handshake_timeout_s(self._handshake_timeout_s)
                 return True
+            self.faults[fault] += 1
         return False
 
     def _count_final_fault(self, fault: LinkFault) -> None:
