@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from senoscope_client.security.loopback import is_local_endpoint
 from senoscope_client.simulation.fov_defaults import CHANNELS, HEIGHT, WIDTH
@@ -27,6 +27,7 @@ DEFAULT_STREAM: Final = "tcp://127.0.0.1:5555"
 DEFAULT_RESULTS: Final = "tcp://127.0.0.1:5556"
 
 _FAILURE = 1
+_N = TypeVar("_N", int, float)
 _MAX_WAITING_FRAMES: Final = 2
 
 
@@ -77,6 +78,25 @@ class _VersionAction(argparse.Action):
         parser.exit()
 
 
+def _number(kind: type[_N], is_valid: Callable[[_N], bool], what: str) -> Callable[[str], _N]:
+    """Return a function that reads the value of an option."""
+
+    def read(text: str) -> _N:
+        number = kind(text)
+        if not is_valid(number):
+            raise argparse.ArgumentTypeError(f"{text} is not {what}")
+        return number
+
+    read.__name__ = kind.__name__  # for the message of argparse about other texts
+    return read
+
+
+_positive: Final = _number(float, lambda number: 0 < number < math.inf, "greater than 0")
+_seconds: Final = _number(float, lambda number: 0 <= number < math.inf, "a number of seconds")
+_non_negative: Final = _number(int, lambda number: number >= 0, "0 or greater")
+_count: Final = _number(int, lambda number: number >= 1, "1 or greater")
+
+
 def command_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; `docs/make` reads it, too."""
     parser = argparse.ArgumentParser(
@@ -123,10 +143,7 @@ def command_parser() -> argparse.ArgumentParser:
     publish.add_argument(
         "--seed", type=_non_negative, default=0, help="of synthetic fields of view (default: %(default)s)"
     )
-    publish.add_argument("--axes", help="of the files, such as PCYX, if the files do not define them")
-    publish.add_argument(
-        "--channels", type=_name_list, help="of the files, in order, such as SRS,TPEF,Transmission"
-    )
+    _add_file_options(publish)
     publish.add_argument(
         "--wait-s",
         type=_seconds,
@@ -178,10 +195,7 @@ def command_parser() -> argparse.ArgumentParser:
     classify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="TIFF or NPY stack")
     classify.add_argument("--url", default=DEFAULT_URL, help="of the service (default: %(default)s)")
     _add_api_key(classify)
-    classify.add_argument("--axes", help="of the files, such as PCYX, if the files do not define them")
-    classify.add_argument(
-        "--channels", type=_name_list, help="of the files, in order, such as SRS,TPEF,Transmission"
-    )
+    _add_file_options(classify)
     classify.add_argument(
         "--cam", choices=("none", "grid", "png"), default="none", help="Grad-CAM in the JSON"
     )
@@ -207,6 +221,13 @@ def _add_api_key(command: argparse.ArgumentParser) -> None:
         metavar="KEY",
         default=os.environ.get("SENOSCOPE_API_KEY") or None,
         help="of the service; better set SENOSCOPE_API_KEY, because other users can see command lines",
+    )
+
+
+def _add_file_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--axes", help="of the files, such as PCYX, if the files do not define them")
+    command.add_argument(
+        "--channels", type=_name_list, help="of the files, in order, such as SRS,TPEF,Transmission"
     )
 
 
@@ -411,34 +432,6 @@ def _wait_for_subscriber(wait: Callable[[float], bool], wait_s: float, stop: thr
         if wait(min(slice_s, wait_s)):
             return True
     return False
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return number
-
-
-def _non_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 def _name_list(text: str) -> tuple[str, ...]:
