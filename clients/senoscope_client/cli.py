@@ -78,8 +78,8 @@ class _VersionAction(argparse.Action):
         parser.exit()
 
 
-def _number(kind: type[_N], is_valid: Callable[[_N], bool], what: str) -> Callable[[str], _N]:
-    """Return a function that reads the value of an option."""
+def _number(name: str, kind: type[_N], is_valid: Callable[[_N], bool], what: str) -> Callable[[str], _N]:
+    """Return a function that reads the value of an option; argparse names the value in messages."""
 
     def read(text: str) -> _N:
         number = kind(text)
@@ -87,14 +87,14 @@ def _number(kind: type[_N], is_valid: Callable[[_N], bool], what: str) -> Callab
             raise argparse.ArgumentTypeError(f"{text} is not {what}")
         return number
 
-    read.__name__ = kind.__name__  # for the message of argparse about other texts
+    read.__name__ = name
     return read
 
 
-_positive: Final = _number(float, lambda number: 0 < number < math.inf, "greater than 0")
-_seconds: Final = _number(float, lambda number: 0 <= number < math.inf, "a number of seconds")
-_non_negative: Final = _number(int, lambda number: number >= 0, "0 or greater")
-_count: Final = _number(int, lambda number: number >= 1, "1 or greater")
+_positive: Final = _number("number", float, lambda n: 0 < n < math.inf, "greater than 0")
+_seconds: Final = _number("seconds", float, lambda n: 0 <= n < math.inf, "a number of seconds")
+_non_negative: Final = _number("integer", int, lambda n: n >= 0, "0 or greater")
+_count: Final = _number("integer", int, lambda n: n >= 1, "1 or greater")
 
 
 def command_parser() -> argparse.ArgumentParser:

@@ -13,6 +13,8 @@ from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from senoscope_client.errors import UnreadableImage
+from senoscope_client.images.axes import ReadOptions
+from senoscope_client.images.tiff_page_check import Directories
 from senoscope_client.wire.messages import Position
 
 _MAX_LENGTH = 4 * 1024 * 1024
@@ -69,29 +71,18 @@ class OmeImage:
         return self.positions.get((t, z))
 
 
-def check_ome_xml(xml: str, *, pages: int, smallest: int, trusted: bool, name: str) -> None:
+def check_ome_xml(xml: str, directories: Directories, options: ReadOptions) -> None:
     """Check that OME-XML is harmless, and declares no more planes than the file can hold.
-
-    Parameters
-    ----------
-    xml : str
-    pages : int
-        Number of pages of the file.
-    smallest : int
-        Number of pixels of the smallest page.
-    trusted : bool
-        Whether the file is the user's own, so that its size is not limited.
-    name : str
-        Of the file, for messages.
 
     Raises
     ------
     UnreadableImage
     """
+    pages, name = directories.chain, options.name
     # Only the expansion of entities is dangerous in XML; without a document type there are none.
     if re.search(r"<!(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
         raise UnreadableImage(f"{name} has OME-XML with a document type, which OME does not allow; remove it")
-    if trusted:
+    if options.trusted:
         return
     if len(xml) > _MAX_LENGTH or xml.count("<") > _MAX_XML_TAGS:
         raise UnreadableImage(f"{name} has OME-XML that is too long; save the stack without its annotations")
@@ -100,7 +91,7 @@ def check_ome_xml(xml: str, *, pages: int, smallest: int, trusted: bool, name: s
     except ET.ParseError:
         return
     try:
-        declared = max(_declared_lengths(root, pages, smallest), default=0)
+        declared = max(_declared_lengths(root, pages, directories.smallest), default=0)
     except (ValueError, OverflowError, ZeroDivisionError):
         raise _invalid_numbers_error(name) from None
     if declared > _MAX_PLANES:
@@ -135,7 +126,7 @@ def _declared_lengths(root: ET.Element, pages: int, smallest: int) -> Iterator[i
     yield pixels // max(1, smallest)
 
 
-def read_images(xml: str, *, pages: int, file_name: str | None, name: str) -> list[OmeImage]:
+def read_images(xml: str, pages: int, options: ReadOptions) -> list[OmeImage]:
     """Read the images that checked OME-XML declares; return none if it is not well-formed.
 
     Parameters
@@ -144,24 +135,21 @@ def read_images(xml: str, *, pages: int, file_name: str | None, name: str) -> li
         Accepted by `check_ome_xml`. It is read element by element, because that of a long scan is large.
     pages : int
         Number of pages of the file.
-    file_name : str or None
-        Of the file, by which the XML may refer to it.
-    name : str
-        Of the file, for messages.
+    options : ReadOptions
 
     Raises
     ------
     UnreadableImage
         If a number is invalid.
     """
-    own = _own_uuid(xml, file_name, pages)
+    own = _own_uuid(xml, options.file_name, pages)
     images: list[OmeImage] = []
     try:
         images.extend(_image(pixels, pages, own) for pixels in _pixels(xml))
     except ET.ParseError:
         return []
     except (ValueError, OverflowError, KeyError):
-        raise _invalid_numbers_error(name) from None
+        raise _invalid_numbers_error(options.name) from None
     return images
 
 
@@ -186,14 +174,14 @@ def _pixels(xml: str) -> Iterator[ET.Element]:
                 open_elements[0].clear()
 
 
-def _own_uuid(xml: str, file_name: str | None, pages: int) -> str | None:
+def _own_uuid(xml: str, file_name: str, pages: int) -> str | None:
     """Return the identifier by which the XML refers to the file that contains it; None if it has none."""
     root = re.search(r"<(?:\w+:)?OME\b[^>]*?\bUUID\s*=\s*[\"']([^\"']*)[\"']", xml)
     if root:
         return root[1].strip()
     named = re.findall(r"<(?:\w+:)?UUID\b[^>]*?FileName\s*=\s*[\"']([^\"']*)[\"'][^>]*>([^<]*)<", xml)
     for called, uuid in named:
-        if file_name is not None and called.lower() == file_name.lower():
+        if called.lower() == file_name.lower():
             return str(uuid).strip()
     # The file was renamed: all planes are in one file, and their number is that of its pages.
     if len({uuid for _, uuid in named}) == 1 and len(named) == pages:

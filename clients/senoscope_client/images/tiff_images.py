@@ -91,7 +91,7 @@ def open_images(stream: BinaryIO, size: int, limits: WalkLimits, options: ReadOp
             raise AmbiguousAxes(f"{name} {_MISMATCH}") from None
         text = "the description of the file does not match its pages, and is not used"
         notices.append(Notice("pages-left-out", text))
-        found = [bare_pages(pages, page_labels(pages, options), name)]
+        found = [bare_pages(pages, page_labels(pages, options))]
     mentions = tuple(mentioned_channels(_metadata_text(pages), options.spec.channels))
     return [_stored_image(pages, planes, tuple(notices), mentions, options) for planes in found]
 
@@ -117,12 +117,12 @@ def _describe_planes(  # noqa: PLR0911 - one return for each kind of file
         # Planes are depths or times, because MetaMorph writes one file for each wavelength.
         return [Planes("Z", (planes,), [0] * planes, read=read)]
     if first.is_fluoview:
-        return [fluoview_planes(pages, options)]
+        return [fluoview_planes(pages)]
     if (names := scanimage_channels(pages, stream)) is not None:
         return [interleaved_planes(pages, names, options)]
     if first.is_lsm:
         return [lsm_planes(pages, options)]
-    return [bare_pages(pages, page_labels(pages, options), options.name)]
+    return [bare_pages(pages, page_labels(pages, options))]
 
 
 def _stored_image(
@@ -134,7 +134,7 @@ def _stored_image(
 ) -> StoredImage:
     """Return the planes as an image, with its calibration, without axes of length one except for channels."""
     name = options.name
-    require_alike(pages, planes.pages, name)
+    require_alike(pages, planes.pages)
     page = pages.page(planes.pages[0])
     shape, axes = pages.shape(planes.pages[0])
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")

@@ -122,7 +122,7 @@ def shaped_planes(pages: TiffPages, options: ReadOptions) -> Planes:
     lead = len(shape) - inner
     sizes, letters = shape[:lead], axes[:lead]
     if len(pages) > prod(sizes):
-        _reject_further_pages(pages, prod(sizes), options.name)
+        _reject_further_pages(pages, prod(sizes))
     planes = declared_planes(pages, letters, sizes, options, "tifffile")
     try:
         names = entries["Channel"]["Name"]
@@ -139,28 +139,28 @@ def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
 
 
-def _reject_further_pages(pages: TiffPages, first: int, name: str) -> None:
+def _reject_further_pages(pages: TiffPages, first: int) -> None:
     """Raise the error for pages after those that a description declares: further images, or a mismatch."""
-    require_alike(pages, range(len(pages)), name)
+    require_alike(pages, range(len(pages)))
     following = pages.page(first)
     if following.is_shaped:
         shapes = ", ".join("x".join(map(str, pages.shape(n)[0])) for n in (0, first))
-        raise AmbiguousAxes(f"{name} holds several images ({shapes}); save one stack per file")
+        raise AmbiguousAxes(f"{pages.name} holds several images ({shapes}); save one stack per file")
     raise DescriptionMismatch
 
 
-def fluoview_planes(pages: TiffPages, options: ReadOptions) -> Planes:
+def fluoview_planes(pages: TiffPages) -> Planes:
     """Return the planes of a file of FluoView, in the order of its metadata if these match the pages."""
     try:
         dimensions = pages.file.fluoview_metadata["Dimensions"][::-1]
         letters = "".join(tifffile.TIFF.MM_DIMENSIONS.get(one[0].upper(), "Q") for one in dimensions)
         shape = tuple(int(one[1]) for one in dimensions)
     except (KeyError, TypeError, IndexError, ValueError):
-        return bare_pages(pages, None, options.name)
+        return bare_pages(pages)
     lead = [(letter, n) for letter, n in zip(letters, shape, strict=True) if letter not in "YX"]
     sizes = tuple(n for _, n in lead)
     if not sizes or min(sizes) < 1 or prod(sizes) != len(pages):
-        return bare_pages(pages, None, options.name)
+        return bare_pages(pages)
     return Planes("".join(letter for letter, _ in lead), sizes, range(len(pages)))
 
 
@@ -177,8 +177,8 @@ def lsm_planes(pages: TiffPages, options: ReadOptions) -> Planes:
         names = ()
     labels = Labels("the LSM file's metadata", samples=names) if names else None
     if entries.get("DimensionChannels") != max(pages.first.shaped[0], pages.first.shaped[4]):
-        return bare_pages(pages, labels, options.name)
-    require_alike(pages, range(len(pages)), options.name)
+        return bare_pages(pages, labels)
+    require_alike(pages, range(len(pages)))
     sizes = tuple(max(1, int(entries.get(f"Dimension{key}", 1))) for key in ("M", "P", "Time", "Z"))
     if prod(sizes) < len(pages):
         return Planes("TC", (len(pages), 1), range(len(pages)), labels=labels)
@@ -204,7 +204,7 @@ def scanimage_channels(pages: TiffPages, stream: BinaryIO) -> tuple[str, ...] | 
 def interleaved_planes(pages: TiffPages, names: tuple[str, ...], options: ReadOptions) -> Planes:
     """Return the planes of pages whose channel changes from each page to the next."""
     count, channels = len(pages), len(names)
-    require_alike(pages, range(count), options.name)
+    require_alike(pages, range(count))
     fovs, rest = divmod(count, channels)
     if not fovs:
         raise UnreadableImage(

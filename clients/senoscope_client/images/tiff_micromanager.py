@@ -17,7 +17,7 @@ from senoscope_client.wire.messages import Position
 
 def micromanager_planes(pages: TiffPages, options: ReadOptions) -> Planes | None:
     """Return the planes by field of view and channel of each page; None if a page does not declare them."""
-    require_alike(pages, range(len(pages)), options.name)
+    require_alike(pages, range(len(pages)))
     fovs: dict[tuple[object, ...], dict[str, int]] = {}
     times: dict[tuple[object, ...], int] = {}
     for n in range(len(pages)):

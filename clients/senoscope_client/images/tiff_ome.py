@@ -35,10 +35,9 @@ def ome_planes(pages: TiffPages, options: ReadOptions) -> list[Planes]:
     UnreadableImage
         If none has a complete field of view, or if the XML is rejected.
     """
-    xml, name, directories = pages.first.description, options.name, pages.directories
-    chain = directories.chain
-    ome.check_ome_xml(xml, pages=chain, smallest=directories.smallest, trusted=options.trusted, name=name)
-    declared = ome.read_images(xml, pages=chain, file_name=options.file_name, name=name)
+    xml, directories = pages.first.description, pages.directories
+    ome.check_ome_xml(xml, directories, options)
+    declared = ome.read_images(xml, directories.chain, options)
     here = [image for image in declared if image.pages]
     if not here:
         micromanager = micromanager_planes(pages, options) if directories.metadata[1] else None

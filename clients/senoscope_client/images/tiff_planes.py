@@ -58,7 +58,7 @@ class IncompleteImage(UnreadableImage):
     """An image has no complete field of view."""
 
 
-def require_alike(pages: TiffPages, numbers: Sequence[int], name: str) -> None:
+def require_alike(pages: TiffPages, numbers: Sequence[int]) -> None:
     """Check that pages have the same size, type and meaning.
 
     Raises
@@ -76,16 +76,16 @@ def require_alike(pages: TiffPages, numbers: Sequence[int], name: str) -> None:
     turned = sorted({pages.orientation(number) for number in chosen})
     if len(turned) > 1:
         raise AmbiguousAxes(
-            f"{name} has pages of different orientation (tag 274: {', '.join(map(str, turned))}), of shapes "
+            f"{pages.name} has pages of different orientation (tag 274: {', '.join(map(str, turned))}), of shapes "
             f"{shapes}; save them all with the same orientation"
         )
-    raise AmbiguousAxes(f"{name} holds {len(kinds)} images ({shapes}); save one stack per file")
+    raise AmbiguousAxes(f"{pages.name} holds {len(kinds)} images ({shapes}); save one stack per file")
 
 
-def bare_pages(pages: TiffPages, labels: Labels | None, name: str) -> Planes:
+def bare_pages(pages: TiffPages, labels: Labels | None = None) -> Planes:
     """Return all pages as planes without further information."""
     count = len(pages)
-    require_alike(pages, range(count), name)
+    require_alike(pages, range(count))
     return Planes("Q", (count,), range(count), labels=labels)
 
 
