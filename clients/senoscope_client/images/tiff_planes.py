@@ -76,8 +76,8 @@ def require_alike(pages: TiffPages, numbers: Sequence[int]) -> None:
     turned = sorted({pages.orientation(number) for number in chosen})
     if len(turned) > 1:
         raise AmbiguousAxes(
-            f"{pages.name} has pages of different orientation (tag 274: {', '.join(map(str, turned))}), of shapes "
-            f"{shapes}; save them all with the same orientation"
+            f"{pages.name} has pages of different orientation (tag 274: {', '.join(map(str, turned))}), of "
+            f"shapes {shapes}; save them all with the same orientation"
         )
     raise AmbiguousAxes(f"{pages.name} holds {len(kinds)} images ({shapes}); save one stack per file")
 
