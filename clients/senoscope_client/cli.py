@@ -20,7 +20,9 @@ from senoscope_client.simulation.fov_defaults import CHANNELS, HEIGHT, WIDTH
 
 # NumPy, pydantic, sockets and HTTP are imported by the subcommands that need them.
 if TYPE_CHECKING:
+    from senoscope_client.http.live import LiveResults
     from senoscope_client.models.result import Result
+    from senoscope_client.zeromq.subscribers import ResultSubscriber
 
 DEFAULT_URL: Final = "http://127.0.0.1:8750"
 DEFAULT_STREAM: Final = "tcp://127.0.0.1:5555"
@@ -339,22 +341,18 @@ def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0 if options.count is None else _FAILURE
 
 
-@contextlib.contextmanager
-def _results(options: argparse.Namespace) -> Iterator[Iterator[Result]]:
+def _results(options: argparse.Namespace) -> ResultSubscriber | LiveResults:
     from senoscope_client.http.live import LiveResults
     from senoscope_client.zeromq.subscribers import ResultSubscriber
 
-    if options.zmq is not None:
-        with ResultSubscriber(
-            options.zmq,
-            timeout_s=options.timeout_s,
-            server_key=options.server_key,
-            curve_keypair=options.curve_keypair,
-        ) as subscriber:
-            yield iter(subscriber)
-    else:
-        with LiveResults(options.url, timeout_s=options.timeout_s, api_key=options.api_key) as live:
-            yield live
+    if options.zmq is None:
+        return LiveResults(options.url, timeout_s=options.timeout_s, api_key=options.api_key)
+    return ResultSubscriber(
+        options.zmq,
+        timeout_s=options.timeout_s,
+        server_key=options.server_key,
+        curve_keypair=options.curve_keypair,
+    )
 
 
 def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
