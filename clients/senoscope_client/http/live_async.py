@@ -8,7 +8,7 @@ from typing import Final, Generic, Self, TypeVar
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from senoscope_client.errors import Busy, NotReady, SenoscopeError, Unreachable
+from senoscope_client.errors import Busy, NotReady, Unreachable
 from senoscope_client.http.auth import authorization_header
 from senoscope_client.http.live import LiveFeed, decision_feed, result_feed
 from senoscope_client.models.decision import Decision, Judged
@@ -85,9 +85,7 @@ class _AsyncLiveIterator(Generic[_T]):
             await asyncio.sleep(pause_s)
             try:
                 await self._connect()
-            except SenoscopeError as error:
-                if not isinstance(error, _TRANSIENT):
-                    raise
+            except _TRANSIENT:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
                 self.reconnects += 1

@@ -25,6 +25,10 @@ _log = logging.getLogger(__name__)
 _FAULT_TEXTS: dict[LinkFault, str] = {
     "protocol": "received data that is not a ZeroMQ message, or a message that is too large or does not end",
     "no_handshake": "the ZeroMQ handshake was not completed; does another program use this endpoint?",
+    "unknown_key": "this public key is not allowed; copy the .key file into the service's folder of allowed "
+    "keys",
+    "curve_mismatch": "only one side uses CURVE, or server_key is not the public key of the service, or the "
+    "service uses another mechanism, such as PLAIN",
 }
 _T = TypeVar("_T")
 
@@ -157,7 +161,10 @@ class _Subscriber(Generic[_T]):
             if fault is None:
                 continue
             if fault in ("unknown_key", "curve_mismatch"):
-                raise self._unauthorized_error(fault)
+                raise Unauthorized(
+                    f"the service at {self._endpoint} refuses to send {self._item_name}s: "
+                    f"{_FAULT_TEXTS[fault]}"
+                )
             if event.final:
                 self._count_final_fault(fault)
                 return True
@@ -169,17 +176,6 @@ class _Subscriber(Generic[_T]):
         _log.warning(
             "%ss from %s: %s; connecting again", self._item_name, self._endpoint, _FAULT_TEXTS[fault]
         )
-
-    def _unauthorized_error(self, fault: LinkFault) -> Unauthorized:
-        reason = (
-            "only one side uses CURVE, or server_key is not the public key of the service, or the service "
-            "uses another mechanism, such as PLAIN"
-        )
-        if fault == "unknown_key":
-            reason = (
-                "this public key is not allowed; copy the .key file into the service's folder of allowed keys"
-            )
-        return Unauthorized(f"the service at {self._endpoint} refuses to send {self._item_name}s: {reason}")
 
     def close(self) -> None:
         """Close the socket."""
