@@ -2,11 +2,8 @@
  *
  * senoscope_publish.c includes this file at its end, and defines the functions that it uses.
  */
-#include <signal.h>
-
-#include "senoscope_options.h"
-
 #define PROGRAM "senoscope_publish"
+#include "senoscope_options.h"
 
 enum { PATTERNS = 8, ROWS = 6, COLUMNS = 8, DISCS = 12, SLICE_MS = 100 };
 
@@ -15,18 +12,6 @@ typedef struct {
     size_t frame_bytes;
     long frames;
 } source;
-
-static volatile sig_atomic_t stop_requested;
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    stop_requested = 1;
-}
-
-static int failed(const char *what) {
-    fprintf(stderr, PROGRAM ": %s\n", what);
-    return 1;
-}
 
 /* Draw discs on noise, every other frame bright; they do not resemble cells. */
 static void draw_pattern(uint16_t *out, int pattern, const senoscope_frame *shape) {
@@ -206,27 +191,24 @@ int main(int argc, char **argv) {
         {"--insecure", OPTION_FLAG, &insecure, "bind beyond this machine without --curve-keypair"},
         {NULL, OPTION_FLAG, NULL, NULL}};
     const int files =
-        options_read(PROGRAM,
-                     PROGRAM " [OPTION ...] [FILE ...]\n\nFILEs hold raw pixels, channels x rows x columns, "
+        options_read(PROGRAM " [OPTION ...] [FILE ...]\n\nFILEs hold raw pixels, channels x rows x columns, "
                              "little-endian, frame after frame. Without files, a test pattern is sent.",
                      table, argc, argv);
     if (!curve_keypair && !insecure && !is_local(endpoint))
-        options_fail(PROGRAM, "--endpoint",
-                     "every machine on the network could receive the frames; encrypt them with "
-                     "--curve-keypair, or pass --insecure");
+        options_fail("--endpoint", "every machine on the network could receive the frames; encrypt them with "
+                                   "--curve-keypair, or pass --insecure");
     senoscope_frame shape = {.channels = 1};
     for (const char *at = channels; *at; at++)
         shape.channels += *at == ',';
     const int32_t dtypes[] = {SENOSCOPE_UINT8, SENOSCOPE_UINT16, SENOSCOPE_FLOAT32};
     for (int k = 0; k < 3; k++)
         if (strcmp(dtype, dtype_name(dtypes[k])) == 0) shape.dtype = dtypes[k];
-    if (!shape.dtype) options_fail(PROGRAM, "--dtype", "must be uint8, uint16 or float32");
-    if (!files && shape.dtype != SENOSCOPE_UINT16)
-        options_fail(PROGRAM, "--dtype", "the test pattern is uint16");
-    if (!files && loop) options_fail(PROGRAM, "--loop", "requires files");
+    if (!shape.dtype) options_fail("--dtype", "must be uint8, uint16 or float32");
+    if (!files && shape.dtype != SENOSCOPE_UINT16) options_fail("--dtype", "the test pattern is uint16");
+    if (!files && loop) options_fail("--loop", "requires files");
     if (height > MAX_EXTENT || width > MAX_EXTENT ||
         (double)height * (double)width * shape.channels * shape.dtype > MAX_PIXEL_BYTES)
-        options_fail(PROGRAM, "--height, --width", "a frame has at most 64 MiB");
+        options_fail("--height, --width", "a frame has at most 64 MiB");
     shape.height = (int32_t)height;
     shape.width = (int32_t)width;
 
@@ -234,8 +216,7 @@ int main(int argc, char **argv) {
     int status = files ? read_files(&frames, files, argv) : make_patterns(&frames, &shape);
     if (status == 0) {
         if (files && !loop && (count == 0 || count > frames.frames)) count = frames.frames;
-        signal(SIGINT, stop);
-        signal(SIGTERM, stop);
+        stop_on_signals();
         senoscope_publisher *const publisher =
             senoscope_open(endpoint, instrument, curve_keypair, allowed_keys);
         const senoscope_series series = {.series_id = series_id,

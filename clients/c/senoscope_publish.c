@@ -174,12 +174,9 @@ static writer *begin_header(senoscope_publisher *publisher) {
 static int32_t send_announced(senoscope_publisher *publisher, const char *type) {
     writer *const out = begin_header(publisher);
     put_writer(out, &publisher->announced);
-    put_text(out, ",\"htype\":\"nlo-fov-");
-    put_text(out, type);
-    put_text(out, "-1.0\",\"type\":\"");
-    put_text(out, type);
-    put_text(out, "\"");
-    if (publisher->open && publisher->frames > 0) put_key_integer(out, ",\"frame\":", publisher->frames - 1);
+    put_format(out, ",\"htype\":\"nlo-fov-%s-1.0\",\"type\":\"%s\"", type, type);
+    if (publisher->open && publisher->frames > 0)
+        put_format(out, ",\"frame\":%lld", (long long)publisher->frames - 1);
     put_text(out, "}");
     const int32_t code = send_head(publisher, type, 0);
     if (code == 0) publisher->last_heartbeat_us = zmq_stopwatch_intermediate(publisher->clock);
@@ -360,12 +357,11 @@ static int32_t check_series(senoscope_publisher *publisher, const senoscope_seri
 }
 
 static void write_series(writer *out, const senoscope_series *series) {
-    if (series->planned_frames) put_key_integer(out, ",\"planned_frames\":", series->planned_frames);
-    if (series->mosaic_rows) {
-        put_key_integer(out, ",\"mosaic\":{\"rows\":", series->mosaic_rows);
-        put_key_integer(out, ",\"columns\":", series->mosaic_columns);
-        put_text(out, "}");
-    }
+    if (series->planned_frames)
+        put_format(out, ",\"planned_frames\":%lld", (long long)series->planned_frames);
+    if (series->mosaic_rows)
+        put_format(out, ",\"mosaic\":{\"rows\":%lld,\"columns\":%lld}", (long long)series->mosaic_rows,
+                   (long long)series->mosaic_columns);
     if (series->pump_wavelength_nm != 0)
         put_key_double(out, ",\"pump_wavelength_nm\":", series->pump_wavelength_nm);
     if (series->stokes_wavelength_nm != 0)
@@ -398,9 +394,7 @@ int32_t senoscope_start_series_with(senoscope_publisher *publisher, const senosc
     put_string(out, publisher->instrument, strlen(publisher->instrument));
     put_text(out, ",\"series_id\":");
     put_string(out, series->series_id, strlen(series->series_id));
-    put_text(out, ",\"series_uid\":\"");
-    put_text(out, uid);
-    put_text(out, "\"");
+    put_format(out, ",\"series_uid\":\"%s\"", uid);
     write_series(&publisher->announced, series);
     put_double(&publisher->pixel_size, series->pixel_size_um != 0 ? series->pixel_size_um : 0.35);
     if ((code = send_announced(publisher, "start")) < 0) return code;
@@ -425,9 +419,8 @@ int64_t senoscope_end_series(senoscope_publisher *publisher, const char *reason)
     int32_t code = check_usable(publisher, true);
     if (code < 0 || (code = check_text(publisher, "the reason", reason, MAX_TEXT)) < 0) return code;
     writer *const out = begin_header(publisher);
-    put_text(out, ",\"htype\":\"nlo-fov-end-1.0\",\"type\":\"end\"");
-    put_key_integer(out, ",\"frames_sent\":", publisher->frames);
-    put_text(out, ",\"reason\":");
+    put_format(out, ",\"htype\":\"nlo-fov-end-1.0\",\"type\":\"end\",\"frames_sent\":%lld,\"reason\":",
+               (long long)publisher->frames);
     put_string(out, reason, strlen(reason));
     put_text(out, "}");
     if ((code = send_head(publisher, "end", 0)) < 0) return code;
@@ -490,17 +483,13 @@ static void write_image_header(senoscope_publisher *publisher, const senoscope_f
 #endif
     }
     writer *const out = begin_header(publisher);
-    put_key_integer(out, ",\"htype\":\"array-1.0\",\"type\":\"image\",\"frame\":", publisher->frames);
-    put_key_integer(out, ",\"shape\":[", frame->channels);
-    put_key_integer(out, ",", frame->height);
-    put_key_integer(out, ",", frame->width);
-    put_text(out, "],\"axes\":\"CYX\",\"dtype\":\"");
-    put_text(out, dtype_name(frame->dtype));
-    put_text(out, "\",\"channels\":");
+    put_format(out, ",\"htype\":\"array-1.0\",\"type\":\"image\",\"frame\":%lld",
+               (long long)publisher->frames);
+    put_format(out, ",\"shape\":[%d,%d,%d],\"axes\":\"CYX\",\"dtype\":\"%s\",\"channels\":",
+               (int)frame->channels, (int)frame->height, (int)frame->width, dtype_name(frame->dtype));
     put_writer(out, &publisher->channels);
-    put_key_integer(out, ",\"timestamp\":{\"seconds\":", seconds);
-    put_key_integer(out, ",\"nanoseconds\":", nanoseconds);
-    put_text(out, "},\"pixel_size_um\":");
+    put_format(out, ",\"timestamp\":{\"seconds\":%lld,\"nanoseconds\":%lld},\"pixel_size_um\":",
+               (long long)seconds, (long long)nanoseconds);
     put_writer(out, &publisher->pixel_size);
     if (frame->position_um) {
         put_key_double(out, ",\"position_um\":{\"x\":", frame->position_um[0]);
@@ -508,12 +497,9 @@ static void write_image_header(senoscope_publisher *publisher, const senoscope_f
         put_key_double(out, ",\"z\":", frame->position_um[2]);
         put_text(out, "}");
     }
-    if (frame->index) {
-        put_key_integer(out, ",\"index\":{\"p\":", frame->index[0]);
-        put_key_integer(out, ",\"t\":", frame->index[1]);
-        put_key_integer(out, ",\"z\":", frame->index[2]);
-        put_text(out, "}");
-    }
+    if (frame->index)
+        put_format(out, ",\"index\":{\"p\":%lld,\"t\":%lld,\"z\":%lld}", (long long)frame->index[0],
+                   (long long)frame->index[1], (long long)frame->index[2]);
     if (frame->exposure_ms != 0) put_key_double(out, ",\"exposure_ms\":", frame->exposure_ms);
     put_text(out, ",\"user_data\":");
     put_text(out, text_or_null(frame->user_data) ? frame->user_data : "{}");

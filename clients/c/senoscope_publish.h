@@ -7,26 +7,10 @@
 #ifndef SENOSCOPE_PUBLISH_H
 #define SENOSCOPE_PUBLISH_H
 
-#include <stdint.h>
-
-#if defined(_WIN32) && defined(SENOSCOPE_LIBRARY)
-#define SENOSCOPE_API __declspec(dllexport)
-#else
-#define SENOSCOPE_API
-#endif
+#include "senoscope_api.h"
 
 #ifdef __cplusplus
 extern "C" {
-#endif
-
-#ifndef SENOSCOPE_ERRORS
-#define SENOSCOPE_ERRORS
-enum {
-    SENOSCOPE_BAD_ARGUMENT = -1, /* a value that the format does not support, or an invalid key */
-    SENOSCOPE_WRONG_STATE = -2,  /* no series is open, or one is open already */
-    SENOSCOPE_NETWORK = -3,      /* ZeroMQ failed, or there is not enough memory */
-    SENOSCOPE_REFUSED = -4       /* the service refuses the connection */
-};
 #endif
 
 enum { SENOSCOPE_UINT8 = 1, SENOSCOPE_UINT16 = 2, SENOSCOPE_FLOAT32 = 4 };

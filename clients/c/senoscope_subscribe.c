@@ -341,18 +341,8 @@ void senoscope_results_close(senoscope_results *results) {
 
 /* The program senoscope_subscribe: prints results as they are made, a line each. */
 
-#include <signal.h>
-
-#include "senoscope_options.h"
-
 #define PROGRAM "senoscope_subscribe"
-
-static volatile sig_atomic_t stop_requested;
-
-static void stop(int signal_number) {
-    (void)signal_number;
-    stop_requested = 1;
-}
+#include "senoscope_options.h"
 
 /* Print an untrusted text without control characters, which could move the cursor of the terminal. */
 static void print_text(const char *text) {
@@ -386,11 +376,6 @@ static void print_result(senoscope_results *results, bool json) {
     }
     fputc('\n', stdout);
     fflush(stdout);
-}
-
-static int failed(const char *what) {
-    fprintf(stderr, PROGRAM ": %s\n", what);
-    return 1;
 }
 
 static int watch(senoscope_results *results, long count, double timeout_s, bool json) {
@@ -430,12 +415,11 @@ int main(int argc, char **argv) {
         {"--server-key", OPTION_TEXT, &server_key, "the service's .key file, or its public key"},
         {"--curve-keypair", OPTION_TEXT, &curve_keypair, "the .key_secret file of this subscriber"},
         {NULL, OPTION_FLAG, NULL, NULL}};
-    if (options_read(PROGRAM, PROGRAM " [OPTION ...]", table, argc, argv))
-        options_fail(PROGRAM, argv[0], "unexpected argument");
+    if (options_read(PROGRAM " [OPTION ...]", table, argc, argv))
+        options_fail(argv[0], "unexpected argument");
     if (!server_key != !curve_keypair)
-        options_fail(PROGRAM, "--server-key, --curve-keypair", "CURVE needs both");
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
+        options_fail("--server-key, --curve-keypair", "CURVE needs both");
+    stop_on_signals();
     senoscope_results *const results = senoscope_results_open(endpoint, topic, server_key, curve_keypair);
     if (!results) return failed(senoscope_results_error(NULL));
     if (!json) printf("%7s  %11s %8s  %s\n", "frame", "probability", "ms", "label, source");

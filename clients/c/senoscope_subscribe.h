@@ -7,28 +7,10 @@
 #ifndef SENOSCOPE_SUBSCRIBE_H
 #define SENOSCOPE_SUBSCRIBE_H
 
-#include <stdint.h>
-
-#ifndef SENOSCOPE_API
-#if defined(_WIN32) && defined(SENOSCOPE_LIBRARY)
-#define SENOSCOPE_API __declspec(dllexport)
-#else
-#define SENOSCOPE_API
-#endif
-#endif
+#include "senoscope_api.h"
 
 #ifdef __cplusplus
 extern "C" {
-#endif
-
-#ifndef SENOSCOPE_ERRORS
-#define SENOSCOPE_ERRORS
-enum {
-    SENOSCOPE_BAD_ARGUMENT = -1, /* a value that the format does not support, or an invalid key */
-    SENOSCOPE_WRONG_STATE = -2,  /* no series is open, or one is open already */
-    SENOSCOPE_NETWORK = -3,      /* ZeroMQ failed, or there is not enough memory */
-    SENOSCOPE_REFUSED = -4       /* the service refuses the connection */
-};
 #endif
 
 typedef struct senoscope_results senoscope_results;

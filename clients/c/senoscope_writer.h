@@ -4,6 +4,7 @@
 #define SENOSCOPE_WRITER_H
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +30,19 @@ static inline void put(writer *out, const char *text, size_t length) {
 
 static inline void put_text(writer *out, const char *text) { put(out, text, strlen(text)); }
 
+/* Write as printf does; only for numbers without a decimal separator, and texts that need no escapes. */
+static inline void put_format(writer *out, const char *format, ...) {
+    const size_t room = sizeof out->text - out->used;
+    va_list arguments;
+    va_start(arguments, format);
+    const int size = vsnprintf(out->text + out->used, room, format, arguments);
+    va_end(arguments);
+    if (size < 0 || (size_t)size >= room)
+        out->full = true;
+    else
+        out->used += (size_t)size;
+}
+
 static inline void put_writer(writer *out, const writer *in) {
     put(out, in->text, in->used);
     out->full |= in->full;
@@ -51,11 +65,6 @@ static inline void put_string(writer *out, const char *text, size_t length) {
         }
     }
     put(out, "\"", 1);
-}
-
-static inline void put_integer(writer *out, int64_t value) {
-    char text[24];
-    put(out, text, (size_t)snprintf(text, sizeof text, "%lld", (long long)value));
 }
 
 /* Write the fewest digits that represent the same double. */
@@ -87,11 +96,6 @@ static inline void put_double(writer *out, double value) {
         put(out, k < count ? digits + k : "0", 1);
     }
     if (exponent >= 0 && count <= exponent + 1) put(out, ".0", 2);
-}
-
-static inline void put_key_integer(writer *out, const char *key, int64_t value) {
-    put_text(out, key);
-    put_integer(out, value);
 }
 
 static inline void put_key_double(writer *out, const char *key, double value) {

@@ -13,20 +13,23 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from senoscope_client.security.loopback import is_local_endpoint
 from senoscope_client.simulation.fov_defaults import CHANNELS, HEIGHT, WIDTH
 
 # NumPy, pydantic, sockets and HTTP are imported by the subcommands that need them.
 if TYPE_CHECKING:
+    from senoscope_client.http.live import LiveResults
     from senoscope_client.models.result import Result
+    from senoscope_client.zeromq.subscribers import ResultSubscriber
 
 DEFAULT_URL: Final = "http://127.0.0.1:8750"
 DEFAULT_STREAM: Final = "tcp://127.0.0.1:5555"
 DEFAULT_RESULTS: Final = "tcp://127.0.0.1:5556"
 
 _FAILURE = 1
+_N = TypeVar("_N", int, float)
 _MAX_WAITING_FRAMES: Final = 2
 
 
@@ -77,6 +80,25 @@ class _VersionAction(argparse.Action):
         parser.exit()
 
 
+def _number(name: str, kind: type[_N], is_valid: Callable[[_N], bool], what: str) -> Callable[[str], _N]:
+    """Return a function that reads the value of an option; argparse names the value in messages."""
+
+    def read(text: str) -> _N:
+        number = kind(text)
+        if not is_valid(number):
+            raise argparse.ArgumentTypeError(f"{text} is not {what}")
+        return number
+
+    read.__name__ = name
+    return read
+
+
+_positive: Final = _number("number", float, lambda n: 0 < n < math.inf, "greater than 0")
+_seconds: Final = _number("seconds", float, lambda n: 0 <= n < math.inf, "a number of seconds")
+_non_negative: Final = _number("integer", int, lambda n: n >= 0, "0 or greater")
+_count: Final = _number("integer", int, lambda n: n >= 1, "1 or greater")
+
+
 def command_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; `docs/make` reads it, too."""
     parser = argparse.ArgumentParser(
@@ -89,11 +111,7 @@ def command_parser() -> argparse.ArgumentParser:
 
     publish = commands.add_parser("publish", help="publish fields of view like a microscope")
     publish.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        metavar="PATH",
-        help="TIFF or NPY stacks, or folders of them",
+        "paths", nargs="*", type=Path, metavar="PATH", help="TIFF or NPY stacks, or folders of them"
     )
     publish.add_argument("--synthetic", action="store_true", help="publish synthetic fields of view instead")
     publish.add_argument("--endpoint", default=DEFAULT_STREAM, help="to bind (default: %(default)s)")
@@ -127,10 +145,7 @@ def command_parser() -> argparse.ArgumentParser:
     publish.add_argument(
         "--seed", type=_non_negative, default=0, help="of synthetic fields of view (default: %(default)s)"
     )
-    publish.add_argument("--axes", help="of the files, such as PCYX, if the files do not define them")
-    publish.add_argument(
-        "--channels", type=_name_list, help="of the files, in order, such as SRS,TPEF,Transmission"
-    )
+    _add_file_options(publish)
     publish.add_argument(
         "--wait-s",
         type=_seconds,
@@ -182,10 +197,7 @@ def command_parser() -> argparse.ArgumentParser:
     classify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="TIFF or NPY stack")
     classify.add_argument("--url", default=DEFAULT_URL, help="of the service (default: %(default)s)")
     _add_api_key(classify)
-    classify.add_argument("--axes", help="of the files, such as PCYX, if the files do not define them")
-    classify.add_argument(
-        "--channels", type=_name_list, help="of the files, in order, such as SRS,TPEF,Transmission"
-    )
+    _add_file_options(classify)
     classify.add_argument(
         "--cam", choices=("none", "grid", "png"), default="none", help="Grad-CAM in the JSON"
     )
@@ -211,6 +223,13 @@ def _add_api_key(command: argparse.ArgumentParser) -> None:
         metavar="KEY",
         default=os.environ.get("SENOSCOPE_API_KEY") or None,
         help="of the service; better set SENOSCOPE_API_KEY, because other users can see command lines",
+    )
+
+
+def _add_file_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--axes", help="of the files, such as PCYX, if the files do not define them")
+    command.add_argument(
+        "--channels", type=_name_list, help="of the files, in order, such as SRS,TPEF,Transmission"
     )
 
 
@@ -299,7 +318,7 @@ def _is_service_idle(url: str, api_key: str | None) -> Callable[[], bool]:
     from senoscope_client.http.client import Client
 
     client = Client(url, api_key=api_key)
-    return lambda: int(client.stream()["live"]["waiting"]) <= _MAX_WAITING_FRAMES
+    return lambda: client.stream_status().live.waiting <= _MAX_WAITING_FRAMES
 
 
 def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -322,22 +341,18 @@ def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0 if options.count is None else _FAILURE
 
 
-@contextlib.contextmanager
-def _results(options: argparse.Namespace) -> Iterator[Iterator[Result]]:
+def _results(options: argparse.Namespace) -> ResultSubscriber | LiveResults:
     from senoscope_client.http.live import LiveResults
     from senoscope_client.zeromq.subscribers import ResultSubscriber
 
-    if options.zmq is not None:
-        with ResultSubscriber(
-            options.zmq,
-            timeout_s=options.timeout_s,
-            server_key=options.server_key,
-            curve_keypair=options.curve_keypair,
-        ) as subscriber:
-            yield iter(subscriber)
-    else:
-        with LiveResults(options.url, timeout_s=options.timeout_s, api_key=options.api_key) as live:
-            yield live
+    if options.zmq is None:
+        return LiveResults(options.url, timeout_s=options.timeout_s, api_key=options.api_key)
+    return ResultSubscriber(
+        options.zmq,
+        timeout_s=options.timeout_s,
+        server_key=options.server_key,
+        curve_keypair=options.curve_keypair,
+    )
 
 
 def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -415,34 +430,6 @@ def _wait_for_subscriber(wait: Callable[[float], bool], wait_s: float, stop: thr
         if wait(min(slice_s, wait_s)):
             return True
     return False
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return number
-
-
-def _non_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 def _name_list(text: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from uuid import UUID
 import numpy.typing as npt
 
 from senoscope_client.models.result import Result
+from senoscope_client.models.status import ModelInfo
 
 
 class LinkStatus(Enum):
@@ -47,8 +48,6 @@ class EnsembleInfo:
         Of the fields of view that the ensemble was trained on; frames may have another one.
     """
 
-    name: str
-    version: str
     digest: str
     channels: tuple[str, ...]
     networks: tuple[str, ...]
@@ -58,17 +57,14 @@ class EnsembleInfo:
     pixel_size_um: float
 
     @classmethod
-    def from_model(cls, model: dict[str, Any]) -> EnsembleInfo:
-        """Read the properties from the response of ``GET /v1/model``."""
-        manifest = model["manifest"]
-        model_input = manifest["input"]
+    def from_model(cls, model: ModelInfo) -> EnsembleInfo:
+        """Read the properties from the description of the ensemble in use."""
+        model_input = model.manifest["input"]
         return cls(
-            name=model["name"],
-            version=model["version"],
-            digest=model["digest"],
+            digest=model.digest,
             channels=tuple(channel["name"] for channel in model_input["channels"]),
-            networks=tuple(network["name"] for network in manifest["networks"]),
-            positive=manifest["ensemble"]["classes"][1],
+            networks=tuple(network["name"] for network in model.manifest["networks"]),
+            positive=model.manifest["ensemble"]["classes"][1],
             height=model_input["height"],
             width=model_input["width"],
             pixel_size_um=model_input["pixel_size_um"],

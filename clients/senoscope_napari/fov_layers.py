@@ -108,9 +108,7 @@ class FovLayers:
                 blending="additive",
                 opacity=0.6,
                 contrast_limits=(0, 1),
-                scale=placement.scale,
-                translate=placement.translate,
-                units=placement.units,
+                **vars(placement),
             )
         else:
             _update_layer(layer, gradcam, placement)
@@ -141,9 +139,7 @@ class FovLayers:
             blending="opaque" if c == 0 else "additive",
             contrast_limits=limits,
             visible=name not in _HIDDEN,
-            scale=placement.scale,
-            translate=placement.translate,
-            units=placement.units,
+            **vars(placement),
         )
         if above:
             self._viewer.layers.move(len(self._viewer.layers) - 1, self._viewer.layers.index(self._gradcam))
@@ -158,12 +154,9 @@ class FovLayers:
 
 def _update_layer(layer: Image, data: npt.NDArray[Any], placement: Placement) -> None:
     layer.data = data
-    if tuple(layer.translate) != placement.translate:
-        layer.translate = placement.translate
-    if tuple(layer.scale) != placement.scale:
-        layer.scale = placement.scale
-    if tuple(layer.units) != placement.units:
-        layer.units = placement.units
+    for name, value in vars(placement).items():
+        if tuple(getattr(layer, name)) != value:
+            setattr(layer, name, value)
 
 
 def _contrast_limits(plane: npt.NDArray[Any], trained_low: float, trained_high: float) -> tuple[float, float]:

@@ -192,7 +192,7 @@ class ServiceLink:
         self.events.put(LiveResult(result))
 
     async def _send_ensemble(self) -> None:
-        model = await self._client.model()
+        model = await self._client.model_info()
         try:
             ensemble = EnsembleInfo.from_model(model)
         except (KeyError, TypeError) as error:
@@ -214,7 +214,7 @@ class ServiceLink:
 
     async def _poll_stream(self) -> None:
         while True:
-            self.events.put(StreamState(stream_text(await self._client.stream())))
+            self.events.put(StreamState(stream_text(await self._client.stream_status())))
             await asyncio.sleep(_POLL_S)
 
     async def _load_requested_fovs(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 from uuid import UUID
@@ -17,7 +18,6 @@ from senoscope_client.models.result import Result
 from senoscope_napari.camera import fit
 
 NAME: Final = "Stage map"
-_COLUMNS: Final = ("probability", "label", "entropy", "frame", "id")
 _EDGE, _EDGE_UM = "#202020", 1.5
 # Fields of view without a stage position are placed in separate rows.
 _UNPLACED_COLUMNS: Final = 10
@@ -88,12 +88,12 @@ class StageMap:
             n = self._tiles.setdefault(_position_key(result), len(self))
             if n == len(self):
                 self._results.append(result)
-                for name, value in zip(_COLUMNS, _features(result), strict=True):
+                for name, value in _features(result).items():
                     self._features[name].append(value)
                 self._corners.append(_corners(self.centre(result, size_um(result)), size_um(result)))
             elif self._results[n].id < result.id:  # ids sort by time
                 self._results[n] = result
-                for name, value in zip(_COLUMNS, _features(result), strict=True):
+                for name, value in _features(result).items():
                     self._features[name][n] = value
                 changed = True
         if self.layer is None:
@@ -122,7 +122,7 @@ class StageMap:
     def _clear(self) -> None:
         self._tiles: dict[Centre | UUID, int] = {}
         self._results: list[Result] = []
-        self._features: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        self._features: defaultdict[str, list[Any]] = defaultdict(list)
         self._corners: list[npt.NDArray[np.float64]] = []
         self._unplaced: dict[UUID, Centre] = {}
 
@@ -191,8 +191,11 @@ def _corners(centre: Centre, size: Size) -> npt.NDArray[np.float64]:
     return np.array([[top, left], [top, right], [bottom, right], [bottom, left]])
 
 
-def _features(result: Result) -> tuple[float, str, float, int | None, str]:
-    return (
-        *(result.probability, result.label, result.uncertainty.entropy),
-        *(result.source.frame, str(result.id)),
-    )
+def _features(result: Result) -> dict[str, float | str | int | None]:
+    return {
+        "probability": result.probability,
+        "label": result.label,
+        "entropy": result.uncertainty.entropy,
+        "frame": result.source.frame,
+        "id": str(result.id),
+    }

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from senoscope_client.models.result import Flag, Result
+from senoscope_client.models.status import StreamStatus
 from senoscope_client.tables import flag_words
 
 NOT_FOR_SCIENCE = "not_for_science"
 
 
-def stream_text(status: dict[str, Any]) -> str:
-    """Describe the state of the stream, from the response of ``GET /v1/stream``."""
-    receiver = status.get("receiver")
+def stream_text(status: StreamStatus) -> str:
+    """Describe the state of the stream."""
+    receiver = status.receiver
     if receiver is None:
         return "The service is not connected to a microscope (senoscope serve --stream)."
-    endpoint, all_series = receiver["endpoint"], receiver["series"]
-    if not all_series:
-        state = "is connected; no series has begun" if receiver["connected"] else "is not connected yet"
-        return f"The microscope at {endpoint} {state}."
-    series = all_series[0]
-    planned = series["planned_frames"]
-    frames = f"{series['received']} of {planned}" if planned is not None else str(series["received"])
-    text = f"Series “{series['series_id']}” ({series['instrument']}) is {series['state']}: {frames} FOVs"
-    lost = [
-        f"{count} {reason}"
-        for count, reason in ((series["missing"], "missing"), (status["live"]["dropped"], "dropped"))
-        if count
-    ]
+    if not receiver.series:
+        state = "is connected; no series has begun" if receiver.connected else "is not connected yet"
+        return f"The microscope at {receiver.endpoint} {state}."
+    series = receiver.series[0]
+    frames = str(series.received)
+    if series.planned_frames is not None:
+        frames += f" of {series.planned_frames}"
+    text = f"Series “{series.series_id}” ({series.instrument}) is {series.state}: {frames} FOVs"
+    losses = ((series.missing, "missing"), (status.live.dropped, "dropped"))
+    lost = [f"{count} {reason}" for count, reason in losses if count]
     text += f", {' and '.join(lost)}." if lost else ", none lost."
-    return text if receiver["connected"] else f"{text} The microscope at {endpoint} has disconnected."
+    return text if receiver.connected else f"{text} The microscope at {receiver.endpoint} has disconnected."
 
 
 def origin_text(result: Result) -> str:

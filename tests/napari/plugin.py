@@ -314,7 +314,7 @@ def test_adding_to_the_map_takes_constant_time(viewer, widget) -> None:
     from senoscope_napari.events import EarlierResults, EnsembleInfo
 
     uid = uuid.uuid4()
-    widget._on_ensemble(EnsembleInfo("m", "1", "0", ("SRS",), (), "senescent", 250, 300, 0.35))
+    widget._on_ensemble(EnsembleInfo("0", ("SRS",), (), "senescent", 250, 300, 0.35))
 
     def at(n: int) -> Result:
         place = Position(x=n % 40 * 100, y=n // 40 * 80, z=0)

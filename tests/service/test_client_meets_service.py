@@ -50,6 +50,8 @@ def test_state(client: Client) -> None:
     assert client.ready().ready
     assert client.model()["name"] == "miniature"
     assert client.stream()["live"]["dropped"] == 0
+    assert client.model_info().engine.device == client.model()["engine"]["device"]
+    assert client.stream_status().live.capacity == client.stream()["live"]["capacity"]
 
 
 def test_publish_and_watch_both_ways(server: Server, client: Client) -> None:

@@ -62,7 +62,7 @@ def _object(value: Any) -> Any:
     members = {
         name: _member(member)
         for name, member in inspect.getmembers(value)
-        if not name.startswith(("_", "model_")) and not hasattr(BaseModel, name) and name not in fields
+        if not name.startswith("_") and not hasattr(BaseModel, name) and name not in fields
     }
     made = {} if issubclass(value, (BaseModel, enum.Enum)) else {"()": _signature(value)}
     return {**made, **members, **dict.fromkeys(fields, "field")}

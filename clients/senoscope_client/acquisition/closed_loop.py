@@ -99,7 +99,6 @@ class ClosedLoop:
         max_revisits: int = 100,
         patience_s: float = 10.0,
     ) -> None:
-        self.summary = LoopSummary()
         self._frames = frames
         self._service = (service_url, _TIMEOUT_S, api_key)
         self._revisit_time = revisit
@@ -130,10 +129,8 @@ class ClosedLoop:
         self._frames.require_channels(plan)
         self._reset()
         finished = threading.Event()
-        url, _, api_key = self._service
-        live = LiveDecisions(url, True, _SLICE_S, api_key)
         receiver = threading.Thread(
-            target=self._receive_decisions, args=(live, finished), name="decisions", daemon=True
+            target=self._receive_decisions, args=(self._subscribe(), finished), name="decisions", daemon=True
         )
         receiver.start()
         self._runner = runner
@@ -156,6 +153,10 @@ class ClosedLoop:
                 "log)"
             )
         return summary
+
+    def _subscribe(self) -> LiveDecisions:
+        url, _, api_key = self._service
+        return LiveDecisions(url, True, _SLICE_S, api_key)
 
     def _copy_counts(self) -> None:
         frames = self._frames
@@ -261,10 +262,9 @@ class ClosedLoop:
         live.close()
 
     def _reconnect(self, finished: threading.Event) -> LiveDecisions | None:
-        url, _, api_key = self._service
         while not finished.wait(_RECONNECT_S):
             try:
-                live = LiveDecisions(url, True, _SLICE_S, api_key)
+                live = self._subscribe()
             except SenoscopeError:
                 continue
             try:

@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 from uuid import UUID
 
@@ -30,6 +29,7 @@ from senoscope_client.models.responses import (
     SeriesSummary,
 )
 from senoscope_client.models.result import CamMode, Result
+from senoscope_client.models.status import ModelInfo, StreamStatus
 
 _T = TypeVar("_T")
 
@@ -66,9 +66,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -162,9 +160,17 @@ class AsyncClient:
         """See `Client.model`."""
         return await self._execute(operations.json_object("/v1/model"))
 
+    async def model_info(self) -> ModelInfo:
+        """See `Client.model_info`."""
+        return await self._execute(operations.get("/v1/model", ModelInfo))
+
     async def stream(self) -> dict[str, Any]:
         """See `Client.stream`."""
         return await self._execute(operations.json_object("/v1/stream"))
+
+    async def stream_status(self) -> StreamStatus:
+        """See `Client.stream_status`."""
+        return await self._execute(operations.get("/v1/stream", StreamStatus))
 
     async def ready(self) -> ReadyResponse:
         """See `Client.ready`."""

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 from uuid import UUID
 
@@ -29,6 +28,7 @@ from senoscope_client.models.responses import (
     SeriesSummary,
 )
 from senoscope_client.models.result import CamMode, Result
+from senoscope_client.models.status import ModelInfo, StreamStatus
 
 __all__ = ["Client", "Filters", "Stack"]
 
@@ -77,9 +77,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -219,12 +217,20 @@ class Client:
         return self._execute(operations.decisions(series, limit, cursor))
 
     def model(self) -> dict[str, Any]:
-        """Get the loaded ensemble, and the device that it runs on."""
+        """Get the loaded ensemble, and the device that it runs on, as the JSON of the service."""
         return self._execute(operations.json_object("/v1/model"))
 
+    def model_info(self) -> ModelInfo:
+        """Get the loaded ensemble, and the device that it runs on."""
+        return self._execute(operations.get("/v1/model", ModelInfo))
+
     def stream(self) -> dict[str, Any]:
-        """Get the state and the counters of the service's receiver."""
+        """Get the state and the counters of the service's receiver, as the JSON of the service."""
         return self._execute(operations.json_object("/v1/stream"))
+
+    def stream_status(self) -> StreamStatus:
+        """Get the state and the counters of the service: its receiver, lanes, engine and outputs."""
+        return self._execute(operations.get("/v1/stream", StreamStatus))
 
     def ready(self) -> ReadyResponse:
         """Get whether the service accepts work, and if not, why; raises only if it cannot be reached."""

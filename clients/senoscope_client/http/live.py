@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from websockets.exceptions import (
-    ConnectionClosed,
-    ConnectionClosedOK,
-    InvalidHandshake,
-    InvalidStatus,
-)
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
 from senoscope_client.errors import (
@@ -127,9 +121,7 @@ class _LiveIterator(Generic[_T]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Self:
@@ -193,11 +185,7 @@ class LiveResults(_LiveIterator[Result]):
     _item_name = "result"
 
     def __init__(
-        self,
-        base_url: str,
-        cam: CamMode = "none",
-        timeout_s: float | None = None,
-        api_key: str | None = None,
+        self, base_url: str, cam: CamMode = "none", timeout_s: float | None = None, api_key: str | None = None
     ) -> None:
         super().__init__(result_feed(base_url, cam), timeout_s, api_key)
 
@@ -216,10 +204,6 @@ class LiveDecisions(_LiveIterator[Decision | Judged]):
     _item_name = "decision"
 
     def __init__(
-        self,
-        base_url: str,
-        judged: bool = False,
-        timeout_s: float | None = None,
-        api_key: str | None = None,
+        self, base_url: str, judged: bool = False, timeout_s: float | None = None, api_key: str | None = None
     ) -> None:
         super().__init__(decision_feed(base_url, judged), timeout_s, api_key)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from senoscope_client.errors import Busy, NotReady, SenoscopeError, Unreachable
+from senoscope_client.errors import Busy, NotReady, Unreachable
 from senoscope_client.http.auth import authorization_header
 from senoscope_client.http.live import LiveFeed, decision_feed, result_feed
 from senoscope_client.models.decision import Decision, Judged
@@ -37,9 +36,7 @@ class _AsyncLiveIterator(Generic[_T]):
         await self._connect()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __aiter__(self) -> Self:
@@ -77,10 +74,7 @@ class _AsyncLiveIterator(Generic[_T]):
     async def _connect(self) -> None:
         try:
             self._connection = await connect(
-                self._feed.url,
-                compression=None,
-                max_size=MAX_RESULT_BYTES,
-                additional_headers=self._headers,
+                self._feed.url, compression=None, max_size=MAX_RESULT_BYTES, additional_headers=self._headers
             )
         except (InvalidHandshake, OSError, TimeoutError) as error:
             raise self._feed.connect_error(error) from error
@@ -91,9 +85,7 @@ class _AsyncLiveIterator(Generic[_T]):
             await asyncio.sleep(pause_s)
             try:
                 await self._connect()
-            except SenoscopeError as error:
-                if not isinstance(error, _TRANSIENT):
-                    raise
+            except _TRANSIENT:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
                 self.reconnects += 1

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, TypedDict, TypeVar
 from uuid import UUID
@@ -19,7 +20,7 @@ from uuid import UUID
 import httpx
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from senoscope_client.errors import Busy, Problem, SenoscopeError, Unreachable, error_from_problem
 from senoscope_client.images import npy
@@ -43,6 +44,7 @@ Stack = str | os.PathLike[str] | bytes | npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 """Called with the number of bytes of a file that were sent, and its size."""
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=BaseModel)
 Outcome = httpx.Response | httpx.TransportError
 
 
@@ -114,31 +116,25 @@ def classify(
     return Operation(
         "POST",
         "/v1/classify",
-        lambda response: ClassifyResponse.model_validate_json(require_success(response).content),
-        {name: value for name, value in wanted.items() if value is not None},
+        partial(_read_model, ClassifyResponse),
+        _without_none(wanted),
         form if isinstance(stack, str | os.PathLike) else raw,
     )
 
 
+def get(path: str, model: type[_M], **params: Any) -> Operation[_M]:
+    """Get a document; parameters that are None are left out."""
+    return Operation("GET", path, partial(_read_model, model), _without_none(params))
+
+
 def results(limit: int, cursor: int | None, filters: Filters) -> Operation[ResultsPage]:
     """Get a page of the run log."""
-    query = {**filter_query(filters), "limit": limit}
-    if cursor is not None:
-        query["cursor"] = cursor
-    return Operation(
-        "GET",
-        "/v1/results",
-        lambda r: ResultsPage.model_validate_json(require_success(r).content),
-        params=query,
-    )
+    return get("/v1/results", ResultsPage, limit=limit, cursor=cursor, **filter_query(filters))
 
 
 def result(identifier: UUID | str, cam: CamMode) -> Operation[Result]:
     """Get one result."""
-    path = f"/v1/results/{UUID(str(identifier))}"
-    return Operation(
-        "GET", path, lambda r: Result.model_validate_json(require_success(r).content), {"cam": cam}
-    )
+    return get(f"/v1/results/{UUID(str(identifier))}", Result, cam=cam)
 
 
 def pixels(identifier: UUID | str) -> Operation[npt.NDArray[Any]]:
@@ -155,29 +151,19 @@ def pixels(identifier: UUID | str) -> Operation[npt.NDArray[Any]]:
 def series(limit: int) -> Operation[list[SeriesSummary]]:
     """Get the most recent series."""
     return Operation(
-        "GET",
-        "/v1/series",
-        lambda r: list(SeriesResponse.model_validate_json(require_success(r).content).series),
-        {"limit": limit},
+        "GET", "/v1/series", lambda r: list(_read_model(SeriesResponse, r).series), {"limit": limit}
     )
 
 
 def one_series(series_uid: UUID | str) -> Operation[SeriesSummary]:
     """Get one series."""
-    path = f"/v1/series/{UUID(str(series_uid))}"
-    return Operation("GET", path, lambda r: SeriesSummary.model_validate_json(require_success(r).content))
+    return get(f"/v1/series/{UUID(str(series_uid))}", SeriesSummary)
 
 
 def decisions(series_uid: UUID | str | None, limit: int, cursor: int | None) -> Operation[DecisionsPage]:
     """Get a page of the decisions of the rules."""
-    wanted = {"series": series_uid, "limit": limit, "cursor": cursor}
-    query = {name: str(value) for name, value in wanted.items() if value is not None}
-    return Operation(
-        "GET",
-        "/v1/decisions",
-        lambda r: DecisionsPage.model_validate_json(require_success(r).content),
-        query,
-    )
+    uid = None if series_uid is None else str(series_uid)
+    return get("/v1/decisions", DecisionsPage, series=uid, limit=limit, cursor=cursor)
 
 
 def ready() -> Operation[ReadyResponse]:
@@ -195,17 +181,24 @@ def ready() -> Operation[ReadyResponse]:
 
 def json_object(path: str) -> Operation[dict[str, Any]]:
     """Get the JSON object at a path."""
+    return Operation("GET", path, lambda r: _parse(TypeAdapter(dict[str, Any]).validate_json, r))
 
-    def read(response: httpx.Response) -> dict[str, Any]:
-        try:
-            document = require_success(response).json()
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise SenoscopeError(f"{response.url} returned something other than a JSON object")
-        return document
 
-    return Operation("GET", path, read)
+def _read_model(model: type[_M], response: httpx.Response) -> _M:
+    return _parse(model.model_validate_json, response)
+
+
+def _parse(parse: Callable[[bytes], _T], response: httpx.Response) -> _T:
+    try:
+        return parse(require_success(response).content)
+    except ValidationError as error:
+        raise SenoscopeError(
+            f"{response.url} returned JSON of another form, or no JSON; is it a Senoscope service?"
+        ) from error
+
+
+def _without_none(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def require_success(response: httpx.Response) -> httpx.Response:

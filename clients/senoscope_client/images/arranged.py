@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_client.errors import AmbiguousAxes, InvalidRequest, UnreadableImage, WrongChannelCount
-from senoscope_client.images.axes import FovSpec, Layout, find_layout
+from senoscope_client.images.axes import FovSpec, Layout, ReadOptions, find_layout
 from senoscope_client.images.channel_names import clean_label, name_planes, normalize_name, uncertain_labels
 from senoscope_client.images.notices import Notice
 from senoscope_client.images.sanitize import sanitize_for_display
@@ -92,35 +92,24 @@ class ArrangedImage:
         return fov if self._select is None else np.asarray(fov[self._select])
 
 
-def arrange_image(
-    image: StoredImage, spec: FovSpec, user_axes: str | None, channels: Sequence[str] | None, name: str
-) -> ArrangedImage:
+def arrange_image(image: StoredImage, options: ReadOptions) -> ArrangedImage:
     """Assign the axes of an image."""
+    name, labels = options.name, image.labels
     if image.dtype.kind not in "uif":
         raise UnreadableImage(f"{name} holds values of type {image.dtype}; pixels must be integers or floats")
     if not prod(image.shape):
         raise UnreadableImage(f"{name} holds an image without pixels, of shape {image.shape}")
-    labels = image.labels
-    planes = name_planes(labels.planes, spec.channels) if labels is not None and labels.planes else None
+    planes = name_planes(labels.planes, options.spec.channels) if labels and labels.planes else None
     shape, axes = image.shape, image.axes
     if (
         "C" in axes
         and shape[axes.index("C")] == 1
-        and (user_axes is not None or not _name_one_channel(labels, planes))
+        and (options.axes is not None or not _name_one_channel(labels, planes))
     ):
         # Programs also declare one channel if they have no information; axes= and labels have priority.
         at = axes.index("C")
         shape, axes = (*shape[:at], *shape[at + 1 :]), axes.replace("C", "")
-    layout = find_layout(
-        shape,
-        axes,
-        user_axes,
-        spec,
-        name,
-        plane_names=planes if channels is None else None,
-        channels=None if channels is None else len(channels),
-    )
-    return ArrangedImage(image, layout, planes)
+    return ArrangedImage(image, find_layout(shape, axes, planes, options), planes)
 
 
 def _name_one_channel(labels: Labels | None, planes: Sequence[str] | None) -> bool:
@@ -129,10 +118,9 @@ def _name_one_channel(labels: Labels | None, planes: Sequence[str] | None) -> bo
     return len({normalize_name(name) for name in names}) == 1 and all(names)
 
 
-def assign_channels(
-    image: ArrangedImage, spec: FovSpec, channels: Sequence[str] | None, name: str
-) -> ArrangedImage:
+def assign_channels(image: ArrangedImage, options: ReadOptions) -> ArrangedImage:
     """Assign the channels of an image."""
+    spec, channels, name = options.spec, options.channels, options.name
     layout, labels = image.layout, image.stored.labels
     notices = [*image.stored.notices, *layout.notices]
     if layout.samples and layout.channels == _RGB_SAMPLES and _is_grey(image):
@@ -152,7 +140,7 @@ def assign_channels(
     shown: Sequence[str] | None = None
     if channels is None and labels is not None:
         if image.plane_names is not None and image.planes is not None:
-            names = _channel_names(image.plane_names, image.planes, spec, labels.source, name)
+            names = _channel_names(image.plane_names, image.planes, options, labels.source)
             shown = [
                 clean_label(next(filter(None, (labels.planes[k] for k in one)), "")) for one in image.planes.T
             ]
@@ -166,7 +154,7 @@ def assign_channels(
         given = ", ".join(image.stored.mentions)
         text = f"the file mentions {given}, but does not identify the channels: taken by position"
         notices.append(Notice("channel-names", text))
-    select, further = _channel_order(names, shown or names, layout, spec, channels, name)
+    select, further = _channel_order(names, shown or names, layout, options)
     if labels is not None and names is not None and image.plane_names is not None:
         uncertain = uncertain_labels(labels.planes, image.plane_names, spec.channels)
         if uncertain and {*spec.channels} <= {*names}:
@@ -187,7 +175,7 @@ def _is_grey(image: ArrangedImage) -> bool:
 
 
 def _channel_names(
-    names: Sequence[str], planes: npt.NDArray[Any], spec: FovSpec, source: str, name: str
+    names: Sequence[str], planes: npt.NDArray[Any], options: ReadOptions, source: str
 ) -> tuple[str, ...] | None:
     """Return the name of each channel; None if planes of a channel have different names.
 
@@ -196,17 +184,17 @@ def _channel_names(
     AmbiguousAxes
         If planes of one channel have the names of different channels of the ensemble.
     """
-    wanted = {normalize_name(channel) for channel in spec.channels}
+    wanted = {normalize_name(channel) for channel in options.spec.channels}
     columns = [list(dict.fromkeys(names[k] for k in column if names[k])) for column in planes.T]
     mixed = next(
         (column for column in columns if len({normalize_name(one) for one in column} & wanted) > 1), None
     )
     if mixed is not None:
         raise AmbiguousAxes(
-            f"{name} has different names for planes of one channel: {_list_names(mixed)} ({source}). Pass "
-            "axes= with the order of the file (PCYX: the channel changes from each image to the next; CPYX: "
-            "all images of a channel follow one another), or channels= with the names in order, if the names "
-            "are wrong"
+            f"{options.name} has different names for planes of one channel: {_list_names(mixed)} ({source}). "
+            "Pass axes= with the order of the file (PCYX: the channel changes from each image to the next; "
+            "CPYX: all images of a channel follow one another), or channels= with the names in order, if the "
+            "names are wrong"
         )
     if any(len(column) > 1 for column in columns):
         return None
@@ -214,17 +202,13 @@ def _channel_names(
 
 
 def _channel_order(
-    names: Sequence[str] | None,
-    shown: Sequence[str] | None,
-    layout: Layout,
-    spec: FovSpec,
-    user_channels: Sequence[str] | None,
-    name: str,
+    names: Sequence[str] | None, shown: Sequence[str] | None, layout: Layout, options: ReadOptions
 ) -> tuple[list[int] | None, tuple[Notice, ...]]:
     """Return the file's channels to read, in the order of the ensemble (None: all, in their order).
 
     ``shown`` are the names as they are in the file, for messages.
     """
+    spec, user_channels, name = options.spec, options.channels, options.name
     if user_channels is not None:
         if len(user_channels) != layout.channels:
             raise InvalidRequest(

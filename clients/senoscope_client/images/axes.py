@@ -40,6 +40,35 @@ class FovSpec:
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """Options for reading a file.
+
+    Attributes
+    ----------
+    spec : FovSpec
+    axes : str or None
+        The axes that the user declares, which have priority. One letter more than there are axes unfolds
+        pages: ``PCYX`` if the channel changes fastest from page to page, ``CPYX`` if it changes slowest.
+        With ``PCYX``, pages of an incomplete field of view are left out.
+    channels : sequence of str or None
+        The names of the file's channels that the user declares, in order.
+    trusted : bool
+        Whether the file is the user's own, so that its size is not limited.
+    file_name : str
+        By which the metadata may refer to the file.
+    name : str
+        Of the file, for messages.
+    """
+
+    spec: FovSpec
+    axes: str | None
+    channels: Sequence[str] | None
+    trusted: bool
+    file_name: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """Operations that convert an array to fields of view.
 
@@ -88,14 +117,7 @@ class Layout:
 
 
 def find_layout(
-    shape: Sequence[int],
-    axes: str,
-    user_axes: str | None,
-    spec: FovSpec,
-    name: str,
-    *,
-    plane_names: Sequence[str] | None = None,
-    channels: int | None = None,
+    shape: Sequence[int], axes: str, plane_names: Sequence[str] | None, options: ReadOptions
 ) -> Layout:
     """Find the layout of an array.
 
@@ -105,34 +127,27 @@ def find_layout(
         Of the array.
     axes : str
         The axes that the file declares, one letter each: C, Y, X, S for samples, I or Q for unnamed axes.
-    user_axes : str or None
-        The axes that the user declares, which have priority. One letter more than there are axes unfolds
-        pages: ``PCYX`` if the channel changes fastest from page to page, ``CPYX`` if it changes slowest.
-        With ``PCYX``, pages of an incomplete field of view are left out.
-    spec : FovSpec
-        Its number of channels is used to interpret pages without metadata. The caller, who knows the names of
-        the channels, must check that the numbers of channels agree.
-    name : str
-        Of the file, for messages.
-    plane_names : sequence of str, optional
+    plane_names : sequence of str or None
         The channel of each plane, in C order of the leading axes, if the file names it.
-    channels : int, optional
-        Number of channels of the file, from the user; default: the number of names that repeat, or that of
-        ``spec``.
+    options : ReadOptions
+        Unless the user or the planes name the channels, the number of those of the ensemble is used to
+        interpret pages. The caller, who knows the names, must check that the numbers of channels agree.
 
     Raises
     ------
     InvalidRequest
-        If ``user_axes`` does not match the array.
+        If the user's axes do not match the array.
     AmbiguousAxes, WrongChannelCount, WrongFrameSize
     """
     shape = tuple(shape)
-    period = _channel_period(plane_names, spec) if plane_names is not None else None
+    spec, name = options.spec, options.name
+    given = options.channels is not None
+    period = _channel_period(plane_names, spec) if plane_names is not None and not given else None
     stored = shape
-    if user_axes is not None:
-        count = channels or (period or (len(spec.channels), ""))[0]
-        axes, shape = _apply_user_axes(user_axes, shape, axes, count, name)
-    elif channels is None and period is not None and not set(axes) & {*"CS"} and axes[-2:] == "YX":
+    if options.axes is not None:
+        count = len(options.channels or ()) or (period or (len(spec.channels), ""))[0]
+        axes, shape = _apply_user_axes(options.axes, shape, axes, count, name)
+    elif not given and period is not None and not set(axes) & {*"CS"} and axes[-2:] == "YX":
         # No axis is declared as the channel, but the names of the planes identify the channels.
         count, axes = period
         planes = prod(shape[:-2])

@@ -79,12 +79,9 @@ def imagej_calibration(description: Mapping[str, str], dtype: np.dtype[Any], nam
     # ImageJ calibrates neither colours nor 32-bit images; coefficients without a function have no effect.
     if "cf" not in description or dtype.kind == "f" or dtype.itemsize > 2:
         return None
-    keys = ("c0", "c1")
     try:
         function = int(description["cf"])
-        offset, slope = (
-            float(description.get(key, default)) for key, default in zip(keys, "01", strict=True)
-        )
+        offset, slope = float(description.get("c0", 0)), float(description.get("c1", 1))
     except ValueError:
         function, offset, slope = -1, math.nan, math.nan
     if function != _STRAIGHT_LINE:

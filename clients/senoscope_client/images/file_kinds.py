@@ -31,82 +31,74 @@ class FileKind:
 
 
 _HDF5: Final = FileKind("an HDF5 file", "save the array of counts in it as TIFF or NPY")
-# First bytes; of two entries of which one begins with the other, the longer is first.
-_BY_START: Final[tuple[tuple[bytes, FileKind], ...]] = (
-    (b"MATLAB 7.3 MAT-file", FileKind("a MATLAB MAT file", _MATLAB)),
-    (b"MATLAB 5.0 MAT-file", FileKind("a MATLAB MAT file", _MATLAB)),
-    (b"ZISRAWFILE", FileKind("a Zeiss CZI file", _EXPORT)),
-    (b"Andor Technology Multi-Channel File", FileKind("an Andor SIF file", _EXPORT)),
-    (b"OLYMPUSRAWFORMAT", FileKind("an Olympus OIR file", _EXPORT)),
-    (b"\xda\xce\xbe\x0a", FileKind("a Nikon ND2 file", _EXPORT)),
-    (b"\x70\x00\x00\x00", FileKind("a Leica LIF file", _EXPORT)),
-    (b"LMSDataContainerHeader", FileKind("a Leica LOF file", _EXPORT)),
-    (b"OMAS_BF", FileKind("an Imspector OBF file", _EXPORT)),
-    (b"CDF\x01", FileKind("a NetCDF file", _SAVE)),
-    (b"CDF\x02", FileKind("a NetCDF file", _SAVE)),
-    (b"\x89HDF\r\n\x1a\n", _HDF5),
+_HDF5_MAGIC: Final = b"\x89HDF\r\n\x1a\n"
+_PICKLE: Final = FileKind("a Python pickle, which is never opened", "save the array with numpy.save")
+# Each kind with the offset of its signatures; of two that begin alike, the longer is first.
+_KINDS: Final[tuple[tuple[FileKind, int, tuple[bytes, ...]], ...]] = (
+    (FileKind("a MATLAB MAT file", _MATLAB), 0, (b"MATLAB 7.3 MAT-file", b"MATLAB 5.0 MAT-file")),
+    (FileKind("a Zeiss CZI file", _EXPORT), 0, (b"ZISRAWFILE",)),
+    (FileKind("an Andor SIF file", _EXPORT), 0, (b"Andor Technology Multi-Channel File",)),
+    (FileKind("an Olympus OIR file", _EXPORT), 0, (b"OLYMPUSRAWFORMAT",)),
+    (FileKind("a Nikon ND2 file", _EXPORT), 0, (b"\xda\xce\xbe\x0a",)),
+    (FileKind("a Leica LIF file", _EXPORT), 0, (b"\x70\x00\x00\x00",)),
+    (FileKind("a Leica LOF file", _EXPORT), 0, (b"LMSDataContainerHeader",)),
+    (FileKind("an Imspector OBF file", _EXPORT), 0, (b"OMAS_BF",)),
+    (FileKind("a NetCDF file", _SAVE), 0, (b"CDF\x01", b"CDF\x02")),
+    (_HDF5, 0, (_HDF5_MAGIC,)),
     (
-        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
         FileKind("an OLE container, such as an Olympus OIB or Zeiss ZVI file", _EXPORT),
+        0,
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
     ),
     (
-        b"\x00\x05\x16\x07",
         FileKind(
             "macOS metadata of another file (AppleDouble, ._NAME)", "send the file whose name has no ._"
         ),
+        0,
+        (b"\x00\x05\x16\x07",),
     ),
     (
-        b"\x00\x05\x16\x00",
         FileKind("a file combined with its macOS metadata (AppleSingle)", "send the file without them"),
+        0,
+        (b"\x00\x05\x16\x00",),
     ),
-    (b"\x89PNG", FileKind("a PNG image", _RENDERED)),
-    (b"\xff\xd8\xff", FileKind("a JPEG image", _RENDERED)),
-    (b"\x00\x00\x00\x0cjP  ", FileKind("a JPEG 2000 image", _RENDERED)),
-    (b"\xff\x4f\xff\x51", FileKind("a JPEG 2000 image", _RENDERED)),
-    (b"GIF8", FileKind("a GIF image", _RENDERED)),
-    (b"BM", FileKind("a BMP image", _RENDERED)),
-    (b"SIMPLE  =", FileKind("a FITS file", _SAVE)),
-    (b"\t\nics_version", FileKind("an ICS file", _FIJI)),
-    (b"ics_version", FileKind("an ICS file", _FIJI)),
-    (b"NRRD000", FileKind("an NRRD file", _FIJI)),
-    (b"\x00\x00\x00\x03\x00\x00\x00", FileKind("a Gatan DM3 file", _EXPORT)),
-    (b"\x00\x00\x00\x04\x00\x00\x00", FileKind("a Gatan DM4 file", _EXPORT)),
-    (b"%PDF", FileKind("a PDF document", _SAVE)),
-    (b"PK\x03\x04", FileKind("a ZIP archive (NPZ, XLSX and DOCX files are, too)", _UNPACK)),
-    (b"\x1f\x8b", FileKind("a gzip file", "unpack it, or send it with Content-Encoding: gzip")),
-    (b"\xfd7zXZ\x00", FileKind("an XZ file", _UNPACK)),
-    (b"BZh", FileKind("a bzip2 file", _UNPACK)),
-    (b"\x28\xb5\x2f\xfd", FileKind("a Zstandard file", _UNPACK)),
-    (b"7z\xbc\xaf\x27\x1c", FileKind("a 7-Zip archive", _UNPACK)),
-    (b"Rar!", FileKind("a RAR archive", _UNPACK)),
-    (b"PAR1", FileKind("a Parquet file", _SAVE)),
-    (b"SQLite format 3", FileKind("an SQLite database", _SAVE)),
-    (b"\x80\x04\x95", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
-    (b"\x80\x05\x95", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
-    (b"\x80\x03", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
-    (b"\x80\x02", FileKind("a Python pickle, which is never opened", "save the array with numpy.save")),
-)
-# Signatures at other offsets than the start.
-_ELSEWHERE: Final[tuple[tuple[int, bytes, FileKind], ...]] = (
-    (8, b"WEBP", FileKind("a WebP image", _RENDERED)),
-    (4, b"ftyp", FileKind("a video or HEIF picture", _RENDERED)),
-    (8, b"AVI ", FileKind("an AVI video", _RENDERED)),
-    (257, b"ustar", FileKind("a tar archive", _UNPACK)),
-    (512, b"\x89HDF\r\n\x1a\n", _HDF5),
-    (344, b"n+1\x00", FileKind("a NIfTI file", _SAVE)),
-    (128, b"DICM", FileKind("a DICOM file", _FIJI)),
-    (208, b"MAP ", FileKind("an MRC file", _FIJI)),
+    (FileKind("a PNG image", _RENDERED), 0, (b"\x89PNG",)),
+    (FileKind("a JPEG image", _RENDERED), 0, (b"\xff\xd8\xff",)),
+    (FileKind("a JPEG 2000 image", _RENDERED), 0, (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")),
+    (FileKind("a GIF image", _RENDERED), 0, (b"GIF8",)),
+    (FileKind("a BMP image", _RENDERED), 0, (b"BM",)),
+    (FileKind("a FITS file", _SAVE), 0, (b"SIMPLE  =",)),
+    (FileKind("an ICS file", _FIJI), 0, (b"\t\nics_version", b"ics_version")),
+    (FileKind("an NRRD file", _FIJI), 0, (b"NRRD000",)),
+    (FileKind("a Gatan DM3 file", _EXPORT), 0, (b"\x00\x00\x00\x03\x00\x00\x00",)),
+    (FileKind("a Gatan DM4 file", _EXPORT), 0, (b"\x00\x00\x00\x04\x00\x00\x00",)),
+    (FileKind("a PDF document", _SAVE), 0, (b"%PDF",)),
+    (FileKind("a ZIP archive (NPZ, XLSX and DOCX files are, too)", _UNPACK), 0, (b"PK\x03\x04",)),
+    (FileKind("a gzip file", "unpack it, or send it with Content-Encoding: gzip"), 0, (b"\x1f\x8b",)),
+    (FileKind("an XZ file", _UNPACK), 0, (b"\xfd7zXZ\x00",)),
+    (FileKind("a bzip2 file", _UNPACK), 0, (b"BZh",)),
+    (FileKind("a Zstandard file", _UNPACK), 0, (b"\x28\xb5\x2f\xfd",)),
+    (FileKind("a 7-Zip archive", _UNPACK), 0, (b"7z\xbc\xaf\x27\x1c",)),
+    (FileKind("a RAR archive", _UNPACK), 0, (b"Rar!",)),
+    (FileKind("a Parquet file", _SAVE), 0, (b"PAR1",)),
+    (FileKind("an SQLite database", _SAVE), 0, (b"SQLite format 3",)),
+    (_PICKLE, 0, (b"\x80\x04\x95", b"\x80\x05\x95", b"\x80\x03", b"\x80\x02")),
+    (FileKind("a WebP image", _RENDERED), 8, (b"WEBP",)),
+    (FileKind("a video or HEIF picture", _RENDERED), 4, (b"ftyp",)),
+    (FileKind("an AVI video", _RENDERED), 8, (b"AVI ",)),
+    (FileKind("a tar archive", _UNPACK), 257, (b"ustar",)),
+    (_HDF5, 512, (_HDF5_MAGIC,)),
+    (FileKind("a NIfTI file", _SAVE), 344, (b"n+1\x00",)),
+    (FileKind("a DICOM file", _FIJI), 128, (b"DICM",)),
+    (FileKind("an MRC file", _FIJI), 208, (b"MAP ",)),
 )
 _TEXT_BYTES: Final = 64
 
 
 def detect_file_kind(head: bytes) -> FileKind | None:
     """Return the kind of a file from its first bytes, some hundred; None if the kind is not known."""
-    for magic, kind in _BY_START:
-        if head.startswith(magic):
-            return kind
-    for offset, magic, kind in _ELSEWHERE:
-        if head[offset : offset + len(magic)] == magic:
+    for kind, offset, signatures in _KINDS:
+        if head.startswith(signatures, offset):
             return kind
     # The first eight bytes are the length of the JSON that follows.
     if len(head) > 10 and head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 2**32:

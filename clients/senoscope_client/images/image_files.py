@@ -16,83 +16,28 @@ _MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x93NUMPY", b"\x89PNG
 IMAGE_SUFFIXES: Final = frozenset(
     {
         # Pictures
-        *(
-            ".png",
-            ".jpg",
-            ".jpeg",
-            ".jpe",
-            ".jfif",
-            ".jp2",
-            ".j2k",
-            ".jpx",
-            ".bmp",
-            ".gif",
-            ".webp",
-            ".heic",
-            ".avif",
-        ),
-        *(".ppm", ".pgm", ".pbm", ".pcx", ".tga", ".psd", ".dng", ".exr"),
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".bmp", ".gif", ".webp"),
+        *(".heic", ".avif", ".ppm", ".pgm", ".pbm", ".pcx", ".tga", ".psd", ".dng", ".exr"),
         # Microscopes
         *(".czi", ".zvi", ".lif", ".lof", ".xlif", ".nd2", ".oib", ".oif", ".oir", ".poir", ".vsi", ".ets"),
         *(".ims", ".obf", ".msr", ".sld", ".sldy", ".dv", ".r3d", ".ids", ".ics", ".ipl", ".seq", ".xdce"),
         *(".svs", ".scn", ".ndpi", ".mrxs", ".bif", ".c01", ".dib", ".gel"),
         # Detectors, spectra, lifetimes
-        *(
-            ".sif",
-            ".spe",
-            ".spc",
-            ".dm3",
-            ".dm4",
-            ".mrc",
-            ".emd",
-            ".ser",
-            ".wdf",
-            ".sdt",
-            ".ptu",
-            ".pt3",
-            ".fli",
-        ),
+        *(".sif", ".spe", ".spc", ".dm3", ".dm4", ".mrc", ".emd", ".ser", ".wdf", ".sdt", ".ptu", ".pt3"),
         # Arrays and volumes
         *(".npz", ".mat", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".zarr", ".n5"),
         *(".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".fits", ".fit", ".fts"),
         # Films
-        *(".avi", ".mp4", ".mov", ".mkv", ".wmv"),
+        *(".avi", ".mp4", ".mov", ".mkv", ".wmv", ".fli"),
     }
 )
 """Suffixes of image files that are not read by all parts of Senoscope."""
 HARMLESS_SUFFIXES: Final = frozenset(
     {
-        *(
-            ".txt",
-            ".csv",
-            ".tsv",
-            ".md",
-            ".rst",
-            ".pdf",
-            ".rtf",
-            ".doc",
-            ".docx",
-            ".odt",
-            ".xls",
-            ".xlsx",
-            ".ods",
-        ),
-        *(".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".xml", ".log", ".html", ".htm"),
-        *(
-            ".py",
-            ".ipynb",
-            ".m",
-            ".r",
-            ".ijm",
-            ".sh",
-            ".bat",
-            ".cppipe",
-            ".roi",
-            ".lnk",
-            ".url",
-            ".part",
-            ".tmp",
-        ),
+        *(".txt", ".csv", ".tsv", ".md", ".rst", ".pdf", ".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx"),
+        *(".ods", ".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".xml", ".log", ".html", ".htm"),
+        *(".py", ".ipynb", ".m", ".r", ".ijm", ".sh", ".bat", ".cppipe", ".roi", ".lnk", ".url", ".part"),
+        ".tmp",
     }
 )
 HARMLESS_NAMES: Final = frozenset(

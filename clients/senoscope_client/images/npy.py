@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_client.errors import AmbiguousAxes, UnreadableImage
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.notices import Notice
 from senoscope_client.images.stored import StoredImage
 
@@ -19,7 +20,7 @@ _MAX_HEADER = 10_000  # the limit of NumPy
 _HEADER_LOCK = threading.Lock()
 
 
-def open_array(stream: BinaryIO, size: int, channels: int, user_axes: str | None, name: str) -> StoredImage:
+def open_array(stream: BinaryIO, size: int, options: ReadOptions) -> StoredImage:
     """Open the array in a file.
 
     Parameters
@@ -28,12 +29,8 @@ def open_array(stream: BinaryIO, size: int, channels: int, user_axes: str | None
         At its start.
     size : int
         Of the file, in bytes.
-    channels : int
-        Number of channels that the ensemble takes.
-    user_axes : str or None
-        The axes that the user declares; None: infer them from the shape.
-    name : str
-        Of the file, for messages.
+    options : ReadOptions
+        Without axes, they are inferred from the shape.
 
     Raises
     ------
@@ -42,8 +39,9 @@ def open_array(stream: BinaryIO, size: int, channels: int, user_axes: str | None
     AmbiguousAxes
         If the axes cannot be inferred from the shape.
     """
-    start, shape, fortran, dtype = _read_layout(stream, size, name)
-    axes = infer_axes(shape, channels, name) if user_axes is None else "?" * len(shape)
+    user_axes, channels = options.axes, len(options.spec.channels)
+    start, shape, fortran, dtype = _read_layout(stream, size, options.name)
+    axes = infer_axes(shape, channels, options.name) if user_axes is None else "?" * len(shape)
     given = (user_axes or "").strip().upper()
     # Planes begin at the first of the axes Y and X; pages that the user unfolds are before them anyway.
     letters = (

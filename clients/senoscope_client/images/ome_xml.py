@@ -13,6 +13,8 @@ from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from senoscope_client.errors import UnreadableImage
+from senoscope_client.images.axes import ReadOptions
+from senoscope_client.images.tiff_page_check import Directories
 from senoscope_client.wire.messages import Position
 
 _MAX_LENGTH = 4 * 1024 * 1024
@@ -37,8 +39,8 @@ class OmeImage:
         Planned lengths of these axes.
     height, width, samples : int
         Of each plane.
-    pages : dict of tuple of int to int
-        The number of the page in this file, by index along ``axes``.
+    pages : dict of int to int
+        The number of the page in this file, by the number of the plane in C order of ``axes``.
     elsewhere : int
         Number of planes that are declared to be in other files.
     pixel_type : str
@@ -55,44 +57,32 @@ class OmeImage:
     height: int
     width: int
     samples: int
-    pages: Mapping[tuple[int, ...], int]
+    pages: Mapping[int, int]
     elsewhere: int
     pixel_type: str
     channels: tuple[str, ...] | None = None
     pixel_size_um: float | None = None
     positions: Mapping[tuple[int, int], Position] = field(default_factory=dict)
 
-    def position(self, index: tuple[int, ...]) -> Position | None:
+    def position(self, t: int, z: int) -> Position | None:
         """Return the stage position of a plane; a single position applies to all planes."""
         if len(self.positions) == 1:
             return next(iter(self.positions.values()))
-        at = dict(zip(self.axes, index, strict=True))
-        return self.positions.get((at.get("T", 0), at.get("Z", 0)))
+        return self.positions.get((t, z))
 
 
-def check_ome_xml(xml: str, *, pages: int, smallest: int, trusted: bool, name: str) -> None:
+def check_ome_xml(xml: str, directories: Directories, options: ReadOptions) -> None:
     """Check that OME-XML is harmless, and declares no more planes than the file can hold.
-
-    Parameters
-    ----------
-    xml : str
-    pages : int
-        Number of pages of the file.
-    smallest : int
-        Number of pixels of the smallest page.
-    trusted : bool
-        Whether the file is the user's own, so that its size is not limited.
-    name : str
-        Of the file, for messages.
 
     Raises
     ------
     UnreadableImage
     """
+    pages, name = directories.chain, options.name
     # Only the expansion of entities is dangerous in XML; without a document type there are none.
     if re.search(r"<!(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
         raise UnreadableImage(f"{name} has OME-XML with a document type, which OME does not allow; remove it")
-    if trusted:
+    if options.trusted:
         return
     if len(xml) > _MAX_LENGTH or xml.count("<") > _MAX_XML_TAGS:
         raise UnreadableImage(f"{name} has OME-XML that is too long; save the stack without its annotations")
@@ -101,7 +91,7 @@ def check_ome_xml(xml: str, *, pages: int, smallest: int, trusted: bool, name: s
     except ET.ParseError:
         return
     try:
-        declared = max(_declared_lengths(root, pages, smallest), default=0)
+        declared = max(_declared_lengths(root, pages, directories.smallest), default=0)
     except (ValueError, OverflowError, ZeroDivisionError):
         raise _invalid_numbers_error(name) from None
     if declared > _MAX_PLANES:
@@ -136,7 +126,7 @@ def _declared_lengths(root: ET.Element, pages: int, smallest: int) -> Iterator[i
     yield pixels // max(1, smallest)
 
 
-def read_images(xml: str, *, pages: int, file_name: str | None, name: str) -> list[OmeImage]:
+def read_images(xml: str, pages: int, options: ReadOptions) -> list[OmeImage]:
     """Read the images that checked OME-XML declares; return none if it is not well-formed.
 
     Parameters
@@ -145,24 +135,21 @@ def read_images(xml: str, *, pages: int, file_name: str | None, name: str) -> li
         Accepted by `check_ome_xml`. It is read element by element, because that of a long scan is large.
     pages : int
         Number of pages of the file.
-    file_name : str or None
-        Of the file, by which the XML may refer to it.
-    name : str
-        Of the file, for messages.
+    options : ReadOptions
 
     Raises
     ------
     UnreadableImage
         If a number is invalid.
     """
-    own = _own_uuid(xml, file_name, pages)
+    own = _own_uuid(xml, options.file_name, pages)
     images: list[OmeImage] = []
     try:
         images.extend(_image(pixels, pages, own) for pixels in _pixels(xml))
     except ET.ParseError:
         return []
     except (ValueError, OverflowError, KeyError):
-        raise _invalid_numbers_error(name) from None
+        raise _invalid_numbers_error(options.name) from None
     return images
 
 
@@ -187,14 +174,14 @@ def _pixels(xml: str) -> Iterator[ET.Element]:
                 open_elements[0].clear()
 
 
-def _own_uuid(xml: str, file_name: str | None, pages: int) -> str | None:
+def _own_uuid(xml: str, file_name: str, pages: int) -> str | None:
     """Return the identifier by which the XML refers to the file that contains it; None if it has none."""
     root = re.search(r"<(?:\w+:)?OME\b[^>]*?\bUUID\s*=\s*[\"']([^\"']*)[\"']", xml)
     if root:
         return root[1].strip()
     named = re.findall(r"<(?:\w+:)?UUID\b[^>]*?FileName\s*=\s*[\"']([^\"']*)[\"'][^>]*>([^<]*)<", xml)
     for called, uuid in named:
-        if file_name is not None and called.lower() == file_name.lower():
+        if called.lower() == file_name.lower():
             return str(uuid).strip()
     # The file was renamed: all planes are in one file, and their number is that of its pages.
     if len({uuid for _, uuid in named}) == 1 and len(named) == pages:
@@ -211,7 +198,7 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
     sizes = tuple(int(element.attrib[f"Size{axis}"]) // (samples if axis == "C" else 1) for axis in axes)
     if set(axes) - set("TZC") or min(sizes) < 1:
         raise ValueError
-    page_of: dict[tuple[int, ...], int] = {}
+    page_of: dict[int, int] = {}
     elsewhere = 0
     blocks = element.findall("{*}TiffData")
     for block in blocks:
@@ -227,7 +214,7 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
         if start is None:
             continue
         for n in range(max(0, min(count, pages - first, math.prod(sizes) - start))):
-            page_of[_plane_index(start + n, sizes)] = first + n
+            page_of[start + n] = first + n
     names = tuple(channel.get("Name") or channel.get("Fluor") or "" for channel in channels)
     size = _length(element, "PhysicalSizeX", "µm")
     return OmeImage(
@@ -253,14 +240,6 @@ def _plane_number(index: tuple[int, ...], sizes: tuple[int, ...]) -> int | None:
             return None
         number = number * size + i
     return number
-
-
-def _plane_index(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    index = []
-    for size in reversed(sizes):
-        number, i = divmod(number, size)
-        index.append(i)
-    return tuple(reversed(index))
 
 
 def _positions(pixels: ET.Element) -> dict[tuple[int, int], Position]:

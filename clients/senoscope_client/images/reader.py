@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
@@ -28,7 +28,7 @@ from senoscope_client.errors import (
 )
 from senoscope_client.images import npy
 from senoscope_client.images.arranged import ArrangedImage, arrange_image, assign_channels
-from senoscope_client.images.axes import FovSpec
+from senoscope_client.images.axes import FovSpec, ReadOptions
 from senoscope_client.images.calibration import Calibration, zero_levels
 from senoscope_client.images.file_kinds import detect_file_kind
 from senoscope_client.images.notices import Notice, distinct
@@ -227,11 +227,10 @@ def open_fovs(
     OSError
         If a path cannot be opened.
     """
-    if isinstance(file, Path):
-        with file.open("rb") as stream:
-            yield _open_stack(stream, spec, media_type, axes, channels, limits, file.name, name)
-    else:
-        yield _open_stack(file, spec, media_type, axes, channels, limits, name, name)
+    file_name = file.name if isinstance(file, Path) else name
+    options = ReadOptions(spec, axes, channels, not limits.hostile, file_name, name)
+    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+        yield _open_stack(stream, media_type, limits, options)
 
 
 def read_fovs(
@@ -265,16 +264,8 @@ def read_fovs(
         return FovStack(stack.read_all(), stack.notices, stack.calibration)
 
 
-def _open_stack(
-    stream: BinaryIO,
-    spec: FovSpec,
-    media_type: str | None,
-    axes: str | None,
-    channels: Sequence[str] | None,
-    limits: Limits,
-    file_name: str,
-    name: str,
-) -> OpenStack:
+def _open_stack(stream: BinaryIO, media_type: str | None, limits: Limits, options: ReadOptions) -> OpenStack:
+    name = options.name
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     head = stream.read(_HEAD)
@@ -282,18 +273,18 @@ def _open_stack(
     if not size:
         raise UnreadableImage(f"{name} is empty; send a TIFF stack or an NPY array")
     if head.startswith(_NPY_MAGIC):
-        images = [npy.open_array(stream, size, len(spec.channels), axes, name)]
+        images = [npy.open_array(stream, size, options)]
     elif head.startswith(_TIFF_MAGIC):
-        images = _open_tiff(stream, size, spec, axes, limits, file_name, name)
+        images = _open_tiff(stream, size, limits, options)
     else:
         raise _unsupported_error(head, media_type, name)
     with _translate_decoder_errors(name):
-        arranged = [arrange_image(image, spec, axes, channels, name) for image in images]
+        arranged = [arrange_image(image, options) for image in images]
         _check_size(arranged, size, limits, name)
-        arranged = [assign_channels(image, spec, channels, name) for image in arranged]
+        arranged = [assign_channels(image, options) for image in arranged]
         if limits.admit is not None:
             limits.admit(sum(map(_required_memory, arranged)))
-    return OpenStack(arranged, spec, name)
+    return OpenStack(arranged, options.spec, name)
 
 
 def _required_memory(image: ArrangedImage) -> int:
@@ -319,25 +310,18 @@ def _unsupported_error(head: bytes, media_type: str | None, name: str) -> Senosc
     return error(f"{name} {verb} {kind.what}; {kind.advice}")
 
 
-def _open_tiff(
-    stream: BinaryIO,
-    size: int,
-    spec: FovSpec,
-    axes: str | None,
-    limits: Limits,
-    file_name: str,
-    name: str,
-) -> list[StoredImage]:
+def _open_tiff(stream: BinaryIO, size: int, limits: Limits, options: ReadOptions) -> list[StoredImage]:
     try:
-        from senoscope_client.images import tiff_images
+        from senoscope_client.images.tiff_images import open_images
     except ImportError as error:
         raise SenoscopeError('reading TIFF files needs `pip install "senoscope[tiff]"`') from error
-    options = tiff_images.ReadOptions(spec.channels, axes is not None, not limits.hostile, file_name, name)
-    with _translate_decoder_errors(name):
-        images = tiff_images.open_images(stream, size, limits.walk(len(spec.channels)), options)
+    with _translate_decoder_errors(options.name):
+        images = open_images(stream, size, limits.walk(len(options.spec.channels)), options)
         if len({image.shape[-image.inner :] for image in images}) > 1:
             shapes = ", ".join("x".join(map(str, image.shape)) for image in images[:5])
-            raise AmbiguousAxes(f"{name} holds {len(images)} images ({shapes}); save one stack per file")
+            raise AmbiguousAxes(
+                f"{options.name} holds {len(images)} images ({shapes}); save one stack per file"
+            )
         return images
 
 

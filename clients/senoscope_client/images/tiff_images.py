@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_client.errors import AmbiguousAxes, UnreadableImage
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.calibration import Calibration
 from senoscope_client.images.channel_names import mentioned_channels
 from senoscope_client.images.notices import Notice
@@ -35,13 +36,10 @@ from senoscope_client.images.tiff_page_names import page_labels, page_texts
 from senoscope_client.images.tiff_planes import (
     DescriptionMismatch,
     Planes,
-    ReadOptions,
     bare_pages,
     require_alike,
 )
 from senoscope_client.images.tiff_values import check_pixel_type, interpret_values
-
-__all__ = ["ReadOptions", "open_images"]
 
 _MAX_TEXT: Final = 4 * 1024 * 1024
 _UIC2: Final = 33629
@@ -89,12 +87,12 @@ def open_images(stream: BinaryIO, size: int, limits: WalkLimits, options: ReadOp
     try:
         found = _describe_planes(pages, stream, options)
     except DescriptionMismatch:
-        if not options.axes_given:
+        if options.axes is None:
             raise AmbiguousAxes(f"{name} {_MISMATCH}") from None
         text = "the description of the file does not match its pages, and is not used"
         notices.append(Notice("pages-left-out", text))
-        found = [bare_pages(pages, page_labels(pages, options), name)]
-    mentions = tuple(mentioned_channels(_metadata_text(pages), options.channels))
+        found = [bare_pages(pages, page_labels(pages, options))]
+    mentions = tuple(mentioned_channels(_metadata_text(pages), options.spec.channels))
     return [_stored_image(pages, planes, tuple(notices), mentions, options) for planes in found]
 
 
@@ -119,12 +117,12 @@ def _describe_planes(  # noqa: PLR0911 - one return for each kind of file
         # Planes are depths or times, because MetaMorph writes one file for each wavelength.
         return [Planes("Z", (planes,), [0] * planes, read=read)]
     if first.is_fluoview:
-        return [fluoview_planes(pages, options)]
+        return [fluoview_planes(pages)]
     if (names := scanimage_channels(pages, stream)) is not None:
         return [interleaved_planes(pages, names, options)]
     if first.is_lsm:
         return [lsm_planes(pages, options)]
-    return [bare_pages(pages, page_labels(pages, options), options.name)]
+    return [bare_pages(pages, page_labels(pages, options))]
 
 
 def _stored_image(
@@ -136,7 +134,7 @@ def _stored_image(
 ) -> StoredImage:
     """Return the planes as an image, with its calibration, without axes of length one except for channels."""
     name = options.name
-    require_alike(pages, planes.pages, name)
+    require_alike(pages, planes.pages)
     page = pages.page(planes.pages[0])
     shape, axes = pages.shape(planes.pages[0])
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")

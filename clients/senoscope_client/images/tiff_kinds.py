@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, BinaryIO, Final
 
@@ -11,6 +12,7 @@ import numpy as np
 import tifffile
 
 from senoscope_client.errors import AmbiguousAxes, UnreadableImage
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.calibration import imagej_calibration
 from senoscope_client.images.channel_names import scanimage_names
 from senoscope_client.images.notices import Notice
@@ -20,12 +22,11 @@ from senoscope_client.images.tiff_page_names import page_labels
 from senoscope_client.images.tiff_planes import (
     DescriptionMismatch,
     Planes,
-    ReadOptions,
     bare_pages,
     channel_labels,
     complete_planes,
+    declared_planes,
     require_alike,
-    require_plausible,
 )
 
 IMAGEJ_METADATA: Final = 50839
@@ -65,27 +66,23 @@ def imagej_planes(pages: TiffPages, options: ReadOptions) -> Planes:
     shape = tuple(sizes[axis] for axis in axes)
     if prod(shape) == 1 and max(images, len(pages)) > 1:
         axes, shape = "I", (max(images, len(pages)),)
-    planned = prod(shape)
-    read = None
-    notices: tuple[Notice, ...] = ()
-    planes: list[int]
-    table: Sequence[int]
-    if len(pages) > planned:
+    if len(pages) > prod(shape):
         raise DescriptionMismatch
-    kept, lengths = axes, shape
-    if len(pages) == 1 < planned and pages.is_contiguous:
-        read = pages.contiguous_planes(require_plausible(planned, pages, options), "ImageJ")
-        planes, table = list(range(planned)), [0] * planned
-    else:
-        page_of = {n: n for n in range(len(pages))}
-        kept, lengths, planes, table, notices = complete_planes(axes, shape, page_of, options)
+    planes = declared_planes(pages, axes, shape, options, "ImageJ")
     dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("V1")
     calibration = imagej_calibration(entries, dtype, name) if samples == 1 else None
-    labels = _imagej_labels(page, planes) or (None if read else page_labels(pages, options, table))
+    labels = _imagej_labels(page, planes.numbers)
+    if labels is None and planes.read is None:
+        labels = page_labels(pages, options, planes.pages)
     # A single channel of ImageJ is ignored: its labels may name a different one for each slice.
-    used = [(axis, n) for axis, n in zip(kept, lengths, strict=True) if (axis, n) != ("C", 1)]
-    kept, lengths = "".join(axis for axis, _ in used), tuple(n for _, n in used)
-    return Planes(kept, lengths, table, labels, notices, read, calibration)
+    used = [(axis, n) for axis, n in zip(planes.axes, planes.shape, strict=True) if (axis, n) != ("C", 1)]
+    return replace(
+        planes,
+        axes="".join(axis for axis, _ in used),
+        shape=tuple(n for _, n in used),
+        labels=labels,
+        calibration=calibration,
+    )
 
 
 def _imagej_labels(page: Any, planes: Sequence[int]) -> Labels | None:
@@ -124,57 +121,46 @@ def shaped_planes(pages: TiffPages, options: ReadOptions) -> Planes:
     axes = axes.upper() if isinstance(axes, str) and len(axes) == len(shape) else "Q" * len(shape)
     lead = len(shape) - inner
     sizes, letters = shape[:lead], axes[:lead]
-    planned = prod(sizes)
-    count = len(pages)
-    if count > planned:
-        _reject_further_pages(pages, planned, options.name)
-    kept, lengths, read = letters, sizes, None
-    notices: tuple[Notice, ...] = ()
-    planes: list[int]
-    table: Sequence[int]
-    if count == 1 < planned and pages.is_contiguous:
-        read = pages.contiguous_planes(require_plausible(planned, pages, options), "tifffile")
-        planes, table = list(range(planned)), [0] * planned
-    else:
-        page_of = {n: n for n in range(count)}
-        kept, lengths, planes, table, notices = complete_planes(letters, sizes, page_of, options)
+    if len(pages) > prod(sizes):
+        _reject_further_pages(pages, prod(sizes))
+    planes = declared_planes(pages, letters, sizes, options, "tifffile")
     try:
         names = entries["Channel"]["Name"]
     except (KeyError, TypeError):
         names = None
     names = tuple(map(str, names)) if isinstance(names, list) else None
-    labels = channel_labels(names, letters, sizes, planes, "the file's description")
-    if labels is None and read is None:
-        labels = page_labels(pages, options, table)
-    return Planes(kept, lengths, table, labels, notices, read)
+    labels = channel_labels(names, letters, sizes, planes.numbers, "the file's description")
+    if labels is None and planes.read is None:
+        labels = page_labels(pages, options, planes.pages)
+    return replace(planes, labels=labels)
 
 
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
 
 
-def _reject_further_pages(pages: TiffPages, first: int, name: str) -> None:
+def _reject_further_pages(pages: TiffPages, first: int) -> None:
     """Raise the error for pages after those that a description declares: further images, or a mismatch."""
-    require_alike(pages, range(len(pages)), name)
+    require_alike(pages, range(len(pages)))
     following = pages.page(first)
     if following.is_shaped:
         shapes = ", ".join("x".join(map(str, pages.shape(n)[0])) for n in (0, first))
-        raise AmbiguousAxes(f"{name} holds several images ({shapes}); save one stack per file")
+        raise AmbiguousAxes(f"{pages.name} holds several images ({shapes}); save one stack per file")
     raise DescriptionMismatch
 
 
-def fluoview_planes(pages: TiffPages, options: ReadOptions) -> Planes:
+def fluoview_planes(pages: TiffPages) -> Planes:
     """Return the planes of a file of FluoView, in the order of its metadata if these match the pages."""
     try:
         dimensions = pages.file.fluoview_metadata["Dimensions"][::-1]
         letters = "".join(tifffile.TIFF.MM_DIMENSIONS.get(one[0].upper(), "Q") for one in dimensions)
         shape = tuple(int(one[1]) for one in dimensions)
     except (KeyError, TypeError, IndexError, ValueError):
-        return bare_pages(pages, None, options.name)
+        return bare_pages(pages)
     lead = [(letter, n) for letter, n in zip(letters, shape, strict=True) if letter not in "YX"]
     sizes = tuple(n for _, n in lead)
     if not sizes or min(sizes) < 1 or prod(sizes) != len(pages):
-        return bare_pages(pages, None, options.name)
+        return bare_pages(pages)
     return Planes("".join(letter for letter, _ in lead), sizes, range(len(pages)))
 
 
@@ -191,15 +177,13 @@ def lsm_planes(pages: TiffPages, options: ReadOptions) -> Planes:
         names = ()
     labels = Labels("the LSM file's metadata", samples=names) if names else None
     if entries.get("DimensionChannels") != max(pages.first.shaped[0], pages.first.shaped[4]):
-        return bare_pages(pages, labels, options.name)
-    require_alike(pages, range(len(pages)), options.name)
-    axes = "MPTZC"
+        return bare_pages(pages, labels)
+    require_alike(pages, range(len(pages)))
     sizes = tuple(max(1, int(entries.get(f"Dimension{key}", 1))) for key in ("M", "P", "Time", "Z"))
     if prod(sizes) < len(pages):
-        return Planes("TC", (len(pages), 1), range(len(pages)), labels)
+        return Planes("TC", (len(pages), 1), range(len(pages)), labels=labels)
     page_of = {n: n for n in range(len(pages))}
-    axes, sizes, _, table, notices = complete_planes(axes, (*sizes, 1), page_of, options)
-    return Planes(axes, sizes, table, labels, notices)
+    return replace(complete_planes("MPTZC", (*sizes, 1), page_of, options), labels=labels)
 
 
 def scanimage_channels(pages: TiffPages, stream: BinaryIO) -> tuple[str, ...] | None:
@@ -220,7 +204,7 @@ def scanimage_channels(pages: TiffPages, stream: BinaryIO) -> tuple[str, ...] | 
 def interleaved_planes(pages: TiffPages, names: tuple[str, ...], options: ReadOptions) -> Planes:
     """Return the planes of pages whose channel changes from each page to the next."""
     count, channels = len(pages), len(names)
-    require_alike(pages, range(count), options.name)
+    require_alike(pages, range(count))
     fovs, rest = divmod(count, channels)
     if not fovs:
         raise UnreadableImage(
@@ -232,5 +216,5 @@ def interleaved_planes(pages: TiffPages, names: tuple[str, ...], options: ReadOp
             f"{fovs + 1} fields of view were begun, {fovs} are complete and taken; {rest} pages are left out"
         )
         notices = (Notice("incomplete", text),)
-    table = range(fovs * channels)
-    return Planes("PC", (fovs, channels), table, Labels("ScanImage's metadata", names * fovs), notices)
+    labels = Labels("ScanImage's metadata", names * fovs)
+    return Planes("PC", (fovs, channels), range(fovs * channels), labels=labels, notices=notices)

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from senoscope_client.errors import UnreadableImage
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.notices import Notice
 from senoscope_client.images.sanitize import sanitize_for_display
 from senoscope_client.images.stored import Labels
 from senoscope_client.images.tiff import TiffPages
-from senoscope_client.images.tiff_planes import Planes, ReadOptions, require_alike
+from senoscope_client.images.tiff_planes import Planes, require_alike
 from senoscope_client.wire.messages import Position
 
 
 def micromanager_planes(pages: TiffPages, options: ReadOptions) -> Planes | None:
     """Return the planes by field of view and channel of each page; None if a page does not declare them."""
-    require_alike(pages, range(len(pages)), options.name)
+    require_alike(pages, range(len(pages)))
     fovs: dict[tuple[object, ...], dict[str, int]] = {}
     times: dict[tuple[object, ...], int] = {}
     for n in range(len(pages)):
@@ -27,8 +28,8 @@ def micromanager_planes(pages: TiffPages, options: ReadOptions) -> Planes | None
             times[key] = times.get(key, 0) + 1  # the same field of view is acquired again
         fovs.setdefault((key, times.get(key, 0)), {})[channel] = n
     names = list(dict.fromkeys(name for channels in fovs.values() for name in channels))
-    wanted = [name for name in names if name in options.channels]
-    needed = wanted if len(wanted) == len(options.channels) else names
+    wanted = [name for name in names if name in options.spec.channels]
+    needed = wanted if len(wanted) == len(options.spec.channels) else names
     complete = [channels for channels in fovs.values() if all(name in channels for name in needed)]
     left_out = len(pages) - sum(len(channels) for channels in complete)
     if not complete:
@@ -50,8 +51,8 @@ def micromanager_planes(pages: TiffPages, options: ReadOptions) -> Planes | None
         "PC",
         (len(complete), len(names)),
         table,
-        labels,
-        notices,
+        labels=labels,
+        notices=notices,
         pixel_size_um=float(size) if isinstance(size, int | float) and size > 0 else None,
         position_of=lambda n: _stage_position(pages.metadata(table[n])),
     )

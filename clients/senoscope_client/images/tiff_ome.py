@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from senoscope_client.images import ome_xml as ome
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.notices import Notice
 from senoscope_client.images.stored import Labels
 from senoscope_client.images.tiff import TiffPages
@@ -18,7 +19,6 @@ from senoscope_client.images.tiff_planes import (
     DescriptionMismatch,
     IncompleteImage,
     Planes,
-    ReadOptions,
     channel_labels,
     complete_planes,
 )
@@ -35,10 +35,9 @@ def ome_planes(pages: TiffPages, options: ReadOptions) -> list[Planes]:
     UnreadableImage
         If none has a complete field of view, or if the XML is rejected.
     """
-    xml, name, directories = pages.first.description, options.name, pages.directories
-    chain = directories.chain
-    ome.check_ome_xml(xml, pages=chain, smallest=directories.smallest, trusted=options.trusted, name=name)
-    declared = ome.read_images(xml, pages=chain, file_name=options.file_name, name=name)
+    xml, directories = pages.first.description, pages.directories
+    ome.check_ome_xml(xml, directories, options)
+    declared = ome.read_images(xml, directories.chain, options)
     here = [image for image in declared if image.pages]
     if not here:
         micromanager = micromanager_planes(pages, options) if directories.metadata[1] else None
@@ -56,7 +55,7 @@ def ome_planes(pages: TiffPages, options: ReadOptions) -> list[Planes]:
     incomplete: list[IncompleteImage] = []
     for image in here:
         try:
-            planes = _ome_image(pages, image, (), options)
+            planes = _ome_image(pages, image, options)
         except IncompleteImage as error:
             incomplete.append(error)
             continue
@@ -81,57 +80,45 @@ def _single_planes(
     pages: TiffPages, images: Sequence[ome.OmeImage], notices: tuple[Notice, ...], options: ReadOptions
 ) -> Planes:
     """Return images of one plane each, which may be channels or fields of view."""
-    planes = [_ome_image(pages, image, (), options) for image in images]
+    planes = [_ome_image(pages, image, options) for image in images]
     names = [image.channels[0] if image.channels else "" for image in images]
     return Planes(
         "P",
         (len(planes),),
         [one.pages[0] for one in planes],
-        Labels("OME-XML", names) if any(names) else None,
-        notices,
+        labels=Labels("OME-XML", names) if any(names) else None,
+        notices=notices,
         pixel_type=images[0].pixel_type,
         pixel_size_um=images[0].pixel_size_um,
-        position_of=lambda n: images[n].position((0,) * len(images[n].axes)),
+        position_of=lambda n: images[n].position(0, 0),
     )
 
 
-def _ome_image(
-    pages: TiffPages, image: ome.OmeImage, notices: tuple[Notice, ...], options: ReadOptions
-) -> Planes:
-    numbers = {index: pages.directories.number(place) for index, place in image.pages.items()}
-    found = {index: number for index, number in numbers.items() if number is not None}
-    if not found:
+def _ome_image(pages: TiffPages, image: ome.OmeImage, options: ReadOptions) -> Planes:
+    numbers = {plane: pages.directories.number(place) for plane, place in image.pages.items()}
+    page_of = {plane: number for plane, number in numbers.items() if number is not None}
+    if not page_of:
         raise DescriptionMismatch
-    number = next(iter(found.values()))
+    number = next(iter(page_of.values()))
     page = pages.first if number == 0 else pages.page(number)
     if (page.imagelength, page.imagewidth) != (image.height, image.width):
         raise DescriptionMismatch
     axes, sizes = image.axes, image.sizes
     samples = max(page.shaped[0], page.shaped[4])
     if samples > 1 == image.samples and sizes[axes.index("C")] == samples:
-        axes, sizes, found = _without_channels(axes, sizes, found)
+        axes, sizes, page_of = _without_channels(axes, sizes, page_of)
     elif samples != image.samples:
         raise DescriptionMismatch
-    page_of = {int(np.ravel_multi_index(index, sizes)): number for index, number in found.items()}
-    elsewhere = image.elsewhere > 0
-    kept_axes, kept_sizes, planes, table, incomplete = complete_planes(
-        axes, sizes, page_of, options, elsewhere
-    )
-    labels = channel_labels(image.channels, axes, sizes, planes, "OME-XML") or page_labels(
-        pages, options, table
-    )
+    planes = complete_planes(axes, sizes, page_of, options, elsewhere=image.elsewhere > 0)
+    labels = channel_labels(image.channels, axes, sizes, planes.numbers, "OME-XML")
 
     def position_of(n: int) -> Position | None:
-        index = np.unravel_index(planes[n], sizes)
-        at = dict(zip(axes, map(int, index), strict=True))
-        return image.position(tuple(at.get(axis, 0) for axis in image.axes))
+        at = dict(zip(axes, np.unravel_index(planes.numbers[n], sizes), strict=True))
+        return image.position(int(at.get("T", 0)), int(at.get("Z", 0)))
 
-    return Planes(
-        kept_axes,
-        kept_sizes,
-        table,
-        labels,
-        (*notices, *incomplete),
+    return replace(
+        planes,
+        labels=labels or page_labels(pages, options, planes.pages),
         pixel_type=image.pixel_type,
         pixel_size_um=image.pixel_size_um,
         position_of=position_of,
@@ -139,11 +126,12 @@ def _ome_image(
 
 
 def _without_channels(
-    axes: str, sizes: tuple[int, ...], found: Mapping[tuple[int, ...], int]
-) -> tuple[str, tuple[int, ...], dict[tuple[int, ...], int]]:
+    axes: str, sizes: tuple[int, ...], page_of: Mapping[int, int]
+) -> tuple[str, tuple[int, ...], dict[int, int]]:
     """Remove the channel axis, because each page has all channels as its samples."""
     at = axes.index("C")
-    if any(index[at] for index in found):
+    step = prod(sizes[at + 1 :])
+    if any(plane // step % sizes[at] for plane in page_of):
         raise DescriptionMismatch
-    kept = {index[:at] + index[at + 1 :]: number for index, number in found.items()}
+    kept = {plane // (step * sizes[at]) * step + plane % step: page for plane, page in page_of.items()}
     return axes[:at] + axes[at + 1 :], sizes[:at] + sizes[at + 1 :], kept

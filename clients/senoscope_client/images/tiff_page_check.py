@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from typing import BinaryIO
 
 from senoscope_client.errors import TooManyFields, UnreadableImage
@@ -193,20 +194,16 @@ def _remove_copies(
     found.unreduced = sum(count for key, count in sub_pages.items() if key[1] and is_unreduced(*key))
     if not any(copies):
         return found
-    pages = Directories(others=found.others, unreduced=found.unreduced, smallest=found.smallest)
-    for n, key in enumerate(zip(found.meanings, copies, strict=True)):
-        if not is_full(*key):
-            pages.skipped.append(n)
-            pages.unreduced += is_unreduced(*key)
-            continue
-        pages.offsets.append(found.offsets[n])
-        pages.meanings.append(found.meanings[n])
-        pages.packings.append(found.packings[n])
-        pages.transfers.append(found.transfers[n])
-        pages.metadata.extend(found.metadata[2 * n : 2 * n + 2])
-        pages.names.extend(found.names[2 * n : 2 * n + 2])
-        pages.descriptions.extend(found.descriptions[2 * n : 2 * n + 2])
-    return pages
+    keys = list(zip(found.meanings, copies, strict=True))
+    kept = [is_full(*key) for key in keys]
+    found.skipped = [n for n, keep in enumerate(kept) if not keep]
+    found.unreduced += sum(is_unreduced(*keys[n]) for n in found.skipped)
+    for name in ("offsets", "meanings", "packings", "transfers", "metadata", "names", "descriptions"):
+        column: array[int] = getattr(found, name)
+        width = len(column) // len(kept)
+        selected = (column[width * n : width * (n + 1)] for n, keep in enumerate(kept) if keep)
+        setattr(found, name, array(column.typecode, chain.from_iterable(selected)))
+    return found
 
 
 def _copy_flags(code: int, values: tuple[int, ...]) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.channel_names import name_planes, normalize_name
 from senoscope_client.images.stored import Labels
 from senoscope_client.images.tiff import TiffPages
 from senoscope_client.images.tiff_micromanager import micromanager_labels
-from senoscope_client.images.tiff_planes import ReadOptions
 
 _MAX_TEXT: Final = 4 * 1024 * 1024
 _MAX_LABEL: Final = 1024
@@ -41,8 +41,8 @@ def page_labels(pages: TiffPages, options: ReadOptions, table: Sequence[int] | N
     descriptions = [_first_line(pages.description(n)) for n in numbers]
     if not all(descriptions) or len(set(descriptions)) < 2:
         return None
-    named = {normalize_name(name) for name in name_planes(descriptions, options.channels)}
-    if {normalize_name(channel) for channel in options.channels} <= named:
+    named = {normalize_name(name) for name in name_planes(descriptions, options.spec.channels)}
+    if {normalize_name(channel) for channel in options.spec.channels} <= named:
         return Labels("each page's description", descriptions)
     return None
 

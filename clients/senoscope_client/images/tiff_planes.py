@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope_client.errors import AmbiguousAxes, UnreadableImage
+from senoscope_client.images.axes import ReadOptions
 from senoscope_client.images.calibration import Calibration
 from senoscope_client.images.notices import Notice
 from senoscope_client.images.stored import Labels
@@ -18,31 +19,6 @@ from senoscope_client.images.tiff import TiffPages
 from senoscope_client.wire.messages import Position
 
 _MAX_PLANES: Final = 1_000_000
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """Options for reading a file.
-
-    Attributes
-    ----------
-    channels : tuple of str
-        Of the ensemble.
-    axes_given : bool
-        Whether the user declares the axes, so that the file need not.
-    trusted : bool
-        Whether the file is the user's own, so that its size is not limited.
-    file_name : str or None
-        By which the metadata may refer to the file.
-    name : str
-        Of the file, for messages.
-    """
-
-    channels: tuple[str, ...]
-    axes_given: bool
-    trusted: bool
-    file_name: str | None
-    name: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +31,8 @@ class Planes:
         The leading axes.
     pages : sequence of int
         The page of each plane.
+    numbers : sequence of int
+        The number of each plane among the planned ones, in C order.
     read : callable or None
         Reads a plane; default: reads its page.
     """
@@ -62,6 +40,7 @@ class Planes:
     axes: str
     shape: tuple[int, ...]
     pages: Sequence[int]
+    numbers: Sequence[int] = ()
     labels: Labels | None = None
     notices: tuple[Notice, ...] = ()
     read: Callable[[int], npt.NDArray[Any]] | None = None
@@ -79,7 +58,7 @@ class IncompleteImage(UnreadableImage):
     """An image has no complete field of view."""
 
 
-def require_alike(pages: TiffPages, numbers: Sequence[int], name: str) -> None:
+def require_alike(pages: TiffPages, numbers: Sequence[int]) -> None:
     """Check that pages have the same size, type and meaning.
 
     Raises
@@ -97,17 +76,38 @@ def require_alike(pages: TiffPages, numbers: Sequence[int], name: str) -> None:
     turned = sorted({pages.orientation(number) for number in chosen})
     if len(turned) > 1:
         raise AmbiguousAxes(
-            f"{name} has pages of different orientation (tag 274: {', '.join(map(str, turned))}), of shapes "
-            f"{shapes}; save them all with the same orientation"
+            f"{pages.name} has pages of different orientation (tag 274: {', '.join(map(str, turned))}), of "
+            f"shapes {shapes}; save them all with the same orientation"
         )
-    raise AmbiguousAxes(f"{name} holds {len(kinds)} images ({shapes}); save one stack per file")
+    raise AmbiguousAxes(f"{pages.name} holds {len(kinds)} images ({shapes}); save one stack per file")
 
 
-def bare_pages(pages: TiffPages, labels: Labels | None, name: str) -> Planes:
+def bare_pages(pages: TiffPages, labels: Labels | None = None) -> Planes:
     """Return all pages as planes without further information."""
     count = len(pages)
-    require_alike(pages, range(count), name)
-    return Planes("Q", (count,), range(count), labels)
+    require_alike(pages, range(count))
+    return Planes("Q", (count,), range(count), labels=labels)
+
+
+def declared_planes(
+    pages: TiffPages, axes: str, sizes: tuple[int, ...], options: ReadOptions, program: str
+) -> Planes:
+    """Return the planes that a program declares: one per page, or all of them behind the only page.
+
+    Raises
+    ------
+    UnreadableImage
+        If planes are missing in the file.
+    """
+    planned = prod(sizes)
+    if not (len(pages) == 1 < planned and pages.is_contiguous):
+        return complete_planes(axes, sizes, {n: n for n in range(len(pages))}, options)
+    if planned > max(1, pages.size // max(1, int(pages.first.nbytes))) + 1:
+        raise UnreadableImage(
+            f"{options.name} describes {planned} pages, but is cut off: it can hold fewer; save it again"
+        )
+    read = pages.contiguous_planes(planned, program)
+    return Planes(axes, sizes, [0] * planned, range(planned), read=read)
 
 
 def complete_planes(
@@ -116,8 +116,10 @@ def complete_planes(
     page_of: Mapping[int, int],
     options: ReadOptions,
     elsewhere: bool = False,
-) -> tuple[str, tuple[int, ...], list[int], list[int], tuple[Notice, ...]]:
+) -> Planes:
     """Select the planes of complete fields of view.
+
+    If all planes exist, the axes are the planned ones, else P, a list of fields of view, and C, the channels.
 
     Parameters
     ----------
@@ -128,51 +130,35 @@ def complete_planes(
     options : ReadOptions
     elsewhere : bool
         Whether other planes are declared to be in other files.
-
-    Returns
-    -------
-    axes, sizes
-        The planned ones if all planes exist, else a list of fields of view, P, with their channels, C.
-    planes, pages : list of int
-        The number of each selected plane, and its page.
-    notices : tuple of Notice
     """
     planned = prod(sizes)
     if len(page_of) == planned:
-        return axes, sizes, list(range(planned)), [page_of[n] for n in range(planned)], ()
+        return Planes(axes, sizes, [page_of[n] for n in range(planned)], range(planned))
     if planned > max(_MAX_PLANES, 100 * len(page_of)):
         raise UnreadableImage(
             f"{options.name} describes {planned} pages, but holds {len(page_of)}; save it again"
         )
-    numbers = np.arange(planned).reshape(sizes)
-    numbers = np.moveaxis(numbers, axes.index("C"), -1) if "C" in axes else numbers[..., None]
-    numbers = numbers.reshape(-1, numbers.shape[-1])
+    grid = np.arange(planned).reshape(sizes)
+    grid = np.moveaxis(grid, axes.index("C"), -1) if "C" in axes else grid[..., None]
+    grid = grid.reshape(-1, grid.shape[-1])  # a row for each field of view
     exists = np.zeros(planned, bool)
     exists[list(page_of)] = True
-    complete = numbers[exists[numbers].all(axis=1)]
+    complete = grid[exists[grid].all(axis=1)]
     left_out = len(page_of) - complete.size
-    what = "fields of view" if numbers.shape[-1] > 1 else "pages"
+    what = "fields of view" if grid.shape[-1] > 1 else "pages"
     where = " in this file" if elsewhere else ""
     if not len(complete):
         raise IncompleteImage(
-            f"{options.name} holds no complete field of view: {len(numbers)} were planned, but only "
+            f"{options.name} holds no complete field of view: {len(grid)} were planned, but only "
             f"{len(page_of)} of their {planned} pages exist{where}; save it again"
         )
-    text = f"{len(numbers)} {what} were planned, {len(complete)} are complete{where} and taken"
+    text = f"{len(grid)} {what} were planned, {len(complete)} are complete{where} and taken"
     if left_out:
         text += f"; {left_out} pages of incomplete ones are left out"
-    planes = [int(n) for n in complete.ravel()]
+    numbers = [int(n) for n in complete.ravel()]
     kept = ("PC", complete.shape) if "C" in axes else ("Q", complete.shape[:1])
-    return (*kept, planes, [page_of[n] for n in planes], (Notice("incomplete", text),))
-
-
-def require_plausible(planned: int, pages: TiffPages, options: ReadOptions) -> int:
-    """Check that a file of this size can hold a number of planes, and return the number."""
-    if planned > max(1, pages.size // max(1, int(pages.first.nbytes))) + 1:
-        raise UnreadableImage(
-            f"{options.name} describes {planned} pages, but is cut off: it can hold fewer; save it again"
-        )
-    return planned
+    notices = (Notice("incomplete", text),)
+    return Planes(*kept, [page_of[n] for n in numbers], numbers, notices=notices)
 
 
 def channel_labels(

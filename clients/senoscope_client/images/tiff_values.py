@@ -46,12 +46,8 @@ def interpret_values(page: Any, name: str) -> tuple[Calibration | None, tuple[No
     notices = []
     photometric = int(page.tags.valueof(_PHOTOMETRIC, _BLACK_IS_ZERO))
     if photometric == _WHITE_IS_ZERO:
-        notices.append(
-            Notice(
-                "values",
-                "the file declares that 0 is white (MinIsWhite): its numbers are not inverted",
-            )
-        )
+        text = "the file declares that 0 is white (MinIsWhite): its numbers are not inverted"
+        notices.append(Notice("values", text))
     elif photometric == _PALETTE:
         notices.append(_palette_notice(page, name))
     elif photometric not in {_BLACK_IS_ZERO, _RGB, _MASK, _LINEAR_RAW}:
@@ -61,12 +57,8 @@ def interpret_values(page: Any, name: str) -> tuple[Calibration | None, tuple[No
         )
     orientation = page.tags.valueof(_ORIENTATION, 1)
     if orientation != 1:
-        notices.append(
-            Notice(
-                "orientation",
-                f"the images were turned as the file's tag Orientation ({orientation}) declares",
-            )
-        )
+        text = f"the images were turned as the file's tag Orientation ({orientation}) declares"
+        notices.append(Notice("orientation", text))
     if page.tags.valueof(_MD_FILE_TAG) == _SQUARE_ROOTS:
         raise UnreadableImage(
             f"{name} holds square roots of counts (a gel scanner's file); save it with linear numbers"

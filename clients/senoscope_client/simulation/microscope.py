@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -223,50 +225,35 @@ class _Prefetcher:
     """Reads a source in a separate thread, a limited number of fields of view in advance."""
 
     def __init__(self, source: FrameSource, ahead: int) -> None:
-        self._source = source
-        self._queue: queue.Queue[Acquired | BaseException | None] = queue.Queue(max(1, ahead))
-        self._abandoned = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="frame-source", daemon=True)
+        self._fovs = iter(source)
+        self._executor = ThreadPoolExecutor(1, "frame-source")
+        self._reading = deque(self._read_next() for _ in range(max(1, ahead)))
 
     def __enter__(self) -> _Prefetcher:
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._abandoned.set()
-        self._thread.join()
+        self._executor.shutdown(cancel_futures=True)
 
     def fill(self, wanted: int, stop: threading.Event) -> None:
         """Wait until ``wanted`` fields of view are read, or all of them."""
-        while self._thread.is_alive() and self._queue.qsize() < wanted and not stop.is_set():
-            time.sleep(0.005)
+        for future in islice(self._reading, wanted):
+            _wait(future, stop)
 
     def next_fov(self, stop: threading.Event) -> Acquired | None:
         """Wait for the next field of view; return None at the end of the source, or when stopped."""
-        while not stop.is_set():
-            try:
-                item = self._queue.get(timeout=_SLICE_S)
-            except queue.Empty:
-                continue
-            if isinstance(item, BaseException):
-                raise item
-            return item
-        return None
+        self._reading.append(self._read_next())
+        future = self._reading.popleft()
+        return future.result() if _wait(future, stop) else None
 
-    def _read(self) -> None:
-        try:
-            for acquired in self._source:
-                if not self._enqueue(acquired):
-                    return
-            self._enqueue(None)
-        except Exception as error:  # raised by next_fov
-            self._enqueue(error)
+    def _read_next(self) -> Future[Acquired | None]:
+        return self._executor.submit(next, self._fovs, None)
 
-    def _enqueue(self, item: Acquired | BaseException | None) -> bool:
-        while not self._abandoned.is_set():
-            try:
-                self._queue.put(item, timeout=_SLICE_S)
-            except queue.Full:
-                continue
+
+def _wait(future: Future[Acquired | None], stop: threading.Event) -> bool:
+    """Wait for a result; return False when stopped."""
+    while not stop.is_set():
+        # In slices, because Windows does not deliver Ctrl-C during a wait.
+        if wait([future], _SLICE_S).done:
             return True
-        return False
+    return False

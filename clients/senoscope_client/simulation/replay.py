@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from senoscope_client.images.axes import FovSpec
 from senoscope_client.images.folders import list_images
-from senoscope_client.images.notices import Notice
-from senoscope_client.images.recorded import Recorded, read_recorded
+from senoscope_client.images.reader import OpenStack, open_fovs
 from senoscope_client.simulation.fov_defaults import CHANNELS, HEIGHT, WIDTH
 from senoscope_client.simulation.microscope import Acquired
 from senoscope_client.wire.messages import Index, Mosaic
@@ -77,23 +77,23 @@ class Replay:
         while True:
             position = 0
             for file in self.files:
-                for fov in self._read(file):
-                    if count == self._frames:
-                        return
-                    index = Index(p=position, t=time_point)
-                    yield Acquired(fov.pixels, fov.position_um, index, fov.pixel_size_um)
-                    count, position = count + 1, position + 1
+                with self._open(file) as stack:
+                    for n in range(len(stack)):
+                        if count == self._frames:
+                            return
+                        index = Index(p=position, t=time_point)
+                        yield Acquired(stack.read(n), stack.position_um(n), index, stack.pixel_size_um(n))
+                        count, position = count + 1, position + 1
             if not self._loop or position == 0:
                 return
             time_point += 1
 
-    def _read(self, file: Path) -> Iterator[Recorded]:
-        channels = None if self._channels is None else list(self._channels)
-
-        def report(notice: Notice) -> None:
-            self._warn(file, notice.text)
-
-        return read_recorded(file, self._spec, self._axes, channels, report)
+    @contextmanager
+    def _open(self, file: Path) -> Iterator[OpenStack]:
+        with open_fovs(file, self._spec, axes=self._axes, channels=self._channels, name=file.name) as stack:
+            for text in stack.warnings:
+                self._warn(file, text)
+            yield stack
 
     def _warn(self, path: Path, text: str) -> None:
         if self._on_warning is not None and (path, text) not in self._reported:

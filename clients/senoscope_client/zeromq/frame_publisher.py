@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Any, Self, cast
 
 import numpy.typing as npt
@@ -116,19 +116,17 @@ class FramePublisher:
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         self.gate: CurveAccess | None = None
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._context.destroy, 0)
             if curve_keypair is not None:
                 self.gate = CurveAccess(self._socket, curve_keypair, allowed_keys)
-            (self._socket.bind if bind else self._socket.connect)(endpoint)
-        except (OSError, ValueError):
-            self._context.destroy(0)
-            raise
-        except zmq.ZMQError as error:
-            if self.gate is not None:
-                self.gate.close()
-            self._context.destroy(0)
-            verb = "bound" if bind else "connected"
-            raise OSError(f"the frame stream cannot be {verb} at {endpoint}: {error}") from error
+                undo.callback(self.gate.close)
+            try:
+                (self._socket.bind if bind else self._socket.connect)(endpoint)
+            except zmq.ZMQError as error:
+                verb = "bound" if bind else "connected"
+                raise OSError(f"the frame stream cannot be {verb} at {endpoint}: {error}") from error
+            undo.pop_all()
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._subscriptions: set[bytes] = set()
         self._series: StartHeader | None = None
@@ -143,9 +141,7 @@ class FramePublisher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close("completed" if kind is None else "aborted")
 
     def wait_for_subscriber(self, timeout_s: float) -> bool:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from senoscope_client.wire.sizes import MAX_PART_BYTES
+from senoscope_client.zeromq.socket_monitor import SocketMonitor
 
 LinkFault = Literal["lost", "no_handshake", "protocol", "unknown_key", "curve_mismatch"]
 """Why a connection ended.
@@ -82,6 +82,27 @@ class LinkEvent:
     final: bool = False
 
 
+class HandshakePatience:
+    """The time-out of handshakes, longer after each one that timed out.
+
+    Attributes
+    ----------
+    timeout_s : float
+        The first is longer than that of ZeroMQ, which reconnects by itself.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Return to the first time-out, after a handshake or a message."""
+        self.timeout_s = 1.2 * HANDSHAKE_S
+
+    def double(self) -> None:
+        """Double the time-out, up to a minute."""
+        self.timeout_s = min(2 * self.timeout_s, _LONGEST_TIMEOUT_S)
+
+
 class Link:
     """Monitors the connection of one socket; create it before the socket connects, use it in its thread.
 
@@ -89,9 +110,9 @@ class Link:
     ----------
     socket : zmq.Socket
         Its handshake time-out is set here.
-    handshake_timeout_s : float, optional
-        How long to wait for a handshake, or for a message instead, before the socket must be replaced.
-        Default, and value for later connections once there was either: `first_handshake_timeout_s`.
+    patience : HandshakePatience
+        How long to wait for a handshake, or for a message instead, before the socket must be replaced; kept
+        for the next socket.
 
     Attributes
     ----------
@@ -99,12 +120,9 @@ class Link:
         Whether there is a connection with a completed handshake.
     """
 
-    def __init__(self, socket: zmq.Socket[Any], handshake_timeout_s: float | None = None) -> None:
+    def __init__(self, socket: zmq.Socket[Any], patience: HandshakePatience) -> None:
         self.connected = False
-        self._socket = socket
-        self._handshake_timeout_s = (
-            first_handshake_timeout_s() if handshake_timeout_s is None else handshake_timeout_s
-        )
+        self._patience = patience
         self._handshake_deadline_s: float | None = None
         self._retry_deadline_s: float | None = None
         self._loss_reported = False
@@ -113,26 +131,21 @@ class Link:
         self._unfinished_since: tuple[int, int] | None = None
         self._next_check_s = 0.0
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
-        monitored = f"inproc://senoscope-link-{id(self)}"
-        socket.monitor(monitored, _EVENTS)
-        self.monitor: zmq.Socket[Any] = socket.context.socket(zmq.PAIR)
+        self._monitor = SocketMonitor(socket, _EVENTS)
+        self.monitor = self._monitor.socket
         """Socket to poll together with the monitored one."""
-        self.monitor.setsockopt(zmq.LINGER, 0)
-        # No limit: ZeroMQ's own thread would block until events are read.
-        self.monitor.setsockopt(zmq.RCVHWM, 0)
-        self.monitor.connect(monitored)
 
     def message_received(self) -> None:
         """Record that a complete message was received; peers of old protocol versions have no handshake."""
         self._handshake_deadline_s = None
-        self._handshake_timeout_s = first_handshake_timeout_s()
+        self._patience.reset()
         self._unfinished_since = None
 
     def events(self) -> Iterator[LinkEvent]:
         """Generate the events since the last call; call it if `monitor` is readable, and twice a second."""
         while self.monitor.poll(0):
-            message = recv_monitor_message(self.monitor)
-            event = self._handle_event(message["event"], message["value"])
+            kind, value, _ = self._monitor.receive()
+            event = self._handle_event(kind, value)
             if event is not None:
                 yield event
         now_s = time.monotonic()
@@ -141,6 +154,7 @@ class Link:
             yield LinkEvent("protocol", final=True)
         if self._handshake_deadline_s is not None and now_s > self._handshake_deadline_s:
             self._handshake_deadline_s = None
+            self._patience.double()
             yield LinkEvent("no_handshake", final=True)
         if now_s > self._next_check_s:
             self._next_check_s = now_s + _CHECK_INTERVAL_S
@@ -162,19 +176,17 @@ class Link:
 
     def close(self) -> None:
         """Stop monitoring; call it before the socket is closed."""
-        if not self._socket.closed:
-            self._socket.disable_monitor()
-        self.monitor.close(0)
+        self._monitor.close()
 
     def _handle_event(self, event: int, value: int) -> LinkEvent | None:
         if event == zmq.EVENT_CONNECTED:
-            self._handshake_deadline_s = time.monotonic() + self._handshake_timeout_s
+            self._handshake_deadline_s = time.monotonic() + self._patience.timeout_s
             self._retry_deadline_s = None
             self._loss_reported = False
             self._descriptor, self._unfinished_since = value, (0, resident_bytes())
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._handshake_deadline_s = None
-            self._handshake_timeout_s = first_handshake_timeout_s()
+            self._patience.reset()
             self.connected = True
             return LinkEvent(None)
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -201,16 +213,6 @@ class Link:
         self._handshake_deadline_s = None
         self._loss_reported = True
         return LinkEvent(fault, final)
-
-
-def first_handshake_timeout_s() -> float:
-    """Return the first time-out for a handshake: longer than that of ZeroMQ, which reconnects by itself."""
-    return 1.2 * HANDSHAKE_S
-
-
-def next_handshake_timeout_s(timeout_s: float) -> float:
-    """Return the time-out for the next handshake after one that timed out."""
-    return min(2 * timeout_s, _LONGEST_TIMEOUT_S)
 
 
 def receive_parts(socket: zmq.Socket[Any]) -> list[zmq.Frame] | None:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import zmq
@@ -17,13 +16,7 @@ from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import Result
 from senoscope_client.wire.sizes import MAX_RESULT_BYTES
 from senoscope_client.zeromq.curve_keys import CurveClient, StrPath
-from senoscope_client.zeromq.link import (
-    Link,
-    LinkFault,
-    first_handshake_timeout_s,
-    next_handshake_timeout_s,
-    receive_parts,
-)
+from senoscope_client.zeromq.link import HandshakePatience, Link, LinkFault, receive_parts
 
 # Short enough for Ctrl-C to take effect on Windows, where a wait inside ZeroMQ cannot be interrupted.
 _SLICE_MS = 200
@@ -32,6 +25,10 @@ _log = logging.getLogger(__name__)
 _FAULT_TEXTS: dict[LinkFault, str] = {
     "protocol": "received data that is not a ZeroMQ message, or a message that is too large or does not end",
     "no_handshake": "the ZeroMQ handshake was not completed; does another program use this endpoint?",
+    "unknown_key": "this public key is not allowed; copy the .key file into the service's folder of allowed "
+    "keys",
+    "curve_mismatch": "only one side uses CURVE, or server_key is not the public key of the service, or the "
+    "service uses another mechanism, such as PLAIN",
 }
 _T = TypeVar("_T")
 
@@ -58,7 +55,7 @@ class _Subscriber(Generic[_T]):
         self._kind: TypeAdapter[_T] = TypeAdapter(kind)
         self._topics = tuple(topics)
         self._endpoint = endpoint
-        self._handshake_timeout_s = first_handshake_timeout_s()
+        self._patience = HandshakePatience()
         self._curve = None if server_key is None else CurveClient.load(server_key, curve_keypair)
         self._context = zmq.Context()
         self._open()
@@ -78,7 +75,7 @@ class _Subscriber(Generic[_T]):
             self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
             if self._curve is not None:
                 self._curve.secure(self._socket)
-            self._link = Link(self._socket, self._handshake_timeout_s)
+            self._link = Link(self._socket, self._patience)
             self._socket.connect(self._endpoint)
         except ValueError:
             self._context.destroy(0)
@@ -90,9 +87,7 @@ class _Subscriber(Generic[_T]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[_T]:
@@ -145,7 +140,6 @@ class _Subscriber(Generic[_T]):
     def _parse(self, parts: list[zmq.Frame] | None) -> _T | None:
         """Parse a message; return None if it is not of this kind, and count it."""
         self._link.message_received()
-        self._handshake_timeout_s = first_handshake_timeout_s()
         try:
             if parts is not None and len(parts) == 2:
                 return self._kind.validate_json(parts[1].bytes)
@@ -165,17 +159,16 @@ class _Subscriber(Generic[_T]):
         for event in self._link.events():
             fault = event.fault
             if fault is None:
-                self._handshake_timeout_s = first_handshake_timeout_s()
                 continue
             if fault in ("unknown_key", "curve_mismatch"):
-                raise self._unauthorized_error(fault)
-            if not event.final:
-                self.faults[fault] += 1
-            else:
+                raise Unauthorized(
+                    f"the service at {self._endpoint} refuses to send {self._item_name}s: "
+                    f"{_FAULT_TEXTS[fault]}"
+                )
+            if event.final:
                 self._count_final_fault(fault)
-                if fault == "no_handshake":
-                    self._handshake_timeout_s = next_handshake_timeout_s(self._handshake_timeout_s)
                 return True
+            self.faults[fault] += 1
         return False
 
     def _count_final_fault(self, fault: LinkFault) -> None:
@@ -183,17 +176,6 @@ class _Subscriber(Generic[_T]):
         _log.warning(
             "%ss from %s: %s; connecting again", self._item_name, self._endpoint, _FAULT_TEXTS[fault]
         )
-
-    def _unauthorized_error(self, fault: LinkFault) -> Unauthorized:
-        reason = (
-            "only one side uses CURVE, or server_key is not the public key of the service, or the service "
-            "uses another mechanism, such as PLAIN"
-        )
-        if fault == "unknown_key":
-            reason = (
-                "this public key is not allowed; copy the .key file into the service's folder of allowed keys"
-            )
-        return Unauthorized(f"the service at {self._endpoint} refuses to send {self._item_name}s: {reason}")
 
     def close(self) -> None:
         """Close the socket."""

@@ -26,14 +26,7 @@ Generated from the programs by `python docs/make/reference.py`.
 """
 _HEADINGS = ("option", "takes", "default", "")
 _TYPES = {int: "integer", float: "number", str: "text", Path: "path"}
-_KINDS = {
-    "_count": "integer",
-    "_names": "names",
-    "_positive": "number",
-    "_seconds": "seconds",
-    "_whole": "integer",
-    "Path": "path",
-}
+_KINDS = {"Path": "path", "_name_list": "", "": ""}
 
 
 def page() -> str:
@@ -115,7 +108,7 @@ def _action(action: argparse.Action) -> tuple[str, str, str, str]:
         takes = ""
     else:
         kind = getattr(action.type, "__name__", "")
-        takes = _KINDS.get(kind) or str(action.metavar or "text").lower()
+        takes = _KINDS.get(kind, kind) or str(action.metavar or "text").lower()
     many = ", several" if action.nargs in {"*", "+"} else ""
     default = "*required*" if action.required and action.nargs != "*" else _default(action.default)
     name = ", ".join(action.option_strings) or action.metavar or action.dest

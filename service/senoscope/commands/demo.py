@@ -75,7 +75,6 @@ def demo(
 
     from senoscope.commands.demo_view import DemoScore, LiveTable
     from senoscope_client.http.client import Client
-    from senoscope_client.models.status import ModelInfo, StreamStatus
 
     ensemble_folder(settings, console)
     build_s = time.perf_counter() - began_s
@@ -88,7 +87,7 @@ def demo(
             client = Client(url)
             _wait_ready(client, service)
         ready_s = time.perf_counter() - began_s - build_s
-        in_use = ModelInfo.model_validate(client.model())
+        in_use = client.model_info()
         warning = "" if in_use.manifest["for_science"] else ", not for science"
         rate_hz = rate or min(_FASTEST_HZ, _SHARE_OF_CAPACITY * 1000 / in_use.engine.compute_ms)
         size = in_use.manifest["input"]
@@ -111,7 +110,7 @@ def demo(
                 _open_browser(url)
 
         interrupted = _scan(client, service, publish, score, table, console, frames, announce)
-        stream = StreamStatus.model_validate(client.stream())
+        stream = client.stream_status()
     sent = frames
     if sent is None or interrupted:
         last_frames = [series.last_frame for series in _series(stream)]
@@ -257,8 +256,6 @@ def _show_results(
     table: LiveTable,
     frames: int | None,
 ) -> None:
-    from senoscope_client.models.status import StreamStatus
-
     quiet_since_s = None
     while frames is None or score.classified < frames:
         try:
@@ -272,7 +269,7 @@ def _show_results(
                 if microscope.failed:
                     raise NotReady("the simulated microscope ended") from None
                 quiet_since_s = quiet_since_s or time.monotonic()
-                stream = StreamStatus.model_validate(client.stream())
+                stream = client.stream_status()
                 never_began = microscope.killed and not _series(stream)
                 if never_began or _is_complete(stream, score) or time.monotonic() - quiet_since_s > _QUIET_S:
                     return

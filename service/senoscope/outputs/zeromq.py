@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
 import zmq
 
 from senoscope.access.connection_limit import max_connections
-from senoscope.outputs.connections import Connections
 from senoscope.outputs.subscriptions import Subscriptions
 from senoscope.results.delivery import DeliveryTimes, ResultSink
 from senoscope.results.record import Record
@@ -18,6 +18,7 @@ from senoscope_client.models.decision import Decision, Judged
 from senoscope_client.models.result import CamMode, Result, Source
 from senoscope_client.zeromq.curve_server import MAX_SUBSCRIPTION_BYTES, CurveAccess
 from senoscope_client.zeromq.hang_up import HANDSHAKE_MS, MAX_CONNECTIONS
+from senoscope_client.zeromq.socket_monitor import Connections
 
 # Results that a slow subscriber may fall behind before ZeroMQ drops its messages.
 _HIGH_WATER_MARK = 1000
@@ -80,7 +81,6 @@ class ResultPublisher(ResultSink):
         # Access control applies to all sockets of a context.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gate: CurveAccess | None = None
-        self._connections: Connections | None = None
         # A socket must be used by one thread at a time; results and decisions are sent from two.
         self._lock = threading.Lock()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
@@ -92,25 +92,25 @@ class ResultPublisher(ResultSink):
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         limit = max_connections(MAX_CONNECTIONS, 0.25)
-        try:
+        self._connections: Connections
+        with ExitStack() as undo:
+            undo.callback(self._context.destroy, 0)
             if allowed_keys is not None and curve_keypair is not None:
-                self.gate = CurveAccess(self._socket, curve_keypair, allowed_keys, limit)
+                self._connections = self.gate = CurveAccess(self._socket, curve_keypair, allowed_keys, limit)
             else:
                 self._connections = Connections(self._socket, limit)
-            self._socket.bind(endpoint)
-        except (OSError, ValueError):
-            self._context.destroy(0)
-            raise
-        except zmq.ZMQError as error:
-            self._stop_counting()
-            self._context.destroy(0)
-            raise OSError(
-                f"results cannot be published at {endpoint}: {error}; set another endpoint with --results"
-            ) from error
+            undo.callback(self._connections.close)
+            try:
+                self._socket.bind(endpoint)
+            except zmq.ZMQError as error:
+                raise OSError(
+                    f"results cannot be published at {endpoint}: {error}; set another endpoint with --results"
+                ) from error
+            undo.pop_all()
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        watch = self.gate or self._connections
-        assert watch is not None
-        self._subscriptions = Subscriptions(self._socket, self.endpoint, lambda: watch.descriptors)
+        self._subscriptions = Subscriptions(
+            self._socket, self.endpoint, lambda: self._connections.descriptors
+        )
         self._closing = threading.Event()
         self._reader = threading.Thread(target=self._read, name="results subscriptions", daemon=True)
         self._reader.start()
@@ -118,14 +118,12 @@ class ResultPublisher(ResultSink):
     @property
     def subscribers(self) -> int:
         """How many subscribers are connected."""
-        watch = self.gate or self._connections
-        return 0 if watch is None else watch.count
+        return self._connections.count
 
     @property
     def refused(self) -> dict[str, int]:
         """Subscribers that were refused, by reason."""
-        watch = self.gate or self._connections
-        return ({} if watch is None else dict(watch.refused)) | dict(self._subscriptions.refused)
+        return dict(self._connections.refused) | dict(self._subscriptions.refused)
 
     def on_result(self, record: Record, _: DeliveryTimes) -> None:
         """Publish a result; it is dropped for subscribers that are too slow."""
@@ -157,11 +155,6 @@ class ResultPublisher(ResultSink):
         """Send the queued messages, then close."""
         self._closing.set()
         self._reader.join()
-        self._stop_counting()
+        self._connections.close()
         self._socket.close()
         self._context.term()
-
-    def _stop_counting(self) -> None:
-        for watch in (self.gate, self._connections):
-            if watch is not None:
-                watch.close()

@@ -37,10 +37,9 @@ from senoscope_client.wire.messages import (
 from senoscope_client.zeromq.curve_keys import CurveClient
 from senoscope_client.zeromq.link import (
     MAX_PARTS,
+    HandshakePatience,
     Link,
     LinkFault,
-    first_handshake_timeout_s,
-    next_handshake_timeout_s,
     receive_parts,
 )
 
@@ -109,7 +108,7 @@ class Receiver:
         self._faults: Counter[LinkFault] = Counter(dict.fromkeys(LINK_FAULTS, 0))
         self._fault: LinkFault | None = None
         self._failed_handshakes = 0  # handshakes that failed since the last that succeeded
-        self._patience_s = first_handshake_timeout_s()
+        self._patience = HandshakePatience()
         self._spec = spec
         self._on_frame = on_frame
         self._lock = threading.Lock()
@@ -195,7 +194,7 @@ class Receiver:
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
         if self._curve is not None:
             self._curve.secure(socket)
-        link = Link(socket, self._patience_s)
+        link = Link(socket, self._patience)
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(link.monitor, zmq.POLLIN)
@@ -211,7 +210,6 @@ class Receiver:
                         return received, "protocol"
                     received = True
                     link.message_received()
-                    self._patience_s = first_handshake_timeout_s()
                 fault = self._note_events(link)
                 if fault is not None:
                     for _ in range(2 * _HIGH_WATER_MARK):  # messages received before the fault
@@ -244,13 +242,10 @@ class Receiver:
                     self._failed_handshakes = 0
                     if self._fault != "protocol":  # which ends with a valid message
                         self._fault = None
-                self._patience_s = first_handshake_timeout_s()
                 _log.info("stream connected", endpoint=self.endpoint)
             else:
                 self._note_fault(event.fault)
                 if event.final:
-                    if event.fault == "no_handshake":
-                        self._patience_s = next_handshake_timeout_s(self._patience_s)
                     return event.fault
         return None
 

@@ -90,6 +90,15 @@ def test_model_and_stream_return_the_documents_of_the_service(service, client):
     assert client.stream() == {"receiver": {}}
 
 
+def test_a_status_of_another_form_is_an_error(service, client):
+    service.respond("/v1/model", {"name": "starter"})
+    service.respond("/v1/stream", {"receiver": {}})
+    with pytest.raises(SenoscopeError, match="/v1/model returned JSON of another form"):
+        client.model_info()
+    with pytest.raises(SenoscopeError, match="/v1/stream returned JSON of another form"):
+        client.stream_status()
+
+
 def test_ready_returns_the_reason_if_the_service_is_not_ready(service, client):
     service.respond("/readyz", {"status": "ready"})
     assert client.ready().ready

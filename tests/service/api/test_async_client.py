@@ -40,6 +40,8 @@ def test_concurrent_requests(server: Server, tmp_path: Path) -> None:
             assert (await client.ready()).ready
             assert (await client.model())["name"] == "miniature"
             assert (await client.stream())["live"]["dropped"] == 0
+            assert (await client.model_info()).name == "miniature"
+            assert (await client.stream_status()).live.dropped == 0
             assert await client.series() == []
             assert (await client.decisions()).decisions == ()
             await client.export(tmp_path / "all.csv")
