@@ -20,6 +20,7 @@ from senoscope_client.models.status import (
     PipelineStatus,
     ReceiverStatus,
     RunLogStatus,
+    WatchStatus,
 )
 from senoscope_client.wire.messages import WireFault
 
@@ -81,6 +82,7 @@ class ServiceMetrics:
         yield gathered(catalogue.DEADLINE, single(service.settings.deadline_ms / 1e3))
         yield from self._engine(now.engine if now is not None else None)
         yield from self._stream(now.receiver if now is not None else None)
+        yield from self._watch(now.watch if now is not None else None)
         yield from self._lanes(now)
         # The run log is opened, and can fail, before there is an ensemble.
         yield from self._run_log(service.log.status() if service.log is not None else None)
@@ -122,6 +124,12 @@ class ServiceMetrics:
         yield gathered(catalogue.REJECTED, by_key(dict.fromkeys(_REJECTIONS, 0) | receiver.rejected))
         yield gathered(catalogue.MISSING, single(sum(series.missing for series in receiver.series)))
         yield gathered(catalogue.REPEATED, single(sum(series.repeated for series in receiver.series)))
+
+    @staticmethod
+    def _watch(watch: WatchStatus | None) -> Iterator[Metric]:
+        outcomes = ("classified", "unreadable", "changed") if watch is not None else ()
+        yield gathered(catalogue.WATCHED, [((name,), getattr(watch, name)) for name in outcomes])
+        yield gathered(catalogue.WATCHED_WAITING, single(watch.waiting if watch is not None else None))
 
     @staticmethod
     def _lanes(now: PipelineStatus | None) -> Iterator[Metric]:

@@ -1,0 +1,78 @@
+"""Locks that one process at a time holds in the database of the run log, until it ends."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+
+import sqlalchemy as sa
+
+from senoscope.runlog.database import Database
+from senoscope.runlog.faults import translate_database_errors
+
+
+class SessionLock:
+    """A lock that is released when the process ends, however it ends; for one thread.
+
+    Parameters
+    ----------
+    database : Database
+        The lock of an SQLite file is in a file of its own next to it.
+    name : str
+        The same name is the same lock.
+    """
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self._number = zlib.crc32(name.encode())
+        self._file: sqlite3.Connection | None = None
+        self._session: sa.Connection | None = None
+
+    def acquire(self) -> bool:
+        """Return whether this process holds the lock now; call it again before each use.
+
+        Raises
+        ------
+        LogFault
+            If the database cannot be reached.
+        """
+        with translate_database_errors(self._database.url):
+            return self._acquire_file() if self._database.is_sqlite else self._acquire_session()
+
+    def release(self) -> None:
+        """Release the lock."""
+        if self._file is not None:
+            self._file.close()
+        self._drop_session()
+        self._file = None
+
+    def _acquire_file(self) -> bool:
+        if self._file is not None:
+            return True
+        path = f"{self._database.url.database}.lock-{self._number:08x}"
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        self._file = connection
+        return True
+
+    def _acquire_session(self) -> bool:
+        if self._session is None:
+            self._session = self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            self._session.detach()
+        try:  # a session that has the lock gets it again; one that was interrupted has lost it
+            query = sa.select(sa.func.pg_try_advisory_lock(self._number))
+            return bool(self._session.execute(query).scalar())
+        except sa.exc.SQLAlchemyError:
+            self._drop_session()
+            raise
+
+    def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
