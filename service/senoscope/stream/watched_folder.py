@@ -47,8 +47,8 @@ from senoscope_client.models.status import SeriesStatus, WatchedFileNotice, Watc
 
 _log = structlog.get_logger(__name__)
 _NAMESPACE: Final = UUID("6f1c1f0e-5f0a-4c5e-9d5b-2a4f6b0c7d31")
-# Fields of view that are read and queued together.
-_PART: Final = 64
+# Fields of view that are read and queued together; a posted stack waits behind so many at most.
+_PART: Final = 16
 # A file that cannot be read, or not to its end, may be one whose writer pauses: it is complete, and reported,
 # after this multiple of the time after which others are.
 _PATIENCE: Final = 30

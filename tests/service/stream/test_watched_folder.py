@@ -237,7 +237,7 @@ def test_the_folder_disappears_and_returns(start: Start, folder: Path, tmp_path:
 def test_live_frames_come_first_and_a_full_lane_is_waited_for(start: Start, folder: Path) -> None:
     server = start(*options(folder), "--batch-queue", "1", "--batch-size", "1")
     engine = SlowEngine(server, seconds=0.01)
-    (folder / "long.npy").write_bytes(npy(stack(150)))
+    (folder / "long.npy").write_bytes(npy(stack(70)))
     scope = Microscope(server.frames)
     try:
         with engine.held():
@@ -251,7 +251,7 @@ def test_live_frames_come_first_and_a_full_lane_is_waited_for(start: Start, fold
         wait(server, lambda watch: watch["classified"] == 1)
     finally:
         scope.close()
-    assert frames(server) == {"long.npy": list(range(150))}
+    assert frames(server) == {"long.npy": list(range(70))}
     status = server.stream()
     assert status["live"]["dropped"] == 0
     assert status["live"]["late"] <= 1, "files have no deadline"
