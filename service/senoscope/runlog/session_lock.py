@@ -1,4 +1,4 @@
-"""Locks that one process at a time holds in the database of the run log, until it ends."""
+"""A lock in the database of the run log, which one process at a time holds until it ends, however it ends."""
 
 from __future__ import annotations
 
@@ -12,21 +12,12 @@ from senoscope.runlog.faults import translate_database_errors
 
 
 class SessionLock:
-    """A lock that is released when the process ends, however it ends; for one thread.
-
-    Parameters
-    ----------
-    database : Database
-        The lock of an SQLite file is in a file of its own next to it.
-    name : str
-        The same name is the same lock.
-    """
+    """A lock with a name; for one thread. That of an SQLite file is in a file of its own next to it."""
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
         self._number = zlib.crc32(name.encode())
-        self._file: sqlite3.Connection | None = None
-        self._session: sa.Connection | None = None
+        self._session: sqlite3.Connection | sa.Connection | None = None
 
     def acquire(self) -> bool:
         """Return whether this process holds the lock now; call it again before each use.
@@ -34,45 +25,38 @@ class SessionLock:
         Raises
         ------
         LogFault
-            If the database cannot be reached.
         """
         with translate_database_errors(self._database.url):
-            return self._acquire_file() if self._database.is_sqlite else self._acquire_session()
+            return self._acquire_file() if self._database.is_sqlite else self._acquire_advisory()
 
     def release(self) -> None:
         """Release the lock."""
-        if self._file is not None:
-            self._file.close()
-        self._drop_session()
-        self._file = None
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def _acquire_file(self) -> bool:
-        if self._file is not None:
+        if self._session is not None:
             return True
         path = f"{self._database.url.database}.lock-{self._number:08x}"
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        session = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("BEGIN EXCLUSIVE")
+            session.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            connection.close()
+            session.close()
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise
             return False
-        self._file = connection
+        self._session = session
         return True
 
-    def _acquire_session(self) -> bool:
-        if self._session is None:
+    def _acquire_advisory(self) -> bool:
+        if not isinstance(self._session, sa.Connection):
             self._session = self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             self._session.detach()
         try:  # a session that has the lock gets it again; one that was interrupted has lost it
             query = sa.select(sa.func.pg_try_advisory_lock(self._number))
             return bool(self._session.execute(query).scalar())
         except sa.exc.SQLAlchemyError:
-            self._drop_session()
+            self.release()
             raise
-
-    def _drop_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()

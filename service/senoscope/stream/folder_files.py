@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from senoscope_client.images.folders import READ_SUFFIXES, naturally_sorted
@@ -15,17 +15,7 @@ _SKIPPED: Final = (".", "~")  # hidden files, macOS metadata (._NAME), and tempo
 
 
 class FileState(NamedTuple):
-    """A file as it is now; every change makes another state.
-
-    Attributes
-    ----------
-    name : str
-        Path in the folder, with ``/``.
-    size : int
-        In bytes.
-    mtime_ns : int
-        Time of the last change, in nanoseconds since the epoch.
-    """
+    """A file as it is now, by its path in the folder (with ``/``); every change makes another state."""
 
     name: str
     size: int
@@ -33,7 +23,7 @@ class FileState(NamedTuple):
 
 
 def state_of(folder: Path, name: str) -> FileState | None:
-    """Return the state of a file, or None if there is no such file, or it cannot be reached."""
+    """Return the state of a file, or None if it cannot be reached."""
     try:
         status = (folder / name).stat()
     except OSError:
@@ -75,7 +65,7 @@ def list_files(folder: Path, on_unreadable: Callable[[OSError], None]) -> Iterat
 
 def in_natural_order(files: Iterable[FileState]) -> list[FileState]:
     """Sort files by their paths in natural order: 2 before 10."""
-    by_path = {Path(PurePosixPath(file.name)): file for file in files}
+    by_path = {Path(file.name): file for file in files}
     return [by_path[path] for path in naturally_sorted(by_path)]
 
 
@@ -83,14 +73,13 @@ if sys.platform == "win32":
     import ctypes
 
     _READ, _SHARE_READ, _OPEN_EXISTING, _SHARING_VIOLATION = 0x80000000, 1, 3, 32
-    _INVALID_HANDLE = ctypes.c_void_p(-1).value
 
     def is_being_written(path: Path) -> bool:
         """Return whether a program has a file open for writing."""
         kernel = ctypes.WinDLL("kernel32", use_last_error=True)
         kernel.CreateFileW.restype = ctypes.c_void_p
         handle = kernel.CreateFileW(str(path), _READ, _SHARE_READ, None, _OPEN_EXISTING, 0, None)
-        if handle == _INVALID_HANDLE:
+        if handle == ctypes.c_void_p(-1).value:
             return ctypes.get_last_error() == _SHARING_VIOLATION
         kernel.CloseHandle(ctypes.c_void_p(handle))
         return False
@@ -99,27 +88,18 @@ else:
     import fcntl
 
     def is_being_written(path: Path) -> bool:
-        """Return whether a program has a file open for writing, as far as the system can answer that.
-
-        Linux answers for local disks. On network shares, only the size and the time of the last change show
-        that a file grows.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be opened for reading.
-        """
-        if not hasattr(fcntl, "F_SETLEASE"):  # macOS
+        """Return whether a program has a file open for writing; only Linux can answer, for local disks."""
+        if not hasattr(fcntl, "F_SETLEASE"):
             return False
         with path.open("rb") as file:
-            # A program that opens the file for writing meanwhile waits for this process, which is sent a
-            # signal; the default, SIGIO, would end it.
+            # If a program opens the file during the lease, this process is sent a signal. The default, SIGIO,
+            # would end it.
             fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
             try:
                 fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
                 fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
             except BlockingIOError:
                 return True
-            except OSError:  # not a local disk, or the file of another user
+            except OSError:  # a network share, or the file of another user
                 return False
         return False

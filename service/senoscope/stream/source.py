@@ -14,35 +14,27 @@ class FrameSource(Protocol):
     @property
     def part(self) -> Literal["receiver", "watch"]:
         """The field of `PipelineStatus` that holds its status."""
-        ...
 
     @property
     def saves_series(self) -> bool:
         """Whether it saves its series in the run log itself."""
-        ...
 
     @property
     def thread(self) -> WatchedThread:
         """Its thread; the service is not ready while it has failed."""
-        ...
 
     @property
     def problem(self) -> str | None:
         """Why fields of view may be missing, or None."""
-        ...
 
     def start(self) -> None:
         """Start the thread."""
-        ...
 
     def close(self) -> None:
         """Submit nothing more, and release what the source holds; may be called again."""
-        ...
 
     def status(self) -> OpenModel:
         """Return state and counters."""
-        ...
 
     def snapshots(self) -> list[dict[str, Any]]:
-        """Return snapshots of its current series, newest first, for `/v1/series` and the run log."""
-        ...
+        """Return snapshots of its current series, newest first."""
