@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -18,12 +20,15 @@ from senoscope.results.delivery import Delivery, ResultSink
 from senoscope.results.lost_frames import LostFrames
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
+from senoscope.scheduling.memory_budget import MemoryBudget
 from senoscope.scheduling.model_switch import ModelSwitch
 from senoscope.scheduling.scheduler import Scheduler
 from senoscope.scheduling.session_range import SessionRange
 from senoscope.settings import Settings
 from senoscope.stream.receiver import Receiver
 from senoscope.stream.series import Series
+from senoscope.stream.source import FrameSource
+from senoscope.stream.watched_folder import WatchedFolder, WatchOptions
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.errors import LogUnavailable, NotReady
 from senoscope_client.zeromq.curve_keys import CurveClient
@@ -47,6 +52,8 @@ class Foundation:
     sinks : list of ResultSink
         Of results, in any order: `assemble` sorts them by stage.
     decision_sinks : list of DecisionSink
+    memory : MemoryBudget
+        For pixels that wait, of requests and of the watched folder.
     """
 
     log: LogKeeper | None
@@ -55,6 +62,7 @@ class Foundation:
     rules: RuleSet | None
     sinks: list[ResultSink]
     decision_sinks: list[DecisionSink]
+    memory: MemoryBudget
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,8 @@ class Assembly:
 
     Attributes
     ----------
-    receiver, publisher, archive, decider
+    sources : tuple of FrameSource
+    publisher, archive, decider
         None if the settings do not include them.
     """
 
@@ -71,7 +80,7 @@ class Assembly:
     scheduler: Scheduler
     delivery: Delivery
     models: ModelSwitch
-    receiver: Receiver | None
+    sources: tuple[FrameSource, ...]
     publisher: ResultPublisher | None
     archive: Archive | None
     decider: Decider | None
@@ -79,12 +88,12 @@ class Assembly:
     @property
     def threads(self) -> list[WatchedThread]:
         """All threads of the parts."""
-        parts = (self.scheduler, self.delivery, self.receiver, self.archive, self.decider)
+        parts = (self.scheduler, self.delivery, *self.sources, self.archive, self.decider)
         return [part.thread for part in parts if part is not None]
 
     def start(self) -> None:
         """Start all parts; those that take results before those that produce them."""
-        for part in (self.archive, self.decider, self.delivery, self.scheduler, self.receiver):
+        for part in (self.archive, self.decider, self.delivery, self.scheduler, *self.sources):
             if part is not None:
                 part.start()
 
@@ -109,9 +118,9 @@ class Assembly:
         return drained
 
     def stop_receiving(self) -> None:
-        """Close the stream."""
-        if self.receiver is not None:
-            self.receiver.close()
+        """Close the stream, and take no more files of the watched folder."""
+        for source in self.sources:
+            source.close()
 
     def stop_delivery(self) -> None:
         """Stop computing, deliver what was computed, and close the sinks."""
@@ -171,7 +180,7 @@ def assemble(
         scheduler=scheduler,
         delivery=delivery,
         models=ModelSwitch(settings, scheduler),
-        receiver=_receiver(settings, foundation, scheduler) if settings.stream else None,
+        sources=(*_sources(settings, foundation, scheduler),),
         publisher=publisher,
         archive=archive,
         decider=decider,
@@ -192,6 +201,41 @@ def _archive(settings: Settings) -> Archive | None:
     from senoscope.outputs.archive import Archive  # imports tifffile
 
     return Archive(settings.archive)
+
+
+def _sources(settings: Settings, foundation: Foundation, scheduler: Scheduler) -> Iterator[FrameSource]:
+    if settings.stream:
+        yield _receiver(settings, foundation, scheduler)
+    if settings.watch is not None and foundation.log is not None:
+        yield _watched_folder(settings, settings.watch.absolute(), foundation, foundation.log, scheduler)
+
+
+def _watched_folder(
+    settings: Settings, folder: Path, foundation: Foundation, log: LogKeeper, scheduler: Scheduler
+) -> WatchedFolder:
+    @contextmanager
+    def reserve(count: int) -> Iterator[None]:
+        with foundation.memory.share() as share:
+            share.reserve(count)
+            yield
+
+    options = WatchOptions(
+        folder,
+        settings.instrument or folder.name or str(folder),
+        settings.watch_interval_s,
+        settings.watch_settle_s,
+        settings.watch_axes or None,
+        tuple(settings.watch_channels.split(",")) if settings.watch_channels else None,
+        settings.image_limits.max_decoded_bytes,
+    )
+    return WatchedFolder(
+        options,
+        lambda: scheduler.active.spec,
+        scheduler.require_room,
+        scheduler.submit_stack,
+        reserve,
+        log,
+    )
 
 
 def _receiver(settings: Settings, foundation: Foundation, scheduler: Scheduler) -> Receiver:

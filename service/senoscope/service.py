@@ -33,6 +33,7 @@ from senoscope.scheduling.model_switch import EnsembleList, Loading, ModelSwitch
 from senoscope.scheduling.session_range import SessionRange
 from senoscope.settings import Settings
 from senoscope.starter.locate import locate_ensemble
+from senoscope.stream.source import FrameSource
 from senoscope.tracing import open_traces
 from senoscope_client.errors import InvalidRequest, NotReady
 from senoscope_client.models.status import (
@@ -110,7 +111,9 @@ class Service:
         sinks: list[ResultSink] = [self.recent, self.maps]
         sinks += [self.traces.results] if self.traces is not None else []
         sinks += [ResultMetrics(self.registry, settings.deadline_ms)]
-        self._foundation = Foundation(self.log, self.range, LostFrames(), rules, sinks, [])
+        self._foundation = Foundation(
+            self.log, self.range, LostFrames(), rules, sinks, [], self.request_memory
+        )
         self._assembly: Assembly | None = None
         self._assembling = threading.Lock()
         self._on_failure = on_failure
@@ -318,7 +321,7 @@ class Service:
         dropped = parts.scheduler.live_dropped
         threads = [*parts.threads, *(self.log.threads if self.log is not None else ())]
         return PipelineStatus(
-            receiver=parts.receiver.status() if parts.receiver is not None else None,
+            **{"receiver": None} | {source.part: source.status() for source in parts.sources},
             results_endpoint=parts.publisher.endpoint if parts.publisher is not None else None,
             results_subscribers=parts.publisher.subscribers if parts.publisher is not None else 0,
             results_refused=parts.publisher.refused if parts.publisher is not None else {},
@@ -348,9 +351,16 @@ class Service:
         )
 
     def series_snapshots(self) -> list[dict[str, Any]]:
-        """Return snapshots of the receiver's series, newest first; the run log has older ones."""
-        receiver = self._assembly.receiver if self._assembly is not None else None
-        return receiver.snapshots() if receiver is not None else []
+        """Return snapshots of the sources' current series, newest first; the run log has older ones."""
+        return [snapshot for source in self._sources for snapshot in source.snapshots()]
+
+    def _unsaved_series(self) -> list[dict[str, Any]]:
+        unsaved = [source for source in self._sources if not source.saves_series]
+        return [snapshot for source in unsaved for snapshot in source.snapshots()]
+
+    @property
+    def _sources(self) -> tuple[FrameSource, ...]:
+        return self._assembly.sources if self._assembly is not None else ()
 
     def _max_calibration_fovs(self) -> int:
         """Return how many frames of the stream a calibration may collect."""
@@ -370,7 +380,7 @@ class Service:
             log,
             keep_days=settings.keep_days,
             keep_mib=settings.keep_mib,
-            series=self.series_snapshots,
+            series=self._unsaved_series,
         )
 
     def _load(self) -> None:
@@ -416,6 +426,7 @@ class Service:
             model=ensemble.manifest.name,
             version=ensemble.manifest.version,
             stream=settings.stream or None,
+            watch=str(settings.watch) if settings.watch else None,
             results=publisher.endpoint if publisher is not None else None,
             **ensemble.describe(),
         )

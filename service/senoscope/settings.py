@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from senoscope.engine.devices import Device
 from senoscope.engine.locations import default_models_dir
-from senoscope.runlog.places import checked_database_url, default_database_url
+from senoscope.runlog.places import OFF, checked_database_url, default_database_url
 from senoscope_client.models.choices import CamMode
 
 if TYPE_CHECKING:
@@ -55,6 +55,26 @@ class Settings(BaseModel):
         max_length=64,
         description="Name of the microscope, needed if several share a run log; a calibrated intensity range "
         "is stored under it. Default: the endpoint of the stream.",
+    )
+    watch: Path | None = Field(
+        None,
+        description="Folder to watch: each TIFF or NPY file in it and its sub-folders is classified once, "
+        "when it is complete. Default: none.",
+    )
+    watch_interval_s: float = Field(
+        1.0, gt=0, description="Interval at which the watched folder is listed, in seconds."
+    )
+    watch_settle_s: float = Field(
+        2.0,
+        gt=0,
+        description="Seconds without a change after which a watched file is complete; 30 times as long for "
+        "one that cannot be read, or not to its end.",
+    )
+    watch_axes: str | None = Field(
+        None, description="Axes of the watched files, such as PCYX, if they do not define them."
+    )
+    watch_channels: str | None = Field(
+        None, description="Channels of the watched files in their order, such as TPEF,SRS,Transmission."
     )
     results: str = Field(
         "tcp://127.0.0.1:5556", description="ZeroMQ endpoint to publish results at; empty: none."
@@ -201,6 +221,13 @@ class Settings(BaseModel):
             raise ValueError(
                 "--results-allowed-keys needs --curve-keypair, the service's own key (`senoscope keys curve`)"
             )
+        if self.watch is not None and self.database_url == OFF:
+            raise ValueError(
+                "--watch needs a run log (--database-url), which records the files that were classified"
+            )
+        watch, archive = self.watch, self.archive
+        if watch is not None and archive is not None and archive.resolve().is_relative_to(watch.resolve()):
+            raise ValueError("--archive must not be in the folder of --watch: its files would be classified")
         return self
 
     @property

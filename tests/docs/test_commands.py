@@ -259,6 +259,7 @@ DESKS = {
     "docs/how-to/back-up-and-upgrade.md": Desk(
         files=stack, clone=("docs/examples", "docker"), before=(SERVE, CLASSIFIED)
     ),
+    "docs/how-to/watch-a-folder.md": Desk(files=stack),
     "docs/how-to/operation.md": Desk(before=(SERVE,), ensembles=("starter", "plates")),
 }
 

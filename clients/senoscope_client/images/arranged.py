@@ -61,6 +61,11 @@ class ArrangedImage:
             return None
         return self._planes
 
+    @property
+    def bytes_at_once(self) -> int:
+        """Bytes that reading the first field of view decodes in addition to it: 0, or the whole image."""
+        return 0 if self._separable else prod(self.stored.shape) * self.stored.dtype.itemsize
+
     def first_plane(self, n: int) -> int:
         """Return the number of the first plane of a field of view."""
         return 0 if self._planes is None else int(self._planes[n, 0])

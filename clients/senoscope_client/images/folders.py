@@ -19,7 +19,8 @@ from senoscope_client.images.image_files import (
 )
 
 _APPLE_DOUBLE: Final = b"\x00\x05\x16\x07"
-_READ: Final = TIFF_SUFFIXES | {NPY_SUFFIX}
+READ_SUFFIXES: Final = TIFF_SUFFIXES | {NPY_SUFFIX}
+"""Suffixes of files that are read, in lower case."""
 _MAX_NAMES: Final = 3  # of files of one kind, in a sentence
 
 
@@ -59,7 +60,7 @@ def list_images(folder: Path) -> ImageListing:
         if path.is_dir() and suffix not in IMAGE_SUFFIXES:
             if not _is_hidden(path):
                 skipped.setdefault("sub-folders are not read; pass their paths, too", []).append(path)
-        elif suffix in _READ:
+        elif suffix in READ_SUFFIXES:
             hidden = _is_hidden(path) or _is_apple_double(path)
             (skipped.setdefault("hidden files were skipped", []) if hidden else files).append(path)
         elif _is_hidden(path) or suffix in HARMLESS_SUFFIXES or path.name.casefold() in HARMLESS_NAMES:

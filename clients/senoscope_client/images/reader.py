@@ -151,6 +151,11 @@ class OpenStack:
         """The notices as sentences."""
         return tuple(notice.text for notice in self.notices)
 
+    @property
+    def bytes_at_once(self) -> int:
+        """Bytes of the images that are decoded as a whole, however few fields of view are read."""
+        return sum(image.bytes_at_once for image in self._images)
+
     def read(self, n: int) -> npt.NDArray[Any]:
         """Read a field of view, [C, H, W]; uint8, uint16 or float32.
 

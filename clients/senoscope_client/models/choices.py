@@ -8,4 +8,5 @@ CamMode = Literal["none", "grid", "png"]
 """How much of the Grad-CAM map a message includes."""
 
 SourceKind = Literal["stream", "upload", "file"]
-"""A frame of the acquisition PC's stream, a posted stack, or a file classified without a server."""
+"""A frame of the acquisition PC's stream, a posted stack, or a file: of a watched folder, or classified
+without a server."""

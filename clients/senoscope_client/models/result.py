@@ -32,13 +32,15 @@ class Source(OpenModel):
     Attributes
     ----------
     kind : {"stream", "upload", "file"}
-        A frame of the acquisition PC's stream, a posted stack, or a file classified without a server.
+        A frame of the acquisition PC's stream, a posted stack, or a file: of a watched folder, or classified
+        without a server.
     instrument, series_id, series_uid, frame
-        As in the frame's header; in a stack, ``frame`` is the number of the FOV, from 0.
+        As in the frame's header; in a stack or file, ``frame`` is the number of the FOV, from 0.
     index, position_um, pixel_size_um
         As in the frame's header.
     file : str or None
-        Name (not path) of the posted or classified file.
+        Name (not path) of the posted or classified file. Each file of a watched folder is a series, whose
+        ``series_id`` is its path in the folder.
     acquired_at : datetime or None
         The frame's time stamp in UTC, from the acquisition PC's clock.
     """

@@ -83,6 +83,45 @@ class ReceiverStatus(OpenModel):
     series: tuple[SeriesStatus, ...]
 
 
+class WatchedFileNotice(OpenModel):
+    """Something to know about a file of the watched folder; ``file`` is its path in the folder."""
+
+    file: str
+    text: str
+
+
+class WatchStatus(OpenModel):
+    """The folder that is watched (``--watch``); counts are since the start of the service.
+
+    Attributes
+    ----------
+    folder : str
+        Its name, without the path.
+    waiting : int
+        Files that are not classified yet: of those, some may still be written.
+    reading : str or None
+        The file that is being classified.
+    classified, unreadable, changed : int
+        Files: classified completely, reported as unreadable, changed after they were classified.
+    failed : tuple of WatchedFileNotice
+        The latest files that could not be classified, and why, as long as they are in the folder unchanged.
+    warnings : tuple of WatchedFileNotice
+        The latest warnings about files that were classified.
+    problem : str or None
+        Why no file is classified now, or None.
+    """
+
+    folder: str
+    waiting: int
+    reading: str | None
+    classified: int
+    unreadable: int
+    changed: int
+    failed: tuple[WatchedFileNotice, ...]
+    warnings: tuple[WatchedFileNotice, ...]
+    problem: str | None
+
+
 class LiveLaneStatus(OpenModel):
     """Frames of the stream on their way through the engine.
 
@@ -213,6 +252,8 @@ class PipelineStatus(OpenModel):
     ----------
     receiver : ReceiverStatus or None
         None where the service subscribes to no stream.
+    watch : WatchStatus or None
+        None where it watches no folder.
     results_endpoint : str or None
         Where results are published over ZeroMQ.
     results_subscribers : int
@@ -226,6 +267,7 @@ class PipelineStatus(OpenModel):
     """
 
     receiver: ReceiverStatus | None
+    watch: WatchStatus | None = None
     results_endpoint: str | None
     results_subscribers: int
     results_refused: dict[str, int]

@@ -23,6 +23,7 @@ from senoscope_client.models.status import (
     ReceiverStatus,
     RunLogStatus,
     TracesStatus,
+    WatchStatus,
 )
 from senoscope_client.wire.messages import WireFault
 
@@ -52,6 +53,12 @@ _RECEIVER: Final[_Readers[ReceiverStatus]] = {
     catalogue.REJECTED: lambda receiver: dict.fromkeys(_REJECTIONS, 0) | receiver.rejected,
     catalogue.MISSING: lambda receiver: sum(series.missing for series in receiver.series),
     catalogue.REPEATED: lambda receiver: sum(series.repeated for series in receiver.series),
+}
+_WATCH: Final[_Readers[WatchStatus]] = {
+    catalogue.WATCHED: lambda watch: {
+        outcome: getattr(watch, outcome) for outcome in ("classified", "unreadable", "changed")
+    },
+    catalogue.WATCHED_WAITING: lambda watch: watch.waiting,
 }
 _LANES: Final[_Readers[PipelineStatus]] = {
     catalogue.WAITING: lambda now: {"live": now.live.waiting, "batch": now.batch.waiting},
@@ -105,6 +112,7 @@ class ServiceMetrics:
         yield catalogue.DEADLINE.gather(service.settings.deadline_ms / 1e3)
         yield from _gather_all(_ENGINE, None if now is None else now.engine)
         yield from _gather_all(_RECEIVER, None if now is None else now.receiver)
+        yield from _gather_all(_WATCH, None if now is None else now.watch)
         yield from _gather_all(_LANES, now)
         yield from _gather_all(_RUN_LOG, log)
         yield from _gather_all(_ARCHIVE, None if now is None else now.archive)

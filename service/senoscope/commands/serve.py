@@ -41,6 +41,8 @@ def _check_files(settings: Settings) -> None:
         from senoscope.decisions.rules import read_rules
 
         read_rules(settings.rules)
+    if settings.watch is not None and not settings.watch.is_dir():
+        raise NotADirectoryError(f"--watch: {settings.watch} is not a folder")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -139,7 +139,7 @@ export class Health extends EventTarget {
     return this.#ready?.status === "degraded" ? `Fields of view are classified, but: ${this.#ready.problems.join("; ")}` : null;
   }
 
-  #facts({ receiver, live, batch, decisions, run_log: log, archive }) {
+  #facts({ receiver, watch, live, batch, decisions, run_log: log, archive }) {
     const series = receiver?.series[0];
     const rows = [
       ["rate", `${this.#rate().toFixed(1)} FOV/s`],
@@ -153,6 +153,7 @@ export class Health extends EventTarget {
     ];
     if (receiver?.last_rejection) rows.push(["last refusal", receiver.last_rejection, "wide"]);
     if (receiver) rows.push(["stream", receiver.endpoint, "wide"]);
+    if (watch) rows.push(["watched folder", watchText(watch), "wide"]);
     rows.push(["run log", log ? log.state : "turned off: the history is lost when this page is closed", "wide"]);
     if (archive) rows.push(["archive", archive.problem ?? "pixels are saved", "wide"]);
     if (decisions) rows.push(["rules", `${plural(sum(decisions.decided), "decision")}${decisions.dry_run ? ", dry run" : ""}`, "wide"]);
@@ -181,8 +182,12 @@ export class Health extends EventTarget {
   }
 }
 
-function streamState({ receiver }, lastImageAt) {
-  if (!receiver) return { state: "", short: "No stream" };
+function watchText({ folder, waiting, classified, failed, problem }) {
+  return problem ?? `${folder}: ${plural(classified, "file")} classified, ${waiting} waiting${failed.length ? `, not ${failed.at(-1).file}: ${failed.at(-1).text}` : ""}`;
+}
+
+function streamState({ receiver, watch }, lastImageAt) {
+  if (!receiver) return { state: "", short: watch ? `Watching ${watch.folder}` : "No stream" };
   const { endpoint, connected, refused, silent_s: silent } = receiver;
   if (refused) {
     return { state: "bad", short: "Stream refused", long: `The publisher at ${endpoint} refuses the key of this service (CURVE). Check --stream-server-key and the publisher's allowed keys.` };

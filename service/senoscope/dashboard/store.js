@@ -142,7 +142,7 @@ export class Store extends EventTarget {
     if (!collection.add(result)) return;
     collection.instrument = source.instrument;
     collection.lastResultAt = Date.now();
-    if (this.follow && source.kind === "stream" && !this.#holdsView(collection)) {
+    if (this.follow && source.series_uid && !this.#holdsView(collection)) {
       if (this.shown !== collection) this.show(collection);
       this.select(result.id);
     }

@@ -147,6 +147,15 @@ IMPLAUSIBLE = _counter(
     "Frames with a timestamp in the future or over a minute old, by the clocks of both machines.",
 )
 
+WATCHED = _counter(
+    "senoscope_watched_files_total",
+    "Files of the watched folder (--watch): classified, unreadable, or changed after they were classified.",
+    "outcome",
+)
+WATCHED_WAITING = _gauge(
+    "senoscope_watched_files_waiting", "Files of the watched folder that are not classified yet."
+)
+
 WAITING = _gauge("senoscope_lane_waiting", "Fields of view that wait to be computed.", "lane")
 CAPACITY = _gauge("senoscope_lane_capacity", "Fields of view that may wait.", "lane")
 COMPUTED = _counter("senoscope_fovs_computed_total", "Fields of view that were computed.", "lane")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, cast
 from uuid import UUID
 
 from senoscope_client.errors import LogUnavailable
@@ -23,6 +23,14 @@ from senoscope_client.errors import LogUnavailable
 if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy.dialects import postgresql, sqlite
+
+
+class LockSession(Protocol):
+    """A connection that holds a lock."""
+
+    def close(self) -> None:
+        """Close the connection, which releases the lock."""
+
 
 LogState = Literal["corrupt", "locked", "read_only", "full", "unreachable", "newer_schema", "slow"]
 
@@ -119,6 +127,18 @@ class Dialect:
     @staticmethod
     def lock_schema(connection: sa.Connection) -> None:
         """Wait for other services that migrate the database; locks until the end of the transaction."""
+
+    def try_lock(self, engine: sa.Engine, number: int, held: LockSession | None) -> LockSession | None:
+        """Return a session that holds a lock until it is closed, or None if another process holds the lock.
+
+        Parameters
+        ----------
+        number : int
+            The lock, a 32-bit number.
+        held : LockSession or None
+            What the last call returned.
+        """
+        raise NotImplementedError
 
     @contextmanager
     def time_limit(self, _: sa.Connection) -> Iterator[None]:
@@ -220,6 +240,22 @@ class SqliteDialect(Dialect):
         ):
             return "read_only"
         return _SQLITE_STATES.get(code, "unreachable")
+
+    def try_lock(self, engine: sa.Engine, number: int, held: LockSession | None) -> LockSession | None:
+        """Return a session that holds the lock of a file of its own next to the database, or None."""
+        del engine
+        if held is not None:
+            return held
+        path = f"{self.file}.lock-{number:08x}"
+        session = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            session.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            session.close()
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            return None
+        return session
 
     @contextmanager
     def time_limit(self, connection: sa.Connection) -> Iterator[None]:
@@ -412,6 +448,23 @@ class PostgresDialect(Dialect):
     def lock_schema(connection: sa.Connection) -> None:
         """Wait for other services that migrate the database; locks until the end of the transaction."""
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+
+    def try_lock(self, engine: sa.Engine, number: int, held: LockSession | None) -> LockSession | None:
+        """Return a session that holds the server's advisory lock, or None."""
+        import sqlalchemy as sa
+
+        session = cast("sa.Connection | None", held)
+        if session is None:
+            session = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            session.detach()
+        try:  # a session that has the lock gets it again; one that was interrupted has lost it
+            if session.execute(sa.select(sa.func.pg_try_advisory_lock(number))).scalar():
+                return session
+        except sa.exc.SQLAlchemyError:
+            session.close()
+            raise
+        session.close()
+        return None
 
 
 DIALECTS: Final[dict[str, type[Dialect]]] = {

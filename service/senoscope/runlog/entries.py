@@ -158,7 +158,7 @@ class LoggedSeries:
     Attributes
     ----------
     snapshot : dict
-        The status that the receiver reported.
+        The status that the source reported.
     labels : dict of str to int
         Number of results of each label.
     updated_ms : int

@@ -31,7 +31,7 @@ class Housekeeping:
     keep_days, keep_mib : float or None
         Maximum age of results and size of the log.
     series : callable
-        Returns the current status of the receiver's series.
+        Returns the current status of the sources' series.
     is_usable : callable
         Returns whether the log has no fault.
     on_fault : callable

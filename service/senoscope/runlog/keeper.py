@@ -51,7 +51,7 @@ class LogKeeper:
     keep_days, keep_mib : float or None
         Maximum age of results and size of the log.
     series : callable, optional
-        Returns the current status of the receiver's series; changes are saved every second.
+        Returns the current status of the sources' series; changes are saved every second.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class LogKeeper:
         LogUnavailable
             If the log cannot be read, also after waiting for it to open.
         """
-        return self._query(lambda log: log.get_value(key))
+        return self.query(lambda log: log.get_value(key))
 
     def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
         """Return `RunLog.latest_series`.
@@ -178,12 +178,16 @@ class LogKeeper:
         LogUnavailable
             As `get_value`.
         """
-        return self._query(RunLog.latest_series)
+        return self.query(RunLog.latest_series)
 
     def set_value(self, key: str, value: Any) -> bool:
         """Store a value, and return whether that was possible."""
+        return self.try_write(lambda log: log.set_value(key, value))
+
+    def try_write(self, write: Callable[[RunLog], None]) -> bool:
+        """Write to the log, and return whether that was possible."""
         try:
-            self.readable().set_value(key, value)
+            write(self.readable())
         except LogUnavailable:
             return False
         except LogFault as fault:
@@ -205,7 +209,14 @@ class LogKeeper:
                 "results were not logged before the service ended", count=unwritten, reason=self.problem
             )
 
-    def _query(self, query: Callable[[RunLog], _T]) -> _T:
+    def query(self, query: Callable[[RunLog], _T]) -> _T:
+        """Return the result of a query of the log.
+
+        Raises
+        ------
+        LogUnavailable
+            As `get_value`.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._opened or self._fault is not None, timeout=_OPEN_TIMEOUT_S)
         try:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from senoscope.runlog.dialects import DIALECTS
 from senoscope.runlog.tables import metadata
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The newest migration; it results in the tables of `tables`."""
 
 VERSION_TABLE: Final = "runlog_version"

@@ -23,6 +23,8 @@ _ROWS_PER_QUERY: Final = 500
 # than are logged between two snapshots.
 _LATEST_SERIES: Final = 16
 _LATEST_RESULTS: Final = 1000
+# Snapshots of series that are files of a watched folder, as JSON; quotes within texts are escaped.
+_OF_FILE: Final = '%"kind": "file"%'
 
 
 class RunLog:
@@ -173,7 +175,7 @@ class RunLog:
         return tuple(dict.fromkeys(name for layout in layouts for name in layout.grids))
 
     def save_series(self, snapshots: Iterable[dict[str, Any]]) -> None:
-        """Save the status of series, each as the receiver reports it, with its ``series_uid``."""
+        """Save the status of series, each as its source reports it, with its ``series_uid``."""
         rows = [
             {"uid": UUID(snapshot["series_uid"]), "snapshot": json.dumps(snapshot), "updated_ms": _now_ms()}
             for snapshot in snapshots
@@ -202,13 +204,14 @@ class RunLog:
         return next(iter(self._select_series(sa.select(series).where(series.c.uid == uid))), None)
 
     def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
-        """Return the snapshots of the series saved last, newest first, each with its newest results.
+        """Return the snapshots of the stream's series saved last, newest first, each with its newest results.
 
         Returns
         -------
         list of (snapshot, list of (frame, created_ms))
         """
-        query = sa.select(series).order_by(series.c.updated_ms.desc()).limit(_LATEST_SERIES)
+        query = sa.select(series).where(series.c.snapshot.not_like(_OF_FILE))
+        query = query.order_by(series.c.updated_ms.desc()).limit(_LATEST_SERIES)
         with self.database.read() as connection:
             return [
                 (json.loads(row.snapshot), self._latest_results(connection, row.uid))
@@ -217,11 +220,22 @@ class RunLog:
 
     def get_value(self, key: str) -> Any:
         """Return the stored value of a key, or None."""
+        return self.get_values([key]).get(key)
+
+    def get_values(self, keys: Sequence[str]) -> dict[str, Any]:
+        """Return the stored values of those keys that have one."""
+        found: dict[str, Any] = {}
+        for first in range(0, len(keys), _ROWS_PER_QUERY):
+            query = sa.select(kept_values).where(kept_values.c.key.in_(keys[first : first + _ROWS_PER_QUERY]))
+            with self.database.read() as connection:
+                found |= {row.key: json.loads(row.value) for row in connection.execute(query)}
+        return found
+
+    def frames_of(self, uid: UUID) -> set[int]:
+        """Return the frames of a series that have a result."""
+        query = sa.select(results.c.frame).where(results.c.series_uid == uid)
         with self.database.read() as connection:
-            text = connection.execute(
-                sa.select(kept_values.c.value).where(kept_values.c.key == key)
-            ).scalar_one_or_none()
-        return None if text is None else json.loads(text)
+            return set(connection.execute(query).scalars())
 
     def set_value(self, key: str, value: Any) -> None:
         """Store a small value that JSON can represent; replaces an earlier value of the key."""
@@ -295,8 +309,9 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
 
 
 def _snapshot_of(source: Source) -> dict[str, Any]:
-    """Return what a frame shows of its series, to be stored until the receiver's status is saved."""
+    """Return what a frame shows of its series, to be stored until the status of its source is saved."""
     return {
+        "kind": source.kind,
         "series_uid": str(source.series_uid),
         "series_id": source.series_id,
         "instrument": source.instrument,

@@ -48,6 +48,14 @@ results: Final = sa.Table(
         "results_by_series_and_facet",
         *("series_uid", "kind", "label", BIN, "created_ms", "seq", "probability"),
     ),
+    # Each field of view of a watched folder's file once, whatever was killed and whoever else logs it.
+    sa.Index(
+        "results_once_per_file",
+        *("series_uid", "frame"),
+        unique=True,
+        sqlite_where=sa.text("kind = 'file'"),
+        postgresql_where=sa.text("kind = 'file'"),
+    ),
     # A seq is never reused, so that cursors remain valid when old results are deleted.
     sqlite_autoincrement=True,
 )

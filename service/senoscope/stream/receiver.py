@@ -74,7 +74,7 @@ _HIGH_WATER_MARK = 64
 
 
 class Receiver:
-    """The receiver of the frame stream, with the thread that owns the SUB socket.
+    """The receiver of the frame stream: a `FrameSource` whose thread owns the SUB socket.
 
     Parameters
     ----------
@@ -91,6 +91,9 @@ class Receiver:
     earlier : iterable of Series
         Those that an earlier process counted, and that may continue.
     """
+
+    part: Final = "receiver"
+    saves_series: Final = False
 
     def __init__(
         self,
