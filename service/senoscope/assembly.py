@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
@@ -32,9 +31,6 @@ from senoscope.stream.watched_folder import WatchedFolder, WatchOptions
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.errors import LogUnavailable, NotReady
 from senoscope_client.zeromq.curve_keys import CurveClient
-
-if TYPE_CHECKING:
-    from senoscope.outputs.archive import Archive
 
 _log = structlog.get_logger(__name__)
 
@@ -72,8 +68,7 @@ class Assembly:
     Attributes
     ----------
     sources : tuple of FrameSource
-    publisher, archive, decider
-        None if the settings do not include them.
+    publisher : ResultPublisher or None
     """
 
     session_range: SessionRange
@@ -82,20 +77,20 @@ class Assembly:
     models: ModelSwitch
     sources: tuple[FrameSource, ...]
     publisher: ResultPublisher | None
-    archive: Archive | None
-    decider: Decider | None
 
     @property
     def threads(self) -> list[WatchedThread]:
         """All threads of the parts."""
-        parts = (self.scheduler, self.delivery, *self.sources, self.archive, self.decider)
-        return [part.thread for part in parts if part is not None]
+        return [part.thread for part in self._parts if part.thread is not None]
 
     def start(self) -> None:
         """Start all parts; those that take results before those that produce them."""
-        for part in (self.archive, self.decider, self.delivery, self.scheduler, *self.sources):
-            if part is not None:
-                part.start()
+        for part in self._parts:
+            part.start()
+
+    @property
+    def _parts(self) -> tuple[ResultSink | Delivery | Scheduler | FrameSource, ...]:
+        return (*self.delivery.sinks, self.delivery, self.scheduler, *self.sources)
 
     def require_in_use(self, active: ActiveEnsemble) -> None:
         """Raise unless an intensity range that was fitted for an ensemble fits the one in use.
@@ -153,16 +148,15 @@ def assemble(
     """
     sinks, decision_sinks = list(foundation.sinks), list(foundation.decision_sinks)
     publisher = _publisher(settings)
-    archive = _archive(settings)
     if publisher is not None:
         sinks.append(publisher)
         decision_sinks.append(publisher)
-    if archive is not None:
-        sinks.append(archive)
-    decider = None
+    if settings.archive is not None:
+        from senoscope.outputs.archive import Archive  # imports tifffile
+
+        sinks.append(Archive(settings.archive))
     if foundation.rules is not None:
-        decider = Decider(foundation.rules, decision_sinks, foundation.log)
-        sinks.append(decider)
+        sinks.append(Decider(foundation.rules, decision_sinks, foundation.log))
     foundation.session_range.restore()
     delivery = Delivery(sorted(sinks, key=lambda sink: sink.stage), foundation.log, foundation.lost)
     scheduler = Scheduler(
@@ -182,8 +176,6 @@ def assemble(
         models=ModelSwitch(settings, scheduler),
         sources=(*_sources(settings, foundation, scheduler),),
         publisher=publisher,
-        archive=archive,
-        decider=decider,
     )
 
 
@@ -193,14 +185,6 @@ def _publisher(settings: Settings) -> ResultPublisher | None:
     return ResultPublisher(
         settings.results, settings.results_cam, settings.curve_keypair, settings.results_allowed_keys
     )
-
-
-def _archive(settings: Settings) -> Archive | None:
-    if settings.archive is None:
-        return None
-    from senoscope.outputs.archive import Archive  # imports tifffile
-
-    return Archive(settings.archive)
 
 
 def _sources(settings: Settings, foundation: Foundation, scheduler: Scheduler) -> Iterator[FrameSource]:

@@ -18,7 +18,11 @@ def failed_part(assembly: Assembly) -> str | None:
 
 def degraded_reasons(assembly: Assembly | None, log: LogKeeper | None) -> list[str]:
     """Return what does not work although frames are classified, such as a run log that cannot be written."""
-    parts = (*assembly.sources, log, assembly.archive) if assembly is not None else (log,)
-    threads = [*(assembly.threads if assembly is not None else ()), *(log.threads if log is not None else ())]
-    problems = [part.problem for part in (*parts, *threads) if part is not None]
+    problems: list[str | None] = []
+    if assembly is not None:
+        problems += [source.problem for source in assembly.sources]
+        problems += [sink.problem for sink in assembly.delivery.sinks]
+        problems += [thread.problem for thread in assembly.threads]
+    if log is not None:
+        problems += [log.problem, *(thread.problem for thread in log.threads)]
     return list(dict.fromkeys(problem for problem in problems if problem))

@@ -320,8 +320,11 @@ class Service:
         live, batch = parts.scheduler.depths()
         dropped = parts.scheduler.live_dropped
         threads = [*parts.threads, *(self.log.threads if self.log is not None else ())]
+        optional = dict.fromkeys(("receiver", "decisions", "archive"))
+        optional |= {source.part: source.status() for source in parts.sources}
+        optional |= {sink.name: sink.status() for sink in parts.delivery.sinks if sink.name}
         return PipelineStatus(
-            **{"receiver": None} | {source.part: source.status() for source in parts.sources},
+            **optional,
             results_endpoint=parts.publisher.endpoint if parts.publisher is not None else None,
             results_subscribers=parts.publisher.subscribers if parts.publisher is not None else 0,
             results_refused=parts.publisher.refused if parts.publisher is not None else {},
@@ -344,8 +347,6 @@ class Service:
                 thread_deaths={thread.name: thread.deaths for thread in threads},
                 thread_problems={thread.name: thread.problem for thread in threads if thread.problem},
             ),
-            decisions=parts.decider.status() if parts.decider is not None else None,
-            archive=parts.archive.status() if parts.archive is not None else None,
             run_log=self.log.status() if self.log is not None else None,
             traces=self.traces.status() if self.traces is not None else None,
         )

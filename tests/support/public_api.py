@@ -22,6 +22,8 @@ import typer
 from pydantic import BaseModel
 from starlette.routing import WebSocketRoute
 
+import senoscope
+
 SNAPSHOT = Path(__file__).parents[1] / "public_api.json"
 # Packages whose `__all__` is public, and the names that the documentation imports from modules.
 _PACKAGES = ("senoscope", "senoscope.engine", "senoscope_client")
@@ -233,5 +235,7 @@ def as_text(api: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    if not Path(senoscope.__file__).is_relative_to(SNAPSHOT.parents[1]):
+        raise SystemExit(f"{senoscope.__file__} belongs to another checkout; install this one")
     sys.stdout.write(f"{SNAPSHOT}\n")
     SNAPSHOT.write_text(as_text(public_api()), encoding="utf-8", newline="\n")
