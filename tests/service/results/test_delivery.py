@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,20 +21,30 @@ from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.store import RunLog
 from senoscope.service import Service
 from senoscope.settings import Settings
+from senoscope.watched_thread import WatchedThread
 from senoscope_client.models.result import Source
 from support import miniature as mini
 from support.run_logs import wait_for
 
 
-@pytest.fixture
-def service(miniature: Path, tmp_path: Path) -> Iterator[Service]:
+@contextmanager
+def running(miniature: Path, tmp_path: Path, *sinks: ResultSink) -> Iterator[Service]:
+    """Run a service with further sinks, and yield it when it is ready."""
     url = f"sqlite:///{tmp_path / 'log.sqlite3'}"
     settings = Settings(model=str(miniature), device="cpu", stream="", results="", database_url=url)
     service = Service(settings)
+    for sink in sinks:
+        service.add_sink(sink)
     service.start()
     wait_for(lambda: service.not_ready_reason() is None)
     yield service
     service.close()
+
+
+@pytest.fixture
+def service(miniature: Path, tmp_path: Path) -> Iterator[Service]:
+    with running(miniature, tmp_path) as service:
+        yield service
 
 
 def test_a_result_without_json_fails_only_its_stack(service: Service) -> None:
@@ -111,6 +121,37 @@ def test_sinks_are_notified_in_the_order_of_their_stages(service: Service) -> No
     service.submit_stack(upload(service, "one")).done.result(30)
     assert notified[:3] == list(SinkStage)[:3]
     wait_for(lambda: notified == list(SinkStage))
+
+
+class ThreadSink(ResultSink):
+    """A sink whose thread ends by itself at the first result."""
+
+    def __init__(self) -> None:
+        self.received, self.closed = threading.Event(), threading.Event()
+        self.thread = WatchedThread("test sink", self._run)
+
+    def _run(self, _: threading.Event) -> None:
+        self.received.wait()
+
+    def on_result(self, record: Record, _: DeliveryTimes) -> None:
+        self.received.set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_every_sink_is_started_monitored_and_closed(miniature: Path, tmp_path: Path) -> None:
+    sink = ThreadSink()
+    with running(miniature, tmp_path, sink) as service:
+        assert not service.degraded_reasons()
+        assert service.status().engine.thread_deaths["test sink"] == 0
+        service.submit_stack(upload(service, "one")).done.result(30)
+        wait_for(service.degraded_reasons)
+        (reason,) = service.degraded_reasons()
+        assert reason.startswith("the test sink thread died (it ended by itself)")
+        assert service.status().engine.thread_deaths["test sink"] == 1
+        assert not sink.closed.is_set()
+    assert sink.closed.is_set()
 
 
 def test_results_are_delivered_when_the_run_log_itself_fails(
