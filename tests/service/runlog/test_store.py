@@ -114,6 +114,7 @@ def test_a_series_is_created_with_its_first_result_and_replaced_when_saved(
     log.append([entry(manifest, 0), entry(manifest, 1, probability=0.9), entry(manifest, 2)])
     seen = log.one_series(SERIES)
     assert seen.snapshot == {
+        "kind": "stream",
         "series_uid": str(SERIES),
         "series_id": "plate 1",
         "instrument": "nlo-1",

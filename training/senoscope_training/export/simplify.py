@@ -242,11 +242,23 @@ def drop_idle_reshapes(graph: Graph, reshape: onnx.NodeProto) -> bool:
     return True
 
 
+def drop_reshape_of_input(graph: Graph, reshape: onnx.NodeProto) -> bool:
+    """Remove the Reshape of an image of one channel to its own shape, which tf2onnx makes of a Transpose."""
+    source = graph.model.graph.input[0]
+    shape = graph.constant(reshape.input[1])
+    own = [dimension.dim_value for dimension in source.type.tensor_type.shape.dim]
+    if reshape.input[0] != source.name or shape is None or shape.tolist()[1:] != own[1:]:
+        return False
+    graph.bypass(reshape, source.name)
+    return True
+
+
 # A pass changes the graph at one node and returns True, or changes nothing.
 _PASSES = (
     ("Pad", absorb_padding),
     ("ReduceMean", keep_dimensions),
     ("Reshape", drop_idle_reshapes),
+    ("Reshape", drop_reshape_of_input),
     ("Conv", fold_into_convolution),
     ("Mul", join_affine),
 )
