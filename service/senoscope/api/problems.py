@@ -32,13 +32,7 @@ _log_lines = RateLimiter(interval_s=1.0)
 
 
 def problem_response(error: SenoscopeError, path: str = "") -> JSONResponse:
-    """Return the answer to a request that failed.
-
-    Parameters
-    ----------
-    path : str, optional
-        Of the request; it determines the form of the error.
-    """
+    """Return the answer to a request that failed, in the form that its path has."""
     headers = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))

@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 
 from senoscope.access.exposure import ExposureWarning
-from senoscope.api.server import observed, server_config
+from senoscope.api.server import server_config
 from senoscope.commands.command_line import handling_signals
 from senoscope.commands.process import collect_garbage, set_up_process
 from senoscope.settings import Settings
@@ -163,13 +163,14 @@ class ServiceServer(uvicorn.Server):
     def _make(self) -> ASGIApp:
         # These import FastAPI, SQLAlchemy, NumPy and ONNX Runtime: two thirds of the time until ready.
         from senoscope.api.app import create_app
+        from senoscope.api.middleware.observer import Observer
         from senoscope.service import Service
 
         service = Service(self.settings, on_failure=self._exit_after_failure, on_loaded=self.on_loaded)
-        app = observed(create_app(service))
+        app = create_app(service)
         self.service = service
         self._on_made()
-        return app
+        return Observer(app, app.state.request_metrics, service.traces)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
