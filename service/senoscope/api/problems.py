@@ -67,14 +67,9 @@ def _log_problem(request: Request, problem: Problem) -> None:
 
 
 def describe_validation_errors(errors: Sequence[Any], where: str = "") -> str:
-    """Return pydantic's errors as one text of limited length: the keys in it were chosen by the client.
+    """Return the first five of pydantic's ``errors()`` as one text; ``where`` is used if one has no location.
 
-    Parameters
-    ----------
-    errors : sequence
-        As pydantic's ``errors()`` returns them; the first five are described.
-    where : str, optional
-        Stands for the location of errors that have none.
+    Its length is limited: the keys in it were chosen by the client.
     """
     described = (
         f"{'.'.join(map(str, error['loc']))[:80] or where}: {error['msg'][:200]}" for error in errors[:5]

@@ -161,12 +161,9 @@ def _method(scope: AsgiScope) -> str:
 
 
 def _take_keys(scope: AsgiScope) -> list[str]:
-    """Remove the keys from a request, so that no other part of the application can log them.
+    """Remove the keys from a request, so that no other part of the application can log them, and return them.
 
-    Returns
-    -------
-    list of str
-        The keys, from the header or, for browsers' WebSockets, from a subprotocol.
+    They are in the header or, for browsers' WebSockets, in a subprotocol.
     """
     found = []
     for value in Headers(scope=scope).getlist("authorization"):
