@@ -6,57 +6,29 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
+from pkgutil import iter_modules
 
+import anyio
 from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
 
 from senoscope import __version__
 from senoscope.access.key_ring import KeyRing
-from senoscope.api import problems
+from senoscope.api import problems, routes
 from senoscope.api.middleware.body_limit import BodyLimit
 from senoscope.api.middleware.guard import Guard, Refusals
 from senoscope.api.middleware.observer import RequestMetrics
-from senoscope.api.reading import Readers
-from senoscope.api.routes import (
-    classify,
-    dashboard,
-    decisions,
-    gradcam,
-    live,
-    metrics,
-    models,
-    normalization,
-    pixels,
-    results,
-    series,
-    stagemap,
-    status,
-)
+from senoscope.api.reading import MAX_READS
+from senoscope.api.routes import decisions, live
 from senoscope.api.service_metrics import ServiceMetrics
 from senoscope.api.v2 import routes as inference
 from senoscope.service import Service
 from senoscope_client.errors import InvalidRequest
 from senoscope_client.images.sanitize import sanitize_for_display
 
-_ROUTERS = tuple(
-    part.router
-    for part in (
-        classify,
-        dashboard,
-        decisions,
-        gradcam,
-        inference,
-        live,
-        metrics,
-        models,
-        normalization,
-        pixels,
-        results,
-        series,
-        stagemap,
-        status,
-    )
-)
+# Every module in `routes` has a router.
+_ROUTES = [import_module(f"{routes.__name__}.{found.name}") for found in iter_modules(routes.__path__)]
 
 
 def create_app(service: Service) -> FastAPI:
@@ -90,7 +62,7 @@ def create_app(service: Service) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
-    app.state.readers = Readers()
+    app.state.reads = anyio.Semaphore(MAX_READS)
     app.state.hub = hub
     app.state.decision_hub = decision_hub
     app.state.refusals = Refusals()
@@ -100,8 +72,8 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(Guard, keys=keys, refusals=app.state.refusals, any_host=settings.insecure)
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, timeout_s=settings.body_timeout_s)
     problems.install(app)
-    for router in _ROUTERS:
-        app.include_router(router, dependencies=[Depends(_require_each_once)])
+    for module in (*_ROUTES, inference):
+        app.include_router(module.router, dependencies=[Depends(_require_each_once)])
     return app
 
 

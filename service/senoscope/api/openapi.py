@@ -4,82 +4,58 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from senoscope_client.errors import (
-    AmbiguousAxes,
-    Busy,
-    Forbidden,
-    InsufficientStorage,
-    InvalidRequest,
-    NonFinitePixels,
-    NotReady,
-    PayloadTooLarge,
-    Problem,
-    RequestTimeout,
-    SenoscopeError,
-    TooManyFields,
-    Unauthorized,
-    UnreadableImage,
-    UnsupportedMediaType,
-    WrongChannelCount,
-    WrongFrameSize,
-)
+from senoscope_client import errors
+from senoscope_client.errors import Problem, SenoscopeError
 
 Responses = dict[int | str, dict[str, Any]]
 """Descriptions of answers by status, in the form of FastAPI's ``responses``."""
 
-_ANY_ROUTE: Final[tuple[type[SenoscopeError], ...]] = (Unauthorized, Forbidden, InvalidRequest, NotReady)
-STACK_ERRORS: Final[tuple[type[SenoscopeError], ...]] = (
-    AmbiguousAxes,
-    Busy,
-    InsufficientStorage,
-    NonFinitePixels,
-    PayloadTooLarge,
-    RequestTimeout,
-    TooManyFields,
-    UnreadableImage,
-    UnsupportedMediaType,
-    WrongChannelCount,
-    WrongFrameSize,
+_Kinds = tuple[type[SenoscopeError], ...]
+_ANY_ROUTE: Final[_Kinds] = (errors.Unauthorized, errors.Forbidden, errors.InvalidRequest, errors.NotReady)
+STACK_ERRORS: Final[_Kinds] = (
+    errors.AmbiguousAxes,
+    errors.Busy,
+    errors.InsufficientStorage,
+    errors.NonFinitePixels,
+    errors.PayloadTooLarge,
+    errors.RequestTimeout,
+    errors.TooManyFields,
+    errors.UnreadableImage,
+    errors.UnsupportedMediaType,
+    errors.WrongChannelCount,
+    errors.WrongFrameSize,
 )
 """Errors of routes that take a stack, in addition to those of any route."""
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
-IMAGE_PNG: Final = {"image/png": BINARY}
-APPLICATION_NPY: Final = {"application/x-npy": BINARY}
 TEXT_CSV: Final[dict[str, Any]] = {"text/csv": {"schema": {"type": "string"}}}
 JSON_OBJECT: Final[dict[str, Any]] = {"application/json": {"schema": {"type": "object"}}}
 
 # The Open Inference Protocol has its own form of errors, without error codes.
+_ERROR: Final = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 PROTOCOL_ERRORS: Final[Responses] = {
-    status: {
-        "description": description,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"error": {"type": "string"}},
-                    "required": ["error"],
-                }
-            }
-        },
-    }
+    status: {"description": description, "content": {"application/json": {"schema": _ERROR}}}
     for status, description in {
-        400: InvalidRequest.title,
-        401: Unauthorized.title,
-        403: Forbidden.title,
+        400: errors.InvalidRequest.title,
+        401: errors.Unauthorized.title,
+        403: errors.Forbidden.title,
         404: "The model does not exist, or is not loaded",
-        408: RequestTimeout.title,
-        413: PayloadTooLarge.title,
-        503: f"{Busy.title}, or {NotReady.title.lower()}",
+        408: errors.RequestTimeout.title,
+        413: errors.PayloadTooLarge.title,
+        503: f"{errors.Busy.title}, or {errors.NotReady.title.lower()}",
     }.items()
 }
 
 
-def problems(*errors: type[SenoscopeError]) -> Responses:
+def request_body(content: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
+    """Describe the body of a route that reads it itself, in the form of FastAPI's ``openapi_extra``."""
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def problems(*kinds: type[SenoscopeError]) -> Responses:
     """Describe the problem documents of a route: those of any route, and those of these errors."""
     by_status: dict[int, list[type[SenoscopeError]]] = {}
-    of_route: set[type[SenoscopeError]] = {*_ANY_ROUTE, *errors}
-    for error in sorted(of_route, key=lambda error: error.code):
+    for error in sorted({*_ANY_ROUTE, *kinds}, key=lambda error: error.code):
         by_status.setdefault(error.status, []).append(error)
     return {
         status: {

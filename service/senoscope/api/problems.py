@@ -32,13 +32,7 @@ _log_lines = RateLimiter(interval_s=1.0)
 
 
 def problem_response(error: SenoscopeError, path: str = "") -> JSONResponse:
-    """Return the answer to a request that failed.
-
-    Parameters
-    ----------
-    path : str, optional
-        Of the request; it determines the form of the error.
-    """
+    """Return the answer to a request that failed, in the form that its path has."""
     headers = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
@@ -73,14 +67,9 @@ def _log_problem(request: Request, problem: Problem) -> None:
 
 
 def describe_validation_errors(errors: Sequence[Any], where: str = "") -> str:
-    """Return pydantic's errors as one text of limited length: the keys in it were chosen by the client.
+    """Return the first five of pydantic's ``errors()`` as one text; ``where`` is used if one has no location.
 
-    Parameters
-    ----------
-    errors : sequence
-        As pydantic's ``errors()`` returns them; the first five are described.
-    where : str, optional
-        Stands for the location of errors that have none.
+    Its length is limited: the keys in it were chosen by the client.
     """
     described = (
         f"{'.'.join(map(str, error['loc']))[:80] or where}: {error['msg'][:200]}" for error in errors[:5]

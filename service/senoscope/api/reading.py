@@ -2,67 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final, ParamSpec, TypeVar
 
-import anyio.to_thread
+import anyio
+from anyio.to_thread import run_sync
 from fastapi import Request
 
 from senoscope_client.errors import Busy
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-# At the same time; fewer than the run log has connections for reads.
-_MAX_READS: Final = 4
+MAX_READS: Final = 4
+"""Reads at the same time; fewer than the run log has connections for them."""
 _MAX_WAITING: Final = 100
 _MAX_WAIT_S: Final = 10.0
 _END: Final = object()
 
 
-class Readers:
-    """The threads in which requests read the run log; everything else runs in Starlette's."""
-
-    def __init__(self) -> None:
-        self._reads = asyncio.Semaphore(_MAX_READS)
-        # The semaphore is the limit; this only keeps the reads out of the shared threads.
-        self._threads = anyio.CapacityLimiter(math.inf)
-        self._waiting = 0
-
-    async def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Call a function that reads the run log.
-
-        Raises
-        ------
-        Busy
-            If too many requests wait, or this one waited too long.
-        """
-        if self._waiting >= _MAX_WAITING:
-            raise Busy(f"{self._waiting} requests wait for the run log already", _MAX_WAIT_S)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(_MAX_WAIT_S):
-                await self._reads.acquire()
-        except TimeoutError:
-            raise Busy("other requests keep the run log busy", _MAX_WAIT_S) from None
-        finally:
-            self._waiting -= 1
-        try:
-            return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._threads)
-        finally:
-            self._reads.release()
-
-
 async def read(request: Request, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function that reads the run log, in the threads of the application's `Readers`.
+    """Call a function that reads the run log, in a thread, when there are fewer than `MAX_READS` other reads.
 
     Raises
     ------
     Busy
+        If too many requests wait, or this one waited too long.
     """
-    readers: Readers = request.app.state.readers
-    return await readers.run(function, *args, **kwargs)
+    reads: anyio.Semaphore = request.app.state.reads
+    waiting = reads.statistics().tasks_waiting
+    if waiting >= _MAX_WAITING:
+        raise Busy(f"{waiting} requests wait for the run log already", _MAX_WAIT_S)
+    try:
+        with anyio.fail_after(_MAX_WAIT_S):
+            await reads.acquire()
+    except TimeoutError:
+        raise Busy("other requests keep the run log busy", _MAX_WAIT_S) from None
+    try:
+        # With a limiter of its own, which keeps the read out of the threads that all requests share.
+        return await run_sync(lambda: function(*args, **kwargs), limiter=anyio.CapacityLimiter(1))
+    finally:
+        reads.release()
 
 
 async def iterate(request: Request, pieces: Iterator[_T]) -> AsyncIterator[_T]:

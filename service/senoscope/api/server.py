@@ -6,10 +6,10 @@ import asyncio
 import logging
 import socket
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import h11
 import uvicorn
+from starlette.responses import Response
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -17,9 +17,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from senoscope.access.connection_limit import max_connections
 from senoscope.settings import Settings
 from senoscope_client.errors import Problem
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 _MAX_HEADER_BYTES = 16 * 1024
 # Far more than a laboratory needs; each connection takes a socket and some memory.
@@ -132,34 +129,19 @@ class GuardedProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         problem = Problem(
-            type=f"urn:senoscope:problem:{code}",
-            title=status.phrase,
-            status=status,
-            detail=detail,
-            code=code,
+            type=f"urn:senoscope:problem:{code}", title=status.phrase, status=status, detail=detail, code=code
         )
-        body = problem.model_dump_json().encode()
-        headers = {
-            **SECURITY_HEADERS,
-            "Content-Type": "application/problem+json",
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-        }
+        headers = SECURITY_HEADERS | {"Connection": "close"}
+        answer = Response(problem.model_dump_json(), status, headers, "application/problem+json")
         # Written to the transport directly: h11 sends no answer to a request that it could not parse.
-        head = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{k}: {v}" for k, v in headers.items())]
-        self.transport.write("\r\n".join([*head, "", ""]).encode("ascii") + body)
+        head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
+        line = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+        self.transport.write(b"".join((line, head, b"\r\n", answer.body)))
         self.transport.close()
 
 
-def observed(app: FastAPI) -> ASGIApp:
-    """Return the application within an `Observer`, which measures and traces its requests."""
-    from senoscope.api.middleware.observer import Observer
-
-    return Observer(app, app.state.request_metrics, app.state.service.traces)
-
-
 def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """Return uvicorn's configuration for an application, usually an `observed` one."""
+    """Return uvicorn's configuration for an application."""
 
     class Protocol(GuardedProtocol):
         header_timeout_s = settings.header_timeout_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, TypeVar, get_args
 
 from prometheus_client.metrics_core import Metric
@@ -85,22 +86,18 @@ _TRACES: Final[_Readers[TracesStatus]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
 class ServiceMetrics:
     """The collector of the state and the counters, read at each scrape."""
 
-    def __init__(self, service: Service, hub: LiveHub, refusals: Refusals) -> None:
-        self._service = service
-        self._hub = hub
-        self._refusals = refusals
-        self._gpu = GpuMemory()
-
-    def describe(self) -> list[Metric]:
-        """Return no families before they are collected: parts of the service may not exist yet."""
-        return []
+    service: Service
+    hub: LiveHub
+    refusals: Refusals
+    gpu: GpuMemory = field(default_factory=GpuMemory)
 
     def collect(self) -> Iterator[Metric]:
         """Collect all families, those without values included, so that a scrape always has the same."""
-        service = self._service
+        service = self.service
         ready = service.not_ready_reason() is None
         now = service.status() if service.assembled else None
         # The run log is opened, and can fail, before there is an ensemble.
@@ -119,12 +116,12 @@ class ServiceMetrics:
         yield from self._clients()
         yield from _gather_all(_TRACES, None if now is None else now.traces)
         on_gpu = now is not None and service.active.ensemble.device == "cuda"
-        used, size = self._gpu.read() if on_gpu else (None, None)
+        used, size = self.gpu.read() if on_gpu else (None, None)
         yield catalogue.MEMORY_USED.gather({"0": used})
         yield catalogue.MEMORY_SIZE.gather({"0": size})
 
     def _clients(self) -> Iterator[Metric]:
-        hub, publisher = self._hub, self._service.publisher
+        hub, publisher = self.hub, self.service.publisher
         connected: dict[str, float | None] = {"websocket": hub.clients}
         refused: dict[tuple[str, ...], float | None] = {("websocket", "too_many"): hub.refused}
         if publisher is not None:
@@ -134,10 +131,10 @@ class ServiceMetrics:
         yield catalogue.SUBSCRIBERS.gather(connected)
         yield catalogue.SUBSCRIBERS_REFUSED.gather(refused)
         yield catalogue.SUBSCRIBERS_LOST.gather({"websocket": hub.lost})
-        yield catalogue.REQUESTS_REFUSED.gather(dict.fromkeys(REASONS, 0) | self._refusals.counts)
+        yield catalogue.REQUESTS_REFUSED.gather(dict.fromkeys(REASONS, 0) | self.refusals.counts)
 
     def _model(self) -> dict[str, str]:
-        ensemble = self._service.active.ensemble
+        ensemble = self.service.active.ensemble
         return {
             "name": ensemble.manifest.name,
             "version": ensemble.manifest.version,

@@ -44,18 +44,15 @@ class PostedStack:
 
     Attributes
     ----------
-    pixels : array [N, C, H, W]
-        Raw detector units, channels in the order of ``active.spec``.
-    warnings : tuple of str
-        Assumptions that were made about the file.
+    fovs : FovStack
+        Channels in the order of ``active.spec``.
     name : str or None
         Of the file.
     active : ActiveEnsemble
         The ensemble that the file was read for; another one may have taken over since.
     """
 
-    pixels: npt.NDArray[Any]
-    warnings: tuple[str, ...]
+    fovs: FovStack
     name: str | None
     active: ActiveEnsemble
 
@@ -91,13 +88,12 @@ async def posted_stack(request: Request, parameters: ImageParameters, share: Mem
         except (UnreadableImage, UnsupportedMediaType) as error:
             raise upload.explain(error) from error
 
-    def max_decompressed(compressed_bytes: int) -> int:
-        return min(max_bytes, limits.unpacked_bytes(compressed_bytes))
-
-    async with open_upload(request, share, max_decompressed) as upload:
-        stack = await run_in_threadpool(read, upload)
-    share.shrink_to(stack.pixels.nbytes)
-    return PostedStack(stack.pixels, stack.warnings, upload.name, active)
+    async with open_upload(
+        request, share, lambda size: min(max_bytes, limits.unpacked_bytes(size))
+    ) as upload:
+        fovs = await run_in_threadpool(read, upload)
+    share.shrink_to(fovs.pixels.nbytes)
+    return PostedStack(fovs, upload.name, active)
 
 
 async def classify_stack(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -11,13 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
+from starlette.responses import JSONResponse
 
 from senoscope.access.exposure import ExposureWarning
-from senoscope.api.server import observed, server_config
+from senoscope.api.server import server_config
 from senoscope.commands.command_line import handling_signals
 from senoscope.commands.process import collect_garbage, set_up_process
 from senoscope.settings import Settings
@@ -56,13 +56,14 @@ class StartingApp:
             await self._run(scope, receive, send)
             return
         if not self._settled.is_set() and _is_liveness_check(scope):
-            await _send_json(send, 200, {"status": "alive"})
+            await JSONResponse({"status": "alive"})(scope, receive, send)
             return
         await self._settled.wait()
         if self._app is not None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await _send_json(send, 503, {"status": "not_ready", "reason": "the service could not start"})
+            answer = JSONResponse({"status": "not_ready", "reason": "the service could not start"}, 503)
+            await answer(scope, receive, send)
         else:
             await send({"type": "websocket.close"})
 
@@ -163,13 +164,14 @@ class ServiceServer(uvicorn.Server):
     def _make(self) -> ASGIApp:
         # These import FastAPI, SQLAlchemy, NumPy and ONNX Runtime: two thirds of the time until ready.
         from senoscope.api.app import create_app
+        from senoscope.api.middleware.observer import Observer
         from senoscope.service import Service
 
         service = Service(self.settings, on_failure=self._exit_after_failure, on_loaded=self.on_loaded)
-        app = observed(create_app(service))
+        app = create_app(service)
         self.service = service
         self._on_made()
-        return app
+        return Observer(app, app.state.request_metrics, service.traces)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
@@ -229,13 +231,6 @@ def _end_process(status: int) -> None:
 
 def _is_liveness_check(scope: Scope) -> bool:
     return scope["type"] == "http" and scope["path"] == "/livez" and scope["method"] in {"GET", "HEAD"}
-
-
-async def _send_json(send: Send, status: int, document: dict[str, Any]) -> None:
-    body = json.dumps(document).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _load_config(config: uvicorn.Config) -> uvicorn.Config:

@@ -15,12 +15,9 @@ export class Problem extends Error {
 export class Unreachable extends Error {}
 
 let key = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY);
-let unauthorized = () => {};
 
-/** Sets the function that is called with the reason when a key, or another key, is required. */
-export function onUnauthorized(callback) {
-  unauthorized = callback;
-}
+/** `requestKey` is called with the reason when a key, or one with more scopes, is required; set by the page. */
+export const access = { requestKey: () => {} };
 
 export function setKey(value, remember) {
   forgetKey();
@@ -43,31 +40,29 @@ export function socket(path) {
   return new WebSocket(url, key ? ["senoscope", `bearer.${key}`] : ["senoscope"]);
 }
 
-async function answer(path, options = {}) {
-  let response;
+async function request(path, { timeoutMs = TIMEOUT_MS, ...options } = {}) {
   try {
-    response = await fetch(new URL(path, document.baseURI), {
-      signal: AbortSignal.timeout(options.timeoutMs ?? TIMEOUT_MS),
+    return await fetch(new URL(path, document.baseURI), {
+      signal: AbortSignal.timeout(timeoutMs),
       ...options,
       headers: { ...headers(), ...options.headers },
     });
   } catch {
     throw new Unreachable("the service does not answer");
   }
+}
+
+async function answer(path, options) {
+  const response = await request(path, options);
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({})); // not a problem document: only the status is known
   throw failed({ ...problem, status: response.status });
 }
 
-/** Requests a key, or one with more scopes, from the user. */
-export function requestKey(reason) {
-  unauthorized(reason);
-}
-
 /** Returns the error of a problem document; requests a key if one is missing. */
 export function failed(document) {
   const problem = new Problem(document);
-  if (problem.status === 401) unauthorized(problem.message);
+  if (problem.status === 401) access.requestKey(problem.message);
   return problem;
 }
 
@@ -82,27 +77,11 @@ async function complete(body) {
 export const json = async (path, options) => complete((await answer(path, options)).json());
 export const bytes = async (path, options) => complete((await answer(path, options)).arrayBuffer());
 
-export async function text(path, options) {
-  return complete((await answer(path, { timeoutMs: 600_000, ...options })).text());
-}
-
-export const send = (path, method, body, options = {}) =>
-  json(path, {
-    method,
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    ...options,
-    headers: { "Content-Type": "application/json", ...options.headers },
-  });
+/** Returns a file. */
+export const file = async (path) => complete((await answer(path, { timeoutMs: 600_000 })).blob());
 
 /** Returns whether the service is ready; needs no key. The status is 503 if it is not. */
-export async function readiness() {
-  try {
-    const response = await fetch(new URL("readyz", document.baseURI), { signal: AbortSignal.timeout(4000) });
-    return await response.json();
-  } catch {
-    throw new Unreachable("the service does not answer");
-  }
-}
+export const readiness = async () => complete((await request("readyz", { timeoutMs: 4000 })).json());
 
 /** Saves a file on the user's computer. */
 export function save(blob, name) {
@@ -111,9 +90,4 @@ export function save(blob, name) {
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
-export async function download(path, name) {
-  const response = await answer(path, { timeoutMs: 600_000 });
-  save(await complete(response.blob()), name);
 }

@@ -1,6 +1,6 @@
 // The state of the connection to the service, of the service itself, and of the stream.
 
-import { json, Problem, readiness, requestKey, Unreachable } from "./api.js";
+import { access, json, Problem, readiness, Unreachable } from "./api.js";
 import { $, setFacts, fitCanvas, setText, onResize, throttled } from "./dom.js";
 import { clock, deadlineHolds, lasting, milliseconds, plural } from "./format.js";
 
@@ -20,8 +20,7 @@ export class Health extends EventTarget {
   #ready = null;
   #received = { count: null, at: 0 };
   #rates = [];
-  #latencies = [];
-  #computed = [];
+  #timings = []; // of the latest results
   #deadlineMs = null;
   #draw = throttled(() => this.#drawLatencies(), 250);
   #waitsForKey = false;
@@ -46,9 +45,8 @@ export class Health extends EventTarget {
   }
 
   latency({ timing_ms: timing, deadline_met: met }) {
-    this.#latencies.push(timing.total);
-    this.#computed.push(timing.compute);
-    for (const list of [this.#latencies, this.#computed]) if (list.length > LATENCIES) list.shift();
+    this.#timings.push(timing);
+    if (this.#timings.length > LATENCIES) this.#timings.shift();
     const rest = timing.total - timing.queue - timing.compute;
     const parts = `waiting ${milliseconds(timing.queue)}, networks ${milliseconds(timing.compute)}, other ${milliseconds(rest)}`;
     const judged = this.#deadlineHolds ? ` of ${milliseconds(this.#deadlineMs)}: ${met ? "in time" : "late"}` : "";
@@ -58,7 +56,7 @@ export class Health extends EventTarget {
 
   /** Whether the deadline is attainable: it is not where the networks alone usually take longer. */
   get #deadlineHolds() {
-    return this.#deadlineMs !== null && deadlineHolds(this.#computed, this.#deadlineMs);
+    return this.#deadlineMs !== null && deadlineHolds(this.#timings.map(({ compute }) => compute), this.#deadlineMs);
   }
 
   async #poll() {
@@ -84,7 +82,7 @@ export class Health extends EventTarget {
 
   async #failed(error) {
     if (error instanceof Problem && error.status === 401) return; // `failed` requested a key
-    if (error instanceof Problem && error.status === 403) return requestKey(error.message); // with scope read
+    if (error instanceof Problem && error.status === 403) return access.requestKey(error.message); // with scope read
     this.#lostAt ??= Date.now();
     this.#ready = null;
     if (error instanceof Problem) {
@@ -113,7 +111,8 @@ export class Health extends EventTarget {
     $("stream").hidden = this.#stream === null;
     const stream = this.#lostAt === null && this.#stream ? streamState(this.#stream, this.#received.at) : { state: "", short: "Stream unknown" };
     pill($("stream"), stream.state, stream.short);
-    const message = connection.long ?? this.#degraded() ?? stream.long ?? null;
+    const degraded = this.#ready?.status === "degraded" ? `Fields of view are classified, but: ${this.#ready.problems.join("; ")}` : null;
+    const message = connection.long ?? degraded ?? stream.long ?? null;
     const banner = $("banner");
     banner.hidden = message === null;
     banner.dataset.state = connection.long ? connection.state : "warn";
@@ -135,10 +134,6 @@ export class Health extends EventTarget {
     return { state: "good", short: "Connected" };
   }
 
-  #degraded() {
-    return this.#ready?.status === "degraded" ? `Fields of view are classified, but: ${this.#ready.problems.join("; ")}` : null;
-  }
-
   #facts({ receiver, watch, live, batch, decisions, run_log: log, archive }) {
     const series = receiver?.series[0];
     const rows = [
@@ -148,7 +143,7 @@ export class Health extends EventTarget {
       ["not received", series?.missing ?? 0],
       ["dropped", live.dropped],
       ["refused", sum(receiver?.rejected)],
-      ["late", this.#deadlineHolds || !this.#computed.length ? live.late : "no deadline"],
+      ["late", this.#deadlineHolds || !this.#timings.length ? live.late : "no deadline"],
       ["posted", batch.classified],
     ];
     if (receiver?.last_rejection) rows.push(["last refusal", receiver.last_rejection, "wide"]);
@@ -167,15 +162,15 @@ export class Health extends EventTarget {
     if (!surface) return;
     const { context, width, height } = surface;
     const deadlineMs = this.#deadlineHolds ? this.#deadlineMs : null;
-    const maxMs = Math.max((deadlineMs ?? 0) * 1.25, 1, ...this.#latencies);
+    const maxMs = Math.max((deadlineMs ?? 0) * 1.25, 1, ...this.#timings.map(({ total }) => total));
     const y = (ms) => height - 2 - (ms / maxMs) * (height - 4);
     const step = width / LATENCIES;
-    this.#latencies.forEach((ms, k) => {
+    this.#timings.forEach(({ total: ms }, k) => {
       context.fillStyle = deadlineMs !== null && ms > deadlineMs ? "#ffc857" : "#8fd0ff";
       context.fillRect(k * step, y(ms), Math.max(1, step - 1), height - y(ms));
     });
     const against = deadlineMs === null ? "" : ` against the deadline of ${deadlineMs} ms`;
-    canvas.setAttribute("aria-label", `Latency of the latest ${this.#latencies.length} results${against}`);
+    canvas.setAttribute("aria-label", `Latency of the latest ${this.#timings.length} results${against}`);
     if (deadlineMs === null) return;
     context.fillStyle = "#fff";
     context.fillRect(0, y(deadlineMs), width, 1);

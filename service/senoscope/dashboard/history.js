@@ -1,6 +1,6 @@
 // The history of a series: a table with filters, and the export of results.
 
-import { download, save, text } from "./api.js";
+import { file, save } from "./api.js";
 import { css, viridis } from "./colormaps.js";
 import { $, setOptions, el, setText, throttled, toast } from "./dom.js";
 import { fovs, percent, stamp, stamped } from "./format.js";
@@ -11,7 +11,7 @@ export class History {
   #store;
   #open;
   #page = 0;
-  #draw = throttled(() => this.#table(false), 500);
+  #draw = throttled(() => this.refresh(false), 500);
 
   /** @param {(id: string) => void} open shows a field of view */
   constructor(store, open) {
@@ -44,13 +44,9 @@ export class History {
     setOptions($("byLabel"), [["", "all"], ...manifest.ensemble.classes.map((name) => [name, name])]);
   }
 
-  refresh() {
-    this.#table();
-  }
-
   #turnTo(page) {
     this.#page = page;
-    this.#table();
+    this.refresh();
   }
 
   /** The filter, in the terms of `/v1/results`. */
@@ -68,7 +64,8 @@ export class History {
       (since === null || entry.madeAt >= since) && (until === null || entry.madeAt < until));
   }
 
-  #table(now = true) {
+  /** Fills the table; unless it must be `now`, only when that does not disturb the user. */
+  refresh(now = true) {
     if ($("history").hidden) return;
     // New rows would move the row that the user is about to click, and take its focus.
     if (!now && $("rows").matches(":hover, :focus-within")) {
@@ -122,10 +119,9 @@ export class History {
     button.disabled = true;
     try {
       const name = `senoscope-${shown.title.replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 80)}.${format}`;
-      const path = `v1/results/export?${this.#query(shown)}&format=`;
-      if (shown.kind !== "stack") await download(path + format, name);
-      else if (format === "csv") save(new Blob([ofStack(await text(`${path}csv`), shown)], { type: "text/csv" }), name);
-      else toast("A dropped stack is exported as CSV.", { state: "warn" });
+      if (shown.kind === "stack" && format !== "csv") return toast("A dropped stack is exported as CSV.", { state: "warn" });
+      const all = await file(`v1/results/export?${this.#query(shown)}&format=${format}`);
+      save(shown.kind === "stack" ? new Blob([ofStack(await all.text(), shown)], { type: "text/csv" }) : all, name);
     } catch (error) {
       toast(`Nothing was exported: ${error.message}`, { state: "bad" });
     } finally {

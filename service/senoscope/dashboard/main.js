@@ -3,7 +3,7 @@
 //   live socket --results--> store --selected--> picture --shown--> verdict
 //   run log ------(sync)------^  |--entries--> stage map, timeline, history
 
-import { onUnauthorized, Problem, Unreachable } from "./api.js";
+import { access, Problem, Unreachable } from "./api.js";
 import { inferno, ramp } from "./colormaps.js";
 import { $, setOptions, oneLine, setText, throttled, toast } from "./dom.js";
 import { Drop } from "./drop.js";
@@ -116,7 +116,7 @@ listen({
   "?": () => $("keys").showModal(),
 });
 
-onUnauthorized((reason) => {
+access.requestKey = (reason) => {
   health.waitsForKey = true;
   live.stop();
   showLogin(reason, () => {
@@ -124,7 +124,7 @@ onUnauthorized((reason) => {
     live.renew();
     health.start();
   });
-});
+};
 
 for (const id of ["starter", "banner"]) oneLine($(id));
 ramp($("camramp"), inferno);
@@ -181,12 +181,9 @@ function toggleFollow() {
   if (!store.follow) return;
   const all = [...store.collections.values()].filter(({ kind }) => kind === "series");
   const scanning = all.filter(({ summary }) => summary?.live && summary.state === "open");
+  const lastMade = ({ entries }) => entries.at(-1)?.madeAt ?? 0;
   const newest = (scanning.length ? scanning : all).reduce((a, b) => (lastMade(b) >= lastMade(a) ? b : a), all[0]);
   if (newest) attempt(() => open(newest));
-}
-
-function lastMade({ entries }) {
-  return entries.at(-1)?.madeAt ?? 0;
 }
 
 function view() {

@@ -1,6 +1,6 @@
 // The ensemble in use and the intensity range in force; change of the ensemble, calibration of the range.
 
-import { json, send } from "./api.js";
+import { json } from "./api.js";
 import { $, rowOf, setFacts, setOptions, setText } from "./dom.js";
 import { count, date } from "./format.js";
 
@@ -8,7 +8,8 @@ const POLL_MS = 400;
 
 /** Dispatches `changed` with the answer of `/v1/model`, whenever another ensemble is in use. */
 export class Model extends EventTarget {
-  #model = null;
+  /** The answer of `/v1/model`; null before the first. */
+  current = null;
   #range = null;
   #polling = false;
 
@@ -18,11 +19,7 @@ export class Model extends EventTarget {
     $("calibrate").addEventListener("submit", (event) => this.#calibrate(event));
     $("calibratefile").onclick = () => $("calibrationfile").click();
     $("calibrationfile").addEventListener("change", () => this.#calibrateWith($("calibrationfile").files[0]));
-    $("uncalibrate").onclick = () => this.#sendCalibration("Discarding the calibration…", "The model's range is in force.", () => send("v1/normalization", "DELETE"));
-  }
-
-  get current() {
-    return this.#model;
+    $("uncalibrate").onclick = () => this.#sendCalibration("Discarding the calibration…", "The model's range is in force.", () => json("v1/normalization", { method: "DELETE" }));
   }
 
   /** Fetches the ensemble in use and the range in force. */
@@ -35,14 +32,14 @@ export class Model extends EventTarget {
 
   /** Fetches ensemble and range again if a result was computed with others than those shown. */
   checkResult(result) {
-    const other = this.#model && result.model.digest !== this.#model.digest;
+    const other = this.current && result.model.digest !== this.current.digest;
     const range = this.#range && (result.normalization.source !== this.#range.source || result.normalization.high.some((high, c) => high !== this.#range.high[c]));
     if (other || range) this.refresh().catch(() => {});
   }
 
   #setModel(model) {
-    const changed = model.digest !== this.#model?.digest;
-    this.#model = model;
+    const changed = model.digest !== this.current?.digest;
+    this.current = model;
     if (!changed) return;
     const { manifest, engine } = model;
     $("starter").hidden = manifest.for_science;
@@ -68,7 +65,7 @@ export class Model extends EventTarget {
   #show(range) {
     this.#range = range;
     const { session } = range;
-    const ofModel = this.#model.manifest.normalization;
+    const ofModel = this.current.manifest.normalization;
     const source = session && range.source === "session"
       ? `Calibrated for this session on ${session.fovs} fields of view (${session.fitted_on === "stream" ? `of ${session.series_id ?? "the stream"}` : "a posted stack"}), ${date(Date.parse(session.calibrated_at))}.${range.survives_restart ? "" : " It is lost when the service restarts, because there is no run log."}`
       : `The model's range, fitted on ${ofModel.fitted_on}.`;
@@ -92,7 +89,8 @@ export class Model extends EventTarget {
     button.disabled = true;
     setText($("changed"), `Loading, verifying and warming up ${name}; the current ensemble stays in use meanwhile…`);
     try {
-      this.#setModel(await send("v1/model", "POST", { name }, { timeoutMs: 300_000 }));
+      const headers = { "Content-Type": "application/json" };
+      this.#setModel(await json("v1/model", { method: "POST", body: JSON.stringify({ name }), headers, timeoutMs: 300_000 }));
       this.#show(await json("v1/normalization"));
       setText($("changed"), `${name} is in use.`);
     } catch (error) {

@@ -27,12 +27,10 @@ export async function pixelsOf(id) {
   return found;
 }
 
-/** Reads NPY (format 1.0 to 3.0) of shape [C, H, W]. */
+/** Reads NPY of shape [C, H, W], in format 1.0, as the service writes it. */
 export function parse(buffer) {
-  const view = new DataView(buffer);
-  const wide = view.getUint8(6) > 1;
-  const begin = wide ? 12 : 10;
-  const length = wide ? view.getUint32(8, true) : view.getUint16(8, true);
+  const begin = 10;
+  const length = new DataView(buffer).getUint16(8, true);
   const header = new TextDecoder().decode(new Uint8Array(buffer, begin, length));
   const descr = /'descr':\s*'([^']+)'/.exec(header)?.[1];
   const shape = /'shape':\s*\(([^)]*)\)/.exec(header)?.[1].split(",").filter((n) => n.trim()).map(Number);

@@ -55,9 +55,9 @@ export function rasterOf(framed) {
   const axes = { x: stepsOf(known, "x"), y: stepsOf(known, "y") };
   if (!axes.x || !axes.y) return null;
   for (const [fast, slow] of [["x", "y"], ["y", "x"]]) {
-    const columns = axes[fast].count;
-    for (const forth of [1, -1]) {
-      for (const down of [1, -1]) {
+    for (const forth of axes[fast]) {
+      const columns = forth.count;
+      for (const down of axes[slow]) {
         for (const serpentine of [false, true]) {
           const cell = (frame) => {
             const row = Math.floor(frame / columns);
@@ -66,14 +66,14 @@ export function rasterOf(framed) {
           };
           const fits = ({ frame, place }) => {
             const [column, row] = cell(frame);
-            return indexOf(axes[fast], place[fast], forth) === column && indexOf(axes[slow], place[slow], down) === row;
+            return indexOf(forth, place[fast]) === column && indexOf(down, place[slow]) === row;
           };
           if (!known.every(fits)) continue;
-          const oneRow = axes[slow].count === 1; // the length of a row is unknown yet
+          const oneRow = down.count === 1; // the length of a row is unknown yet
           return (frame) => {
             const [column, row] = cell(frame);
             if (oneRow && row) return null;
-            return { [fast]: placeOf(axes[fast], column, forth), [slow]: placeOf(axes[slow], row, down) };
+            return { [fast]: forth.from + column * forth.step, [slow]: down.from + row * down.step };
           };
         }
       }
@@ -82,7 +82,7 @@ export function rasterOf(framed) {
   return null;
 }
 
-/** Returns the even steps of the stage along an axis, or null if they are not even. */
+/** Returns the even steps of the stage along an axis, in both directions, or null if they are not even. */
 function stepsOf(known, axis) {
   const sorted = [...new Set(known.map(({ place }) => place[axis]))].sort((a, b) => a - b);
   const [low, high] = [sorted[0], sorted.at(-1)];
@@ -90,17 +90,11 @@ function stepsOf(known, axis) {
   const widest = Math.max(0, ...gaps);
   // Differences far below the largest are jitter of the stage at one place.
   const wide = gaps.filter((gap) => gap > TOLERANCE * widest).sort((a, b) => a - b);
-  if (!wide.length) return { low, high, step: 0, count: 1 };
+  if (!wide.length) return [{ from: low, step: 0, count: 1 }];
   const step = wide[Math.floor(wide.length / 2)];
   const count = Math.round((high - low) / step) + 1;
   const even = sorted.every((value) => Math.abs((value - low) / step - Math.round((value - low) / step)) < TOLERANCE);
-  return even ? { low, high, step, count } : null;
+  return even ? [{ from: low, step, count }, { from: high, step: -step, count }] : null;
 }
 
-function indexOf({ low, high, step }, value, direction) {
-  return step === 0 ? 0 : Math.round((direction > 0 ? value - low : high - value) / step);
-}
-
-function placeOf({ low, high, step }, index, direction) {
-  return direction > 0 ? low + index * step : high - index * step;
-}
+const indexOf = ({ from, step }, value) => (step === 0 ? 0 : Math.round((value - from) / step));

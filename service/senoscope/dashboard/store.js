@@ -4,8 +4,8 @@ import { deadlineHolds, madeAt } from "./format.js";
 
 // In one collection; the oldest are removed. The run log holds all of them.
 const MAX_ENTRIES = 50_000;
-// Full results with their Grad-CAM grids, 10 kB each.
 const DEADLINE_SAMPLE = 120;
+// Full results with their Grad-CAM grids, 10 kB each.
 const MAX_RESULTS = 96;
 // More than are fetched at once (sync.js), or removed ones would be added again and again.
 const MAX_COLLECTIONS = 80;

@@ -42,6 +42,7 @@ _MAX_JSON_BYTES = 64 * 1024
 M = TypeVar("M", bound=BaseModel)
 
 
+@dataclass(frozen=True)
 class BodyLimit:
     """ASGI middleware that refuses bodies that are too large or arrive too slowly.
 
@@ -49,35 +50,32 @@ class BodyLimit:
     application waits for the client. The rest of a body that the application did not read to its end is read
     and discarded for a short time.
 
-    Parameters
+    Attributes
     ----------
-    app : ASGI application
-    max_bytes : int
     timeout_s : float
         That each 64 KiB may take, so that a client cannot avoid the limit by sending single bytes.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
+    app: ASGIApp
+    max_bytes: int
+    timeout_s: float
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
         unread = b"transfer-encoding" in headers or declared != b"0"
         received = marked = 0
-        left_s = self._timeout_s
+        left_s = self.timeout_s
 
         async def limited_receive() -> Message:
             nonlocal received, marked, unread, left_s
             if not unread:  # the only message that can follow is that the client disconnected
                 return await receive()
-            if declared.isdigit() and int(declared) > self._max_bytes:
+            if declared.isdigit() and int(declared) > self.max_bytes:
                 raise self._error(f"{int(declared) / _MIB:.0f} MiB")
             began_s = time.monotonic()
             try:
@@ -86,15 +84,15 @@ class BodyLimit:
             except TimeoutError:
                 raise RequestTimeout(
                     f"the body arrives too slowly: {_PROGRESS_BYTES // 1024} KiB may take "
-                    f"{self._timeout_s:g} s (--body-timeout-s)"
+                    f"{self.timeout_s:g} s (--body-timeout-s)"
                 ) from None
             left_s -= time.monotonic() - began_s
             unread = message.get("more_body", False)
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
+            if received > self.max_bytes:
                 raise self._error("larger")
             if received - marked >= _PROGRESS_BYTES:
-                marked, left_s = received, self._timeout_s
+                marked, left_s = received, self.timeout_s
             return message
 
         async def lingering_send(message: Message) -> None:
@@ -104,11 +102,11 @@ class BodyLimit:
                 message = {"type": "http.response.body"}
             await send(message)
 
-        await self._app(scope, limited_receive, lingering_send)
+        await self.app(scope, limited_receive, lingering_send)
 
     def _error(self, size: str) -> PayloadTooLarge:
         return PayloadTooLarge(
-            f"the body is {size}; the limit is {self._max_bytes // _MIB} MiB (--max-upload-mib). Split the "
+            f"the body is {size}; the limit is {self.max_bytes // _MIB} MiB (--max-upload-mib). Split the "
             "stack into several requests"
         )
 
@@ -177,17 +175,14 @@ class Upload:
 
     def explain(self, error: SenoscopeError) -> SenoscopeError:
         """Return an error of reading the file, with a likely cause added."""
-        if not self.as_form or self._has_line_ends():
+        self.file.seek(0)
+        pieces = iter(lambda: self.file.read(_MIB), b"")
+        if not self.as_form or any(b"\n" in piece or b"\r" in piece for piece in pieces):
             return error
         return type(error)(
             f"{error.detail}. `curl -d` removes line ends, which damages files: send it with "
             "`curl --data-binary @FILE`"
         )
-
-    def _has_line_ends(self) -> bool:
-        self.file.seek(0)
-        pieces = iter(lambda: self.file.read(_MIB), b"")
-        return any(b"\n" in piece or b"\r" in piece for piece in pieces)
 
 
 async def receive_body(

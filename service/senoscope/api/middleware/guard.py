@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -72,6 +73,7 @@ class Refusals:
             _log.warning("request refused", reason=reason, count=self.counts[reason], **facts)
 
 
+@dataclass(frozen=True)
 class Guard:
     """ASGI middleware that checks the access of every request, WebSockets included.
 
@@ -79,27 +81,20 @@ class Guard:
     each message. Without keys, only clients on this machine are served. Any page in a browser on this machine
     is such a client, so requests from other sites' pages are refused.
 
-    Parameters
-    ----------
-    app : ASGI application
-    keys : KeyRing or None
-    refusals : Refusals
-    any_host : bool
-        Whether requests without keys may be addressed to any host name. Other names than localhost are
-        refused otherwise, because a page of another site can circumvent the browser's same-origin policy by
-        pointing its own name to this machine (DNS rebinding).
+    Unless ``any_host`` is set, requests without keys must be addressed to localhost or to an IP address: a
+    page of another site can circumvent the browser's same-origin policy by pointing its own name to this
+    machine (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing | None, refusals: Refusals, *, any_host: bool) -> None:
-        self._app = app
-        self._keys = keys
-        self._refusals = refusals
-        self._any_host = any_host
+    app: ASGIApp
+    keys: KeyRing | None
+    refusals: Refusals
+    any_host: bool
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
         if scope["type"] not in {"http", "websocket"}:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         presented = _take_keys(scope)
         refusal = self._refusal(scope, presented)
@@ -110,21 +105,21 @@ class Guard:
             await answer(scope, receive, send)
             return
         send = _with_subprotocol(scope, send)
-        if scope["type"] == "websocket" and self._keys is not None:
+        if scope["type"] == "websocket" and self.keys is not None:
             send = self._with_key_checks(scope, presented, send)
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _refusal(self, scope: AsgiScope, presented: Sequence[str]) -> SenoscopeError | None:
         """Check a request; if it is refused, count it and return the error."""
-        if self._keys is None:
-            fault = _check_origin(Headers(scope=scope), self._any_host)
+        if self.keys is None:
+            fault = _check_origin(Headers(scope=scope), self.any_host)
         else:
-            fault = _check_key(self._keys, presented, scope_needed(_method(scope), scope["path"]))
+            fault = _check_key(self.keys, presented, scope_needed(_method(scope), scope["path"]))
         if fault is None:
             return None
         reason, error = fault
         client = scope.get("client")
-        self._refusals.count(
+        self.refusals.count(
             reason, method=_method(scope), path=scope["path"][:200], client=client[0] if client else None
         )
         return error
@@ -166,12 +161,9 @@ def _method(scope: AsgiScope) -> str:
 
 
 def _take_keys(scope: AsgiScope) -> list[str]:
-    """Remove the keys from a request, so that no other part of the application can log them.
+    """Remove the keys from a request, so that no other part of the application can log them, and return them.
 
-    Returns
-    -------
-    list of str
-        The keys, from the header or, for browsers' WebSockets, from a subprotocol.
+    They are in the header or, for browsers' WebSockets, in a subprotocol.
     """
     found = []
     for value in Headers(scope=scope).getlist("authorization"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -49,23 +50,23 @@ class RequestMetrics:
             self._duration.labels(*labels).observe(took_s)
 
 
+@dataclass(frozen=True)
 class Observer:
     """ASGI application around the whole application, so that its failures are observed too."""
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics, traces: Traces | None) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._traces = traces
+    app: ASGIApp
+    metrics: RequestMetrics
+    traces: Traces | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] not in {"http", "websocket"}:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         began_s = time.perf_counter()
         http = scope["type"] == "http"
         method = scope["method"] if http else "WEBSOCKET"
-        span = self._traces.begin_request(scope["headers"]) if self._traces and http else None
+        span = self.traces.begin_request(scope["headers"]) if self.traces and http else None
         ref = RequestRef(_id_of(scope), span)
         scope.setdefault("state", {})["request_ref"] = ref
         # The server runs each request in a separate context, so this needs no reset.
@@ -80,17 +81,17 @@ class Observer:
                 message = {**message, "headers": list(message.get("headers", ()))}
                 MutableHeaders(scope=message)[HEADER] = ref.id
                 if not http:  # may stay open for hours
-                    self._metrics.count(_route_of(scope), method, status)
+                    self.metrics.count(_route_of(scope), method, status)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_with_id)
         finally:
             route = _route_of(scope)
             if http:
-                self._metrics.count(route, method, status, time.perf_counter() - began_s)
-            if self._traces is not None and span is not None:
-                self._traces.end_request(span, method, route, scope["path"][:200], status, ref.id)
+                self.metrics.count(route, method, status, time.perf_counter() - began_s)
+            if self.traces is not None and span is not None:
+                self.traces.end_request(span, method, route, scope["path"][:200], status, ref.id)
 
 
 def _route_of(scope: Scope) -> str | None:

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.accept import wants_csv
 from senoscope.api.dependencies import Ready
-from senoscope.api.openapi import STACK_ERRORS, TEXT_CSV, problems
+from senoscope.api.openapi import BINARY, STACK_ERRORS, TEXT_CSV, problems, request_body
 from senoscope.api.uploads import IMAGE_CONTENT, ImageParameters, classify_stack, posted_stack
 from senoscope.results.record import Record
 from senoscope_client.models.responses import ClassifyResponse
@@ -19,6 +19,7 @@ from senoscope_client.models.result import CamMode
 from senoscope_client.tables import results_csv
 
 router = APIRouter()
+_FORM = {"type": "object", "required": ["file"], "properties": {"file": BINARY["schema"]}}
 
 
 class ClassifyParameters(ImageParameters):
@@ -32,21 +33,7 @@ class ClassifyParameters(ImageParameters):
     response_model=ClassifyResponse,
     summary="Classify the fields of view of a TIFF stack or NPY array",
     responses=problems(*STACK_ERRORS) | {200: {"content": TEXT_CSV}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": IMAGE_CONTENT
-            | {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["file"],
-                        "properties": {"file": {"type": "string", "format": "binary"}},
-                    }
-                }
-            },
-        }
-    },
+    openapi_extra=request_body(IMAGE_CONTENT | {"multipart/form-data": {"schema": _FORM}}),
 )
 async def classify(
     request: Request, service: Ready, parameters: Annotated[ClassifyParameters, Query()]
@@ -55,8 +42,8 @@ async def classify(
     service.require_room()  # before a body is read that could not be queued
     with service.request_memory.share() as share:
         stack = await posted_stack(request, parameters, share)
-        records = await classify_stack(request, stack.pixels, stack.active.spec, stack.name)
-        return await run_in_threadpool(_answer, request, records, stack.warnings, parameters.cam)
+        records = await classify_stack(request, stack.fovs.pixels, stack.active.spec, stack.name)
+        return await run_in_threadpool(_answer, request, records, stack.fovs.warnings, parameters.cam)
 
 
 def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], cam: CamMode) -> Response:

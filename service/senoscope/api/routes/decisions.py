@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response, WebSocket
+from fastapi import APIRouter, Query, Request, WebSocket
 from pydantic import Field
 
 from senoscope.api.lookup import require_log
@@ -25,11 +25,6 @@ router = APIRouter(responses=problems(LogUnavailable))
 
 class DecisionHub:
     """The sink that sends decisions to two kinds of WebSocket clients.
-
-    Parameters
-    ----------
-    backlog, max_clients : int
-        As of `LiveHub`, for each kind.
 
     Attributes
     ----------
@@ -67,13 +62,12 @@ class DecisionParameters(StrictModel):
     cursor: int | None = Field(None, ge=1, le=2**63 - 1, description="``next`` of the previous page.")
 
 
-@router.get("/v1/decisions", response_model=DecisionsPage)
-async def decisions(request: Request, parameters: Annotated[DecisionParameters, Query()]) -> Response:
+@router.get("/v1/decisions", response_model_exclude_none=True)
+async def decisions(request: Request, parameters: Annotated[DecisionParameters, Query()]) -> DecisionsPage:
     """Return decisions of the rules, newest first; ``next`` is the cursor of the next page."""
     log = require_log(request)
     found, cursor = await read(request, log.decisions, parameters.series, parameters.limit, parameters.cursor)
-    answer = DecisionsPage(decisions=found, next=cursor)
-    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+    return DecisionsPage(decisions=found, next=cursor)
 
 
 @router.websocket("/v1/decisions")

@@ -10,7 +10,7 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.lookup import Found, find
-from senoscope.api.openapi import IMAGE_PNG, problems
+from senoscope.api.openapi import BINARY, problems
 from senoscope.engine.gradcam import network_map
 from senoscope.results.pictures import Style, intensity_png, map_png, overlay_png, scale_channel
 from senoscope_client.errors import InvalidRequest, LogUnavailable, NotFound
@@ -32,7 +32,7 @@ class GradcamParameters(StrictModel):
 @router.get(
     "/v1/results/{identifier}/gradcam.png",
     response_class=Response,
-    responses=problems(LogUnavailable, NotFound) | {200: {"content": IMAGE_PNG}},
+    responses=problems(LogUnavailable, NotFound) | {200: {"content": {"image/png": BINARY}}},
 )
 async def gradcam_png(
     request: Request, identifier: UUID, parameters: Annotated[GradcamParameters, Query()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import structlog
@@ -28,23 +28,13 @@ LiveMessage = Callable[[CamMode], bytes]
 """Returns a message as JSON, with the Grad-CAM maps that are selected."""
 
 
+@dataclass(eq=False)
 class _Client:
     """The queue of one WebSocket; None in it marks that no more messages follow."""
 
-    def __init__(self, cam: CamMode, backlog: int) -> None:
-        self.cam = cam
-        self.lost = 0
-        self.waiting: asyncio.Queue[LiveMessage | None] = asyncio.Queue()
-        self._backlog = backlog
-
-    def enqueue(self, message: LiveMessage) -> bool:
-        """Queue a message; False if the oldest one was dropped for it."""
-        kept = self.waiting.qsize() < self._backlog
-        if not kept:
-            self.waiting.get_nowait()
-            self.lost += 1
-        self.waiting.put_nowait(message)
-        return kept
+    cam: CamMode
+    lost: int = 0
+    waiting: asyncio.Queue[LiveMessage | None] = field(default_factory=asyncio.Queue)
 
 
 class LiveHub(ResultSink):
@@ -98,7 +88,7 @@ class LiveHub(ResultSink):
             self.refused += 1
             raise Busy(f"{self._max_clients} live clients are connected already (--max-live-clients)")
         self._loop = asyncio.get_running_loop()
-        client = _Client(cam, self._backlog)
+        client = _Client(cam)
         self._clients.add(client)
         return client
 
@@ -106,14 +96,17 @@ class LiveHub(ResultSink):
         """Remove a client; on the event loop only."""
         self._clients.discard(client)
 
-    def _call(self, function: object, *arguments: object) -> None:
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _fan_out(self, message: LiveMessage) -> None:
         for client in self._clients:
-            if not client.enqueue(message):
+            if client.waiting.qsize() >= self._backlog:
+                client.waiting.get_nowait()
+                client.lost += 1
                 self.lost += 1
+            client.waiting.put_nowait(message)
 
     def _close_all(self) -> None:
         for client in self._clients:
@@ -149,20 +142,17 @@ async def serve_live(websocket: WebSocket, hub: LiveHub, cam: CamMode) -> None:
     except Busy as error:
         await websocket.send_denial_response(problem_response(error))
         return
+    tasks: list[asyncio.Task[None]] = []
     try:
         await websocket.accept()
-    except BaseException:
-        hub.leave(client)
-        raise
-    listening = asyncio.create_task(_until_disconnected(websocket))
-    sending = asyncio.create_task(_send_all(websocket, client))
-    try:
-        await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
+        tasks.append(asyncio.create_task(_until_disconnected(websocket)))
+        tasks.append(asyncio.create_task(_send_all(websocket, client)))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         hub.leave(client)
-        for task in (listening, sending):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(listening, sending, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if client.lost:
             _log.warning("results were dropped for a slow live client", dropped=client.lost)
 

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.dependencies import Ready
 from senoscope.api.middleware.body_limit import read_json_body
-from senoscope.api.openapi import problems
+from senoscope.api.openapi import problems, request_body
 from senoscope_client.errors import (
     Conflict,
     ModelRejected,
@@ -42,13 +42,7 @@ async def model(service: Ready) -> ModelInfo:
 @router.post(
     "/v1/model",
     responses=problems(Conflict, ModelRejected, PayloadTooLarge, RequestTimeout, UnsupportedMediaType),
-    # Described here, because the route parses the body itself.
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": ModelChange.model_json_schema()}},
-        }
-    },
+    openapi_extra=request_body({"application/json": {"schema": ModelChange.model_json_schema()}}),
 )
 async def change_model(request: Request, service: Ready) -> ModelInfo:
     """Load another ensemble of the models folder; it takes over between two frames.

@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.dependencies import Ready
-from senoscope.api.openapi import STACK_ERRORS, problems
+from senoscope.api.openapi import STACK_ERRORS, problems, request_body
 from senoscope.api.uploads import IMAGE_CONTENT, ImageParameters, posted_stack
 from senoscope_client.errors import Conflict
 from senoscope_client.models.status import NormalizationStatus
@@ -36,7 +36,7 @@ async def normalization(service: Ready) -> NormalizationStatus:
     "/v1/normalization/calibrate",
     response_model_exclude_unset=True,
     responses=problems(*STACK_ERRORS, Conflict) | {202: {"description": "Begun"}},
-    openapi_extra={"requestBody": {"required": False, "content": IMAGE_CONTENT}},
+    openapi_extra=request_body(IMAGE_CONTENT, required=False),
 )
 async def calibrate(
     request: Request,
@@ -59,8 +59,8 @@ async def calibrate(
     else:
         with service.request_memory.share() as share:
             stack = await posted_stack(request, parameters, share)
-            await run_in_threadpool(service.calibrate, stack.pixels, stack.active)
-        return service.range.status(service.active).model_copy(update={"warnings": stack.warnings})
+            await run_in_threadpool(service.calibrate, stack.fovs.pixels, stack.active)
+        return service.range.status(service.active).model_copy(update={"warnings": stack.fovs.warnings})
     return service.range.status(service.active)
 
 

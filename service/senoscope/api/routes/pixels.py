@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.lookup import find
-from senoscope.api.openapi import APPLICATION_NPY, problems
+from senoscope.api.openapi import BINARY, problems
 from senoscope_client.errors import LogUnavailable, NotFound
 
 router = APIRouter()
@@ -19,7 +19,7 @@ router = APIRouter()
 @router.get(
     "/v1/results/{identifier}/pixels.npy",
     response_class=Response,
-    responses=problems(LogUnavailable, NotFound) | {200: {"content": APPLICATION_NPY}},
+    responses=problems(LogUnavailable, NotFound) | {200: {"content": {"application/x-npy": BINARY}}},
 )
 async def pixels_npy(request: Request, identifier: UUID) -> Response:
     """Return the field of view as an NPY array [C, H, W] of raw detector units.

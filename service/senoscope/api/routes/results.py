@@ -118,17 +118,17 @@ async def export_results(
     )
 
 
-@router.get("/v1/results/{identifier}", response_model=Result, responses=problems(LogUnavailable, NotFound))
+@router.get(
+    "/v1/results/{identifier}",
+    response_model_exclude_none=True,
+    responses=problems(LogUnavailable, NotFound),
+)
 async def result(
     request: Request, identifier: UUID, parameters: Annotated[ResultParameters, Query()]
-) -> Response:
+) -> Result:
     """Return one result, with its Grad-CAM map if ``cam`` requests it."""
     found = await find(request, identifier)
-
-    def answer() -> str:
-        return with_maps(found.result, found.maps, parameters.cam).model_dump_json(exclude_none=True)
-
-    return Response(await run_in_threadpool(answer), media_type="application/json")
+    return await run_in_threadpool(with_maps, found.result, found.maps, parameters.cam)
 
 
 def _answer(request: Request, page: Page) -> Response:

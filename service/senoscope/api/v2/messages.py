@@ -159,28 +159,14 @@ def decode(body: memoryview, json_length: int | None, signature: Signature, limi
     return Inference(request.id, pixels, outputs)
 
 
-def encode(
-    signature: Signature,
-    identifier: str | None,
-    outputs: Sequence[tuple[Output, bool]],
-    records: Sequence[Record],
-) -> Answer:
-    """Encode an answer; only the requested outputs are computed.
-
-    Parameters
-    ----------
-    identifier : str or None
-        Of the request.
-    outputs : sequence of (Output, bool)
-        The requested outputs; see `Inference`.
-    records : sequence of N Record
-    """
+def encode(signature: Signature, request: Inference, records: Sequence[Record]) -> Answer:
+    """Encode the answer to a request; only the requested outputs are computed."""
     head = {"model_name": signature.name, "model_version": signature.version}
-    if identifier is not None:
-        head["id"] = identifier
+    if request.id is not None:
+        head["id"] = request.id
     texts: list[str] = []
     tensors: list[memoryview] = []
-    for output, binary in outputs:
+    for output, binary in request.outputs:
         values = output.values(records)
         shape = [len(records), *output.shape]
         described: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": shape}
@@ -220,7 +206,13 @@ def _parse_json(text: memoryview, signature: Signature, limits: Limits) -> _Requ
     if limits.admit is not None:
         limits.admit(_MEMORY_PER_JSON_BYTE * len(text))
     try:
-        document = json.loads(str(text, "utf-8"), parse_int=_parse_int, parse_float=_parse_float)
+        # Functions in Python, because other threads can run between two calls of them: megabytes of numbers
+        # would otherwise delay the live stream until the last one is parsed.
+        document = json.loads(
+            str(text, "utf-8"),
+            parse_int=lambda digits: int(_check_digits(digits)),
+            parse_float=lambda digits: float(_check_digits(digits)),
+        )
         return _Request.model_validate(document)
     except ValidationError as error:
         described = describe_validation_errors(error.errors(), "the document")
@@ -237,7 +229,7 @@ def _parse_json(text: memoryview, signature: Signature, limits: Limits) -> _Requ
 def _check_large_parts(text: memoryview, signature: Signature) -> None:
     """Refuse JSON that is large because of anything but numbers, before it is parsed.
 
-    Python's JSON parser lets other threads run between two numbers (see `_parse_int`), but not between two
+    Python's JSON parser lets other threads run between two numbers (see `_parse_json`), but not between two
     brackets or strings: megabytes of them would delay the live stream.
     """
     others = lists = 0
@@ -257,16 +249,6 @@ def _check_large_parts(text: memoryview, signature: Signature) -> None:
             f"the JSON is nested too deeply, or holds more lists ({lists}) than an image of its size needs; "
             "send the data as one flat list, or as binary data"
         )
-
-
-# Functions in Python, because other threads can run between two calls of them: megabytes of numbers would
-# otherwise delay the live stream until the last one is parsed.
-def _parse_int(digits: str) -> int:
-    return int(_check_digits(digits))
-
-
-def _parse_float(digits: str) -> float:
-    return float(_check_digits(digits))
 
 
 def _check_digits(digits: str) -> str:

@@ -12,7 +12,7 @@ from senoscope import __version__
 from senoscope.api.compression import Decompressor, answer_coding, compress_body, content_coding
 from senoscope.api.dependencies import Current, Ready
 from senoscope.api.middleware.body_limit import receive_body
-from senoscope.api.openapi import BINARY, JSON_OBJECT, PROTOCOL_ERRORS
+from senoscope.api.openapi import BINARY, JSON_OBJECT, PROTOCOL_ERRORS, request_body
 from senoscope.api.uploads import classify_stack
 from senoscope.api.v2.messages import Answer, Inference, decode, encode, json_length_of
 from senoscope.api.v2.signature import Signature
@@ -24,6 +24,7 @@ from senoscope_client.images.reader import Limits
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], responses=PROTOCOL_ERRORS)
 
+_TENSORS = JSON_OBJECT | {"application/octet-stream": BINARY}
 _JSON_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -104,16 +105,8 @@ async def model_config(model: Model) -> dict[str, Any]:
 @router.post(
     "/models/{name}/infer",
     response_class=Response,
-    responses={200: {"content": JSON_OBJECT | {"application/octet-stream": BINARY}}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"type": "object"}},
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            },
-        }
-    },
+    responses={200: {"content": _TENSORS}},
+    openapi_extra=request_body(_TENSORS),
 )
 async def infer(request: Request, service: Ready, model: Model) -> Response:
     """Classify the fields of view in the tensor ``image``; the answer is sent when all of them are done."""
@@ -122,7 +115,7 @@ async def infer(request: Request, service: Ready, model: Model) -> Response:
         inference = await _receive(request, model, service.settings.image_limits, share)
         records = await classify_stack(request, inference.pixels, model.spec)
         model.require_same(records)
-        answer = await run_in_threadpool(encode, model, inference.id, inference.outputs, records)
+        answer = await run_in_threadpool(encode, model, inference, records)
         return await _respond(request, answer)
 
 

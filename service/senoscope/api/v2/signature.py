@@ -75,10 +75,8 @@ class Signature:
         self.version = ensemble.manifest.version
         self.spec = active.spec
         self.outputs = {output.name: output for output in _outputs(ensemble)}
-        self._digest = ensemble.digest
+        self._ensemble = ensemble
         self._max_fovs = max_fovs
-        self._networks = ensemble.names
-        self._classes = ensemble.manifest.ensemble.classes
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -92,7 +90,7 @@ class Signature:
         ------
         NotReady
         """
-        if any(record.result.model.digest != self._digest for record in records):
+        if any(record.result.model.digest != self._ensemble.digest for record in records):
             raise NotReady("another ensemble was loaded while this request waited; send it again")
 
     def metadata(self) -> dict[str, Any]:
@@ -111,8 +109,8 @@ class Signature:
     def config(self) -> dict[str, Any]:
         """Return the model configuration of Triton's extension, as far as it applies to an ensemble."""
         named = {
-            "networks": self._networks,
-            "classes": self._classes,
+            "networks": self._ensemble.names,
+            "classes": self._ensemble.manifest.ensemble.classes,
             "channels": self.spec.channels,
             "datatypes": DATATYPES,
         }

@@ -55,7 +55,8 @@ def test_results_of_another_ensemble_are_refused(
     (prediction,) = active.ensemble.predict(fov.pixels)
     record = active.maker.make(fov, prediction, active.ensemble.model_range, 0, 0)
     signature.require_same([record])
-    answer = encode(signature, None, [(signature.outputs["label"], False)], [record])
+    asked = Inference(None, fov.pixels, ((signature.outputs["label"], False),))
+    answer = encode(signature, asked, [record])
     assert json.loads(answer.parts[0])["outputs"][0]["data"] == ["senescent"]
     with Ensemble.load(mini.build(tmp_path / "other", seed=50), device="cpu", threads=1) as other:
         loaded_since = Signature(ActiveEnsemble.of(other, deadline_ms=24), max_fovs=512)
