@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import structlog
 
@@ -275,5 +274,5 @@ def _earlier_series(log: LogKeeper | None, lost: LostFrames) -> Sequence[Series]
         _log.warning("series that continue are counted from now on only", reason=str(error))
         return ()
     for snapshot, _ in reversed(earlier):
-        lost.restore(UUID(snapshot["series_uid"]), snapshot.get("lost", {}))
+        lost.restore(snapshot.series_uid, snapshot.lost)
     return [Series.from_snapshot(snapshot, logged) for snapshot, logged in earlier]

@@ -24,6 +24,7 @@ from senoscope.outputs.zeromq import ResultPublisher
 from senoscope.results.delivery import ResultSink, Stack
 from senoscope.results.lost_frames import LostFrames
 from senoscope.results.recent import RecentRecords
+from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.places import OFF
 from senoscope.runlog.store import RunLog
@@ -350,11 +351,11 @@ class Service:
             traces=self.traces.status() if self.traces is not None else None,
         )
 
-    def series_snapshots(self) -> list[dict[str, Any]]:
+    def series_snapshots(self) -> list[SeriesSnapshot]:
         """Return snapshots of the sources' current series, newest first; the run log has older ones."""
         return [snapshot for source in self._sources for snapshot in source.snapshots()]
 
-    def _unsaved_series(self) -> list[dict[str, Any]]:
+    def _unsaved_series(self) -> list[SeriesSnapshot]:
         unsaved = [source for source in self._sources if not source.saves_series]
         return [snapshot for source in unsaved for snapshot in source.snapshots()]
 

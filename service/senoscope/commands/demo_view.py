@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TypedDict
 
 import numpy as np
 from rich.console import Console, RenderableType
@@ -22,6 +22,21 @@ def bar(probability: float, width: int = 20) -> str:
     """Return a probability as a bar of ``width`` characters."""
     filled = round(probability * width)
     return "█" * filled + "░" * (width - filled)
+
+
+class DemoCounts(TypedDict):
+    """Counts, accuracy and latency of a demo; the keys of its summary."""
+
+    sent: int
+    classified: int
+    lost: int
+    dropped: int
+    gaps: int
+    rejected: int
+    accuracy: float | None
+    latency_ms: dict[str, float] | None
+    compute_ms: dict[str, float] | None
+    deadline_misses: int
 
 
 class DemoScore:
@@ -59,7 +74,7 @@ class DemoScore:
             self._missed += not result.deadline_met
             self.right += result.label == self.truth(result)
 
-    def summary(self, sent: int, stream: StreamStatus) -> dict[str, Any]:
+    def summary(self, sent: int, stream: StreamStatus) -> DemoCounts:
         """Return counts, accuracy and latency."""
         receiver = stream.receiver
 
@@ -82,7 +97,7 @@ class DemoScore:
             "deadline_misses": self._missed,
         }
 
-    def print_summary(self, console: Console, summary: dict[str, Any]) -> None:
+    def print_summary(self, console: Console, summary: Mapping[str, object]) -> None:
         """Print the summary as a table."""
         table = Table(title="Summary", show_header=False)
         for key, value in summary.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,26 @@ class NetworkFile:
     gradcam_grid: tuple[int, int]
     feature_size: int
     input_shape: tuple[int, int, int]
+
+
+class Placement(TypedDict, total=False):
+    """How networks are distributed on the hardware, as far as a device has such facts."""
+
+    provider: str
+    workers: int
+    threads_per_worker: int
+    schedule: Literal["sequential", "streams"]
+    cuda_graphs: bool
+
+
+class EngineFacts(Placement):
+    """The device of an ensemble, for logs and status; see `senoscope_client.models.status.EngineInfo`."""
+
+    device: str
+    reason: str
+    compute_ms: float
+    batch_sizes: list[int]
+    warnings: list[str]
 
 
 class NetworkOutput(NamedTuple):
@@ -80,7 +100,7 @@ class Executor:
     def keep_warm(self) -> None:
         """Do a little work if the device cools down, much less than a run; only after ``warm_up``."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Placement:
         """Return how the networks are distributed on the hardware, for logs and status."""
         raise NotImplementedError
 

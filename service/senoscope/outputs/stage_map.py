@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
 from uuid import UUID
 
 from senoscope.results.delivery import DeliveryTimes, ResultSink
@@ -134,19 +133,3 @@ class StageMaps(ResultSink):
         with self._lock:
             known = self._maps.get(uid)
             return None if known is None else list(known.tiles.values())
-
-
-def tiles_as_json(tiles: list[Tile]) -> list[dict[str, Any]]:
-    """Return tiles in the form of ``/v1/series/{uid}/map.json``."""
-    return [
-        {
-            "id": str(tile.id),
-            "frame": tile.frame,
-            "position_um": None if tile.x_um is None else {"x": tile.x_um, "y": tile.y_um},
-            "size_um": None if tile.width_um is None else {"x": tile.width_um, "y": tile.height_um},
-            "probability": tile.probability,
-            "entropy": tile.entropy,
-            "label": tile.label,
-        }
-        for tile in tiles
-    ]

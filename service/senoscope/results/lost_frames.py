@@ -6,12 +6,13 @@ import threading
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import structlog
 
 from senoscope.logs import about_source
+from senoscope.runlog.entries import LostCount, SeriesSnapshot
 from senoscope_client.models.result import Source
 from senoscope_client.rate_limiter import RateLimiter
 
@@ -22,13 +23,6 @@ _MAX_SERIES: Final = 64
 _MAX_RANGES: Final = 512  # of each series and reason
 _LOG_INTERVAL_S: Final = 1.0
 _MAX_LOG_INTERVAL_S: Final = 600.0
-
-
-class LostCount(TypedDict):
-    """The number of frames that were lost for one reason, and the ranges that are still known."""
-
-    count: int
-    ranges: list[list[int]]
 
 
 class Ranges:
@@ -129,13 +123,13 @@ class LostFrames:
         with self._lock:
             known = self._of(uid)
             for reason, one in described.items():
-                known[reason] = Ranges(((first, last) for first, last in one["ranges"]), one["count"])
+                known[reason] = Ranges(one.ranges, one.count)
 
     def describe(self, uid: UUID) -> dict[str, LostCount]:
         """Return the count of frames, and the ranges that are still known, for each reason."""
         with self._lock:
             return {
-                reason: {"count": ranges.count, "ranges": [list(one) for one in ranges]}
+                reason: LostCount(ranges.count, list(ranges))
                 for reason, ranges in self._series.get(uid, {}).items()
                 if ranges.count
             }
@@ -148,7 +142,7 @@ class LostFrames:
         return known
 
 
-def lost_ranges(snapshot: dict[str, Any]) -> tuple[list[tuple[int, int, Reason]], dict[str, int]]:
+def lost_ranges(snapshot: SeriesSnapshot) -> tuple[list[tuple[int, int, str]], dict[str, int]]:
     """Return all frames of a series without a result, from its snapshot.
 
     Returns
@@ -158,13 +152,9 @@ def lost_ranges(snapshot: dict[str, Any]) -> tuple[list[tuple[int, int, Reason]]
     dict of str to int
         Frames for each reason, including those whose numbers are no longer known.
     """
-    counts: dict[str, int] = {}
-    found: list[tuple[int, int, Reason]] = []
-    if snapshot.get("missing"):
-        counts["missing"] = snapshot["missing"]
-    holes = snapshot.get("counting", {}).get("holes", ())
-    found += [(start, stop - 1, "missing") for start, stop in holes]
-    for reason, one in snapshot.get("lost", {}).items():
-        counts[reason] = one["count"]
-        found += [(first, last, reason) for first, last in one["ranges"]]
+    counts = {"missing": snapshot.missing} if snapshot.missing else {}
+    found = [(start, stop - 1, "missing") for start, stop in snapshot.counting.holes]
+    for reason, one in snapshot.lost.items():
+        counts[reason] = one.count
+        found += [(first, last, reason) for first, last in one.ranges]
     return sorted(found), counts

@@ -11,9 +11,12 @@ from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.manifest import Manifest
+from senoscope_client.models.base import OpenModel
+from senoscope_client.models.responses import SeriesCounts
 from senoscope_client.models.result import Result
 
 
@@ -151,13 +154,60 @@ class Page:
     next: int | None
 
 
+class SeriesCounting(OpenModel):
+    """What is needed to continue counting the frames of a series; see `senoscope.stream.series.Series`.
+
+    Attributes
+    ----------
+    holes : tuple of (int, int)
+        Gaps, the ends not included.
+    refused_ranges : tuple of (int, int)
+        Refused frames, both ends included.
+    refused : tuple of int
+        The same, one by one: of earlier versions.
+    """
+
+    next_frame: int | None = None
+    joined_at: int | None = None
+    holes: tuple[tuple[int, int], ...] = ()
+    refused_ranges: tuple[tuple[int, int], ...] = ()
+    refused: tuple[int, ...] = ()
+    forgotten_below: int = 0
+    forgotten_missing: int = 0
+    restarted_ms: int = 0
+
+
+@dataclass(frozen=True)
+class LostCount:
+    """The number of frames that were lost for one reason, and the ranges that are still known."""
+
+    count: int
+    ranges: list[tuple[int, int]]
+
+
+class SeriesSnapshot(SeriesCounts):
+    """A series as its source reports it, and as the run log stores it: only with what the source has set.
+
+    Attributes
+    ----------
+    kind : str or None
+        ``file`` for a file of a watched folder.
+    lost : dict of str to LostCount
+        Received frames without a result, by reason.
+    """
+
+    kind: str | None = None
+    counting: SeriesCounting = SeriesCounting()
+    lost: dict[str, LostCount] = Field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class LoggedSeries:
     """A series as last saved, and the labels of its logged results.
 
     Attributes
     ----------
-    snapshot : dict
+    snapshot : SeriesSnapshot
         The status that the source reported.
     labels : dict of str to int
         Number of results of each label.
@@ -165,6 +215,6 @@ class LoggedSeries:
         Time of the snapshot, in milliseconds since the epoch.
     """
 
-    snapshot: dict[str, Any]
+    snapshot: SeriesSnapshot
     labels: dict[str, int]
     updated_ms: int

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import structlog
 
 from senoscope.runlog.dialects import LogState
-from senoscope.runlog.entries import Entry
+from senoscope.runlog.entries import Entry, SeriesSnapshot
 from senoscope.runlog.faults import LogFault
 from senoscope.runlog.housekeeping import Housekeeping
 from senoscope.runlog.store import RunLog
@@ -60,7 +60,7 @@ class LogKeeper:
         *,
         keep_days: float | None = None,
         keep_mib: float | None = None,
-        series: Callable[[], list[dict[str, Any]]] = list,
+        series: Callable[[], list[SeriesSnapshot]] = list,
     ) -> None:
         self.log = log
         self._changed = threading.Condition()
@@ -170,7 +170,7 @@ class LogKeeper:
         """
         return self.query(lambda log: log.get_value(key))
 
-    def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
+    def latest_series(self) -> list[tuple[SeriesSnapshot, list[tuple[int, int]]]]:
         """Return `RunLog.latest_series`.
 
         Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,7 +12,15 @@ import sqlalchemy as sa
 
 from senoscope.runlog import paging
 from senoscope.runlog.database import Database
-from senoscope.runlog.entries import Entry, LoggedSeries, Maps, ModelLayout, Page, ResultFilter
+from senoscope.runlog.entries import (
+    Entry,
+    LoggedSeries,
+    Maps,
+    ModelLayout,
+    Page,
+    ResultFilter,
+    SeriesSnapshot,
+)
 from senoscope.runlog.tables import decisions, kept_values, models, result_counts, results, series
 from senoscope_client.models.decision import Decision
 from senoscope_client.models.result import Result, Source
@@ -87,10 +95,7 @@ class RunLog:
                 manifests = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
                 connection.execute(self.database.insert_statement(models).on_conflict_do_nothing(), manifests)
             if new_series:
-                snapshots = [
-                    {"uid": uid, "snapshot": json.dumps(_snapshot_of(source)), "updated_ms": _now_ms()}
-                    for uid, source in new_series.items()
-                ]
+                snapshots = [_series_row(_snapshot_of(uid, source)) for uid, source in new_series.items()]
                 connection.execute(self.database.insert_statement(series).on_conflict_do_nothing(), snapshots)
             insert = self.database.insert_statement(results)
             connection.execute(insert.on_conflict_do_nothing(), rows)
@@ -174,13 +179,9 @@ class RunLog:
             layouts = [self._layout(connection, digest) for digest in digests]
         return tuple(dict.fromkeys(name for layout in layouts for name in layout.grids))
 
-    def save_series(self, snapshots: Iterable[dict[str, Any]]) -> None:
-        """Save the status of series, each as its source reports it, with its ``series_uid``."""
-        rows = [
-            {"uid": UUID(snapshot["series_uid"]), "snapshot": json.dumps(snapshot), "updated_ms": _now_ms()}
-            for snapshot in snapshots
-        ]
-        if rows:
+    def save_series(self, snapshots: Sequence[SeriesSnapshot]) -> None:
+        """Save the status of series, each as its source reports it."""
+        if snapshots:
             insert = self.database.insert_statement(series)
             with self.database.write() as connection:
                 connection.execute(
@@ -191,9 +192,9 @@ class RunLog:
                             "updated_ms": insert.excluded.updated_ms,
                         },
                     ),
-                    rows,
+                    [_series_row(snapshot) for snapshot in snapshots],
                 )
-            self._known_series.update(row["uid"] for row in rows)  # type: ignore[misc]
+            self._known_series.update(snapshot.series_uid for snapshot in snapshots)
 
     def series(self, limit: int) -> list[LoggedSeries]:
         """Return the series that were saved last, newest first."""
@@ -203,7 +204,7 @@ class RunLog:
         """Return a series, or None if it is not in the log."""
         return next(iter(self._select_series(sa.select(series).where(series.c.uid == uid))), None)
 
-    def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
+    def latest_series(self) -> list[tuple[SeriesSnapshot, list[tuple[int, int]]]]:
         """Return the snapshots of the stream's series saved last, newest first, each with its newest results.
 
         Returns
@@ -214,7 +215,7 @@ class RunLog:
         query = query.order_by(series.c.updated_ms.desc()).limit(_LATEST_SERIES)
         with self.database.read() as connection:
             return [
-                (json.loads(row.snapshot), self._latest_results(connection, row.uid))
+                (SeriesSnapshot.model_validate_json(row.snapshot), self._latest_results(connection, row.uid))
                 for row in connection.execute(query).all()
             ]
 
@@ -269,7 +270,10 @@ class RunLog:
         labels: dict[UUID, dict[str, int]] = {row.uid: {} for row in rows}
         for uid, label, count in counts:
             labels[uid][label] = int(count)
-        return [LoggedSeries(json.loads(row.snapshot), labels[row.uid], row.updated_ms) for row in rows]
+        return [
+            LoggedSeries(SeriesSnapshot.model_validate_json(row.snapshot), labels[row.uid], row.updated_ms)
+            for row in rows
+        ]
 
 
 def counts_query(uids: Sequence[UUID]) -> sa.Select[Any]:
@@ -308,16 +312,21 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _snapshot_of(source: Source) -> dict[str, Any]:
+def _snapshot_of(uid: UUID, source: Source) -> SeriesSnapshot:
     """Return what a frame shows of its series, to be stored until the status of its source is saved."""
+    return SeriesSnapshot(
+        kind=source.kind,
+        series_uid=uid,
+        series_id=source.series_id,
+        instrument=source.instrument,
+        state="open",
+    )
+
+
+def _series_row(snapshot: SeriesSnapshot) -> dict[str, Any]:
+    document = snapshot.model_dump(mode="json", exclude_unset=True)
     return {
-        "kind": source.kind,
-        "series_uid": str(source.series_uid),
-        "series_id": source.series_id,
-        "instrument": source.instrument,
-        "state": "open",
+        "uid": snapshot.series_uid,
+        "snapshot": json.dumps(document),
+        "updated_ms": time.time_ns() // 1_000_000,
     }
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

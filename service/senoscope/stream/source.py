@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.models.base import OpenModel
 
@@ -36,5 +37,5 @@ class FrameSource(Protocol):
     def status(self) -> OpenModel:
         """Return state and counters."""
 
-    def snapshots(self) -> list[dict[str, Any]]:
+    def snapshots(self) -> list[SeriesSnapshot]:
         """Return snapshots of its current series, newest first."""

@@ -13,13 +13,14 @@ from concurrent.futures import wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from uuid import UUID, uuid5
 
 import structlog
 
 from senoscope.fov import Fov
 from senoscope.results.delivery import Stack
+from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.session_lock import SessionLock
 from senoscope.runlog.store import RunLog
@@ -42,8 +43,9 @@ from senoscope_client.errors import (
 )
 from senoscope_client.images.axes import FovSpec
 from senoscope_client.images.reader import OpenStack, open_fovs
+from senoscope_client.models.base import OpenModel
 from senoscope_client.models.result import Source
-from senoscope_client.models.status import SeriesStatus, WatchedFileNotice, WatchStatus
+from senoscope_client.models.status import WatchedFileNotice, WatchStatus
 
 _log = structlog.get_logger(__name__)
 _NAMESPACE: Final = UUID("6f1c1f0e-5f0a-4c5e-9d5b-2a4f6b0c7d31")
@@ -87,6 +89,15 @@ class _Failure:
     text: str
     spec: FovSpec
     until_s: float | None
+
+
+class _Progress(OpenModel):
+    """What the run log holds of a file: the series of its last state, and how many FOVs have results."""
+
+    uid: UUID
+    done: int
+    fovs: int
+    file: str
 
 
 class WatchedFolder:
@@ -133,7 +144,7 @@ class WatchedFolder:
         self._warnings: deque[WatchedFileNotice] = deque(maxlen=_MAX_NOTICES)
         self._reported: set[tuple[FileState, str]] = set()
         self._counts: Counter[Literal["classified", "unreadable", "changed"]] = Counter()
-        self._current: SeriesStatus | None = None
+        self._current: SeriesSnapshot | None = None
         self._problem: str | None = None
         self.thread = WatchedThread("watched folder", self._run, restarts=True)
 
@@ -168,10 +179,10 @@ class WatchedFolder:
             problem=self.problem,
         )
 
-    def snapshots(self) -> list[dict[str, Any]]:
+    def snapshots(self) -> list[SeriesSnapshot]:
         """Return the snapshot of the file that is being classified; the run log has all others."""
         current = self._current
-        return [] if current is None else [_snapshot(current)]
+        return [] if current is None else [current]
 
     def _run(self, stop: threading.Event) -> None:
         try:
@@ -235,12 +246,13 @@ class WatchedFolder:
         known = self._log.query(lambda log: log.get_values([*keys.values()]))
         found = []
         for file in files:
-            earlier = known.get(keys[file])
-            if earlier is not None and earlier["uid"] != str(self._series_uid(file)):
+            value = known.get(keys[file])
+            earlier = None if value is None else _Progress.model_validate(value)
+            if earlier is not None and earlier.uid != self._series_uid(file):
                 if self._is_new(file, "changed"):
                     self._counts["changed"] += 1
                 self._warn(file, "it changed after it was classified, and is classified as a new series")
-            elif earlier is not None and earlier["done"] == earlier["fovs"]:
+            elif earlier is not None and earlier.done == earlier.fovs:
                 self._classified.add(file)
                 continue
             found.append(file)
@@ -313,9 +325,10 @@ class WatchedFolder:
 
     def _without_result(self, file: FileState, uid: UUID, fovs: int) -> list[int]:
         """Return the numbers of fields of view that have no result, in their order."""
-        progress = self._log.query(lambda log: log.get_value(self._key(file)))
+        value = self._log.query(lambda log: log.get_value(self._key(file)))
+        progress = None if value is None else _Progress.model_validate(value)
         # Of these, old results may have been deleted.
-        done = progress["done"] if progress is not None and progress["uid"] == str(uid) else 0
+        done = progress.done if progress is not None and progress.uid == uid else 0
         logged = self._log.query(lambda log: log.frames_of(uid))
         return [n for n in range(done, fovs) if n not in logged]
 
@@ -337,8 +350,9 @@ class WatchedFolder:
         series = self._note_progress(file, uid, done, fovs)
 
         def write(log: RunLog) -> None:
-            log.save_series([_snapshot(series)])
-            log.set_value(self._key(file), {"uid": str(uid), "done": done, "fovs": fovs, "file": file.name})
+            log.save_series([series])
+            progress = _Progress(uid=uid, done=done, fovs=fovs, file=file.name)
+            log.set_value(self._key(file), progress.model_dump(mode="json"))
 
         # Results that wait in memory for the log come first.
         while self._log.problem is not None or not self._log.try_write(write):
@@ -346,8 +360,9 @@ class WatchedFolder:
                 return False
         return True
 
-    def _note_progress(self, file: FileState, uid: UUID, done: int, fovs: int) -> SeriesStatus:
-        self._current = SeriesStatus(
+    def _note_progress(self, file: FileState, uid: UUID, done: int, fovs: int) -> SeriesSnapshot:
+        self._current = SeriesSnapshot(
+            kind="file",
             series_uid=uid,
             series_id=file.name,
             instrument=self._options.instrument,
@@ -411,7 +426,3 @@ class WatchedFolder:
         elif problem is None and self._problem is not None:
             _log.info("watched folder works again", folder=self._options.folder.name)
         self._problem = problem
-
-
-def _snapshot(series: SeriesStatus) -> dict[str, Any]:
-    return {"kind": "file", **series.model_dump(mode="json")}
