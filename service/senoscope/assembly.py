@@ -40,20 +40,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Foundation:
-    """The parts of a service that exist before an ensemble is loaded.
-
-    Attributes
-    ----------
-    log : LogKeeper or None
-    session_range : SessionRange
-    lost : LostFrames
-    rules : RuleSet or None
-    sinks : list of ResultSink
-        Of results, in any order: `assemble` sorts them by stage.
-    decision_sinks : list of DecisionSink
-    memory : MemoryBudget
-        For pixels that wait, of requests and of the watched folder.
-    """
+    """The parts of a service that exist before an ensemble is loaded."""
 
     log: LogKeeper | None
     session_range: SessionRange
@@ -61,19 +48,12 @@ class Foundation:
     rules: RuleSet | None
     sinks: list[ResultSink]
     decision_sinks: list[DecisionSink]
-    memory: MemoryBudget
+    memory: MemoryBudget  # for pixels that wait, of requests and of the watched folder
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of a service that has an ensemble.
-
-    Attributes
-    ----------
-    sources : tuple of FrameSource
-    publisher, archive, decider
-        None if the settings do not include them.
-    """
+    """The parts of a service that has an ensemble; None for those that the settings do not include."""
 
     session_range: SessionRange
     scheduler: Scheduler

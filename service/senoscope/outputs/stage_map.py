@@ -19,30 +19,16 @@ MAX_FOVS = 50_000  # of all series together, half a kilobyte each
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One FOV on the map.
+    """One FOV on the map."""
 
-    Attributes
-    ----------
-    id : UUID
-        Of its result.
-    frame : int or None
-    x_um, y_um : float or None
-        Of its centre; None if the stream has no positions.
-    width_um, height_um : float or None
-    probability : float
-    entropy : float
-        Of the ensemble's mean, in bits: from 0 (certain) to 1.
-    label : str
-    """
-
-    id: UUID
+    id: UUID  # of its result
     frame: int | None
-    x_um: float | None
+    x_um: float | None  # of its centre; None if the stream has no positions
     y_um: float | None
     width_um: float | None
     height_um: float | None
     probability: float
-    entropy: float
+    entropy: float  # of the ensemble's mean, in bits: from 0 (certain) to 1
     label: str
 
     @property

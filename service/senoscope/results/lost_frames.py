@@ -28,16 +28,11 @@ _MAX_LOG_INTERVAL_S: Final = 600.0
 class Ranges:
     """A set of frame numbers as ranges, both ends included; if there are too many, the lowest are dropped.
 
-    Attributes
-    ----------
-    count : int
-        Frames that were added, including those of dropped ranges.
-    forgotten_below : int
-        Whether a frame below this number was added is no longer known.
+    Its ``count`` includes the frames of dropped ranges.
     """
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = (), count: int | None = None) -> None:
-        self.forgotten_below = 0
+        self.forgotten_below = 0  # whether a frame below this number was added is no longer known
         self._ranges = sorted((int(first), int(last)) for first, last in ranges)
         held = sum(last - first + 1 for first, last in self._ranges)
         self.count = held if count is None else max(held, count)

@@ -33,32 +33,17 @@ RequireInUse = Callable[[ActiveEnsemble], None]
 
 
 class CalibratedRange(OpenModel):
-    """A calibrated intensity range.
-
-    Attributes
-    ----------
-    channels : tuple of str
-    low, high : tuple of float
-        Per channel, in raw detector units.
-    fovs : int
-        Fields of view that it was fitted on.
-    fitted_on : {"stream", "upload"}
-    calibrated_at : datetime
-    series_id, instrument : str or None
-        Of the stream's series.
-    k_iqr : float or None
-        Of the ensemble that it was fitted for; None for ranges of older releases.
-    """
+    """A calibrated intensity range."""
 
     channels: tuple[str, ...]
-    low: tuple[float, ...]
+    low: tuple[float, ...]  # per channel, in raw detector units
     high: tuple[float, ...]
-    fovs: int
+    fovs: int  # fields of view that it was fitted on
     fitted_on: Literal["stream", "upload"]
     calibrated_at: datetime
-    series_id: str | None = None
+    series_id: str | None = None  # of the stream's series
     instrument: str | None = None
-    k_iqr: float | None = None
+    k_iqr: float | None = None  # of the ensemble that it was fitted for; None for ranges of older releases
 
     @cached_property
     def bounds(self) -> IntensityRange:

@@ -26,20 +26,9 @@ _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # constant, so that equal recipes have equal
 
 @dataclass(frozen=True)
 class DrawnKernel:
-    """A kernel that is drawn instead of stored.
+    """A kernel that is drawn instead of stored, by :func:`senoscope.starter.kernels.random_kernel`."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the initializer in the graph.
-    shape : tuple of int
-        Output channels, input channels, rows, columns.
-    index : int or None
-        See :func:`senoscope.starter.kernels.random_kernel`, also for ``smooth``.
-    smooth : bool
-    """
-
-    name: str
+    name: str  # of the initializer in the graph
     shape: Shape
     index: int | None
     smooth: bool
@@ -52,26 +41,14 @@ class DrawnKernel:
 
 @dataclass(frozen=True)
 class NetworkRecipe:
-    """How to rebuild one network's ONNX file.
+    """How to rebuild one network's ONNX file."""
 
-    Attributes
-    ----------
-    network : str
-        Name of the architecture.
-    seed : int
-    model, graph : bytes
-        Serialized protobuf messages, as described above.
-    kernels : tuple of DrawnKernel
-    scales : tuple of float32 array
-        Factors of each kernel, [output channels].
-    """
-
-    network: str
+    network: str  # name of the architecture
     seed: int
-    model: bytes
+    model: bytes  # serialized protobuf messages, as described above
     graph: bytes
     kernels: tuple[DrawnKernel, ...]
-    scales: tuple[Float32, ...]
+    scales: tuple[Float32, ...]  # factors of each kernel, [output channels]
 
     def values(self) -> Iterator[tuple[DrawnKernel, Float32]]:
         """Draw the kernels one by one."""

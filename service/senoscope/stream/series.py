@@ -37,15 +37,6 @@ class Series:
     The number of gaps and refused frames that are kept is limited; the lowest are dropped first. A frame that
     arrives late or again and may be one of those counts as new: classifying a field of view twice does no
     harm.
-
-    Attributes
-    ----------
-    next_frame : int or None
-        The frame expected next; None until a message determines it.
-    missing : int
-        Frames that were sent, as later numbers show, but not received.
-    repeated : int
-        Frames that were received again and not classified again.
     """
 
     series_uid: UUID
@@ -54,10 +45,10 @@ class Series:
     state: Literal["open", "ended", "interrupted"] = "open"
     planned_frames: int | None = None
     first_frame: int | None = None
-    next_frame: int | None = None
+    next_frame: int | None = None  # the frame expected next; None until a message determines it
     received: int = 0
-    missing: int = 0
-    repeated: int = 0
+    missing: int = 0  # frames that were sent, as later numbers show, but not received
+    repeated: int = 0  # frames that were received again and not classified again
     restarts: int = 0
     end_reason: str | None = None
     _gaps: list[tuple[int, int]] = field(default_factory=list)
