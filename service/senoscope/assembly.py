@@ -18,6 +18,7 @@ from senoscope.outputs.zeromq import ResultPublisher
 from senoscope.results.delivery import Delivery, ResultSink
 from senoscope.results.lost_frames import LostFrames
 from senoscope.runlog.keeper import LogKeeper
+from senoscope.runlog.store import RunLog
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.memory_budget import MemoryBudget
 from senoscope.scheduling.model_switch import ModelSwitch
@@ -29,7 +30,7 @@ from senoscope.stream.series import Series
 from senoscope.stream.source import FrameSource
 from senoscope.stream.watched_folder import WatchedFolder, WatchOptions
 from senoscope.watched_thread import WatchedThread
-from senoscope_client.errors import LogUnavailable, NotReady
+from senoscope_client.errors import LogUnavailable
 from senoscope_client.zeromq.curve_keys import CurveClient
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ class Foundation:
 class Assembly:
     """The parts of a service that has an ensemble; None for those that the settings do not include."""
 
-    session_range: SessionRange
     scheduler: Scheduler
     delivery: Delivery
     models: ModelSwitch
@@ -74,16 +74,7 @@ class Assembly:
         """Start all parts; those that take results before those that produce them."""
         for part in (self.archive, self.decider, self.delivery, self.scheduler, *self.sources):
             if part is not None:
-                part.start()
-
-    def require_in_use(self, active: ActiveEnsemble) -> None:
-        """Raise unless an intensity range that was fitted for an ensemble fits the one in use.
-
-        Raises
-        ------
-        NotReady
-        """
-        _require_in_use(self.scheduler, active)
+                part.thread.start()
 
     def drain(self, timeout_s: float) -> bool:
         """Receive nothing more, and return whether all that waited was computed in time."""
@@ -143,7 +134,7 @@ def assemble(
         decider = Decider(foundation.rules, decision_sinks, foundation.log)
         sinks.append(decider)
     foundation.session_range.restore()
-    delivery = Delivery(sorted(sinks, key=lambda sink: sink.stage), foundation.log, foundation.lost)
+    delivery = Delivery(sinks, foundation.log, foundation.lost)
     scheduler = Scheduler(
         ActiveEnsemble.of(ensemble, settings.deadline_ms),
         foundation.session_range.for_ensemble,
@@ -155,7 +146,6 @@ def assemble(
         lost=foundation.lost,
     )
     return Assembly(
-        session_range=foundation.session_range,
         scheduler=scheduler,
         delivery=delivery,
         models=ModelSwitch(settings, scheduler),
@@ -225,7 +215,7 @@ def _receiver(settings: Settings, foundation: Foundation, scheduler: Scheduler) 
 
     def classify(fov: Fov) -> None:
         if scheduler.submit_live(fov):
-            session_range.observe(fov, scheduler.active, lambda active: _require_in_use(scheduler, active))
+            session_range.observe(fov, scheduler.active, scheduler.require_in_use)
 
     return Receiver(
         settings.stream,
@@ -237,19 +227,12 @@ def _receiver(settings: Settings, foundation: Foundation, scheduler: Scheduler) 
     )
 
 
-def _require_in_use(scheduler: Scheduler, active: ActiveEnsemble) -> None:
-    scheduler.require_spec(active.spec)
-    in_use = scheduler.active.ensemble.manifest.normalization.k_iqr
-    if in_use != active.ensemble.manifest.normalization.k_iqr:
-        raise NotReady("an ensemble of another range took over")
-
-
 def _earlier_series(log: LogKeeper | None, lost: LostFrames) -> Sequence[Series]:
     """Return the series of an earlier process, some of which may continue."""
     if log is None:
         return ()
     try:
-        earlier = log.latest_series()
+        earlier = log.query(RunLog.latest_series)
     except LogUnavailable as error:
         _log.warning("series that continue are counted from now on only", reason=str(error))
         return ()

@@ -111,36 +111,34 @@ class LiveTable(Progress):
 
     Parameters
     ----------
-    console : Console
-    score : DemoScore
     total : int or None
         Number of frames, for the progress bar.
-    title : str
-        Title of the table.
     """
 
     def __init__(self, console: Console, score: DemoScore, total: int | None, title: str) -> None:
+        self.score = score
+        self.total = total
         self._title = title
-        self._score = score
         self._rows: deque[Result] = deque(maxlen=_ROWS)
         columns = TextColumn("scan"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         super().__init__(*columns, console=console, auto_refresh=False, disable=not console.is_terminal)
         self._task = self.add_task("scan", total=total)
 
     def add(self, result: Result) -> None:
-        """Add a result as the first row, without redrawing."""
+        """Count a result, and add it as the first row, without redrawing."""
+        self.score.add(result)
         self._rows.appendleft(result)
         self.advance(self._task)
 
     def show(self, result: Result) -> None:
-        """Add a result as the first row and redraw."""
+        """Count a result, add it as the first row, and redraw."""
         self.add(result)
         self.refresh()
         if self.disable:
             source = result.source
             self.console.print(
                 f"FOV {source.frame}: {result.label} {result.probability:.3f} "
-                f"(truth {self._score.truth(result)}), {result.timing_ms.total:.0f} ms",
+                f"(truth {self.score.truth(result)}), {result.timing_ms.total:.0f} ms",
                 highlight=False,
             )
 
@@ -151,7 +149,7 @@ class LiveTable(Progress):
             table.add_column(heading, justify="right" if heading == "FOV" else "left")
         table.add_column("latency", justify="right")
         for result in self._rows:
-            truth = self._score.truth(result)
+            truth = self.score.truth(result)
             position = result.source.position_um
             colour = "magenta" if result.label == "senescent" else "cyan"
             table.add_row(
@@ -163,7 +161,7 @@ class LiveTable(Progress):
                 f"[green]{truth}[/green]" if truth == result.label else f"[red]{truth}[/red]",
                 f"{result.timing_ms.total:.0f} ms",
             )
-        score = self._score
+        score = self.score
         share = f"{score.right / score.classified:.0%}" if score.classified else "-"
         right = f"{score.right} of {score.classified} correct ({share})"
         yield from (table, self.make_tasks_table(self.tasks), right)

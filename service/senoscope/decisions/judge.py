@@ -62,7 +62,6 @@ class Judge:
 
     Parameters
     ----------
-    rules : RuleSet
     earlier : callable
         Returns earlier decisions on a series, for example those of a previous process, oldest first; they
         count for the limits.

@@ -71,7 +71,6 @@ class BoundExecutor(Executor):
 
     Parameters
     ----------
-    networks : sequence of NetworkFile
     cuda_graphs : bool
         Capture runs of batch 1 and replay them.
     tf32 : bool

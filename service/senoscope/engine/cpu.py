@@ -27,7 +27,6 @@ class CpuExecutor(Executor):
 
     Parameters
     ----------
-    networks : sequence of NetworkFile
     threads : int, optional
         Cores to use; default: all available to the process.
     cancellation : Cancellation, optional

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import pairwise
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -117,11 +116,6 @@ class ResultSink:
         """Why it does not work now, or None."""
         return None if self.thread is None else self.thread.problem
 
-    def start(self) -> None:
-        """Start its thread, if it has one."""
-        if self.thread is not None:
-            self.thread.start()
-
     def on_result(self, record: Record, times: DeliveryTimes) -> None:
         """Handle a result. Must return at once: a sink that cannot keep up drops results and counts them."""
         raise NotImplementedError
@@ -147,7 +141,7 @@ class Delivery:
     Parameters
     ----------
     sinks : sequence of ResultSink
-        In the order of their stages.
+        Of one stage in the order in which they are notified.
     log : LogKeeper, optional
         Holds each result before any sink is notified; where it cannot, the result carries a flag.
     lost : LostFrames, optional
@@ -155,16 +149,10 @@ class Delivery:
 
     Attributes
     ----------
-    sinks : tuple of ResultSink
     live_late : int
         Results of live frames that missed the deadline.
     failed : int
         Predictions of which no result could be made.
-
-    Raises
-    ------
-    ValueError
-        If the sinks are in another order.
     """
 
     def __init__(
@@ -173,17 +161,11 @@ class Delivery:
         log: LogKeeper | None = None,
         lost: LostFrames | None = None,
     ) -> None:
-        for earlier, later in pairwise(sinks):
-            if earlier.stage > later.stage:
-                raise ValueError(
-                    f"{type(earlier).__name__} ({earlier.stage.name}) must come after "
-                    f"{type(later).__name__} ({later.stage.name})"
-                )
         self.live_late = 0
         self.failed = 0
-        self.sinks = tuple(sinks)
-        self._before_answer = [sink for sink in sinks if sink.stage < SinkStage.OBSERVE]
-        self._after_answer = [sink for sink in sinks if sink.stage >= SinkStage.OBSERVE]
+        self.sinks = sorted(sinks, key=lambda sink: sink.stage)
+        self._before_answer = [sink for sink in self.sinks if sink.stage < SinkStage.OBSERVE]
+        self._after_answer = [sink for sink in self.sinks if sink.stage >= SinkStage.OBSERVE]
         self._run_log = log
         self._lost = lost or LostFrames()
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
@@ -197,10 +179,6 @@ class Delivery:
         """Queue a computed batch; waits while so many wait that frames had better wait in their lane."""
         has_place = self._places.acquire(timeout=_MAX_WAIT_S)
         self._queue.put(_Queued(computed, has_place))
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
 
     def close(self) -> None:
         """Deliver what was computed, then stop and close the sinks."""

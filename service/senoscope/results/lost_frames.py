@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
@@ -39,9 +39,7 @@ class Ranges:
 
     def add(self, frame: int) -> bool:
         """Add a frame, and return whether it is new."""
-        after = bisect_right(self._ranges, (frame, frame))
-        if after < len(self._ranges) and self._ranges[after][0] == frame:
-            return False
+        after = bisect_left(self._ranges, (frame + 1,))
         first = last = frame
         if after and self._ranges[after - 1][1] >= frame:
             return False

@@ -29,7 +29,6 @@ class Housekeeping:
 
     Parameters
     ----------
-    log : RunLog
     keep_days, keep_mib : float or None
         Maximum age of results and size of the log.
     series : callable

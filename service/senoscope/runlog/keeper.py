@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import structlog
 
@@ -160,30 +160,6 @@ class LogKeeper:
                 )
             return False
 
-    def get_value(self, key: str) -> Any:
-        """Return the stored value of a key, or None.
-
-        Raises
-        ------
-        LogUnavailable
-            If the log cannot be read, also after waiting for it to open.
-        """
-        return self.query(lambda log: log.get_value(key))
-
-    def latest_series(self) -> list[tuple[SeriesSnapshot, list[tuple[int, int]]]]:
-        """Return `RunLog.latest_series`.
-
-        Raises
-        ------
-        LogUnavailable
-            As `get_value`.
-        """
-        return self.query(RunLog.latest_series)
-
-    def set_value(self, key: str, value: Any) -> bool:
-        """Store a value, and return whether that was possible."""
-        return self.try_write(lambda log: log.set_value(key, value))
-
     def try_write(self, write: Callable[[RunLog], None]) -> bool:
         """Write to the log, and return whether that was possible."""
         try:
@@ -215,7 +191,7 @@ class LogKeeper:
         Raises
         ------
         LogUnavailable
-            As `get_value`.
+            If the log cannot be read, also after waiting for it to open.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._opened or self._fault is not None, timeout=_OPEN_TIMEOUT_S)

@@ -71,7 +71,9 @@ class RunLog:
     def append(self, entries: Sequence[Entry | Decision]) -> None:
         """Append all results or none, then all decisions or none; existing ones are skipped."""
         self._append_results([one for one in entries if isinstance(one, Entry)])
-        self._append_decisions([one for one in entries if isinstance(one, Decision)])
+        made = [_decision_row(one) for one in entries if isinstance(one, Decision)]
+        if made:
+            self.database.insert_rows(decisions, made)
 
     def _append_results(self, entries: Sequence[Entry]) -> None:
         if not entries:
@@ -101,10 +103,6 @@ class RunLog:
             connection.execute(insert.on_conflict_do_nothing(), rows)
         self._known_models.update(new_models)
         self._known_series.update(new_series)
-
-    def _append_decisions(self, made: Sequence[Decision]) -> None:
-        if made:
-            self.database.insert_rows(decisions, [_decision_row(decision) for decision in made])
 
     def result(self, identifier: UUID) -> tuple[Result, Maps] | None:
         """Return a result and its Grad-CAM maps, or None if it is not in the log."""
@@ -205,12 +203,7 @@ class RunLog:
         return next(iter(self._select_series(sa.select(series).where(series.c.uid == uid))), None)
 
     def latest_series(self) -> list[tuple[SeriesSnapshot, list[tuple[int, int]]]]:
-        """Return the snapshots of the stream's series saved last, newest first, each with its newest results.
-
-        Returns
-        -------
-        list of (snapshot, list of (frame, created_ms))
-        """
+        """Return the stream's series saved last, newest first, each with frames and times of its results."""
         query = sa.select(series).where(series.c.snapshot.not_like(_OF_FILE))
         query = query.order_by(series.c.updated_ms.desc()).limit(_LATEST_SERIES)
         with self.database.read() as connection:

@@ -89,7 +89,7 @@ class SessionRange:
         if self._store is None:
             return
         try:
-            stored = self._store.get_value(self._key)
+            stored = self._store.query(lambda log: log.get_value(self._key))
             calibrated = None if stored is None else CalibratedRange.model_validate(stored)
         except LogUnavailable as error:
             self._problem = f"it is not known whether an earlier session calibrated a range: {error}"
@@ -293,7 +293,9 @@ class SessionRange:
             with self._lock:
                 calibrated = self._calibrated
             value = calibrated.model_dump(mode="json") if calibrated else None
-            self._stored = self._store is not None and self._store.set_value(self._key, value)
+            self._stored = self._store is not None and self._store.try_write(
+                lambda log: log.set_value(self._key, value)
+            )
 
 
 def _stacked(fovs: list[Fov]) -> npt.NDArray[Any]:

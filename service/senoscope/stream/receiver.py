@@ -127,10 +127,6 @@ class Receiver:
         self._waker, self._woken = socketpair()
         self.thread = WatchedThread("receiver", self._run, restarts=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
-
     def close(self) -> None:
         """Stop the thread and close the socket."""
         self.thread.request_stop()

@@ -28,9 +28,6 @@ class FrameSource(Protocol):
     def problem(self) -> str | None:
         """Why fields of view may be missing, or None."""
 
-    def start(self) -> None:
-        """Start the thread."""
-
     def close(self) -> None:
         """Submit nothing more, and release what the source holds; may be called again."""
 

@@ -105,7 +105,6 @@ class WatchedFolder:
 
     Parameters
     ----------
-    options : WatchOptions
     spec : callable
         Returns what the ensemble in use takes.
     require_room : callable
@@ -152,10 +151,6 @@ class WatchedFolder:
     def problem(self) -> str | None:
         """Why no file is classified now, or None."""
         return self._problem
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
 
     def close(self) -> None:
         """Stop the thread; fields of view that it queued are computed, and the rest after the next start."""
