@@ -77,7 +77,8 @@ def screen(ensemble: Ensemble) -> None:
     """Draw the demo's live table after some frames."""
     console = Console(record=True, width=118, force_terminal=True, file=sys.stderr)
     maker = ResultMaker(ensemble, 24.0, linked=True)
-    table = LiveTable(console, DemoScore(SEED), total=30, title="Senoscope live: synthetic FOVs, not for science")
+    title = "Senoscope live: synthetic FOVs, not for science"
+    table = LiveTable(console, DemoScore(SEED), total=30, title=title)
     for n, frame in zip(range(FRAMES), MosaicScan(SEED, frames=30), strict=False):
         source = Source(kind="stream", frame=n, position_um=frame.position_um)
         fov = Fov(frame.pixels, source, spec=fov_spec_of(ensemble))

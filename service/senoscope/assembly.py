@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,7 +27,7 @@ from senoscope.settings import Settings
 from senoscope.stream.receiver import Receiver
 from senoscope.stream.series import Series
 from senoscope.stream.source import FrameSource
-from senoscope.stream.watched_folder import WatchedFolder, WatchOptions
+from senoscope.stream.watched_folder import WatchedFolder
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.errors import LogUnavailable
 from senoscope_client.zeromq.curve_keys import CurveClient
@@ -176,11 +175,11 @@ def _sources(settings: Settings, foundation: Foundation, scheduler: Scheduler) -
     if settings.stream:
         yield _receiver(settings, foundation, scheduler)
     if settings.watch is not None and foundation.log is not None:
-        yield _watched_folder(settings, settings.watch.absolute(), foundation, foundation.log, scheduler)
+        yield _watched_folder(settings, foundation, foundation.log, scheduler)
 
 
 def _watched_folder(
-    settings: Settings, folder: Path, foundation: Foundation, log: LogKeeper, scheduler: Scheduler
+    settings: Settings, foundation: Foundation, log: LogKeeper, scheduler: Scheduler
 ) -> WatchedFolder:
     @contextmanager
     def reserve(count: int) -> Iterator[None]:
@@ -188,17 +187,8 @@ def _watched_folder(
             share.reserve(count)
             yield
 
-    options = WatchOptions(
-        folder,
-        settings.instrument or folder.name or str(folder),
-        settings.watch_interval_s,
-        settings.watch_settle_s,
-        settings.watch_axes or None,
-        tuple(settings.watch_channels.split(",")) if settings.watch_channels else None,
-        settings.image_limits.max_decoded_bytes,
-    )
     return WatchedFolder(
-        options,
+        settings,
         lambda: scheduler.active.spec,
         scheduler.require_room,
         scheduler.submit_stack,

@@ -118,7 +118,7 @@ class LogKeeper:
         """Return state and counters."""
         with self._changed:
             return RunLogStatus(
-                place=self.log.database.location,
+                place=self.log.database.dialect.location,
                 state=self.state,
                 problem=self.problem,
                 written=self._settled - self._lost,
@@ -154,7 +154,7 @@ class LogKeeper:
             if self._settled >= ticket:
                 return True
             if self.problem is None:
-                place = self.log.database.location
+                place = self.log.database.dialect.location
                 self._record_fault(
                     LogFault("unreachable", place, f"no answer within {_COMMIT_TIMEOUT_S:g} s")
                 )
@@ -228,7 +228,7 @@ class LogKeeper:
                     self._settled += len(batch)
                     if self._fault is not None and not self._backlog:
                         self._fault = None
-                        _log.info("the run log works again", place=self.log.database.location)
+                        _log.info("the run log works again", place=self.log.database.dialect.location)
                     self._changed.notify_all()
                     if last and not self._backlog:
                         return

@@ -92,15 +92,13 @@ class RunLog:
         if not new_models and not new_series:
             self.database.insert_rows(results, rows)
             return
+        manifests = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
+        snapshots = [_series_row(_snapshot_of(uid, source)) for uid, source in new_series.items()]
         with self.database.write() as connection:
-            if new_models:
-                manifests = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
-                connection.execute(self.database.insert_statement(models).on_conflict_do_nothing(), manifests)
-            if new_series:
-                snapshots = [_series_row(_snapshot_of(uid, source)) for uid, source in new_series.items()]
-                connection.execute(self.database.insert_statement(series).on_conflict_do_nothing(), snapshots)
-            insert = self.database.insert_statement(results)
-            connection.execute(insert.on_conflict_do_nothing(), rows)
+            for table, new in ((models, manifests), (series, snapshots), (results, rows)):
+                if new:
+                    insert = self.database.dialect.insert_statement(table)
+                    connection.execute(insert.on_conflict_do_nothing(), new)
         self._known_models.update(new_models)
         self._known_series.update(new_series)
 
@@ -180,7 +178,7 @@ class RunLog:
     def save_series(self, snapshots: Sequence[SeriesSnapshot]) -> None:
         """Save the status of series, each as its source reports it."""
         if snapshots:
-            insert = self.database.insert_statement(series)
+            insert = self.database.dialect.insert_statement(series)
             with self.database.write() as connection:
                 connection.execute(
                     insert.on_conflict_do_update(
@@ -233,7 +231,7 @@ class RunLog:
 
     def set_value(self, key: str, value: Any) -> None:
         """Store a small value that JSON can represent; replaces an earlier value of the key."""
-        insert = self.database.insert_statement(kept_values)
+        insert = self.database.dialect.insert_statement(kept_values)
         with self.database.write() as connection:
             connection.execute(
                 insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value}),

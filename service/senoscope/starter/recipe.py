@@ -12,7 +12,7 @@ import json
 import math
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -53,19 +53,15 @@ class NetworkRecipe:
     def values(self) -> Iterator[tuple[DrawnKernel, Float32]]:
         """Draw the kernels one by one."""
         for kernel, scale in zip(self.kernels, self.scales, strict=True):
-            yield (
-                kernel,
-                random_kernel(
-                    self.seed, self.network, kernel.index, kernel.shape, scale, smooth=kernel.smooth
-                ),
-            )
+            name, smooth = self.network, kernel.smooth
+            yield kernel, random_kernel(self.seed, name, kernel.index, kernel.shape, scale, smooth=smooth)
 
     def save(self, path: Path) -> None:
         """Write the recipe to a file."""
         about = {
             "network": self.network,
             "seed": self.seed,
-            "kernels": [[kernel.name, kernel.shape, kernel.index, kernel.smooth] for kernel in self.kernels],
+            "kernels": [astuple(kernel) for kernel in self.kernels],
         }
         scales = io.BytesIO()
         np.save(scales, np.concatenate(self.scales).astype("<f4"))
