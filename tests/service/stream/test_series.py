@@ -295,6 +295,36 @@ def test_refused_frames_of_a_snapshot_of_an_earlier_version_are_restored() -> No
     assert [again.count_image(n) for n in (1, 0)] == ["new", "repeated"]
 
 
+def test_the_stored_form_of_a_series_is_the_one_of_earlier_releases() -> None:
+    document = {
+        "series_uid": str(A),
+        "series_id": "plate 3",
+        "instrument": "nlo",
+        "last_frame": 9,
+        "state": "open",
+        "planned_frames": 30,
+        "first_frame": 0,
+        "received": 6,
+        "missing": 4,
+        "repeated": 0,
+        "restarts": 0,
+        "end_reason": None,
+        "counting": {
+            "next_frame": 10,
+            "joined_at": None,
+            "holes": [[1, 5]],
+            "refused_ranges": [[7, 8]],
+            "forgotten_below": 0,
+            "forgotten_missing": 0,
+            "restarted_ms": 5,
+        },
+    }
+    snapshot = SeriesSnapshot.model_validate(document)
+    again = Series.from_snapshot(snapshot, [(9, 2**60)])
+    assert again.snapshot() == snapshot
+    assert stored(again.snapshot()).model_dump(mode="json", exclude_unset=True) == document
+
+
 def test_the_number_of_gaps_of_a_series_that_was_joined_late_is_limited_too() -> None:
     series = Series(A, "plate 3", "nlo")
     for n in range(10_000, 0, -2):
