@@ -76,9 +76,9 @@ def draw_scale_bar(picture: np.ndarray, length_um: int) -> None:
 def screen(ensemble: Ensemble) -> None:
     """Draw the demo's live table after some frames."""
     console = Console(record=True, width=118, force_terminal=True, file=sys.stderr)
-    score = DemoScore(SEED)
     maker = ResultMaker(ensemble, 24.0, linked=True)
-    table = LiveTable(console, score, total=30, title="Senoscope live: synthetic FOVs, not for science")
+    title = "Senoscope live: synthetic FOVs, not for science"
+    table = LiveTable(console, DemoScore(SEED), total=30, title=title)
     for n, frame in zip(range(FRAMES), MosaicScan(SEED, frames=30), strict=False):
         source = Source(kind="stream", frame=n, position_um=frame.position_um)
         fov = Fov(frame.pixels, source, spec=fov_spec_of(ensemble))
@@ -86,7 +86,6 @@ def screen(ensemble: Ensemble) -> None:
         (prediction,) = ensemble.predict(frame.pixels)
         compute_ms = (time.perf_counter() - started_s) * 1e3
         result = maker.make(fov, prediction, ensemble.model_range, started_s, compute_ms).result
-        score.add(result)
         table.add(result)
     console.print(table.get_renderable())
     svg = console.export_svg(title="senoscope demo")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from uuid import UUID
 
 import structlog
 
@@ -18,6 +16,7 @@ from senoscope.outputs.zeromq import ResultPublisher
 from senoscope.results.delivery import Delivery, ResultSink
 from senoscope.results.lost_frames import LostFrames
 from senoscope.runlog.keeper import LogKeeper
+from senoscope.runlog.store import RunLog
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.memory_budget import MemoryBudget
 from senoscope.scheduling.model_switch import ModelSwitch
@@ -27,9 +26,9 @@ from senoscope.settings import Settings
 from senoscope.stream.receiver import Receiver
 from senoscope.stream.series import Series
 from senoscope.stream.source import FrameSource
-from senoscope.stream.watched_folder import WatchedFolder, WatchOptions
+from senoscope.stream.watched_folder import WatchedFolder
 from senoscope.watched_thread import WatchedThread
-from senoscope_client.errors import LogUnavailable, NotReady
+from senoscope_client.errors import LogUnavailable
 from senoscope_client.zeromq.curve_keys import CurveClient
 
 _log = structlog.get_logger(__name__)
@@ -37,20 +36,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Foundation:
-    """The parts of a service that exist before an ensemble is loaded.
-
-    Attributes
-    ----------
-    log : LogKeeper or None
-    session_range : SessionRange
-    lost : LostFrames
-    rules : RuleSet or None
-    sinks : list of ResultSink
-        Of results, in any order: `assemble` sorts them by stage.
-    decision_sinks : list of DecisionSink
-    memory : MemoryBudget
-        For pixels that wait, of requests and of the watched folder.
-    """
+    """The parts of a service that exist before an ensemble is loaded."""
 
     log: LogKeeper | None
     session_range: SessionRange
@@ -58,20 +44,13 @@ class Foundation:
     rules: RuleSet | None
     sinks: list[ResultSink]
     decision_sinks: list[DecisionSink]
-    memory: MemoryBudget
+    memory: MemoryBudget  # for pixels that wait, of requests and of the watched folder
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of a service that has an ensemble.
+    """The parts of a service that has an ensemble."""
 
-    Attributes
-    ----------
-    sources : tuple of FrameSource
-    publisher : ResultPublisher or None
-    """
-
-    session_range: SessionRange
     scheduler: Scheduler
     delivery: Delivery
     models: ModelSwitch
@@ -80,26 +59,14 @@ class Assembly:
 
     @property
     def threads(self) -> list[WatchedThread]:
-        """All threads of the parts."""
-        return [part.thread for part in self._parts if part.thread is not None]
+        """All threads of the parts; those that take results come before those that produce them."""
+        found = [sink.thread for sink in self.delivery.sinks if sink.thread is not None]
+        return [*found, self.delivery.thread, self.scheduler.thread, *(one.thread for one in self.sources)]
 
     def start(self) -> None:
-        """Start all parts; those that take results before those that produce them."""
-        for part in self._parts:
-            part.start()
-
-    @property
-    def _parts(self) -> tuple[ResultSink | Delivery | Scheduler | FrameSource, ...]:
-        return (*self.delivery.sinks, self.delivery, self.scheduler, *self.sources)
-
-    def require_in_use(self, active: ActiveEnsemble) -> None:
-        """Raise unless an intensity range that was fitted for an ensemble fits the one in use.
-
-        Raises
-        ------
-        NotReady
-        """
-        _require_in_use(self.scheduler, active)
+        """Start all parts."""
+        for thread in self.threads:
+            thread.start()
 
     def drain(self, timeout_s: float) -> bool:
         """Receive nothing more, and return whether all that waited was computed in time."""
@@ -170,7 +137,6 @@ def assemble(
         lost=foundation.lost,
     )
     return Assembly(
-        session_range=foundation.session_range,
         scheduler=scheduler,
         delivery=delivery,
         models=ModelSwitch(settings, scheduler),
@@ -191,11 +157,11 @@ def _sources(settings: Settings, foundation: Foundation, scheduler: Scheduler) -
     if settings.stream:
         yield _receiver(settings, foundation, scheduler)
     if settings.watch is not None and foundation.log is not None:
-        yield _watched_folder(settings, settings.watch.absolute(), foundation, foundation.log, scheduler)
+        yield _watched_folder(settings, foundation, foundation.log, scheduler)
 
 
 def _watched_folder(
-    settings: Settings, folder: Path, foundation: Foundation, log: LogKeeper, scheduler: Scheduler
+    settings: Settings, foundation: Foundation, log: LogKeeper, scheduler: Scheduler
 ) -> WatchedFolder:
     @contextmanager
     def reserve(count: int) -> Iterator[None]:
@@ -203,17 +169,8 @@ def _watched_folder(
             share.reserve(count)
             yield
 
-    options = WatchOptions(
-        folder,
-        settings.instrument or folder.name or str(folder),
-        settings.watch_interval_s,
-        settings.watch_settle_s,
-        settings.watch_axes or None,
-        tuple(settings.watch_channels.split(",")) if settings.watch_channels else None,
-        settings.image_limits.max_decoded_bytes,
-    )
     return WatchedFolder(
-        options,
+        settings,
         lambda: scheduler.active.spec,
         scheduler.require_room,
         scheduler.submit_stack,
@@ -230,7 +187,7 @@ def _receiver(settings: Settings, foundation: Foundation, scheduler: Scheduler) 
 
     def classify(fov: Fov) -> None:
         if scheduler.submit_live(fov):
-            session_range.observe(fov, scheduler.active, lambda active: _require_in_use(scheduler, active))
+            session_range.observe(fov, scheduler.active, scheduler.require_in_use)
 
     return Receiver(
         settings.stream,
@@ -242,22 +199,15 @@ def _receiver(settings: Settings, foundation: Foundation, scheduler: Scheduler) 
     )
 
 
-def _require_in_use(scheduler: Scheduler, active: ActiveEnsemble) -> None:
-    scheduler.require_spec(active.spec)
-    in_use = scheduler.active.ensemble.manifest.normalization.k_iqr
-    if in_use != active.ensemble.manifest.normalization.k_iqr:
-        raise NotReady("an ensemble of another range took over")
-
-
 def _earlier_series(log: LogKeeper | None, lost: LostFrames) -> Sequence[Series]:
     """Return the series of an earlier process, some of which may continue."""
     if log is None:
         return ()
     try:
-        earlier = log.latest_series()
+        earlier = log.query(RunLog.latest_series)
     except LogUnavailable as error:
         _log.warning("series that continue are counted from now on only", reason=str(error))
         return ()
     for snapshot, _ in reversed(earlier):
-        lost.restore(UUID(snapshot["series_uid"]), snapshot.get("lost", {}))
+        lost.restore(snapshot.series_uid, snapshot.lost)
     return [Series.from_snapshot(snapshot, logged) for snapshot, logged in earlier]

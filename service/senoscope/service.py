@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
@@ -15,21 +15,22 @@ from senoscope.decisions.decider import DecisionSink
 from senoscope.decisions.rules import read_rules
 from senoscope.engine import Ensemble, EnsembleError
 from senoscope.engine.cancellation import Cancellation
-from senoscope.fov import Fov
 from senoscope.health import degraded_reasons, failed_part
 from senoscope.metrics.registry import ServiceRegistry
 from senoscope.metrics.results import ResultMetrics
 from senoscope.outputs.stage_map import StageMaps
 from senoscope.outputs.zeromq import ResultPublisher
-from senoscope.results.delivery import ResultSink, Stack
+from senoscope.results.delivery import ResultSink
 from senoscope.results.lost_frames import LostFrames
 from senoscope.results.recent import RecentRecords
+from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.places import OFF
 from senoscope.runlog.store import RunLog
 from senoscope.scheduling.active_ensemble import ActiveEnsemble
 from senoscope.scheduling.memory_budget import MemoryBudget
 from senoscope.scheduling.model_switch import EnsembleList, Loading, ModelSwitch
+from senoscope.scheduling.scheduler import Scheduler
 from senoscope.scheduling.session_range import SessionRange
 from senoscope.settings import Settings
 from senoscope.starter.locate import locate_ensemble
@@ -68,18 +69,14 @@ class Service:
 
     Attributes
     ----------
-    recent : RecentRecords
-    maps : StageMaps
     log : LogKeeper or None
         The run log; None if it is turned off.
-    range : SessionRange
     ensembles : EnsembleList
         The ensembles of the models folder.
     request_memory : MemoryBudget
         For bodies and pixels of requests.
     registry : ServiceRegistry
         The service's own metrics; a server adds its own.
-    traces : Traces or None
 
     Raises
     ------
@@ -254,30 +251,17 @@ class Service:
 
         Another one may take over at any time: read this once for each request, and pass it along.
         """
-        return self.assembly.scheduler.active
+        return self.scheduler.active
 
     @property
     def models(self) -> ModelSwitch:
         """The part that changes the ensemble; raises NotReady if none was loaded yet."""
         return self.assembly.models
 
-    def require_room(self) -> None:
-        """Raise if no stack could be queued.
-
-        Raises
-        ------
-        Busy, NotReady
-        """
-        self.assembly.scheduler.require_room()
-
-    def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
-        """Queue a stack for classification; the result of its future are the records.
-
-        Raises
-        ------
-        Busy, NotReady
-        """
-        return self.assembly.scheduler.submit_stack(fovs)
+    @property
+    def scheduler(self) -> Scheduler:
+        """The queues of fields of view; raises NotReady if no ensemble was loaded yet."""
+        return self.assembly.scheduler
 
     def calibrate(self, stack: npt.NDArray[Any], active: ActiveEnsemble) -> None:
         """Calibrate the intensity range from a stack that was arranged for an ensemble.
@@ -293,7 +277,7 @@ class Service:
         NotReady
             If an ensemble that the range does not fit took over meanwhile; the range in force is unchanged.
         """
-        self.range.calibrate(stack, active, self.assembly.require_in_use)
+        self.range.calibrate(stack, active, self.scheduler.require_in_use)
 
     @staticmethod
     def model_info(active: ActiveEnsemble) -> ModelInfo:
@@ -351,11 +335,11 @@ class Service:
             traces=self.traces.status() if self.traces is not None else None,
         )
 
-    def series_snapshots(self) -> list[dict[str, Any]]:
+    def series_snapshots(self) -> list[SeriesSnapshot]:
         """Return snapshots of the sources' current series, newest first; the run log has older ones."""
         return [snapshot for source in self._sources for snapshot in source.snapshots()]
 
-    def _unsaved_series(self) -> list[dict[str, Any]]:
+    def _unsaved_series(self) -> list[SeriesSnapshot]:
         unsaved = [source for source in self._sources if not source.saves_series]
         return [snapshot for source in unsaved for snapshot in source.snapshots()]
 

@@ -264,7 +264,7 @@ def settings_command(body: Callable[[Settings], None]) -> Callable[..., None]:
     def command(**options: Any) -> None:
         body(Settings(**{name: value for name, value in options.items() if value is not None}))
 
-    parameters, annotations = [], {}
+    annotations = {}
     for name, field in Settings.model_fields.items():
         has_default = field.default_factory is None and field.default not in (None, "")
         default = f"default: {field.default}; " if has_default else ""
@@ -272,11 +272,10 @@ def settings_command(body: Callable[[Settings], None]) -> Callable[..., None]:
             help=f"{field.description} ({default}{ENV_PREFIX}{name.upper()})", show_default=False
         )
         annotations[name] = Annotated[field.annotation | None, option]  # type: ignore[operator]
-        parameters.append(
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotations[name]
-            )
-        )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(name, kind, default=None, annotation=a) for name, a in annotations.items()
+    ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = annotations
     command.__name__ = body.__name__

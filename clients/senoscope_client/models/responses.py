@@ -82,7 +82,24 @@ class DecisionsPage(OpenModel):
     next: int | None = None
 
 
-class SeriesSummary(OpenModel):
+class SeriesCounts(OpenModel):
+    """One series of frames, as far as the service recorded it; see `SeriesStatus` and `SeriesSummary`."""
+
+    series_uid: UUID
+    series_id: str | None = None
+    instrument: str | None = None
+    state: str
+    planned_frames: int | None = None
+    first_frame: int | None = None
+    last_frame: int | None = None
+    received: int | None = None
+    missing: int | None = None
+    repeated: int | None = None
+    restarts: int | None = None
+    end_reason: str | None = None
+
+
+class SeriesSummary(SeriesCounts):
     """One series of frames that the service received.
 
     Attributes
@@ -99,19 +116,7 @@ class SeriesSummary(OpenModel):
         When the series was last recorded in the run log.
     """
 
-    series_uid: UUID
-    series_id: str | None = None
-    instrument: str | None = None
-    state: str
     live: bool
-    planned_frames: int | None = None
-    first_frame: int | None = None
-    last_frame: int | None = None
-    received: int | None = None
-    missing: int | None = None
-    repeated: int | None = None
-    restarts: int | None = None
-    end_reason: str | None = None
     labels: dict[str, int] = Field(default_factory=dict)
     updated_at: datetime | None = None
 

@@ -19,21 +19,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 
 
 class ApiKey(StrictModel):
-    """An entry of the file of API keys.
-
-    Attributes
-    ----------
-    name : str
-    sha256 : str
-        SHA-256 of the key, hexadecimal. A key has 256 random bits, so that a fast hash is sufficient.
-    scopes : tuple of {"read", "classify", "admin"}
-        ``admin`` includes the others.
-    created : datetime
-    """
+    """An entry of the file of API keys."""
 
     name: Name
+    # Of the key, hexadecimal. A key has 256 random bits, so that a fast hash is sufficient.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]  # ``admin`` includes the others
     created: datetime
 
     def may(self, scope: Scope) -> bool:

@@ -20,7 +20,6 @@ def check_exposure(settings: Settings, host: str) -> list[ExposureWarning]:
 
     Parameters
     ----------
-    settings : Settings
     host : str
         The address of the listening socket.
 

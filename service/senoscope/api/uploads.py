@@ -124,7 +124,7 @@ async def classify_stack(
         Fov(fov, Source(kind="upload", file=name, frame=n), request=ref, spec=spec)
         for n, fov in enumerate(pixels)
     ]
-    job = service.submit_stack(fovs)
+    job = service.scheduler.submit_stack(fovs)
     computing = asyncio.wrap_future(job.done)
     disconnected = asyncio.create_task(_until_disconnected(request))
     try:

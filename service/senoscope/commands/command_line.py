@@ -17,30 +17,19 @@ SIGTERM_STATUS = 128 + signal.SIGTERM
 
 
 class Subcommand(NamedTuple):
-    """Where a subcommand is defined, and its help in the list of subcommands.
-
-    Attributes
-    ----------
-    source : str
-        ``module:attribute`` of a function, or of a Typer application that has subcommands.
-    help : str
-        The first line of the function's docstring, or the application's help.
-    """
+    """Where a subcommand is defined, and its help in the list of subcommands."""
 
     source: str
+    """``module:attribute`` of a function, or of a Typer application that has subcommands."""
     help: str
+    """The first line of the function's docstring, or the application's help."""
 
 
 class LazyGroup(TyperGroup):
-    """A group that imports a subcommand when it is called, not when it is listed.
-
-    Attributes
-    ----------
-    subcommands : mapping of str to Subcommand
-        By name, in the order of the help page; subclasses define it.
-    """
+    """A group that imports a subcommand when it is called, not when it is listed."""
 
     subcommands: ClassVar[Mapping[str, Subcommand]] = {}
+    """By name, in the order of the help page; subclasses define it."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)

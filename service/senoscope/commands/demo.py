@@ -24,8 +24,6 @@ from senoscope_client.errors import NotReady
 
 # NumPy and the HTTP client are imported only after the arguments were checked.
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from senoscope.commands.demo_view import DemoScore, LiveTable
     from senoscope.settings import Settings
     from senoscope_client.http.client import Client
@@ -98,7 +96,7 @@ def demo(
         publish += [] if rate else ["--keep-up", url]
         score = DemoScore(seed)
         title = f"Senoscope live: synthetic FOVs, ensemble {in_use.name}{warning}"
-        table = LiveTable(console, score, total=frames, title=title)
+        table = LiveTable(console, score, frames, title)
 
         def announce() -> None:
             console.print(
@@ -109,7 +107,7 @@ def demo(
             if not no_browser:
                 _open_browser(url)
 
-        interrupted = _scan(client, service, publish, score, table, console, frames, announce)
+        interrupted = _scan(client, service, publish, table, announce)
         stream = client.stream_status()
     sent = frames
     if sent is None or interrupted:
@@ -214,14 +212,7 @@ def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
 
 
 def _scan(
-    client: Client,
-    service: _ChildProcess,
-    publish: list[str],
-    score: DemoScore,
-    table: LiveTable,
-    console: Console,
-    frames: int | None,
-    announce: Callable[[], None],
+    client: Client, service: _ChildProcess, publish: list[str], table: LiveTable, announce: Callable[[], None]
 ) -> bool:
     """Run the microscope until its last frame has been shown, and return whether Ctrl-C interrupted it."""
     command = [sys.executable, "-m", "senoscope_client.cli", *publish]
@@ -234,12 +225,12 @@ def _scan(
             table,
         ):
             try:
-                _show_results(client, results, microscope, service, score, table, frames)
+                _show_results(client, results, microscope, service, table, table.total)
             except KeyboardInterrupt:
                 interrupted = True
-                console.print("stopping: waiting for the results of frames already sent")
+                table.console.print("stopping: waiting for the results of frames already sent")
                 microscope.request_end()
-                _show_results(client, results, microscope, service, score, table, None)
+                _show_results(client, results, microscope, service, table, None)
     except KeyboardInterrupt:
         if interrupted:  # a second Ctrl-C
             raise
@@ -252,11 +243,10 @@ def _show_results(
     results: LiveResults,
     microscope: _ChildProcess,
     service: _ChildProcess,
-    score: DemoScore,
     table: LiveTable,
     frames: int | None,
 ) -> None:
-    quiet_since_s = None
+    quiet_since_s, score = None, table.score
     while frames is None or score.classified < frames:
         try:
             result = next(results)
@@ -274,7 +264,6 @@ def _show_results(
                 if never_began or _is_complete(stream, score) or time.monotonic() - quiet_since_s > _QUIET_S:
                     return
         else:
-            score.add(result)
             table.show(result)
             quiet_since_s = None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TypedDict
 
 import numpy as np
 from rich.console import Console, RenderableType
@@ -22,6 +22,21 @@ def bar(probability: float, width: int = 20) -> str:
     """Return a probability as a bar of ``width`` characters."""
     filled = round(probability * width)
     return "█" * filled + "░" * (width - filled)
+
+
+class DemoCounts(TypedDict):
+    """Counts, accuracy and latency of a demo; the keys of its summary."""
+
+    sent: int
+    classified: int
+    lost: int
+    dropped: int
+    gaps: int
+    rejected: int
+    accuracy: float | None
+    latency_ms: dict[str, float] | None
+    compute_ms: dict[str, float] | None
+    deadline_misses: int
 
 
 class DemoScore:
@@ -59,7 +74,7 @@ class DemoScore:
             self._missed += not result.deadline_met
             self.right += result.label == self.truth(result)
 
-    def summary(self, sent: int, stream: StreamStatus) -> dict[str, Any]:
+    def summary(self, sent: int, stream: StreamStatus) -> DemoCounts:
         """Return counts, accuracy and latency."""
         receiver = stream.receiver
 
@@ -82,7 +97,7 @@ class DemoScore:
             "deadline_misses": self._missed,
         }
 
-    def print_summary(self, console: Console, summary: dict[str, Any]) -> None:
+    def print_summary(self, console: Console, summary: Mapping[str, object]) -> None:
         """Print the summary as a table."""
         table = Table(title="Summary", show_header=False)
         for key, value in summary.items():
@@ -96,36 +111,34 @@ class LiveTable(Progress):
 
     Parameters
     ----------
-    console : Console
-    score : DemoScore
     total : int or None
         Number of frames, for the progress bar.
-    title : str
-        Title of the table.
     """
 
     def __init__(self, console: Console, score: DemoScore, total: int | None, title: str) -> None:
+        self.score = score
+        self.total = total
         self._title = title
-        self._score = score
         self._rows: deque[Result] = deque(maxlen=_ROWS)
         columns = TextColumn("scan"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         super().__init__(*columns, console=console, auto_refresh=False, disable=not console.is_terminal)
         self._task = self.add_task("scan", total=total)
 
     def add(self, result: Result) -> None:
-        """Add a result as the first row, without redrawing."""
+        """Count a result, and add it as the first row, without redrawing."""
+        self.score.add(result)
         self._rows.appendleft(result)
         self.advance(self._task)
 
     def show(self, result: Result) -> None:
-        """Add a result as the first row and redraw."""
+        """Count a result, add it as the first row, and redraw."""
         self.add(result)
         self.refresh()
         if self.disable:
             source = result.source
             self.console.print(
                 f"FOV {source.frame}: {result.label} {result.probability:.3f} "
-                f"(truth {self._score.truth(result)}), {result.timing_ms.total:.0f} ms",
+                f"(truth {self.score.truth(result)}), {result.timing_ms.total:.0f} ms",
                 highlight=False,
             )
 
@@ -136,7 +149,7 @@ class LiveTable(Progress):
             table.add_column(heading, justify="right" if heading == "FOV" else "left")
         table.add_column("latency", justify="right")
         for result in self._rows:
-            truth = self._score.truth(result)
+            truth = self.score.truth(result)
             position = result.source.position_um
             colour = "magenta" if result.label == "senescent" else "cyan"
             table.add_row(
@@ -148,7 +161,7 @@ class LiveTable(Progress):
                 f"[green]{truth}[/green]" if truth == result.label else f"[red]{truth}[/red]",
                 f"{result.timing_ms.total:.0f} ms",
             )
-        score = self._score
+        score = self.score
         share = f"{score.right / score.classified:.0%}" if score.classified else "-"
         right = f"{score.right} of {score.classified} correct ({share})"
         yield from (table, self.make_tasks_table(self.tasks), right)

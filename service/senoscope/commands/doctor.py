@@ -7,7 +7,7 @@ import platform
 import socket
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -106,7 +106,7 @@ def _ensemble(settings: Settings) -> Finding:
                 "`demo`, `serve` and `classify` build it",
             )
         with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
-            facts: dict[str, Any] = ensemble.describe()
+            facts = ensemble.describe()
             name = f"{ensemble.manifest.name} {ensemble.manifest.version}"
     except Exception as error:  # the other checks must still run
         return Finding("ensemble", "fail", str(error))

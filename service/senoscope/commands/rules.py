@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -95,12 +94,9 @@ def _uid(log: RunLog, series: str) -> UUID:
     try:
         return UUID(series)
     except ValueError:
-        named = [
-            one.snapshot
-            for one in log.series(_MAX_SERIES_SEARCHED)
-            if one.snapshot.get("series_id") == series
-        ]
+        snapshots = [one.snapshot for one in log.series(_MAX_SERIES_SEARCHED)]
+        named = [one.series_uid for one in snapshots if one.series_id == series]
     if not named:
-        known: Iterator[str] = (str(one.snapshot.get("series_id")) for one in log.series(5))
-        raise NotFound(f"the run log has no series {series!r}; the newest are {', '.join(known) or 'none'}")
-    return UUID(named[0]["series_uid"])
+        known = ", ".join(str(one.series_id) for one in snapshots[:5])
+        raise NotFound(f"the run log has no series {series!r}; the newest are {known or 'none'}")
+    return named[0]

@@ -105,13 +105,11 @@ class ServiceServer(uvicorn.Server):
 
     Parameters
     ----------
-    settings : Settings
     on_made : callable
         Called when the service was created.
 
     Attributes
     ----------
-    settings : Settings
     service : Service or None
         None until it is created.
     failure : Exception or None

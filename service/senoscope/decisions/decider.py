@@ -45,8 +45,6 @@ class Decider(ResultSink):
 
     Parameters
     ----------
-    rules : RuleSet
-    sinks : sequence of DecisionSink
     log : LogKeeper, optional
         Stores each decision before it is published; if it cannot, the decision is marked as not logged.
     """

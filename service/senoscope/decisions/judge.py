@@ -30,18 +30,10 @@ _Place = tuple[float, float] | int
 
 @dataclass
 class _RuleState:
-    """The state of one rule in one series.
+    """The state of one rule in one series."""
 
-    Attributes
-    ----------
-    met : int
-        Number of consecutive fields of view that met the conditions.
-    held : bool
-        Whether the rule held on the last field of view.
-    """
-
-    met: int = 0
-    held: bool = False
+    met: int = 0  # number of consecutive fields of view that met the conditions
+    held: bool = False  # whether the rule held on the last field of view
 
 
 @dataclass
@@ -70,7 +62,6 @@ class Judge:
 
     Parameters
     ----------
-    rules : RuleSet
     earlier : callable
         Returns earlier decisions on a series, for example those of a previous process, oldest first; they
         count for the limits.

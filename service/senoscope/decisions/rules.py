@@ -29,19 +29,13 @@ class RulesError(InvalidRequest):
 
 
 class Threshold(StrictModel):
-    """A bound on a value, optionally with another bound at which the condition ends (hysteresis).
+    """A bound on a value, optionally with another bound at which the condition ends (hysteresis)."""
 
-    Attributes
-    ----------
-    above, below : float or None
-        Exactly one of them: the value must be greater, or less, than this.
-    release : float or None
-        Once the rule holds, it holds until the value is less (with ``above``) or greater (with ``below``)
-        than this; None: until the value no longer meets the first bound.
-    """
-
+    # Exactly one of them: the value must be greater, or less, than this.
     above: _Fraction | None = None
     below: _Fraction | None = None
+    # Once the rule holds, it holds until the value is less (with ``above``) or greater (with ``below``) than
+    # this; None: until the value no longer meets the first bound.
     release: _Fraction | None = None
 
     @model_validator(mode="after")
@@ -78,23 +72,15 @@ class Threshold(StrictModel):
 
 
 class Conditions(StrictModel):
-    """Conditions on a result; all of them must hold.
-
-    Attributes
-    ----------
-    probability, entropy, mutual_information, agreement : Threshold or None
-    label : str or None
-    flags_present, flags_absent : tuple of str
-        Codes of flags: the result must have all of the former and none of the latter.
-    """
+    """Conditions on a result; all of them must hold."""
 
     probability: Threshold | None = None
     entropy: Threshold | None = None
     mutual_information: Threshold | None = None
     agreement: Threshold | None = None
     label: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    flags_present: _Codes = ()
-    flags_absent: _Codes = ()
+    flags_present: _Codes = ()  # the result must have all of these
+    flags_absent: _Codes = ()  # and none of these
 
     @model_validator(mode="after")
     def _check_conditions(self) -> Self:
@@ -135,21 +121,12 @@ class Conditions(StrictModel):
 
 
 class Rule(StrictModel):
-    """An action and its conditions.
+    """An action and its conditions."""
 
-    Attributes
-    ----------
-    name : str
-        Unique in the file; included in every decision.
-    action : {"revisit", "skip", "stop"}
-    when : Conditions
-    running : int
-        Number of consecutive fields of view of a series on which the conditions must be met.
-    """
-
-    name: Annotated[str, Field(pattern=r"^\S(.{0,62}\S)?$")]
+    name: Annotated[str, Field(pattern=r"^\S(.{0,62}\S)?$")]  # unique in the file; in every decision
     action: Action
     when: Conditions
+    # Number of consecutive fields of view of a series on which the conditions must be met.
     running: Annotated[int, Field(ge=1, le=10_000)] = 1
 
     def describe(self) -> str:
@@ -163,36 +140,21 @@ class Rule(StrictModel):
 
 
 class RevisitLimits(StrictModel):
-    """Limits of revisits per series, for all rules together.
-
-    Attributes
-    ----------
-    max_revisits, max_revisits_per_place : int
-        In total, and per place.
-    place_radius_um : float
-        Stage positions within this distance (x, y) are the same place.
-    """
+    """Limits of revisits per series, for all rules together."""
 
     max_revisits: Annotated[int, Field(ge=0, le=10_000)] = 20
     max_revisits_per_place: Annotated[int, Field(ge=0, le=1000)] = 1
+    # Stage positions within this distance (x, y) are the same place.
     place_radius_um: Annotated[float, Field(ge=0, le=1e6)] = 5.0
 
 
 class RuleSet(StrictModel):
-    """A rule file.
+    """A rule file."""
 
-    Attributes
-    ----------
-    dry_run : bool
-        Decisions are logged and published, but marked as a dry run: no program may act on them.
-    limits : RevisitLimits
-    rules : tuple of Rule
-        Evaluated in this order.
-    """
-
+    # Decisions are logged and published, but marked as a dry run: no program may act on them.
     dry_run: bool = True
     limits: RevisitLimits = RevisitLimits()
-    rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=100)]
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=100)]  # evaluated in this order
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

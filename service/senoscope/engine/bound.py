@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime as ort
 
 from senoscope.engine.cancellation import Cancellation
-from senoscope.engine.executor import OUTPUT_NAMES, Executor, Float32, NetworkFile, NetworkOutput
+from senoscope.engine.executor import OUTPUT_NAMES, Executor, Float32, NetworkFile, NetworkOutput, Placement
 from senoscope.engine.sessions import CPU, CUDA, create_session, preload_cuda
 
 Schedule = Literal["sequential", "streams"]
@@ -71,7 +71,6 @@ class BoundExecutor(Executor):
 
     Parameters
     ----------
-    networks : sequence of NetworkFile
     cuda_graphs : bool
         Capture runs of batch 1 and replay them.
     tf32 : bool
@@ -208,7 +207,7 @@ class BoundExecutor(Executor):
             self._buffers[shape] = (buffers, [buffers.bind(s, k) for k, s in enumerate(self._sessions)])
         return self._buffers[shape]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Placement:
         """Return provider, schedule, and whether CUDA graphs are used."""
         return {
             "provider": self._sessions[0].get_providers()[0],

@@ -44,12 +44,7 @@ def check_graph(session: ort.InferenceSession, network: NetworkFile) -> None:
 
 
 def check_outputs(outputs: Sequence[NetworkOutput], networks: Sequence[NetworkFile], count: int) -> None:
-    """Compare outputs for a batch of ``count`` fields of view with the manifest.
-
-    Raises
-    ------
-    EnsembleError
-    """
+    """Raise EnsembleError if outputs for a batch of ``count`` fields of view do not match the manifest."""
     for output, network in zip(outputs, networks, strict=True):
         for name, array, (_, *rest) in zip(OUTPUT_NAMES, output, _output_shapes(network), strict=True):
             if array.shape != (count, *rest):

@@ -10,12 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import onnxruntime as ort
 
 from senoscope.engine.cancellation import Cancellation
-from senoscope.engine.executor import OUTPUT_NAMES, Executor, Float32, NetworkFile, NetworkOutput
+from senoscope.engine.executor import OUTPUT_NAMES, Executor, Float32, NetworkFile, NetworkOutput, Placement
 from senoscope.engine.sessions import CPU, create_session, usable_cores
 
 # The slowest network takes almost a third of the total time: more than four workers would wait for it, so
@@ -28,7 +27,6 @@ class CpuExecutor(Executor):
 
     Parameters
     ----------
-    networks : sequence of NetworkFile
     threads : int, optional
         Cores to use; default: all available to the process.
     cancellation : Cancellation, optional
@@ -83,7 +81,7 @@ class CpuExecutor(Executor):
     def _run_one(self, k: int, feeds: dict[str, Float32]) -> NetworkOutput:
         return NetworkOutput(*self._sessions[k].run(OUTPUT_NAMES, feeds, self._options))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Placement:
         """Return the provider and the number of workers and threads."""
         return {"provider": CPU, "workers": self._workers, "threads_per_worker": self._threads_each}
 

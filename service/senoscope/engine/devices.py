@@ -22,23 +22,15 @@ Device = Literal["auto", "cuda", "cpu"]
 
 
 class DeviceRow(NamedTuple):
-    """A device of the table.
-
-    Attributes
-    ----------
-    title : str
-    found : str
-        The reason when ``auto`` selects it first.
-    problem : callable
-        Returns why it cannot be used on this machine, or None.
-    open : callable
-        Opens networks with a number of threads; `Cancellation` interrupts opening and runs.
-    """
+    """A device of the table."""
 
     title: str
     found: str
+    """The reason when ``auto`` selects it first."""
     problem: Callable[[], str | None]
+    """Returns why it cannot be used on this machine, or None."""
     open: Callable[[Sequence[NetworkFile], int | None, Cancellation | None], Executor]
+    """Opens networks with a number of threads; `Cancellation` interrupts opening and runs."""
 
 
 def gpu_problem() -> str | None:

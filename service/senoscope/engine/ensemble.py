@@ -25,7 +25,7 @@ from senoscope.engine.contract import (
 )
 from senoscope.engine.devices import Device, open_executor
 from senoscope.engine.errors import DeviceError, EnsembleError
-from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
+from senoscope.engine.executor import EngineFacts, Executor, NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
@@ -374,7 +374,7 @@ class Ensemble:
             if reason and not any(warning.startswith(known) for warning in self.manifest.warnings):
                 yield f"{name} {reason} among the test vectors: it may not distinguish the classes"
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> EngineFacts:
         """Return the device, why it was selected, and how the networks are distributed on it."""
         return {
             "device": self.device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,38 +17,42 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network to run: name, ONNX file, and shapes of input and outputs.
-
-    Attributes
-    ----------
-    gradcam_grid : tuple of int
-        Rows and columns of its Grad-CAM map.
-    feature_size : int
-    input_shape : tuple of int
-        Channels, rows and columns.
-    """
+    """A network to run: name, ONNX file, and shapes of input and outputs."""
 
     name: str
     path: Path
-    gradcam_grid: tuple[int, int]
+    gradcam_grid: tuple[int, int]  # rows and columns of its Grad-CAM map
     feature_size: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, int, int]  # channels, rows and columns
+
+
+class Placement(TypedDict, total=False):
+    """How networks are distributed on the hardware, as far as a device has such facts."""
+
+    provider: str
+    workers: int
+    threads_per_worker: int
+    schedule: Literal["sequential", "streams"]
+    cuda_graphs: bool
+
+
+class EngineFacts(Placement):
+    """The device of an ensemble, for logs and status; see `senoscope_client.models.status.EngineInfo`."""
+
+    device: str
+    reason: str
+    compute_ms: float
+    batch_sizes: list[int]
+    warnings: list[str]
 
 
 class NetworkOutput(NamedTuple):
-    """The output of one network for a batch, in the order of the graph's outputs.
+    """The output of one network for a batch, in the order of the graph's outputs."""
 
-    Attributes
-    ----------
-    logit, probability : float32 array [N]
-    gradcam : float32 array [N, h, w]
-    features : float32 array [N, C]
-    """
-
-    logit: Float32
-    probability: Float32
-    gradcam: Float32
-    features: Float32
+    logit: Float32  # [N]
+    probability: Float32  # [N]
+    gradcam: Float32  # [N, h, w]
+    features: Float32  # [N, C]
 
 
 class Executor:
@@ -57,17 +61,12 @@ class Executor:
     The ensemble creates it once, calls ``warm_up`` once, then ``run`` from one thread at a time, then
     ``close``. Everything that runs share (sessions, threads, buffers, captured graphs) is created in the
     first two.
-
-    Attributes
-    ----------
-    device : str
-        Its name in `senoscope.engine.devices.DEVICES`.
-    cools_down : bool
-        Whether the device lowers its clocks when idle, which would delay the next frame.
     """
 
     device: str
+    """Its name in `senoscope.engine.devices.DEVICES`."""
     cools_down: bool = False
+    """Whether the device lowers its clocks when idle, which would delay the next frame."""
 
     def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:
         """Run until the next ``run`` is as fast as any later one."""
@@ -80,7 +79,7 @@ class Executor:
     def keep_warm(self) -> None:
         """Do a little work if the device cools down, much less than a run; only after ``warm_up``."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Placement:
         """Return how the networks are distributed on the hardware, for logs and status."""
         raise NotImplementedError
 

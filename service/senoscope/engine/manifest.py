@@ -367,13 +367,7 @@ def sha256_of(path: Path, between_blocks: Callable[[], object] = lambda: None) -
 
 
 def _require_regular(path: Path) -> None:
-    """Refuse named pipes and devices, which could block forever when they are opened.
-
-    Raises
-    ------
-    EnsembleError
-    OSError
-    """
+    """Refuse named pipes and devices, which could block forever when they are opened."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise EnsembleError(path, "is not a regular file")
 

@@ -46,14 +46,12 @@ def create_session(
 
     Parameters
     ----------
-    network : NetworkFile
     threads : int
         Intra-op threads.
     providers : sequence
         In the form of ONNX Runtime; the first one must run the network.
     options : dict of str to str, optional
         Additional session configuration entries.
-    cancellation : Cancellation, optional
 
     Raises
     ------

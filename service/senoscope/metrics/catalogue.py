@@ -24,19 +24,10 @@ _UNITS: Final = frozenset({"seconds", "bytes", "ratio", "bits"})
 
 @dataclass(frozen=True)
 class Declared:
-    """The declaration of a metric; its labels have few values, which clients cannot choose.
-
-    Attributes
-    ----------
-    kind : {"counter", "gauge", "histogram", "info"}
-    name : str
-        As in a scrape, with ``_total`` or ``_info``.
-    help : str
-    labels : tuple of str
-    """
+    """The declaration of a metric; its labels have few values, which clients cannot choose."""
 
     kind: Kind
-    name: str
+    name: str  # as in a scrape, with ``_total`` or ``_info``
     help: str
     labels: tuple[str, ...] = ()
 

@@ -34,7 +34,6 @@ class ResultMetrics(ResultSink):
 
     Parameters
     ----------
-    registry : CollectorRegistry
     deadline_ms : float
         Buckets are narrow around it.
     """

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
 from uuid import UUID
 
 from senoscope.results.delivery import DeliveryTimes, ResultSink
@@ -20,30 +19,16 @@ MAX_FOVS = 50_000  # of all series together, half a kilobyte each
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One FOV on the map.
+    """One FOV on the map."""
 
-    Attributes
-    ----------
-    id : UUID
-        Of its result.
-    frame : int or None
-    x_um, y_um : float or None
-        Of its centre; None if the stream has no positions.
-    width_um, height_um : float or None
-    probability : float
-    entropy : float
-        Of the ensemble's mean, in bits: from 0 (certain) to 1.
-    label : str
-    """
-
-    id: UUID
+    id: UUID  # of its result
     frame: int | None
-    x_um: float | None
+    x_um: float | None  # of its centre; None if the stream has no positions
     y_um: float | None
     width_um: float | None
     height_um: float | None
     probability: float
-    entropy: float
+    entropy: float  # of the ensemble's mean, in bits: from 0 (certain) to 1
     label: str
 
     @property
@@ -134,19 +119,3 @@ class StageMaps(ResultSink):
         with self._lock:
             known = self._maps.get(uid)
             return None if known is None else list(known.tiles.values())
-
-
-def tiles_as_json(tiles: list[Tile]) -> list[dict[str, Any]]:
-    """Return tiles in the form of ``/v1/series/{uid}/map.json``."""
-    return [
-        {
-            "id": str(tile.id),
-            "frame": tile.frame,
-            "position_um": None if tile.x_um is None else {"x": tile.x_um, "y": tile.y_um},
-            "size_um": None if tile.width_um is None else {"x": tile.width_um, "y": tile.height_um},
-            "probability": tile.probability,
-            "entropy": tile.entropy,
-            "label": tile.label,
-        }
-        for tile in tiles
-    ]

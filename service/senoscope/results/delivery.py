@@ -36,20 +36,12 @@ _MAX_WAIT_S = 2.0
 
 @dataclass(eq=False)
 class Stack:
-    """A posted stack on its way through the batch lane.
-
-    Attributes
-    ----------
-    fovs : sequence of Fov
-    done : Future of list of Record
-        Cancelling it keeps FOVs that have not begun from being computed.
-    taken : int
-        FOVs that were handed to the engine.
-    """
+    """A posted stack on its way through the batch lane."""
 
     fovs: Sequence[Fov]
     done: Future[list[Record]] = field(default_factory=Future)
-    taken: int = 0
+    """Cancelling it keeps FOVs that have not begun from being computed."""
+    taken: int = 0  # FOVs that were handed to the engine
     _records: list[Record] = field(default_factory=list)
 
     @property
@@ -80,24 +72,14 @@ class Stack:
 
 @dataclass(frozen=True)
 class Computed:
-    """The engine's output for one batch.
-
-    Attributes
-    ----------
-    stack : Stack or None
-        The stack that the FOVs belong to; None for a live frame.
-    maker : ResultMaker
-        Of the ensemble that computed the batch.
-    started_s : float
-        When its computation began, by ``time.perf_counter``.
-    """
+    """The engine's output for one batch."""
 
     fovs: Sequence[Fov]
     predictions: list[Prediction]
     bounds: IntensityRange
-    stack: Stack | None
-    maker: ResultMaker
-    started_s: float
+    stack: Stack | None  # the stack that the FOVs belong to; None for a live frame
+    maker: ResultMaker  # of the ensemble that computed the batch
+    started_s: float  # when its computation began, by ``time.perf_counter``
     compute_ms: float
 
 
@@ -113,48 +95,27 @@ class SinkStage(IntEnum):
 
 
 class DeliveryTimes(NamedTuple):
-    """When a result reached a step, by ``time.perf_counter``.
+    """When a result reached a step, by ``time.perf_counter``."""
 
-    Attributes
-    ----------
-    logged_s : float
-        It was in the run log, or the attempt was given up for now.
-    notified_s : float
-        The sinks of all earlier stages were notified.
-    """
-
-    logged_s: float
-    notified_s: float
+    logged_s: float  # it was in the run log, or the attempt was given up for now
+    notified_s: float  # the sinks of all earlier stages were notified
 
 
 class ResultSink:
     """A place for results. Subclasses override `on_result`, and what else they need.
 
     Notified from the delivery thread, once of every record, in the order of computation.
-
-    Attributes
-    ----------
-    stage : SinkStage
-        When it is notified.
-    name : str
-        Key of its status in that of the service.
-    thread : WatchedThread or None
-        The thread of a sink that queues results. Its failure is reported.
     """
 
-    stage: SinkStage = SinkStage.PUBLISH
-    name: str = ""
+    stage: SinkStage = SinkStage.PUBLISH  # when it is notified
+    name: str = ""  # key of its status in that of the service
     thread: WatchedThread | None = None
+    """The thread of a sink that queues results. Its failure is reported."""
 
     @property
     def problem(self) -> str | None:
         """Why it does not work now, or None."""
         return None if self.thread is None else self.thread.problem
-
-    def start(self) -> None:
-        """Start its thread, if it has one."""
-        if self.thread is not None:
-            self.thread.start()
 
     def on_result(self, record: Record, times: DeliveryTimes) -> None:
         """Handle a result. Must return at once: a sink that cannot keep up drops results and counts them."""
@@ -189,7 +150,6 @@ class Delivery:
 
     Attributes
     ----------
-    sinks : tuple of ResultSink
     live_late : int
         Results of live frames that missed the deadline.
     failed : int
@@ -216,8 +176,8 @@ class Delivery:
         self.live_late = 0
         self.failed = 0
         self.sinks = tuple(sinks)
-        self._before_answer = [sink for sink in sinks if sink.stage < SinkStage.OBSERVE]
-        self._after_answer = [sink for sink in sinks if sink.stage >= SinkStage.OBSERVE]
+        self._before_answer = [sink for sink in self.sinks if sink.stage < SinkStage.OBSERVE]
+        self._after_answer = [sink for sink in self.sinks if sink.stage >= SinkStage.OBSERVE]
         self._run_log = log
         self._lost = lost or LostFrames()
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
@@ -231,10 +191,6 @@ class Delivery:
         """Queue a computed batch; waits while so many wait that frames had better wait in their lane."""
         has_place = self._places.acquire(timeout=_MAX_WAIT_S)
         self._queue.put(_Queued(computed, has_place))
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
 
     def close(self) -> None:
         """Deliver what was computed, then stop and close the sinks."""

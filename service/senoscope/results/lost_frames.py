@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import structlog
 
 from senoscope.logs import about_source
+from senoscope.runlog.entries import LostCount, SeriesSnapshot
 from senoscope_client.models.result import Source
 from senoscope_client.rate_limiter import RateLimiter
 
@@ -24,35 +25,21 @@ _LOG_INTERVAL_S: Final = 1.0
 _MAX_LOG_INTERVAL_S: Final = 600.0
 
 
-class LostCount(TypedDict):
-    """The number of frames that were lost for one reason, and the ranges that are still known."""
-
-    count: int
-    ranges: list[list[int]]
-
-
 class Ranges:
     """A set of frame numbers as ranges, both ends included; if there are too many, the lowest are dropped.
 
-    Attributes
-    ----------
-    count : int
-        Frames that were added, including those of dropped ranges.
-    forgotten_below : int
-        Whether a frame below this number was added is no longer known.
+    Its ``count`` includes the frames of dropped ranges.
     """
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = (), count: int | None = None) -> None:
-        self.forgotten_below = 0
+        self.forgotten_below = 0  # whether a frame below this number was added is no longer known
         self._ranges = sorted((int(first), int(last)) for first, last in ranges)
         held = sum(last - first + 1 for first, last in self._ranges)
         self.count = held if count is None else max(held, count)
 
     def add(self, frame: int) -> bool:
         """Add a frame, and return whether it is new."""
-        after = bisect_right(self._ranges, (frame, frame))
-        if after < len(self._ranges) and self._ranges[after][0] == frame:
-            return False
+        after = bisect_left(self._ranges, (frame + 1,))
         first = last = frame
         if after and self._ranges[after - 1][1] >= frame:
             return False
@@ -129,13 +116,13 @@ class LostFrames:
         with self._lock:
             known = self._of(uid)
             for reason, one in described.items():
-                known[reason] = Ranges(((first, last) for first, last in one["ranges"]), one["count"])
+                known[reason] = Ranges(one.ranges, one.count)
 
     def describe(self, uid: UUID) -> dict[str, LostCount]:
         """Return the count of frames, and the ranges that are still known, for each reason."""
         with self._lock:
             return {
-                reason: {"count": ranges.count, "ranges": [list(one) for one in ranges]}
+                reason: LostCount(ranges.count, list(ranges))
                 for reason, ranges in self._series.get(uid, {}).items()
                 if ranges.count
             }
@@ -148,7 +135,7 @@ class LostFrames:
         return known
 
 
-def lost_ranges(snapshot: dict[str, Any]) -> tuple[list[tuple[int, int, Reason]], dict[str, int]]:
+def lost_ranges(snapshot: SeriesSnapshot) -> tuple[list[tuple[int, int, str]], dict[str, int]]:
     """Return all frames of a series without a result, from its snapshot.
 
     Returns
@@ -158,13 +145,9 @@ def lost_ranges(snapshot: dict[str, Any]) -> tuple[list[tuple[int, int, Reason]]
     dict of str to int
         Frames for each reason, including those whose numbers are no longer known.
     """
-    counts: dict[str, int] = {}
-    found: list[tuple[int, int, Reason]] = []
-    if snapshot.get("missing"):
-        counts["missing"] = snapshot["missing"]
-    holes = snapshot.get("counting", {}).get("holes", ())
-    found += [(start, stop - 1, "missing") for start, stop in holes]
-    for reason, one in snapshot.get("lost", {}).items():
-        counts[reason] = one["count"]
-        found += [(first, last, reason) for first, last in one["ranges"]]
+    counts = {"missing": snapshot.missing} if snapshot.missing else {}
+    found = [(start, stop - 1, "missing") for start, stop in snapshot.counting.holes]
+    for reason, one in snapshot.lost.items():
+        counts[reason] = one.count
+        found += [(first, last, reason) for first, last in one.ranges]
     return sorted(found), counts

@@ -73,25 +73,13 @@ def uuid7() -> UUID:
 
 @dataclass(frozen=True)
 class Record:
-    """A result with the field of view and the prediction that it was made from.
+    """A result with the field of view and the prediction that it was made from."""
 
-    Attributes
-    ----------
-    result : Result
-        Without inline maps.
-    fov : Fov
-    prediction : Prediction
-    channels : tuple of str
-        Of the ensemble that made it.
-    saturated : tuple of float
-        Fraction of each channel's pixels above the intensity range.
-    """
-
-    result: Result
+    result: Result  # without inline maps
     fov: Fov
     prediction: Prediction
-    channels: tuple[str, ...]
-    saturated: tuple[float, ...]
+    channels: tuple[str, ...]  # of the ensemble that made it
+    saturated: tuple[float, ...]  # fraction of each channel's pixels above the intensity range
     _encoded: dict[CamMode, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def detached(self) -> Record:
@@ -147,20 +135,11 @@ def _rounded(grid: npt.NDArray[np.float32]) -> list[list[float]]:
 
 @dataclass(frozen=True)
 class ResultMaker:
-    """Makes results of one ensemble.
-
-    Attributes
-    ----------
-    ensemble : Ensemble
-    deadline_ms : float
-        From arrival to delivery.
-    linked : bool
-        Whether results link to their maps, which a server must then serve.
-    """
+    """Makes results of one ensemble."""
 
     ensemble: Ensemble
-    deadline_ms: float
-    linked: bool
+    deadline_ms: float  # from arrival to delivery
+    linked: bool  # whether results link to their maps, which a server must then serve
 
     def make(
         self, fov: Fov, prediction: Prediction, bounds: IntensityRange, started_s: float, compute_ms: float

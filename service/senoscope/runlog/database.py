@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
@@ -14,9 +14,6 @@ from senoscope.runlog.dialects import DIALECTS
 from senoscope.runlog.faults import translate_database_errors
 from senoscope.runlog.places import checked_database_url
 from senoscope.runlog.schema import prepare_schema
-
-if TYPE_CHECKING:
-    from sqlalchemy.dialects import postgresql, sqlite
 
 # Time limit of a read. No query of the service takes a hundredth of it in an intact database.
 _READ_TIMEOUT_S: Final = 5.0
@@ -60,11 +57,6 @@ class Database:
         self.engine = self.dialect.create_engine(pool, reading=True)
         self._write_engine = self.dialect.create_engine({}, reading=False)
 
-    @property
-    def location(self) -> str:
-        """The file, or the URL without its password."""
-        return self.dialect.location
-
     def prepare(self) -> None:
         """Create the database or migrate it to the current schema, and check that it can be written."""
         with translate_database_errors(self.dialect):
@@ -95,10 +87,6 @@ class Database:
             self._write_engine.begin() as connection,
         ):
             yield connection
-
-    def insert_statement(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        """Return an insert statement that can skip or update existing rows."""
-        return self.dialect.insert_statement(table)
 
     def insert_rows(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows, columns in the table's order, in one transaction; those that exist are skipped."""

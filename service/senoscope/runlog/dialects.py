@@ -62,30 +62,16 @@ def _added(nil: str) -> str:
 
 
 class Dialect:
-    """One kind of database, for the database at a URL.
+    """One kind of database, for the database at a URL."""
 
-    Attributes
-    ----------
-    name : str
-        As SQLAlchemy has it.
-    schemes : tuple of str
-        Beginnings of its URLs.
-    example : str
-        A URL.
-    nil : str
-        The UUID `NIL` in SQL.
-    triggers : tuple of str
-        Statements that create the triggers which count results, so that counting needs no scan. Changing one
-        needs a migration.
-    driver_errors : tuple of exception types
-        Errors that its driver raises where SQLAlchemy does not wrap them.
-    """
-
-    name: ClassVar[str]
-    schemes: ClassVar[tuple[str, ...]]
-    example: ClassVar[str]
-    nil: ClassVar[str]
+    name: ClassVar[str]  # as SQLAlchemy has it
+    schemes: ClassVar[tuple[str, ...]]  # beginnings of its URLs
+    example: ClassVar[str]  # a URL
+    nil: ClassVar[str]  # the UUID `NIL` in SQL
+    # Statements that create the triggers which count results, so that counting needs no scan. Changing one
+    # needs a migration.
     triggers: ClassVar[tuple[str, ...]]
+    # Errors that its driver raises where SQLAlchemy does not wrap them.
     driver_errors: ClassVar[tuple[type[Exception], ...]] = ()
 
     def __init__(self, url: sa.URL, read_s: float) -> None:

@@ -11,31 +11,23 @@ from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.manifest import Manifest
+from senoscope_client.models.base import OpenModel
+from senoscope_client.models.responses import SeriesCounts
 from senoscope_client.models.result import Result
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A result to be logged; without pixels.
-
-    Attributes
-    ----------
-    result : Result
-    document : str
-        The result as JSON, without inline maps.
-    gradcam : bytes
-        The grids of all networks, in the manifest's order.
-    manifest : Manifest
-        Of the ensemble that computed it.
-    """
+    """A result to be logged; without pixels."""
 
     result: Result
-    document: str
-    gradcam: bytes
-    manifest: Manifest
+    document: str  # the result as JSON, without inline maps
+    gradcam: bytes  # the grids of all networks, in the manifest's order
+    manifest: Manifest  # of the ensemble that computed it
 
     @classmethod
     def of(
@@ -53,24 +45,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Maps:
-    """The Grad-CAM maps of a logged result.
-
-    Attributes
-    ----------
-    networks : tuple of K str
-    probabilities : float32 array [K]
-    gradcams : tuple of K float32 arrays [h_k, w_k]
-    shape : tuple of int
-        Rows and columns of the field of view.
-    channels : tuple of str
-        Of the ensemble that computed it.
-    """
+    """The Grad-CAM maps of a logged result."""
 
     networks: tuple[str, ...]
-    probabilities: npt.NDArray[np.float32]
-    gradcams: tuple[npt.NDArray[np.float32], ...]
-    shape: tuple[int, int]
-    channels: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]  # [K], by network
+    gradcams: tuple[npt.NDArray[np.float32], ...]  # K arrays [h_k, w_k]
+    shape: tuple[int, int]  # rows and columns of the field of view
+    channels: tuple[str, ...]  # of the ensemble that computed it
 
     def map(self) -> npt.NDArray[np.float32]:
         """Return the ensemble's Grad-CAM map, [H, W], in 0..1."""
@@ -79,15 +60,10 @@ class Maps:
 
 @dataclass(frozen=True)
 class ModelLayout:
-    """The part of a manifest that is needed to read logged grids.
-
-    Attributes
-    ----------
-    grids : dict of str to (rows, columns)
-        By network, in the order in which the log stores them.
-    """
+    """The part of a manifest that is needed to read logged grids."""
 
     grids: dict[str, tuple[int, int]]
+    """Rows and columns by network, in the order in which the log stores them."""
     shape: tuple[int, int]
     channels: tuple[str, ...]
 
@@ -118,20 +94,12 @@ class ModelLayout:
 
 @dataclass(frozen=True)
 class ResultFilter:
-    """Conditions on results; None: no condition.
-
-    Attributes
-    ----------
-    since, until : datetime or None
-        Time of the result: ``since`` is included, ``until`` is not.
-    min_probability, max_probability : float or None
-        Both included.
-    """
+    """Conditions on results; None: no condition. All bounds are included but ``until``."""
 
     series: UUID | None = None
     label: str | None = None
     kind: str | None = None
-    since: datetime | None = None
+    since: datetime | None = None  # time of the result
     until: datetime | None = None
     min_probability: float | None = None
     max_probability: float | None = None
@@ -139,32 +107,46 @@ class ResultFilter:
 
 @dataclass(frozen=True)
 class Page:
-    """Results, newest first, and the cursor of the next page.
-
-    Attributes
-    ----------
-    next : int or None
-        Cursor of the page of older results; None for the last page.
-    """
+    """Results, newest first, and the cursor of the page of older ones; None for the last page."""
 
     results: tuple[Result, ...]
     next: int | None
 
 
+class SeriesCounting(OpenModel):
+    """What is needed to continue counting the frames of a series; see `senoscope.stream.series.Series`."""
+
+    next_frame: int | None = None
+    joined_at: int | None = None
+    holes: tuple[tuple[int, int], ...] = ()  # gaps, the ends not included
+    refused_ranges: tuple[tuple[int, int], ...] = ()  # refused frames, both ends included
+    refused: tuple[int, ...] = ()  # the same, one by one: of earlier versions
+    forgotten_below: int = 0
+    forgotten_missing: int = 0
+    restarted_ms: int = 0
+
+
+@dataclass(frozen=True)
+class LostCount:
+    """The number of frames that were lost for one reason, and the ranges that are still known."""
+
+    count: int
+    ranges: list[tuple[int, int]]
+
+
+class SeriesSnapshot(SeriesCounts):
+    """A series as its source reports it, and as the run log stores it: only with what the source has set."""
+
+    kind: str | None = None  # ``file`` for a file of a watched folder
+    counting: SeriesCounting = SeriesCounting()
+    # Received frames without a result, by reason.
+    lost: dict[str, LostCount] = Field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class LoggedSeries:
-    """A series as last saved, and the labels of its logged results.
+    """A series as last saved, and the labels of its logged results."""
 
-    Attributes
-    ----------
-    snapshot : dict
-        The status that the source reported.
-    labels : dict of str to int
-        Number of results of each label.
-    updated_ms : int
-        Time of the snapshot, in milliseconds since the epoch.
-    """
-
-    snapshot: dict[str, Any]
-    labels: dict[str, int]
-    updated_ms: int
+    snapshot: SeriesSnapshot
+    labels: dict[str, int]  # number of results of each label
+    updated_ms: int  # time of the snapshot, in milliseconds since the epoch

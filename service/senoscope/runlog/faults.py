@@ -33,13 +33,7 @@ _BY_ERRNO: Final[dict[int | None, LogState]] = {
 
 
 class LogFault(LogUnavailable):
-    """The run log cannot be read or written.
-
-    Attributes
-    ----------
-    state : LogState
-        Kind of the fault.
-    """
+    """The run log cannot be read or written."""
 
     def __init__(self, state: LogState, location: str, reason: str = "") -> None:
         super().__init__(f"the run log {location} {_ADVICE[state]}{f' ({reason})' if reason else ''}")

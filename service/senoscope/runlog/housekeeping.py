@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
+from uuid import UUID
 
 import structlog
 
+from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.runlog.faults import LogFault
 from senoscope.runlog.retention import delete_old_results, last_logged_ms
 from senoscope.runlog.steady_clock import SteadyClock
@@ -27,7 +29,6 @@ class Housekeeping:
 
     Parameters
     ----------
-    log : RunLog
     keep_days, keep_mib : float or None
         Maximum age of results and size of the log.
     series : callable
@@ -43,7 +44,7 @@ class Housekeeping:
         log: RunLog,
         keep_days: float | None,
         keep_mib: float | None,
-        series: Callable[[], list[dict[str, Any]]],
+        series: Callable[[], list[SeriesSnapshot]],
         is_usable: Callable[[], bool],
         on_fault: Callable[[LogFault], None],
     ) -> None:
@@ -53,7 +54,7 @@ class Housekeeping:
         self._series = series
         self._is_usable = is_usable
         self._on_fault = on_fault
-        self._saved: dict[str, dict[str, Any]] = {}
+        self._saved: dict[UUID, SeriesSnapshot] = {}
         self._next_retention_s = time.monotonic()
         self._clock = SteadyClock()
         self._was_trusted = True
@@ -74,8 +75,8 @@ class Housekeeping:
                 self._on_fault(fault)
 
     def _save_series(self) -> None:
-        now = {snapshot["series_uid"]: snapshot for snapshot in self._series()}
-        self._log.save_series(snapshot for uid, snapshot in now.items() if self._saved.get(uid) != snapshot)
+        now = {snapshot.series_uid: snapshot for snapshot in self._series()}
+        self._log.save_series([one for uid, one in now.items() if self._saved.get(uid) != one])
         self._saved = now
 
     def _apply_retention(self, stop: threading.Event) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import structlog
 
 from senoscope.runlog.dialects import LogState
-from senoscope.runlog.entries import Entry
+from senoscope.runlog.entries import Entry, SeriesSnapshot
 from senoscope.runlog.faults import LogFault
 from senoscope.runlog.housekeeping import Housekeeping
 from senoscope.runlog.store import RunLog
@@ -60,7 +60,7 @@ class LogKeeper:
         *,
         keep_days: float | None = None,
         keep_mib: float | None = None,
-        series: Callable[[], list[dict[str, Any]]] = list,
+        series: Callable[[], list[SeriesSnapshot]] = list,
     ) -> None:
         self.log = log
         self._changed = threading.Condition()
@@ -118,7 +118,7 @@ class LogKeeper:
         """Return state and counters."""
         with self._changed:
             return RunLogStatus(
-                place=self.log.database.location,
+                place=self.log.database.dialect.location,
                 state=self.state,
                 problem=self.problem,
                 written=self._settled - self._lost,
@@ -154,35 +154,11 @@ class LogKeeper:
             if self._settled >= ticket:
                 return True
             if self.problem is None:
-                place = self.log.database.location
+                place = self.log.database.dialect.location
                 self._record_fault(
                     LogFault("unreachable", place, f"no answer within {_COMMIT_TIMEOUT_S:g} s")
                 )
             return False
-
-    def get_value(self, key: str) -> Any:
-        """Return the stored value of a key, or None.
-
-        Raises
-        ------
-        LogUnavailable
-            If the log cannot be read, also after waiting for it to open.
-        """
-        return self.query(lambda log: log.get_value(key))
-
-    def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
-        """Return `RunLog.latest_series`.
-
-        Raises
-        ------
-        LogUnavailable
-            As `get_value`.
-        """
-        return self.query(RunLog.latest_series)
-
-    def set_value(self, key: str, value: Any) -> bool:
-        """Store a value, and return whether that was possible."""
-        return self.try_write(lambda log: log.set_value(key, value))
 
     def try_write(self, write: Callable[[RunLog], None]) -> bool:
         """Write to the log, and return whether that was possible."""
@@ -215,7 +191,7 @@ class LogKeeper:
         Raises
         ------
         LogUnavailable
-            As `get_value`.
+            If the log cannot be read, also after waiting for it to open.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._opened or self._fault is not None, timeout=_OPEN_TIMEOUT_S)
@@ -252,7 +228,7 @@ class LogKeeper:
                     self._settled += len(batch)
                     if self._fault is not None and not self._backlog:
                         self._fault = None
-                        _log.info("the run log works again", place=self.log.database.location)
+                        _log.info("the run log works again", place=self.log.database.dialect.location)
                     self._changed.notify_all()
                     if last and not self._backlog:
                         return

@@ -37,10 +37,6 @@ def delete_old_results(
     -------
     int
         Number of deleted results.
-
-    Raises
-    ------
-    LogFault
     """
     oldest_ms = None if keep_days is None else int(time.time() * 1000 - keep_days * _DAY_MS)
     deleted = 0

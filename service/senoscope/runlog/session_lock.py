@@ -10,7 +10,7 @@ from senoscope.runlog.faults import translate_database_errors
 
 
 class SessionLock:
-    """A lock with a name; for one thread."""
+    """A lock with a name; for one thread. `acquire` raises LogFault if the database fails."""
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
@@ -18,12 +18,7 @@ class SessionLock:
         self._session: LockSession | None = None
 
     def acquire(self) -> bool:
-        """Return whether this process holds the lock now; call it again before each use.
-
-        Raises
-        ------
-        LogFault
-        """
+        """Return whether this process holds the lock now; call it again before each use."""
         dialect = self._database.dialect
         held, self._session = self._session, None
         with translate_database_errors(dialect):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,7 +12,15 @@ import sqlalchemy as sa
 
 from senoscope.runlog import paging
 from senoscope.runlog.database import Database
-from senoscope.runlog.entries import Entry, LoggedSeries, Maps, ModelLayout, Page, ResultFilter
+from senoscope.runlog.entries import (
+    Entry,
+    LoggedSeries,
+    Maps,
+    ModelLayout,
+    Page,
+    ResultFilter,
+    SeriesSnapshot,
+)
 from senoscope.runlog.tables import decisions, kept_values, models, result_counts, results, series
 from senoscope_client.models.decision import Decision
 from senoscope_client.models.result import Result, Source
@@ -63,7 +71,9 @@ class RunLog:
     def append(self, entries: Sequence[Entry | Decision]) -> None:
         """Append all results or none, then all decisions or none; existing ones are skipped."""
         self._append_results([one for one in entries if isinstance(one, Entry)])
-        self._append_decisions([one for one in entries if isinstance(one, Decision)])
+        made = [_decision_row(one) for one in entries if isinstance(one, Decision)]
+        if made:
+            self.database.insert_rows(decisions, made)
 
     def _append_results(self, entries: Sequence[Entry]) -> None:
         if not entries:
@@ -82,24 +92,15 @@ class RunLog:
         if not new_models and not new_series:
             self.database.insert_rows(results, rows)
             return
+        manifests = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
+        snapshots = [_series_row(_snapshot_of(uid, source)) for uid, source in new_series.items()]
         with self.database.write() as connection:
-            if new_models:
-                manifests = [{"digest": d, "manifest": m.model_dump_json()} for d, m in new_models.items()]
-                connection.execute(self.database.insert_statement(models).on_conflict_do_nothing(), manifests)
-            if new_series:
-                snapshots = [
-                    {"uid": uid, "snapshot": json.dumps(_snapshot_of(source)), "updated_ms": _now_ms()}
-                    for uid, source in new_series.items()
-                ]
-                connection.execute(self.database.insert_statement(series).on_conflict_do_nothing(), snapshots)
-            insert = self.database.insert_statement(results)
-            connection.execute(insert.on_conflict_do_nothing(), rows)
+            for table, new in ((models, manifests), (series, snapshots), (results, rows)):
+                if new:
+                    insert = self.database.dialect.insert_statement(table)
+                    connection.execute(insert.on_conflict_do_nothing(), new)
         self._known_models.update(new_models)
         self._known_series.update(new_series)
-
-    def _append_decisions(self, made: Sequence[Decision]) -> None:
-        if made:
-            self.database.insert_rows(decisions, [_decision_row(decision) for decision in made])
 
     def result(self, identifier: UUID) -> tuple[Result, Maps] | None:
         """Return a result and its Grad-CAM maps, or None if it is not in the log."""
@@ -174,14 +175,10 @@ class RunLog:
             layouts = [self._layout(connection, digest) for digest in digests]
         return tuple(dict.fromkeys(name for layout in layouts for name in layout.grids))
 
-    def save_series(self, snapshots: Iterable[dict[str, Any]]) -> None:
-        """Save the status of series, each as its source reports it, with its ``series_uid``."""
-        rows = [
-            {"uid": UUID(snapshot["series_uid"]), "snapshot": json.dumps(snapshot), "updated_ms": _now_ms()}
-            for snapshot in snapshots
-        ]
-        if rows:
-            insert = self.database.insert_statement(series)
+    def save_series(self, snapshots: Sequence[SeriesSnapshot]) -> None:
+        """Save the status of series, each as its source reports it."""
+        if snapshots:
+            insert = self.database.dialect.insert_statement(series)
             with self.database.write() as connection:
                 connection.execute(
                     insert.on_conflict_do_update(
@@ -191,9 +188,9 @@ class RunLog:
                             "updated_ms": insert.excluded.updated_ms,
                         },
                     ),
-                    rows,
+                    [_series_row(snapshot) for snapshot in snapshots],
                 )
-            self._known_series.update(row["uid"] for row in rows)  # type: ignore[misc]
+            self._known_series.update(snapshot.series_uid for snapshot in snapshots)
 
     def series(self, limit: int) -> list[LoggedSeries]:
         """Return the series that were saved last, newest first."""
@@ -203,18 +200,13 @@ class RunLog:
         """Return a series, or None if it is not in the log."""
         return next(iter(self._select_series(sa.select(series).where(series.c.uid == uid))), None)
 
-    def latest_series(self) -> list[tuple[dict[str, Any], list[tuple[int, int]]]]:
-        """Return the snapshots of the stream's series saved last, newest first, each with its newest results.
-
-        Returns
-        -------
-        list of (snapshot, list of (frame, created_ms))
-        """
+    def latest_series(self) -> list[tuple[SeriesSnapshot, list[tuple[int, int]]]]:
+        """Return the stream's series saved last, newest first, each with frames and times of its results."""
         query = sa.select(series).where(series.c.snapshot.not_like(_OF_FILE))
         query = query.order_by(series.c.updated_ms.desc()).limit(_LATEST_SERIES)
         with self.database.read() as connection:
             return [
-                (json.loads(row.snapshot), self._latest_results(connection, row.uid))
+                (SeriesSnapshot.model_validate_json(row.snapshot), self._latest_results(connection, row.uid))
                 for row in connection.execute(query).all()
             ]
 
@@ -239,7 +231,7 @@ class RunLog:
 
     def set_value(self, key: str, value: Any) -> None:
         """Store a small value that JSON can represent; replaces an earlier value of the key."""
-        insert = self.database.insert_statement(kept_values)
+        insert = self.database.dialect.insert_statement(kept_values)
         with self.database.write() as connection:
             connection.execute(
                 insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value}),
@@ -269,7 +261,10 @@ class RunLog:
         labels: dict[UUID, dict[str, int]] = {row.uid: {} for row in rows}
         for uid, label, count in counts:
             labels[uid][label] = int(count)
-        return [LoggedSeries(json.loads(row.snapshot), labels[row.uid], row.updated_ms) for row in rows]
+        return [
+            LoggedSeries(SeriesSnapshot.model_validate_json(row.snapshot), labels[row.uid], row.updated_ms)
+            for row in rows
+        ]
 
 
 def counts_query(uids: Sequence[UUID]) -> sa.Select[Any]:
@@ -308,16 +303,21 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _snapshot_of(source: Source) -> dict[str, Any]:
+def _snapshot_of(uid: UUID, source: Source) -> SeriesSnapshot:
     """Return what a frame shows of its series, to be stored until the status of its source is saved."""
+    return SeriesSnapshot(
+        kind=source.kind,
+        series_uid=uid,
+        series_id=source.series_id,
+        instrument=source.instrument,
+        state="open",
+    )
+
+
+def _series_row(snapshot: SeriesSnapshot) -> dict[str, Any]:
+    document = snapshot.model_dump(mode="json", exclude_unset=True)
     return {
-        "kind": source.kind,
-        "series_uid": str(source.series_uid),
-        "series_id": source.series_id,
-        "instrument": source.instrument,
-        "state": "open",
+        "uid": snapshot.series_uid,
+        "snapshot": json.dumps(document),
+        "updated_ms": time.time_ns() // 1_000_000,
     }
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

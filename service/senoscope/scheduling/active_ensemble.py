@@ -11,20 +11,11 @@ from senoscope_client.images.reader import FovSpec
 
 @dataclass(frozen=True, eq=False)
 class ActiveEnsemble:
-    """An ensemble in use, and what changes together with it.
-
-    Attributes
-    ----------
-    ensemble : Ensemble
-    maker : ResultMaker
-        Makes its results.
-    spec : FovSpec
-        The channels and the size that it takes.
-    """
+    """An ensemble in use, and what changes together with it."""
 
     ensemble: Ensemble
-    maker: ResultMaker
-    spec: FovSpec
+    maker: ResultMaker  # makes its results
+    spec: FovSpec  # the channels and the size that it takes
 
     @classmethod
     def of(cls, ensemble: Ensemble, deadline_ms: float) -> ActiveEnsemble:

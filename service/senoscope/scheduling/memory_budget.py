@@ -65,12 +65,7 @@ class MemoryShare:
         self._bytes = 0
 
     def reserve(self, count: int) -> None:
-        """Reserve bytes before they are allocated.
-
-        Raises
-        ------
-        Busy
-        """
+        """Reserve bytes before they are allocated; raises Busy as `MemoryBudget.change` does."""
         self._budget.change(self._bytes, count)
         self._bytes += count
 

@@ -35,9 +35,6 @@ class Loading:
 
     Parameters
     ----------
-    directory : Path
-    settings : Settings
-    cancellation : Cancellation
     device : {"auto", "cuda", "cpu"}, optional
         Default: that of the settings.
     """

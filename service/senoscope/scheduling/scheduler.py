@@ -147,12 +147,7 @@ class Scheduler:
         return False
 
     def require_room(self, fovs: int = 1) -> None:
-        """Raise if a stack of so many FOVs would be refused; cheap enough to call before decoding one.
-
-        Raises
-        ------
-        Busy, NotReady
-        """
+        """Raise Busy or NotReady if a stack of so many FOVs would be refused, at once."""
         with self._changed:
             if not self._open:
                 raise NotReady("the service is stopping")
@@ -178,15 +173,17 @@ class Scheduler:
         return stack
 
     def require_spec(self, spec: FovSpec) -> None:
-        """Raise if the ensemble in use takes another specification.
-
-        Raises
-        ------
-        NotReady
-        """
+        """Raise NotReady if the ensemble in use takes another specification."""
         with self._changed:
             if spec != self._active.spec:
                 raise NotReady(_INPUT_CHANGED)
+
+    def require_in_use(self, active: ActiveEnsemble) -> None:
+        """Raise NotReady unless an intensity range that was fitted for an ensemble fits the one in use."""
+        self.require_spec(active.spec)
+        in_use = self.active.ensemble.manifest.normalization.k_iqr
+        if in_use != active.ensemble.manifest.normalization.k_iqr:
+            raise NotReady("an ensemble of another range took over")
 
     def depths(self) -> tuple[int, int]:
         """Return the FOVs that wait in the live lane and in the batch lane."""
@@ -214,10 +211,6 @@ class Scheduler:
                 return False
             self._pending = None
             return True
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
 
     def drain(self, timeout_s: float) -> bool:
         """Accept no more FOVs, and return whether those that wait were computed in time."""

@@ -33,32 +33,17 @@ RequireInUse = Callable[[ActiveEnsemble], None]
 
 
 class CalibratedRange(OpenModel):
-    """A calibrated intensity range.
-
-    Attributes
-    ----------
-    channels : tuple of str
-    low, high : tuple of float
-        Per channel, in raw detector units.
-    fovs : int
-        Fields of view that it was fitted on.
-    fitted_on : {"stream", "upload"}
-    calibrated_at : datetime
-    series_id, instrument : str or None
-        Of the stream's series.
-    k_iqr : float or None
-        Of the ensemble that it was fitted for; None for ranges of older releases.
-    """
+    """A calibrated intensity range."""
 
     channels: tuple[str, ...]
-    low: tuple[float, ...]
+    low: tuple[float, ...]  # per channel, in raw detector units
     high: tuple[float, ...]
-    fovs: int
+    fovs: int  # fields of view that it was fitted on
     fitted_on: Literal["stream", "upload"]
     calibrated_at: datetime
-    series_id: str | None = None
+    series_id: str | None = None  # of the stream's series
     instrument: str | None = None
-    k_iqr: float | None = None
+    k_iqr: float | None = None  # of the ensemble that it was fitted for; None for ranges of older releases
 
     @cached_property
     def bounds(self) -> IntensityRange:
@@ -104,7 +89,7 @@ class SessionRange:
         if self._store is None:
             return
         try:
-            stored = self._store.get_value(self._key)
+            stored = self._store.query(lambda log: log.get_value(self._key))
             calibrated = None if stored is None else CalibratedRange.model_validate(stored)
         except LogUnavailable as error:
             self._problem = f"it is not known whether an earlier session calibrated a range: {error}"
@@ -308,7 +293,9 @@ class SessionRange:
             with self._lock:
                 calibrated = self._calibrated
             value = calibrated.model_dump(mode="json") if calibrated else None
-            self._stored = self._store is not None and self._store.set_value(self._key, value)
+            self._stored = self._store is not None and self._store.try_write(
+                lambda log: log.set_value(self._key, value)
+            )
 
 
 def _stacked(fovs: list[Fov]) -> npt.NDArray[Any]:

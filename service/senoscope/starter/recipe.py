@@ -12,7 +12,7 @@ import json
 import math
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -26,20 +26,9 @@ _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # constant, so that equal recipes have equal
 
 @dataclass(frozen=True)
 class DrawnKernel:
-    """A kernel that is drawn instead of stored.
+    """A kernel that is drawn instead of stored, by :func:`senoscope.starter.kernels.random_kernel`."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the initializer in the graph.
-    shape : tuple of int
-        Output channels, input channels, rows, columns.
-    index : int or None
-        See :func:`senoscope.starter.kernels.random_kernel`, also for ``smooth``.
-    smooth : bool
-    """
-
-    name: str
+    name: str  # of the initializer in the graph
     shape: Shape
     index: int | None
     smooth: bool
@@ -52,43 +41,27 @@ class DrawnKernel:
 
 @dataclass(frozen=True)
 class NetworkRecipe:
-    """How to rebuild one network's ONNX file.
+    """How to rebuild one network's ONNX file."""
 
-    Attributes
-    ----------
-    network : str
-        Name of the architecture.
-    seed : int
-    model, graph : bytes
-        Serialized protobuf messages, as described above.
-    kernels : tuple of DrawnKernel
-    scales : tuple of float32 array
-        Factors of each kernel, [output channels].
-    """
-
-    network: str
+    network: str  # name of the architecture
     seed: int
-    model: bytes
+    model: bytes  # serialized protobuf messages, as described above
     graph: bytes
     kernels: tuple[DrawnKernel, ...]
-    scales: tuple[Float32, ...]
+    scales: tuple[Float32, ...]  # factors of each kernel, [output channels]
 
     def values(self) -> Iterator[tuple[DrawnKernel, Float32]]:
         """Draw the kernels one by one."""
         for kernel, scale in zip(self.kernels, self.scales, strict=True):
-            yield (
-                kernel,
-                random_kernel(
-                    self.seed, self.network, kernel.index, kernel.shape, scale, smooth=kernel.smooth
-                ),
-            )
+            name, smooth = self.network, kernel.smooth
+            yield kernel, random_kernel(self.seed, name, kernel.index, kernel.shape, scale, smooth=smooth)
 
     def save(self, path: Path) -> None:
         """Write the recipe to a file."""
         about = {
             "network": self.network,
             "seed": self.seed,
-            "kernels": [[kernel.name, kernel.shape, kernel.index, kernel.smooth] for kernel in self.kernels],
+            "kernels": [astuple(kernel) for kernel in self.kernels],
         }
         scales = io.BytesIO()
         np.save(scales, np.concatenate(self.scales).astype("<f4"))

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from socket import socketpair
 from typing import Any, Final
-from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ import zmq
 from senoscope.fov import Fov
 from senoscope.logs import about_source
 from senoscope.results.lost_frames import LostFrames
+from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.stream.series import Series, SeriesTracker
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.images.reader import FovSpec
@@ -127,10 +127,6 @@ class Receiver:
         self._waker, self._woken = socketpair()
         self.thread = WatchedThread("receiver", self._run, restarts=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
-
     def close(self) -> None:
         """Stop the thread and close the socket."""
         self.thread.request_stop()
@@ -156,13 +152,11 @@ class Receiver:
                 series=self._tracker.statuses(),
             )
 
-    def snapshots(self) -> list[dict[str, Any]]:
+    def snapshots(self) -> list[SeriesSnapshot]:
         """Return snapshots of the known series, newest first, with their lost frames."""
         with self._lock:
             snapshots = self._tracker.snapshots()
-        return [
-            {**snapshot, "lost": self._lost.describe(UUID(snapshot["series_uid"]))} for snapshot in snapshots
-        ]
+        return [one.model_copy(update={"lost": self._lost.describe(one.series_uid)}) for one in snapshots]
 
     def _run(self, stop: threading.Event) -> None:
         pause_s = _FIRST_PAUSE_S

@@ -7,10 +7,11 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from senoscope.results.lost_frames import Ranges
+from senoscope.runlog.entries import SeriesCounting, SeriesSnapshot
 from senoscope_client.models.status import SeriesStatus
 from senoscope_client.wire.messages import EndHeader, Header, HeartbeatHeader, ImageHeader, StartHeader
 
@@ -20,10 +21,10 @@ Arrival = Literal["new", "repeated"]
 _MAX_SERIES = 64
 _MAX_GAPS = 1024
 # Fields that a snapshot holds under the same names.
-_RESTORED: Final = (
+_RESTORED: Final = {
     *("state", "planned_frames", "first_frame", "received"),
     *("missing", "repeated", "restarts", "end_reason"),
-)
+}
 
 
 @dataclass
@@ -36,15 +37,6 @@ class Series:
     The number of gaps and refused frames that are kept is limited; the lowest are dropped first. A frame that
     arrives late or again and may be one of those counts as new: classifying a field of view twice does no
     harm.
-
-    Attributes
-    ----------
-    next_frame : int or None
-        The frame expected next; None until a message determines it.
-    missing : int
-        Frames that were sent, as later numbers show, but not received.
-    repeated : int
-        Frames that were received again and not classified again.
     """
 
     series_uid: UUID
@@ -53,10 +45,10 @@ class Series:
     state: Literal["open", "ended", "interrupted"] = "open"
     planned_frames: int | None = None
     first_frame: int | None = None
-    next_frame: int | None = None
+    next_frame: int | None = None  # the frame expected next; None until a message determines it
     received: int = 0
-    missing: int = 0
-    repeated: int = 0
+    missing: int = 0  # frames that were sent, as later numbers show, but not received
+    repeated: int = 0  # frames that were received again and not classified again
     restarts: int = 0
     end_reason: str | None = None
     _gaps: list[tuple[int, int]] = field(default_factory=list)
@@ -140,33 +132,34 @@ class Series:
             self._forgotten_missing += stop - start
         del self._gaps[:-_MAX_GAPS]
 
+    @property
+    def last_frame(self) -> int | None:
+        """The highest frame received or announced, or None."""
+        return None if not self.next_frame else self.next_frame - 1
+
     def status(self) -> SeriesStatus:
         """Return all counts."""
-        return SeriesStatus(
-            series_uid=self.series_uid,
-            series_id=self.series_id,
-            instrument=self.instrument,
-            last_frame=None if not self.next_frame else self.next_frame - 1,
-            **{name: getattr(self, name) for name in _RESTORED},
+        return SeriesStatus.model_validate(self, from_attributes=True)
+
+    @property
+    def counting(self) -> SeriesCounting:
+        """What `from_snapshot` needs to continue, besides the counts."""
+        return SeriesCounting.model_construct(
+            next_frame=self.next_frame,
+            joined_at=self._joined_at,
+            holes=tuple(self._gaps),
+            refused_ranges=tuple(self._refused),
+            forgotten_below=self._forgotten_below,
+            forgotten_missing=self._forgotten_missing,
+            restarted_ms=self._restarted_ms,
         )
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return all counts, and what `from_snapshot` needs to continue from them, as JSON has it."""
-        return {
-            **self.status().model_dump(mode="json"),
-            "counting": {
-                "next_frame": self.next_frame,
-                "joined_at": self._joined_at,
-                "holes": self._gaps.copy(),
-                "refused_ranges": list(self._refused),
-                "forgotten_below": self._forgotten_below,
-                "forgotten_missing": self._forgotten_missing,
-                "restarted_ms": self._restarted_ms,
-            },
-        }
+    def snapshot(self) -> SeriesSnapshot:
+        """Return all counts, and what `from_snapshot` needs to continue from them."""
+        return SeriesSnapshot.model_validate(self, from_attributes=True)
 
     @classmethod
-    def from_snapshot(cls, snapshot: dict[str, Any], logged: Iterable[tuple[int, int]]) -> Series:
+    def from_snapshot(cls, snapshot: SeriesSnapshot, logged: Iterable[tuple[int, int]]) -> Series:
         """Continue a series after the service was stopped, or killed.
 
         The snapshot may be older than the last results and, since frames take their time, newer than those
@@ -175,27 +168,25 @@ class Series:
 
         Parameters
         ----------
-        snapshot : dict
+        snapshot : SeriesSnapshot
             As `snapshot` returned it last; or less, where the service ended before it was taken.
         logged : iterable of (int, int)
             Frame and time of the newest results, in milliseconds since the epoch.
         """
-        counting = snapshot.get("counting", {})
+        counting = snapshot.counting
         series = cls(
-            UUID(snapshot["series_uid"]),
-            snapshot.get("series_id") or "",
-            snapshot.get("instrument") or "",
-            **{name: snapshot[name] for name in _RESTORED if name in snapshot},
+            snapshot.series_uid,
+            snapshot.series_id or "",
+            snapshot.instrument or "",
+            next_frame=counting.next_frame,
+            _gaps=list(counting.holes),
+            _refused=Ranges([*counting.refused_ranges, *((frame, frame) for frame in counting.refused)]),
+            _forgotten_below=counting.forgotten_below,
+            _forgotten_missing=counting.forgotten_missing,
+            _joined_at=counting.joined_at,
+            _restarted_ms=counting.restarted_ms,
+            **snapshot.model_dump(include=_RESTORED, exclude_unset=True),
         )
-        series.next_frame = counting.get("next_frame")
-        series._joined_at = counting.get("joined_at")
-        series._gaps = [(start, stop) for start, stop in counting.get("holes", ())]
-        # Earlier versions kept single numbers.
-        single = [(frame, frame) for frame in counting.get("refused", ())]
-        series._refused = Ranges(counting.get("refused_ranges", single))
-        series._forgotten_below = counting.get("forgotten_below", 0)
-        series._forgotten_missing = counting.get("forgotten_missing", 0)
-        series._restarted_ms = counting.get("restarted_ms", 0)
         after_restart = {frame for frame, made_ms in logged if made_ms >= series._restarted_ms}
         series._reconcile_with_log(sorted(after_restart))
         return series
@@ -295,7 +286,7 @@ class SeriesTracker:
         """Return the counts of all series, newest first."""
         return tuple(series.status() for series in reversed(self._series.values()))
 
-    def snapshots(self) -> list[dict[str, Any]]:
+    def snapshots(self) -> list[SeriesSnapshot]:
         """Return snapshots of all series, newest first; see `Series.from_snapshot`."""
         return [series.snapshot() for series in reversed(self._series.values())]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.models.base import OpenModel
 
@@ -27,14 +28,11 @@ class FrameSource(Protocol):
     def problem(self) -> str | None:
         """Why fields of view may be missing, or None."""
 
-    def start(self) -> None:
-        """Start the thread."""
-
     def close(self) -> None:
         """Submit nothing more, and release what the source holds; may be called again."""
 
     def status(self) -> OpenModel:
         """Return state and counters."""
 
-    def snapshots(self) -> list[dict[str, Any]]:
+    def snapshots(self) -> list[SeriesSnapshot]:
         """Return snapshots of its current series, newest first."""

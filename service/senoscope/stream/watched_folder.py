@@ -13,16 +13,18 @@ from concurrent.futures import wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from uuid import UUID, uuid5
 
 import structlog
 
 from senoscope.fov import Fov
 from senoscope.results.delivery import Stack
+from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.session_lock import SessionLock
 from senoscope.runlog.store import RunLog
+from senoscope.settings import Settings
 from senoscope.stream.folder_files import (
     FileState,
     in_natural_order,
@@ -42,8 +44,9 @@ from senoscope_client.errors import (
 )
 from senoscope_client.images.axes import FovSpec
 from senoscope_client.images.reader import OpenStack, open_fovs
+from senoscope_client.models.base import OpenModel
 from senoscope_client.models.result import Source
-from senoscope_client.models.status import SeriesStatus, WatchedFileNotice, WatchStatus
+from senoscope_client.models.status import WatchedFileNotice, WatchStatus
 
 _log = structlog.get_logger(__name__)
 _NAMESPACE: Final = UUID("6f1c1f0e-5f0a-4c5e-9d5b-2a4f6b0c7d31")
@@ -68,19 +71,6 @@ class EngineFailed(Exception):
 
 
 @dataclass(frozen=True)
-class WatchOptions:
-    """Settings of a watched folder; see `Settings`."""
-
-    folder: Path
-    instrument: str
-    interval_s: float
-    settle_s: float
-    axes: str | None = None
-    channels: tuple[str, ...] | None = None
-    max_decoded_bytes: int = 512 * 1024 * 1024
-
-
-@dataclass(frozen=True)
 class _Failure:
     """Why a file was not classified, and until when that holds for this ensemble; None: until it changes."""
 
@@ -89,12 +79,20 @@ class _Failure:
     until_s: float | None
 
 
+class _Progress(OpenModel):
+    """What the run log holds of a file: the series of its last state, and how many FOVs have results."""
+
+    uid: UUID
+    done: int
+    fovs: int
+    file: str
+
+
 class WatchedFolder:
     """The files of a folder, each of them a series, with the thread that lists and reads them.
 
     Parameters
     ----------
-    options : WatchOptions
     spec : callable
         Returns what the ensemble in use takes.
     require_room : callable
@@ -112,20 +110,23 @@ class WatchedFolder:
 
     def __init__(
         self,
-        options: WatchOptions,
+        settings: Settings,
         spec: Callable[[], FovSpec],
         require_room: Callable[[int], None],
         submit: Callable[[Sequence[Fov]], Stack],
         reserve: Callable[[int], AbstractContextManager[None]],
         log: LogKeeper,
     ) -> None:
-        self._options = options
+        assert settings.watch is not None
+        self._folder = settings.watch.absolute()
+        self._instrument = settings.instrument or self._folder.name or str(self._folder)
+        self._settings = settings
         self._spec = spec
         self._require_room = require_room
         self._submit = submit
         self._reserve = reserve
         self._log = log
-        self._lock = SessionLock(log.log.database, f"watch {options.instrument}")
+        self._lock = SessionLock(log.log.database, f"watch {self._instrument}")
         self._since_s: dict[FileState, float] = {}  # when each state was first seen
         self._classified: set[FileState] = set()
         self._unfinished: set[FileState] = set()
@@ -133,7 +134,7 @@ class WatchedFolder:
         self._warnings: deque[WatchedFileNotice] = deque(maxlen=_MAX_NOTICES)
         self._reported: set[tuple[FileState, str]] = set()
         self._counts: Counter[Literal["classified", "unreadable", "changed"]] = Counter()
-        self._current: SeriesStatus | None = None
+        self._current: SeriesSnapshot | None = None
         self._problem: str | None = None
         self.thread = WatchedThread("watched folder", self._run, restarts=True)
 
@@ -141,10 +142,6 @@ class WatchedFolder:
     def problem(self) -> str | None:
         """Why no file is classified now, or None."""
         return self._problem
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
 
     def close(self) -> None:
         """Stop the thread; fields of view that it queued are computed, and the rest after the next start."""
@@ -154,7 +151,7 @@ class WatchedFolder:
         """Return state and counters."""
         current, failures = self._current, self._failures
         return WatchStatus(
-            folder=self._options.folder.name,
+            folder=self._folder.name,
             waiting=len(self._since_s.keys() - self._classified - failures.keys()),
             reading=None if current is None else current.series_id,
             classified=self._counts["classified"],
@@ -168,10 +165,10 @@ class WatchedFolder:
             problem=self.problem,
         )
 
-    def snapshots(self) -> list[dict[str, Any]]:
+    def snapshots(self) -> list[SeriesSnapshot]:
         """Return the snapshot of the file that is being classified; the run log has all others."""
         current = self._current
-        return [] if current is None else [_snapshot(current)]
+        return [] if current is None else [current]
 
     def _run(self, stop: threading.Event) -> None:
         try:
@@ -183,27 +180,27 @@ class WatchedFolder:
                     self._take(file, stop)
                     if stop.is_set():
                         return
-                stop.wait(max(self._options.interval_s, listed_s / _LISTING_SHARE))
+                stop.wait(max(self._settings.watch_interval_s, listed_s / _LISTING_SHARE))
         finally:
             self._lock.release()
 
     def _complete_files(self) -> list[FileState]:
         """List the folder, and return the files to be classified now, in natural order."""
-        options, now_s = self._options, time.monotonic()
+        now_s = time.monotonic()
         try:
-            listed = list(list_files(options.folder, self._report_folder))
+            listed = list(list_files(self._folder, self._report_folder))
             self._list(listed, now_s)
             spec = self._spec()
             complete = [file for file in listed if self._is_due(file, spec, now_s)]
             self._log.readable()
             if complete and not self._lock.acquire():
                 raise LogUnavailable(
-                    f"another service of the same run log watches a folder as {options.instrument!r}; "
+                    f"another service of the same run log watches a folder as {self._instrument!r}; "
                     "give each microscope a name with --instrument"
                 )
             found = self._without_classified(complete)
         except OSError as error:
-            self._set_problem(f"the watched folder {options.folder.name} cannot be read: {error.strerror}")
+            self._set_problem(f"the watched folder {self._folder.name} cannot be read: {error.strerror}")
             return []
         except LogUnavailable as error:
             self._set_problem(f"files of the watched folder wait: {error}")
@@ -227,7 +224,7 @@ class WatchedFolder:
         if failure is not None and failure.spec == spec:
             return failure.until_s is not None and now_s >= failure.until_s
         quiet_s = now_s - self._since_s[file]
-        return quiet_s >= self._options.settle_s * (_PATIENCE if file in self._unfinished else 1)
+        return quiet_s >= self._settings.watch_settle_s * (_PATIENCE if file in self._unfinished else 1)
 
     def _without_classified(self, files: Sequence[FileState]) -> list[FileState]:
         """Return the files that are not classified completely according to the run log."""
@@ -235,12 +232,13 @@ class WatchedFolder:
         known = self._log.query(lambda log: log.get_values([*keys.values()]))
         found = []
         for file in files:
-            earlier = known.get(keys[file])
-            if earlier is not None and earlier["uid"] != str(self._series_uid(file)):
+            value = known.get(keys[file])
+            earlier = None if value is None else _Progress.model_validate(value)
+            if earlier is not None and earlier.uid != self._series_uid(file):
                 if self._is_new(file, "changed"):
                     self._counts["changed"] += 1
                 self._warn(file, "it changed after it was classified, and is classified as a new series")
-            elif earlier is not None and earlier["done"] == earlier["fovs"]:
+            elif earlier is not None and earlier.done == earlier.fovs:
                 self._classified.add(file)
                 continue
             found.append(file)
@@ -248,11 +246,11 @@ class WatchedFolder:
 
     def _take(self, file: FileState, stop: threading.Event) -> None:
         """Classify a file, and wait while that is not possible; or report why it cannot be classified."""
-        path = self._options.folder / file.name
+        path = self._folder / file.name
         spec = self._spec()
         while not stop.is_set():
             try:
-                if state_of(self._options.folder, file.name) == file and not is_being_written(path):
+                if state_of(self._folder, file.name) == file and not is_being_written(path):
                     self._classify(file, path, stop)
                 return
             except Busy as error:
@@ -279,16 +277,18 @@ class WatchedFolder:
 
     def _classify(self, file: FileState, path: Path, stop: threading.Event) -> None:
         """Classify the fields of view of a file that have no result."""
-        options, spec, uid = self._options, self._spec(), self._series_uid(file)
+        settings, spec, uid = self._settings, self._spec(), self._series_uid(file)
+        axes = settings.watch_axes or None
+        channels = settings.watch_channels.split(",") if settings.watch_channels else None
         self._require_room(1)
-        with open_fovs(path, spec, axes=options.axes, channels=options.channels, name=file.name) as stack:
+        with open_fovs(path, spec, axes=axes, channels=channels, name=file.name) as stack:
             if file not in self._unfinished and any(one.code == "incomplete" for one in stack.notices):
                 self._unfinished.add(file)
                 return
-            if stack.bytes_at_once > options.max_decoded_bytes:
+            if stack.bytes_at_once > settings.image_limits.max_decoded_bytes:
                 raise PayloadTooLarge(
                     f"{file.name} can only be decoded as a whole, to {stack.bytes_at_once >> 20} MiB, more "
-                    f"than --max-decoded-mib ({options.max_decoded_bytes >> 20} MiB); split it"
+                    f"than --max-decoded-mib ({settings.max_decoded_mib} MiB); split it"
                 )
             for warning in stack.warnings:
                 self._warn(file, warning)
@@ -300,7 +300,7 @@ class WatchedFolder:
                     numbers = missing[first : first + _PART]
                     fovs = [Fov(stack.read(n), self._source(file, uid, stack, n), spec=spec) for n in numbers]
                     # What was read while a program wrote it is not classified.
-                    if state_of(options.folder, file.name) != file or not self._compute(fovs, stop):
+                    if state_of(self._folder, file.name) != file or not self._compute(fovs, stop):
                         return
                     done = missing[first + _PART] if first + _PART < len(missing) else len(stack)
                     if done < len(stack) and not self._save(file, uid, done, len(stack), stop):
@@ -313,9 +313,10 @@ class WatchedFolder:
 
     def _without_result(self, file: FileState, uid: UUID, fovs: int) -> list[int]:
         """Return the numbers of fields of view that have no result, in their order."""
-        progress = self._log.query(lambda log: log.get_value(self._key(file)))
+        value = self._log.query(lambda log: log.get_value(self._key(file)))
+        progress = None if value is None else _Progress.model_validate(value)
         # Of these, old results may have been deleted.
-        done = progress["done"] if progress is not None and progress["uid"] == str(uid) else 0
+        done = progress.done if progress is not None and progress.uid == uid else 0
         logged = self._log.query(lambda log: log.frames_of(uid))
         return [n for n in range(done, fovs) if n not in logged]
 
@@ -337,8 +338,9 @@ class WatchedFolder:
         series = self._note_progress(file, uid, done, fovs)
 
         def write(log: RunLog) -> None:
-            log.save_series([_snapshot(series)])
-            log.set_value(self._key(file), {"uid": str(uid), "done": done, "fovs": fovs, "file": file.name})
+            log.save_series([series])
+            progress = _Progress(uid=uid, done=done, fovs=fovs, file=file.name)
+            log.set_value(self._key(file), progress.model_dump(mode="json"))
 
         # Results that wait in memory for the log come first.
         while self._log.problem is not None or not self._log.try_write(write):
@@ -346,11 +348,12 @@ class WatchedFolder:
                 return False
         return True
 
-    def _note_progress(self, file: FileState, uid: UUID, done: int, fovs: int) -> SeriesStatus:
-        self._current = SeriesStatus(
+    def _note_progress(self, file: FileState, uid: UUID, done: int, fovs: int) -> SeriesSnapshot:
+        self._current = SeriesSnapshot(
+            kind="file",
             series_uid=uid,
             series_id=file.name,
-            instrument=self._options.instrument,
+            instrument=self._instrument,
             last_frame=done - 1 if done else None,
             state="ended" if done == fovs else "open",
             planned_frames=fovs,
@@ -366,7 +369,7 @@ class WatchedFolder:
     def _source(self, file: FileState, uid: UUID, stack: OpenStack, n: int) -> Source:
         return Source(
             kind="file",
-            instrument=self._options.instrument,
+            instrument=self._instrument,
             series_id=file.name,
             series_uid=uid,
             frame=n,
@@ -382,7 +385,7 @@ class WatchedFolder:
         return f"watched file {self._uuid(file.name)}"
 
     def _uuid(self, *facts: object) -> UUID:
-        return uuid5(_NAMESPACE, "\n".join(map(str, (self._options.instrument, *facts))))
+        return uuid5(_NAMESPACE, "\n".join(map(str, (self._instrument, *facts))))
 
     def _is_new(self, file: FileState, text: str) -> bool:
         """Return whether something is reported for the first time of a file in this state."""
@@ -402,16 +405,12 @@ class WatchedFolder:
             _log.warning("watched file not classified", file=file.name, reason=failure.text)
 
     def _report_folder(self, error: OSError) -> None:
-        name = Path(error.filename).relative_to(self._options.folder).as_posix()
+        name = Path(error.filename).relative_to(self._folder).as_posix()
         self._warn(FileState(name, 0, 0), f"the folder cannot be read: {error.strerror}")
 
     def _set_problem(self, problem: str | None) -> None:
         if problem is not None and problem != self._problem:
             _log.warning("watched folder", problem=problem)
         elif problem is None and self._problem is not None:
-            _log.info("watched folder works again", folder=self._options.folder.name)
+            _log.info("watched folder works again", folder=self._folder.name)
         self._problem = problem
-
-
-def _snapshot(series: SeriesStatus) -> dict[str, Any]:
-    return {"kind": "file", **series.model_dump(mode="json")}

@@ -50,7 +50,7 @@ class FailingSink:
 def test_a_blocking_or_failing_sink_does_not_delay_results(order: int) -> None:
     blocking = BlockingSink()
     decider = Decider(RULES, [blocking, FailingSink()][::order], None)
-    decider.start()
+    decider.thread.start()
     undecided = record(2, 0.1)
     for one in (record(0), record(1), *[undecided] * 4998):  # blocks if it waits for the sink
         decider.on_result(one, TIMES)
@@ -66,7 +66,7 @@ def test_a_blocking_or_failing_sink_does_not_delay_results(order: int) -> None:
 def test_waiting_results_are_judged_before_it_stops() -> None:
     blocking = BlockingSink()
     decider = Decider(RULES, [blocking], None)
-    decider.start()
+    decider.thread.start()
     for n in range(30):
         decider.on_result(record(n), TIMES)
     blocking.released.set()
@@ -82,7 +82,7 @@ def test_after_a_failure_the_next_result_is_judged(monkeypatch: pytest.MonkeyPat
     decider = Decider(RULES, [blocking], None)
     broken = record(0)
     broken.result = SimpleNamespace(source=broken.result.source)
-    decider.start()
+    decider.thread.start()
     decider.on_result(broken, TIMES)
     decider.on_result(record(1), TIMES)
     wait_for(lambda: blocking.judged == [(1, 1)])

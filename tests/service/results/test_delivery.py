@@ -48,10 +48,10 @@ def service(miniature: Path, tmp_path: Path) -> Iterator[Service]:
 
 
 def test_a_result_without_json_fails_only_its_stack(service: Service) -> None:
-    unfit = service.submit_stack(
+    unfit = service.scheduler.submit_stack(
         [Fov(mini.bright(), Source(kind="upload", file="\ud800"), spec=service.active.spec)]
     )
-    fine = service.submit_stack(
+    fine = service.scheduler.submit_stack(
         [Fov(mini.dark(), Source(kind="upload", file="fine"), spec=service.active.spec)]
     )
     (record,) = fine.done.result(30)
@@ -89,13 +89,13 @@ def upload(service: Service, *names: str) -> list[Fov]:
 def test_a_sink_that_fails_still_gets_the_other_results(service: Service, fault: str) -> None:
     sinks = FaultySink(), FaultySink()
     service.assembly.delivery._before_answer[:] = sinks
-    first = service.submit_stack(upload(service, "a", fault, "b"))
-    last = service.submit_stack(upload(service, "c", fault))
+    first = service.scheduler.submit_stack(upload(service, "a", fault, "b"))
+    last = service.scheduler.submit_stack(upload(service, "c", fault))
     assert len(first.done.result(60)) == 3
     assert len(last.done.result(60)) == 2
     wait_for(lambda: sinks[1].files == ["a", "b", "c"])
     assert sinks[0].files == ["a", "b", "c"]
-    again = service.submit_stack(upload(service, "d"))
+    again = service.scheduler.submit_stack(upload(service, "d"))
     assert len(again.done.result(60)) == 1
 
 
@@ -118,7 +118,7 @@ def test_sinks_are_notified_in_the_order_of_their_stages(service: Service) -> No
         Delivery([sinks[-1], sinks[0]])
     delivery = service.assembly.delivery
     delivery._before_answer[:], delivery._after_answer[:] = sinks[:-1], sinks[-1:]
-    service.submit_stack(upload(service, "one")).done.result(30)
+    service.scheduler.submit_stack(upload(service, "one")).done.result(30)
     assert notified[:3] == list(SinkStage)[:3]
     wait_for(lambda: notified == list(SinkStage))
 
@@ -145,7 +145,7 @@ def test_every_sink_is_started_monitored_and_closed(miniature: Path, tmp_path: P
     with running(miniature, tmp_path, sink) as service:
         assert not service.degraded_reasons()
         assert service.status().engine.thread_deaths["test sink"] == 0
-        service.submit_stack(upload(service, "one")).done.result(30)
+        service.scheduler.submit_stack(upload(service, "one")).done.result(30)
         wait_for(service.degraded_reasons)
         (reason,) = service.degraded_reasons()
         assert reason.startswith("the test sink thread died (it ended by itself)")
@@ -161,7 +161,7 @@ def test_results_are_delivered_when_the_run_log_itself_fails(
         raise RuntimeError("a fault of the program")
 
     monkeypatch.setattr(service.log, "commit", fail)
-    (record,) = service.submit_stack(upload(service, "a")).done.result(30)
+    (record,) = service.scheduler.submit_stack(upload(service, "a")).done.result(30)
     assert "not_logged" in [flag.code for flag in record.result.flags]
 
 
@@ -171,13 +171,13 @@ def test_a_batch_without_a_place_releases_none(service: Service, monkeypatch: py
     computed: list[Computed] = []
     with monkeypatch.context() as patch:
         patch.setattr(service.assembly.scheduler, "_deliver", computed.append)
-        service.submit_stack(upload(service, "one"))
+        service.scheduler.submit_stack(upload(service, "one"))
         wait_for(lambda: bool(computed))
     delivery = Delivery([sink := FaultySink()])
     live = replace(computed[0], stack=None)
     for _ in range(40):
         delivery.deliver(live)
-    delivery.start()
+    delivery.thread.start()
     wait_for(lambda: len(sink.files) == 40)
     assert delivery._places._value == 32
     delivery.close()
@@ -190,7 +190,7 @@ def test_the_number_of_results_that_wait_for_the_log_is_limited(
     computed: list[Computed] = []
     with monkeypatch.context() as patch:
         patch.setattr(service.assembly.scheduler, "_deliver", computed.append)
-        service.submit_stack(
+        service.scheduler.submit_stack(
             [Fov(mini.bright(), Source(kind="upload", file="one"), spec=service.active.spec)]
         )
         wait_for(lambda: bool(computed))
@@ -202,7 +202,7 @@ def test_the_number_of_results_that_wait_for_the_log_is_limited(
     wait_for(lambda: keeper.state == "ok")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        delivery.start()
+        delivery.thread.start()
         for n in range(100):
             live = replace(computed[0], stack=None)
             threading.Thread(

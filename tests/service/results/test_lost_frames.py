@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from itertools import pairwise
 from uuid import UUID
@@ -11,6 +10,7 @@ from structlog.testing import capture_logs
 
 from senoscope.results import lost_frames
 from senoscope.results.lost_frames import LostFrames, Ranges, lost_ranges
+from senoscope.runlog.entries import SeriesCounting, SeriesSnapshot
 from senoscope.scheduling.lanes import LiveLane
 from senoscope_client.models.result import Source
 from senoscope_client.rate_limiter import RateLimiter
@@ -50,9 +50,9 @@ def test_memory_is_limited_and_counts_are_not() -> None:
     for number in range(0, 10_000, 2):
         lost.note(frame(number), "dropped", "")
     described = lost.describe(UID)["dropped"]
-    assert described["count"] == 5000
-    assert len(described["ranges"]) == lost_frames._MAX_RANGES
-    assert described["ranges"][-1] == [9998, 9998]
+    assert described.count == 5000
+    assert len(described.ranges) == lost_frames._MAX_RANGES
+    assert described.ranges[-1] == (9998, 9998)
 
 
 def test_one_log_line_reports_many_frames() -> None:
@@ -88,9 +88,12 @@ def test_reasons_are_in_the_order_of_frames_and_survive_a_restart() -> None:
     lost.note(frame(10), "refused", "")
     lost.arrived(UID, 10)  # sent again, and good this time
     lost.note(frame(1), "failed", "")
-    snapshot = {"missing": 2, "counting": {"holes": [(6, 8)]}, "lost": lost.describe(UID)}
+    counting = SeriesCounting(holes=((6, 8),))
+    snapshot = SeriesSnapshot(
+        series_uid=UID, state="open", missing=2, counting=counting, lost=lost.describe(UID)
+    )
     again = LostFrames()
-    again.restore(UID, json.loads(json.dumps(snapshot))["lost"])
+    again.restore(UID, SeriesSnapshot.model_validate_json(snapshot.model_dump_json()).lost)
     assert again.describe(UID) == lost.describe(UID)
     ranges, counts = lost_ranges(snapshot)
     assert ranges == [(1, 1, "failed"), (3, 5, "dropped"), (6, 7, "missing"), (9, 9, "refused")]

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog import housekeeping
 from senoscope.runlog import keeper as keeper_module
-from senoscope.runlog.entries import ResultFilter
+from senoscope.runlog.entries import ResultFilter, SeriesSnapshot
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.schema import VERSION_TABLE
 from senoscope.runlog.store import RunLog
@@ -223,15 +223,15 @@ def test_beyond_the_backlog_the_oldest_results_are_lost_and_counted(
 
 
 def test_series_are_saved_as_they_change(path: Path, manifest: Manifest) -> None:
-    live = [{"series_uid": str(SERIES), "state": "open", "received": 1}]
+    live = [SeriesSnapshot(series_uid=SERIES, state="open", received=1)]
     log = RunLog(f"sqlite:///{path}")
-    with kept_by_threads(log, series=lambda: [dict(one) for one in live]) as keeper:
+    with kept_by_threads(log, series=live.copy) as keeper:
         assert keeper.commit([entry(manifest, 0)])
-        wait_for(lambda: log.one_series(SERIES).snapshot.get("received") == 1)
-        live[0]["received"] = 2
-        wait_for(lambda: log.one_series(SERIES).snapshot["received"] == 2)
-        live[0]["state"] = "ended"
-    assert log.one_series(SERIES).snapshot["state"] == "ended", "close saves the series once more"
+        wait_for(lambda: log.one_series(SERIES).snapshot.received == 1)
+        live[0] = live[0].model_copy(update={"received": 2})
+        wait_for(lambda: log.one_series(SERIES).snapshot.received == 2)
+        live[0] = live[0].model_copy(update={"state": "ended"})
+    assert log.one_series(SERIES).snapshot.state == "ended", "close saves the series once more"
 
 
 def test_old_results_are_deleted_while_new_ones_are_logged(path: Path, manifest: Manifest) -> None:

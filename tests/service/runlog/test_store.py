@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.manifest import Manifest
-from senoscope.runlog.entries import Entry, ResultFilter
+from senoscope.runlog.entries import Entry, ResultFilter, SeriesSnapshot
 from senoscope.runlog.faults import LogFault
 from senoscope.runlog.store import RunLog
 from support import miniature as mini
@@ -113,22 +113,18 @@ def test_a_series_is_created_with_its_first_result_and_replaced_when_saved(
 ) -> None:
     log.append([entry(manifest, 0), entry(manifest, 1, probability=0.9), entry(manifest, 2)])
     seen = log.one_series(SERIES)
-    assert seen.snapshot == {
-        "kind": "stream",
-        "series_uid": str(SERIES),
-        "series_id": "plate 1",
-        "instrument": "nlo-1",
-        "state": "open",
-    }
+    assert seen.snapshot == SeriesSnapshot(
+        kind="stream", series_uid=SERIES, series_id="plate 1", instrument="nlo-1", state="open"
+    )
     assert seen.labels == {"control": 2, "senescent": 1}
     other = uuid.uuid4()
-    log.save_series([seen.snapshot | {"received": 3, "state": "ended"}])
-    log.save_series([{"series_uid": str(other), "state": "open"}])
+    log.save_series([seen.snapshot.model_copy(update={"received": 3, "state": "ended"})])
+    log.save_series([SeriesSnapshot(series_uid=other, state="open")])
     log.append([entry(manifest, 3)])
-    assert log.one_series(SERIES).snapshot["received"] == 3
-    assert {one.snapshot["series_uid"]: one.labels for one in log.series(10)} == {
-        str(other): {},
-        str(SERIES): {"control": 3, "senescent": 1},
+    assert log.one_series(SERIES).snapshot.received == 3
+    assert {one.snapshot.series_uid: one.labels for one in log.series(10)} == {
+        other: {},
+        SERIES: {"control": 3, "senescent": 1},
     }
     assert len(log.series(1)) == 1
     assert log.one_series(uuid.uuid4()) is None
@@ -138,11 +134,11 @@ def test_latest_series_come_with_their_newest_results(log: RunLog, manifest: Man
     other = uuid.uuid4()
     log.append([entry(manifest, 7, created_s=1000, series_uid=other)])
     log.append([entry(manifest, n, created_s=1001 + n) for n in (0, 2)])
-    log.save_series([{"series_uid": str(other), "state": "ended"}])
-    found = {snapshot["series_uid"]: (snapshot["state"], logged) for snapshot, logged in log.latest_series()}
+    log.save_series([SeriesSnapshot(series_uid=other, state="ended")])
+    found = {snapshot.series_uid: (snapshot.state, logged) for snapshot, logged in log.latest_series()}
     assert found == {
-        str(other): ("ended", [(7, 1000_000)]),
-        str(SERIES): ("open", [(2, 1003_000), (0, 1001_000)]),
+        other: ("ended", [(7, 1000_000)]),
+        SERIES: ("open", [(2, 1003_000), (0, 1001_000)]),
     }
 
 

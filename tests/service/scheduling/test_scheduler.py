@@ -81,7 +81,7 @@ def rig():
         live_depth=2,
         batch_depth=6,
     )
-    scheduler.start()
+    scheduler.thread.start()
     yield SimpleNamespace(
         engine=engine, scheduler=scheduler, delivered=delivered, device_errors=device_errors, done=done
     )

@@ -147,7 +147,7 @@ def test_a_calibration_that_is_cancelled_while_it_is_computed_is_never_in_force(
     now = ask(server)
     assert (now["source"], now["session"], now["problem"]) == ("model", None, None)
     assert server.service.log is not None
-    assert server.service.log.get_value(f"session_range {server.settings.instrument_name}") is None
+    assert server.service.log.log.get_value(f"session_range {server.settings.instrument_name}") is None
     assert calibrate(server, npy(fovs)).status_code == 200
 
 
@@ -189,7 +189,7 @@ def test_the_range_in_force_is_the_stored_one_in_any_order(server: ServerThread,
     for thread in threads:
         thread.join(120)
     assert server.service.log is not None
-    kept = server.service.log.get_value(f"session_range {server.settings.instrument_name}")
+    kept = server.service.log.log.get_value(f"session_range {server.settings.instrument_name}")
     session = ask(server)["session"]
     assert (kept and kept["calibrated_at"]) == (session and session["calibrated_at"])
 
@@ -224,11 +224,8 @@ def test_a_name_keeps_a_calibration_when_the_stream_moves(
 @pytest.mark.parametrize("kept", ["nonsense", {"channels": ["SRS"]}, [1, 2]])
 def test_a_stored_range_that_cannot_be_read_is_reported(kept: Any) -> None:
     class Keeper:
-        def get_value(self, key: str) -> Any:
+        def query(self, _: object) -> Any:
             return kept
-
-        def set_value(self, key: str, value: Any) -> bool:
-            return True
 
     bounds = senoscope.scheduling.session_range.SessionRange(Keeper(), "nlo-1")
     bounds.restore()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from uuid import UUID
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.stream.series import Series, SeriesTracker
 from senoscope_client.wire.messages import EndHeader, HeartbeatHeader, ImageHeader, StartHeader, Timestamp
 
@@ -179,10 +179,14 @@ def test_a_series_that_continues_is_open_again_and_interrupts_the_other() -> Non
     assert series["state"] == "ended", "a late frame is no new one"
 
 
-def recalled(series: dict, logged: dict[int, int] | list[int]) -> SeriesTracker:
+def stored(snapshot: SeriesSnapshot) -> SeriesSnapshot:
+    return SeriesSnapshot.model_validate_json(snapshot.model_dump_json(exclude_unset=True))
+
+
+def recalled(series: SeriesSnapshot, logged: dict[int, int] | list[int]) -> SeriesTracker:
     """Return a tracker after a restart, from logged frames and their times, or frames only."""
     times = logged if isinstance(logged, dict) else dict.fromkeys(logged, 2**60)
-    return SeriesTracker([Series.from_snapshot(json.loads(json.dumps(series)), times.items())])
+    return SeriesTracker([Series.from_snapshot(stored(series), times.items())])
 
 
 @given(st.sets(st.integers(0, 40), min_size=1), st.data())
@@ -210,7 +214,7 @@ def test_a_series_continues_after_a_kill_with_the_same_counts(sent: set[int], da
 
 
 def test_a_series_of_which_only_results_were_saved() -> None:
-    glimpse = {"series_uid": str(A), "series_id": "plate 3", "instrument": "nlo", "state": "open"}
+    glimpse = SeriesSnapshot(series_uid=A, series_id="plate 3", instrument="nlo", state="open")
     tracker = recalled(glimpse, [0, 1, 3])
     assert described(tracker) == [], "it may never continue"
     assert [tracker.count_image(image(n)) for n in (3, 6)] == ["repeated", "new"]
@@ -238,7 +242,7 @@ def test_the_number_of_gaps_is_limited() -> None:
     for n in range(5000):
         assert series.count_image(1 + 2 * n) == "new"
     assert series.missing == 10_000_000 - 1 - 5000
-    assert len(series.snapshot()["counting"]["holes"]) <= 1024
+    assert len(series.snapshot().counting.holes) <= 1024
     assert series.count_image(9_999_999) == "new"
 
 
@@ -265,10 +269,10 @@ def test_refused_frames_may_be_sent_again_however_many_there_are() -> None:
     for n in range(10_000):
         one_range.count_image(n)
         one_range.refuse(n)
-    assert one_range.snapshot()["counting"]["refused_ranges"] == [(0, 9_999)]
+    assert one_range.snapshot().counting.refused_ranges == ((0, 9_999),)
     for n in range(0, 10_000, 2):
         assert one_range.count_image(n) == "new"
-    assert len(one_range.snapshot()["counting"]["refused_ranges"]) <= 512
+    assert len(one_range.snapshot().counting.refused_ranges) <= 512
 
 
 def test_dropped_gaps_stay_dropped_after_a_restart_of_the_service() -> None:
@@ -276,9 +280,7 @@ def test_dropped_gaps_stay_dropped_after_a_restart_of_the_service() -> None:
     for n in range(0, 10_000, 2):
         series.count_image(n)
         series.refuse(n)
-    again = Series.from_snapshot(
-        json.loads(json.dumps(series.snapshot())), ((n, 2**60) for n in range(0, 10_000, 2))
-    )
+    again = Series.from_snapshot(stored(series.snapshot()), ((n, 2**60) for n in range(0, 10_000, 2)))
     assert (again.received, again.missing) == (5000, 4999)
     assert again.count_image(1) == "new"
     assert (again.received, again.missing) == (5001, 4998)
@@ -286,16 +288,46 @@ def test_dropped_gaps_stay_dropped_after_a_restart_of_the_service() -> None:
 
 def test_refused_frames_of_a_snapshot_of_an_earlier_version_are_restored() -> None:
     series = Series(A, "plate 3", "nlo", next_frame=3, received=3)
-    snapshot = json.loads(json.dumps(series.snapshot()))
-    del snapshot["counting"]["refused_ranges"]
-    snapshot["counting"]["refused"] = [1]
-    again = Series.from_snapshot(snapshot, [(2, 2**60)])
+    document = series.snapshot().model_dump(mode="json", exclude_unset=True)
+    del document["counting"]["refused_ranges"]
+    document["counting"]["refused"] = [1]
+    again = Series.from_snapshot(SeriesSnapshot.model_validate(document), [(2, 2**60)])
     assert [again.count_image(n) for n in (1, 0)] == ["new", "repeated"]
+
+
+def test_the_stored_form_of_a_series_is_the_one_of_earlier_releases() -> None:
+    document = {
+        "series_uid": str(A),
+        "series_id": "plate 3",
+        "instrument": "nlo",
+        "last_frame": 9,
+        "state": "open",
+        "planned_frames": 30,
+        "first_frame": 0,
+        "received": 6,
+        "missing": 4,
+        "repeated": 0,
+        "restarts": 0,
+        "end_reason": None,
+        "counting": {
+            "next_frame": 10,
+            "joined_at": None,
+            "holes": [[1, 5]],
+            "refused_ranges": [[7, 8]],
+            "forgotten_below": 0,
+            "forgotten_missing": 0,
+            "restarted_ms": 5,
+        },
+    }
+    snapshot = SeriesSnapshot.model_validate(document)
+    again = Series.from_snapshot(snapshot, [(9, 2**60)])
+    assert again.snapshot() == snapshot
+    assert stored(again.snapshot()).model_dump(mode="json", exclude_unset=True) == document
 
 
 def test_the_number_of_gaps_of_a_series_that_was_joined_late_is_limited_too() -> None:
     series = Series(A, "plate 3", "nlo")
     for n in range(10_000, 0, -2):
         assert series.count_image(n) == "new"
-    assert len(series.snapshot()["counting"]["holes"]) <= 1024
+    assert len(series.snapshot().counting.holes) <= 1024
     assert series.missing == 4999

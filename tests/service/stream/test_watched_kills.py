@@ -98,7 +98,7 @@ def test_each_file_is_logged_once_however_often_the_service_is_killed(
     log = RunLog(f"sqlite:///{tmp_path / 'log.sqlite3'}")
     log.prepare()
     logged = Counter((one.source.series_id, one.source.frame) for one in log.iterate(ResultFilter()))
-    series = {one.snapshot["series_id"]: one.snapshot for one in log.series(1000)}
+    series = {one.snapshot.series_id: one.snapshot for one in log.series(1000)}
     log.close()
     print(
         f"seed {seed}: {FILES} files, {KILLS} kills ({within_files} seen within a file), "
@@ -109,5 +109,5 @@ def test_each_file_is_logged_once_however_often_the_service_is_killed(
     assert logged.keys() == expected, f"seed {seed}"
     assert set(logged.values()) == {1}, f"seed {seed}"
     assert series.keys() == dropper.fovs.keys()
-    states = Counter(one["state"] for one in series.values())
+    states = Counter(one.state for one in series.values())
     assert states == {"ended": FILES}, f"seed {seed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,7 +78,7 @@ def check(
     except (OSError, ValueError) as error:
         exit_with_error(f"{figure} cannot be written: {error}")
     if as_json:
-        typer.echo(json.dumps(found.document(), indent=1))
+        typer.echo(json.dumps({**asdict(found), "usable": found.usable}, indent=1))
     else:
         console = Console(highlight=False)
         # Tables that are written to a file keep their columns.

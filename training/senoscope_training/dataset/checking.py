@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -87,10 +87,6 @@ class CheckReport:
     def usable(self) -> bool:
         """Whether there are no faults; leaks are reported, but do not prevent training."""
         return not self.faults
-
-    def document(self) -> dict[str, Any]:
-        """Return the result as dictionaries and lists, for JSON."""
-        return {**asdict(self), "usable": self.usable}
 
 
 def check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -100,10 +100,25 @@ def validation_split(
     return np.flatnonzero(~chosen).astype(np.int64), np.flatnonzero(chosen).astype(np.int64)
 
 
-def split_record(data_set: DataSet, folds: Sequence[Fold]) -> dict[str, Any]:
+class FileRecord(TypedDict):
+    """A file of a data set, and its digest."""
+
+    file: str
+    sha256: str
+
+
+class FoldRecord(TypedDict):
+    """A fold as the provenance of an experiment records it."""
+
+    train: list[FileRecord]
+    test: list[FileRecord]
+    note: str
+
+
+def split_record(data_set: DataSet, folds: Sequence[Fold]) -> dict[str, FoldRecord]:
     """Return the files of each side with their digests, by the name of the fold."""
 
-    def side(indices: Indices) -> list[dict[str, str]]:
+    def side(indices: Indices) -> list[FileRecord]:
         entries = [data_set.entries[index] for index in indices]
         return [{"file": entry.file, "sha256": entry.sha256} for entry in entries]
 

@@ -27,6 +27,7 @@ from senoscope_training.experiment.export_job import ExportJob, ExportResult, ru
 from senoscope_training.experiment.folder import (
     Experiment,
     ExperimentError,
+    RangeRecord,
     UnitResult,
     frozen_backbone,
     read_experiment,
@@ -202,14 +203,13 @@ class _Export:
     report: Report
 
     @property
-    def bounds(self) -> dict[str, list[float]]:
+    def bounds(self) -> RangeRecord:
         """The intensity range of the fold, as in its provenance."""
-        bounds: dict[str, list[float]] = self.experiment.provenance["intensity_ranges"][self.fold]
-        return bounds
+        return self.experiment.provenance["intensity_ranges"][self.fold]
 
     def make_jobs(self, folder: Path, threads: int) -> list[ExportJob]:
         """Return the jobs."""
-        low, high = (np.array(self.bounds[side], np.float32) for side in ("low", "high"))
+        low, high = (np.array(side, np.float32) for side in (self.bounds["low"], self.bounds["high"]))
         tuned = "fine-tuned from " if self.options.system == "fully_trained" else ""
         source = f"{tuned}{self.experiment.provenance['weights']}"
         return [

@@ -19,7 +19,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from senoscope_training.config import Config
+from senoscope_training.dataset.splits import FoldRecord
 from senoscope_training.systems import in_table_order
 from senoscope_training.workers.files import atomic_file
 
@@ -118,13 +119,43 @@ class History:
     columns: dict[str, list[float]]
 
 
+class DataRecord(TypedDict):
+    """The data set of an experiment."""
+
+    path: str
+    sha256: str
+    fovs: int
+    synthetic: NotRequired[bool]
+    classes: dict[str, int]
+
+
+class RangeRecord(TypedDict):
+    """The intensity range of a fold, by channel."""
+
+    low: list[float]
+    high: list[float]
+    saturated_p99: NotRequired[list[float]]
+
+
+class Provenance(TypedDict):
+    """What ``provenance.json`` holds; experiments of earlier releases lack some keys."""
+
+    data: DataRecord
+    folds: dict[str, FoldRecord]
+    intensity_ranges: dict[str, RangeRecord]
+    weights: str
+    procedure: NotRequired[int]
+    software: dict[str, str]
+    host: dict[str, str | int]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """The results of an experiment so far."""
 
     directory: Path
     config: Config
-    provenance: dict[str, Any]
+    provenance: Provenance
     predictions: tuple[Prediction, ...]
     """Predictions of complete systems: an ensemble is complete when all its networks are trained."""
     histories: tuple[History, ...]
@@ -200,7 +231,7 @@ def read_experiment(directory: Path) -> Experiment:
     """
     try:
         config = Config.model_validate(yaml.safe_load((directory / CONFIG_NAME).read_text(encoding="utf-8")))
-        provenance = json.loads((directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
+        provenance: Provenance = json.loads((directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ExperimentError(f"{directory} is not the folder of an experiment: {error}") from error
     predictions: list[Prediction] = []

@@ -27,6 +27,8 @@ from senoscope_training.experiment.folder import (
     PROVENANCE_NAME,
     Experiment,
     ExperimentError,
+    Provenance,
+    RangeRecord,
     read_experiment,
 )
 from senoscope_training.experiment.plan import FoldData, TrainingJob
@@ -130,7 +132,7 @@ def _require_same(config: Config, data_set: DataSet, plan: WeightsPlan) -> None:
     path = config.directory / CONFIG_NAME
     if not path.is_file():
         return
-    provenance = json.loads((config.directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
+    provenance: Provenance = json.loads((config.directory / PROVENANCE_NAME).read_text(encoding="utf-8"))
     if provenance.get("procedure", 1) != _PROCEDURE:
         raise ExperimentError(
             f"{config.directory} was started by another release, whose training procedure differs: give this "
@@ -165,7 +167,7 @@ def _prepare(
 ) -> tuple[FoldData, ...]:
     """Fit the intensity ranges, and write the configuration and the provenance of the experiment."""
     prepared = []
-    ranges = {}
+    ranges: dict[str, RangeRecord] = {}
     for fold in folds:
         train = np.asarray(pixels[fold.train])
         low, high = measured_range(train, config.normalization.k_iqr, padded=config.data.fit == "pad")
@@ -177,7 +179,7 @@ def _prepare(
             "saturated_p99": usual_saturation(train, high).tolist(),
         }
     labels = data_set.labels
-    provenance = {
+    provenance: Provenance = {
         "data": {
             "path": str(config.data.path),
             "sha256": data_set.sha256(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ class Votes:
 
     votes: npt.NDArray[np.bool_]
     """Prediction for each test FOV."""
-    chosen: dict[str, Any]
+    chosen: dict[str, float]
     """``C``, ``gamma`` and ``degree``."""
     validation_accuracy: float
     """Accuracy of the cross-validation with these parameters."""

@@ -39,7 +39,7 @@ async def classify(
     request: Request, service: Ready, parameters: Annotated[ClassifyParameters, Query()]
 ) -> Response:
     """Classify a posted stack; the answer is sent when all of it is done."""
-    service.require_room()  # before a body is read that could not be queued
+    service.scheduler.require_room()  # before a body is read that could not be queued
     with service.request_memory.share() as share:
         stack = await posted_stack(request, parameters, share)
         records = await classify_stack(request, stack.fovs.pixels, stack.active.spec, stack.name)

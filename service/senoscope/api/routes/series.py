@@ -14,7 +14,7 @@ from senoscope.api.dependencies import Current
 from senoscope.api.openapi import TEXT_CSV, problems
 from senoscope.api.reading import read
 from senoscope.results.lost_frames import lost_ranges
-from senoscope.runlog.entries import LoggedSeries
+from senoscope.runlog.entries import LoggedSeries, SeriesSnapshot
 from senoscope_client.errors import LogUnavailable, NotFound
 from senoscope_client.models.base import StrictModel
 from senoscope_client.models.responses import FrameRange, FramesResponse, SeriesResponse, SeriesSummary
@@ -35,9 +35,9 @@ async def all_series(
 ) -> SeriesResponse:
     """List the most recent series, newest first, with the number of results per label."""
     logged = await read(request, service.log.readable().series, parameters.limit) if service.log else []
-    by_uid = {one.snapshot["series_uid"]: one for one in logged}
+    by_uid = {one.snapshot.series_uid: one for one in logged}
     live = service.series_snapshots()
-    found = [_summary(snapshot, by_uid.pop(snapshot["series_uid"], None), live=True) for snapshot in live]
+    found = [_summary(snapshot, by_uid.pop(snapshot.series_uid, None), live=True) for snapshot in live]
     found += [_summary(one.snapshot, one, live=False) for one in by_uid.values()]
     return SeriesResponse(series=tuple(found[: parameters.limit]))
 
@@ -47,7 +47,7 @@ async def one_series(request: Request, service: Current, uid: UUID) -> SeriesSum
     """Return one series, with the number of results per label."""
     logged = await read(request, service.log.readable().one_series, uid) if service.log else None
     for snapshot in service.series_snapshots():
-        if snapshot["series_uid"] == str(uid):
+        if snapshot.series_uid == uid:
             return _summary(snapshot, logged, live=True)
     if logged is None:
         raise _unknown_series(uid)
@@ -74,8 +74,8 @@ async def series_frames(
     ``dropped``: newer frames took their place in the queue; ``missing``: sent, but never received;
     ``refused``: of another size, other channels or unusable pixels; ``failed``: no result could be computed.
     """
-    live = {snapshot["series_uid"]: snapshot for snapshot in service.series_snapshots()}
-    snapshot = live.get(str(uid))
+    live = {snapshot.series_uid: snapshot for snapshot in service.series_snapshots()}
+    snapshot = live.get(uid)
     if snapshot is None and service.log is not None:
         logged = await read(request, service.log.readable().one_series, uid)
         snapshot = logged.snapshot if logged else None
@@ -102,11 +102,11 @@ def _unknown_series(uid: UUID) -> NotFound:
     return NotFound(f"there is no series {uid}; /v1/series lists all series")
 
 
-def _summary(snapshot: dict[str, Any], logged: LoggedSeries | None, *, live: bool) -> SeriesSummary:
+def _summary(snapshot: SeriesSnapshot, logged: LoggedSeries | None, *, live: bool) -> SeriesSummary:
     of_log: dict[str, Any] = {}
     if logged is not None:
         updated_at = datetime.fromtimestamp(logged.updated_ms / 1000, UTC)
         of_log = {"labels": logged.labels, "updated_at": updated_at}
-    if not live and snapshot["state"] == "open":  # the service ended before the series did
+    if not live and snapshot.state == "open":  # the service ended before the series did
         of_log["state"] = "interrupted"
-    return SeriesSummary(**snapshot | of_log, live=live)
+    return SeriesSummary(**snapshot.model_dump() | of_log, live=live)

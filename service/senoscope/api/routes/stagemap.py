@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from senoscope.api.dependencies import Current
 from senoscope.api.openapi import problems
 from senoscope.api.reading import read
-from senoscope.outputs.stage_map import MAX_FOVS, StageMaps, Tile, tiles_as_json
+from senoscope.outputs.stage_map import MAX_FOVS, StageMaps, Tile
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.store import RunLog
 from senoscope_client.errors import LogUnavailable, NotFound
@@ -36,9 +36,21 @@ async def map_json(request: Request, service: Current, uid: UUID) -> dict[str, A
         tiles = service.maps.tiles(uid)
         if tiles is None:
             raise NotFound(f"no fields of view of series {uid} are known")
-        return {"series_uid": str(uid), "fovs": tiles_as_json(tiles)}
+        return {"series_uid": str(uid), "fovs": [_fov(tile) for tile in tiles]}
 
     return await read(request, answer)
+
+
+def _fov(tile: Tile) -> dict[str, Any]:
+    return {
+        "id": str(tile.id),
+        "frame": tile.frame,
+        "position_um": None if tile.x_um is None else {"x": tile.x_um, "y": tile.y_um},
+        "size_um": None if tile.width_um is None else {"x": tile.width_um, "y": tile.height_um},
+        "probability": tile.probability,
+        "entropy": tile.entropy,
+        "label": tile.label,
+    }
 
 
 def _complete(maps: StageMaps, log: RunLog, uid: UUID) -> None:

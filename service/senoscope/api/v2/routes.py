@@ -110,7 +110,7 @@ async def model_config(model: Model) -> dict[str, Any]:
 )
 async def infer(request: Request, service: Ready, model: Model) -> Response:
     """Classify the fields of view in the tensor ``image``; the answer is sent when all of them are done."""
-    service.require_room()  # before a body is read that could not be queued
+    service.scheduler.require_room()  # before a body is read that could not be queued
     with service.request_memory.share() as share:
         inference = await _receive(request, model, service.settings.image_limits, share)
         records = await classify_stack(request, inference.pixels, model.spec)
