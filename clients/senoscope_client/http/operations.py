@@ -24,7 +24,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from senoscope_client.errors import Busy, Problem, SenoscopeError, Unreachable, error_from_problem
 from senoscope_client.images import npy
-from senoscope_client.images.image_files import NPY_SUFFIX, TIFF_SUFFIXES
+from senoscope_client.images.image_files import NPY_MAGIC, NPY_SUFFIX, TIFF_MAGIC, TIFF_SUFFIXES
 from senoscope_client.models.responses import (
     ClassifyResponse,
     DecisionsPage,
@@ -37,8 +37,6 @@ from senoscope_client.models.result import CamMode, Result, SourceKind
 
 _TIFF, _NPY, _UNKNOWN = "image/tiff", "application/x-npy", "application/octet-stream"
 _SUFFIXES = dict.fromkeys(TIFF_SUFFIXES, _TIFF) | {NPY_SUFFIX: _NPY}
-# The first bytes of files: NPY, then TIFF and BigTIFF in either byte order.
-_MAGIC = {b"\x93NUM": _NPY, b"II*\0": _TIFF, b"MM\0*": _TIFF, b"II+\0": _TIFF, b"MM\0+": _TIFF}
 
 Stack = str | os.PathLike[str] | bytes | npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -110,8 +108,8 @@ def classify(
 
     def raw() -> AbstractContextManager[dict[str, Any]]:
         body = stack if isinstance(stack, bytes) else _npy_bytes(stack)  # type: ignore[arg-type]
-        content_type = {"Content-Type": _MAGIC.get(body[:4], _UNKNOWN)}
-        return nullcontext({"content": body, "headers": content_type})
+        kind = _NPY if body.startswith(NPY_MAGIC) else _TIFF if body.startswith(TIFF_MAGIC) else _UNKNOWN
+        return nullcontext({"content": body, "headers": {"Content-Type": kind}})
 
     return Operation(
         "POST",
