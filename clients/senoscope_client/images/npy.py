@@ -21,16 +21,7 @@ _HEADER_LOCK = threading.Lock()
 
 
 def open_array(stream: BinaryIO, size: int, options: ReadOptions) -> StoredImage:
-    """Open the array in a file.
-
-    Parameters
-    ----------
-    stream : binary file
-        At its start.
-    size : int
-        Of the file, in bytes.
-    options : ReadOptions
-        Without axes, they are inferred from the shape.
+    """Open the array in a file of ``size`` bytes; its axes are those of the options or of the shape.
 
     Raises
     ------

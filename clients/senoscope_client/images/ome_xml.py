@@ -129,15 +129,9 @@ def _declared_lengths(root: ET.Element, pages: int, smallest: int) -> Iterator[i
 
 
 def read_images(xml: str, pages: int, options: ReadOptions) -> list[OmeImage]:
-    """Read the images that checked OME-XML declares; return none if it is not well-formed.
+    """Read the images that OME-XML declares for a file of some pages; return none if it is not well-formed.
 
-    Parameters
-    ----------
-    xml : str
-        Accepted by `check_ome_xml`. It is read element by element, because that of a long scan is large.
-    pages : int
-        Number of pages of the file.
-    options : ReadOptions
+    It was accepted by `check_ome_xml`, and is read element by element, because that of a long scan is large.
 
     Raises
     ------

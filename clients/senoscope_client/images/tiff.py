@@ -36,17 +36,9 @@ _ROWS_REVERSED: Final = {3, 4, 7, 8}
 
 
 class TiffPages:
-    """The pages in the directories of a file, read one at a time.
+    """The pages in the directories of a file, at least one, read one at a time.
 
-    Parameters
-    ----------
-    stream : binary file
-    size : int
-        Of the file, in bytes.
-    directories : Directories
-        As returned by `senoscope_client.images.tiff_page_check.list_pages`, at least one.
-    name : str
-        Of the file, for messages.
+    ``size`` is that of the file, in bytes.
     """
 
     def __init__(self, stream: BinaryIO, size: int, directories: Directories, name: str) -> None:
@@ -94,11 +86,7 @@ class TiffPages:
     def contiguous_planes(self, planes: int, declared_by: str) -> Callable[[int], npt.NDArray[Any]]:
         """Return a reader of planes that are stored one after another, from the first page's pixels on.
 
-        Parameters
-        ----------
-        planes : int
-        declared_by : str
-            Program that declares the planes, for messages.
+        Messages contain the name of the program that declares the planes.
 
         Raises
         ------
@@ -213,7 +201,8 @@ class TiffPages:
         if min(len(frame.dataoffsets), len(frame.databytecounts)) < segments:
             raise UnreadableImage(
                 f"{name} has a page in {segments} pieces, but declares the offsets of "
-                f"{len(frame.dataoffsets)} and the lengths of {len(frame.databytecounts)} of them; save it again"
+                f"{len(frame.dataoffsets)} and the lengths of {len(frame.databytecounts)} of them; save it "
+                "again"
             )
         # Offsets and lengths have 64 bits; a sum of floats cannot overflow.
         offsets = np.asarray(frame.dataoffsets[:segments], np.float64)

@@ -123,17 +123,9 @@ class Directories:
 
 
 def list_pages(stream: BinaryIO, size: int, limits: WalkLimits, name: str) -> Directories:
-    """Follow all links, and list the pages.
+    """Follow all links from the start of the stream, and list the pages; return to the start.
 
-    Parameters
-    ----------
-    stream : binary file
-        At its start, where it is again after the call.
-    size : int
-        Of the file, in bytes.
-    limits : WalkLimits
-    name : str
-        Of the file, for messages.
+    ``size`` is that of the file, in bytes.
 
     Raises
     ------
