@@ -8,16 +8,11 @@
 #endif
 #ifdef _WIN32
 #define _CRT_RAND_S
-#define _WIN32_WINNT 0x0602 /* Windows 8, for its precise clock */
 #define _CRT_SECURE_NO_WARNINGS
 #endif
 
 #include "senoscope_publish.h"
 
-#ifdef _WIN32
-#define WIN32_LEAN_AND_MEAN
-#include <windows.h>
-#endif
 #include <math.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -468,19 +463,10 @@ static int32_t check_frame(senoscope_publisher *publisher, const senoscope_frame
 static void write_image_header(senoscope_publisher *publisher, const senoscope_frame *frame) {
     int64_t seconds = frame->seconds, nanoseconds = frame->nanoseconds;
     if (seconds == 0) {
-#ifdef _WIN32
-        FILETIME now; /* in units of 100 ns since 1601 */
-        GetSystemTimePreciseAsFileTime(&now);
-        const int64_t ticks =
-            (int64_t)((uint64_t)now.dwHighDateTime << 32 | now.dwLowDateTime) - 116444736000000000;
-        seconds = ticks / 10000000;
-        nanoseconds = ticks % 10000000 * 100;
-#else
         struct timespec now;
         timespec_get(&now, TIME_UTC);
         seconds = (int64_t)now.tv_sec;
         nanoseconds = (int64_t)now.tv_nsec;
-#endif
     }
     writer *const out = begin_header(publisher);
     put_format(out, ",\"htype\":\"array-1.0\",\"type\":\"image\",\"frame\":%lld",

@@ -10,7 +10,7 @@ from uuid import UUID
 import numpy.typing as npt
 
 from senoscope_client.models.result import Result
-from senoscope_client.models.status import ModelInfo
+from senoscope_client.models.status import ModelInfo, StreamStatus
 
 
 class LinkStatus(Enum):
@@ -72,20 +72,6 @@ class EnsembleInfo:
 
 
 @dataclass(frozen=True)
-class StreamState:
-    """A description of the state of the microscope's stream."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class LiveResult:
-    """A result that was just made."""
-
-    result: Result
-
-
-@dataclass(frozen=True)
 class EarlierResults:
     """Results of a series that were made before the plugin was connected, oldest first."""
 
@@ -128,10 +114,11 @@ class RequestFailed:
 Event = (
     LinkState
     | EnsembleInfo
-    | StreamState
-    | LiveResult
+    | StreamStatus
+    | Result
     | EarlierResults
     | FovLoaded
     | StackClassified
     | RequestFailed
 )
+"""A `Result` is one that was just made, a `StreamStatus` the state of the stream."""

@@ -49,12 +49,6 @@ def _network_map(grid: list[list[float]], height: int, width: int) -> Map:
 @lru_cache(maxsize=32)
 def _weights(cells: int, pixels: int) -> Map:
     """Return the weights of cells for each pixel: linear between the centres of cells, constant outside."""
-    positions = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
-    below = np.floor(positions).astype(int)
-    above = np.minimum(below + 1, cells - 1)
-    part = (positions - below).astype(np.float32)
-    weights = np.zeros((pixels, cells), np.float32)
-    rows = np.arange(pixels)
-    weights[rows, below] = 1 - part
-    weights[rows, above] += part
-    return weights
+    positions = (np.arange(pixels) + 0.5) * cells / pixels - 0.5
+    columns = [np.interp(positions, np.arange(cells), cell) for cell in np.eye(cells)]
+    return np.stack(columns, axis=1).astype(np.float32)

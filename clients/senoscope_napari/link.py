@@ -24,12 +24,9 @@ from senoscope_napari.events import (
     FovLoaded,
     LinkState,
     LinkStatus,
-    LiveResult,
     RequestFailed,
     StackClassified,
-    StreamState,
 )
-from senoscope_napari.texts import stream_text
 
 _RECONNECT_S: Final = 1.0
 _POLL_S: Final = 2.0
@@ -80,6 +77,7 @@ class ServiceLink:
         self._client = AsyncClient(url, _TIMEOUT_S, api_key, retries=NO_RETRIES)
         self._posting_client = AsyncClient(url, _POST_TIMEOUT_S, api_key)
         self.url = self._client.base_url
+        self._connected = False
         self._digest = ""
         self._series: UUID | None = None
         self._requested: asyncio.Queue[Result] = asyncio.Queue()
@@ -144,15 +142,9 @@ class ServiceLink:
 
     async def _stay_connected(self) -> None:
         self._send_state(LinkStatus.CONNECTING, f"Connecting to {self.url} …")
-        connected = False
-
-        def on_connected() -> None:
-            nonlocal connected
-            connected = True
-
         while True:
             try:
-                await self._follow_service(on_connected)
+                await self._follow_service()
                 text = f"The service at {self.url} has stopped."
             except (Unauthorized, Forbidden) as error:
                 self._send_state(LinkStatus.REFUSED, f"The service refuses access: {error}")
@@ -160,19 +152,19 @@ class ServiceLink:
             except NotReady as error:
                 text = f"The service at {self.url} is not ready: {error}"
             except SenoscopeError as error:
-                text = f"Connection lost: {error}" if connected else f"Not reachable: {error}"
-            connected = False
+                text = f"Connection lost: {error}" if self._connected else f"Not reachable: {error}"
+            self._connected = False
             self._send_state(LinkStatus.WAITING, f"{text} Trying again automatically.")
             await asyncio.sleep(_RECONNECT_S)
 
-    async def _follow_service(self, on_connected: Callable[[], None]) -> None:
+    async def _follow_service(self) -> None:
         """Send the events of the service until it stops, or the connection is lost."""
         ready = await self._client.ready()
         if not ready.ready:
             raise NotReady(ready.reason or "no reason given")
         await self._send_ensemble()
         async with self._client.live("grid", reconnect=False) as live:
-            on_connected()
+            self._connected = True
             self._send_state(LinkStatus.CONNECTED, f"Connected to {self.url}.")
             self._series = None  # results that were made without a connection are read from the run log
             await self._send_newest_series()
@@ -189,7 +181,7 @@ class ServiceLink:
         uid = result.source.series_uid
         if uid is not None and uid != self._series:
             await self._send_earlier_results(uid)
-        self.events.put(LiveResult(result))
+        self.events.put(result)
 
     async def _send_ensemble(self) -> None:
         model = await self._client.model_info()
@@ -214,7 +206,7 @@ class ServiceLink:
 
     async def _poll_stream(self) -> None:
         while True:
-            self.events.put(StreamState(stream_text(await self._client.stream_status())))
+            self.events.put(await self._client.stream_status())
             await asyncio.sleep(_POLL_S)
 
     async def _load_requested_fovs(self) -> None:
@@ -225,15 +217,12 @@ class ServiceLink:
             try:
                 if result.gradcam.grids is None:
                     result = await self._client.result(result.id, cam="grid")
-                self.events.put(FovLoaded(result, await self._pixels(result)))
+                pixels = None
+                with contextlib.suppress(NotFound):
+                    pixels = await self._client.pixels(result.id)
+                self.events.put(FovLoaded(result, pixels))
             except SenoscopeError as error:
                 self.events.put(RequestFailed(str(error)))
-
-    async def _pixels(self, result: Result) -> npt.NDArray[Any] | None:
-        try:
-            return await self._client.pixels(result.id)
-        except NotFound:
-            return None
 
     async def _post(self, stack: PostedStack) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import Final
 
@@ -20,13 +21,7 @@ from qtpy.QtWidgets import (
 from senoscope_client.models.result import Result
 from senoscope_napari.events import LinkState, LinkStatus
 from senoscope_napari.table import ResultTable
-from senoscope_napari.texts import (
-    certainty_text,
-    flag_messages,
-    origin_text,
-    other_flags_text,
-    science_warning,
-)
+from senoscope_napari.texts import certainty_text, origin_text, other_flags_text, science_warning
 
 DEFAULT_URL: Final = "http://127.0.0.1:8750"
 ENSEMBLE: Final = "the ensemble"
@@ -85,7 +80,8 @@ class Panel(QWidget):
         """Show the state of the connection; None: there is no link."""
         text = "Not connected." if state is None else state.text
         colour = "#888888" if state is None else _STATUS_COLOURS[state.status]
-        self.state.setText(f'<span style="color: {colour}">●</span> {_escape_markup(text)}')
+        # Text of a service is escaped, so that Qt does not interpret it as markup.
+        self.state.setText(f'<span style="color: {colour}">●</span> {html.escape(text, quote=False)}')
         self.connect_button.setText("Connect" if state is None else "Disconnect")
         connected = state is not None and state.status is LinkStatus.CONNECTED
         self.classify.setEnabled(connected)
@@ -121,7 +117,7 @@ class Panel(QWidget):
             (self.flags, other_flags_text(result.flags)),
         ):
             field.setText(text)
-            field.setToolTip(flag_messages(result.flags))
+            field.setToolTip("\n".join(flag.message for flag in result.flags))
             field.setVisible(bool(text))
 
     def set_note(self, text: str) -> None:
@@ -174,8 +170,3 @@ def _separator() -> QFrame:
     line = QFrame()
     line.setFrameShape(QFrame.Shape.HLine)
     return line
-
-
-def _escape_markup(text: str) -> str:
-    """Escape text of a service, so that Qt does not interpret it as markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")

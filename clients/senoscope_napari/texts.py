@@ -55,8 +55,3 @@ def science_warning(result: Result) -> str:
 def other_flags_text(flags: Iterable[Flag]) -> str:
     """Return all flags except `science_warning` in short form."""
     return flag_words(flag for flag in flags if flag.code != NOT_FOR_SCIENCE)
-
-
-def flag_messages(flags: Iterable[Flag]) -> str:
-    """Return the messages of all flags, one per line."""
-    return "\n".join(flag.message for flag in flags)

@@ -14,16 +14,15 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from senoscope_client.models.result import Result
+from senoscope_client.models.status import StreamStatus
 from senoscope_napari.events import (
     EarlierResults,
     EnsembleInfo,
     Event,
     FovLoaded,
     LinkState,
-    LiveResult,
     RequestFailed,
     StackClassified,
-    StreamState,
 )
 from senoscope_napari.fov_layers import FovLayers, Placement
 from senoscope_napari.gradcam import result_map
@@ -31,6 +30,7 @@ from senoscope_napari.link import ServiceLink
 from senoscope_napari.panel import CAMERA_FOV, CAMERA_MAP, Panel
 from senoscope_napari.selection import SelectedStack, UnsuitableSelection, stack_of
 from senoscope_napari.stage import Size, StageMap
+from senoscope_napari.texts import stream_text
 
 # Ten updates per second suffice; results in between are added to the map together.
 _UPDATE_INTERVAL_MS: Final = 100
@@ -113,8 +113,8 @@ class SenoscopeWidget(QWidget):
                 event = link.events.get_nowait()
             except queue.Empty:
                 break
-            if isinstance(event, LiveResult):
-                results.append(event.result)
+            if isinstance(event, Result):
+                results.append(event)
             else:
                 self._add_to_map(results)
                 results.clear()
@@ -145,7 +145,7 @@ class SenoscopeWidget(QWidget):
         handlers: dict[type[Any], Callable[[Any], None]] = {
             LinkState: self.panel.set_link,
             EnsembleInfo: self._on_ensemble,
-            StreamState: lambda state: self.panel.stream.setText(state.text),
+            StreamStatus: lambda status: self.panel.stream.setText(stream_text(status)),
             EarlierResults: self._on_series,
             FovLoaded: self._on_fov_loaded,
             StackClassified: self._on_classified,

@@ -24,7 +24,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from senoscope_client.errors import Busy, Problem, SenoscopeError, Unreachable, error_from_problem
 from senoscope_client.images import npy
-from senoscope_client.images.image_files import NPY_SUFFIX, TIFF_SUFFIXES
+from senoscope_client.images.image_files import NPY_MAGIC, NPY_SUFFIX, TIFF_MAGIC, TIFF_SUFFIXES
 from senoscope_client.models.responses import (
     ClassifyResponse,
     DecisionsPage,
@@ -37,8 +37,6 @@ from senoscope_client.models.result import CamMode, Result, SourceKind
 
 _TIFF, _NPY, _UNKNOWN = "image/tiff", "application/x-npy", "application/octet-stream"
 _SUFFIXES = dict.fromkeys(TIFF_SUFFIXES, _TIFF) | {NPY_SUFFIX: _NPY}
-# The first bytes of files: NPY, then TIFF and BigTIFF in either byte order.
-_MAGIC = {b"\x93NUM": _NPY, b"II*\0": _TIFF, b"MM\0*": _TIFF, b"II+\0": _TIFF, b"MM\0+": _TIFF}
 
 Stack = str | os.PathLike[str] | bytes | npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -71,10 +69,6 @@ class Filters(TypedDict, total=False):
     max_probability: float
 
 
-def _no_body() -> AbstractContextManager[dict[str, Any]]:
-    return nullcontext({})
-
-
 @dataclass(frozen=True)
 class Operation(Generic[_T]):
     """A request, and how its response is read.
@@ -91,7 +85,7 @@ class Operation(Generic[_T]):
     path: str
     read_response: Callable[[httpx.Response], _T]
     params: Mapping[str, Any] = field(default_factory=dict)
-    open_body: Callable[[], AbstractContextManager[dict[str, Any]]] = _no_body
+    open_body: Callable[[], AbstractContextManager[dict[str, Any]]] = lambda: nullcontext({})
 
 
 def classify(
@@ -110,13 +104,13 @@ def classify(
 
     def raw() -> AbstractContextManager[dict[str, Any]]:
         body = stack if isinstance(stack, bytes) else _npy_bytes(stack)  # type: ignore[arg-type]
-        content_type = {"Content-Type": _MAGIC.get(body[:4], _UNKNOWN)}
-        return nullcontext({"content": body, "headers": content_type})
+        kind = _NPY if body.startswith(NPY_MAGIC) else _TIFF if body.startswith(TIFF_MAGIC) else _UNKNOWN
+        return nullcontext({"content": body, "headers": {"Content-Type": kind}})
 
     return Operation(
         "POST",
         "/v1/classify",
-        partial(_read_model, ClassifyResponse),
+        partial(_parse, ClassifyResponse.model_validate_json),
         _without_none(wanted),
         form if isinstance(stack, str | os.PathLike) else raw,
     )
@@ -124,7 +118,7 @@ def classify(
 
 def get(path: str, model: type[_M], **params: Any) -> Operation[_M]:
     """Get a document; parameters that are None are left out."""
-    return Operation("GET", path, partial(_read_model, model), _without_none(params))
+    return Operation("GET", path, partial(_parse, model.model_validate_json), _without_none(params))
 
 
 def results(limit: int, cursor: int | None, filters: Filters) -> Operation[ResultsPage]:
@@ -150,9 +144,8 @@ def pixels(identifier: UUID | str) -> Operation[npt.NDArray[Any]]:
 
 def series(limit: int) -> Operation[list[SeriesSummary]]:
     """Get the most recent series."""
-    return Operation(
-        "GET", "/v1/series", lambda r: list(_read_model(SeriesResponse, r).series), {"limit": limit}
-    )
+    parse = SeriesResponse.model_validate_json
+    return Operation("GET", "/v1/series", lambda r: list(_parse(parse, r).series), {"limit": limit})
 
 
 def one_series(series_uid: UUID | str) -> Operation[SeriesSummary]:
@@ -182,10 +175,6 @@ def ready() -> Operation[ReadyResponse]:
 def json_object(path: str) -> Operation[dict[str, Any]]:
     """Get the JSON object at a path."""
     return Operation("GET", path, lambda r: _parse(TypeAdapter(dict[str, Any]).validate_json, r))
-
-
-def _read_model(model: type[_M], response: httpx.Response) -> _M:
-    return _parse(model.model_validate_json, response)
 
 
 def _parse(parse: Callable[[bytes], _T], response: httpx.Response) -> _T:

@@ -21,12 +21,14 @@ _MAX_GREY_CHECKS: Final = 16  # fields of view that are checked for equal colour
 
 
 class ArrangedImage:
-    """An image whose axes are assigned; `select_channels` assigns its channels.
+    """An image whose axes are assigned; `assign_channels` sets its channels.
 
     Attributes
     ----------
     plane_names : tuple of str or None
         The channel of each plane, if the file names it.
+    select : list of int or None
+        The channels to read, in order; None: all.
     """
 
     def __init__(self, stored: StoredImage, layout: Layout, plane_names: tuple[str, ...] | None) -> None:
@@ -34,7 +36,7 @@ class ArrangedImage:
         self.layout = layout
         self.plane_names = plane_names
         self.notices: tuple[Notice, ...] = ()
-        self._select: list[int] | None = None
+        self.select: list[int] | None = None
         outer = len(layout.shape)
         rest = prod(stored.shape[len(stored.shape) - stored.inner :])
         while outer and rest > 1:
@@ -64,16 +66,11 @@ class ArrangedImage:
     @property
     def bytes_at_once(self) -> int:
         """Bytes that reading the first field of view decodes in addition to it: 0, or the whole image."""
-        return 0 if self._separable else prod(self.stored.shape) * self.stored.dtype.itemsize
+        return 0 if self._separable else self.stored.nbytes
 
     def first_plane(self, n: int) -> int:
         """Return the number of the first plane of a field of view."""
         return 0 if self._planes is None else int(self._planes[n, 0])
-
-    def select_channels(self, select: list[int] | None, notices: tuple[Notice, ...]) -> ArrangedImage:
-        """Set the channels to read, in order (None: all), and return the image."""
-        self._select, self.notices = select, notices
-        return self
 
     def read(self, n: int) -> npt.NDArray[Any]:
         """Read a field of view, [C, H, W], with the selected channels."""
@@ -87,14 +84,14 @@ class ArrangedImage:
         else:
             inner = [axis - self._outer for axis in layout.order if axis >= self._outer]
             numbers = self._planes[n]
-            if self.planes is not None and self._select is not None:
-                numbers = numbers[self._select]
+            if self.planes is not None and self.select is not None:
+                numbers = numbers[self.select]
             shape = layout.shape[self._outer :]
             parts = [self.stored.read_plane(int(k)).reshape(shape).transpose(inner) for k in numbers]
             fov = (np.stack(parts) if len(parts) > 1 else parts[0]).reshape(-1, layout.height, layout.width)
             if self.planes is not None:
                 return fov
-        return fov if self._select is None else np.asarray(fov[self._select])
+        return fov if self.select is None else np.asarray(fov[self.select])
 
 
 def arrange_image(image: StoredImage, options: ReadOptions) -> ArrangedImage:
@@ -123,15 +120,16 @@ def _name_one_channel(labels: Labels | None, planes: Sequence[str] | None) -> bo
     return len({normalize_name(name) for name in names}) == 1 and all(names)
 
 
-def assign_channels(image: ArrangedImage, options: ReadOptions) -> ArrangedImage:
-    """Assign the channels of an image."""
+def assign_channels(image: ArrangedImage, options: ReadOptions) -> None:
+    """Set the channels of an image, and its notices."""
     spec, channels, name = options.spec, options.channels, options.name
     layout, labels = image.layout, image.stored.labels
     notices = [*image.stored.notices, *layout.notices]
     if layout.samples and layout.channels == _RGB_SAMPLES and _is_grey(image):
         if len(spec.channels) == 1:
             text = "the file's three colour samples are equal: one of them is taken, as a grey picture"
-            return image.select_channels([0], (*image.stored.notices, Notice("grey-samples", text)))
+            image.select, image.notices = [0], (*image.stored.notices, Notice("grey-samples", text))
+            return
         if channels is None:
             wanted = ", ".join(spec.channels)
             raise WrongChannelCount(
@@ -159,13 +157,13 @@ def assign_channels(image: ArrangedImage, options: ReadOptions) -> ArrangedImage
         given = ", ".join(image.stored.mentions)
         text = f"the file mentions {given}, but does not identify the channels: taken by position"
         notices.append(Notice("channel-names", text))
-    select, further = _channel_order(names, shown or names, layout, options)
+    image.select, further = _channel_order(names, shown or names, layout, options)
     if labels is not None and names is not None and image.plane_names is not None:
         uncertain = uncertain_labels(labels.planes, image.plane_names, spec.channels)
         if uncertain and {*spec.channels} <= {*names}:
             text = f"channels are identified by one word of their labels: {_list_names(uncertain)}"
             notices.append(Notice("channel-names", text))
-    return image.select_channels(select, (*notices, *further))
+    image.notices = (*notices, *further)
 
 
 def _is_grey(image: ArrangedImage) -> bool:

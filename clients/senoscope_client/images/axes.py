@@ -246,8 +246,7 @@ def _add_channel_axis(
     leading = [(a, n) for a, n in zip(axes, shape, strict=True) if a not in "YX"]
     planes = prod(n for _, n in leading)
     if channels == 1 or planes == 1:
-        axes, shape = f"C{axes}", (1, *shape)
-        return axes, shape
+        return f"C{axes}", (1, *shape)
     if planes == channels and len(leading) == 1 and leading[0][0] in _UNNAMED:
         return axes.replace(leading[0][0], "C"), shape
     if planes % channels:

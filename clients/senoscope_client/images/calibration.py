@@ -62,14 +62,7 @@ def zero_levels(pixels: npt.NDArray[Any]) -> tuple[float, ...]:
 def imagej_calibration(description: Mapping[str, str], dtype: np.dtype[Any], name: str) -> Calibration | None:
     """Read the calibration function of an ImageJ file; return None if its numbers are counts.
 
-    Parameters
-    ----------
-    description : mapping of str to str
-        The lines ``key=value`` of the description.
-    dtype : dtype
-        Of the stored numbers.
-    name : str
-        Of the file, for messages.
+    ``description`` holds its lines ``key=value``, ``dtype`` is that of the stored numbers.
 
     Raises
     ------

@@ -38,13 +38,6 @@ def name_planes(labels: Sequence[str], channels: Sequence[str]) -> tuple[str, ..
 
     A label that contains a channel's name as one word of several names this channel, unless another label is
     exactly the name.
-
-    Parameters
-    ----------
-    labels : sequence of str
-        One per plane.
-    channels : sequence of str
-        Channels to identify.
     """
     exact = {normalize_name(channel): channel for channel in channels}
     # The longest first: of the channels "SRS" and "SRS 2" the label "SRS 2" names the second.
@@ -66,15 +59,8 @@ def name_planes(labels: Sequence[str], channels: Sequence[str]) -> tuple[str, ..
 def uncertain_labels(labels: Sequence[str], names: Sequence[str], channels: Sequence[str]) -> list[str]:
     """Return labels with more words than a channel's name, unless all channels have the same further words.
 
-    ``plate 3, SRS`` and ``plate 3, TPEF`` are certain, ``SRS off-resonance`` and ``TPEF`` are not.
-
-    Parameters
-    ----------
-    labels : sequence of str
-        One per plane.
-    names : sequence of str
-        Result of `name_planes` for the labels.
-    channels : sequence of str
+    ``plate 3, SRS`` and ``plate 3, TPEF`` are certain, ``SRS off-resonance`` and ``TPEF`` are not. ``names``
+    is the result of `name_planes` for the labels.
     """
     contexts: dict[str, set[str]] = {channel: set() for channel in channels}
     found: dict[str, str] = {}
@@ -119,10 +105,7 @@ def mentioned_channels(text: str, channels: Sequence[str]) -> list[str]:
 def scanimage_names(text: str) -> tuple[str, ...] | None:
     """Return the channels that ScanImage saved, in the order of its pages; None if the text names none.
 
-    Parameters
-    ----------
-    text : str
-        Of the tags Artist, Software and ImageDescription, and of the header.
+    The text is that of the tags Artist, Software and ImageDescription, and of the header.
     """
     saved = re.search(r"(?:channelSave|channelsSave|savedChannels?)\"?\s*[=:]\s*(\[[^\]\n]*\]|\d+)", text)
     numbers = [int(number) for number in re.findall(r"\d{1,4}", saved[1])] if saved else None

@@ -57,13 +57,14 @@ def list_images(folder: Path) -> ImageListing:
     skipped: dict[str, list[Path]] = {}
     for path in naturally_sorted(folder.iterdir()):
         suffix = path.suffix.lower()
+        is_hidden = path.name.startswith(".")  # such as macOS metadata of another file (._NAME)
         if path.is_dir() and suffix not in IMAGE_SUFFIXES:
-            if not _is_hidden(path):
+            if not is_hidden:
                 skipped.setdefault("sub-folders are not read; pass their paths, too", []).append(path)
         elif suffix in READ_SUFFIXES:
-            hidden = _is_hidden(path) or _is_apple_double(path)
+            hidden = is_hidden or _is_apple_double(path)
             (skipped.setdefault("hidden files were skipped", []) if hidden else files).append(path)
-        elif _is_hidden(path) or suffix in HARMLESS_SUFFIXES or path.name.casefold() in HARMLESS_NAMES:
+        elif is_hidden or suffix in HARMLESS_SUFFIXES or path.name.casefold() in HARMLESS_NAMES:
             continue
         else:
             skipped.setdefault(_skip_reason(path, suffix), []).append(path)
@@ -81,11 +82,6 @@ def _sentence(what: str, paths: Sequence[Path]) -> str:
     names = ", ".join(path.name for path in paths[:_MAX_NAMES]) + (", ..." if len(paths) > _MAX_NAMES else "")
     fact, semicolon, advice = what.partition(";")
     return f"{fact}, {len(paths)} of them: {names}{semicolon}{advice}"
-
-
-def _is_hidden(path: Path) -> bool:
-    """Return whether the name is that of a hidden file, such as macOS metadata of another file (._NAME)."""
-    return path.name.startswith(".")
 
 
 def _is_apple_double(path: Path) -> bool:

@@ -12,7 +12,8 @@ TIFF_SUFFIXES: Final = frozenset(
     }
 )
 NPY_SUFFIX: Final = ".npy"
-_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x93NUMPY", b"\x89PNG")
+TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+NPY_MAGIC: Final = b"\x93NUMPY"
 IMAGE_SUFFIXES: Final = frozenset(
     {
         # Pictures
@@ -50,6 +51,6 @@ def begins_as_image(path: Path) -> bool:
     """Return whether a file begins like a TIFF, NPY or PNG file; False if it cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(8).startswith(_MAGIC)
+            return file.read(8).startswith((*TIFF_MAGIC, NPY_MAGIC, b"\x89PNG"))
     except OSError:
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,8 +33,3 @@ class Notice:
 
     code: NoticeCode
     text: str
-
-
-def distinct(notices: Iterable[Notice]) -> tuple[Notice, ...]:
-    """Remove repeated notices; keep the order of the first occurrences."""
-    return tuple(dict.fromkeys(notices))

@@ -21,16 +21,7 @@ _HEADER_LOCK = threading.Lock()
 
 
 def open_array(stream: BinaryIO, size: int, options: ReadOptions) -> StoredImage:
-    """Open the array in a file.
-
-    Parameters
-    ----------
-    stream : binary file
-        At its start.
-    size : int
-        Of the file, in bytes.
-    options : ReadOptions
-        Without axes, they are inferred from the shape.
+    """Open the array in a file of ``size`` bytes; its axes are those of the options or of the shape.
 
     Raises
     ------
@@ -93,7 +84,20 @@ def read_array(stream: BinaryIO, size: int, name: str) -> npt.NDArray[Any]:
 
 def _read_layout(stream: BinaryIO, size: int, name: str) -> tuple[int, tuple[int, ...], bool, np.dtype[Any]]:
     """Return the offset of the numbers, their shape, whether they are in Fortran order, and their type."""
-    shape, fortran, dtype = _read_header(stream, name)
+    head = stream.read(12)
+    long = head[6:7] != b"\1"
+    header = int.from_bytes(head[8 : 12 if long else 10], "little")
+    if header > _MAX_HEADER:
+        raise UnreadableImage(f"{name} is an NPY file with a header of {header} bytes; save it again")
+    stream.seek(0)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        with _HEADER_LOCK:
+            shape, fortran, dtype = read[np.lib.format.read_magic(stream)](stream)
+        if any(type(length) is not int for length in shape):  # NumPy accepts True
+            raise TypeError
+    except Exception as error:  # NumPy calls Python's parser, which raises many kinds of exceptions
+        raise UnreadableImage(f"{name} is an NPY file with a damaged header; save it again") from error
     if dtype.hasobject:
         raise UnreadableImage(
             f"{name} is an NPY file of Python objects, which is never opened; save an array of numbers"
@@ -109,27 +113,7 @@ def _read_layout(stream: BinaryIO, size: int, name: str) -> tuple[int, tuple[int
             f"{name} is an NPY file of shape {shape} and type {dtype}, which takes {wanted} bytes of pixels; "
             f"it holds {present}: the file is cut off or damaged"
         )
-    return start, shape, fortran, dtype
-
-
-def _read_header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    head = stream.read(12)
-    long = head[6:7] != b"\1"
-    header = int.from_bytes(head[8 : 12 if long else 10], "little")
-    if header > _MAX_HEADER:
-        raise UnreadableImage(f"{name} is an NPY file with a header of {header} bytes; save it again")
-    stream.seek(0)
-    try:
-        version = np.lib.format.read_magic(stream)
-
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        with _HEADER_LOCK:
-            shape, fortran, dtype = read[version](stream)
-    except Exception as error:  # NumPy calls Python's parser, which raises many kinds of exceptions
-        raise UnreadableImage(f"{name} is an NPY file with a damaged header; save it again") from error
-    if any(type(length) is not int for length in shape):  # NumPy accepts True
-        raise UnreadableImage(f"{name} is an NPY file with a damaged header; save it again")
-    return tuple(shape), fortran, dtype
+    return start, tuple(shape), fortran, dtype
 
 
 def infer_axes(shape: tuple[int, ...], channels: int, name: str) -> str:

@@ -5,12 +5,15 @@ OME-XML is checked before memory is allocated for its content.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from xml.etree import ElementTree as ET
+
+import numpy as np
 
 from senoscope_client.errors import UnreadableImage
 from senoscope_client.images.axes import ReadOptions
@@ -21,7 +24,6 @@ _MAX_LENGTH = 4 * 1024 * 1024
 # Start and end tags of elements; a large file with many planes has some thousands.
 _MAX_XML_TAGS = 200_000
 _MAX_PLANES = 1_000_000
-_CHUNK = 64 * 1024
 _COUNTS = re.compile(r"Size[XYZCT]|First[ZCT]|IFD|NumPlanes|PlaneCount|SamplesPerPixel")
 # OME's units of length in micrometres. "reference frame", the default unit of positions, is not a length.
 _UM: Final = {"nm": 1e-3, "µm": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
@@ -127,15 +129,9 @@ def _declared_lengths(root: ET.Element, pages: int, smallest: int) -> Iterator[i
 
 
 def read_images(xml: str, pages: int, options: ReadOptions) -> list[OmeImage]:
-    """Read the images that checked OME-XML declares; return none if it is not well-formed.
+    """Read the images that OME-XML declares for a file of some pages; return none if it is not well-formed.
 
-    Parameters
-    ----------
-    xml : str
-        Accepted by `check_ome_xml`. It is read element by element, because that of a long scan is large.
-    pages : int
-        Number of pages of the file.
-    options : ReadOptions
+    It was accepted by `check_ome_xml`, and is read element by element, because that of a long scan is large.
 
     Raises
     ------
@@ -155,23 +151,16 @@ def read_images(xml: str, pages: int, options: ReadOptions) -> list[OmeImage]:
 
 def _pixels(xml: str) -> Iterator[ET.Element]:
     """Generate the elements Pixels; each is deleted before the next one is read."""
-    # Its events are pairs of a name and, for these two, an element.
-    parser: Any = ET.XMLPullParser(("start", "end"))
     open_elements: list[ET.Element] = []
-    for at in range(0, len(xml) + _CHUNK, _CHUNK):
-        if at < len(xml):
-            parser.feed(xml[at : at + _CHUNK])
-        else:
-            parser.close()
-        for event, element in parser.read_events():
-            if event == "start":
-                open_elements.append(element)
-                continue
-            open_elements.pop()
-            if element.tag.endswith("Pixels"):
-                yield element
-            if len(open_elements) == 1:  # a child of the root, such as an Image
-                open_elements[0].clear()
+    for event, element in ET.iterparse(io.StringIO(xml), ("start", "end")):  # noqa: S314 - it is checked
+        if event == "start":
+            open_elements.append(element)
+            continue
+        open_elements.pop()
+        if element.tag.endswith("Pixels"):
+            yield element
+        if len(open_elements) == 1:  # a child of the root, such as an Image
+            open_elements[0].clear()
 
 
 def _own_uuid(xml: str, file_name: str, pages: int) -> str | None:
@@ -210,9 +199,10 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
         if uuid is not None and (uuid.text or "").strip() != own:
             elsewhere += count
             continue
-        start = _plane_number(tuple(int(block.get(f"First{axis}", 0)) for axis in axes), sizes)
-        if start is None:
-            continue
+        index = tuple(int(block.get(f"First{axis}", 0)) for axis in axes)
+        if not all(0 <= i < size for i, size in zip(index, sizes, strict=True)):
+            continue  # outside the image, as after cropping in ImageJ
+        start = int(np.ravel_multi_index(index, sizes))
         for n in range(max(0, min(count, pages - first, math.prod(sizes) - start))):
             page_of[start + n] = first + n
     names = tuple(channel.get("Name") or channel.get("Fluor") or "" for channel in channels)
@@ -230,16 +220,6 @@ def _image(element: ET.Element, pages: int, own: str | None) -> OmeImage:
         pixel_size_um=size if size and size > 0 else None,
         positions=_positions(element),
     )
-
-
-def _plane_number(index: tuple[int, ...], sizes: tuple[int, ...]) -> int | None:
-    """Return the number of a plane in C order; None if outside the image, as after cropping in ImageJ."""
-    number = 0
-    for i, size in zip(index, sizes, strict=True):
-        if not 0 <= i < size:
-            return None
-        number = number * size + i
-    return number
 
 
 def _positions(pixels: ET.Element) -> dict[tuple[int, int], Position]:

@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from math import inf, prod
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -31,7 +31,8 @@ from senoscope_client.images.arranged import ArrangedImage, arrange_image, assig
 from senoscope_client.images.axes import FovSpec, ReadOptions
 from senoscope_client.images.calibration import Calibration, zero_levels
 from senoscope_client.images.file_kinds import detect_file_kind
-from senoscope_client.images.notices import Notice, distinct
+from senoscope_client.images.image_files import NPY_MAGIC, TIFF_MAGIC
+from senoscope_client.images.notices import Notice
 from senoscope_client.images.stored import StoredImage
 from senoscope_client.images.tiff_page_check import WalkLimits
 from senoscope_client.images.tifffile_log import suppress_tifffile_log
@@ -52,8 +53,6 @@ __all__ = [
 
 _MIB = 1024 * 1024
 _PLAUSIBLE_BYTES = 64 * _MIB
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_NPY_MAGIC = b"\x93NUMPY"
 _HEAD = 600
 _READABLE = frozenset({"image/tiff", "image/x-tiff", "image/tif", "application/x-npy", "application/npy"})
 _ANY = 2**40
@@ -139,7 +138,7 @@ class OpenStack:
         self._images = images
         self._spec = spec
         self._name = name
-        self.notices = distinct(notice for image in images for notice in image.notices)
+        self.notices = tuple(dict.fromkeys(notice for image in images for notice in image.notices))
         self.calibration = images[0].stored.calibration
         self._fovs = [(image, n) for image in images for n in range(image.layout.fovs)]
 
@@ -245,7 +244,7 @@ def read_fovs(
     media_type: str | None = None,
     axes: str | None = None,
     channels: Sequence[str] | None = None,
-    limits: Limits | None = None,
+    limits: Limits = Limits(),
     name: str = "the file",
 ) -> FovStack:
     """Read all fields of view of a TIFF or NPY file at once.
@@ -254,7 +253,7 @@ def read_fovs(
 
     Parameters
     ----------
-    limits : Limits, optional
+    limits : Limits
         Default: those for uploads.
 
     Raises
@@ -262,7 +261,6 @@ def read_fovs(
     NonFinitePixels
         If a pixel is NaN or infinite.
     """
-    limits = limits or Limits()
     with open_fovs(
         file, spec, media_type=media_type, axes=axes, channels=channels, limits=limits, name=name
     ) as stack:
@@ -277,16 +275,17 @@ def _open_stack(stream: BinaryIO, media_type: str | None, limits: Limits, option
     stream.seek(0)
     if not size:
         raise UnreadableImage(f"{name} is empty; send a TIFF stack or an NPY array")
-    if head.startswith(_NPY_MAGIC):
+    if head.startswith(NPY_MAGIC):
         images = [npy.open_array(stream, size, options)]
-    elif head.startswith(_TIFF_MAGIC):
+    elif head.startswith(TIFF_MAGIC):
         images = _open_tiff(stream, size, limits, options)
     else:
         raise _unsupported_error(head, media_type, name)
     with _translate_decoder_errors(name):
         arranged = [arrange_image(image, options) for image in images]
         _check_size(arranged, size, limits, name)
-        arranged = [assign_channels(image, options) for image in arranged]
+        for image in arranged:
+            assign_channels(image, options)
         if limits.admit is not None:
             limits.admit(sum(map(_required_memory, arranged)))
     return OpenStack(arranged, options.spec, name)
@@ -299,8 +298,7 @@ def _required_memory(image: ArrangedImage) -> int:
     values = layout.fovs * layout.channels * layout.height * layout.width
     result_bytes = values * (dtype.itemsize if is_supported else 4)
     # If planes have several channels, the whole image is decoded first.
-    stored_bytes = prod(image.stored.shape) * dtype.itemsize
-    return result_bytes if image.planes is not None else result_bytes + stored_bytes
+    return result_bytes + (image.stored.nbytes if image.planes is None else 0)
 
 
 def _unsupported_error(head: bytes, media_type: str | None, name: str) -> SenoscopeError:
@@ -353,7 +351,7 @@ def _check_size(images: Sequence[ArrangedImage], size: int, limits: Limits, name
         raise TooManyFields(
             f"{name} holds {fovs} fields of view, at most {limits.max_fovs} are accepted; split it"
         )
-    decoded = sum(prod(image.stored.shape) * image.stored.dtype.itemsize for image in images)
+    decoded = sum(image.stored.nbytes for image in images)
     if decoded > limits.max_decoded_bytes:
         raise PayloadTooLarge(
             f"{name} unpacks to {decoded / _MIB:.0f} MiB, at most {limits.max_decoded_bytes / _MIB:.0f} MiB "

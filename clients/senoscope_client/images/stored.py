@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -72,3 +73,8 @@ class StoredImage:
     notices: tuple[Notice, ...] = ()
     pixel_size_um: float | None = None
     position_of: Callable[[int], Position | None] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all decoded planes."""
+        return prod(self.shape) * self.dtype.itemsize

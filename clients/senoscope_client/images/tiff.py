@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from math import prod
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import imagecodecs  # noqa: F401 - tifffile imports it when it needs a codec; it must be installed then
 import numpy as np
@@ -28,32 +28,17 @@ _MAX_TEXT_BYTES = 64 * 1024
 _CODECS = {1, 5, 8, 32946, 32773, 34925, 34926, 50000}
 # Kinds of TIFF files for which tifffile computes pages, or opens further files, when it opens one.
 _DISABLED_KINDS: Final = ("lsm", "mmstack", "ndpi", "ndtiff", "scanimage")
-_UNCHANGED: Final = 1  # of Orientation
-_ORIENTATIONS: Final[dict[int, tuple[bool, bool, bool]]] = {
-    # Value of the tag: exchange rows and columns, then reverse the columns, then the rows.
-    1: (False, False, False),
-    2: (False, True, False),
-    3: (False, True, True),
-    4: (False, False, True),
-    5: (True, False, False),
-    6: (True, True, False),
-    7: (True, True, True),
-    8: (True, False, True),
-}
+# Values of the tag Orientation: rows and columns are exchanged, then columns are reversed, then rows.
+_UNCHANGED: Final = 1
+_EXCHANGED: Final = {5, 6, 7, 8}
+_COLUMNS_REVERSED: Final = {2, 3, 6, 7}
+_ROWS_REVERSED: Final = {3, 4, 7, 8}
 
 
 class TiffPages:
-    """The pages in the directories of a file, read one at a time.
+    """The pages in the directories of a file, at least one, read one at a time.
 
-    Parameters
-    ----------
-    stream : binary file
-    size : int
-        Of the file, in bytes.
-    directories : Directories
-        As returned by `senoscope_client.images.tiff_page_check.list_pages`, at least one.
-    name : str
-        Of the file, for messages.
+    ``size`` is that of the file, in bytes.
     """
 
     def __init__(self, stream: BinaryIO, size: int, directories: Directories, name: str) -> None:
@@ -61,8 +46,11 @@ class TiffPages:
         self.name = name
         self.size = size
         self._stream = stream
-        self.file = _file(stream)
-        self.first = self._open(0)
+        # Further files that the metadata name are not opened.
+        flags: dict[str, Any] = {f"is_{kind}": False for kind in _DISABLED_KINDS}
+        self.file = cast(Any, tifffile.TiffFile(stream, name="upload.tif", _multifile=False, **flags))
+        stream.seek(directories.offsets[0])
+        self.first: Any = tifffile.TiffPage(self.file, 0)
         if self.first.is_lsm:
             self.file.is_lsm = True  # later pages need the same corrections as the first
         self._keyframes: dict[tuple[int, int], Any] = {}
@@ -72,13 +60,15 @@ class TiffPages:
         return len(self.directories)
 
     def _open(self, n: int) -> Any:
+        if n == 0:
+            return self.first
         self._stream.seek(self.directories.offsets[n])
         return tifffile.TiffPage(self.file, n)
 
     def page(self, n: int) -> Any:
         """Return a page after checking that its pixels are in the file."""
-        page = self.first if n == 0 else self._open(n)
-        _check_page(page, page, self.size, self.name)
+        page = self._open(n)
+        self._check_page(page, page)
         return page
 
     def read(self, n: int) -> npt.NDArray[Any]:
@@ -86,21 +76,17 @@ class TiffPages:
         kind = (self.directories.meanings[n], self.directories.packings[n])
         keyframe = self._keyframes.get(kind)
         if keyframe is None:  # all tags are read once for all pages of a kind
-            keyframe = self._keyframes[kind] = self.first if n == 0 else self._open(n)
+            keyframe = self._keyframes[kind] = self._open(n)
         self._stream.seek(self.directories.offsets[n])
         frame: Any = tifffile.TiffFrame(self.file, n)
-        _check_page(frame, keyframe, self.size, self.name)
+        self._check_page(frame, keyframe)
         frame.keyframe = keyframe
         return self._rotate(np.asarray(frame.asarray(maxworkers=1)), keyframe.axes, kind[0])
 
     def contiguous_planes(self, planes: int, declared_by: str) -> Callable[[int], npt.NDArray[Any]]:
         """Return a reader of planes that are stored one after another, from the first page's pixels on.
 
-        Parameters
-        ----------
-        planes : int
-        declared_by : str
-            Program that declares the planes, for messages.
+        Messages contain the name of the program that declares the planes.
 
         Raises
         ------
@@ -113,7 +99,7 @@ class TiffPages:
             raise UnreadableImage(
                 f"{self.name} describes {planes} pages ({declared_by}), but holds {len(self)}; save it again"
             )
-        require_inside(start, planes * count, self.size, self.name)
+        self._require_inside(start, planes * count)
         dtype, shape = np.dtype(self.file.byteorder + page.dtype.char), page.shape
 
         def read(n: int) -> npt.NDArray[Any]:
@@ -134,16 +120,16 @@ class TiffPages:
 
     def shape(self, n: int) -> tuple[tuple[int, ...], str]:
         """Return shape and axes of a page as returned by `read`."""
-        page = self.first if n == 0 else self._open(n)
+        page = self._open(n)
         shape = list(page.shape)
-        if _ORIENTATIONS[self.orientation(n)][0]:
+        if self.orientation(n) in _EXCHANGED:
             y, x = page.axes.index("Y"), page.axes.index("X")
             shape[y], shape[x] = shape[x], shape[y]
         return tuple(shape), page.axes
 
     def kind(self, n: int) -> str:
         """Return shape and type of a page, for messages."""
-        page = self.first if n == 0 else self._open(n)
+        page = self._open(n)
         return f"{'x'.join(map(str, page.shape))} {page.dtype}"
 
     def metadata(self, n: int) -> dict[str, Any] | None:
@@ -176,75 +162,66 @@ class TiffPages:
     def _read_orientation(self, meaning: int) -> int:
         page = self._open(self.directories.meanings.index(meaning))
         value = page.tags.valueof(274, _UNCHANGED)
-        if value not in _ORIENTATIONS:
+        if value not in range(1, 9):
             raise UnreadableImage(f"{self.name} has a page with an unknown orientation; save it again")
         return int(value)
 
     def _rotate(self, plane: npt.NDArray[Any], axes: str, meaning: int) -> npt.NDArray[Any]:
-        exchange, columns, rows = _ORIENTATIONS[self._orientations[meaning]]
-        y, x = axes.index("Y"), axes.index("X")
-        if exchange:
+        value, y, x = self._orientations[meaning], axes.index("Y"), axes.index("X")
+        if value in _EXCHANGED:
             plane = plane.swapaxes(y, x)
-        flipped = tuple(axis for axis, flip in ((x, columns), (y, rows)) if flip)
-        return np.flip(plane, flipped) if flipped else plane
+        if value in _COLUMNS_REVERSED:
+            plane = np.flip(plane, x)
+        return np.flip(plane, y) if value in _ROWS_REVERSED else plane
 
+    def _check_page(self, frame: Any, page: Any) -> None:
+        """Check that all pixels of a page are in the file, and that its segments have a plausible size.
 
-def _file(stream: BinaryIO) -> Any:
-    """Open the file for its pages to refer to; further files that its metadata name are not opened."""
-    flags: dict[str, Any] = {f"is_{kind}": False for kind in _DISABLED_KINDS}
-    return tifffile.TiffFile(stream, name="upload.tif", _multifile=False, **flags)
-
-
-def _check_page(frame: Any, page: Any, size: int, name: str) -> None:
-    """Check that all pixels of a page are in the file, and that its segments have a plausible size.
-
-    ``frame`` has the offsets of the segments, ``page`` their format.
-    """
-    if int(page.compression) not in _CODECS:
-        codec = getattr(page.compression, "name", page.compression)
-        raise UnreadableImage(
-            f"{name} is compressed with {codec}; save it with LZW, Deflate, Zstandard, or uncompressed"
-        )
-    sizes = (page.imagewidth, page.imagelength, page.samplesperpixel, page.bitspersample)
-    if not all(isinstance(number, int) for number in sizes):
-        # For example the bits of each sample; a tuple multiplied by a number can take any amount of memory.
-        raise UnreadableImage(f"{name} has a page with several values for one size; save it again")
-    samples = page.samplesperpixel if page.planarconfig == 1 else 1
-    segments = prod(page.chunked)
-    if page.is_tiled:
-        tile = page.tilewidth * page.tilelength * max(1, page.tiledepth) * samples
-        if tile * page.bitspersample // 8 * segments > max(_MAX_TILES, 8 * page.nbytes):
+        ``frame`` has the offsets of the segments, ``page`` their format.
+        """
+        name = self.name
+        if int(page.compression) not in _CODECS:
+            codec = getattr(page.compression, "name", page.compression)
             raise UnreadableImage(
-                f"{name} has tiles of {page.tilelength}x{page.tilewidth} pixels, much larger than its "
-                "frames; save it without tiles"
+                f"{name} is compressed with {codec}; save it with LZW, Deflate, Zstandard, or uncompressed"
             )
-    if min(len(frame.dataoffsets), len(frame.databytecounts)) < segments:
-        raise UnreadableImage(
-            f"{name} has a page in {segments} pieces, but declares the offsets of {len(frame.dataoffsets)} "
-            f"and the lengths of {len(frame.databytecounts)} of them; save it again"
-        )
-    # Offsets and lengths have 64 bits; a sum of floats cannot overflow.
-    offsets = np.asarray(frame.dataoffsets[:segments], np.float64)
-    counts = np.asarray(frame.databytecounts[:segments], np.float64)
-    if not (offsets > 0).all() or not (counts > 0).all():
-        raise UnreadableImage(f"{name} has a page with pixels missing: writing it was not finished")
-    last = int(np.argmax(offsets + counts))
-    require_inside(int(frame.dataoffsets[last]), int(frame.databytecounts[last]), size, name)
-    needed = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample // 8
-    if page.compression == 1 and counts.sum() < needed:
-        raise UnreadableImage(
-            f"{name} is cut off: a page needs {needed} bytes of pixels, the file declares {counts.sum():.0f}"
-        )
+        sizes = (page.imagewidth, page.imagelength, page.samplesperpixel, page.bitspersample)
+        if not all(isinstance(number, int) for number in sizes):
+            # For example the bits of each sample; a tuple multiplied by a number can take much memory.
+            raise UnreadableImage(f"{name} has a page with several values for one size; save it again")
+        samples = page.samplesperpixel if page.planarconfig == 1 else 1
+        segments = prod(page.chunked)
+        if page.is_tiled:
+            tile = page.tilewidth * page.tilelength * max(1, page.tiledepth) * samples
+            if tile * page.bitspersample // 8 * segments > max(_MAX_TILES, 8 * page.nbytes):
+                raise UnreadableImage(
+                    f"{name} has tiles of {page.tilelength}x{page.tilewidth} pixels, much larger than its "
+                    "frames; save it without tiles"
+                )
+        if min(len(frame.dataoffsets), len(frame.databytecounts)) < segments:
+            raise UnreadableImage(
+                f"{name} has a page in {segments} pieces, but declares the offsets of "
+                f"{len(frame.dataoffsets)} and the lengths of {len(frame.databytecounts)} of them; save it "
+                "again"
+            )
+        # Offsets and lengths have 64 bits; a sum of floats cannot overflow.
+        offsets = np.asarray(frame.dataoffsets[:segments], np.float64)
+        counts = np.asarray(frame.databytecounts[:segments], np.float64)
+        if not (offsets > 0).all() or not (counts > 0).all():
+            raise UnreadableImage(f"{name} has a page with pixels missing: writing it was not finished")
+        last = int(np.argmax(offsets + counts))
+        self._require_inside(int(frame.dataoffsets[last]), int(frame.databytecounts[last]))
+        needed = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample // 8
+        if page.compression == 1 and counts.sum() < needed:
+            raise UnreadableImage(
+                f"{name} is cut off: a page needs {needed} bytes of pixels, the file declares "
+                f"{counts.sum():.0f}"
+            )
 
-
-def require_inside(offset: int, count: int, size: int, name: str) -> None:
-    """Check that pixels are in the file; tifffile returns zeros for pixels that are not.
-
-    Raises
-    ------
-    UnreadableImage
-    """
-    if offset + count > size:
-        raise UnreadableImage(
-            f"{name} is cut off: pixels are at bytes {offset} to {offset + count}, the file has {size}"
-        )
+    def _require_inside(self, offset: int, count: int) -> None:
+        """Check that pixels are in the file; tifffile returns zeros for pixels that are not."""
+        if offset + count > self.size:
+            raise UnreadableImage(
+                f"{self.name} is cut off: pixels are at bytes {offset} to {offset + count}, the file has "
+                f"{self.size}"
+            )

@@ -71,19 +71,12 @@ def open_images(stream: BinaryIO, size: int, limits: WalkLimits, options: ReadOp
         raise UnreadableImage(
             f"{name} is an LSM file of over 4 GiB, whose offsets are cut off; save it as OME-TIFF"
         )
-    notices: list[Notice] = []
-    if directories.others:
-        text = (
-            f"{directories.others} pages in sub-directories are left out, though they are not declared as "
-            "reduced copies"
-        )
-        notices.append(Notice("pages-left-out", text))
-    if directories.unreduced:
-        text = (
-            f"{directories.unreduced} pages of full size are left out, because they are declared as reduced "
-            "copies or masks"
-        )
-        notices.append(Notice("pages-left-out", text))
+    others, unreduced = directories.others, directories.unreduced
+    left_out = {
+        "in sub-directories are left out, though they are not declared as reduced copies": others,
+        "of full size are left out, because they are declared as reduced copies or masks": unreduced,
+    }
+    notices = [Notice("pages-left-out", f"{count} pages {why}") for why, count in left_out.items() if count]
     try:
         found = _describe_planes(pages, stream, options)
     except DescriptionMismatch:
@@ -144,8 +137,11 @@ def _stored_image(
     read, type_notices = check_pixel_type(read, planes.pixel_type, dtype, name)
     calibration = planes.calibration or calibration
     if calibration is not None:
-        read = _calibrated(read, calibration)
         value_notices += (Notice("calibration", f"counts are {calibration}, as the file declares"),)
+
+    def read_counts(n: int) -> npt.NDArray[Any]:
+        return read(n) if calibration is None else calibration.apply(read(n))
+
     kept = [
         (letter, n) for letter, n in zip(planes.axes, planes.shape, strict=True) if n != 1 or letter == "C"
     ]
@@ -155,7 +151,7 @@ def _stored_image(
         axes="".join(letter for letter, _ in kept) + axes,
         inner=len(shape),
         dtype=dtype,
-        read_plane=read,
+        read_plane=read_counts,
         labels=planes.labels,
         calibration=calibration,
         notices=(*notices, *planes.notices, *value_notices, *type_notices),
@@ -193,9 +189,3 @@ def _metadata_text(pages: TiffPages) -> str:
     if isinstance(metadata, dict):
         texts += [str(value) for key, value in metadata.items() if key in {"Info", "Properties", "Labels"}]
     return "\n".join(text[:_MAX_TEXT] for text in [*texts, *page_texts(pages)] if isinstance(text, str))
-
-
-def _calibrated(
-    read: Callable[[int], npt.NDArray[Any]], calibration: Calibration
-) -> Callable[[int], npt.NDArray[Any]]:
-    return lambda n: calibration.apply(read(n))

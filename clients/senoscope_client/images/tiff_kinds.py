@@ -32,6 +32,7 @@ from senoscope_client.images.tiff_planes import (
 IMAGEJ_METADATA: Final = 50839
 _MAX_TEXT: Final = 4 * 1024 * 1024
 _SCANIMAGE_MAGIC: Final = 0x07030301
+_IMAGEJ_SIZES: Final = {"T": "frames", "Z": "slices", "C": "channels"}
 # Axes of ImageJ's orders of planes, the slowest first.
 _IMAGEJ_ORDERS: Final = {"ctz": "ZTC", "zct": "TCZ", "ztc": "CTZ", "tcz": "ZCT", "tzc": "CZT"}
 
@@ -50,10 +51,7 @@ def imagej_planes(pages: TiffPages, options: ReadOptions) -> Planes:
     lines = str(page.imagej_description or "").splitlines()
     entries = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     try:
-        sizes = {
-            axis: int(entries.get(key, 1))
-            for axis, key in zip("TZC", ("frames", "slices", "channels"), strict=True)
-        }
+        sizes = {axis: int(entries.get(key, 1)) for axis, key in _IMAGEJ_SIZES.items()}
         images = int(entries.get("images", 1))
     except ValueError:
         raise DescriptionMismatch from None
@@ -107,14 +105,8 @@ def shaped_planes(pages: TiffPages, options: ReadOptions) -> Planes:
         raise DescriptionMismatch from None
     if not shape or min(shape) < 1:
         raise DescriptionMismatch
-    inner = next(
-        (
-            k
-            for k in range(len(shape) + 1)
-            if _squeezed(shape[len(shape) - k :]) == _squeezed(page.shape) and k >= 2
-        ),
-        0,
-    )
+    plane = _squeezed(page.shape)
+    inner = next((k for k in range(2, len(shape) + 1) if _squeezed(shape[-k:]) == plane), 0)
     if not inner:
         raise DescriptionMismatch
     axes = entries.get("axes")

@@ -14,6 +14,12 @@ from senoscope_client.images.tiff import TiffPages
 from senoscope_client.images.tiff_planes import Planes, require_alike
 from senoscope_client.wire.messages import Position
 
+_INDEX_KEYS = (
+    ("PositionIndex", "Position", "PositionName"),
+    ("FrameIndex", "Frame"),
+    ("SliceIndex", "Slice"),
+)
+
 
 def micromanager_planes(pages: TiffPages, options: ReadOptions) -> Planes | None:
     """Return the planes by field of view and channel of each page; None if a page does not declare them."""
@@ -70,28 +76,16 @@ def _fov_and_channel(metadata: Mapping[str, Any] | None) -> tuple[tuple[object, 
         name = axes.get(channel)
     indices: dict[str, object] = {key: str(value) for key, value in axes.items() if key != channel}
     if not axes:
-        for keys in (
-            ("PositionIndex", "Position", "PositionName"),
-            ("FrameIndex", "Frame"),
-            ("SliceIndex", "Slice"),
-        ):
+        for keys in _INDEX_KEYS:
             indices[keys[0]] = next((str(metadata[key]) for key in keys if key in metadata), "")
     return tuple(sorted(indices.items())), None if name is None else str(name)
 
 
 def _stage_position(metadata: Mapping[str, Any] | None) -> Position | None:
     values = metadata or {}
-    x, y, z = (
-        next(
-            (values[key] for key in (f"{axis}PositionUm", f"{axis}Position_um_Intended") if key in values),
-            None,
-        )
-        for axis in "XYZ"
-    )
+    x, y, z = (values.get(f"{axis}PositionUm", values.get(f"{axis}Position_um_Intended")) for axis in "XYZ")
     try:
-        return (
-            Position(x=float(x), y=float(y), z=float(z or 0.0)) if x is not None and y is not None else None
-        )
+        return None if x is None or y is None else Position(x=float(x), y=float(y), z=float(z or 0.0))
     except (TypeError, ValueError):
         return None
 

@@ -20,7 +20,7 @@ from senoscope_client.errors import TooManyFields, UnreadableImage
 _MIB = 1024 * 1024
 _MAX_TAGS = 1024
 # Bytes of one value, by type of tag; 0 for types that do not exist.
-_TAG_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
+_TAG_BYTES = dict(enumerate((0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)))
 _LINKS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 _NUMBERS = {1: "B", 3: "H"} | _LINKS
 _DESCRIPTION, _PAGE_NAME = 270, 285
@@ -123,17 +123,9 @@ class Directories:
 
 
 def list_pages(stream: BinaryIO, size: int, limits: WalkLimits, name: str) -> Directories:
-    """Follow all links, and list the pages.
+    """Follow all links from the start of the stream, and list the pages; return to the start.
 
-    Parameters
-    ----------
-    stream : binary file
-        At its start, where it is again after the call.
-    size : int
-        Of the file, in bytes.
-    limits : WalkLimits
-    name : str
-        Of the file, for messages.
+    ``size`` is that of the file, in bytes.
 
     Raises
     ------
@@ -154,9 +146,7 @@ class _Page:
     packing: tuple[tuple[int, ...], ...]
     transfer: tuple[tuple[int, int, bytes], ...]
     copy: int
-    metadata: tuple[int, int]
-    name: tuple[int, int]
-    description: tuple[int, int]
+    texts: dict[int, tuple[int, int]]
     next: int
     sub_ifds: tuple[int, ...]
 
@@ -169,15 +159,8 @@ def _remove_copies(
 ) -> Directories:
     """Remove reduced copies and masks from the pages of the chain, and count those of full size.
 
-    Parameters
-    ----------
-    found : Directories
-    copies : array of int
-        For each page its declaration: 0, or _REDUCED and _MASK.
-    sub_pages : dict
-        Number of pages in sub-directories, by meaning and declaration.
-    meanings : sequence of tuple
-        The meaning that each number stands for.
+    ``copies`` holds the declaration of each page: 0, or _REDUCED and _MASK. ``sub_pages`` counts the pages in
+    sub-directories by meaning and declaration. ``meanings`` holds the meaning that each number stands for.
     """
     full = {meaning for meaning, copy in zip(found.meanings, copies, strict=True) if not copy}
     found.others = sum(count for (_, copy), count in sub_pages.items() if not copy)
@@ -274,9 +257,9 @@ class _DirectoryWalk:
             found.meanings.append(meaning)
             found.packings.append(packings.setdefault(page.packing, len(packings)))
             found.transfers.append(transfers.setdefault(page.transfer, len(transfers)))
-            found.metadata.extend(page.metadata)
-            found.names.extend(page.name)
-            found.descriptions.extend(page.description)
+            found.metadata.extend(page.texts[_MICROMANAGER])
+            found.names.extend(page.texts[_PAGE_NAME])
+            found.descriptions.extend(page.texts[_DESCRIPTION])
         found.smallest = max(1, smallest or 1)
         return _remove_copies(found, copies, sub_pages, list(numbers))
 
@@ -293,7 +276,7 @@ class _DirectoryWalk:
         packing: list[tuple[int, ...]] = []
         transfer: list[tuple[int, int, bytes]] = []
         area, copy = 1, 0
-        texts = dict.fromkeys((_DESCRIPTION, _PAGE_NAME, _MICROMANAGER), (0, 0))
+        texts = dict.fromkeys((_MICROMANAGER, _PAGE_NAME, _DESCRIPTION), (0, 0))
         at = offset + count_size - self._inline_size
         for code, kind, count, inline in self._tag.iter_unpack(block[:table]):
             at += self._tag.size  # offset of the value in this tag
@@ -314,25 +297,15 @@ class _DirectoryWalk:
                 copy |= _copy_flags(code, self._small_numbers(kind, count, inline))
             elif code == _SUBIFDS and values_at is not None:
                 sub_ifds = self._sub_ifds(kind, count, inline, values_at)
-            elif code in texts and values_at is not None and kind < len(_TAG_BYTES) and not texts[code][1]:
+            elif code in texts and values_at is not None and kind in _TAG_BYTES and not texts[code][1]:
                 texts[code] = (values_at or at, count * _TAG_BYTES[kind])
         (following,) = struct.unpack_from(self._link, block, table)
-        return _Page(
-            area,
-            tuple(sorted(meaning)),
-            tuple(sorted(packing)),
-            tuple(sorted(transfer)),
-            copy,
-            texts[_MICROMANAGER],
-            texts[_PAGE_NAME],
-            texts[_DESCRIPTION],
-            following,
-            sub_ifds,
-        )
+        kinds = (tuple(sorted(meaning)), tuple(sorted(packing)), tuple(sorted(transfer)))
+        return _Page(area, *kinds, copy, texts, following, sub_ifds)
 
     def _values_offset(self, kind: int, count: int, inline: bytes) -> int | None:
         """Return the offset of a tag's values (0: in the tag); None if out of the file."""
-        length = count * (_TAG_BYTES[kind] if kind < len(_TAG_BYTES) else 0)
+        length = count * _TAG_BYTES.get(kind, 0)
         if length <= self._inline_size:
             return 0
         offset: int = struct.unpack(self._link, inline)[0]
@@ -347,7 +320,7 @@ class _DirectoryWalk:
 
     def _digest(self, kind: int, count: int, inline: bytes) -> bytes:
         """Return a digest of a tag's values; empty if they are not in the file."""
-        length = count * (_TAG_BYTES[kind] if kind < len(_TAG_BYTES) else 0)
+        length = count * _TAG_BYTES.get(kind, 0)
         if length <= self._inline_size:
             return inline[:length]
         at = (*struct.unpack(self._link, inline), length)
@@ -358,15 +331,12 @@ class _DirectoryWalk:
 
     def _small_numbers(self, kind: int, count: int, inline: bytes) -> tuple[int, ...]:
         """Return the numbers of a short tag; of other tags, which are only compared, their type and count."""
-        length = count * _TAG_BYTES[kind] if kind < len(_TAG_BYTES) else 0
-        if kind not in _NUMBERS or not 0 < length <= 64:
+        length = count * _TAG_BYTES.get(kind, 0)
+        offset: int = 0 if length <= self._inline_size else struct.unpack(self._link, inline)[0]
+        if kind not in _NUMBERS or not 0 < length <= 64 or offset + length > self._size:
             return (kind, count)
-        if length <= self._inline_size:
-            return self._numbers(kind, count, inline)
-        offset: int = struct.unpack(self._link, inline)[0]
-        if offset + length > self._size:
-            return (kind, count)
-        return self._numbers(kind, count, self._read(offset, length))
+        values = inline if length <= self._inline_size else self._read(offset, length)
+        return self._numbers(kind, count, values)
 
     def _sub_ifds(self, kind: int, count: int, inline: bytes, offset: int) -> tuple[int, ...]:
         if kind not in _LINKS:

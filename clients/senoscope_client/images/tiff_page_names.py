@@ -20,14 +20,7 @@ def page_labels(pages: TiffPages, options: ReadOptions, table: Sequence[int] | N
     """Return labels of the pages: from Micro-Manager's metadata, the tag PageName, or the descriptions.
 
     A description can have any content, also about all pages. Descriptions are labels only if each page has
-    one, they differ, and they name all channels.
-
-    Parameters
-    ----------
-    pages : TiffPages
-    options : ReadOptions
-    table : sequence of int, optional
-        The page of each plane; default: all pages.
+    one, they differ, and they name all channels. ``table`` holds the page of each plane; default: all pages.
     """
     numbers = range(len(pages)) if table is None else table
     if (labels := micromanager_labels(pages, numbers)) is not None:

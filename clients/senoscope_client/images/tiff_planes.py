@@ -119,17 +119,9 @@ def complete_planes(
 ) -> Planes:
     """Select the planes of complete fields of view.
 
-    If all planes exist, the axes are the planned ones, else P, a list of fields of view, and C, the channels.
-
-    Parameters
-    ----------
-    axes, sizes
-        The planned leading axes.
-    page_of : mapping of int to int
-        The page of each plane, by the number of the plane in C order.
-    options : ReadOptions
-    elsewhere : bool
-        Whether other planes are declared to be in other files.
+    ``axes`` and ``sizes`` are the planned leading axes; ``page_of`` maps the number of each existing plane,
+    in C order, to its page; ``elsewhere`` is whether further planes are declared to be in other files. If
+    all planes exist, the axes are the planned ones, else P, a list of fields of view, and C, the channels.
     """
     planned = prod(sizes)
     if len(page_of) == planned:

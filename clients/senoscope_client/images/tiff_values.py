@@ -97,16 +97,7 @@ def check_pixel_type(
 ) -> tuple[Callable[[int], npt.NDArray[Any]], tuple[Notice, ...]]:
     """Return a reader that rejects pixels whose value differs between the types in OME-XML and in the tags.
 
-    Parameters
-    ----------
-    read : callable
-        Reads a plane.
-    declared : str
-        The type that OME-XML declares.
-    dtype : dtype
-        The type that the tags declare.
-    name : str
-        Of the file, for messages.
+    ``declared`` is the type in OME-XML, ``dtype`` that in the tags.
 
     Raises
     ------
