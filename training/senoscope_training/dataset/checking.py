@@ -178,17 +178,17 @@ def find_leaks(data_set: DataSet, facts: Sequence[FileFacts], folds: Sequence[Fo
     sides = np.zeros((len(folds), len(data_set)), np.int8)
     for side, fold in zip(sides, folds, strict=True):
         side[fold.train], side[fold.test] = -1, 1
+
+    def divided(members: list[int] | npt.NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the folds with some of the members on either side."""
+        return tuple(f.name for f, side in zip(folds, sides, strict=True) if {-1, 1} <= {*side[members]})
+
     for group in sorted(set(filter(None, data_set.groups))):
         members = np.flatnonzero(groups == group)
-        shared = tuple(
-            fold.name for fold, side in zip(folds, sides, strict=True) if {-1, 1} <= set(side[members])
-        )
-        if shared:
+        if shared := divided(members):
             leaks.append(Leak("group", group, shared))
     for one, other, kind in _similar_pairs(data_set, facts):
-        apart = tuple(
-            fold.name for fold, side in zip(folds, sides, strict=True) if side[one] * side[other] == -1
-        )
+        apart = divided([one, other])
         if kind == "similar pixels" and not (apart or (not folds and groups[one] != groups[other])):
             continue
         entries = data_set.entries

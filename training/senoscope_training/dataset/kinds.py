@@ -13,7 +13,7 @@ from senoscope_client.images.image_files import (
     TIFF_SUFFIXES,
     begins_as_image,
 )
-from senoscope_training.dataset.faults import Fault
+from senoscope_training.dataset.faults import Fault, and_more
 
 SUFFIXES = TIFF_SUFFIXES | {NPY_SUFFIX, ".png"}
 """Suffixes of files that are read."""
@@ -91,23 +91,16 @@ class SkippedFiles:
         listed : bool
             Whether there is a dataset.csv: images that it does not list are then notes instead of faults.
         """
-        reasons: dict[tuple[str, ...], str] = {
-            (
-                "hidden",
-            ): "skipped because they are hidden, like files that macOS and file servers add; rename "
-            "those that contain fields of view",
-            (
-                "unknown",
-            ): "skipped because the format is unknown; convert files that contain fields of view to "
-            "TIFF, NPY or PNG",
+        unknown = "the format is unknown; convert files that contain fields of view to TIFF, NPY or PNG"
+        unlisted = "not listed in dataset.csv; add rows for files that belong to the data set"
+        reasons = {
+            ("hidden",): "they are hidden, like files that macOS and file servers add; rename those that "
+            "contain fields of view",
+            ("unknown",): unknown,
+            **({("unlisted",): unlisted, ("images", "misnamed"): unlisted} if listed else {}),
         }
-        if listed:
-            unlisted = (
-                "skipped because not listed in dataset.csv; add rows for files that belong to the data set"
-            )
-            reasons |= {("unlisted",): unlisted, ("images", "misnamed"): unlisted}
         return tuple(
-            f"{summary}: {reason}"
+            f"{summary}: skipped because {reason}"
             for groups, reason in reasons.items()
             for _, summary in self._summaries(*groups)
         )
@@ -115,7 +108,4 @@ class SkippedFiles:
     def _summaries(self, *reasons: str) -> list[tuple[str, str]]:
         """Return the kinds, sorted, each with its first file and the number of others."""
         kinds = {kind: files for reason in reasons for kind, files in self._found[reason].items()}
-        return [
-            (kind, f"{files[0]} and {len(files) - 1} more {kind}" if len(files) > 1 else files[0])
-            for kind, files in sorted(kinds.items())
-        ]
+        return [(kind, and_more(files, kind)) for kind, files in sorted(kinds.items())]

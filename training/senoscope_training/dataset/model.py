@@ -28,7 +28,7 @@ class DataSetError(Exception):
 
 
 class FovError(DataSetError):
-    """A file without a usable field of view."""
+    """A file without a usable field of view, or a row or table that does not list one."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault), (fault,))

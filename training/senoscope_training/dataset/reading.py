@@ -23,7 +23,7 @@ from senoscope_training.dataset.consistency import (
     dtype_faults,
     zero_level_faults,
 )
-from senoscope_training.dataset.faults import Fault, format_faults, sort_faults
+from senoscope_training.dataset.faults import Fault, and_more, format_faults, sort_faults
 from senoscope_training.dataset.file_facts import FileFacts, facts_of
 from senoscope_training.dataset.model import DataSet, DataSetError, Entry, FovError
 from senoscope_training.dataset.per_channel import ChannelPattern, combine
@@ -64,8 +64,7 @@ class ReadWarning:
     files: tuple[str, ...]
 
     def __str__(self) -> str:
-        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
-        return f"{self.text} ({self.files[0]}{more})"
+        return f"{self.text} ({and_more(self.files)})"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from senoscope_client.images.image_files import IMAGE_SUFFIXES
-from senoscope_training.dataset.faults import Fault, natural_key
+from senoscope_training.dataset.faults import Fault, and_more, natural_key
 from senoscope_training.dataset.kinds import SUFFIXES, is_image_folder
 
 # Folders of macOS archives, of Synology and QNAP servers, of Windows, of file systems.
@@ -57,14 +57,12 @@ class FolderWalk:
         listed : bool
             Whether there is a dataset.csv: `faults` are then notes.
         """
-        found = []
-        for kind, folders in self._skipped.items():
-            more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
-            advice = "move images that belong to the data set out of them"
-            found.append(f"{folders[0]}{more}: skipped because they are {kind}; {advice}")
-        if listed:
-            found += [f"{fault.file}: {fault.problem}" for fault in self.faults()]
-        return tuple(found)
+        advice = "move images that belong to the data set out of them"
+        found = (
+            f"{and_more(folders)}: skipped because they are {kind}; {advice}"
+            for kind, folders in self._skipped.items()
+        )
+        return (*found, *(f"{fault.file}: {fault.problem}" for fault in self.faults() if listed))
 
     def _is_entered(self, path: Path) -> bool:
         is_system = path.name.casefold() in _SYSTEM_FOLDERS

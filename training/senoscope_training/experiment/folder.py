@@ -16,7 +16,6 @@ A unit is one network of one system in one run: ``fully_trained.mobilenet``, ``f
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from senoscope_training.config import Config
 from senoscope_training.systems import in_table_order
@@ -34,31 +33,26 @@ CONFIG_NAME = "config.yaml"
 PROVENANCE_NAME = "provenance.json"
 BACKBONES_NAME = "backbones"
 PHASE_2_BEGAN = "where phase 2 began, "  # prefix of a note about the head before fine-tuning
-_RUN = re.compile(r"^run_(\d+)$")
 
 
 class ExperimentError(Exception):
     """A folder that is not an experiment, or an experiment that cannot be used as requested."""
 
 
-class Validation(BaseModel):
+class Validation(BaseModel, frozen=True, extra="forbid"):
     """Predictions for the validation FOVs of a unit, without copies; the values are as in `UnitResult`.
 
     Of the hybrid, they are all FOVs of the training side, each predicted in the cross-validation by a machine
     that was not trained on it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     files: tuple[str, ...]
     truth: tuple[bool, ...]
     score: tuple[float, ...]
 
 
-class UnitResult(BaseModel):
+class UnitResult(BaseModel, frozen=True, extra="forbid"):
     """The result of a unit for the test FOVs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     system: str
     network: str = ""
@@ -108,17 +102,6 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class History:
-    """The training curves of a unit: metrics per epoch, by name."""
-
-    fold: str
-    run: int
-    system: str
-    network: str
-    columns: dict[str, list[float]]
-
-
-@dataclass(frozen=True)
 class Experiment:
     """The results of an experiment so far."""
 
@@ -127,7 +110,8 @@ class Experiment:
     provenance: dict[str, Any]
     predictions: tuple[Prediction, ...]
     """Predictions of complete systems: an ensemble is complete when all its networks are trained."""
-    histories: tuple[History, ...]
+    trained: tuple[UnitResult, ...]
+    """Units with a history."""
     missing: tuple[str, ...] = ()
     """``fold/run_01/unit`` of units that are not finished."""
     notes: tuple[tuple[str, str], ...] = ()
@@ -204,7 +188,7 @@ def read_experiment(directory: Path) -> Experiment:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ExperimentError(f"{directory} is not the folder of an experiment: {error}") from error
     predictions: list[Prediction] = []
-    histories: list[History] = []
+    trained: list[UnitResult] = []
     missing: list[str] = []
     notes: list[tuple[str, str]] = []
     for fold in provenance["folds"]:
@@ -215,20 +199,10 @@ def read_experiment(directory: Path) -> Experiment:
             notes += [
                 (f"{fold}/run_{run:02d}/{unit}", result.note) for unit, result in done.items() if result.note
             ]
-            histories += [
-                History(fold, run, result.system, result.network, result.history)
-                for result in done.values()
-                if result.history
-            ]
+            trained += [result for result in done.values() if result.history]
             predictions += _combine(config, fold, run, done)
     return Experiment(
-        directory,
-        config,
-        provenance,
-        tuple(predictions),
-        tuple(histories),
-        tuple(missing),
-        tuple(notes),
+        directory, config, provenance, tuple(predictions), tuple(trained), tuple(missing), tuple(notes)
     )
 
 
