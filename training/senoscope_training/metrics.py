@@ -258,19 +258,14 @@ def interval(
 
 def _count(name: str, truth: Bools, score: Floats) -> tuple[int, int]:
     """Return the number of successes, and the number of FOVs or pairs of which they are a fraction."""
+    if name == "auc":
+        pairs = min(_both(truth, "AUC"))
+        return round(auc(truth, score) * pairs), pairs
     c = confusion(truth, score)
-    match name:
-        case "accuracy":
-            return c.tp + c.tn, len(truth)
-        case "precision":
-            return c.tp, c.tp + c.fp
-        case "recall":
-            return c.tp, c.tp + c.fn
-        case "f1":
-            return c.tp, c.tp + c.fp + c.fn
-        case _:
-            pairs = min(_both(truth, "AUC"))
-            return round(auc(truth, score) * pairs), pairs
+    if name == "accuracy":
+        return c.tp + c.tn, len(truth)
+    counted = {"precision": c.tp + c.fp, "recall": c.tp + c.fn, "f1": c.tp + c.fp + c.fn}
+    return c.tp, counted[name]
 
 
 def mean_sd(values: npt.ArrayLike) -> tuple[float, float]:
