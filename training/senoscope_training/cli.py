@@ -38,23 +38,15 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Train and export Senoscope's ensembles."""
     del version
 
 
-app.command()(starter)
-app.command()(run)
-app.command()(export)
-app.command()(evaluate)
-app.command()(report)
-app.command()(schema)
-app.command()(check)
-app.command("import-zenodo")(import_zenodo)
-app.command()(synthesize)
+for _command in (starter, run, export, evaluate, report, schema, check, import_zenodo, synthesize):
+    app.command()(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,13 +12,7 @@ import pooch
 
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet
-from senoscope_training.dataset.reading import (
-    FileState,
-    entry_of,
-    list_fovs,
-    read_data_set,
-    report_remarks,
-)
+from senoscope_training.dataset.reading import FileState, entry_of, list_fovs, read_data_set, report_remarks
 from senoscope_training.workers.files import atomic_file
 from senoscope_training.workers.progress import Report, silent
 

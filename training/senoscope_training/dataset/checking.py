@@ -115,6 +115,7 @@ def check(
     data_set = inspection.data_set
     pixels = measured_pixels(inspection.pixels, padded=config.fit == "pad")
     synthetic = ("these fields of view are synthetic, not for science",) if is_synthetic(data_set) else ()
+    known = folds or _column_fold(data_set)
     limits = (fold.note for fold in folds if fold.note)
     sizes = Counter(f"{facts.height}x{facts.width}" for facts in inspection.facts)
     dtypes = Counter(facts.dtype for facts in inspection.facts)
@@ -127,11 +128,15 @@ def check(
             group: _class_counts(data_set, [n for n, one in enumerate(data_set.groups) if one == group])
             for group in sorted(set(filter(None, data_set.groups)))
         },
-        splits=_splits(data_set, folds),
+        splits={
+            f"{fold.name}: {side}": _class_counts(data_set, indices)
+            for fold in known
+            for side, indices in (("train", fold.train), ("test", fold.test))
+        },
         sizes=dict(sizes.most_common()),
         dtypes=dict(dtypes.most_common()),
         channels=channel_stats(pixels, config.channels, k_iqr) if len(data_set) else (),
-        leaks=find_leaks(data_set, inspection.facts, folds or _column_fold(data_set)),
+        leaks=find_leaks(data_set, inspection.facts, known),
         faults=inspection.faults,
         notes=(*synthetic, *inspection.notes, *notes, *limits),
         warnings=inspection.warnings,
@@ -233,11 +238,3 @@ def _column_fold(data_set: DataSet) -> tuple[Fold, ...]:
         for side in ("train", "test")
     )
     return (Fold("split", train, test),) if len(train) and len(test) else ()
-
-
-def _splits(data_set: DataSet, folds: Sequence[Fold]) -> dict[str, dict[str, int]]:
-    return {
-        f"{fold.name}: {side}": _class_counts(data_set, indices)
-        for fold in folds or _column_fold(data_set)
-        for side, indices in (("train", fold.train), ("test", fold.test))
-    }

@@ -148,7 +148,7 @@ class Variant:
             with atomic_file(backbone) as file:
                 np.savez(file, **_backbone_arrays(self.network))
         with atomic_file(self.writer.folder(self.run) / f"frozen.{network}.weights.npz") as file:
-            np.savez(file, **_head_arrays(head))
+            np.savez(file, **vars(head))
 
     def _fine_tune(self, system: str, trained: Any, before: dict[str, list[float]]) -> None:
         config, run, writer = self.config, self.run, self.writer
@@ -169,7 +169,7 @@ class Variant:
                 np.savez_compressed(file, gradcam=explained.gradcam)
             if config.keep_weights == "all":
                 with atomic_file(writer.folder(run) / f"{unit}.weights.npz") as file:
-                    np.savez(file, **_backbone_arrays(self.network), **_head_arrays(head))
+                    np.savez(file, **_backbone_arrays(self.network), **vars(head))
         after = phase_history(state, 2)
         history = {name: before[name] + after[name] for name in before}
         originals = self.held.scaled(np.arange(self.held.originals))
@@ -190,7 +190,3 @@ def _details(trained: Any) -> dict[str, Any]:
 
 def _backbone_arrays(network: Any) -> dict[str, Any]:
     return {f"backbone_{k:04d}": weight for k, weight in enumerate(network.backbone.get_weights())}
-
-
-def _head_arrays(head: Head) -> dict[str, Any]:
-    return {"w1": head.w1, "b1": head.b1, "w2": head.w2, "b2": np.asarray(head.b2, np.float32)}

@@ -31,10 +31,6 @@ class KernelSlot:
     amplitude: float
     """Amplitude of the uniform distribution of the taps."""
 
-    def assign(self, kernel: npt.NDArray[np.float32]) -> None:
-        """Set the weight to a kernel in ONNX's layout."""
-        self.weight.assign(kernel.transpose((2, 3, 0, 1) if self.depthwise else (2, 3, 1, 0)))
-
 
 def kernel_slots(architecture: Architecture, application: Any) -> list[KernelSlot]:
     """List the convolution kernels of a network.
@@ -82,7 +78,8 @@ def draw_kernels(name: str, application: Any, seed: int) -> None:
     """Draw all convolution kernels of a model with the function that also rebuilds the starter's recipe."""
     for slot in kernel_slots(ARCHITECTURES[name], application):
         scale = np.full(slot.shape[0], slot.amplitude, np.float32)
-        slot.assign(random_kernel(seed, name, slot.index, slot.shape, scale, smooth=slot.smooth))
+        kernel = random_kernel(seed, name, slot.index, slot.shape, scale, smooth=slot.smooth)
+        slot.weight.assign(kernel.transpose((2, 3, 0, 1) if slot.depthwise else (2, 3, 1, 0)))
 
 
 def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[np.float32]) -> None:

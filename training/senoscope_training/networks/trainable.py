@@ -11,14 +11,7 @@ import numpy.typing as npt
 
 from senoscope_training.networks.architectures import backbone_of, preprocess
 from senoscope_training.networks.fitting import Checkpoint, FitState, OnEpoch, fit, reset_optimizer
-from senoscope_training.networks.head import (
-    Head,
-    TrainedHead,
-    build_head,
-    compile_for,
-    folded,
-    head_loss,
-)
+from senoscope_training.networks.head import Head, TrainedHead, build_head, compile_for, folded, head_loss
 from senoscope_training.networks.images import ImageExamples, batches
 from senoscope_training.networks.random_weights import draw_kernels, estimate_batch_norm
 from senoscope_training.networks.settings import HeadConfig, PhaseConfig

@@ -141,4 +141,4 @@ def _save_keras(name: str, folder: Path, application: Any, head: Head) -> None:
     """Save the weights for a comparison with Keras in tests that share no code with the export."""
     folder.mkdir(parents=True, exist_ok=True)
     application.save_weights(folder / f"{name}.weights.h5")
-    np.savez(folder / f"{name}.head.npz", w1=head.w1, b1=head.b1, w2=head.w2, b2=head.b2)
+    np.savez(folder / f"{name}.head.npz", **vars(head))
