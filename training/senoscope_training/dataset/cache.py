@@ -13,7 +13,7 @@ import pooch
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet
 from senoscope_training.dataset.reading import FileState, entry_of, list_fovs, read_data_set, report_remarks
-from senoscope_training.workers.files import atomic_file
+from senoscope_training.workers.files import atomic_file, write_atomic
 from senoscope_training.workers.progress import Report, silent
 
 
@@ -65,8 +65,7 @@ class PixelCache:
             "files": {file: asdict(state) for file, state in files.items()},
             "remarks": remarks,
         }
-        with atomic_file(self._record) as file:
-            file.write(json.dumps(record, indent=1).encode())
+        write_atomic(self._record, json.dumps(record, indent=1))
 
     def _unchanged(self, config: DataConfig, size: InputConfig, report: Report) -> DataSet | None:
         """Return the data set if its files are those of the record; otherwise None."""

@@ -27,7 +27,7 @@ from pydantic import BaseModel
 
 from senoscope_training.config import Config
 from senoscope_training.systems import in_table_order
-from senoscope_training.workers.files import atomic_file
+from senoscope_training.workers.files import write_atomic
 
 CONFIG_NAME = "config.yaml"
 PROVENANCE_NAME = "provenance.json"
@@ -170,8 +170,8 @@ def read_unit(directory: Path, fold: str, run: int, unit: str) -> UnitResult | N
 
 def write_unit(directory: Path, fold: str, run: int, result: UnitResult) -> None:
     """Write the JSON file of a finished unit; the unit's other files must have been written before."""
-    with atomic_file(run_folder(directory, fold, run) / f"{result.unit}.json") as file:
-        file.write((result.model_dump_json(indent=1) + "\n").encode())
+    path = run_folder(directory, fold, run) / f"{result.unit}.json"
+    write_atomic(path, result.model_dump_json(indent=1) + "\n")
 
 
 def read_experiment(directory: Path) -> Experiment:
