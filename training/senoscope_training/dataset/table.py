@@ -13,9 +13,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from senoscope_training.dataset.faults import Fault, and_more, suggest
-from senoscope_training.dataset.kinds import SUFFIXES, SkippedFiles, is_readable
 from senoscope_training.dataset.model import FovError
-from senoscope_training.dataset.walk import FolderWalk
+from senoscope_training.dataset.walk import CONVERT, SUFFIXES, FolderWalk, is_readable
 
 TABLE_NAME = "dataset.csv"
 _NUMBER = re.compile(r"[0-9]+")
@@ -23,7 +22,6 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 _SPLITS: dict[str, Literal["train", "test"]] = {"train": "train", "test": "test"}
 _MAX_WELL_LETTERS = 2  # shorter words are names of wells
 _MAX_TABLE = 64 * 1024 * 1024
-_CONVERT = "Convert it to TIFF, NPY or PNG"
 
 
 @dataclass(frozen=True)
@@ -169,16 +167,16 @@ def _from_table(table: Path, root: Path, classes: tuple[str, ...]) -> Listing:
 
 def _not_listed(inside: Path, listed: Container[str]) -> tuple[str, ...]:
     """Return notes about files of the folder that the table does not list."""
-    skipped, walk = SkippedFiles(inside), FolderWalk(inside)
+    walk = FolderWalk(inside)
     for path in walk.files(hidden=True):
         if os.path.normcase(path.resolve()) in listed:
             continue
         file = path.relative_to(inside).as_posix()
         if is_readable(path):
-            skipped.add_unlisted(file)
+            walk.skip_unlisted(file)
         else:
-            skipped.add(file)
-    return (*skipped.notes(listed=True), *walk.notes(listed=True))
+            walk.skip(file)
+    return walk.notes(listed=True)
 
 
 def _class_of(label: str, classes: tuple[str, ...]) -> str | None:
@@ -261,7 +259,7 @@ def _locate(given: str, inside: Path, spellings: _Spellings) -> tuple[str, str]:
         raise FovError(Fault("missing", file, f"does not exist{spellings.suggest(file)}", remedy))
     if not is_readable(location):
         raise FovError(
-            Fault("kind", file, f"{path.suffix or 'a file without suffix'} is not supported", _CONVERT)
+            Fault("kind", file, f"{path.suffix or 'a file without suffix'} is not supported", CONVERT)
         )
     return file, os.path.normcase(location)
 
@@ -307,13 +305,13 @@ def _groups_in_both(rows: list[Row]) -> Iterator[Fault]:
 def _from_folders(root: Path, classes: tuple[str, ...]) -> Listing:
     rows: list[Row] = []
     faults: list[Fault] = []
-    skipped, walk = SkippedFiles(root), FolderWalk(root)
+    walk = FolderWalk(root)
     inside = root.resolve()
     for path in walk.files(hidden=True):
         relative = path.relative_to(root)
         file, folders = relative.as_posix(), relative.parts[:-1]
         if path.name.startswith(".") or relative.suffix.lower() not in SUFFIXES:
-            skipped.add(file)
+            walk.skip(file)
             continue
         if not path.resolve().is_relative_to(inside):
             problem = "is a link to a file outside of the folder"
@@ -331,5 +329,4 @@ def _from_folders(root: Path, classes: tuple[str, ...]) -> Listing:
         label = named[level]
         assert label is not None
         rows.append(Row(file, label, composed(folders[0]) if level == 1 else None, None))
-    notes = (*skipped.notes(listed=False), *walk.notes(listed=False))
-    return Listing(rows, [*faults, *skipped.faults(), *walk.faults()], notes)
+    return Listing(rows, [*faults, *walk.faults()], walk.notes(listed=False))
