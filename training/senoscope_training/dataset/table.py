@@ -96,10 +96,8 @@ class _Spellings:
             for one in some
             if _is_plausible(file, one)
         ]
-        same = (
-            one for one in names if PurePosixPath(one).name.casefold() == PurePosixPath(file).name.casefold()
-        )
-        elsewhere = next(same, None)  # the same name in another folder
+        wanted = PurePosixPath(file).name.casefold()
+        elsewhere = next((one for one in names if PurePosixPath(one).name.casefold() == wanted), None)
         return f" (did you mean {elsewhere!r}?)" if elsewhere else suggest(composed(file), names)
 
     def _files(self) -> dict[str, list[str]]:

@@ -214,18 +214,12 @@ def _combine(config: Config, fold: str, run: int, done: dict[str, UnitResult]) -
         members = [done[name] for name in names if name in done]
         if len(members) < len(names):
             continue
-        score = np.asarray(np.mean([member.score for member in members], axis=0, dtype=np.float64))
-        combined.append(_prediction(fold, run, system, members[0], score))
+        parts: dict[str, list[UnitResult]] = {system: members}
         if system == "fully_trained":
-            combined += [
-                _prediction(fold, run, member.network, member, np.array(member.score, np.float64))
-                for member in members
-            ]
+            parts |= {member.network: [member] for member in members}
+        for name, some in parts.items():
+            score = np.asarray(np.mean([member.score for member in some], axis=0, dtype=np.float64))
+            truth = np.array(some[0].truth, np.bool_)
+            combined.append(Prediction(fold, run, name, some[0].files, truth, score))
     order = in_table_order({prediction.system for prediction in combined})
     return sorted(combined, key=lambda prediction: order.index(prediction.system))
-
-
-def _prediction(
-    fold: str, run: int, system: str, member: UnitResult, score: npt.NDArray[np.float64]
-) -> Prediction:
-    return Prediction(fold, run, system, member.files, np.array(member.truth, np.bool_), score)

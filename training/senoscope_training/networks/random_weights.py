@@ -122,18 +122,15 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
 
 def _reaches_activation(layer: Any) -> bool:
     """Return whether the output of a layer reaches an activation before a convolution."""
-    import keras
+    from keras import layers
 
-    for node in layer._outbound_nodes:
-        consumer = node.operation
-        if isinstance(consumer, keras.layers.Activation | keras.layers.ReLU):
-            return True
-        transparent = (
-            keras.layers.Add | keras.layers.Concatenate | keras.layers.Dropout | keras.layers.ZeroPadding2D
-        )
-        if isinstance(consumer, transparent) and _reaches_activation(consumer):
-            return True
-    return False
+    transparent = layers.Add | layers.Concatenate | layers.Dropout | layers.ZeroPadding2D
+    consumers = [node.operation for node in layer._outbound_nodes]
+    return any(
+        isinstance(one, layers.Activation | layers.ReLU)
+        or (isinstance(one, transparent) and _reaches_activation(one))
+        for one in consumers
+    )
 
 
 def _ends_branch(layer: Any) -> bool:

@@ -153,9 +153,7 @@ class TrainableNetwork:
         self.reset()
         classifier.head.set_weights(start.weights)
         standard = start.standardization
-        classifier.standardize.set_weights(
-            [standard.mean.astype(np.float32), standard.scale.astype(np.float32)]
-        )
+        classifier.standardize.set_weights([standard.mean, standard.scale])
         reset_optimizer(classifier, phase.learning_rate)
         truth = held.labels.astype(np.float32)[:, None]
 
