@@ -228,13 +228,11 @@ def _warnings(read: Read) -> Iterator[ReadWarning]:
     return (ReadWarning(text, tuple(some)) for text, some in files.items())
 
 
-def load_fov(root: Path, file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
+def load_fov(file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
     """Load one field of view, [C, H, W] of uint8, uint16 or float32, in the requested size.
 
     Parameters
     ----------
-    root : Path
-        Folder of the data set.
     file : str
         As `Entry.file`; with ``config.per_channel``, the file of one channel, by which the others are found.
 
@@ -243,8 +241,8 @@ def load_fov(root: Path, file: str, config: DataConfig, size: InputConfig) -> np
     DataSetError
         If the file cannot be used; the message contains the file and a remedy.
     """
-    parts = ChannelPattern(config.per_channel).parts(root, file) if config.per_channel else (file,)
-    pixels = _decode_all({part: _read_file(root, part)[0] for part in parts}, config).pixels
+    parts = ChannelPattern(config.per_channel).parts(config.path, file) if config.per_channel else (file,)
+    pixels = _decode_all({part: _read_file(config.path, part)[0] for part in parts}, config).pixels
     try:
         return fit(pixels, config.fit, size)
     except ValueError:

@@ -191,9 +191,7 @@ class _Export:
             raise ExperimentError(f"{absent[0]} does not exist: train with keep_weights: all")
         tested = self.units[0]
         chosen = _choose_sample(tested)
-        self.sample = np.stack(
-            [load_fov(config.data.path, tested.files[k], config.data, config.input) for k in chosen]
-        )
+        self.sample = np.stack([load_fov(tested.files[k], config.data, config.input) for k in chosen])
         self.truth = tuple(tested.truth[k] for k in chosen)
         self.bounds: dict[str, list[float]] = experiment.provenance["intensity_ranges"][self.fold]
 

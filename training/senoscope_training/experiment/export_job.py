@@ -86,7 +86,7 @@ def _fault(job: ExportJob) -> str:
     if job.validation is not None:
         chosen = _evenly(job.validation.truth, _MAX_VALIDATION_FOVS)
         size = InputConfig(height=job.sample.shape[2], width=job.sample.shape[3])
-        fovs += [load_fov(job.data.path, job.validation.files[k], job.data, size) for k in chosen]
+        fovs += [load_fov(job.validation.files[k], job.data, size) for k in chosen]
         truth += [job.validation.truth[k] for k in chosen]
     logits, gradcam = job.run(job.path, ["logit", "gradcam"], fovs)
     blank = blank_reason(logits, gradcam.max(axis=(1, 2)), truth)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from senoscope_client.tables import csv_rows
 from senoscope_training.experiment.folder import Experiment
 from senoscope_training.systems import in_table_order
 
-Load = Callable[[str], npt.NDArray[Any]]
 _HEADLINE = ("fully_trained", "frozen", "hybrid", "scratch")
 
 

@@ -16,7 +16,6 @@ from senoscope_training.experiment.folder import Experiment, Prediction, read_ex
 from senoscope_training.report.figures import Rendered, all_figures, fov_with_map, render
 from senoscope_training.report.misclassified import (
     FovResult,
-    Load,
     fov_results,
     headline_system,
     misclassified_csv,
@@ -29,8 +28,10 @@ REPORT_NAME = "report.html"
 _GALLERY_SIZE = 24
 
 
-def write_report(directory: Path, out: Path | None = None, load: Load | None = None) -> Path:
+def write_report(directory: Path, out: Path | None = None) -> Path:
     """Write ``report.html``, its tables, and its figures as SVG, PNG (300 dots per inch) and PDF.
+
+    If a FOV of the data set can no longer be read, only its map is shown.
 
     Parameters
     ----------
@@ -38,9 +39,6 @@ def write_report(directory: Path, out: Path | None = None, load: Load | None = N
         Folder of the experiment.
     out : Path, optional
         Default: ``report`` in the folder of the experiment.
-    load : callable, optional
-        Reads a FOV [C, H, W] by its file name; default: from the data set of the experiment. If a FOV
-        cannot be read, only its map is shown.
 
     Raises
     ------
@@ -50,9 +48,7 @@ def write_report(directory: Path, out: Path | None = None, load: Load | None = N
     experiment = read_experiment(directory)
     config = experiment.config
     out = out or directory / "report"
-    figures = _FovFigures(
-        experiment, load or (lambda file: load_fov(config.data.path, file, config.data, config.input))
-    )
+    figures = _FovFigures(experiment)
     tables = make_tables(experiment)
     system = headline_system(experiment)
     results = () if system is None else fov_results(experiment, system)
@@ -87,9 +83,8 @@ def _write_figure(out: Path, name: str, rendered: Rendered) -> None:
 class _FovFigures:
     """Draws FOVs with their maps."""
 
-    def __init__(self, experiment: Experiment, load: Load) -> None:
+    def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._load = load
         self._maps = cache(experiment.maps)
         self._by_key = {(p.fold, p.run, p.system): p for p in experiment.predictions}
         negative, positive = experiment.config.data.classes
@@ -143,7 +138,8 @@ class _FovFigures:
         gradcam = self._map(fold, run, file)
         bounds = self._experiment.provenance["intensity_ranges"][fold]
         try:
-            channels = zip(self._load(file), bounds["low"], bounds["high"], strict=True)
+            pixels = load_fov(file, config.data, config.input)
+            channels = zip(pixels, bounds["low"], bounds["high"], strict=True)
             scaled = np.stack([scale_channel(plane, low, high) for plane, low, high in channels])
         except (OSError, DataSetError):
             if gradcam is None:
