@@ -50,13 +50,7 @@ for _command in (starter, run, export, evaluate, report, schema, check, import_z
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; default: those of the process.
-    """
+    """Run the command line, by default that of the process, and return its exit status."""
     try:
         with exiting_on_sigterm():  # a terminated run cleans up like an interrupted one
             return run_command_line(app, "senoscope-train", argv)

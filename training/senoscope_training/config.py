@@ -215,14 +215,7 @@ class Config(ConfigModel):
 
 
 def load_config(path: Path, *, runs: int | None = None, data: Path | None = None) -> Config:
-    """Read a configuration file.
-
-    Parameters
-    ----------
-    runs : int, optional
-        Number of runs; overrides the file.
-    data : Path, optional
-        Folder of the data set; overrides the file.
+    """Read a configuration file; ``runs`` and the folder ``data`` of the data set override it.
 
     Raises
     ------

@@ -103,14 +103,7 @@ def check(
 ) -> CheckReport:
     """Describe the usable part of a data set, with or without faults.
 
-    Parameters
-    ----------
-    folds : sequence of Fold
-        The split for training, if it is known.
-    k_iqr : float
-        As in the configuration of the training.
-    notes : tuple of str
-        Further notes for the report.
+    The folds are those of the training, if they are known, and ``notes`` are further ones for the report.
     """
     data_set = inspection.data_set
     pixels = measured_pixels(inspection.pixels, padded=config.fit == "pad")

@@ -127,12 +127,7 @@ def inspect_data_set(
 ) -> Inspection:
     """Read a data set and collect its faults, without raising; each file is opened and decoded once.
 
-    Parameters
-    ----------
-    config : DataConfig
-    size : InputConfig, optional
-        Size of a field of view; default: the most common size of the files.
-    report : callable, optional
+    The default size of a field of view is the most common size of the files.
     """
     rows, listing = list_fovs(config)
     faults = listing.faults

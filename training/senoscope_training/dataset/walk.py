@@ -106,11 +106,8 @@ class FolderWalk:
     def notes(self, *, listed: bool) -> tuple[str, ...]:
         """Return one sentence per kind of other skipped files, and of skipped folders that contain images.
 
-        Parameters
-        ----------
-        listed : bool
-            Whether there is a dataset.csv: images that it does not list, and faults of folders, are then
-            notes instead of faults.
+        If files are ``listed`` in dataset.csv, images that it does not list, and faults of folders, are notes
+        instead of faults.
         """
         unknown = "the format is unknown; convert files that contain fields of view to TIFF, NPY or PNG"
         unlisted = "not listed in dataset.csv; add rows for files that belong to the data set"

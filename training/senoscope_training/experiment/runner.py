@@ -51,13 +51,8 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
     """Train all units of an experiment that are not finished.
 
     After any interruption, the same call resumes the training, with the same results as without an
-    interruption.
-
-    Parameters
-    ----------
-    jobs : int, optional
-        Networks to train in parallel, each in its own process; default: by number of cores, at most four,
-        and one if there is a GPU.
+    interruption. ``jobs`` networks are trained in parallel, each in its own process; the default is by
+    number of cores, at most four, and one if there is a GPU.
 
     Raises
     ------

@@ -104,14 +104,8 @@ def fit(
 
     Equivalent to Keras' ``fit`` with ``EarlyStopping(restore_best_weights=True)``, but Keras'
     ``BackupAndRestore`` would lose the waiting epochs, the best weights and the random state. It also takes
-    a tenth of the time for the small steps of phase 1.
-
-    Parameters
-    ----------
-    validation_loss : callable
-        Returns the validation loss of the current weights.
-    seed : int
-        Seed of the order of examples and of dropout.
+    a tenth of the time for the small steps of phase 1. The seed is that of the order of examples and of
+    dropout.
 
     Raises
     ------

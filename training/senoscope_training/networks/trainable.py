@@ -142,12 +142,8 @@ class TrainableNetwork:
     ) -> tuple[Head, FitState]:
         """Train backbone and head together (phase 2), from the original backbone and a trained head.
 
-        The backbone keeps its new weights until `reset`.
-
-        Parameters
-        ----------
-        frozen : bool
-            Train only the head, through the network: phase 1 as Keras does it, for comparison.
+        The backbone keeps its new weights until `reset`. If it is ``frozen``, only the head is trained,
+        through the network: phase 1 as Keras does it, for comparison.
         """
         classifier = self._classifier_for(phase.learning_rate, frozen)
         self.reset()

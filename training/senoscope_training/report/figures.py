@@ -53,13 +53,7 @@ class Rendered:
 
 
 def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
-    """Render a figure.
-
-    Parameters
-    ----------
-    synthetic : bool
-        Whether to label the figure as synthetic, in its corner.
-    """
+    """Render a figure; if it is ``synthetic``, a label in its corner says so."""
     with mpl.rc_context(_STYLE):
         if synthetic:
             figure.text(
