@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,12 @@ from senoscope_training.workers.files import atomic_file, write_atomic
 from senoscope_training.workers.progress import Report, silent
 
 
-@dataclass(frozen=True)
 class PixelCache:
     """The file with the pixels, [N, C, H, W], and its record, which is written after it."""
 
-    folder: Path
-
-    @property
-    def pixels(self) -> Path:
-        """NPY file, for the memory maps of worker processes."""
-        return self.folder / "pixels.npy"
-
-    @property
-    def _record(self) -> Path:
-        return self.folder / "pixels.json"
+    def __init__(self, folder: Path) -> None:
+        self.pixels = folder / "pixels.npy"  # for the memory maps of worker processes
+        self._record = folder / "pixels.json"
 
     def delete(self) -> None:
         """Delete both files."""

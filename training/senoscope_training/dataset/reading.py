@@ -226,10 +226,7 @@ def _warnings(read: Read) -> Iterator[ReadWarning]:
 def load_fov(file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
     """Load one field of view, [C, H, W] of uint8, uint16 or float32, in the requested size.
 
-    Parameters
-    ----------
-    file : str
-        As `Entry.file`; with ``config.per_channel``, the file of one channel, by which the others are found.
+    With ``config.per_channel``, the file is that of one channel, by which the others are found.
 
     Raises
     ------

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
@@ -75,11 +76,10 @@ class _Spellings:
     def __init__(self, root: Path, listed: Iterable[str]) -> None:
         self._root = root
         self._listed = {composed(_posix(name)).casefold() for name in listed}
-        self._found: dict[str, list[str]] | None = None
 
     def equivalents(self, file: str) -> list[str]:
         """Return files whose names differ only in the encoding of accents or in case."""
-        files = self._files().get(composed(file).casefold(), [])
+        files = self._files.get(composed(file).casefold(), [])
         exact = [one for one in files if composed(one) == composed(file)]
         return exact or files
 
@@ -91,7 +91,7 @@ class _Spellings:
         """
         names = [
             composed(one)
-            for name, some in self._files().items()
+            for name, some in self._files.items()
             if name not in self._listed
             for one in some
             if _is_plausible(file, one)
@@ -100,13 +100,13 @@ class _Spellings:
         elsewhere = next((one for one in names if PurePosixPath(one).name.casefold() == wanted), None)
         return f" (did you mean {elsewhere!r}?)" if elsewhere else suggest(composed(file), names)
 
+    @cached_property
     def _files(self) -> dict[str, list[str]]:
-        if self._found is None:
-            self._found = {}
-            for path in FolderWalk(self._root).files():
-                name = path.relative_to(self._root).as_posix()
-                self._found.setdefault(composed(name).casefold(), []).append(name)
-        return self._found
+        found: dict[str, list[str]] = {}
+        for path in FolderWalk(self._root).files():
+            name = path.relative_to(self._root).as_posix()
+            found.setdefault(composed(name).casefold(), []).append(name)
+        return found
 
 
 def _is_plausible(file: str, other: str) -> bool:

@@ -82,23 +82,15 @@ class Variant:
 
         config, run = self.config.hybrid, self.run
         self.writer.report(run, "hybrid", "grid search")
-        parts, labels, fovs = [], [], []
+        chosen = []
         for name, examples, copies, indices in (
             ("train", self.train_images, run.train_copies, run.train),
             ("held", self.held, run.held_copies, run.held),
         ):
-            chosen = first_copies(copies, len(indices), config.copies)
-            parts.append(features[name][chosen])
-            labels.append(examples.labels[chosen])
-            fovs.append(indices[copies.source[chosen]])
-        votes = train_hybrid(
-            np.concatenate(parts),
-            np.concatenate(labels),
-            np.concatenate(fovs),
-            features["test"],
-            config,
-            derive_seed(run.seed, "hybrid"),
-        )
+            kept = first_copies(copies, len(indices), config.copies)
+            chosen.append((features[name][kept], examples.labels[kept], indices[copies.source[kept]]))
+        inputs, labels, fovs = (np.concatenate(part) for part in zip(*chosen, strict=True))
+        votes = train_hybrid(inputs, labels, fovs, features["test"], config, derive_seed(run.seed, "hybrid"))
         self.writer.finish(
             run,
             "hybrid",

@@ -65,12 +65,8 @@ class Explanation:
 class TrainableNetwork:
     """A network that is compiled once, and can be trained repeatedly from the same backbone.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of random backbone weights.
-    sample : uint8 array [N, H, W, C]
-        Scaled images for the batch-norm statistics of random backbones; see `set_statistics`.
+    The seed is that of random backbone weights, whose batch-norm statistics are those of the sample, scaled
+    images [N, H, W, C] of uint8; see `set_statistics`.
     """
 
     def __init__(

@@ -31,14 +31,8 @@ _GALLERY_SIZE = 24
 def write_report(directory: Path, out: Path | None = None) -> Path:
     """Write ``report.html``, its tables, and its figures as SVG, PNG (300 dots per inch) and PDF.
 
-    If a FOV of the data set can no longer be read, only its map is shown.
-
-    Parameters
-    ----------
-    directory : Path
-        Folder of the experiment.
-    out : Path, optional
-        Default: ``report`` in the folder of the experiment.
+    They are written to ``out``, by default the folder ``report`` in the folder of the experiment. If a FOV of
+    the data set can no longer be read, only its map is shown.
 
     Raises
     ------
