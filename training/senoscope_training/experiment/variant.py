@@ -91,15 +91,10 @@ class Variant:
             chosen.append((features[name][kept], examples.labels[kept], indices[copies.source[kept]]))
         inputs, labels, fovs = (np.concatenate(part) for part in zip(*chosen, strict=True))
         votes = train_hybrid(inputs, labels, fovs, features["test"], config, derive_seed(run.seed, "hybrid"))
-        self.writer.finish(
-            run,
-            "hybrid",
-            votes.votes,
-            self.writer.validation(*votes.of_originals()),
-            {},
-            chosen=votes.chosen,
-            cross_validated_accuracy=votes.validation_accuracy,
-        )
+        validation = self.writer.validation(*votes.of_originals())
+        accuracy = votes.validation_accuracy
+        details: dict[str, Any] = {"chosen": votes.chosen, "cross_validated_accuracy": accuracy}
+        self.writer.finish(run, "hybrid", votes.votes, validation, {}, **details)
 
     def _train_phases(self, features: dict[str, Float32], frozen: bool, tuned: list[str]) -> None:
         from senoscope_training.networks.head import train_head
@@ -146,14 +141,10 @@ class Variant:
         config, run, writer = self.config, self.run, self.writer
         unit = f"{system}.{self.job.network}"
         checkpoint = Checkpoint(writer.folder(run) / f"{unit}.checkpoint.npz")
+        seed = derive_seed(run.seed, "phase2", self.name)
+        on_epoch = writer.on_epoch(run, unit, "phase2", config.phase2.max_epochs)
         head, state = self.network.fine_tune(
-            trained,
-            self.train_images,
-            self.held,
-            config.phase2,
-            derive_seed(run.seed, "phase2", self.name),
-            checkpoint,
-            writer.on_epoch(run, unit, "phase2", config.phase2.max_epochs),
+            trained, self.train_images, self.held, config.phase2, seed, checkpoint, on_epoch
         )
         explained = self.network.explain(self.test, head)
         if self.kept is None:

@@ -48,15 +48,9 @@ def _train_from_scratch(job: TrainingJob, run: Run, images: JobImages, writer: U
     settings = job.config.scratch
     train, held, test = images.for_run(run, None, scale_to_unit)
     checkpoint = Checkpoint(writer.folder(run) / "scratch.checkpoint.npz")
-    outcome = train_scratch(
-        train,
-        held,
-        test,
-        settings,
-        derive_seed(run.seed, "scratch"),
-        checkpoint,
-        writer.on_epoch(run, "scratch", "training", settings.max_epochs),
-    )
+    seed = derive_seed(run.seed, "scratch")
+    on_epoch = writer.on_epoch(run, "scratch", "training", settings.max_epochs)
+    outcome = train_scratch(train, held, test, settings, seed, checkpoint, on_epoch)
     validation = writer.validation(run.held, outcome.held)
     writer.finish(run, "scratch", outcome.probability, validation, phase_history(outcome.state, 1))
     checkpoint.remove()

@@ -41,17 +41,10 @@ def fov_results(experiment: Experiment, system: str) -> tuple[FovResult, ...]:
         if prediction.system == system:
             for file, truth, score in zip(prediction.files, prediction.truth, prediction.score, strict=True):
                 scores[prediction.fold, file, bool(truth)].append(float(score))
-    results = [
-        FovResult(
-            fold,
-            file,
-            positive,
-            sum((score > 0.5) != positive for score in some),
-            len(some),
-            float(np.mean(some)),
-        )
-        for (fold, file, positive), some in scores.items()
-    ]
+    results = []
+    for (fold, file, positive), some in scores.items():
+        wrong = sum((score > 0.5) != positive for score in some)
+        results.append(FovResult(fold, file, positive, wrong, len(some), float(np.mean(some))))
     return tuple(sorted(results, key=lambda r: (-r.wrong, -abs(r.score - r.positive), r.file)))
 
 

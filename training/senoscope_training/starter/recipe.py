@@ -99,15 +99,9 @@ class Distillation:
         model.graph.initializer.extend(kept)
         graph = model.graph.SerializeToString(deterministic=True)
         model.ClearField("graph")
-        built = NetworkRecipe(
-            self._network,
-            self._seed,
-            model.SerializeToString(deterministic=True),
-            graph,
-            tuple(self.kernels),
-            tuple(self.scales),
-        )
-        built.save(recipe)
+        rest = model.SerializeToString(deterministic=True)
+        kernels, scales = tuple(self.kernels), tuple(self.scales)
+        NetworkRecipe(self._network, self._seed, rest, graph, kernels, scales).save(recipe)
         write_network(NetworkRecipe.load(recipe), path)
 
 
