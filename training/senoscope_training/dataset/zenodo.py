@@ -33,7 +33,7 @@ def import_pickles(
     published: Callable[[], Collection[str]] = published_md5s,
     report: Report = silent,
 ) -> int:
-    """Write a data set folder from pickles of arrays.
+    """Write a data set folder from pickles of arrays, and return the number of fields of view.
 
     Parameters
     ----------
@@ -47,11 +47,6 @@ def import_pickles(
         Accept pickles other than those of the Zenodo record, too.
     published : callable
         Returns the MD5 sums of the record's files; not called with ``trust``.
-
-    Returns
-    -------
-    int
-        Number of fields of view.
 
     Raises
     ------
