@@ -19,7 +19,7 @@ class Copies:
     source: npt.NDArray[np.int64]
     """[M], index of the FOV of each image."""
     transforms: npt.NDArray[np.float32]
-    """[M, 2, 3], affine maps from a pixel (x, y) of a copy to that of the original; of originals the identity."""
+    """[M, 2, 3], affine maps from a pixel (x, y) of a copy to that of the original, and identities."""
 
     def __len__(self) -> int:
         return len(self.source)
