@@ -38,33 +38,19 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Train and export Senoscope's ensembles."""
     del version
 
 
-app.command()(starter)
-app.command()(run)
-app.command()(export)
-app.command()(evaluate)
-app.command()(report)
-app.command()(schema)
-app.command()(check)
-app.command("import-zenodo")(import_zenodo)
-app.command()(synthesize)
+for _command in (starter, run, export, evaluate, report, schema, check, import_zenodo, synthesize):
+    app.command()(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; default: those of the process.
-    """
+    """Run the command line, by default that of the process, and return its exit status."""
     try:
         with exiting_on_sigterm():  # a terminated run cleans up like an interrupted one
             return run_command_line(app, "senoscope-train", argv)

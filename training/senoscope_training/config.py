@@ -22,6 +22,7 @@ from senoscope_training.networks.settings import (
 from senoscope_training.systems import NETWORKS, SYSTEMS, NetworkName, SystemName
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+_CHANNELS = ("SRS", "TPEF", "Transmission")  # of the paper
 _CLASSES = 2  # of the paper's networks, whose single logit is that of the second class
 
 Acceptable = Literal["per-channel", "zero-level", "channel-names", "types"]
@@ -38,11 +39,7 @@ class DataConfig(ConfigModel):
     """Folder of the data set; a relative path is relative to the configuration file."""
     classes: tuple[str, ...] = ("control", "senescent")
     """Label of the negative class, then of the positive one."""
-    channels: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] = (
-        "SRS",
-        "TPEF",
-        "Transmission",
-    )
+    channels: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] = _CHANNELS
     """Names of the channels, in the order in which the files contain them. The networks take three; only the
     CNN from scratch takes any number."""
     grey: Literal["refuse", "repeat"] = "refuse"
@@ -184,11 +181,8 @@ class Config(ConfigModel):
     @model_validator(mode="after")
     def _check_consistency(self) -> Config:
         channels = self.data.channels
-        if any(system.startswith("two_channels") for system in self.systems) and channels != (
-            "SRS",
-            "TPEF",
-            "Transmission",
-        ):
+        has_ablation = any(system.startswith("two_channels") for system in self.systems)
+        if has_ablation and channels != _CHANNELS:
             raise ValueError(
                 "the two-channel systems each omit one of SRS, TPEF and Transmission, but the data set has "
                 f"{', '.join(channels)}: remove them from `systems`"
@@ -221,14 +215,7 @@ class Config(ConfigModel):
 
 
 def load_config(path: Path, *, runs: int | None = None, data: Path | None = None) -> Config:
-    """Read a configuration file.
-
-    Parameters
-    ----------
-    runs : int, optional
-        Number of runs; overrides the file.
-    data : Path, optional
-        Folder of the data set; overrides the file.
+    """Read a configuration file; ``runs`` and the folder ``data`` of the data set override it.
 
     Raises
     ------

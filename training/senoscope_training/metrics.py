@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
-THRESHOLD = 0.5
-CALIBRATION_BINS = 10
+_THRESHOLD = 0.5
+_BINS = 10  # of the calibration curve
+_LEVEL = 0.95  # of intervals
 RESAMPLES = 2000
 
 
@@ -67,8 +68,8 @@ def _share(part: int, whole: int, metric: str, missing: str) -> float:
     return part / whole
 
 
-def confusion(truth: npt.ArrayLike, score: npt.ArrayLike, threshold: float = THRESHOLD) -> Confusion:
-    """Count predictions; a FOV is predicted positive if its score is greater than the threshold.
+def confusion(truth: npt.ArrayLike, score: npt.ArrayLike) -> Confusion:
+    """Count predictions; a FOV is predicted positive if its score is greater than 0.5.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ def confusion(truth: npt.ArrayLike, score: npt.ArrayLike, threshold: float = THR
         If the shapes differ, the arrays are empty, or a score is not finite.
     """
     t, s = _checked(truth, score)
-    predicted = s > threshold
+    predicted = s > _THRESHOLD
     return Confusion(
         tp=int(np.count_nonzero(predicted & t)),
         fp=int(np.count_nonzero(predicted & ~t)),
@@ -150,18 +151,16 @@ class Reliability:
         return float((np.abs(self.predicted - self.observed) * self.count).sum() / self.count.sum())
 
 
-def reliability(
-    truth: npt.ArrayLike, probability: npt.ArrayLike, bins: int = CALIBRATION_BINS
-) -> Reliability:
+def reliability(truth: npt.ArrayLike, probability: npt.ArrayLike) -> Reliability:
     """Compute the calibration curve of the positive class's probability (Guo et al. 2017, binary form)."""
     t, p = _checked(truth, probability)
     if p.min() < 0 or p.max() > 1:
         raise ValueError(f"probabilities must be in 0..1; these range from {p.min():g} to {p.max():g}")
-    place = np.minimum((p * bins).astype(np.int64), bins - 1)
-    count = np.bincount(place, minlength=bins)
+    place = np.minimum((p * _BINS).astype(np.int64), _BINS - 1)
+    count = np.bincount(place, minlength=_BINS)
     occupied = count > 0
-    predicted = np.bincount(place, p, bins)[occupied] / count[occupied]
-    observed = np.bincount(place, t, bins)[occupied] / count[occupied]
+    predicted = np.bincount(place, p, _BINS)[occupied] / count[occupied]
+    observed = np.bincount(place, t, _BINS)[occupied] / count[occupied]
     return Reliability(predicted, observed, count[occupied])
 
 
@@ -171,8 +170,6 @@ def bootstrap(
     metric: Callable[[Bools, Floats], float],
     *,
     resamples: int = RESAMPLES,
-    level: float = 0.95,
-    seed: int = 0,
 ) -> tuple[float, float]:
     """Compute the percentile bootstrap interval of a metric's mean over runs, whose scores are [N] or [R, N].
 
@@ -181,18 +178,17 @@ def bootstrap(
     """
     t = np.asarray(truth, np.bool_)
     runs = np.atleast_2d(np.asarray(scores, np.float64))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     members = [np.flatnonzero(t == value) for value in (False, True) if (t == value).any()]
     found = np.empty(resamples)
     for k in range(resamples):
         drawn = np.concatenate([group[rng.integers(len(group), size=len(group))] for group in members])
         found[k] = np.mean([metric(t[drawn], run[drawn]) for run in runs])
-    tail = (1 - level) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
+    low, high = np.quantile(found, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)
 
 
-def exact_interval(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:
+def exact_interval(successes: int, count: int, level: float = _LEVEL) -> tuple[float, float]:
     """Compute the interval of Clopper and Pearson (1934) of a fraction, exact for any number of FOVs.
 
     Raises
@@ -258,19 +254,14 @@ def interval(
 
 def _count(name: str, truth: Bools, score: Floats) -> tuple[int, int]:
     """Return the number of successes, and the number of FOVs or pairs of which they are a fraction."""
+    if name == "auc":
+        pairs = min(_both(truth, "AUC"))
+        return round(auc(truth, score) * pairs), pairs
     c = confusion(truth, score)
-    match name:
-        case "accuracy":
-            return c.tp + c.tn, len(truth)
-        case "precision":
-            return c.tp, c.tp + c.fp
-        case "recall":
-            return c.tp, c.tp + c.fn
-        case "f1":
-            return c.tp, c.tp + c.fp + c.fn
-        case _:
-            pairs = min(_both(truth, "AUC"))
-            return round(auc(truth, score) * pairs), pairs
+    if name == "accuracy":
+        return c.tp + c.tn, len(truth)
+    counted = {"precision": c.tp + c.fp, "recall": c.tp + c.fn, "f1": c.tp + c.fp + c.fn}
+    return c.tp, counted[name]
 
 
 def mean_sd(values: npt.ArrayLike) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from senoscope.engine.manifest import Manifest
 
@@ -17,10 +16,3 @@ def manifest_schema() -> str:
         **Manifest.model_json_schema(mode="serialization"),
     }
     return json.dumps(schema, indent=2) + "\n"
-
-
-def write_schema(directory: Path) -> Path:
-    """Write the schema into the folder of the ensembles, and return its path."""
-    path = directory / SCHEMA_NAME
-    path.write_text(manifest_schema(), encoding="utf-8", newline="\n")
-    return path

@@ -74,7 +74,7 @@ def test_the_suggested_setting_combines_the_channels(tmp_path, kind):
         )
         expected = fov(n) + np.array([0, 1000, 2000], np.uint16)[:, None, None]
         np.testing.assert_array_equal(pixel, expected)
-        np.testing.assert_array_equal(load_fov(tmp_path, entry.file, setting, SIZE), expected)
+        np.testing.assert_array_equal(load_fov(entry.file, setting, SIZE), expected)
 
 
 def test_a_mapping_may_be_in_any_order(tmp_path):
@@ -153,7 +153,7 @@ def test_channels_of_different_types_and_formats_are_combined(tmp_path):
     pixels = read_data_set(setting, SIZE).pixels[:1]
     assert pixels.dtype == np.float32
     assert pixels.shape == (1, 3, 32, 40)
-    np.testing.assert_array_equal(load_fov(tmp_path, "control/dish_0_ch00.tif", setting, SIZE), pixels[0])
+    np.testing.assert_array_equal(load_fov("control/dish_0_ch00.tif", setting, SIZE), pixels[0])
 
 
 def test_a_table_lists_each_channel(tmp_path):
@@ -259,7 +259,7 @@ def test_a_token_is_not_found_in_a_longer_word(tokens, file, channel, rest):
 def test_a_file_without_one_token_is_not_loaded(tmp_path, file):
     write(tmp_path, {file: tiff(fov(0)[0])})
     with pytest.raises(DataSetError, match="per_channel"):
-        load_fov(tmp_path, file, config(tmp_path, per_channel=("C1", "C2", "C3")), SIZE)
+        load_fov(file, config(tmp_path, per_channel=("C1", "C2", "C3")), SIZE)
 
 
 def test_check_of_a_folder_has_the_option(tmp_path):

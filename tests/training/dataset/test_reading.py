@@ -406,28 +406,28 @@ def test_the_order_of_rows_does_not_matter(tmp_path):
 )
 def test_the_same_pixels_from_every_format(tmp_path, name, data):
     write(tmp_path, {name: data})
-    np.testing.assert_array_equal(load_fov(tmp_path, name, config(tmp_path), SIZE), fov(3))
+    np.testing.assert_array_equal(load_fov(name, config(tmp_path), SIZE), fov(3))
 
 
 def test_grey_is_repeated_on_request(tmp_path):
     files = {"a.png": png(fov(3)[0]), "b.tif": tiff(fov(3)[0]), "c.npy": npy(fov(3)[:1])}
     write(tmp_path, files)
     for name in files:
-        read = load_fov(tmp_path, name, config(tmp_path, grey="repeat"), SIZE)
+        read = load_fov(name, config(tmp_path, grey="repeat"), SIZE)
         np.testing.assert_array_equal(read, np.stack([fov(3)[0]] * 3))
 
 
 def test_one_channel_is_not_grey(tmp_path):
     write(tmp_path, {"a.png": png(fov(3)[0]), "b.tif": tiff(fov(3)[0])})
     for name in ("a.png", "b.tif"):
-        read = load_fov(tmp_path, name, config(tmp_path, channels=("SRS",)), SIZE)
+        read = load_fov(name, config(tmp_path, channels=("SRS",)), SIZE)
         np.testing.assert_array_equal(read, fov(3)[:1])
 
 
 def test_padding_centres_and_crops(tmp_path):
     pixels = fov(3, height=H - 5, width=W + 7) + 1
     write(tmp_path, {"a.npy": npy(pixels)})
-    read = load_fov(tmp_path, "a.npy", config(tmp_path, fit="pad"), SIZE)
+    read = load_fov("a.npy", config(tmp_path, fit="pad"), SIZE)
     assert read.shape == (3, H, W)
     np.testing.assert_array_equal(read[:, 2:-3], pixels[:, :, 3:-4])
     assert not read[:, :2].any()
@@ -440,7 +440,7 @@ def test_resizing_keeps_type_and_level(tmp_path, height, width, dtype):
     # Resizing does not change the mean and the direction of a ramp.
     pixels = np.tile(np.linspace(10, 200, width), (3, height, 1)).astype(dtype)
     write(tmp_path, {"a.npy": npy(pixels)})
-    read = load_fov(tmp_path, "a.npy", config(tmp_path, fit="resize"), SIZE)
+    read = load_fov("a.npy", config(tmp_path, fit="resize"), SIZE)
     assert (read.shape, read.dtype) == ((3, H, W), dtype)
     np.testing.assert_allclose(read.mean(), pixels.mean(), rtol=0.02)
     assert (np.diff(read.astype(float), axis=2) >= 0).all()
@@ -490,4 +490,4 @@ def test_a_written_stack_opens_in_imagej_order(tmp_path):
         assert file.is_imagej
         assert file.imagej_metadata["Labels"] == list(NAMES)
     reversed_channels = config(tmp_path, channels=NAMES[::-1])
-    np.testing.assert_array_equal(load_fov(tmp_path, "a.tif", reversed_channels, SIZE), fov(3)[::-1])
+    np.testing.assert_array_equal(load_fov("a.tif", reversed_channels, SIZE), fov(3)[::-1])

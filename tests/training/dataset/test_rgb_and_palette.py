@@ -59,9 +59,7 @@ def test_a_grey_image_is_one_channel_in_all_formats(tmp_path, name):
     assert [fault.kind for fault in refused if fault.file.startswith("control")] == ["grey", "grey"]
 
     repeating = config(tmp_path, grey="repeat")
-    np.testing.assert_array_equal(
-        load_fov(tmp_path, f"control/0{name}", repeating, SIZE), np.stack([GREY] * 3)
-    )
+    np.testing.assert_array_equal(load_fov(f"control/0{name}", repeating, SIZE), np.stack([GREY] * 3))
     remarks = inspect_data_set(repeating, SIZE).remarks
     assert any(warning in remark for remark in remarks), remarks
 
@@ -71,14 +69,14 @@ def test_a_grey_image_is_one_channel_in_all_formats(tmp_path, name):
 def test_a_colour_palette_is_refused(tmp_path, name, grey):
     write(tmp_path, {f"control/{name}": COLOUR_PALETTES[name], "senescent/a.tif": tiff(fov(4))})
     with pytest.raises(DataSetError, match=r"colour (palette|table)"):
-        load_fov(tmp_path, f"control/{name}", config(tmp_path, grey=grey), SIZE)
+        load_fov(f"control/{name}", config(tmp_path, grey=grey), SIZE)
 
 
 def test_few_bits_are_scaled_with_a_warning(tmp_path):
     binary = Image.fromarray(GREY > 100)
     write(tmp_path, {"control/mask.png": pillow(binary, "PNG"), "senescent/a.tif": tiff(fov(4))})
     repeating = config(tmp_path, grey="repeat")
-    assert set(np.unique(load_fov(tmp_path, "control/mask.png", repeating, SIZE))) == {0, 255}
+    assert set(np.unique(load_fov("control/mask.png", repeating, SIZE))) == {0, 255}
     assert any("1-bit samples" in remark for remark in inspect_data_set(repeating, SIZE).remarks)
 
 
@@ -115,7 +113,7 @@ def test_an_image_of_one_channel_in_a_single_colour_is_grey(tmp_path, suffix, sa
     assert not found.faults
     assert any("one channel in a single colour" in warning.text for warning in found.warnings)
     expected = np.stack([fov(7, dtype="uint8")[0]] * len(channels))
-    np.testing.assert_array_equal(load_fov(root, f"control/0{suffix}", repeating, SIZE), expected)
+    np.testing.assert_array_equal(load_fov(f"control/0{suffix}", repeating, SIZE), expected)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".planes.tif"])
@@ -135,7 +133,7 @@ def test_channels_in_single_colours_are_detected_and_combined(tmp_path, suffix, 
     found = inspect_data_set(setting, SIZE)
     assert not found.faults
     np.testing.assert_array_equal(
-        load_fov(tmp_path, found.data_set.entries[0].file, setting, SIZE), fov(0, dtype="uint8")
+        load_fov(found.data_set.entries[0].file, setting, SIZE), fov(0, dtype="uint8")
     )
 
 
@@ -145,5 +143,5 @@ def test_three_channels_as_rgb_stay_three(tmp_path, suffix):
     data = pillow(Image.fromarray(image), "PNG") if suffix == ".png" else tiff(image, photometric="rgb")
     write(tmp_path, {f"control/a{suffix}": data, "senescent/b.tif": tiff(fov(4))})
     np.testing.assert_array_equal(
-        load_fov(tmp_path, f"control/a{suffix}", config(tmp_path), SIZE), fov(5, dtype="uint8")
+        load_fov(f"control/a{suffix}", config(tmp_path), SIZE), fov(5, dtype="uint8")
     )

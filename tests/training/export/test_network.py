@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 from senoscope_training.export.graph import replace_head, save
 from senoscope_training.export.network import export_network
 from senoscope_training.export.parity import compare, keras_outputs, onnx_outputs
-from senoscope_training.export.simplify import histogram
 from senoscope_training.networks.architectures import (
     ARCHITECTURES,
     backbone_of,
@@ -93,7 +93,7 @@ def test_a_preprocessing_for_rgb_images_is_refused_for_other_channels():
 
 def test_the_graph_has_no_superfluous_nodes(tensorflow):
     exported = export_network(tiny_backbone(), preprocessing("tf"))
-    kinds = histogram(exported.model)
+    kinds = Counter(node.op_type for node in exported.model.graph.node)
     assert not {"Transpose", "Pad", "Identity"} & set(kinds)
     assert kinds["BatchNormalization"] == 1  # the one after the concatenation
     used = {name for node in exported.model.graph.node for name in node.input}

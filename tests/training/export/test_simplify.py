@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from senoscope_training.export.simplify import histogram, simplify
+from senoscope_training.export.simplify import simplify
 
 CHANNELS = 4
 
@@ -120,7 +122,7 @@ def test_fewer_nodes_give_the_same_outputs(name):
     before = run(proto, x)
     simplify(proto)
     onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
-    assert histogram(proto) == expected
+    assert Counter(node.op_type for node in proto.graph.node) == expected
     np.testing.assert_allclose(run(proto, x), before, rtol=1e-5, atol=1e-5)
     used = {entry for node in proto.graph.node for entry in node.input}
     assert {t.name for t in proto.graph.initializer} <= used

@@ -79,13 +79,11 @@ def write_package(directory: Path, target: Path, *, force: bool = False, report:
         report(Progress("merging", detail=f"{len(manifest.networks)} networks into one graph"))
         save(merge(directory, manifest), weights)
         report(Progress("comparing", detail="the graph with the engine, on the test vectors"))
-        outputs = _graph_outputs(weights, expected[IMAGE])
+        computed = open_session(weights, usable_cores()).run(list(TOLERANCES), {IMAGE: expected[IMAGE]})
+        outputs = {IMAGE: expected[IMAGE], **dict(zip(TOLERANCES, computed, strict=True))}
         deviation = _compare(outputs, expected)
-        report(
-            Progress(
-                "packing", detail=f"{weights.stat().st_size / 1e6:.0f} MB; graph deviates by {deviation}"
-            )
-        )
+        size = f"{weights.stat().st_size / 1e6:.0f} MB"
+        report(Progress("packing", detail=f"{size}; graph deviates by {deviation}"))
         shown = int(outputs[PROBABILITY].argmax())
         cover, documentation = folder / "cover.png", folder / "README.md"
         cover.write_bytes(
@@ -123,11 +121,6 @@ def engine_outputs(directory: Path) -> Tensors:
         NETWORKS: np.stack([p.probabilities for p in predictions]),
         GRADCAM: np.stack([p.map() for p in predictions]),
     }
-
-
-def _graph_outputs(path: Path, image: npt.NDArray[np.float32]) -> Tensors:
-    outputs = open_session(path, usable_cores()).run(list(TOLERANCES), {IMAGE: image})
-    return {IMAGE: image, **dict(zip(TOLERANCES, outputs, strict=True))}
 
 
 def _compare(outputs: Tensors, expected: Tensors) -> str:

@@ -70,7 +70,7 @@ def evaluate(
     from senoscope_training.config import ConfigError
     from senoscope_training.dataset.model import DataSetError
     from senoscope_training.report.evaluate import evaluate as run
-    from senoscope_training.workers.files import atomic_file
+    from senoscope_training.workers.files import write_atomic
     from senoscope_training.workers.progress import TextReporter
 
     try:
@@ -81,8 +81,7 @@ def evaluate(
             # Without a terminal, progress would be one line per FOV.
             done = run(folder, config, split, device, *([report] if console.is_terminal else []))
         if out is not None:
-            with atomic_file(out) as file:
-                file.write(done.to_csv().encode())
+            write_atomic(out, done.to_csv())
     except (EnsembleError, ConfigError, DataSetError, DeviceError, OSError) as error:
         exit_with_error(_as_options(str(error)))
     for warning in done.warnings:
@@ -130,7 +129,7 @@ def _data_config(
             fit=fit,
             grey="repeat" if grey else "refuse",
             per_channel=separated(per_channel),
-            accept=tuple(one.value for one in accept),
+            accept=tuple(accept),
         )
     except ValidationError as error:
         raise ConfigError("; ".join(fault["msg"] for fault in error.errors(include_url=False))) from error

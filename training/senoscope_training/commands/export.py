@@ -45,8 +45,7 @@ def export(
     ] = None,
     intended_use: Annotated[str | None, typer.Option(help="Intended use, for the model card.")] = None,
     jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Networks to export in parallel.  [default: by number of cores]"),
+        int | None, typer.Option(min=1, help="Networks to export in parallel.  [default: by number of cores]")
     ] = None,
     force: Annotated[
         bool,
@@ -82,11 +81,7 @@ def export(
     }
     given = {option: value for option, value in settings.items() if value is not None}
     _require_one_source(experiment, ensemble, bioimageio, given)
-    options = ExportOptions(
-        authors=tuple(given.pop("author", ())),
-        force=force,
-        **given,
-    )
+    options = ExportOptions(authors=tuple(given.pop("author", ())), force=force, **given)
     models = models_dir or default_models_dir()
     announce = partial(print, file=sys.stderr)
     made: list[Path] = []

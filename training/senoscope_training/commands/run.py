@@ -56,14 +56,7 @@ def run(
             from senoscope_training.report.write import write_report
 
             print(write_report(experiment.directory), file=sys.stderr if json_progress else sys.stdout)
-    except (
-        ConfigError,
-        DataSetError,
-        ExperimentError,
-        WeightsError,
-        FitError,
-        OSError,
-    ) as error:
+    except (ConfigError, DataSetError, ExperimentError, WeightsError, FitError, OSError) as error:
         exit_with_error(str(error), 1)
     except WorkerDied as error:
         exit_with_error(f"{error}; run the same command again to resume", 1)

@@ -66,15 +66,7 @@ def starter(
     from senoscope_training.workers.pool import WorkerDied
     from senoscope_training.workers.progress import JsonReporter, TextReporter
 
-    options = StarterOptions(
-        name=name,
-        weights=weights,
-        weights_dir=weights_dir,
-        seed=seed,
-        jobs=jobs,
-        keras_dir=keep_keras,
-        force=force,
-    )
+    options = StarterOptions(name, weights, weights_dir, seed, jobs, keep_keras, force)
     reporter = JsonReporter() if json_progress else TextReporter(NETWORKS)
     try:
         with reporter as report:

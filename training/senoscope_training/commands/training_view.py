@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from types import TracebackType
 
 from rich import progress as bars
 from rich.console import Console
@@ -45,9 +44,7 @@ class TrainingReporter:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def __call__(self, progress: Progress) -> None:
@@ -64,7 +61,7 @@ class TrainingReporter:
         if progress.stage.endswith(" finished"):
             if self._overall is not None:
                 self._bars.advance(self._overall)
-            self._bars.console.print(_line(progress), markup=False, highlight=False)
+            self._bars.console.print(str(progress), markup=False, highlight=False)
             return
         self._show(progress)
 
@@ -98,7 +95,7 @@ class TrainingReporter:
         if step and self._stages.get(progress.network) == progress.stage:
             return
         self._stages[progress.network] = progress.stage
-        line = _line(progress)
+        line = str(progress)
         if progress.stage.endswith(" finished"):
             self._done += 1
             line += f" ({self._done} of {self._units}; {self._remaining()})"
@@ -109,7 +106,3 @@ class TrainingReporter:
         took_s = time.monotonic() - self._began_s
         left_s = took_s / (self._done - self._earlier) * (self._units - self._done)
         return f"{took_s / 60:.0f} min so far, about {left_s / 60:.0f} min to go"
-
-
-def _line(progress: Progress) -> str:
-    return ": ".join(part for part in (progress.network, progress.stage, progress.detail) if part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,17 @@ import pooch
 
 from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.model import DataSet
-from senoscope_training.dataset.reading import (
-    FileState,
-    entry_of,
-    list_fovs,
-    read_data_set,
-    report_remarks,
-)
-from senoscope_training.workers.files import atomic_file
+from senoscope_training.dataset.reading import FileState, entry_of, list_fovs, read_data_set, report_remarks
+from senoscope_training.workers.files import atomic_file, write_atomic
 from senoscope_training.workers.progress import Report, silent
 
 
-@dataclass(frozen=True)
 class PixelCache:
     """The file with the pixels, [N, C, H, W], and its record, which is written after it."""
 
-    folder: Path
-
-    @property
-    def pixels(self) -> Path:
-        """NPY file, for the memory maps of worker processes."""
-        return self.folder / "pixels.npy"
-
-    @property
-    def _record(self) -> Path:
-        return self.folder / "pixels.json"
+    def __init__(self, folder: Path) -> None:
+        self.pixels = folder / "pixels.npy"  # for the memory maps of worker processes
+        self._record = folder / "pixels.json"
 
     def delete(self) -> None:
         """Delete both files."""
@@ -71,8 +57,7 @@ class PixelCache:
             "files": {file: asdict(state) for file, state in files.items()},
             "remarks": remarks,
         }
-        with atomic_file(self._record) as file:
-            file.write(json.dumps(record, indent=1).encode())
+        write_atomic(self._record, json.dumps(record, indent=1))
 
     def _unchanged(self, config: DataConfig, size: InputConfig, report: Report) -> DataSet | None:
         """Return the data set if its files are those of the record; otherwise None."""

@@ -18,14 +18,7 @@ def judge_names(
     """Decide what to report for a data set whose names look like one file per channel.
 
     The advice to repeat grey images is replaced by advice on data.per_channel.
-
-    Returns
-    -------
-    faults : list of Fault
-        Those passed in, with changed advice.
-    more : list of Fault
-        Faults that data.accept can accept.
-    notes : tuple of str
+    Return the faults with changed advice, those that data.accept can accept, and notes.
     """
     refused = sum(fault.kind == "grey" for fault in faults)
     grey = refused + sum(facts.grey for facts in read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,18 +65,11 @@ class PerChannelNames:
                 "rename the files so that those of a field of view differ only in the channel, and set "
                 "data.per_channel to the part that differs"
             )
-        return (
-            f"set data.per_channel: [{', '.join(map(_in_yaml, self.tokens))}], in the order of data.channels"
+        # In YAML, tokens that would be read as numbers, such as 1_ and 2850, are quoted.
+        listed = yaml.safe_dump(
+            list(self.tokens), default_flow_style=True, allow_unicode=True, width=sys.maxsize
         )
-
-
-def _in_yaml(token: str) -> str:
-    """Quote a token that YAML would read as a number, such as 1_ and 2850."""
-    try:
-        is_same = yaml.safe_load(f"[{token}]") == [token]
-    except yaml.YAMLError:
-        is_same = False
-    return token if is_same else f"'{token}'"
+        return f"set data.per_channel: {listed.rstrip()}, in the order of data.channels"
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,9 @@ _COLOURS = ("#0072b2", "#d55e00")
 
 
 def draw(data_set: DataSet, pixels: npt.NDArray[Any], path: Path, *, padded: bool = False) -> None:
-    """Write the figure; the suffix of the path determines its format, png, svg or pdf.
+    """Write the figure of fields of view [N, C, H, W]; the suffix of the path determines png, svg or pdf.
 
-    Parameters
-    ----------
-    pixels : array [N, C, H, W]
-    padded : bool
-        Whether small images are padded with zeros, which are then excluded from the histograms.
+    If small images are ``padded`` with zeros, these are excluded from the histograms.
 
     Raises
     ------

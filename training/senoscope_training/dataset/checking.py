@@ -99,18 +99,12 @@ def check(
 ) -> CheckReport:
     """Describe the usable part of a data set, with or without faults.
 
-    Parameters
-    ----------
-    folds : sequence of Fold
-        The split for training, if it is known.
-    k_iqr : float
-        As in the configuration of the training.
-    notes : tuple of str
-        Further notes for the report.
+    The folds are those of the training, if they are known, and ``notes`` are further ones for the report.
     """
     data_set = inspection.data_set
     pixels = measured_pixels(inspection.pixels, padded=config.fit == "pad")
     synthetic = ("these fields of view are synthetic, not for science",) if is_synthetic(data_set) else ()
+    known = folds or _column_fold(data_set)
     limits = (fold.note for fold in folds if fold.note)
     sizes = Counter(f"{facts.height}x{facts.width}" for facts in inspection.facts)
     dtypes = Counter(facts.dtype for facts in inspection.facts)
@@ -123,11 +117,15 @@ def check(
             group: _class_counts(data_set, [n for n, one in enumerate(data_set.groups) if one == group])
             for group in sorted(set(filter(None, data_set.groups)))
         },
-        splits=_splits(data_set, folds),
+        splits={
+            f"{fold.name}: {side}": _class_counts(data_set, indices)
+            for fold in known
+            for side, indices in (("train", fold.train), ("test", fold.test))
+        },
         sizes=dict(sizes.most_common()),
         dtypes=dict(dtypes.most_common()),
         channels=channel_stats(pixels, config.channels, k_iqr) if len(data_set) else (),
-        leaks=find_leaks(data_set, inspection.facts, folds or _column_fold(data_set)),
+        leaks=find_leaks(data_set, inspection.facts, known),
         faults=inspection.faults,
         notes=(*synthetic, *inspection.notes, *notes, *limits),
         warnings=inspection.warnings,
@@ -174,17 +172,17 @@ def find_leaks(data_set: DataSet, facts: Sequence[FileFacts], folds: Sequence[Fo
     sides = np.zeros((len(folds), len(data_set)), np.int8)
     for side, fold in zip(sides, folds, strict=True):
         side[fold.train], side[fold.test] = -1, 1
+
+    def divided(members: list[int] | npt.NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the folds with some of the members on either side."""
+        return tuple(f.name for f, side in zip(folds, sides, strict=True) if {-1, 1} <= {*side[members]})
+
     for group in sorted(set(filter(None, data_set.groups))):
         members = np.flatnonzero(groups == group)
-        shared = tuple(
-            fold.name for fold, side in zip(folds, sides, strict=True) if {-1, 1} <= set(side[members])
-        )
-        if shared:
+        if shared := divided(members):
             leaks.append(Leak("group", group, shared))
     for one, other, kind in _similar_pairs(data_set, facts):
-        apart = tuple(
-            fold.name for fold, side in zip(folds, sides, strict=True) if side[one] * side[other] == -1
-        )
+        apart = divided([one, other])
         if kind == "similar pixels" and not (apart or (not folds and groups[one] != groups[other])):
             continue
         entries = data_set.entries
@@ -229,11 +227,3 @@ def _column_fold(data_set: DataSet) -> tuple[Fold, ...]:
         for side in ("train", "test")
     )
     return (Fold("split", train, test),) if len(train) and len(test) else ()
-
-
-def _splits(data_set: DataSet, folds: Sequence[Fold]) -> dict[str, dict[str, int]]:
-    return {
-        f"{fold.name}: {side}": _class_counts(data_set, indices)
-        for fold in folds or _column_fold(data_set)
-        for side, indices in (("train", fold.train), ("test", fold.test))
-    }

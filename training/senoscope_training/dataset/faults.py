@@ -78,6 +78,11 @@ def format_faults(faults: Sequence[Fault]) -> str:
     return "\n".join(lines)
 
 
+def and_more(files: Sequence[str], kind: str = "") -> str:
+    """Return the first file, with the number of the others of that kind."""
+    return f"{files[0]} and {len(files) - 1} more {kind}".rstrip() if len(files) > 1 else files[0]
+
+
 def suggest(word: str, allowed: Sequence[str]) -> str:
     """Return `` (did you mean x?)`` for the most similar allowed word, or nothing if none is similar."""
     plain = {choice.casefold(): choice for choice in allowed}

@@ -63,16 +63,10 @@ def facts_of(decoded: Decoded) -> FileFacts:
 
 def _average_hash(pixels: npt.NDArray[Any]) -> bytes | None:
     edge = (_HASH_EDGE, _HASH_EDGE)
-    blocks = [
-        cv2.resize(plane.astype(np.float32), edge, interpolation=cv2.INTER_AREA).astype(np.float64)
-        for plane in pixels
-    ]
-    spreads = [float(block.std()) for block in blocks]
-    # Standardized, so that all channels have the same weight, independent of detector gains.
-    standardized = [
-        (block - block.mean()) / spread for block, spread in zip(blocks, spreads, strict=True) if spread > 0
-    ]
-    if not standardized:
+    resized = (cv2.resize(plane.astype(np.float32), edge, interpolation=cv2.INTER_AREA) for plane in pixels)
+    blocks = [block for block in (one.astype(np.float64) for one in resized) if block.std() > 0]
+    if not blocks:
         return None
-    mean = np.mean(standardized, axis=0)
+    # Standardized, so that all channels have the same weight, independent of detector gains.
+    mean = np.mean([(block - block.mean()) / block.std() for block in blocks], axis=0)
     return np.packbits(mean > mean.mean()).tobytes()

@@ -16,10 +16,7 @@ from senoscope_training.dataset.faults import Fault
 class DataSetError(Exception):
     """A data set that cannot be used; the message lists every fault with its file and a remedy.
 
-    Attributes
-    ----------
-    faults : tuple of Fault
-        The faults in the message; empty if the error does not concern single files.
+    ``faults`` are those in the message; there are none if the error does not concern single files.
     """
 
     def __init__(self, message: str, faults: tuple[Fault, ...] = ()) -> None:
@@ -28,7 +25,7 @@ class DataSetError(Exception):
 
 
 class FovError(DataSetError):
-    """A file without a usable field of view."""
+    """A file without a usable field of view, or a row or table that does not list one."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault), (fault,))

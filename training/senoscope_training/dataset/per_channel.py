@@ -79,15 +79,11 @@ def _replaced(file: str, matches: Iterable[re.Match[str]], by: str) -> str:
 
 def _bounded(token: str) -> re.Pattern[str]:
     """Return a pattern for a token that is not a part of a longer word or number."""
-    kinds = {"letter": r"[^\W\d_]", "digit": r"\d"}
-    first, last = (_kind(character) for character in (token[0], token[-1]))
-    before = f"(?<!{kinds[first]})" if first else ""
-    after = f"(?!{kinds[last]})" if last else ""
-    return re.compile(f"{before}{re.escape(token)}{after}", re.IGNORECASE)
-
-
-def _kind(character: str) -> str:
-    return "digit" if character.isdigit() else "letter" if character.isalpha() else ""
+    first, last = (
+        r"\d" if end.isdigit() else r"[^\W\d_]" if end.isalpha() else r"[^\s\S]"  # the last matches nothing
+        for end in (token[0], token[-1])
+    )
+    return re.compile(f"(?<!{first}){re.escape(token)}(?!{last})", re.IGNORECASE)
 
 
 def _similar_file(root: Path, name: str) -> str:
@@ -128,9 +124,8 @@ def combine(
             continue
         parts = [members[channel][0] for channel in range(len(tokens))]
         group = parts[0].group
-        if (
-            len({part.group for part in parts}) > 1
-        ):  # above the folders of the classes are those of the channels
+        # If they differ, the folders of the channels are above those of the classes.
+        if len({part.group for part in parts}) > 1:
             group = without_channel(group, tokens[0])
         combined.append(replace(parts[0], parts=tuple(part.file for part in parts), group=group))
     return combined, faults

@@ -86,12 +86,7 @@ def decode(data: bytes, file: str, config: DataConfig) -> Decoded:
 
 
 def decode_plane(data: bytes, file: str, channel: str, channels: Sequence[str]) -> Decoded:
-    """Decode the plane [1, H, W] of a file that contains one channel of a field of view.
-
-    Parameters
-    ----------
-    channel : str
-        The one of ``channels`` that the file name identifies.
+    """Decode the plane [1, H, W] of a file that contains the one of ``channels`` that its name identifies.
 
     Raises
     ------
@@ -215,11 +210,7 @@ def _channels_of(planes: npt.NDArray[Any], file: str, config: DataConfig) -> npt
 
 
 def fit(pixels: npt.NDArray[Any], how: str, size: InputConfig) -> npt.NDArray[Any]:
-    """Pad, crop (both around the centre) or resize a field of view [C, H, W] to a size.
-
-    Parameters
-    ----------
-    how : {"refuse", "pad", "resize"}
+    """Pad, crop (both around the centre) or resize a field of view [C, H, W] to a size, as `DataConfig.fit`.
 
     Raises
     ------

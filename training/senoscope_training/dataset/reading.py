@@ -23,7 +23,7 @@ from senoscope_training.dataset.consistency import (
     dtype_faults,
     zero_level_faults,
 )
-from senoscope_training.dataset.faults import Fault, format_faults, sort_faults
+from senoscope_training.dataset.faults import Fault, and_more, format_faults, sort_faults
 from senoscope_training.dataset.file_facts import FileFacts, facts_of
 from senoscope_training.dataset.model import DataSet, DataSetError, Entry, FovError
 from senoscope_training.dataset.per_channel import ChannelPattern, combine
@@ -64,8 +64,7 @@ class ReadWarning:
     files: tuple[str, ...]
 
     def __str__(self) -> str:
-        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
-        return f"{self.text} ({self.files[0]}{more})"
+        return f"{self.text} ({and_more(self.files)})"
 
 
 @dataclass(frozen=True)
@@ -128,12 +127,7 @@ def inspect_data_set(
 ) -> Inspection:
     """Read a data set and collect its faults, without raising; each file is opened and decoded once.
 
-    Parameters
-    ----------
-    config : DataConfig
-    size : InputConfig, optional
-        Size of a field of view; default: the most common size of the files.
-    report : callable, optional
+    The default size of a field of view is the most common size of the files.
     """
     rows, listing = list_fovs(config)
     faults = listing.faults
@@ -229,23 +223,18 @@ def _warnings(read: Read) -> Iterator[ReadWarning]:
     return (ReadWarning(text, tuple(some)) for text, some in files.items())
 
 
-def load_fov(root: Path, file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
+def load_fov(file: str, config: DataConfig, size: InputConfig) -> npt.NDArray[Any]:
     """Load one field of view, [C, H, W] of uint8, uint16 or float32, in the requested size.
 
-    Parameters
-    ----------
-    root : Path
-        Folder of the data set.
-    file : str
-        As `Entry.file`; with ``config.per_channel``, the file of one channel, by which the others are found.
+    With ``config.per_channel``, the file is that of one channel, by which the others are found.
 
     Raises
     ------
     DataSetError
         If the file cannot be used; the message contains the file and a remedy.
     """
-    parts = ChannelPattern(config.per_channel).parts(root, file) if config.per_channel else (file,)
-    pixels = _decode_all({part: _read_file(root, part)[0] for part in parts}, config).pixels
+    parts = ChannelPattern(config.per_channel).parts(config.path, file) if config.per_channel else (file,)
+    pixels = _decode_all({part: _read_file(config.path, part)[0] for part in parts}, config).pixels
     try:
         return fit(pixels, config.fit, size)
     except ValueError:

@@ -28,12 +28,8 @@ _RESERVED_NAMES = (
 def make_folds(data_set: DataSet, split: SplitConfig, seed: int) -> tuple[Fold, ...]:
     """Split a data set into training and test.
 
-    The same seed splits the same data set in the same way on every machine.
-
-    Returns
-    -------
-    tuple of Fold
-        One fold with the name ``split``; with ``leave-one-group-out`` one fold per group, with its name.
+    The same seed splits the same data set in the same way on every machine. The result is one fold with the
+    name ``split``; with ``leave-one-group-out`` one fold per group, with its name.
 
     Raises
     ------

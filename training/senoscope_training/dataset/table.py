@@ -9,12 +9,13 @@ import re
 import unicodedata
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
-from senoscope_training.dataset.faults import Fault, suggest
-from senoscope_training.dataset.kinds import SUFFIXES, SkippedFiles, is_readable
-from senoscope_training.dataset.walk import FolderWalk
+from senoscope_training.dataset.faults import Fault, and_more, suggest
+from senoscope_training.dataset.model import FovError
+from senoscope_training.dataset.walk import CONVERT, SUFFIXES, FolderWalk, is_readable
 
 TABLE_NAME = "dataset.csv"
 _NUMBER = re.compile(r"[0-9]+")
@@ -22,7 +23,6 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 _SPLITS: dict[str, Literal["train", "test"]] = {"train": "train", "test": "test"}
 _MAX_WELL_LETTERS = 2  # shorter words are names of wells
 _MAX_TABLE = 64 * 1024 * 1024
-_CONVERT = "Convert it to TIFF, NPY or PNG"
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,6 @@ class Listing:
     """Skipped files, and files whose names are spelled differently in dataset.csv."""
 
 
-class _Refused(Exception):
-    """A fault of a row or of the whole table."""
-
-    def __init__(self, kind: str, file: str, problem: str, remedy: str) -> None:
-        super().__init__(problem)
-        self.fault = Fault(kind, file, problem, remedy)
-
-
 def list_rows(root: Path, classes: tuple[str, ...]) -> Listing:
     """List the files of a data set by dataset.csv, or by its folders if there is no such table."""
     if not root.is_dir():
@@ -84,11 +76,10 @@ class _Spellings:
     def __init__(self, root: Path, listed: Iterable[str]) -> None:
         self._root = root
         self._listed = {composed(_posix(name)).casefold() for name in listed}
-        self._found: dict[str, list[str]] | None = None
 
     def equivalents(self, file: str) -> list[str]:
         """Return files whose names differ only in the encoding of accents or in case."""
-        files = self._files().get(composed(file).casefold(), [])
+        files = self._files.get(composed(file).casefold(), [])
         exact = [one for one in files if composed(one) == composed(file)]
         return exact or files
 
@@ -100,24 +91,22 @@ class _Spellings:
         """
         names = [
             composed(one)
-            for name, some in self._files().items()
+            for name, some in self._files.items()
             if name not in self._listed
             for one in some
             if _is_plausible(file, one)
         ]
-        same = (
-            one for one in names if PurePosixPath(one).name.casefold() == PurePosixPath(file).name.casefold()
-        )
-        elsewhere = next(same, None)  # the same name in another folder
+        wanted = PurePosixPath(file).name.casefold()
+        elsewhere = next((one for one in names if PurePosixPath(one).name.casefold() == wanted), None)
         return f" (did you mean {elsewhere!r}?)" if elsewhere else suggest(composed(file), names)
 
+    @cached_property
     def _files(self) -> dict[str, list[str]]:
-        if self._found is None:
-            self._found = {}
-            for path in FolderWalk(self._root).files():
-                name = path.relative_to(self._root).as_posix()
-                self._found.setdefault(composed(name).casefold(), []).append(name)
-        return self._found
+        found: dict[str, list[str]] = {}
+        for path in FolderWalk(self._root).files():
+            name = path.relative_to(self._root).as_posix()
+            found.setdefault(composed(name).casefold(), []).append(name)
+        return found
 
 
 def _is_plausible(file: str, other: str) -> bool:
@@ -135,7 +124,7 @@ def _is_plausible(file: str, other: str) -> bool:
 def _from_table(table: Path, root: Path, classes: tuple[str, ...]) -> Listing:
     try:
         cells, faults = _read_cells(table)
-    except _Refused as refused:
+    except FovError as refused:
         return Listing([], [refused.fault], ())
     rows: list[Row] = []
     row_of: dict[str, str] = {}
@@ -150,7 +139,7 @@ def _from_table(table: Path, root: Path, classes: tuple[str, ...]) -> Listing:
             continue
         try:
             file, location = _locate(given, inside, spellings)
-        except _Refused as refused:
+        except FovError as refused:
             faults.append(refused.fault)
             continue
         if composed(file) != composed(_posix(given)):
@@ -168,27 +157,24 @@ def _from_table(table: Path, root: Path, classes: tuple[str, ...]) -> Listing:
         if named is not None:
             side = _SPLITS.get(split)
             rows.append(Row(file, named, composed(row.get("group", "")) or None, side))
-    notes = (*_respelled(respelled), *_not_listed(inside, row_of))
+    notes = _not_listed(inside, row_of)
+    if respelled:
+        notes = (f"{TABLE_NAME} has names in another case than the files: {and_more(respelled)}", *notes)
     return Listing(rows, faults + list(_groups_in_both(rows)), notes)
 
 
 def _not_listed(inside: Path, listed: Container[str]) -> tuple[str, ...]:
     """Return notes about files of the folder that the table does not list."""
-    skipped, walk = SkippedFiles(inside), FolderWalk(inside)
+    walk = FolderWalk(inside)
     for path in walk.files(hidden=True):
         if os.path.normcase(path.resolve()) in listed:
             continue
         file = path.relative_to(inside).as_posix()
         if is_readable(path):
-            skipped.add_unlisted(file)
+            walk.skip_unlisted(file)
         else:
-            skipped.add(file)
-    return (*skipped.notes(listed=True), *walk.notes(listed=True))
-
-
-def _respelled(pairs: list[str]) -> tuple[str, ...]:
-    more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
-    return tuple(f"{TABLE_NAME} has names in another case than the files: {one}{more}" for one in pairs[:1])
+            walk.skip(file)
+    return walk.notes(listed=True)
 
 
 def _class_of(label: str, classes: tuple[str, ...]) -> str | None:
@@ -205,28 +191,30 @@ def _read_cells(table: Path) -> tuple[list[tuple[str, dict[str, str]]], list[Fau
     """Return a description of each row's position, and its cells by column in lower case."""
     try:
         if table.stat().st_size > _MAX_TABLE:
-            raise _Refused("table", TABLE_NAME, "is larger than 64 MiB", "Remove pixel data from the table")
+            raise FovError(
+                Fault("table", TABLE_NAME, "is larger than 64 MiB", "Remove pixel data from the table")
+            )
         text = table.read_bytes().decode("utf-8-sig")
         first = text.partition("\n")[0]
         delimiter = ";" if first.count(";") > first.count(",") else ","
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except UnicodeDecodeError as error:
-        raise _Refused("table", TABLE_NAME, "is not UTF-8", 'Save it as "CSV UTF-8"') from error
+        raise FovError(Fault("table", TABLE_NAME, "is not UTF-8", 'Save it as "CSV UTF-8"')) from error
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
-        raise _Refused("table", TABLE_NAME, problem, "Check its permissions") from error
+        raise FovError(Fault("table", TABLE_NAME, problem, "Check its permissions")) from error
     except csv.Error as error:
         problem = f"is not a valid CSV file ({error})"
-        raise _Refused("table", TABLE_NAME, problem, "Check its quotation marks") from error
+        raise FovError(Fault("table", TABLE_NAME, problem, "Check its quotation marks")) from error
     header = [name.strip().casefold() for name in lines[0]] if lines else []
     absent = [name for name in ("file", "label") if name not in header]
     if absent:
         remedy = "The first line must have the columns file and label; group and split are optional"
-        raise _Refused("table", TABLE_NAME, f"has no column {' and '.join(absent)}", remedy)
+        raise FovError(Fault("table", TABLE_NAME, f"has no column {' and '.join(absent)}", remedy))
     twice = {name for name in header if name and header.count(name) > 1}
     if twice:
         problem = f"has two columns {', '.join(sorted(twice))}"
-        raise _Refused("table", TABLE_NAME, problem, "Rename one of them")
+        raise FovError(Fault("table", TABLE_NAME, problem, "Rename one of them"))
     cells: list[tuple[str, dict[str, str]]] = []
     faults: list[Fault] = []
     for number, line in enumerate(lines[1:], 2):
@@ -246,11 +234,11 @@ def _locate(given: str, inside: Path, spellings: _Spellings) -> tuple[str, str]:
     path = PurePosixPath(_posix(given))
     remedy = "List files relative to the folder of dataset.csv, and inside it"
     if "\0" in given:
-        raise _Refused("outside", repr(given), "is not a file name", remedy)
+        raise FovError(Fault("outside", repr(given), "is not a file name", remedy))
     if path.is_absolute() or PureWindowsPath(given).drive:
-        raise _Refused("outside", given, "is an absolute path", remedy)
+        raise FovError(Fault("outside", given, "is an absolute path", remedy))
     if ".." in path.parts:
-        raise _Refused("outside", given, "leaves the folder by `..`", remedy)
+        raise FovError(Fault("outside", given, "leaves the folder by `..`", remedy))
     file = path.as_posix()
     try:
         if not (inside / path).is_file():
@@ -260,15 +248,17 @@ def _locate(given: str, inside: Path, spellings: _Spellings) -> tuple[str, str]:
         exists = location.is_file()
     except (OSError, RuntimeError) as error:  # too long, or a loop of links
         problem = f"cannot be opened ({error})"
-        raise _Refused("missing", file, problem, "Correct its row in dataset.csv") from error
+        raise FovError(Fault("missing", file, problem, "Correct its row in dataset.csv")) from error
     if not location.is_relative_to(inside):
         problem = "is a link to a file outside of the folder"
-        raise _Refused("outside", file, problem, "Copy the file into the folder")
+        raise FovError(Fault("outside", file, problem, "Copy the file into the folder"))
     if not exists:
         remedy = "Copy it into the folder, correct its name in dataset.csv, or delete its row"
-        raise _Refused("missing", file, f"does not exist{spellings.suggest(file)}", remedy)
+        raise FovError(Fault("missing", file, f"does not exist{spellings.suggest(file)}", remedy))
     if not is_readable(location):
-        raise _Refused("kind", file, f"{path.suffix or 'a file without suffix'} is not supported", _CONVERT)
+        raise FovError(
+            Fault("kind", file, f"{path.suffix or 'a file without suffix'} is not supported", CONVERT)
+        )
     return file, os.path.normcase(location)
 
 
@@ -277,7 +267,7 @@ def _another_spelling(file: str, spellings: _Spellings) -> str:
     equivalents = spellings.equivalents(file)
     if len(equivalents) > 1:
         problem = f"could be any of {', '.join(repr(one) for one in equivalents)}"
-        raise _Refused("missing", file, problem, "Write the exact name of the file in dataset.csv")
+        raise FovError(Fault("missing", file, problem, "Write the exact name of the file in dataset.csv"))
     return equivalents[0] if equivalents else file
 
 
@@ -313,13 +303,13 @@ def _groups_in_both(rows: list[Row]) -> Iterator[Fault]:
 def _from_folders(root: Path, classes: tuple[str, ...]) -> Listing:
     rows: list[Row] = []
     faults: list[Fault] = []
-    skipped, walk = SkippedFiles(root), FolderWalk(root)
+    walk = FolderWalk(root)
     inside = root.resolve()
     for path in walk.files(hidden=True):
         relative = path.relative_to(root)
         file, folders = relative.as_posix(), relative.parts[:-1]
         if path.name.startswith(".") or relative.suffix.lower() not in SUFFIXES:
-            skipped.add(file)
+            walk.skip(file)
             continue
         if not path.resolve().is_relative_to(inside):
             problem = "is a link to a file outside of the folder"
@@ -337,5 +327,4 @@ def _from_folders(root: Path, classes: tuple[str, ...]) -> Listing:
         label = named[level]
         assert label is not None
         rows.append(Row(file, label, composed(folders[0]) if level == 1 else None, None))
-    notes = (*skipped.notes(listed=False), *walk.notes(listed=False))
-    return Listing(rows, [*faults, *skipped.faults(), *walk.faults()], notes)
+    return Listing(rows, [*faults, *walk.faults()], walk.notes(listed=False))

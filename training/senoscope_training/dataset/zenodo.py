@@ -33,7 +33,7 @@ def import_pickles(
     published: Callable[[], Collection[str]] = published_md5s,
     report: Report = silent,
 ) -> int:
-    """Write a data set folder from pickles of arrays.
+    """Write a data set folder from pickles of arrays, and return the number of fields of view.
 
     Parameters
     ----------
@@ -48,11 +48,6 @@ def import_pickles(
     published : callable
         Returns the MD5 sums of the record's files; not called with ``trust``.
 
-    Returns
-    -------
-    int
-        Number of fields of view.
-
     Raises
     ------
     UnsafePickle
@@ -64,8 +59,13 @@ def import_pickles(
     found: dict[str, Any] = {}
     digests: dict[str, str] = {}
     paths = _pickles_in(sources)
-    if not trust:
-        _require_published(paths, published())
+    md5s = () if trust else published()
+    for path in paths:
+        if not trust and pooch.file_hash(path, "md5") not in md5s:
+            raise DataSetError(
+                f"{path.name} is not a file of Zenodo record {RECORD}: its MD5 is not in the record. Pickles "
+                "from other sources are read only if you pass --trust"
+            )
     for path in paths:
         report(Progress("reading", detail=path.name))
         for key, value in _keyed(read_pickle(path), path).items():
@@ -97,15 +97,6 @@ def import_pickles(
         record = {"made_by": "senoscope-train import-zenodo", "sha256": digests}
         (folder / SOURCE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return total
-
-
-def _require_published(paths: Sequence[Path], md5s: Collection[str]) -> None:
-    for path in paths:
-        if pooch.file_hash(path, "md5") not in md5s:
-            raise DataSetError(
-                f"{path.name} is not a file of Zenodo record {RECORD}: its MD5 is not in the record. Pickles "
-                "from other sources are read only if you pass --trust"
-            )
 
 
 def _pickles_in(sources: Sequence[Path]) -> list[Path]:
@@ -187,11 +178,10 @@ def _labels(value: Any, key: str) -> list[str]:
         array = array[:, 0]
     if array.dtype.kind in "SU" and array.ndim == 1:
         return [_named(one.decode("latin1") if isinstance(one, bytes) else str(one), key) for one in array]
-    if array.dtype.kind in "buif":
-        hot = array.ndim == 2 and array.shape[1] == 2
-        if hot and np.isin(array, (0, 1)).all() and (array.sum(axis=1, dtype=np.float64) == 1).all():
-            return [CLASSES[int(one)] for one in array[:, 1]]
-        if array.ndim == 1 and np.isin(array, (0, 1)).all():
+    if array.dtype.kind in "buif" and np.isin(array, (0, 1)).all():
+        if array.ndim == 2 and array.shape[1] == 2 and (array.sum(axis=1, dtype=np.float64) == 1).all():
+            array = array[:, 1]
+        if array.ndim == 1:
             return [CLASSES[int(one)] for one in array]
     raise DataSetError(
         f"{key} is not a list of labels, which are 0 and 1, booleans, one-hot rows, or the names "

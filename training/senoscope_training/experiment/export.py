@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from senoscope.engine.manifest import (
     BackboneWeights,
@@ -83,33 +82,11 @@ def export_experiment(
     ParityError
         If an exported network deviates from Keras.
     """
-    experiment = read_experiment(directory)
-    name = options.name or experiment.config.name
-    target = models_dir / name
-    require_absent(target, force=options.force)
-    fold, run, units = _choose(experiment, options)
-    comparison = ""
-    if experiment.config.normalization.fitted_on == "each_split":
-        comparison = (
-            "trained with normalization.fitted_on: each_split, which is only for comparison: a single field "
-            "of view is scaled differently, so the predictions differ from those in the report"
-        )
-        if not options.force:
-            raise ExperimentError(f"not exported: {comparison}. Pass --force to export it nevertheless")
-    weights = {unit.network: _weights(experiment, fold, run, unit) for unit in units}
-    absent = [path for paths in weights.values() for path in paths if not path.is_file()]
-    if absent:
-        raise ExperimentError(f"{absent[0]} does not exist: train with keep_weights: all")
-    config, chosen = experiment.config, _choose_sample(units[0])
-    sample = np.stack(
-        [load_fov(config.data.path, units[0].files[k], config.data, config.input) for k in chosen]
-    )
-    truth = tuple(units[0].truth[k] for k in chosen)
-    export = _Export(experiment, options, name, fold, run, units, weights, sample, truth, comparison, report)
-    report(Progress("networks", detail=f"{directory.name}, {fold}, run {run}"))
+    export = _Export(read_experiment(directory), models_dir, options, report)
+    report(Progress("networks", detail=f"{directory.name}, {export.fold}, run {export.run}"))
     build_ensemble_folder(
-        target,
-        experiment.config.networks,
+        export.target,
+        export.experiment.config.networks,
         export.make_jobs,
         run_export,
         export.describe,
@@ -118,8 +95,9 @@ def export_experiment(
         report=report,
         finish=_write_card,
     )
-    report(Progress("done", detail=f"{target}: load it with senoscope serve --model {name}"))
-    return target
+    done = f"{export.target}: load it with senoscope serve --model {export.name}"
+    report(Progress("done", detail=done))
+    return export.target
 
 
 def _write_card(folder: Path, manifest: Manifest) -> Path:
@@ -186,26 +164,37 @@ def _choose_sample(unit: UnitResult) -> list[int]:
     return [*np.flatnonzero(~truth)[:half].tolist(), *np.flatnonzero(truth)[:half].tolist()]
 
 
-@dataclass(frozen=True)
 class _Export:
     """The run to export; ``sample`` and ``truth`` are test FOVs of both classes."""
 
-    experiment: Experiment
-    options: ExportOptions
-    name: str
-    fold: str
-    run: int
-    units: list[UnitResult]
-    weights: dict[str, tuple[Path, ...]]
-    sample: npt.NDArray[Any]
-    truth: tuple[bool, ...]
-    comparison: str
-    report: Report
-
-    @property
-    def bounds(self) -> RangeRecord:
-        """The intensity range of the fold, as in its provenance."""
-        return self.experiment.provenance["intensity_ranges"][self.fold]
+    def __init__(
+        self, experiment: Experiment, models_dir: Path, options: ExportOptions, report: Report
+    ) -> None:
+        self.experiment, self.options, self.report = experiment, options, report
+        config = experiment.config
+        self.name = options.name or config.name
+        self.target = models_dir / self.name
+        require_absent(self.target, force=options.force)
+        self.fold, self.run, self.units = _choose(experiment, options)
+        self.comparison = ""
+        if config.normalization.fitted_on == "each_split":
+            self.comparison = (
+                "trained with normalization.fitted_on: each_split, which is only for comparison: a single "
+                "field of view is scaled differently, so the predictions differ from those in the report"
+            )
+            if not options.force:
+                raise ExperimentError(
+                    f"not exported: {self.comparison}. Pass --force to export it nevertheless"
+                )
+        self.weights = {unit.network: _weights(experiment, self.fold, self.run, unit) for unit in self.units}
+        absent = [path for paths in self.weights.values() for path in paths if not path.is_file()]
+        if absent:
+            raise ExperimentError(f"{absent[0]} does not exist: train with keep_weights: all")
+        tested = self.units[0]
+        chosen = _choose_sample(tested)
+        self.sample = np.stack([load_fov(tested.files[k], config.data, config.input) for k in chosen])
+        self.truth = tuple(tested.truth[k] for k in chosen)
+        self.bounds: RangeRecord = experiment.provenance["intensity_ranges"][self.fold]
 
     def make_jobs(self, folder: Path, threads: int) -> list[ExportJob]:
         """Return the jobs."""
@@ -253,6 +242,7 @@ class _Export:
             self.report(Progress("warning", detail=fault))
         config, provenance = self.experiment.config, self.experiment.provenance
         bounds, fold = self.bounds, provenance["folds"][self.fold]
+        saturated = bounds.get("saturated_p99", [None] * len(bounds["low"]))  # absent in older experiments
         negative, positive = config.data.classes
         published = {name: result.published for name, result in results.items()}
         key = (self.fold, self.run, options.system)
@@ -277,14 +267,7 @@ class _Export:
                 k_iqr=config.normalization.k_iqr,
                 channels=tuple(
                     ChannelRange(low=low, high=high, saturated_p99=usual)
-                    for low, high, usual in zip(
-                        bounds["low"],
-                        bounds["high"],
-                        bounds.get(
-                            "saturated_p99", [None] * len(bounds["low"])
-                        ),  # absent in older experiments
-                        strict=True,
-                    )
+                    for low, high, usual in zip(bounds["low"], bounds["high"], saturated, strict=True)
                 ),
                 fitted_on=f"{len(fold['train'])} training FOVs of {config.data.path.name}",
             ),

@@ -18,12 +18,9 @@ from senoscope_training.config import DataConfig, InputConfig
 from senoscope_training.dataset.reading import load_fov
 from senoscope_training.experiment.folder import Validation
 from senoscope_training.export.network import export_network
-from senoscope_training.export.parity import run_network
 from senoscope_training.export.publish import NetworkJob, Published, publish
 from senoscope_training.networks.architectures import ARCHITECTURES, backbone_of, build_application
 from senoscope_training.networks.head import Head
-from senoscope_training.workers.pool import report_progress
-from senoscope_training.workers.progress import Progress
 
 _MAX_VALIDATION_FOVS = 100  # of each class
 
@@ -59,13 +56,10 @@ def run_export(job: ExportJob) -> ExportResult:
     """Export one network."""
     import keras
 
-    def report(stage: str, detail: str = "") -> None:
-        report_progress(Progress(stage, job.name, detail))
-
     keras.backend.clear_session()
     gc.collect()  # frees the previous network of this process
     began = time.monotonic()
-    report("weights")
+    job.report("weights")
     backbone = backbone_of(job.name, build_application(job.name, *job.sample.shape[2:]))
     arrays: dict[str, npt.NDArray[Any]] = {}
     for path in job.files:
@@ -74,15 +68,15 @@ def run_export(job: ExportJob) -> ExportResult:
     names = sorted(name for name in arrays if name.startswith("backbone_"))
     backbone.set_weights([arrays[name] for name in names])
     head = Head(arrays["w1"], arrays["b1"], arrays["w2"], float(arrays["b2"]))
-    report("export")
+    job.report("export")
     exported = export_network(backbone, ARCHITECTURES[job.name].preprocessing)
-    report("parity")
+    job.report("parity")
     published = publish(
         job, exported, backbone, head, job.sample, weights=job.weights, seed=job.seed, metrics=job.metrics
     )
     detail = f"deviates from Keras by {published.report.logit_relative:.1e} (logit)"
-    report("done", f"{detail}; {time.monotonic() - began:.0f} s")
-    report("answers")
+    job.report("done", f"{detail}; {time.monotonic() - began:.0f} s")
+    job.report("answers")
     return ExportResult(published, _fault(job))
 
 
@@ -92,9 +86,9 @@ def _fault(job: ExportJob) -> str:
     if job.validation is not None:
         chosen = _evenly(job.validation.truth, _MAX_VALIDATION_FOVS)
         size = InputConfig(height=job.sample.shape[2], width=job.sample.shape[3])
-        fovs += [load_fov(job.data.path, job.validation.files[k], job.data, size) for k in chosen]
+        fovs += [load_fov(job.validation.files[k], job.data, size) for k in chosen]
         truth += [job.validation.truth[k] for k in chosen]
-    logits, gradcam = run_network(job.path, ["logit", "gradcam"], fovs, job.low, job.high, job.threads)
+    logits, gradcam = job.run(job.path, ["logit", "gradcam"], fovs)
     blank = blank_reason(logits, gradcam.max(axis=(1, 2)), truth)
     if blank:
         return f"{job.name} {blank} (validation and test)"

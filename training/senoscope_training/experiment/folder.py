@@ -16,7 +16,6 @@ A unit is one network of one system in one run: ``fully_trained.mobilenet``, ``f
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -24,42 +23,37 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from senoscope_training.config import Config
 from senoscope_training.dataset.splits import FoldRecord
 from senoscope_training.systems import in_table_order
-from senoscope_training.workers.files import atomic_file
+from senoscope_training.workers.files import write_atomic
 
 CONFIG_NAME = "config.yaml"
 PROVENANCE_NAME = "provenance.json"
 BACKBONES_NAME = "backbones"
 PHASE_2_BEGAN = "where phase 2 began, "  # prefix of a note about the head before fine-tuning
-_RUN = re.compile(r"^run_(\d+)$")
 
 
 class ExperimentError(Exception):
     """A folder that is not an experiment, or an experiment that cannot be used as requested."""
 
 
-class Validation(BaseModel):
+class Validation(BaseModel, frozen=True, extra="forbid"):
     """Predictions for the validation FOVs of a unit, without copies; the values are as in `UnitResult`.
 
     Of the hybrid, they are all FOVs of the training side, each predicted in the cross-validation by a machine
     that was not trained on it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     files: tuple[str, ...]
     truth: tuple[bool, ...]
     score: tuple[float, ...]
 
 
-class UnitResult(BaseModel):
+class UnitResult(BaseModel, frozen=True, extra="forbid"):
     """The result of a unit for the test FOVs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     system: str
     network: str = ""
@@ -108,17 +102,6 @@ class Prediction:
         return self.score > 0.5
 
 
-@dataclass(frozen=True)
-class History:
-    """The training curves of a unit: metrics per epoch, by name."""
-
-    fold: str
-    run: int
-    system: str
-    network: str
-    columns: dict[str, list[float]]
-
-
 class DataRecord(TypedDict):
     """The data set of an experiment."""
 
@@ -158,7 +141,8 @@ class Experiment:
     provenance: Provenance
     predictions: tuple[Prediction, ...]
     """Predictions of complete systems: an ensemble is complete when all its networks are trained."""
-    histories: tuple[History, ...]
+    trained: tuple[UnitResult, ...]
+    """Units with a history."""
     missing: tuple[str, ...] = ()
     """``fold/run_01/unit`` of units that are not finished."""
     notes: tuple[tuple[str, str], ...] = ()
@@ -217,8 +201,8 @@ def read_unit(directory: Path, fold: str, run: int, unit: str) -> UnitResult | N
 
 def write_unit(directory: Path, fold: str, run: int, result: UnitResult) -> None:
     """Write the JSON file of a finished unit; the unit's other files must have been written before."""
-    with atomic_file(run_folder(directory, fold, run) / f"{result.unit}.json") as file:
-        file.write((result.model_dump_json(indent=1) + "\n").encode())
+    path = run_folder(directory, fold, run) / f"{result.unit}.json"
+    write_atomic(path, result.model_dump_json(indent=1) + "\n")
 
 
 def read_experiment(directory: Path) -> Experiment:
@@ -235,7 +219,7 @@ def read_experiment(directory: Path) -> Experiment:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ExperimentError(f"{directory} is not the folder of an experiment: {error}") from error
     predictions: list[Prediction] = []
-    histories: list[History] = []
+    trained: list[UnitResult] = []
     missing: list[str] = []
     notes: list[tuple[str, str]] = []
     for fold in provenance["folds"]:
@@ -246,20 +230,10 @@ def read_experiment(directory: Path) -> Experiment:
             notes += [
                 (f"{fold}/run_{run:02d}/{unit}", result.note) for unit, result in done.items() if result.note
             ]
-            histories += [
-                History(fold, run, result.system, result.network, result.history)
-                for result in done.values()
-                if result.history
-            ]
+            trained += [result for result in done.values() if result.history]
             predictions += _combine(config, fold, run, done)
     return Experiment(
-        directory,
-        config,
-        provenance,
-        tuple(predictions),
-        tuple(histories),
-        tuple(missing),
-        tuple(notes),
+        directory, config, provenance, tuple(predictions), tuple(trained), tuple(missing), tuple(notes)
     )
 
 
@@ -271,18 +245,12 @@ def _combine(config: Config, fold: str, run: int, done: dict[str, UnitResult]) -
         members = [done[name] for name in names if name in done]
         if len(members) < len(names):
             continue
-        score = np.asarray(np.mean([member.score for member in members], axis=0, dtype=np.float64))
-        combined.append(_prediction(fold, run, system, members[0], score))
+        parts: dict[str, list[UnitResult]] = {system: members}
         if system == "fully_trained":
-            combined += [
-                _prediction(fold, run, member.network, member, np.array(member.score, np.float64))
-                for member in members
-            ]
+            parts |= {member.network: [member] for member in members}
+        for name, some in parts.items():
+            score = np.asarray(np.mean([member.score for member in some], axis=0, dtype=np.float64))
+            truth = np.array(some[0].truth, np.bool_)
+            combined.append(Prediction(fold, run, name, some[0].files, truth, score))
     order = in_table_order({prediction.system for prediction in combined})
     return sorted(combined, key=lambda prediction: order.index(prediction.system))
-
-
-def _prediction(
-    fold: str, run: int, system: str, member: UnitResult, score: npt.NDArray[np.float64]
-) -> Prediction:
-    return Prediction(fold, run, system, member.files, np.array(member.truth, np.bool_), score)

@@ -49,13 +49,9 @@ class JobNetwork:
             from senoscope_training.networks.trainable import TrainableNetwork
 
             report_progress(Progress("weights", job.network, job.plan.description))
-            self._network = TrainableNetwork(
-                job.network,
-                job.plan,
-                derive_seed(job.config.seed, "backbone", job.network),
-                self._images.statistics_sample(fold),
-                job.config.head,
-            )
+            seed = derive_seed(job.config.seed, "backbone", job.network)
+            sample = self._images.statistics_sample(fold)
+            self._network = TrainableNetwork(job.network, job.plan, seed, sample, job.config.head)
         elif job.plan.random and self._statistics_of != fold.name:
             self._network.set_statistics(self._images.statistics_sample(fold))
             self._extract = None  # an exported copy has the old statistics

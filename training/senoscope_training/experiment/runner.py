@@ -38,7 +38,7 @@ from senoscope_training.networks.seeds import derive_seed
 from senoscope_training.networks.weights import WeightsPlan, plan_weights
 from senoscope_training.versions import software_versions
 from senoscope_training.workers.backend import backend_problem, start_backend
-from senoscope_training.workers.files import atomic_file
+from senoscope_training.workers.files import write_atomic
 from senoscope_training.workers.pool import run_jobs
 from senoscope_training.workers.progress import Progress, Report, silent
 
@@ -53,13 +53,8 @@ def run_experiment(config: Config, jobs: int | None = None, report: Report = sil
     """Train all units of an experiment that are not finished.
 
     After any interruption, the same call resumes the training, with the same results as without an
-    interruption.
-
-    Parameters
-    ----------
-    jobs : int, optional
-        Networks to train in parallel, each in its own process; default: by number of cores, at most four,
-        and one if there is a GPU.
+    interruption. ``jobs`` networks are trained in parallel, each in its own process; the default is by
+    number of cores, at most four, and one if there is a GPU.
 
     Raises
     ------
@@ -200,9 +195,8 @@ def _prepare(
             "keras_backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
         },
     }
-    with atomic_file(config.directory / PROVENANCE_NAME) as file:
-        file.write((json.dumps(provenance, indent=1) + "\n").encode())
+    write_atomic(config.directory / PROVENANCE_NAME, json.dumps(provenance, indent=1) + "\n")
     # The configuration is written last: if it exists, the other files do too.
-    with atomic_file(config.directory / CONFIG_NAME) as file:
-        file.write(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    write_atomic(config.directory / CONFIG_NAME, settings)
     return tuple(prepared)

@@ -79,16 +79,14 @@ class UnitWriter:
         **details: Any,
     ) -> None:
         """Write a unit's result for the test FOVs with further details, and report it."""
-        test = run.fold.test
+        tested = self.validation(run.fold.test, score)
         if all_same([*score, *validation.score]):
             constant = "it gives all validation and test FOVs the same score"
             note = f"{note}; {constant}" if note else constant
         result = UnitResult(
             system=system,
             network="" if system == "scratch" else self._job.network,
-            files=tuple(self._job.files[k] for k in test),
-            truth=tuple(bool(value) for value in self._job.labels[test]),
-            score=tuple(float(value) for value in score),
+            **dict(tested),
             validation=validation,
             history=history,
             details={"seed": run.seed, **details},
@@ -97,7 +95,7 @@ class UnitWriter:
         write_unit(self._job.config.directory, run.fold.name, run.number, result)
         while self._curves:
             self._curves.pop().close()
-        accuracy = np.mean((np.array(result.score) > 0.5) == np.array(result.truth))
+        accuracy = np.mean((np.array(tested.score) > 0.5) == np.array(tested.truth))
         suffix = f"; {note}" if note else ""
         self.report(run, f"{system} finished", f"test accuracy {accuracy:.0%}{suffix}")
 

@@ -82,32 +82,19 @@ class Variant:
 
         config, run = self.config.hybrid, self.run
         self.writer.report(run, "hybrid", "grid search")
-        parts, labels, fovs = [], [], []
+        chosen = []
         for name, examples, copies, indices in (
             ("train", self.train_images, run.train_copies, run.train),
             ("held", self.held, run.held_copies, run.held),
         ):
-            chosen = first_copies(copies, len(indices), config.copies)
-            parts.append(features[name][chosen])
-            labels.append(examples.labels[chosen])
-            fovs.append(indices[copies.source[chosen]])
-        votes = train_hybrid(
-            np.concatenate(parts),
-            np.concatenate(labels),
-            np.concatenate(fovs),
-            features["test"],
-            config,
-            derive_seed(run.seed, "hybrid"),
-        )
-        self.writer.finish(
-            run,
-            "hybrid",
-            votes.votes,
-            self.writer.validation(*votes.of_originals()),
-            {},
-            chosen=votes.chosen,
-            cross_validated_accuracy=votes.validation_accuracy,
-        )
+            kept = first_copies(copies, len(indices), config.copies)
+            chosen.append((features[name][kept], examples.labels[kept], indices[copies.source[kept]]))
+        inputs, labels, fovs = (np.concatenate(part) for part in zip(*chosen, strict=True))
+        votes = train_hybrid(inputs, labels, fovs, features["test"], config, derive_seed(run.seed, "hybrid"))
+        validation = self.writer.validation(*votes.of_originals())
+        accuracy = votes.validation_accuracy
+        details: dict[str, Any] = {"chosen": votes.chosen, "cross_validated_accuracy": accuracy}
+        self.writer.finish(run, "hybrid", votes.votes, validation, {}, **details)
 
     def _train_phases(self, features: dict[str, Float32], frozen: bool, tuned: list[str]) -> None:
         from senoscope_training.networks.head import train_head
@@ -148,20 +135,16 @@ class Variant:
             with atomic_file(backbone) as file:
                 np.savez(file, **_backbone_arrays(self.network))
         with atomic_file(self.writer.folder(self.run) / f"frozen.{network}.weights.npz") as file:
-            np.savez(file, **_head_arrays(head))
+            np.savez(file, **vars(head))
 
     def _fine_tune(self, system: str, trained: Any, before: dict[str, list[float]]) -> None:
         config, run, writer = self.config, self.run, self.writer
         unit = f"{system}.{self.job.network}"
         checkpoint = Checkpoint(writer.folder(run) / f"{unit}.checkpoint.npz")
+        seed = derive_seed(run.seed, "phase2", self.name)
+        on_epoch = writer.on_epoch(run, unit, "phase2", config.phase2.max_epochs)
         head, state = self.network.fine_tune(
-            trained,
-            self.train_images,
-            self.held,
-            config.phase2,
-            derive_seed(run.seed, "phase2", self.name),
-            checkpoint,
-            writer.on_epoch(run, unit, "phase2", config.phase2.max_epochs),
+            trained, self.train_images, self.held, config.phase2, seed, checkpoint, on_epoch
         )
         explained = self.network.explain(self.test, head)
         if self.kept is None:
@@ -169,7 +152,7 @@ class Variant:
                 np.savez_compressed(file, gradcam=explained.gradcam)
             if config.keep_weights == "all":
                 with atomic_file(writer.folder(run) / f"{unit}.weights.npz") as file:
-                    np.savez(file, **_backbone_arrays(self.network), **_head_arrays(head))
+                    np.savez(file, **_backbone_arrays(self.network), **vars(head))
         after = phase_history(state, 2)
         history = {name: before[name] + after[name] for name in before}
         originals = self.held.scaled(np.arange(self.held.originals))
@@ -190,7 +173,3 @@ def _details(trained: Any) -> dict[str, Any]:
 
 def _backbone_arrays(network: Any) -> dict[str, Any]:
     return {f"backbone_{k:04d}": weight for k, weight in enumerate(network.backbone.get_weights())}
-
-
-def _head_arrays(head: Head) -> dict[str, Any]:
-    return {"w1": head.w1, "b1": head.b1, "w2": head.w2, "b2": np.asarray(head.b2, np.float32)}

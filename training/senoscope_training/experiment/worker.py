@@ -31,21 +31,15 @@ def run_training(job: TrainingJob) -> None:
         run = draw_run(job, fold, number, *images.pixels.shape[2:])
         if missing == ["scratch"]:
             _train_from_scratch(job, run, images, writer)
-        else:
-            _train_variants(job, run, missing, images, network, writer)
+            continue
+        variants: dict[tuple[int, ...] | None, list[str]] = {}
+        for unit in missing:
+            system = unit.split(".")[0]
+            variants.setdefault(CHANNELS_OF.get(system), []).append(system)
+        for kept, systems in variants.items():
+            Variant(job, run, kept, images, network, writer).train(systems)
     report_progress(Progress("done", job.network, f"{len(steps)} runs"))
     network.close()
-
-
-def _train_variants(
-    job: TrainingJob, run: Run, missing: list[str], images: JobImages, network: JobNetwork, writer: UnitWriter
-) -> None:
-    variants: dict[tuple[int, ...] | None, list[str]] = {}
-    for unit in missing:
-        system = unit.split(".")[0]
-        variants.setdefault(CHANNELS_OF.get(system), []).append(system)
-    for kept, systems in variants.items():
-        Variant(job, run, kept, images, network, writer).train(systems)
 
 
 def _train_from_scratch(job: TrainingJob, run: Run, images: JobImages, writer: UnitWriter) -> None:
@@ -54,15 +48,9 @@ def _train_from_scratch(job: TrainingJob, run: Run, images: JobImages, writer: U
     settings = job.config.scratch
     train, held, test = images.for_run(run, None, scale_to_unit)
     checkpoint = Checkpoint(writer.folder(run) / "scratch.checkpoint.npz")
-    outcome = train_scratch(
-        train,
-        held,
-        test,
-        settings,
-        derive_seed(run.seed, "scratch"),
-        checkpoint,
-        writer.on_epoch(run, "scratch", "training", settings.max_epochs),
-    )
+    seed = derive_seed(run.seed, "scratch")
+    on_epoch = writer.on_epoch(run, "scratch", "training", settings.max_epochs)
+    outcome = train_scratch(train, held, test, settings, seed, checkpoint, on_epoch)
     validation = writer.validation(run.held, outcome.held)
     writer.finish(run, "scratch", outcome.probability, validation, phase_history(outcome.state, 1))
     checkpoint.remove()

@@ -74,10 +74,7 @@ def _renumbered(model: onnx.ModelProto) -> onnx.ModelProto:
         node.name = ""
     del graph.value_info[:]
     places = {name: place for place, name in enumerate(names)}
-    initializers = sorted(graph.initializer, key=lambda tensor: places[tensor.name])
-    for tensor in initializers:
+    graph.initializer.sort(key=lambda tensor: places[tensor.name])
+    for tensor in graph.initializer:
         tensor.name = names[tensor.name]
-    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in initializers]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
     return model

@@ -135,18 +135,7 @@ def compare(actual: Outputs, reference: Outputs) -> ParityReport:
     """Compute the largest deviations of ``actual`` from ``reference``."""
     difference = np.abs(actual.logit.astype(np.float64) - reference.logit)
     relative = difference / np.maximum(np.abs(reference.logit), _MIN_RELATIVE_LOGIT)
-    return ParityReport(
-        logit_relative=float(relative.max()),
-        logit_absolute=float(difference.max()),
-        gradcam=max(
-            _map_deviation(one, other) for one, other in zip(actual.gradcam, reference.gradcam, strict=True)
-        ),
-    )
-
-
-def _map_deviation(actual: Float32, reference: Float32) -> float:
-    peak = float(reference.max())
-    deviation = float(np.abs(actual - reference).max())
-    if peak > 0:
-        return deviation / peak
-    return 0.0 if deviation == 0 else float("inf")
+    deviation = np.abs(actual.gradcam - reference.gradcam).max(axis=(1, 2)).astype(np.float64)
+    peak = reference.gradcam.max(axis=(1, 2)).astype(np.float64)
+    ratio = np.divide(deviation, peak, out=np.where(deviation == 0, 0.0, np.inf), where=peak > 0)
+    return ParityReport(float(relative.max()), float(difference.max()), float(ratio.max()))

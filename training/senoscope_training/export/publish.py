@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from senoscope_training.export.graph import replace_head, save
 from senoscope_training.export.network import ExportedNetwork
 from senoscope_training.networks.architectures import ARCHITECTURES
 from senoscope_training.networks.head import Head
+from senoscope_training.workers.pool import report_progress
+from senoscope_training.workers.progress import Progress
 
 Float32 = npt.NDArray[np.float32]
 _TOLERANCE = 1e-3  # of a probability: larger than float32 errors of any device, but not relevant for results
@@ -46,6 +48,14 @@ class NetworkJob:
     def path(self) -> Path:
         """The network's file."""
         return self.directory / f"{self.name}.onnx"
+
+    def report(self, stage: str, detail: str = "") -> None:
+        """Report the progress of this network."""
+        report_progress(Progress(stage, self.name, detail))
+
+    def run(self, model: Path | bytes, outputs: list[str], fovs: Iterable[npt.NDArray[Any]]) -> list[Float32]:
+        """Compute outputs of a network for FOVs [C, H, W]."""
+        return parity.run_network(model, outputs, fovs, self.low, self.high, self.threads)
 
 
 @dataclass(frozen=True)

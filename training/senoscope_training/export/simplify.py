@@ -7,7 +7,6 @@ squeeze-and-excite blocks as ReduceMean and Reshape. For each of these, ONNX Run
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -271,8 +270,3 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         while any(simplification(graph, node) for node in graph.nodes if node.op_type == kind):
             pass
     return graph.finish()
-
-
-def histogram(model: onnx.ModelProto) -> dict[str, int]:
-    """Count the nodes of each type in the graph."""
-    return dict(Counter(node.op_type for node in model.graph.node).most_common())

@@ -73,74 +73,30 @@ class Architecture:
         return builder(include_top=False, weights=weights, input_shape=(height, width, self.channels))
 
 
+def _keras(
+    name: str, title: str, mode: PreprocessMode, cost: float, notop_md5: str = "", **others: Any
+) -> Architecture:
+    """Return an architecture of ``keras.applications``, whose function has the name ``title``."""
+    files = {"notop_file": f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5", "notop_md5": notop_md5}
+    return Architecture(name, title, f"keras.applications:{title}", mode, cost, **(files | others))
+
+
 PAPER_ARCHITECTURES: tuple[Architecture, ...] = (
-    Architecture(
-        "inception_v3",
-        "InceptionV3",
-        "keras.applications:InceptionV3",
-        "tf",
-        cost=11,
-        smallest_edge=75,
-        notop_file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        notop_md5="bcbd6486424b2319ff4ef7d526e38f63",
-    ),
-    Architecture(
-        "efficientnet_b4",
-        "EfficientNetB4",
-        "keras.applications:EfficientNetB4",
-        "torch",
-        cost=24,
+    _keras("inception_v3", "InceptionV3", "tf", 11, "bcbd6486424b2319ff4ef7d526e38f63", smallest_edge=75),
+    _keras(
+        *("efficientnet_b4", "EfficientNetB4", "torch", 24, "ebc24e6d6c33eaebbd558eafbeedf1ba"),
         first_layer="stem_conv_pad",
         kernel_fan="out",
         smoothed_kernels="strided",
         notop_file="efficientnetb4_notop.h5",
-        notop_md5="ebc24e6d6c33eaebbd558eafbeedf1ba",
     ),
-    Architecture(
-        "densenet121",
-        "DenseNet121",
-        "keras.applications:DenseNet121",
-        "torch",
-        cost=13,
-        notop_file="densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        notop_md5="30ee3e1110167f948a6b9946edeeb738",
-    ),
-    Architecture(
-        "resnet50",
-        "ResNet50",
-        "keras.applications:ResNet50",
-        "caffe",
-        cost=11,
-        notop_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        notop_md5="4d473c1dd8becc155b73f8504c6f6626",
-    ),
-    Architecture(
-        "mobilenet",
-        "MobileNet",
-        "keras.applications:MobileNet",
-        "tf",
-        cost=4,
-        notop_file="mobilenet_1_0_224_tf_no_top.h5",
-    ),
-    Architecture(
-        "xception",
-        "Xception",
-        "keras.applications:Xception",
-        "tf",
-        cost=11,
+    _keras("densenet121", "DenseNet121", "torch", 13, "30ee3e1110167f948a6b9946edeeb738"),
+    _keras("resnet50", "ResNet50", "caffe", 11, "4d473c1dd8becc155b73f8504c6f6626"),
+    _keras("mobilenet", "MobileNet", "tf", 4, notop_file="mobilenet_1_0_224_tf_no_top.h5"),
+    _keras("xception", "Xception", "tf", 11, "b0042744bf5b25fce3cb969f33bebb97", smallest_edge=75),
+    _keras(
+        *("inception_resnet_v2", "InceptionResNetV2", "tf", 38, "d19885ff4a710c122648d3b5c3b684e4"),
         smallest_edge=75,
-        notop_file="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        notop_md5="b0042744bf5b25fce3cb969f33bebb97",
-    ),
-    Architecture(
-        "inception_resnet_v2",
-        "InceptionResNetV2",
-        "keras.applications:InceptionResNetV2",
-        "tf",
-        cost=38,
-        smallest_edge=75,
-        notop_file="inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        notop_md5="d19885ff4a710c122648d3b5c3b684e4",
     ),
 )
 """The seven architectures of the paper, in the order in which an ensemble lists them."""

@@ -14,18 +14,12 @@ from senoscope_training.networks.settings import AugmentationConfig
 
 @dataclass(frozen=True)
 class Copies:
-    """The original FOVs of a data set, followed by their augmented copies, M images in all.
-
-    Attributes
-    ----------
-    source : int64 array [M]
-        Index of the FOV of each image.
-    transforms : float32 array [M, 2, 3]
-        Affine maps from a pixel (x, y) of the copy to that of the original; the identity for originals.
-    """
+    """The original FOVs of a data set, followed by their augmented copies, M images in all."""
 
     source: npt.NDArray[np.int64]
+    """[M], index of the FOV of each image."""
     transforms: npt.NDArray[np.float32]
+    """[M, 2, 3], affine maps from a pixel (x, y) of a copy to that of the original, and identities."""
 
     def __len__(self) -> int:
         return len(self.source)

@@ -62,7 +62,7 @@ class Checkpoint:
         arrays = {
             **{f"now_{k}": value for k, value in enumerate(model.get_weights())},
             **{f"best_{k}": value for k, value in enumerate(best)},
-            **{f"optimizer_{k}": value for k, value in enumerate(_values(model.optimizer.variables))},
+            **{f"optimizer_{k}": value.numpy() for k, value in enumerate(model.optimizer.variables)},
             "progressed": np.frombuffer(json.dumps(asdict(state)).encode(), np.uint8),
         }
         with atomic_file(self._path) as file:
@@ -104,14 +104,8 @@ def fit(
 
     Equivalent to Keras' ``fit`` with ``EarlyStopping(restore_best_weights=True)``, but Keras'
     ``BackupAndRestore`` would lose the waiting epochs, the best weights and the random state. It also takes
-    a tenth of the time for the small steps of phase 1.
-
-    Parameters
-    ----------
-    validation_loss : callable
-        Returns the validation loss of the current weights.
-    seed : int
-        Seed of the order of examples and of dropout.
+    a tenth of the time for the small steps of phase 1. The seed is that of the order of examples and of
+    dropout.
 
     Raises
     ------
@@ -169,9 +163,3 @@ def _reseed(model: Any, seed: int) -> None:
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
             generator.state.assign(np.array([seed, 0], generator.state.dtype))
-
-
-def _values(variables: Any) -> list[npt.NDArray[Any]]:
-    import keras
-
-    return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables]

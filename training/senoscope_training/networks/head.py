@@ -211,13 +211,7 @@ def train_head(
 
     The result is the first attempt that is not dead. If all are, it is the one with the highest AUC on the
     training examples (of equal ones that with the lowest validation loss), with the reason in ``dead``.
-
-    Parameters
-    ----------
-    held : FeatureExamples
-        Validation examples for early stopping.
-    seed : int
-        Seed of initial weights, dropout and order.
+    ``held`` are the validation examples; the seed is that of initial weights, dropout and order.
     """
     import keras
 

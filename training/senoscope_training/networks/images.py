@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,6 @@ Float32 = npt.NDArray[np.float32]
 Preprocess = Callable[[Float32], Float32]
 _MAX_KEPT_BYTES = 1_500_000_000
 _RENDER_BATCH = 64  # images
-
-
-class Examples(Protocol):
-    """Examples for training or validation."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: npt.NDArray[np.int64]) -> tuple[Float32, Float32]:
-        """Return inputs [K, ...] and truth [K, 1] of some examples."""
-        ...
 
 
 class FeatureExamples:
@@ -102,6 +92,10 @@ class ImageExamples:
         return made if self._scale is None else self._scale(made)
 
 
+Examples = FeatureExamples | ImageExamples
+"""Examples for training or validation; ``batch`` returns inputs [K, ...] and truth [K, 1]."""
+
+
 def batches(count: int, size: int) -> list[npt.NDArray[np.int64]]:
     """Return the indices 0 to ``count - 1`` in batches of ``size``; the last may be smaller."""
     return [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
@@ -112,13 +106,8 @@ def augmented_range(
 ) -> tuple[Float32, Float32]:
     """Fit the intensity range to raw counts [N, H, W, C] and their copies, as the authors' code does.
 
-    The zeros in the corners of copies are included.
-
-    Parameters
-    ----------
-    padded : bool
-        Whether small images are padded with zeros: pixels that are zero in every channel are then excluded,
-        including the corners of copies. Otherwise the median could be zero.
+    The zeros in the corners of copies are included, unless small images are ``padded`` with zeros: then
+    pixels that are zero in every channel are excluded, because the median could be zero.
     """
     everything = np.arange(len(copies))
     channels = range(counts.shape[3])

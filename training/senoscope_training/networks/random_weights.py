@@ -31,10 +31,6 @@ class KernelSlot:
     amplitude: float
     """Amplitude of the uniform distribution of the taps."""
 
-    def assign(self, kernel: npt.NDArray[np.float32]) -> None:
-        """Set the weight to a kernel in ONNX's layout."""
-        self.weight.assign(kernel.transpose((2, 3, 0, 1) if self.depthwise else (2, 3, 1, 0)))
-
 
 def kernel_slots(architecture: Architecture, application: Any) -> list[KernelSlot]:
     """List the convolution kernels of a network.
@@ -82,7 +78,8 @@ def draw_kernels(name: str, application: Any, seed: int) -> None:
     """Draw all convolution kernels of a model with the function that also rebuilds the starter's recipe."""
     for slot in kernel_slots(ARCHITECTURES[name], application):
         scale = np.full(slot.shape[0], slot.amplitude, np.float32)
-        slot.assign(random_kernel(seed, name, slot.index, slot.shape, scale, smooth=slot.smooth))
+        kernel = random_kernel(seed, name, slot.index, slot.shape, scale, smooth=slot.smooth)
+        slot.weight.assign(kernel.transpose((2, 3, 0, 1) if slot.depthwise else (2, 3, 1, 0)))
 
 
 def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[np.float32]) -> None:
@@ -125,18 +122,15 @@ def estimate_batch_norm(name: str, application: Any, preprocessed: npt.NDArray[n
 
 def _reaches_activation(layer: Any) -> bool:
     """Return whether the output of a layer reaches an activation before a convolution."""
-    import keras
+    from keras import layers
 
-    for node in layer._outbound_nodes:
-        consumer = node.operation
-        if isinstance(consumer, keras.layers.Activation | keras.layers.ReLU):
-            return True
-        transparent = (
-            keras.layers.Add | keras.layers.Concatenate | keras.layers.Dropout | keras.layers.ZeroPadding2D
-        )
-        if isinstance(consumer, transparent) and _reaches_activation(consumer):
-            return True
-    return False
+    transparent = layers.Add | layers.Concatenate | layers.Dropout | layers.ZeroPadding2D
+    consumers = [node.operation for node in layer._outbound_nodes]
+    return any(
+        isinstance(one, layers.Activation | layers.ReLU)
+        or (isinstance(one, transparent) and _reaches_activation(one))
+        for one in consumers
+    )
 
 
 def _ends_branch(layer: Any) -> bool:

@@ -74,16 +74,13 @@ def train_scratch(
     )
     hidden = keras.Model(model.inputs, model.get_layer("hidden").output)
 
-    def logits(units: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        kernel, bias = (np.asarray(weight, np.float64) for weight in model.layers[-1].get_weights())
-        return np.asarray(np.maximum(units, 0) @ kernel[:, 0] + bias[0])
-
     def validation_loss() -> float:
         return scratch_loss(model, _hidden(hidden, held.inputs, len(held)), held.labels, config)
 
     state = fit(model, train, validation_loss, config, seed, checkpoint, on_epoch)
+    kernel, bias = (np.asarray(weight, np.float64) for weight in model.layers[-1].get_weights())
     found = [
-        1 / (1 + np.exp(-logits(_hidden(hidden, inputs, count))))
+        1 / (1 + np.exp(-(np.maximum(_hidden(hidden, inputs, count), 0) @ kernel[:, 0] + bias[0])))
         for inputs, count in (
             (lambda part: scale_to_unit(test[part].astype(np.float32)), len(test)),
             (held.inputs, held.originals),

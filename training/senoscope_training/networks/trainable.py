@@ -11,14 +11,7 @@ import numpy.typing as npt
 
 from senoscope_training.networks.architectures import backbone_of, preprocess
 from senoscope_training.networks.fitting import Checkpoint, FitState, OnEpoch, fit, reset_optimizer
-from senoscope_training.networks.head import (
-    Head,
-    TrainedHead,
-    build_head,
-    compile_for,
-    folded,
-    head_loss,
-)
+from senoscope_training.networks.head import Head, TrainedHead, build_head, compile_for, folded, head_loss
 from senoscope_training.networks.images import ImageExamples, batches
 from senoscope_training.networks.random_weights import draw_kernels, estimate_batch_norm
 from senoscope_training.networks.settings import HeadConfig, PhaseConfig
@@ -72,12 +65,8 @@ class Explanation:
 class TrainableNetwork:
     """A network that is compiled once, and can be trained repeatedly from the same backbone.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of random backbone weights.
-    sample : uint8 array [N, H, W, C]
-        Scaled images for the batch-norm statistics of random backbones; see `set_statistics`.
+    The seed is that of random backbone weights, whose batch-norm statistics are those of the sample, scaled
+    images [N, H, W, C] of uint8; see `set_statistics`.
     """
 
     def __init__(
@@ -149,20 +138,14 @@ class TrainableNetwork:
     ) -> tuple[Head, FitState]:
         """Train backbone and head together (phase 2), from the original backbone and a trained head.
 
-        The backbone keeps its new weights until `reset`.
-
-        Parameters
-        ----------
-        frozen : bool
-            Train only the head, through the network: phase 1 as Keras does it, for comparison.
+        The backbone keeps its new weights until `reset`. If it is ``frozen``, only the head is trained,
+        through the network: phase 1 as Keras does it, for comparison.
         """
         classifier = self._classifier_for(phase.learning_rate, frozen)
         self.reset()
         classifier.head.set_weights(start.weights)
         standard = start.standardization
-        classifier.standardize.set_weights(
-            [standard.mean.astype(np.float32), standard.scale.astype(np.float32)]
-        )
+        classifier.standardize.set_weights([standard.mean, standard.scale])
         reset_optimizer(classifier, phase.learning_rate)
         truth = held.labels.astype(np.float32)[:, None]
 

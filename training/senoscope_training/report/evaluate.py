@@ -64,11 +64,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Path,
-    data: DataConfig,
-    split: str,
-    device: Device = "auto",
-    report: Report = silent,
+    model: Path, data: DataConfig, split: str, device: Device = "auto", report: Report = silent
 ) -> Evaluation:
     """Evaluate an exported ensemble on labelled FOVs, with the engine of the service.
 

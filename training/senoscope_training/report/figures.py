@@ -18,7 +18,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from senoscope_training.experiment.folder import Experiment, History, Prediction
+from senoscope_training.experiment.folder import Experiment, Prediction, UnitResult
 from senoscope_training.metrics import MetricError, auc, confusion, reliability, roc
 from senoscope_training.report.tables import NAMES, Row
 from senoscope_training.systems import in_table_order, title_of
@@ -53,13 +53,7 @@ class Rendered:
 
 
 def render(figure: Figure, *, synthetic: bool = False) -> Rendered:
-    """Render a figure.
-
-    Parameters
-    ----------
-    synthetic : bool
-        Whether to label the figure as synthetic, in its corner.
-    """
+    """Render a figure; if it is ``synthetic``, a label in its corner says so."""
     with mpl.rc_context(_STYLE):
         if synthetic:
             figure.text(
@@ -240,23 +234,23 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
     return figure
 
 
-def learning_curves(histories: Sequence[History], system: str) -> Figure | None:
+def learning_curves(units: Sequence[UnitResult], system: str) -> Figure | None:
     """Draw the training and validation loss per epoch, with one panel per network and one line per run."""
-    mine = [history for history in histories if history.system == system]
+    mine = [unit for unit in units if unit.system == system]
     if not mine:
         return None
-    networks = sorted({history.network for history in mine})
+    networks = sorted({unit.network for unit in mine})
     columns = min(4, len(networks))
     rows = -(-len(networks) // columns)
     with _figure(2.3 * columns, 1.9 * rows + 0.4, rows, columns) as (figure, axes):
         for axis in axes[len(networks) :]:
             axis.set_axis_off()
         for axis, network in zip(axes, networks, strict=False):
-            for history in (h for h in mine if h.network == network):
-                epochs = np.arange(1, len(history.columns["loss"]) + 1)
+            for history in (unit.history for unit in mine if unit.network == network):
+                epochs = np.arange(1, len(history["loss"]) + 1)
                 for name, colour in (("loss", PALETTE[0]), ("val_loss", PALETTE[1])):
-                    axis.plot(epochs, history.columns[name], color=colour, lw=0.7, alpha=0.7)
-                phases = history.columns.get("phase", [])
+                    axis.plot(epochs, history[name], color=colour, lw=0.7, alpha=0.7)
+                phases = history.get("phase", [])
                 change = next((k for k, phase in enumerate(phases) if phase > 1), None)
                 if change:
                     axis.axvline(change + 0.5, color="0.6", lw=0.7, ls=":")
@@ -282,7 +276,7 @@ def all_figures(experiment: Experiment, rows: Sequence[Row]) -> dict[str, Figure
         "calibration": calibration(predictions),
     }
     for system in ("fully_trained", "frozen", "scratch"):
-        curves = learning_curves(experiment.histories, system)
+        curves = learning_curves(experiment.trained, system)
         if curves is not None:
             figures[f"learning_{system}"] = curves
     return figures

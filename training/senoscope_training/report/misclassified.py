@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from senoscope.engine.gradcam import ensemble_map
 from senoscope_client.tables import csv_rows
-from senoscope_training.experiment.folder import Experiment, Prediction
+from senoscope_training.experiment.folder import Experiment
 from senoscope_training.systems import in_table_order
 
-Load = Callable[[str], npt.NDArray[Any]]
 _HEADLINE = ("fully_trained", "frozen", "hybrid", "scratch")
 
 
@@ -47,17 +41,10 @@ def fov_results(experiment: Experiment, system: str) -> tuple[FovResult, ...]:
         if prediction.system == system:
             for file, truth, score in zip(prediction.files, prediction.truth, prediction.score, strict=True):
                 scores[prediction.fold, file, bool(truth)].append(float(score))
-    results = [
-        FovResult(
-            fold,
-            file,
-            positive,
-            sum((score > 0.5) != positive for score in some),
-            len(some),
-            float(np.mean(some)),
-        )
-        for (fold, file, positive), some in scores.items()
-    ]
+    results = []
+    for (fold, file, positive), some in scores.items():
+        wrong = sum((score > 0.5) != positive for score in some)
+        results.append(FovResult(fold, file, positive, wrong, len(some), float(np.mean(some))))
     return tuple(sorted(results, key=lambda r: (-r.wrong, -abs(r.score - r.positive), r.file)))
 
 
@@ -82,29 +69,3 @@ def misclassified_csv(
         if r.wrong
     ]
     return "".join(csv_rows([heading, *wrong]))
-
-
-class Maps:
-    """Grad-CAM maps of the fully trained ensemble for test FOVs."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        self._experiment = experiment
-        self._maps = cache(experiment.maps)
-        self._by_key: dict[tuple[str, int, str], Prediction] = {
-            (p.fold, p.run, p.system): p for p in experiment.predictions
-        }
-
-    def ensemble(self, fold: str, run: int, file: str) -> npt.NDArray[np.float32] | None:
-        """Return the ensemble's map [H, W] in 0..1; None if the fully trained ensemble was not trained."""
-        config = self._experiment.config
-        maps = self._maps(fold, run)
-        if len(maps) < len(config.networks) or "fully_trained" not in config.systems:
-            return None
-        members = [self._by_key[fold, run, network] for network in config.networks]
-        k = members[0].files.index(file)
-        return ensemble_map(
-            [maps[network][k] for network in config.networks],
-            np.array([member.score[k] for member in members]),
-            config.input.height,
-            config.input.width,
-        )

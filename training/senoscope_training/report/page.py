@@ -26,10 +26,10 @@ class CaptionedFigure:
     rendered: Rendered | None = None
     reason: str = ""
 
-    def for_template(self) -> dict[str, str]:
-        """Return the values for the template."""
-        png = "" if self.rendered is None else base64.b64encode(self.rendered.small).decode()
-        return {"title": self.title, "png": png, "reason": self.reason}
+    @property
+    def png(self) -> str:
+        """The small PNG in Base64; empty without a figure."""
+        return "" if self.rendered is None else base64.b64encode(self.rendered.small).decode()
 
 
 def make_page(
@@ -47,7 +47,6 @@ def make_page(
     """
     config, provenance = experiment.config, experiment.provenance
     data = provenance["data"]
-    negative, positive = config.data.classes
     best = next((row for row in tables.overall if row.system == system), None)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(files(__package__).joinpath("template.html.j2").read_text("utf-8"))
@@ -66,36 +65,27 @@ def make_page(
             for row in rows
             for cell in row.cells.values()
         ),
-        misclassified_by_others=[
-            {"title": title_of(name), "count": count}
+        misclassified_by_others={
+            title_of(name): count
             for name, count in misclassified_counts(experiment).items()
             if count and name != system
-        ],
+        },
         headline=_headline(best),
         headline_title="" if system is None else title_of(system),
         metrics=[NAMES[name] for name in RATES],
         overall=[_row(row) for row in tables.overall],
         folds={fold: [_row(row) for row in rows] for fold, rows in tables.folds.items()},
         svg=svg,
-        cases=[case.for_template() for case in cases],
+        cases=cases,
         learning={
             title_of(name.removeprefix("learning_")): text
             for name, text in svg.items()
             if name.startswith("learning_")
         },
-        misclassified=[
-            {
-                "file": r.file,
-                "truth": positive if r.positive else negative,
-                "wrong": r.wrong,
-                "runs": r.runs,
-                "score": f"{r.score:.3f}",
-            }
-            for r in results
-            if r.wrong
-        ],
+        classes=config.data.classes,
+        misclassified=[result for result in results if result.wrong],
         test_fovs=len(results),
-        gallery=[figure.for_template() for figure in gallery],
+        gallery=gallery,
         by_fov=config.split.by == "fov",
         each_split=config.normalization.fitted_on == "each_split",
         data=data,

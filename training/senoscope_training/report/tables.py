@@ -82,18 +82,14 @@ def _pooled(predictions: Sequence[Prediction], folds: Sequence[str]) -> list[Pre
     groups: dict[tuple[str, int], list[Prediction]] = defaultdict(list)
     for prediction in predictions:
         groups[prediction.system, prediction.run].append(prediction)
-    return [
-        Prediction(
-            "all",
-            run,
-            system,
-            tuple(file for part in parts for file in part.files),
-            np.concatenate([part.truth for part in parts]),
-            np.concatenate([part.score for part in parts]),
-        )
-        for (system, run), parts in groups.items()
-        if len(parts) == len(folds)
-    ]
+    pooled = []
+    for (system, run), parts in groups.items():
+        if len(parts) == len(folds):
+            files = tuple(file for part in parts for file in part.files)
+            truth = np.concatenate([part.truth for part in parts])
+            score = np.concatenate([part.score for part in parts])
+            pooled.append(Prediction("all", run, system, files, truth, score))
+    return pooled
 
 
 def _rows(predictions: Sequence[Prediction]) -> tuple[Row, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from senoscope.engine.gradcam import ensemble_map
 from senoscope.results.pictures import scale_channel
 from senoscope_training.dataset.model import DataSetError
 from senoscope_training.dataset.reading import load_fov
@@ -13,32 +16,23 @@ from senoscope_training.experiment.folder import Experiment, Prediction, read_ex
 from senoscope_training.report.figures import Rendered, all_figures, fov_with_map, render
 from senoscope_training.report.misclassified import (
     FovResult,
-    Load,
-    Maps,
     fov_results,
     headline_system,
     misclassified_csv,
 )
 from senoscope_training.report.page import CaptionedFigure, make_page
 from senoscope_training.report.tables import make_tables, per_run_csv, to_csv, to_markdown
-from senoscope_training.workers.files import atomic_file
+from senoscope_training.workers.files import write_atomic
 
 REPORT_NAME = "report.html"
 _GALLERY_SIZE = 24
 
 
-def write_report(directory: Path, out: Path | None = None, load: Load | None = None) -> Path:
+def write_report(directory: Path, out: Path | None = None) -> Path:
     """Write ``report.html``, its tables, and its figures as SVG, PNG (300 dots per inch) and PDF.
 
-    Parameters
-    ----------
-    directory : Path
-        Folder of the experiment.
-    out : Path, optional
-        Default: ``report`` in the folder of the experiment.
-    load : callable, optional
-        Reads a FOV [C, H, W] by its file name; default: from the data set of the experiment. If a FOV
-        cannot be read, only its map is shown.
+    They are written to ``out``, by default the folder ``report`` in the folder of the experiment. If a FOV of
+    the data set can no longer be read, only its map is shown.
 
     Raises
     ------
@@ -48,9 +42,7 @@ def write_report(directory: Path, out: Path | None = None, load: Load | None = N
     experiment = read_experiment(directory)
     config = experiment.config
     out = out or directory / "report"
-    figures = _FovFigures(
-        experiment, load or (lambda file: load_fov(config.data.path, file, config.data, config.input))
-    )
+    figures = _FovFigures(experiment)
     tables = make_tables(experiment)
     system = headline_system(experiment)
     results = () if system is None else fov_results(experiment, system)
@@ -66,32 +58,29 @@ def write_report(directory: Path, out: Path | None = None, load: Load | None = N
             _write_figure(out, f"figure_6{'abcd'[k]}", case.rendered)
     wrong = [result for result in results if result.wrong][:_GALLERY_SIZE]
     gallery = [figures.misclassified(result) for result in wrong]
-    _write(out / "table2.csv", to_csv(tables, synthetic=synthetic))
-    _write(out / "table2.md", to_markdown(tables.overall, synthetic=synthetic))
-    _write(out / "metrics_per_run.csv", per_run_csv(experiment))
-    _write(out / "misclassified.csv", misclassified_csv(results, config.data.classes, synthetic=synthetic))
+    write_atomic(out / "table2.csv", to_csv(tables, synthetic=synthetic))
+    write_atomic(out / "table2.md", to_markdown(tables.overall, synthetic=synthetic))
+    write_atomic(out / "metrics_per_run.csv", per_run_csv(experiment))
+    write_atomic(
+        out / "misclassified.csv", misclassified_csv(results, config.data.classes, synthetic=synthetic)
+    )
     page = make_page(experiment, tables, system, results, svg, cases, gallery)
-    _write(out / REPORT_NAME, page)
+    write_atomic(out / REPORT_NAME, page)
     return out / REPORT_NAME
 
 
 def _write_figure(out: Path, name: str, rendered: Rendered) -> None:
     for suffix, content in (("svg", rendered.svg), ("png", rendered.png), ("pdf", rendered.pdf)):
-        _write(out / "figures" / f"{name}.{suffix}", content)
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    with atomic_file(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        write_atomic(out / "figures" / f"{name}.{suffix}", content)
 
 
 class _FovFigures:
     """Draws FOVs with their maps."""
 
-    def __init__(self, experiment: Experiment, load: Load) -> None:
+    def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._load = load
-        self._maps = Maps(experiment)
+        self._maps = cache(experiment.maps)
+        self._by_key = {(p.fold, p.run, p.system): p for p in experiment.predictions}
         negative, positive = experiment.config.data.classes
         self._kinds = (
             (f"(A) {negative}, predicted {negative}", False, False),
@@ -123,12 +112,28 @@ class _FovFigures:
         title = f"{truth}, mean score {result.score:.2f}"
         return self._figure(result.fold, 1, result.file, title, f"{result.file}: {title}")
 
+    def _map(self, fold: str, run: int, file: str) -> npt.NDArray[np.float32] | None:
+        """Return the ensemble's map [H, W] in 0..1; None if the fully trained ensemble was not trained."""
+        config = self._experiment.config
+        maps = self._maps(fold, run)
+        if len(maps) < len(config.networks) or "fully_trained" not in config.systems:
+            return None
+        members = [self._by_key[fold, run, network] for network in config.networks]
+        k = members[0].files.index(file)
+        return ensemble_map(
+            [maps[network][k] for network in config.networks],
+            np.array([member.score[k] for member in members]),
+            config.input.height,
+            config.input.width,
+        )
+
     def _figure(self, fold: str, run: int, file: str, title: str, caption: str) -> CaptionedFigure:
         config = self._experiment.config
-        gradcam = self._maps.ensemble(fold, run, file)
+        gradcam = self._map(fold, run, file)
         bounds = self._experiment.provenance["intensity_ranges"][fold]
         try:
-            channels = zip(self._load(file), bounds["low"], bounds["high"], strict=True)
+            pixels = load_fov(file, config.data, config.input)
+            channels = zip(pixels, bounds["low"], bounds["high"], strict=True)
             scaled = np.stack([scale_channel(plane, low, high) for plane, low, high in channels])
         except (OSError, DataSetError):
             if gradcam is None:

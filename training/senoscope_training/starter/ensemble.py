@@ -23,10 +23,10 @@ from senoscope.engine.manifest import (
 from senoscope.starter.recipe import VECTORS_NAME, write_zip
 from senoscope_client.simulation.synthetic import CHANNELS, HEIGHT, PIXEL_SIZE_UM, WIDTH
 from senoscope_training.export.folder import CITATION, build_ensemble_folder, require_absent
-from senoscope_training.export.publish import Float32, write_test_vectors
+from senoscope_training.export.publish import write_test_vectors
 from senoscope_training.networks.settings import FrozenPhase, HeadConfig
-from senoscope_training.networks.weights import WeightsOption, WeightsPlan, plan_weights
-from senoscope_training.starter.fovs import LabelledFovs, synthetic_fovs
+from senoscope_training.networks.weights import WeightsOption, plan_weights
+from senoscope_training.starter.fovs import synthetic_fovs
 from senoscope_training.starter.network_job import NetworkResult, StarterJob, run_job
 from senoscope_training.systems import NETWORKS
 from senoscope_training.versions import software_versions
@@ -91,7 +91,6 @@ def make_recipe(target: Path, options: StarterOptions, report: Report = silent) 
     FileExistsError, WorkerDied, ParityError, DeadHeadError
         As for :func:`make_starter`.
     """
-    require_absent(target, force=options.force)
     if options.weights == "imagenet" or options.weights_dir is not None:
         raise StarterError("a recipe requires random weights: remove --weights and --weights-dir")
     return _build(target, replace(options, weights="random"), report, recipe=True)
@@ -99,12 +98,8 @@ def make_recipe(target: Path, options: StarterOptions, report: Report = silent) 
 
 def _build(target: Path, options: StarterOptions, report: Report, *, recipe: bool) -> Path:
     require_absent(target, force=options.force)
-    plan = plan_weights(options.weights, options.weights_dir, NETWORKS)
-    report(Progress("synthetic FOVs", detail=f"{options.train_fovs} + {options.held_out_fovs} held out"))
-    train = synthetic_fovs(options.seed, 0, options.train_fovs, HEIGHT, WIDTH)
-    held_out = synthetic_fovs(options.seed, options.train_fovs, options.held_out_fovs, HEIGHT, WIDTH)
-    starter = _Starter(options, plan, train, held_out, *fit_range(train.pixels), recipe)
-    report(Progress("networks", detail=plan.description))
+    starter = _Starter(options, report, recipe)
+    report(Progress("networks", detail=starter.plan.description))
     manifest = build_ensemble_folder(
         target,
         NETWORKS,
@@ -120,7 +115,7 @@ def _build(target: Path, options: StarterOptions, report: Report, *, recipe: boo
         Progress(
             "done",
             detail=f"{target}: accuracy {manifest.metrics['held_out_accuracy']:.1%} on "
-            f"{options.held_out_fovs} held-out synthetic FOVs ({plan.description})",
+            f"{options.held_out_fovs} held-out synthetic FOVs ({starter.plan.description})",
         )
     )
     return target
@@ -135,17 +130,17 @@ def _write_recipe(folder: Path, _: Manifest) -> Path:
     return recipe
 
 
-@dataclass(frozen=True)
 class _Starter:
     """The data of a starter ensemble."""
 
-    options: StarterOptions
-    plan: WeightsPlan
-    train: LabelledFovs
-    held_out: LabelledFovs
-    low: Float32
-    high: Float32
-    with_recipe: bool
+    def __init__(self, options: StarterOptions, report: Report, with_recipe: bool) -> None:
+        self.options, self.with_recipe = options, with_recipe
+        train, held_out = options.train_fovs, options.held_out_fovs
+        self.plan = plan_weights(options.weights, options.weights_dir, NETWORKS)
+        report(Progress("synthetic FOVs", detail=f"{train} + {held_out} held out"))
+        self.train = synthetic_fovs(options.seed, 0, train, HEIGHT, WIDTH)
+        self.held_out = synthetic_fovs(options.seed, train, held_out, HEIGHT, WIDTH)
+        self.low, self.high = fit_range(self.train.pixels)
 
     def make_jobs(self, folder: Path, threads: int) -> list[StarterJob]:
         """Write the FOVs and return the jobs."""

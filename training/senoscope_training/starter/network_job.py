@@ -16,7 +16,7 @@ import onnx
 
 from senoscope_training.export.graph import save
 from senoscope_training.export.network import export_network
-from senoscope_training.export.parity import keras_input, run_network
+from senoscope_training.export.parity import keras_input
 from senoscope_training.export.publish import Float32, NetworkJob, Published, publish
 from senoscope_training.networks.architectures import ARCHITECTURES, backbone_of
 from senoscope_training.networks.head import (
@@ -30,8 +30,6 @@ from senoscope_training.networks.images import FeatureExamples
 from senoscope_training.networks.random_weights import draw_kernels, estimate_batch_norm, kernel_slots
 from senoscope_training.networks.weights import WeightsPlan, describe_weights, load_application
 from senoscope_training.starter.recipe import Distillation
-from senoscope_training.workers.pool import report_progress
-from senoscope_training.workers.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +66,6 @@ def run_job(job: StarterJob) -> NetworkResult:
     """Build one network."""
     import keras
 
-    def report(stage: str, detail: str = "") -> None:
-        report_progress(Progress(stage, job.name, detail))
-
-    def run(model: Path | bytes, output: str, fovs: npt.NDArray[Any]) -> Float32:
-        return run_network(model, [output], fovs, job.low, job.high, job.threads)[0]
-
     keras.backend.clear_session()
     gc.collect()  # frees the previous network of this process, and its graphs
     began = time.monotonic()
@@ -81,7 +73,7 @@ def run_job(job: StarterJob) -> NetworkResult:
     held_out = np.load(job.held_out, mmap_mode="r")
     architecture = ARCHITECTURES[job.name]
 
-    report("weights", job.plan.description)
+    job.report("weights", job.plan.description)
     application = load_application(job.name, job.plan, job.seed, *train.shape[2:])
     if job.plan.random:
         draw_kernels(job.name, application, job.seed)
@@ -90,7 +82,7 @@ def run_job(job: StarterJob) -> NetworkResult:
     weights = describe_weights(job.name, application, job.plan)
     backbone = backbone_of(job.name, application)
 
-    report("export")
+    job.report("export")
     exported = export_network(backbone, architecture.preprocessing)
     write: Callable[[onnx.ModelProto, Path], None] = save
     if job.recipe_dir is not None:
@@ -98,10 +90,10 @@ def run_job(job: StarterJob) -> NetworkResult:
         distilled = Distillation(exported.model, job.name, job.seed, slots)
         write = partial(distilled.save, recipe=job.recipe_dir / f"{job.name}.zip")
 
-    report("features", f"{len(train)} FOVs")
-    features = run(exported.model.SerializeToString(), "features", train)
+    job.report("features", f"{len(train)} FOVs")
+    (features,) = job.run(exported.model.SerializeToString(), ["features"], train)
 
-    report("head")
+    job.report("head")
     split = stratified_split(job.train_labels, VALIDATION_FRACTION, job.seed)
     fitted, held = (FeatureExamples(features[indices], job.train_labels[indices]) for indices in split)
     trained = train_head(fitted, held, job.seed, standardize=job.plan.random)
@@ -110,7 +102,7 @@ def run_job(job: StarterJob) -> NetworkResult:
             f"{job.name}: {trained.dead}, after {trained.attempts} attempts; another --seed may help"
         )
     correct = (trained.head.logits(features) > 0) == job.train_labels
-    report("parity")
+    job.report("parity")
     published = publish(
         job,
         exported,
@@ -131,11 +123,11 @@ def run_job(job: StarterJob) -> NetworkResult:
     if job.keras_dir is not None:
         _save_keras(job.name, job.keras_dir, application, trained.head)
 
-    report("held-out", f"{len(held_out)} FOVs")
-    probability = run(job.path, "probability", held_out)
+    job.report("held-out", f"{len(held_out)} FOVs")
+    (probability,) = job.run(job.path, ["probability"], held_out)
     accuracy = float(((probability > 0.5) == job.held_out_labels).mean())
     metrics = {"held_out_accuracy": accuracy, **published.network.metrics}
-    report(
+    job.report(
         "done",
         f"accuracy {accuracy:.0%} on held-out FOVs; deviates from Keras by "
         f"{published.report.logit_relative:.1e} (logit), {published.report.gradcam:.1e} (Grad-CAM); "
@@ -149,4 +141,4 @@ def _save_keras(name: str, folder: Path, application: Any, head: Head) -> None:
     """Save the weights for a comparison with Keras in tests that share no code with the export."""
     folder.mkdir(parents=True, exist_ok=True)
     application.save_weights(folder / f"{name}.weights.h5")
-    np.savez(folder / f"{name}.head.npz", w1=head.w1, b1=head.b1, w2=head.w2, b2=head.b2)
+    np.savez(folder / f"{name}.head.npz", **vars(head))

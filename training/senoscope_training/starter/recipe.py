@@ -27,14 +27,8 @@ class Distillation:
 
     The folding of a batch norm multiplies each output channel of a kernel by a factor; the recipe stores
     these factors. The rebuilt kernels differ from the exported ones by rounding errors. Therefore features,
-    head and parity are computed after this replacement, so that they are valid for the rebuilt file.
-
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        The exported network; changed in place.
-    seed : int
-        As in :func:`senoscope_training.networks.random_weights.draw_kernels`.
+    head and parity are computed after this replacement, so that they are valid for the rebuilt file. The
+    exported network is changed in place; the seed is that with which its kernels were drawn.
 
     Raises
     ------
@@ -105,15 +99,9 @@ class Distillation:
         model.graph.initializer.extend(kept)
         graph = model.graph.SerializeToString(deterministic=True)
         model.ClearField("graph")
-        built = NetworkRecipe(
-            self._network,
-            self._seed,
-            model.SerializeToString(deterministic=True),
-            graph,
-            tuple(self.kernels),
-            tuple(self.scales),
-        )
-        built.save(recipe)
+        rest = model.SerializeToString(deterministic=True)
+        kernels, scales = tuple(self.kernels), tuple(self.scales)
+        NetworkRecipe(self._network, self._seed, rest, graph, kernels, scales).save(recipe)
         write_network(NetworkRecipe.load(recipe), path)
 
 

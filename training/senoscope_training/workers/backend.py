@@ -40,12 +40,9 @@ def start_backend(threads: int) -> None:
             # On a CPU the graph optimiser takes a quarter of the tracing time; training is not faster.
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     elif backend == "jax":
-        os.environ["XLA_FLAGS"] = " ".join(
-            [
-                os.environ.get("XLA_FLAGS", ""),
-                f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
-                "--xla_gpu_deterministic_ops=true",
-            ]
+        os.environ["XLA_FLAGS"] = (
+            f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen={str(threads > 1).lower()} "
+            "--xla_gpu_deterministic_ops=true"
         ).strip()
     else:
         import torch

@@ -21,6 +21,9 @@ class Progress:
     network: str = ""
     detail: str = ""
 
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.network, self.stage, self.detail) if part)
+
 
 Report = Callable[[Progress], None]
 
@@ -79,18 +82,12 @@ class TextReporter:
         else:
             self._command = progress
         if not self._console.is_terminal:
-            parts = [progress.network, progress.stage, progress.detail]
-            self._console.print(
-                f"[{now - self._start:6.1f} s] {': '.join(part for part in parts if part)}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            line = f"[{now - self._start:6.1f} s] {progress}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
         now = time.monotonic()
-        title = ": ".join(part for part in (self._command.stage, self._command.detail) if part)
-        table = Table(title=f"{title} ({now - self._start:.0f} s)", title_justify="left")
+        table = Table(title=f"{self._command} ({now - self._start:.0f} s)", title_justify="left")
         for heading in ("network", "stage", "seconds", ""):
             table.add_column(heading, justify="right" if heading == "seconds" else "left")
         for name, progress in self._state.items():
