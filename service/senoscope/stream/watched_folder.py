@@ -191,10 +191,14 @@ class WatchedFolder:
         """List the folder, and return the files to be classified now, in natural order."""
         options, now_s = self._options, time.monotonic()
         try:
-            listed = list(list_files(options.folder, self._report_folder))
+            listed = list(list_files(options.folder))
             self._list(listed, now_s)
             spec = self._spec()
-            complete = [file for file in listed if self._is_due(file, spec, now_s)]
+            due = [file for file in listed if self._is_due(file, spec, now_s)]
+            complete = [file for file in due if file.fault is None]
+            for file in due:
+                if file.fault is not None:
+                    self._fail(file, _Failure(file.fault, spec, None))
             self._log.readable()
             if complete and not self._lock.acquire():
                 raise LogUnavailable(
@@ -376,7 +380,7 @@ class WatchedFolder:
         )
 
     def _series_uid(self, file: FileState) -> UUID:
-        return self._uuid(*file)
+        return self._uuid(file.name, file.size, file.mtime_ns)
 
     def _key(self, file: FileState) -> str:
         return f"watched file {self._uuid(file.name)}"
@@ -400,10 +404,6 @@ class WatchedFolder:
         if self._is_new(file, failure.text):
             self._counts["unreadable"] += 1
             _log.warning("watched file not classified", file=file.name, reason=failure.text)
-
-    def _report_folder(self, error: OSError) -> None:
-        name = Path(error.filename).relative_to(self._options.folder).as_posix()
-        self._warn(FileState(name, 0, 0), f"the folder cannot be read: {error.strerror}")
 
     def _set_problem(self, problem: str | None) -> None:
         if problem is not None and problem != self._problem:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
+import os
 import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from senoscope.runlog import keeper
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.retention import delete_old_results
 from senoscope.runlog.session_lock import SessionLock
@@ -24,7 +29,7 @@ from senoscope.stream.folder_files import FileState, in_natural_order, is_being_
 from support import miniature as mini
 from support.image_bytes import npy, tiff
 from support.raw_microscope import Microscope
-from support.run_logs import PostgresServer, postgres_server
+from support.run_logs import PostgresServer, postgres_server, write_locked
 from support.servers import Server, ServerThread
 from support.slow_engine import SlowEngine
 
@@ -198,6 +203,55 @@ def test_unreadable_files_are_reported_and_left(start: Start, folder: Path) -> N
     assert {one["file"] for one in status["failed"]} == {"small.npy", "two channels.npy"}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_what_cannot_be_opened_is_reported_and_keeps_nothing_waiting(start: Start, folder: Path) -> None:
+    """Opening a FIFO waits for its writer, and a name need not be text."""
+    os.mkfifo(folder / "a fifo.tif")
+    (folder / "loop.tif").symlink_to("loop.tif")
+    (folder / "broken.npy").symlink_to("nothing.npy")
+    expected = {"a fifo.tif", "loop.tif", "broken.npy"}
+    if sys.platform == "linux":
+        (Path(os.fsdecode(os.fsencode(folder) + b"/pr\xe4p.npy"))).write_bytes(npy(stack(1)))
+        expected |= {r"pr\xe4p.npy"}
+    (folder / "z.npy").write_bytes(npy(stack(1)))
+    server = start(*options(folder))
+    status = wait(server, lambda watch: watch["classified"] == 1 and watch["unreadable"] == len(expected))
+    reasons = {one["file"]: one["text"] for one in status["failed"]}
+    assert reasons.keys() == expected
+    assert "not a regular file" in reasons["a fifo.tif"]
+    assert "cannot be reached" in reasons["loop.tif"]
+    assert "rename it" in reasons.get(r"pr\xe4p.npy", "rename it")
+    assert status["waiting"] == 0
+    (folder / "a fifo.tif").unlink()
+    (folder / "a fifo.tif").write_bytes(ome(1))
+    wait(server, lambda watch: watch["classified"] == 2)
+    assert server.log.read_text().count("watched file not classified") == len(expected), "each once"
+
+
+def test_a_folder_that_cannot_be_read_is_reported_once(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "closed").mkdir()
+    (folder / "a.npy").write_bytes(npy(stack(1)))
+    scandir = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if path == str(folder / "closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    server = start(*options(folder))
+    status = wait(server, lambda watch: watch["classified"] == 1 and watch["unreadable"] == 1)
+    assert status["failed"] == [{"file": "closed", "text": "the folder cannot be read: Permission denied"}]
+    (folder / "b.npy").write_bytes(npy(stack(1)))
+    wait(server, lambda watch: watch["classified"] == 2)
+    assert server.log.read_text().count("folder cannot be read") == 1
+    monkeypatch.undo()
+    (folder / "closed" / "c.npy").write_bytes(npy(stack(1)))
+    assert wait(server, lambda watch: watch["classified"] == 3)["failed"] == []
+
+
 def test_one_field_of_view_that_cannot_be_used(start: Start, folder: Path) -> None:
     """What comes before it was queued together with it, so nothing is classified."""
     pixels = stack(3).astype(np.float32)
@@ -365,12 +419,12 @@ def test_listing(folder: Path) -> None:
     for name in ("b 10.tif", "b 2.tif", "A/x.NPY", "A/.y.tif", ".git/z.tif", "n.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"12")
-    found = in_natural_order(list_files(folder, pytest.fail))
+    found = in_natural_order(list_files(folder))
     assert [file.name for file in found] == ["A/x.NPY", "b 2.tif", "b 10.tif"]
     assert all(file.size == 2 for file in found)
     shutil.rmtree(folder)
     with pytest.raises(FileNotFoundError):
-        list(list_files(folder, pytest.fail))
+        list(list_files(folder))
     assert FileState("a", 1, 2) != FileState("a", 1, 3)
 
 
