@@ -152,10 +152,11 @@ class WatchedFolder:
 
     def status(self) -> WatchStatus:
         """Return state and counters."""
-        current, failures = self._current, self._failures
+        # This is another thread: it copies what the folder's thread changes, and does not iterate over it.
+        current, failures = self._current, self._failures.copy()
         return WatchStatus(
             folder=self._options.folder.name,
-            waiting=len(self._since_s.keys() - self._classified - failures.keys()),
+            waiting=max(0, len(self._since_s) - len(self._classified) - len(failures)),
             reading=None if current is None else current.series_id,
             classified=self._counts["classified"],
             unreadable=self._counts["unreadable"],

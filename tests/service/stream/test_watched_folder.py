@@ -252,6 +252,24 @@ def test_a_folder_that_cannot_be_read_is_reported_once(
     assert wait(server, lambda watch: watch["classified"] == 3)["failed"] == []
 
 
+def test_the_status_of_many_files_can_be_read_while_they_are_taken(start: Start, folder: Path) -> None:
+    def let_others_run(*_: object) -> None:
+        time.sleep(1e-6)
+
+    for n in range(2000):
+        (folder / f"{n}.npy").write_bytes(b"no array")
+    threshold = gc.get_threshold()
+    gc.callbacks.append(let_others_run)  # as finalizers do
+    gc.set_threshold(200)
+    try:
+        server = start(*options(folder, settle_s=0.01))
+        status = wait(server, lambda watch: watch["unreadable"] == 2000)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(let_others_run)
+    assert (status["waiting"], len(status["failed"])) == (0, 20)
+
+
 def test_one_field_of_view_that_cannot_be_used(start: Start, folder: Path) -> None:
     """What comes before it was queued together with it, so nothing is classified."""
     pixels = stack(3).astype(np.float32)
