@@ -269,15 +269,18 @@ class WatchedFolder:
                 spec = self._spec()
             except FileNotFoundError:
                 return
-            except (EngineFailed, OSError) as error:
-                text = error.strerror if isinstance(error, OSError) else str(error)
-                self._fail(file, _Failure(text or type(error).__name__, spec, time.monotonic() + _RETRY_S))
-                return
             except SenoscopeError as error:
                 if isinstance(error, _UNFINISHED) and file not in self._unfinished:
                     self._unfinished.add(file)
                 else:
                     self._fail(file, _Failure(str(error), spec, None))
+                return
+            except Exception as error:  # the other files do not wait for this one
+                text = error.strerror if isinstance(error, OSError) else str(error)
+                if not isinstance(error, EngineFailed | OSError):
+                    _log.exception("watched file failed", file=file.name)
+                    text = f"reading it failed ({type(error).__name__}); see the service's log"
+                self._fail(file, _Failure(text or type(error).__name__, spec, time.monotonic() + _RETRY_S))
                 return
             finally:
                 self._current = None

@@ -270,6 +270,26 @@ def test_the_status_of_many_files_can_be_read_while_they_are_taken(start: Start,
     assert (status["waiting"], len(status["failed"])) == (0, 20)
 
 
+def test_a_fault_of_the_reader_does_not_stop_other_files(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_fovs = watched_folder.open_fovs
+
+    def fail(path: Path, *rest: Any, **options: Any) -> Any:
+        if path.name == "a.npy":
+            raise RuntimeError(f"{path} is not expected")
+        return open_fovs(path, *rest, **options)
+
+    monkeypatch.setattr(watched_folder, "open_fovs", fail)
+    (folder / "a.npy").write_bytes(npy(stack(1)))
+    (folder / "b.npy").write_bytes(npy(stack(1)))
+    server = start(*options(folder))
+    status = wait(server, lambda watch: watch["classified"] == 1)
+    text = "reading it failed (RuntimeError); see the service's log"
+    assert status["failed"] == [{"file": "a.npy", "text": text}]
+    assert "is not expected" in server.log.read_text()
+
+
 def test_one_field_of_view_that_cannot_be_used(start: Start, folder: Path) -> None:
     """What comes before it was queued together with it, so nothing is classified."""
     pixels = stack(3).astype(np.float32)
