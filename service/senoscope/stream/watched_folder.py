@@ -132,6 +132,7 @@ class WatchedFolder:
         self._failures: dict[FileState, _Failure] = {}
         self._warnings: deque[WatchedFileNotice] = deque(maxlen=_MAX_NOTICES)
         self._reported: set[tuple[FileState, str]] = set()
+        self._lost = 0  # results that the log had lost when the current file was opened
         self._counts: Counter[Literal["classified", "unreadable", "changed"]] = Counter()
         self._current: SeriesStatus | None = None
         self._problem: str | None = None
@@ -289,6 +290,7 @@ class WatchedFolder:
         """Classify the fields of view of a file that have no result."""
         options, spec, uid = self._options, self._spec(), self._series_uid(file)
         self._require_room(1)
+        self._lost = self._log.status().lost
         with open_fovs(path, spec, axes=options.axes, channels=options.channels, name=file.name) as stack:
             if file not in self._unfinished and any(one.code == "incomplete" for one in stack.notices):
                 self._unfinished.add(file)
@@ -348,11 +350,16 @@ class WatchedFolder:
             log.save_series([_snapshot(series)])
             log.set_value(self._key(file), {"uid": str(uid), "done": done, "fovs": fovs, "file": file.name})
 
-        # Results that wait in memory for the log come first.
-        while self._log.problem is not None or not self._log.try_write(write):
-            if stop.wait(_WAKE_INTERVAL_S):
-                return False
-        return True
+        # Results that wait in memory for the log come first. Of a file whose results may be among those that
+        # the log lost, the missing ones are computed again.
+        while not stop.is_set():
+            if self._log.problem is None:
+                if self._log.status().lost != self._lost:
+                    return False
+                if self._log.try_write(write):
+                    return True
+            stop.wait(_WAKE_INTERVAL_S)
+        return False
 
     def _note_progress(self, file: FileState, uid: UUID, done: int, fovs: int) -> SeriesStatus:
         self._current = SeriesStatus(

@@ -368,6 +368,23 @@ def test_an_ensemble_that_takes_over_within_a_file(start: Start, folder: Path, t
     assert labels == ["senescent", "control"] * 50
 
 
+def test_results_that_the_run_log_lost_are_computed_again(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_MAX_BACKLOG", 4)
+    server = start(*options(folder))
+    (folder / "a.npy").write_bytes(npy(stack(1)))
+    wait(server, lambda watch: watch["classified"] == 1)
+    with write_locked(server.log.with_suffix(".sqlite3")):
+        (folder / "b.npy").write_bytes(npy(stack(20)))
+        server.wait(lambda status: status["run_log"]["lost"] == 12)
+    wait(server, lambda watch: watch["classified"] == 2)
+    assert {name: sorted(numbers) for name, numbers in frames(server).items()} == {
+        "a.npy": [0],
+        "b.npy": list(range(20)),
+    }
+
+
 def test_a_failure_of_the_engine_is_tried_again(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
