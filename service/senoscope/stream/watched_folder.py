@@ -183,6 +183,7 @@ class WatchedFolder:
                 listed_s = time.monotonic() - began_s
                 for file in files:
                     self._take(file, stop)
+                    self._set_problem(None)
                     if stop.is_set():
                         return
                 stop.wait(max(self._options.interval_s, listed_s / _LISTING_SHARE))
@@ -310,7 +311,12 @@ class WatchedFolder:
                     numbers = missing[first : first + _PART]
                     fovs = [Fov(stack.read(n), self._source(file, uid, stack, n), spec=spec) for n in numbers]
                     # What was read while a program wrote it is not classified.
-                    if state_of(options.folder, file.name) != file or not self._compute(fovs, stop):
+                    if state_of(options.folder, file.name) != file:
+                        if done := len(stack) - len(missing) + first:
+                            had = f"{done} of {len(stack)} fields of view had results"
+                            self._warn(file, f"it changed or disappeared when {had}")
+                        return
+                    if stop.is_set() or not self._compute(fovs, stop):
                         return
                     done = missing[first + _PART] if first + _PART < len(missing) else len(stack)
                     if done < len(stack) and not self._save(file, uid, done, len(stack), stop):

@@ -368,6 +368,26 @@ def test_an_ensemble_that_takes_over_within_a_file(start: Start, folder: Path, t
     assert labels == ["senescent", "control"] * 50
 
 
+def test_a_problem_that_has_passed_is_not_reported_until_all_files_are_classified(
+    start: Start, folder: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    for name in ("first", "second"):
+        mini.build(models / name, name=name)
+    for name in ("1.npy", "2.npy"):
+        (folder / name).write_bytes(npy(stack(200)))
+    server = start(*options(folder), "--models-dir", str(models), "--batch-size", "1", model=Path("first"))
+    SlowEngine(server, seconds=0.01)
+    server.wait(lambda status: status["batch"]["classified"] > 3)
+    answer = httpx.post(f"{server.url}/v1/model", json={"name": "second"}, timeout=60)
+    assert answer.status_code == 200
+    assert "another ensemble" in wait(server, lambda watch: watch["problem"] is not None)["problem"]
+    SlowEngine(server, seconds=0.02)
+    assert wait(server, lambda watch: watch["reading"] == "2.npy")["problem"] is None
+    assert "works again" in server.log.read_text()
+    wait(server, lambda watch: watch["classified"] == 2)
+
+
 def test_results_that_the_run_log_lost_are_computed_again(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +403,34 @@ def test_results_that_the_run_log_lost_are_computed_again(
         "a.npy": [0],
         "b.npy": list(range(20)),
     }
+
+
+def test_a_file_that_disappears_while_it_is_read_is_reported(start: Start, folder: Path) -> None:
+    server = start(*options(folder), "--batch-size", "1")
+    engine = SlowEngine(server, seconds=0.01)
+    (folder / "long.npy").write_bytes(npy(stack(64)))
+    server.wait(lambda status: status["batch"]["classified"] > 2)
+    with engine.held():
+        (folder / "long.npy").unlink()
+    status = wait(server, lambda watch: watch["warnings"] != [])
+    assert "of 64 fields of view had results" in status["warnings"][0]["text"]
+    wait(server, lambda watch: watch["waiting"] == 0 and watch["reading"] is None)
+    series = httpx.get(f"{server.url}/v1/series").json()["series"]
+    assert [one["state"] for one in series] == ["interrupted"]
+
+
+def test_a_service_that_stops_begins_no_more_of_a_file(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched_folder, "_WAKE_INTERVAL_S", 60)  # each part is ready before
+    server = start(*options(folder), "--batch-size", "1")
+    (folder / "long.npy").write_bytes(npy(stack(300)))
+    server.wait(lambda status: status["batch"]["classified"] > 2)
+    server.stop()
+    again = start(*options(folder), "--batch-size", "1")
+    assert len(again.logged(kind="file")) < 300
+    wait(again, lambda watch: watch["classified"] == 1)
+    assert sorted(frames(again)["long.npy"]) == list(range(300))
 
 
 def test_a_failure_of_the_engine_is_tried_again(
