@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import threading
+from functools import lru_cache
 from math import prod
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ from senoscope_client.images.notices import Notice
 from senoscope_client.images.stored import StoredImage
 
 _MAX_HEADER = 10_000  # the limit of NumPy
+_MAX_TOGETHER_BYTES = 256 * 1024 * 1024
 # Python below 3.11.8 and 3.12.2 can reject a valid literal while another thread parses one (gh-106905).
 _HEADER_LOCK = threading.Lock()
 
@@ -42,22 +43,27 @@ def open_array(stream: BinaryIO, size: int, options: ReadOptions) -> StoredImage
     inner = len(shape) - first
     plane = shape[first:]
     count = prod(plane)
-    whole: npt.NDArray[Any] | None = None
+    # If the last axis changes most slowly, the numbers of a plane are scattered over the file, and planes are
+    # read together. A map of the file would end the process when another program cuts the file off.
+    slab = prod(shape[:-1]) * dtype.itemsize
+    together = max(1, min(size // 32, _MAX_TOGETHER_BYTES) // (count * dtype.itemsize))
 
     def read_contiguous(n: int) -> npt.NDArray[Any]:
         stream.seek(start + n * count * dtype.itemsize)
         return np.frombuffer(stream.read(count * dtype.itemsize), dtype).reshape(plane)
 
+    @lru_cache(maxsize=4)  # if the channel is the first axis, those of a field of view are far apart
+    def read_together(first_plane: int) -> npt.NDArray[Any]:
+        numbers = np.arange(first_plane, min(first_plane + together, prod(shape[:first])))
+        at = np.unravel_index(numbers, shape[:first]) if first else (None,)
+        planes = np.empty((len(numbers), *plane), dtype)
+        for k in range(shape[-1]):
+            stream.seek(start + k * slab)
+            planes[..., k] = np.frombuffer(stream.read(slab), dtype).reshape(shape[:-1], order="F")[at]
+        return planes
+
     def read_scattered(n: int) -> npt.NDArray[Any]:
-        nonlocal whole
-        if whole is None:
-            if isinstance(stream, io.BufferedReader):  # a local file may be larger than the memory
-                whole = np.memmap(stream, dtype, "r", start, shape, "F")
-            else:
-                stream.seek(start)
-                whole = np.frombuffer(stream.read(), dtype).reshape(shape, order="F")
-        at = np.unravel_index(n, shape[:first]) if first else ()
-        return np.asarray(whole[tuple(at)])
+        return np.asarray(read_together(n - n % together)[n % together])
 
     read = read_scattered if fortran else read_contiguous
     notices: tuple[Notice, ...] = ()

@@ -4,63 +4,80 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from senoscope_client.images.folders import READ_SUFFIXES, naturally_sorted
 
+_SUFFIXES: Final = tuple(READ_SUFFIXES)
 _SKIPPED: Final = (".", "~")  # hidden files, macOS metadata (._NAME), and temporary files of editors
 
 
 class FileState(NamedTuple):
-    """A file as it is now, by its path in the folder (with ``/``); every change makes another state."""
+    """A file as it is now, by its path in the folder (with ``/``); every change makes another state.
+
+    Attributes
+    ----------
+    fault : str or None
+        Why it cannot be opened. The others are 0 then, and bytes of the name that are no text are escaped.
+    """
 
     name: str
     size: int
     mtime_ns: int
+    fault: str | None = None
+
+
+def _as_text(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def state_of(folder: Path, name: str) -> FileState | None:
-    """Return the state of a file, or None if it cannot be reached."""
+    """Return the state of a file, or None if there is none."""
+    if _as_text(name) != name:
+        return FileState(_as_text(name), 0, 0, "its name is not valid UTF-8; rename it")
     try:
         status = (folder / name).stat()
-    except OSError:
-        return None
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not (folder / name).is_symlink():
+            return None
+        return FileState(name, 0, 0, f"it cannot be reached: {error.strerror}")
+    if not stat.S_ISREG(status.st_mode):
+        return FileState(name, 0, 0, "it is not a regular file")
     return FileState(name, status.st_size, status.st_mtime_ns)
 
 
-def list_files(folder: Path, on_unreadable: Callable[[OSError], None]) -> Iterator[FileState]:
-    """Yield the TIFF and NPY files of a folder and its sub-folders; links to folders are not followed.
+def list_files(folder: Path) -> Iterator[FileState]:
+    """Yield the TIFF and NPY files of a folder and its sub-folders, and the sub-folders that cannot be read.
 
-    Parameters
-    ----------
-    on_unreadable : callable
-        Called with the reason for each sub-folder that cannot be read.
+    Links to folders are not followed.
 
     Raises
     ------
     OSError
         If the folder itself cannot be read.
     """
-
-    def handle(error: OSError) -> None:
-        if error.filename == str(folder):
-            raise error
-        on_unreadable(error)
-
-    for parent, folders, names in os.walk(folder, onerror=handle):
+    unreadable: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
         folders[:] = [name for name in folders if not name.startswith(_SKIPPED)]
-        below = Path(parent).relative_to(folder)
+        below = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
         for name in names:
             # The archive of a service names its unfinished files NAME.partial.ome.tif.
             if name.startswith(_SKIPPED) or ".partial." in name:
                 continue
-            if Path(name).suffix.lower() in READ_SUFFIXES:
-                state = state_of(folder, (below / name).as_posix())
+            if name.lower().endswith(_SUFFIXES):
+                state = state_of(folder, prefix + name)
                 if state is not None:
                     yield state
+    for error in unreadable:
+        unread = Path(error.filename).relative_to(folder)
+        if unread == Path():
+            raise error
+        yield FileState(_as_text(unread.as_posix()), 0, 0, f"the folder cannot be read: {error.strerror}")
 
 
 def in_natural_order(files: Iterable[FileState]) -> list[FileState]:

@@ -133,6 +133,7 @@ class WatchedFolder:
         self._failures: dict[FileState, _Failure] = {}
         self._warnings: deque[WatchedFileNotice] = deque(maxlen=_MAX_NOTICES)
         self._reported: set[tuple[FileState, str]] = set()
+        self._lost = 0  # results that the log had lost when the current file was opened
         self._counts: Counter[Literal["classified", "unreadable", "changed"]] = Counter()
         self._current: SeriesSnapshot | None = None
         self._problem: str | None = None
@@ -149,10 +150,11 @@ class WatchedFolder:
 
     def status(self) -> WatchStatus:
         """Return state and counters."""
-        current, failures = self._current, self._failures
+        # This is another thread: it copies what the folder's thread changes, and does not iterate over it.
+        current, failures = self._current, self._failures.copy()
         return WatchStatus(
             folder=self._folder.name,
-            waiting=len(self._since_s.keys() - self._classified - failures.keys()),
+            waiting=max(0, len(self._since_s) - len(self._classified) - len(failures)),
             reading=None if current is None else current.series_id,
             classified=self._counts["classified"],
             unreadable=self._counts["unreadable"],
@@ -178,9 +180,11 @@ class WatchedFolder:
                 listed_s = time.monotonic() - began_s
                 for file in files:
                     self._take(file, stop)
+                    self._set_problem(None)
                     if stop.is_set():
                         return
-                stop.wait(max(self._settings.watch_interval_s, listed_s / _LISTING_SHARE))
+                passed_s = time.monotonic() - began_s
+                stop.wait(max(self._settings.watch_interval_s, listed_s / _LISTING_SHARE - passed_s))
         finally:
             self._lock.release()
 
@@ -188,10 +192,14 @@ class WatchedFolder:
         """List the folder, and return the files to be classified now, in natural order."""
         now_s = time.monotonic()
         try:
-            listed = list(list_files(self._folder, self._report_folder))
+            listed = list(list_files(self._folder))
             self._list(listed, now_s)
             spec = self._spec()
-            complete = [file for file in listed if self._is_due(file, spec, now_s)]
+            due = [file for file in listed if self._is_due(file, spec, now_s)]
+            complete = [file for file in due if file.fault is None]
+            for file in due:
+                if file.fault is not None:
+                    self._fail(file, _Failure(file.fault, spec, None))
             self._log.readable()
             if complete and not self._lock.acquire():
                 raise LogUnavailable(
@@ -262,15 +270,18 @@ class WatchedFolder:
                 spec = self._spec()
             except FileNotFoundError:
                 return
-            except (EngineFailed, OSError) as error:
-                text = error.strerror if isinstance(error, OSError) else str(error)
-                self._fail(file, _Failure(text or type(error).__name__, spec, time.monotonic() + _RETRY_S))
-                return
             except SenoscopeError as error:
                 if isinstance(error, _UNFINISHED) and file not in self._unfinished:
                     self._unfinished.add(file)
                 else:
                     self._fail(file, _Failure(str(error), spec, None))
+                return
+            except Exception as error:  # the other files do not wait for this one
+                text = error.strerror if isinstance(error, OSError) else str(error)
+                if not isinstance(error, EngineFailed | OSError):
+                    _log.exception("watched file failed", file=file.name)
+                    text = f"reading it failed ({type(error).__name__}); see the service's log"
+                self._fail(file, _Failure(text or type(error).__name__, spec, time.monotonic() + _RETRY_S))
                 return
             finally:
                 self._current = None
@@ -281,6 +292,7 @@ class WatchedFolder:
         axes = settings.watch_axes or None
         channels = settings.watch_channels.split(",") if settings.watch_channels else None
         self._require_room(1)
+        self._lost = self._log.status().lost
         with open_fovs(path, spec, axes=axes, channels=channels, name=file.name) as stack:
             if file not in self._unfinished and any(one.code == "incomplete" for one in stack.notices):
                 self._unfinished.add(file)
@@ -300,7 +312,12 @@ class WatchedFolder:
                     numbers = missing[first : first + _PART]
                     fovs = [Fov(stack.read(n), self._source(file, uid, stack, n), spec=spec) for n in numbers]
                     # What was read while a program wrote it is not classified.
-                    if state_of(self._folder, file.name) != file or not self._compute(fovs, stop):
+                    if state_of(self._folder, file.name) != file:
+                        if done := len(stack) - len(missing) + first:
+                            had = f"{done} of {len(stack)} fields of view had results"
+                            self._warn(file, f"it changed or disappeared when {had}")
+                        return
+                    if stop.is_set() or not self._compute(fovs, stop):
                         return
                     done = missing[first + _PART] if first + _PART < len(missing) else len(stack)
                     if done < len(stack) and not self._save(file, uid, done, len(stack), stop):
@@ -342,11 +359,16 @@ class WatchedFolder:
             progress = _Progress(uid=uid, done=done, fovs=fovs, file=file.name)
             log.set_value(self._key(file), progress.model_dump(mode="json"))
 
-        # Results that wait in memory for the log come first.
-        while self._log.problem is not None or not self._log.try_write(write):
-            if stop.wait(_WAKE_INTERVAL_S):
-                return False
-        return True
+        # Results that wait in memory for the log come first. Of a file whose results may be among those that
+        # the log lost, the missing ones are computed again.
+        while not stop.is_set():
+            if self._log.problem is None:
+                if self._log.status().lost != self._lost:
+                    return False
+                if self._log.try_write(write):
+                    return True
+            stop.wait(_WAKE_INTERVAL_S)
+        return False
 
     def _note_progress(self, file: FileState, uid: UUID, done: int, fovs: int) -> SeriesSnapshot:
         self._current = SeriesSnapshot(
@@ -379,7 +401,7 @@ class WatchedFolder:
         )
 
     def _series_uid(self, file: FileState) -> UUID:
-        return self._uuid(*file)
+        return self._uuid(file.name, file.size, file.mtime_ns)
 
     def _key(self, file: FileState) -> str:
         return f"watched file {self._uuid(file.name)}"
@@ -403,10 +425,6 @@ class WatchedFolder:
         if self._is_new(file, failure.text):
             self._counts["unreadable"] += 1
             _log.warning("watched file not classified", file=file.name, reason=failure.text)
-
-    def _report_folder(self, error: OSError) -> None:
-        name = Path(error.filename).relative_to(self._folder).as_posix()
-        self._warn(FileState(name, 0, 0), f"the folder cannot be read: {error.strerror}")
 
     def _set_problem(self, problem: str | None) -> None:
         if problem is not None and problem != self._problem:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -118,6 +120,27 @@ def test_replay_holds_one_field_of_view_in_memory(
     with tracemalloc_peak() as peak:
         assert sum(1 for _ in Replay([tmp_path], spec=spec)) == 100
     assert peak() < 3e6 < 100 * 3 * 120 * 160 * 2 / 3
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_that_is_cut_off_while_it_is_read(order: Literal["C", "F"], tmp_path: Path) -> None:
+    """Reading a mapped file would end the process."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.asarray(np.stack([fov(n) for n in range(FOVS)]), order=order))
+    with open_fovs(path, SPEC) as stack:
+        assert (stack.read(0) == fov(0)).all()
+        os.truncate(path, 4096)
+        with pytest.raises(errors.UnreadableImage):
+            stack.read(FOVS - 1)
+
+
+@pytest.mark.parametrize("axes", ["CPYX", "PYXC", "YXPC", "XYCP", "PCYX"])
+def test_arrays_in_fortran_order_with_any_axes(axes: str, tmp_path: Path) -> None:
+    stack = np.stack([fov(n) for n in range(40)])
+    moved = stack.transpose(["PCYX".index(axis) for axis in axes])
+    np.save(tmp_path / "a.npy", np.asfortranarray(moved))
+    with open_fovs(tmp_path / "a.npy", SPEC, axes=axes) as opened:
+        np.testing.assert_array_equal([opened.read(n) for n in range(40)], stack)
 
 
 def test_the_stage_positions_of_an_archive_are_read(tmp_path: Path) -> None:

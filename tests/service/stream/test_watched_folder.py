@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
+import os
 import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from senoscope.runlog import keeper
 from senoscope.runlog.entries import ResultFilter
 from senoscope.runlog.retention import delete_old_results
 from senoscope.runlog.session_lock import SessionLock
@@ -24,7 +29,7 @@ from senoscope.stream.folder_files import FileState, in_natural_order, is_being_
 from support import miniature as mini
 from support.image_bytes import npy, tiff
 from support.raw_microscope import Microscope
-from support.run_logs import PostgresServer, postgres_server
+from support.run_logs import PostgresServer, postgres_server, write_locked
 from support.servers import Server, ServerThread
 from support.slow_engine import SlowEngine
 
@@ -198,6 +203,93 @@ def test_unreadable_files_are_reported_and_left(start: Start, folder: Path) -> N
     assert {one["file"] for one in status["failed"]} == {"small.npy", "two channels.npy"}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_what_cannot_be_opened_is_reported_and_keeps_nothing_waiting(start: Start, folder: Path) -> None:
+    """Opening a FIFO waits for its writer, and a name need not be text."""
+    os.mkfifo(folder / "a fifo.tif")
+    (folder / "loop.tif").symlink_to("loop.tif")
+    (folder / "broken.npy").symlink_to("nothing.npy")
+    expected = {"a fifo.tif", "loop.tif", "broken.npy"}
+    if sys.platform == "linux":
+        (Path(os.fsdecode(os.fsencode(folder) + b"/pr\xe4p.npy"))).write_bytes(npy(stack(1)))
+        expected |= {r"pr\xe4p.npy"}
+    (folder / "z.npy").write_bytes(npy(stack(1)))
+    server = start(*options(folder))
+    status = wait(server, lambda watch: watch["classified"] == 1 and watch["unreadable"] == len(expected))
+    reasons = {one["file"]: one["text"] for one in status["failed"]}
+    assert reasons.keys() == expected
+    assert "not a regular file" in reasons["a fifo.tif"]
+    assert "cannot be reached" in reasons["loop.tif"]
+    assert "rename it" in reasons.get(r"pr\xe4p.npy", "rename it")
+    assert status["waiting"] == 0
+    (folder / "a fifo.tif").unlink()
+    (folder / "a fifo.tif").write_bytes(ome(1))
+    wait(server, lambda watch: watch["classified"] == 2)
+    assert server.log.read_text().count("watched file not classified") == len(expected), "each once"
+
+
+def test_a_folder_that_cannot_be_read_is_reported_once(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "closed").mkdir()
+    (folder / "a.npy").write_bytes(npy(stack(1)))
+    scandir = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if path == str(folder / "closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    server = start(*options(folder))
+    status = wait(server, lambda watch: watch["classified"] == 1 and watch["unreadable"] == 1)
+    assert status["failed"] == [{"file": "closed", "text": "the folder cannot be read: Permission denied"}]
+    (folder / "b.npy").write_bytes(npy(stack(1)))
+    wait(server, lambda watch: watch["classified"] == 2)
+    assert server.log.read_text().count("folder cannot be read") == 1
+    monkeypatch.undo()
+    (folder / "closed" / "c.npy").write_bytes(npy(stack(1)))
+    assert wait(server, lambda watch: watch["classified"] == 3)["failed"] == []
+
+
+def test_the_status_of_many_files_can_be_read_while_they_are_taken(start: Start, folder: Path) -> None:
+    def let_others_run(*_: object) -> None:
+        time.sleep(1e-6)
+
+    for n in range(2000):
+        (folder / f"{n}.npy").write_bytes(b"no array")
+    threshold = gc.get_threshold()
+    gc.callbacks.append(let_others_run)  # as finalizers do
+    gc.set_threshold(200)
+    try:
+        server = start(*options(folder, settle_s=0.01))
+        status = wait(server, lambda watch: watch["unreadable"] == 2000)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(let_others_run)
+    assert (status["waiting"], len(status["failed"])) == (0, 20)
+
+
+def test_a_fault_of_the_reader_does_not_stop_other_files(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_fovs = watched_folder.open_fovs
+
+    def fail(path: Path, *rest: Any, **options: Any) -> Any:
+        if path.name == "a.npy":
+            raise RuntimeError(f"{path} is not expected")
+        return open_fovs(path, *rest, **options)
+
+    monkeypatch.setattr(watched_folder, "open_fovs", fail)
+    (folder / "a.npy").write_bytes(npy(stack(1)))
+    (folder / "b.npy").write_bytes(npy(stack(1)))
+    server = start(*options(folder))
+    status = wait(server, lambda watch: watch["classified"] == 1)
+    text = "reading it failed (RuntimeError); see the service's log"
+    assert status["failed"] == [{"file": "a.npy", "text": text}]
+    assert "is not expected" in server.log.read_text()
+
+
 def test_one_field_of_view_that_cannot_be_used(start: Start, folder: Path) -> None:
     """What comes before it was queued together with it, so nothing is classified."""
     pixels = stack(3).astype(np.float32)
@@ -274,6 +366,71 @@ def test_an_ensemble_that_takes_over_within_a_file(start: Start, folder: Path, t
     assert Counter(result["model"]["name"] for result in results).keys() == {"straight", "swapped"}
     labels = [result["label"] for result in sorted(results, key=lambda one: one["source"]["frame"])]
     assert labels == ["senescent", "control"] * 50
+
+
+def test_a_problem_that_has_passed_is_not_reported_until_all_files_are_classified(
+    start: Start, folder: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    for name in ("first", "second"):
+        mini.build(models / name, name=name)
+    for name in ("1.npy", "2.npy"):
+        (folder / name).write_bytes(npy(stack(200)))
+    server = start(*options(folder), "--models-dir", str(models), "--batch-size", "1", model=Path("first"))
+    SlowEngine(server, seconds=0.01)
+    server.wait(lambda status: status["batch"]["classified"] > 3)
+    answer = httpx.post(f"{server.url}/v1/model", json={"name": "second"}, timeout=60)
+    assert answer.status_code == 200
+    assert "another ensemble" in wait(server, lambda watch: watch["problem"] is not None)["problem"]
+    SlowEngine(server, seconds=0.02)
+    assert wait(server, lambda watch: watch["reading"] == "2.npy")["problem"] is None
+    assert "works again" in server.log.read_text()
+    wait(server, lambda watch: watch["classified"] == 2)
+
+
+def test_results_that_the_run_log_lost_are_computed_again(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_MAX_BACKLOG", 4)
+    server = start(*options(folder))
+    (folder / "a.npy").write_bytes(npy(stack(1)))
+    wait(server, lambda watch: watch["classified"] == 1)
+    with write_locked(server.log.with_suffix(".sqlite3")):
+        (folder / "b.npy").write_bytes(npy(stack(20)))
+        server.wait(lambda status: status["run_log"]["lost"] == 12)
+    wait(server, lambda watch: watch["classified"] == 2)
+    assert {name: sorted(numbers) for name, numbers in frames(server).items()} == {
+        "a.npy": [0],
+        "b.npy": list(range(20)),
+    }
+
+
+def test_a_file_that_disappears_while_it_is_read_is_reported(start: Start, folder: Path) -> None:
+    server = start(*options(folder), "--batch-size", "1")
+    engine = SlowEngine(server, seconds=0.01)
+    (folder / "long.npy").write_bytes(npy(stack(64)))
+    server.wait(lambda status: status["batch"]["classified"] > 2)
+    with engine.held():
+        (folder / "long.npy").unlink()
+    status = wait(server, lambda watch: watch["warnings"] != [])
+    assert "of 64 fields of view had results" in status["warnings"][0]["text"]
+    wait(server, lambda watch: watch["waiting"] == 0 and watch["reading"] is None)
+    series = httpx.get(f"{server.url}/v1/series").json()["series"]
+    assert [one["state"] for one in series] == ["interrupted"]
+
+
+def test_a_service_that_stops_begins_no_more_of_a_file(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched_folder, "_WAKE_INTERVAL_S", 60)  # each part is ready before
+    server = start(*options(folder), "--batch-size", "1")
+    (folder / "long.npy").write_bytes(npy(stack(300)))
+    server.wait(lambda status: status["batch"]["classified"] > 2)
+    server.stop()
+    again = start(*options(folder), "--batch-size", "1")
+    assert len(again.logged(kind="file")) < 300
+    wait(again, lambda watch: watch["classified"] == 1)
+    assert sorted(frames(again)["long.npy"]) == list(range(300))
 
 
 def test_a_failure_of_the_engine_is_tried_again(
@@ -365,12 +522,12 @@ def test_listing(folder: Path) -> None:
     for name in ("b 10.tif", "b 2.tif", "A/x.NPY", "A/.y.tif", ".git/z.tif", "n.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"12")
-    found = in_natural_order(list_files(folder, pytest.fail))
+    found = in_natural_order(list_files(folder))
     assert [file.name for file in found] == ["A/x.NPY", "b 2.tif", "b 10.tif"]
     assert all(file.size == 2 for file in found)
     shutil.rmtree(folder)
     with pytest.raises(FileNotFoundError):
-        list(list_files(folder, pytest.fail))
+        list(list_files(folder))
     assert FileState("a", 1, 2) != FileState("a", 1, 3)
 
 
