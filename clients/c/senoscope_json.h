@@ -57,18 +57,10 @@ static inline const char *json_blank(const char *at, const char *end) {
 
 /* Return the code unit in the four digits behind \u; -1 if they are not digits. */
 static inline int32_t json_unit(const char *at, const char *end) {
-    int32_t unit = 0;
+    char digits[5] = {0};
     if (end - at < 4) return -1;
-    for (int k = 0; k < 4; k++) {
-        const char c = at[k];
-        const int digit = c >= '0' && c <= '9'   ? c - '0'
-                          : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                          : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                                 : -1;
-        if (digit < 0) return -1;
-        unit = unit << 4 | digit;
-    }
-    return unit;
+    memcpy(digits, at, 4);
+    return strspn(digits, "0123456789abcdefABCDEF") == 4 ? (int32_t)strtol(digits, NULL, 16) : -1;
 }
 
 /* Return the code point of an escape, and move `*at` from behind its \u to its end; -1 if it is invalid. */

@@ -45,34 +45,26 @@ __all__ = [
 
 # Names are imported on first use: the wire format must not load sockets, nor may the engine.
 _MODULES = {
-    "AsyncClient": "http.async_client",
-    "AsyncLiveDecisions": "http.live_async",
-    "AsyncLiveResults": "http.live_async",
-    "Client": "http.client",
-    "Decision": "models.decision",
-    "DecisionSubscriber": "zeromq.subscribers",
-    "FramePublisher": "zeromq.frame_publisher",
-    "Index": "wire.messages",
-    "Judged": "models.decision",
-    "LiveDecisions": "http.live",
-    "LiveResults": "http.live",
-    "Mosaic": "wire.messages",
-    "Position": "wire.messages",
-    "Result": "models.result",
-    "ResultSubscriber": "zeromq.subscribers",
-    "Retries": "http.retries",
-    "SenoscopeError": "errors",
-    "Timestamp": "wire.messages",
-    "Unreachable": "errors",
-    "WireError": "wire.messages",
-    "to_dataframe": "tables",
+    "errors": ("SenoscopeError", "Unreachable"),
+    "http.async_client": ("AsyncClient",),
+    "http.client": ("Client",),
+    "http.live": ("LiveDecisions", "LiveResults"),
+    "http.live_async": ("AsyncLiveDecisions", "AsyncLiveResults"),
+    "http.retries": ("Retries",),
+    "models.decision": ("Decision", "Judged"),
+    "models.result": ("Result",),
+    "tables": ("to_dataframe",),
+    "wire.messages": ("Index", "Mosaic", "Position", "Timestamp", "WireError"),
+    "zeromq.frame_publisher": ("FramePublisher",),
+    "zeromq.subscribers": ("DecisionSubscriber", "ResultSubscriber"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

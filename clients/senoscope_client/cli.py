@@ -52,19 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if not _is_expected(error):
+        from senoscope_client.errors import SenoscopeError
+
+        # A user can act on these, so that their messages suffice.
+        if not isinstance(error, (SenoscopeError, OSError, RuntimeError, ValueError)):
             raise
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return _FAILURE
     except KeyboardInterrupt:
         return 0
-
-
-def _is_expected(error: Exception) -> bool:
-    """Return whether a user can act on the error, so that its message suffices."""
-    from senoscope_client.errors import SenoscopeError
-
-    return isinstance(error, (SenoscopeError, OSError, RuntimeError, ValueError))
 
 
 class _VersionAction(argparse.Action):
@@ -327,7 +323,17 @@ def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from senoscope_client.tables import LINE_HEADING, result_line
 
     shown = 0
-    with _results(options) as results:
+    source: ResultSubscriber | LiveResults
+    if options.zmq is None:
+        from senoscope_client.http.live import LiveResults
+
+        source = LiveResults(options.url, timeout_s=options.timeout_s, api_key=options.api_key)
+    else:
+        from senoscope_client.zeromq.subscribers import ResultSubscriber
+
+        keys = {"server_key": options.server_key, "curve_keypair": options.curve_keypair}
+        source = ResultSubscriber(options.zmq, timeout_s=options.timeout_s, **keys)
+    with source as results:
         if not options.json:
             print(LINE_HEADING, flush=True)
         for result in results:
@@ -339,20 +345,6 @@ def _watch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                 return 0
     print("the service has stopped", file=sys.stderr)
     return 0 if options.count is None else _FAILURE
-
-
-def _results(options: argparse.Namespace) -> ResultSubscriber | LiveResults:
-    from senoscope_client.http.live import LiveResults
-    from senoscope_client.zeromq.subscribers import ResultSubscriber
-
-    if options.zmq is None:
-        return LiveResults(options.url, timeout_s=options.timeout_s, api_key=options.api_key)
-    return ResultSubscriber(
-        options.zmq,
-        timeout_s=options.timeout_s,
-        server_key=options.server_key,
-        curve_keypair=options.curve_keypair,
-    )
 
 
 def _classify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

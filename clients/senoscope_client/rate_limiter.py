@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 
 @dataclass
 class _Kind:
-    last_s: float
     interval_s: float
+    last_s: float = -math.inf
     suppressed: int = 0
 
 
@@ -43,13 +44,10 @@ class RateLimiter:
         """
         now_s = time.monotonic()
         with self._lock:
-            known = self._kinds.get(kind)
-            if known is not None and now_s - known.last_s < known.interval_s:
+            known = self._kinds.setdefault(kind, _Kind(self._interval_s))
+            if now_s - known.last_s < known.interval_s:
                 known.suppressed += 1
                 return None
-            suppressed = known.suppressed if known is not None else 0
-            interval_s = self._interval_s
-            if known is not None and suppressed:
-                interval_s = min(2 * known.interval_s, self._max_interval_s)
-            self._kinds[kind] = _Kind(now_s, interval_s)
-            return suppressed
+            doubled_s = min(2 * known.interval_s, self._max_interval_s)
+            self._kinds[kind] = _Kind(doubled_s if known.suppressed else self._interval_s, now_s)
+            return known.suppressed

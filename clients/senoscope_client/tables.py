@@ -64,14 +64,6 @@ class Column(NamedTuple):
     value: Callable[[Result], Cell]
 
 
-def _position(axis: Literal["x", "y", "z"]) -> Callable[[Result], Cell]:
-    def value(result: Result) -> Cell:
-        position = result.source.position_um
-        return None if position is None else float(getattr(position, axis))
-
-    return value
-
-
 def _created_at(result: Result) -> datetime | None:
     if result.id.version != 7:  # the id was not assigned by a service, and contains no time
         return None
@@ -96,9 +88,9 @@ _BEFORE_NETWORKS: Final = (
     Column("file", "text", "The source file of a posted or replayed stack.", lambda r: r.source.file),
     Column("frame", "integer", "Number in the series or the stack.", lambda r: r.source.frame),
     Column("acquired_at", "time", "When the frame was acquired.", lambda r: r.source.acquired_at),
-    Column("x_um", "number", "Stage position.", _position("x")),
-    Column("y_um", "number", "Stage position.", _position("y")),
-    Column("z_um", "number", "Stage position.", _position("z")),
+    Column("x_um", "number", "Stage position.", lambda r: getattr(r.source.position_um, "x", None)),
+    Column("y_um", "number", "Stage position.", lambda r: getattr(r.source.position_um, "y", None)),
+    Column("z_um", "number", "Stage position.", lambda r: getattr(r.source.position_um, "z", None)),
     Column("label", "text", "The class.", lambda r: r.label),
     Column("probability", "number", "Probability of senescence.", lambda r: r.probability),
     Column("entropy", "number", "Uncertainty, in bits.", lambda r: r.uncertainty.entropy),

@@ -142,8 +142,9 @@ class ClosedLoop:
             self._frames.disconnect()
             finished.set()
             receiver.join()
-            self._copy_counts()
-        summary = self.summary
+            summary, frames = self.summary, self._frames
+            summary.published, summary.incomplete = frames.published, frames.incomplete
+            summary.failed, summary.foreign = frames.failed, dict(frames.foreign)
         if not summary.published and (summary.foreign or summary.incomplete or summary.failed):
             raise SenoscopeError(
                 "nothing was published: every field of view needs the channels "
@@ -157,11 +158,6 @@ class ClosedLoop:
     def _subscribe(self) -> LiveDecisions:
         url, _, api_key = self._service
         return LiveDecisions(url, True, _SLICE_S, api_key)
-
-    def _copy_counts(self) -> None:
-        frames = self._frames
-        self.summary.published, self.summary.incomplete = frames.published, frames.incomplete
-        self.summary.failed, self.summary.foreign = frames.failed, dict(frames.foreign)
 
     def _reset(self) -> None:
         self.summary = LoopSummary()

@@ -37,14 +37,7 @@ _T = TypeVar("_T")
 class LiveFeed(Generic[_T]):
     """One of the service's WebSockets: its address, the type of its messages, and its errors.
 
-    Parameters
-    ----------
-    base_url : str
-        Of the service, such as ``http://127.0.0.1:8750``.
-    path : str
-        With its query.
-    kind : type
-        Of the messages.
+    ``path`` includes the query.
     """
 
     def __init__(self, base_url: str, path: str, kind: Any) -> None:

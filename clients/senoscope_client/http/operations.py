@@ -69,10 +69,6 @@ class Filters(TypedDict, total=False):
     max_probability: float
 
 
-def _no_body() -> AbstractContextManager[dict[str, Any]]:
-    return nullcontext({})
-
-
 @dataclass(frozen=True)
 class Operation(Generic[_T]):
     """A request, and how its response is read.
@@ -89,7 +85,7 @@ class Operation(Generic[_T]):
     path: str
     read_response: Callable[[httpx.Response], _T]
     params: Mapping[str, Any] = field(default_factory=dict)
-    open_body: Callable[[], AbstractContextManager[dict[str, Any]]] = _no_body
+    open_body: Callable[[], AbstractContextManager[dict[str, Any]]] = lambda: nullcontext({})
 
 
 def classify(
@@ -114,7 +110,7 @@ def classify(
     return Operation(
         "POST",
         "/v1/classify",
-        partial(_read_model, ClassifyResponse),
+        partial(_parse, ClassifyResponse.model_validate_json),
         _without_none(wanted),
         form if isinstance(stack, str | os.PathLike) else raw,
     )
@@ -122,7 +118,7 @@ def classify(
 
 def get(path: str, model: type[_M], **params: Any) -> Operation[_M]:
     """Get a document; parameters that are None are left out."""
-    return Operation("GET", path, partial(_read_model, model), _without_none(params))
+    return Operation("GET", path, partial(_parse, model.model_validate_json), _without_none(params))
 
 
 def results(limit: int, cursor: int | None, filters: Filters) -> Operation[ResultsPage]:
@@ -148,9 +144,8 @@ def pixels(identifier: UUID | str) -> Operation[npt.NDArray[Any]]:
 
 def series(limit: int) -> Operation[list[SeriesSummary]]:
     """Get the most recent series."""
-    return Operation(
-        "GET", "/v1/series", lambda r: list(_read_model(SeriesResponse, r).series), {"limit": limit}
-    )
+    parse = SeriesResponse.model_validate_json
+    return Operation("GET", "/v1/series", lambda r: list(_parse(parse, r).series), {"limit": limit})
 
 
 def one_series(series_uid: UUID | str) -> Operation[SeriesSummary]:
@@ -180,10 +175,6 @@ def ready() -> Operation[ReadyResponse]:
 def json_object(path: str) -> Operation[dict[str, Any]]:
     """Get the JSON object at a path."""
     return Operation("GET", path, lambda r: _parse(TypeAdapter(dict[str, Any]).validate_json, r))
-
-
-def _read_model(model: type[_M], response: httpx.Response) -> _M:
-    return _parse(model.model_validate_json, response)
 
 
 def _parse(parse: Callable[[bytes], _T], response: httpx.Response) -> _T:

@@ -25,12 +25,9 @@ def create_private(path: Path, text: str) -> None:
 
 
 def require_private(path: Path) -> os.stat_result:
-    """Reject a file that others can read or change; not checked on Windows, which has no such file modes.
+    """Reject a file that others can read or change, else return its status.
 
-    Returns
-    -------
-    os.stat_result
-        Of the file.
+    The mode is not checked on Windows, which has no such file modes.
 
     Raises
     ------

@@ -173,10 +173,8 @@ class Scene:
             radius = rng.uniform(*appearance.radius)
             if cells and rng.random() < 0.75:
                 neighbour = cells[int(rng.integers(len(cells)))]
-                away, bearing = (
-                    (radius + neighbour.radius) * rng.uniform(0.86, 1.1),
-                    rng.uniform(0, 2 * np.pi),
-                )
+                away = (radius + neighbour.radius) * rng.uniform(0.86, 1.1)
+                bearing = rng.uniform(0, 2 * np.pi)
                 y, x = neighbour.y + away * np.sin(bearing), neighbour.x + away * np.cos(bearing)
             else:
                 y, x = rng.uniform(0, height), rng.uniform(0, width)

@@ -242,11 +242,8 @@ class FramePublisher:
             )
         with self._lock:
             self._require_usable()
-            series = self._require_series()
             header = ImageHeader(
-                instrument=self.instrument,
-                series_id=series.series_id,
-                series_uid=series.series_uid,
+                **self._series_fields(),
                 frame=self._frames,
                 shape=cast(tuple[int, int, int], pixels.shape),
                 dtype=cast(PixelType, pixels.dtype.name),
@@ -294,18 +291,9 @@ class FramePublisher:
         self._context.term()
 
     def _send_end(self, reason: str) -> int:
-        series, frames = self._require_series(), self._frames
-        self._send(
-            EndHeader(
-                instrument=self.instrument,
-                series_id=series.series_id,
-                series_uid=series.series_uid,
-                frames_sent=frames,
-                reason=reason,
-            )
-        )
+        self._send(EndHeader(**self._series_fields(), frames_sent=self._frames, reason=reason))
         self._series = None
-        return frames
+        return self._frames
 
     def _send_heartbeats(self) -> None:
         while not self._closing.wait(self._heartbeat_s):
@@ -345,7 +333,8 @@ class FramePublisher:
                 "a heartbeat could not be sent; open a new frame publisher"
             ) from self._heartbeat_error
 
-    def _require_series(self) -> StartHeader:
+    def _series_fields(self) -> dict[str, Any]:
+        """Return the fields that identify the open series in each header."""
         if self._series is None:
             raise RuntimeError("no series is open; call start_series first")
-        return self._series
+        return self._series.model_dump(include={"instrument", "series_id", "series_uid"})

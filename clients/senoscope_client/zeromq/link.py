@@ -216,12 +216,9 @@ class Link:
 
 
 def receive_parts(socket: zmq.Socket[Any]) -> list[zmq.Frame] | None:
-    """Receive the parts of a message that is ready.
+    """Receive the parts of a message that is ready; return None if there are more than `MAX_PARTS`.
 
-    Returns
-    -------
-    list of zmq.Frame or None
-        None if it has more than `MAX_PARTS`; further parts remain in the socket, which must then be closed.
+    Further parts remain in the socket, which must then be closed.
     """
     parts: list[zmq.Frame] = []
     while len(parts) < MAX_PARTS:
