@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from senoscope_client.images.folders import READ_SUFFIXES, naturally_sorted
 
+_SUFFIXES: Final = tuple(READ_SUFFIXES)
 _SKIPPED: Final = (".", "~")  # hidden files, macOS metadata (._NAME), and temporary files of editors
 
 
@@ -62,20 +63,21 @@ def list_files(folder: Path) -> Iterator[FileState]:
     unreadable: list[OSError] = []
     for parent, folders, names in os.walk(folder, onerror=unreadable.append):
         folders[:] = [name for name in folders if not name.startswith(_SKIPPED)]
-        below = Path(parent).relative_to(folder)
+        below = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
         for name in names:
             # The archive of a service names its unfinished files NAME.partial.ome.tif.
             if name.startswith(_SKIPPED) or ".partial." in name:
                 continue
-            if Path(name).suffix.lower() in READ_SUFFIXES:
-                state = state_of(folder, (below / name).as_posix())
+            if name.lower().endswith(_SUFFIXES):
+                state = state_of(folder, prefix + name)
                 if state is not None:
                     yield state
     for error in unreadable:
-        below = Path(error.filename).relative_to(folder)
-        if below == Path():
+        below = Path(error.filename).relative_to(folder).as_posix()
+        if below == ".":
             raise error
-        yield FileState(_as_text(below.as_posix()), 0, 0, f"the folder cannot be read: {error.strerror}")
+        yield FileState(_as_text(below), 0, 0, f"the folder cannot be read: {error.strerror}")
 
 
 def in_natural_order(files: Iterable[FileState]) -> list[FileState]:

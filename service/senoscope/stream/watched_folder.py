@@ -186,7 +186,8 @@ class WatchedFolder:
                     self._set_problem(None)
                     if stop.is_set():
                         return
-                stop.wait(max(self._options.interval_s, listed_s / _LISTING_SHARE))
+                passed_s = time.monotonic() - began_s
+                stop.wait(max(self._options.interval_s, listed_s / _LISTING_SHARE - passed_s))
         finally:
             self._lock.release()
 
