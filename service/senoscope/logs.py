@@ -21,6 +21,8 @@ _SECRETS: Final = (
     (re.compile(r"\bsenoscope_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), "senoscope_***"),
     (re.compile(r"(://[^/\s:@]*):[^/\s@]+@"), r"\1:***@"),
 )
+# Names of files and series may contain such characters, which change what a terminal shows.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MAX_NAME: Final = 80  # characters of a series' name
 
 
@@ -29,6 +31,13 @@ def without_secrets(text: str) -> str:
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _escape_controls(_: object, __: str, facts: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {
+        name: _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], fact) if isinstance(fact, str) else fact
+        for name, fact in facts.items()
+    }
 
 
 def about_source(source: Source) -> dict[str, Any]:
@@ -64,6 +73,7 @@ def configure_logging(log_format: Literal["console", "json"], level: int = loggi
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _escape_controls,
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()

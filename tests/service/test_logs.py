@@ -200,3 +200,16 @@ def test_sockets_that_cannot_be_accepted_do_not_fill_the_log() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.count("out of system resource") == 1
     assert "something else" in done.stderr
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_names_do_not_control_the_terminal(log_format: str) -> None:
+    program = (
+        "import structlog; from senoscope.logs import configure_logging; "
+        f"configure_logging({log_format!r}); "
+        r"structlog.get_logger().warning('saw', file='a\x1b[31m\x9b2J\x08.npy')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    escaped = r"a\x1b[31m\x9b2J\x08.npy"
+    assert (json.dumps(escaped) if log_format == "json" else escaped) in done.stderr
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", done.stderr)

@@ -340,7 +340,7 @@ def _translate_decoder_errors(name: str) -> Iterator[None]:
         raise PayloadTooLarge(f"{name} unpacks to more than the available memory; split it") from error
     except Exception as error:  # decoders raise many unrelated exceptions for damaged files
         raise UnreadableImage(
-            f"{name} is a damaged or unsupported TIFF file ({type(error).__name__}); save it again, "
+            f"{name} is a damaged or unsupported file ({type(error).__name__}); save it again, "
             "preferably without compression"
         ) from error
 

@@ -74,10 +74,10 @@ def list_files(folder: Path) -> Iterator[FileState]:
                 if state is not None:
                     yield state
     for error in unreadable:
-        unread = Path(error.filename).relative_to(folder)
-        if unread == Path():
+        unread = Path(error.filename).relative_to(folder).as_posix()
+        if unread == ".":
             raise error
-        yield FileState(_as_text(unread.as_posix()), 0, 0, f"the folder cannot be read: {error.strerror}")
+        yield FileState(_as_text(unread), 0, 0, f"the folder cannot be read: {error.strerror}")
 
 
 def in_natural_order(files: Iterable[FileState]) -> list[FileState]:

@@ -5,6 +5,7 @@ The run log is the memory: what has a result there is not classified again, even
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -274,14 +275,16 @@ class WatchedFolder:
                 if isinstance(error, _UNFINISHED) and file not in self._unfinished:
                     self._unfinished.add(file)
                 else:
-                    self._fail(file, _Failure(str(error), spec, None))
+                    self._fail(file, _Failure(_with_options(str(error)), spec, None))
                 return
             except Exception as error:  # the other files do not wait for this one
-                text = error.strerror if isinstance(error, OSError) else str(error)
-                if not isinstance(error, EngineFailed | OSError):
+                text = str(error)
+                if isinstance(error, OSError) and error.strerror:
+                    text = f"it cannot be read: {error.strerror}"
+                elif not isinstance(error, EngineFailed):
                     _log.exception("watched file failed", file=file.name)
                     text = f"reading it failed ({type(error).__name__}); see the service's log"
-                self._fail(file, _Failure(text or type(error).__name__, spec, time.monotonic() + _RETRY_S))
+                self._fail(file, _Failure(text, spec, time.monotonic() + _RETRY_S))
                 return
             finally:
                 self._current = None
@@ -303,7 +306,7 @@ class WatchedFolder:
                     f"than --max-decoded-mib ({settings.max_decoded_mib} MiB); split it"
                 )
             for warning in stack.warnings:
-                self._warn(file, warning)
+                self._warn(file, _with_options(warning))
             missing = self._without_result(file, uid, len(stack))
             self._note_progress(file, uid, len(stack) - len(missing), len(stack))
             fov_bytes = len(spec.channels) * spec.height * spec.width * _MAX_PIXEL_BYTES
@@ -432,3 +435,8 @@ class WatchedFolder:
         elif problem is None and self._problem is not None:
             _log.info("watched folder works again", folder=self._folder.name)
         self._problem = problem
+
+
+def _with_options(text: str) -> str:
+    """Name the options of the service in advice that names the parameters of a request."""
+    return re.sub(r"\b(axes|channels)= ?", r"--watch-\1 ", text)

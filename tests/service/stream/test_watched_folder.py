@@ -184,23 +184,25 @@ def test_unreadable_files_are_reported_and_left(start: Start, folder: Path) -> N
     (folder / "empty.npy").touch()
     (folder / "two channels.npy").write_bytes(npy(mini.bright(channels=2)))
     (folder / "small.npy").write_bytes(npy(mini.bright(height=100)))
+    (folder / "four.npy").write_bytes(npy(mini.bright(channels=4)))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     server = start(*options(folder, settle_s=0.05))
-    status = wait(server, lambda watch: watch["unreadable"] == 4)
+    status = wait(server, lambda watch: watch["unreadable"] == 5)
     reasons = {one["file"]: one["text"] for one in status["failed"]}
     assert reasons.keys() == before.keys()
     assert "the ensemble takes 3" in reasons["two channels.npy"]
     assert "250x300" in reasons["small.npy"]
     assert "empty" in reasons["empty.npy"]
+    assert "Pass --watch-axes PCYX if" in reasons["four.npy"], "not axes=, as in a request"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     time.sleep(0.5)
     log = server.log.read_text()
-    assert log.count("watched file not classified") == 4, "each is reported once"
+    assert log.count("watched file not classified") == 5, "each is reported once"
     assert str(folder) not in json.dumps(status), "clients do not learn paths of the service's machine"
     (folder / "damaged.tif").write_bytes(ome(1))
     (folder / "empty.npy").unlink()
     status = wait(server, lambda watch: watch["classified"] == 1)
-    assert {one["file"] for one in status["failed"]} == {"small.npy", "two channels.npy"}
+    assert {one["file"] for one in status["failed"]} == {"four.npy", "small.npy", "two channels.npy"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
