@@ -81,11 +81,18 @@ NETWORK_PREFIX: Final = "p_"
 _BEFORE_NETWORKS: Final = (
     Column("id", "text", "The result's id.", lambda r: str(r.id)),
     Column("created_at", "time", "When the service made the result.", _created_at),
-    Column("kind", "text", "Where the field of view came from.", lambda r: r.source.kind),
+    Column(
+        "kind",
+        "text",
+        "`stream`, `upload` (posted) or `file` (read by the service).",
+        lambda r: r.source.kind,
+    ),
     Column("instrument", "text", "The instrument, as the stream names it.", lambda r: r.source.instrument),
-    Column("series_id", "text", "The operator's name of the series.", lambda r: r.source.series_id),
+    Column(
+        "series_id", "text", "Name of the series; of a watched file, its path.", lambda r: r.source.series_id
+    ),
     Column("series_uid", "text", "The unique id of the series.", _series_uid),
-    Column("file", "text", "The source file of a posted or replayed stack.", lambda r: r.source.file),
+    Column("file", "text", "Name of the file that it was read from.", lambda r: r.source.file),
     Column("frame", "integer", "Number in the series or the stack.", lambda r: r.source.frame),
     Column("acquired_at", "time", "When the frame was acquired.", lambda r: r.source.acquired_at),
     Column("x_um", "number", "Stage position.", lambda r: getattr(r.source.position_um, "x", None)),

@@ -20,9 +20,9 @@ from senoscope_client import errors
 _HEAD = """# HTTP and WebSocket
 
 Every path, parameter, answer and error; [Use HTTP and WebSocket](../how-to/http.md) has examples. A running
-service describes the same for tools as OpenAPI at `/openapi.json`. Unknown parameters are rejected. With
-API keys, each request needs one (`Authorization: Bearer KEY`) of the scope that is named here; `admin`
-includes the other scopes, see the [threat model](../explanation/threat-model.md).
+service describes the same for tools as OpenAPI at `/openapi.json`. Paths with parameters reject unknown
+ones. With API keys, each request needs one (`Authorization: Bearer KEY`) of the scope that is named here;
+`admin` includes the other scopes, see the [threat model](../explanation/threat-model.md).
 
 Generated from the service by `python docs/make/reference.py`.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def classify(
-    files: Annotated[list[Path], typer.Argument(help="TIFF stacks or NPY arrays.", show_default=False)],
+    files: Annotated[
+        list[Path], typer.Argument(help="TIFF stacks or NPY arrays, or folders of them.", show_default=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON result per line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a CSV table.")] = False,
     cam: Annotated[
@@ -64,7 +66,7 @@ def classify(
     def notify(colour: str, subject: object, text: object) -> None:
         messages.print(f"[{colour}]{escape(f'{subject}')}[/{colour}]: {escape(f'{text}')}", highlight=False)
 
-    failed = 0
+    found, failed = _with_folders(files, notify)
     results: list[Result] = []
     names = channels.split(",") if channels else None
     with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
@@ -73,8 +75,8 @@ def classify(
         spec = fov_spec_of(ensemble)
         maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
         with Progress(console=messages, disable=not messages.is_terminal) as progress:
-            overall = progress.add_task("files", total=len(files))
-            for path, stem in zip(files, _unique_stems(files), strict=True):
+            overall = progress.add_task("files", total=len(found))
+            for path, stem in zip(found, _unique_stems(found), strict=True):
                 try:
                     with open_fovs(path, spec, axes=axes, channels=names, name=path.name) as stack:
                         for warning in stack.warnings:
@@ -90,7 +92,7 @@ def classify(
                             progress.advance(task)
                 except (SenoscopeError, OSError) as error:
                     failed += 1
-                    notify("red", path, error)
+                    notify("red", path, getattr(error, "strerror", None) or error)
                 progress.advance(overall)
     if as_csv:
         sys.stdout.write(results_csv(results))
@@ -98,6 +100,26 @@ def classify(
         _print_table(results)
     if failed:
         raise typer.Exit(1)
+
+
+def _with_folders(files: list[Path], notify: Callable[[str, object, object], None]) -> tuple[list[Path], int]:
+    """Return the files, folders replaced by the files in them, and the number of folders without any."""
+    from senoscope_client.images.folders import list_images
+
+    found: list[Path] = []
+    empty = 0
+    for path in files:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        listing = list_images(path)
+        found += listing.files
+        for text in listing.skipped:
+            notify("yellow", path, text)
+        if not listing.files:
+            empty += 1
+            notify("red", path, "the folder has no TIFF or NPY files")
+    return found, empty
 
 
 def _classify_stack(ensemble: Ensemble, maker: ResultMaker, stack: OpenStack, name: str) -> Iterator[Record]:

@@ -264,7 +264,8 @@ def _show_results(
                 if never_began or _is_complete(stream, score) or time.monotonic() - quiet_since_s > _QUIET_S:
                     return
         else:
-            table.show(result)
+            if result.source.kind == "stream":  # not of a stack that was dropped on the dashboard
+                table.show(result)
             quiet_since_s = None
 
 

@@ -135,6 +135,7 @@ class WatchedFolder:
         self._warnings: deque[WatchedFileNotice] = deque(maxlen=_MAX_NOTICES)
         self._reported: set[tuple[FileState, str]] = set()
         self._lost = 0  # results that the log had lost when the current file was opened
+        self._incomplete = False  # whether more fields of view were planned than the current file holds
         self._counts: Counter[Literal["classified", "unreadable", "changed"]] = Counter()
         self._current: SeriesSnapshot | None = None
         self._problem: str | None = None
@@ -297,7 +298,8 @@ class WatchedFolder:
         self._require_room(1)
         self._lost = self._log.status().lost
         with open_fovs(path, spec, axes=axes, channels=channels, name=file.name) as stack:
-            if file not in self._unfinished and any(one.code == "incomplete" for one in stack.notices):
+            self._incomplete = any(one.code == "incomplete" for one in stack.notices)
+            if self._incomplete and file not in self._unfinished:
                 self._unfinished.add(file)
                 return
             if stack.bytes_at_once > settings.image_limits.max_decoded_bytes:
@@ -374,6 +376,7 @@ class WatchedFolder:
         return False
 
     def _note_progress(self, file: FileState, uid: UUID, done: int, fovs: int) -> SeriesSnapshot:
+        reason = "incomplete" if self._incomplete else "completed"
         self._current = SeriesSnapshot(
             kind="file",
             series_uid=uid,
@@ -387,7 +390,7 @@ class WatchedFolder:
             missing=0,
             repeated=0,
             restarts=0,
-            end_reason="completed" if done == fovs else None,
+            end_reason=reason if done == fovs else None,
         )
         return self._current
 

@@ -71,6 +71,23 @@ def test_classify_as_json_lines_and_csv(miniature: Path, stack: Path) -> None:
     assert [row["label"] for row in csv.DictReader(io.StringIO(text))] == ["senescent", "control"]
 
 
+def test_classify_reads_the_files_of_folders(miniature: Path, stack: Path, tmp_path: Path) -> None:
+    folder, empty = tmp_path / "scans", tmp_path / "empty"
+    folder.mkdir(), empty.mkdir()
+    for name in ("2.tif", "10.tif"):
+        (folder / name).write_bytes(stack.read_bytes())
+    (folder / "picture.czi").write_bytes(b"ZISRAWFILE")
+    done = run("classify", folder, empty, tmp_path / "none.tif", "--json", "--model", miniature)
+    names = [Path(json.loads(line)["source"]["file"]).name for line in done.stdout.splitlines()]
+    assert names == ["2.tif", "2.tif", "10.tif", "10.tif"]
+    assert done.returncode == 1
+    messages = " ".join(done.stderr.split())
+    assert ".czi files are not read" in messages
+    assert "the folder has no TIFF or NPY files" in messages
+    assert "No such file or directory" in messages
+    assert "Errno" not in messages
+
+
 def test_classify_writes_overlays(miniature: Path, stack: Path, tmp_path: Path) -> None:
     done = run("classify", stack, "--json", "--cam", tmp_path / "maps", "--model", miniature)
     assert all(json.loads(line)["gradcam"]["grids"] for line in done.stdout.splitlines())

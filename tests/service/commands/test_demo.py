@@ -10,13 +10,14 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import psutil
 import pytest
 
-from senoscope.commands.demo import _ChildProcess, _is_complete
+from senoscope.commands.demo import _ChildProcess, _is_complete, _show_results
 from senoscope.commands.demo_view import DemoScore
+from senoscope_client.models.result import Result, Source
 from senoscope_client.models.status import LiveLaneStatus, ReceiverStatus, SeriesStatus, StreamStatus
 
 
@@ -48,6 +49,20 @@ def test_a_scan_is_complete_when_every_frame_is_accounted_for(
 ) -> None:
     score = cast(DemoScore, SimpleNamespace(classified=shown))
     assert _is_complete(status, score) is complete
+
+
+def test_stacks_that_are_posted_to_the_demo_are_not_counted_as_frames() -> None:
+    table = SimpleNamespace(score=SimpleNamespace(classified=0))
+
+    def show(result: Result) -> None:
+        table.score.classified += 1
+        assert result.source.kind == "stream"
+
+    table.show = show
+    results = [Result.model_construct(source=Source(kind=k, frame=0)) for k in ("upload", "file", "stream")]
+    ignored = cast(Any, None)
+    _show_results(ignored, cast(Any, iter(results)), ignored, ignored, cast(Any, table), 1)
+    assert table.score.classified == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT of other processes")

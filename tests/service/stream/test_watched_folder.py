@@ -177,6 +177,8 @@ def test_a_scan_that_was_cut_off_is_taken_after_a_longer_time(start: Start, fold
     assert frames(server) == {"cut.ome.tif": [0]}
     assert "2 fields of view were planned, 1 are complete" in status["warnings"][0]["text"]
     assert "2 fields of view were planned, 1 are complete" in server.log.read_text()
+    (series,) = httpx.get(f"{server.url}/v1/series").json()["series"]
+    assert (series["state"], series["end_reason"]) == ("ended", "incomplete")
 
 
 def test_unreadable_files_are_reported_and_left(start: Start, folder: Path) -> None:
@@ -340,12 +342,13 @@ def test_live_frames_come_first_and_a_full_lane_is_waited_for(start: Start, fold
             server.wait(lambda status: status["live"]["waiting"] == 1)
             busy = httpx.post(f"{server.url}/v1/classify", content=npy(mini.dark()))
             assert busy.status_code == 503
-        status = server.wait(lambda status: status["live"]["classified"] == 1)
-        assert status["batch"]["waiting"] > 1
+        server.wait(lambda status: status["live"]["classified"] == 1)
         wait(server, lambda watch: watch["classified"] == 1)
     finally:
         scope.close()
     assert frames(server) == {"long.npy": list(range(70))}
+    kinds = [result["source"]["kind"] for result in reversed(server.logged())]
+    assert kinds.index("stream") < 16, "before the end of the first part of the file"
     status = server.stream()
     assert status["live"]["dropped"] == 0
     assert status["live"]["late"] <= 1, "files have no deadline"

@@ -177,7 +177,11 @@ class Upload:
         """Return an error of reading the file, with a likely cause added."""
         self.file.seek(0)
         pieces = iter(lambda: self.file.read(_MIB), b"")
-        if not self.as_form or any(b"\n" in piece or b"\r" in piece for piece in pieces):
+        if (
+            not self.as_form
+            or "--data-binary" in error.detail
+            or any(b"\n" in piece or b"\r" in piece for piece in pieces)
+        ):
             return error
         return type(error)(
             f"{error.detail}. `curl -d` removes line ends, which damages files: send it with "
