@@ -15,7 +15,7 @@ _RECOVERED_S = 60.0
 
 
 class WatchedThread:
-    """A thread that makes the service not ready, with the reason, when it fails.
+    """A thread whose failure is reported, with the reason, by ``/readyz``.
 
     Parameters
     ----------

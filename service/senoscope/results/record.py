@@ -138,7 +138,7 @@ class ResultMaker:
     """Makes results of one ensemble."""
 
     ensemble: Ensemble
-    deadline_ms: float  # from arrival to delivery
+    deadline_ms: float  # from arrival to the result
     linked: bool  # whether results link to their maps, which a server must then serve
 
     def make(
