@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,6 +20,8 @@ from senoscope.runlog.schema import prepare_schema
 _READ_TIMEOUT_S: Final = 5.0
 # Connections for reads, more than the threads that read (`senoscope.api.reading` and those of the service).
 _READERS: Final = 8
+# Closed pools that may still get connections back: a read is shorter than so many attempts to open the log.
+_MAX_CLOSED_POOLS: Final = 32
 
 
 class Database:
@@ -56,6 +59,7 @@ class Database:
         pool = {"pool_size": _READERS, "max_overflow": 0, "pool_timeout": read_s}
         self.engine = self.dialect.create_engine(pool, reading=True)
         self._write_engine = self.dialect.create_engine({}, reading=False)
+        self._closed_pools: deque[sa.Pool] = deque(maxlen=_MAX_CLOSED_POOLS)
 
     def prepare(self) -> None:
         """Create the database or migrate it to the current schema, and check that it can be written."""
@@ -107,8 +111,13 @@ class Database:
             return self.dialect.shrink_file(self._write_engine, pages)
 
     def close_connections(self) -> None:
-        """Close all idle connections; later use opens new ones."""
+        """Close all connections; later use opens new ones. The next call closes those that are in use now."""
         with self._write_lock:
             self.dialect.close()
-        self.engine.dispose()
-        self._write_engine.dispose()
+        for engine in (self.engine, self._write_engine):
+            self._closed_pools.append(engine.pool)
+            engine.dispose()
+        # A connection that was in use returned to the pool that it is from. While one is open, SQLite keeps a
+        # file read-only, for the whole process, that was opened on a read-only disk.
+        for pool in self._closed_pools:
+            pool.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sqlite3
@@ -18,10 +19,12 @@ from structlog.testing import capture_logs
 from senoscope.engine.manifest import Manifest
 from senoscope.runlog import housekeeping
 from senoscope.runlog import keeper as keeper_module
+from senoscope.runlog.database import Database
 from senoscope.runlog.entries import ResultFilter, SeriesSnapshot
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.schema import VERSION_TABLE
 from senoscope.runlog.store import RunLog
+from senoscope.runlog.tables import results
 from senoscope_client.errors import LogUnavailable
 from support.run_logs import SERIES, Disk, PostgresServer, entry, wait_for, wait_until_written, write_locked
 
@@ -300,3 +303,19 @@ def test_a_postgresql_server_that_hangs_does_not_delay_results(
                 process.send_signal(signal.SIGCONT)
         wait_until_written(keeper)
         assert frames(log) == [0, 1, 2]
+
+
+def test_a_connection_in_use_is_closed_by_the_second_close(tmp_path: Path) -> None:
+    """While it is open, SQLite keeps a file read-only that was opened on a read-only disk."""
+    path = tmp_path / "log.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    database.prepare()
+    gc.disable()  # the collector may close the connection, at any time
+    try:
+        with database.read() as connection:
+            assert connection.execute(results.select()).all() == []
+            database.close_connections()
+        database.close_connections()
+        assert not [file for file in psutil.Process().open_files() if file.path.startswith(str(path))]
+    finally:
+        gc.enable()
