@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict
@@ -55,7 +56,7 @@ class NetworkOutput(NamedTuple):
     features: Float32  # [N, C]
 
 
-class Executor:
+class Executor(ABC):
     """Runs all networks of an ensemble on one batch.
 
     The ensemble creates it once, calls ``warm_up`` once, then ``run`` from one thread at a time, then
@@ -68,21 +69,21 @@ class Executor:
     cools_down: bool = False
     """Whether the device lowers its clocks when idle, which would delay the next frame."""
 
+    @abstractmethod
     def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:
         """Run until the next ``run`` is as fast as any later one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
         """Return the outputs of all networks, in their order, for a batch [N, C, H, W] of raw values."""
-        raise NotImplementedError
 
-    def keep_warm(self) -> None:
+    def keep_warm(self) -> None:  # noqa: B027 - optional
         """Do a little work if the device cools down, much less than a run; only after ``warm_up``."""
 
+    @abstractmethod
     def describe(self) -> Placement:
         """Return how the networks are distributed on the hardware, for logs and status."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Interrupt a run in progress, and release threads and device memory."""
-        raise NotImplementedError

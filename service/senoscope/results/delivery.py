@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -101,7 +102,7 @@ class DeliveryTimes(NamedTuple):
     notified_s: float  # the sinks of all earlier stages were notified
 
 
-class ResultSink:
+class ResultSink(ABC):
     """A place for results. Subclasses override `on_result`, and what else they need.
 
     Notified from the delivery thread, once of every record, in the order of computation.
@@ -117,15 +118,15 @@ class ResultSink:
         """Why it does not work now, or None."""
         return None if self.thread is None else self.thread.problem
 
+    @abstractmethod
     def on_result(self, record: Record, times: DeliveryTimes) -> None:
         """Handle a result. Must return at once: a sink that cannot keep up drops results and counts them."""
-        raise NotImplementedError
 
     def status(self) -> BaseModel | None:
         """Return its state and counters, or None if it has none."""
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional
         """Release what the sink holds; no more results follow."""
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -61,7 +62,7 @@ def _added(nil: str) -> str:
     return f"{_COUNT_ONE.format(uid=nil)} {_COUNT_ONE.format(uid='new.series_uid')}"
 
 
-class Dialect:
+class Dialect(ABC):
     """One kind of database, for the database at a URL."""
 
     name: ClassVar[str]  # as SQLAlchemy has it
@@ -90,6 +91,7 @@ class Dialect:
             return str(self.url.database)
         return self.url.render_as_string(hide_password=True)
 
+    @abstractmethod
     def create_engine(self, pool: Mapping[str, Any], *, reading: bool) -> sa.Engine:
         """Return an engine for reads, or for writes.
 
@@ -98,7 +100,6 @@ class Dialect:
         LogUnavailable
             If the driver is not installed.
         """
-        raise NotImplementedError
 
     @classmethod
     def insert_statement(cls, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
@@ -106,14 +107,15 @@ class Dialect:
         statement: sqlite.Insert = import_module(f"sqlalchemy.dialects.{cls.name}").insert(table)
         return statement
 
+    @abstractmethod
     def state_of(self, error: BaseException, *, reading: bool) -> LogState:
         """Return the state of the log that an error of the driver means."""
-        raise NotImplementedError
 
-    @staticmethod
+    @staticmethod  # noqa: B027 - optional
     def lock_schema(connection: sa.Connection) -> None:
         """Wait for other services that migrate the database; locks until the end of the transaction."""
 
+    @abstractmethod
     def try_lock(self, engine: sa.Engine, number: int, held: LockSession | None) -> LockSession | None:
         """Return a session that holds a lock until it is closed, or None if another process holds the lock.
 
@@ -124,7 +126,6 @@ class Dialect:
         held : LockSession or None
             What the last call returned.
         """
-        raise NotImplementedError
 
     @contextmanager
     def time_limit(self, _: sa.Connection) -> Iterator[None]:
@@ -141,10 +142,10 @@ class Dialect:
         """Return the size of the rows in the database, or None if it does not report it."""
         return None
 
-    def remember_file(self) -> None:
+    def remember_file(self) -> None:  # noqa: B027 - optional
         """Note which file is in use, to notice later that it was moved."""
 
-    def checkpoint(self, engine: sa.Engine) -> None:
+    def checkpoint(self, engine: sa.Engine) -> None:  # noqa: B027 - optional
         """Flush commits to the disk that a power failure could lose; delays no commit."""
 
     def shrink_file(self, engine: sa.Engine, pages: int) -> bool:
@@ -152,7 +153,7 @@ class Dialect:
         del engine, pages
         return False
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional
         """Close the connections that are not in an engine's pool."""
 
 

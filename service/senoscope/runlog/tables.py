@@ -48,7 +48,7 @@ results: Final = sa.Table(
         "results_by_series_and_facet",
         *("series_uid", "kind", "label", BIN, "created_ms", "seq", "probability"),
     ),
-    # Each field of view of a watched folder's file once, whatever was killed and whoever else logs it.
+    # Each field of view of a watched file once, also after a crash and with several services.
     sa.Index(
         "results_once_per_file",
         *("series_uid", "frame"),
