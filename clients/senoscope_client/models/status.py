@@ -84,7 +84,7 @@ class ReceiverStatus(OpenModel):
 
 
 class WatchedFileNotice(OpenModel):
-    """Something to know about a file of the watched folder; ``file`` is its path in the folder."""
+    """A warning or failure of a watched file; ``file`` is its path in the folder."""
 
     file: str
     text: str

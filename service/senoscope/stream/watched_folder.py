@@ -219,7 +219,7 @@ class WatchedFolder:
         return in_natural_order(found)
 
     def _list(self, listed: Sequence[FileState], now_s: float) -> None:
-        """Forget what is known of files that changed or disappeared."""
+        """Drop the state of files that changed or disappeared."""
         since_s, failures = self._since_s, self._failures
         self._since_s = {file: since_s.get(file, now_s) for file in listed}
         self._failures = {file: failure for file, failure in failures.items() if file in self._since_s}

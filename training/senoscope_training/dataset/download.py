@@ -65,7 +65,7 @@ def download_record(folder: Path, step: Step, client: httpx.Client | None = None
 
 
 def published_md5s(client: httpx.Client | None = None) -> frozenset[str]:
-    """Ask Zenodo for the MD5 sums of the record's files.
+    """Request from Zenodo the MD5 sums of the record's files.
 
     Raises
     ------
