@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from senoscope.engine.errors import DeviceError
+from senoscope.engine.precision import Precision
 
 if TYPE_CHECKING:
-    from senoscope.engine.cancellation import Cancellation
-    from senoscope.engine.executor import Executor, NetworkFile
+    from senoscope.engine.executor import Executor, NetworkFile, Opening
 
 Device = Literal["auto", "cuda", "cpu"]
 """A name of `DEVICES`, or ``auto``: the first of them that works."""
@@ -29,8 +29,9 @@ class DeviceRow(NamedTuple):
     """The reason when ``auto`` selects it first."""
     problem: Callable[[], str | None]
     """Returns why it cannot be used on this machine, or None."""
-    open: Callable[[Sequence[NetworkFile], int | None, Cancellation | None], Executor]
-    """Opens networks with a number of threads; `Cancellation` interrupts opening and runs."""
+    open: Callable[[Sequence[NetworkFile], Opening], Executor]
+    precisions: tuple[Precision, ...] = ("fp32",)
+    """In which it can compute, the fastest first; always includes fp32."""
 
 
 def gpu_problem() -> str | None:
@@ -51,25 +52,21 @@ def gpu_problem() -> str | None:
     return None
 
 
-def _open_cuda(
-    networks: Sequence[NetworkFile], _threads: int | None, cancellation: Cancellation | None
-) -> Executor:
+def _open_cuda(networks: Sequence[NetworkFile], how: Opening) -> Executor:
     from senoscope.engine.bound import BoundExecutor
 
-    return BoundExecutor(networks, cancellation=cancellation)
+    return BoundExecutor(networks, tf32=how.precision != "fp32", cancellation=how.cancellation)
 
 
-def _open_cpu(
-    networks: Sequence[NetworkFile], threads: int | None, cancellation: Cancellation | None
-) -> Executor:
+def _open_cpu(networks: Sequence[NetworkFile], how: Opening) -> Executor:
     from senoscope.engine.cpu import CpuExecutor
 
-    return CpuExecutor(networks, threads, cancellation)
+    return CpuExecutor(networks, how.threads, how.cancellation)
 
 
 DEVICES: Final[dict[str, DeviceRow]] = {
-    "cuda": DeviceRow("CUDA", "a GPU was found", gpu_problem, _open_cuda),
-    "cpu": DeviceRow("CPU", "it is always there", lambda: None, _open_cpu),
+    "cuda": DeviceRow("CUDA", "a GPU was found", gpu_problem, _open_cuda, ("fp16", "tf32", "fp32")),
+    "cpu": DeviceRow("CPU", "it is always there", lambda: None, _open_cpu, ("int8", "fp32", "fp16")),
 }
 """All devices, in the order in which ``auto`` tries them."""
 
@@ -77,8 +74,7 @@ DEVICES: Final[dict[str, DeviceRow]] = {
 def open_executor(
     networks: Sequence[NetworkFile],
     device: Device,
-    threads: int | None,
-    cancellation: Cancellation | None = None,
+    how: Opening,
 ) -> tuple[Executor, str]:
     """Open the networks on a device.
 
@@ -86,8 +82,6 @@ def open_executor(
     ----------
     device : {"auto", "cuda", "cpu"}
         ``auto`` uses a GPU if there is one that works, otherwise the CPU; a name requires that device.
-    cancellation : Cancellation, optional
-        Interrupts opening and runs.
 
     Returns
     -------
@@ -109,13 +103,13 @@ def open_executor(
             raise DeviceError(
                 f"--device {device}: {problem}; run `senoscope doctor` for details, or use --device cpu"
             )
-        return row.open(networks, threads, cancellation), f"{row.title}, as configured"
+        return row.open(networks, how), f"{row.title}, as configured"
     problems: list[str] = []
     for row in DEVICES.values():
         problem = row.problem()
         if problem is None:
             try:
-                executor = row.open(networks, threads, cancellation)
+                executor = row.open(networks, how)
             except DeviceError as error:
                 problem = str(error)
             else:

@@ -25,7 +25,7 @@ from senoscope.engine.contract import (
 )
 from senoscope.engine.devices import Device, open_executor
 from senoscope.engine.errors import DeviceError, EnsembleError
-from senoscope.engine.executor import EngineFacts, Executor, NetworkFile, NetworkOutput
+from senoscope.engine.executor import EngineFacts, Executor, NetworkFile, NetworkOutput, Opening
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
@@ -193,7 +193,7 @@ class Ensemble:
         for one in networks:
             refuse_external_data(one.path)
         cancellation.require()
-        executor, reason = open_executor(networks, device, threads, cancellation)
+        executor, reason = open_executor(networks, device, Opening(threads, "fp32", digest, cancellation))
         ensemble = cls(manifest, digest, directory, networks, executor, reason)
         with ExitStack() as on_error:
             on_error.callback(ensemble.close)

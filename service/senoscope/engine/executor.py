@@ -5,10 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+
+from senoscope.engine.precision import FilePrecision, Precision
+
+if TYPE_CHECKING:
+    from senoscope.engine.cancellation import Cancellation
 
 OUTPUT_NAMES = ("logit", "probability", "gradcam", "features")
 INPUT_NAMES = ("image", "low", "high")
@@ -18,13 +23,36 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network to run: name, ONNX file, and shapes of input and outputs."""
+    """A network to run: name, ONNX file, shapes of input and outputs, and the file's precision."""
 
     name: str
     path: Path
     gradcam_grid: tuple[int, int]  # rows and columns of its Grad-CAM map
     feature_size: int
     input_shape: tuple[int, int, int]  # channels, rows and columns
+    precision: FilePrecision = "fp32"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How to open networks on a device.
+
+    Attributes
+    ----------
+    threads : int, optional
+        CPU cores to use; default: all.
+    precision : Precision
+        In which to compute; one of the device's.
+    digest : str
+        SHA-256 of the manifest, for devices that keep compiled networks.
+    cancellation : Cancellation, optional
+        Interrupts opening and runs.
+    """
+
+    threads: int | None = None
+    precision: Precision = "fp32"
+    digest: str = ""
+    cancellation: Cancellation | None = None
 
 
 class Placement(TypedDict, total=False):

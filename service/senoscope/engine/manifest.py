@@ -34,6 +34,8 @@ from senoscope.engine.manifest_fields import (
     to_single_precision,
 )
 from senoscope.engine.manifest_json import parse_json
+from senoscope.engine.manifest_variants import Agreement, Reference, RejectedVariant
+from senoscope.engine.precision import FilePrecision
 
 MANIFEST_NAME = "ensemble.json"
 SCHEMA_VERSION: Literal["1.0"] = "1.0"
@@ -41,6 +43,13 @@ _MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 _BLOCK_BYTES = 1024 * 1024
 # Values of one field of view, as many as a frame of the stream can have.
 _MAX_VALUES = 64 * 1024 * 1024
+
+
+def _without_absent(document: dict[str, Any], field: str) -> dict[str, Any]:
+    """Omit a field without a value: the digest of ensembles of earlier releases depends on it."""
+    if not document.get(field):
+        document.pop(field, None)
+    return document
 
 
 class Channel(ManifestModel):
@@ -136,7 +145,7 @@ class BackboneWeights(ManifestModel):
 
 
 class Parity(ManifestModel):
-    """Largest deviation of the exported graph from Keras.
+    """Largest deviation of the exported graph from Keras, for fp32, or from fp32, for the other precisions.
 
     Attributes
     ----------
@@ -144,16 +153,23 @@ class Parity(ManifestModel):
         Of the logit.
     max_abs_gradcam : float
         Of the Grad-CAM map, as a fraction of the map's maximum.
+    agreement : Agreement, optional
+        Of probabilities, labels and maps with fp32; only for the other precisions.
     """
 
     max_abs_logit: float
     max_abs_gradcam: float
+    agreement: Agreement | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_absent_agreement(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_absent(handler(self), "agreement")
 
 
 class Variant(ManifestModel):
     """One ONNX file of a network."""
 
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: FilePrecision
     file: FileName
     bytes: int = Field(gt=0)
     sha256: Sha256
@@ -169,6 +185,8 @@ class Network(ManifestModel):
         Rows and columns of its Grad-CAM map.
     feature_size : int
         Length of its pooled feature vector.
+    rejected_variants : tuple of RejectedVariant
+        Variants that failed the gate at export.
     """
 
     name: Name
@@ -180,6 +198,11 @@ class Network(ManifestModel):
     seed: int
     metrics: dict[Title, float] = Field(default_factory=dict)
     variants: tuple[Variant, ...] = Field(min_length=1)
+    rejected_variants: tuple[RejectedVariant, ...] = Field((), max_length=10)
+
+    @model_serializer(mode="wrap")
+    def _omit_absent_rejections(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_absent(handler(self), "rejected_variants")
 
     def variant(self, precision: str) -> Variant | None:
         """Return the variant of a precision, or None."""
@@ -230,11 +253,7 @@ class Expected(ManifestModel):
 
     @model_serializer(mode="wrap")
     def _omit_absent_maps(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit the field without maps: the digest of ensembles of earlier releases depends on it."""
-        document: dict[str, Any] = handler(self)
-        if self.gradcams is None:
-            document.pop("gradcams", None)
-        return document
+        return _without_absent(handler(self), "gradcams")
 
 
 class TestVector(ManifestModel):
@@ -281,6 +300,8 @@ class Manifest(ManifestModel):
         False for ensembles trained on synthetic data; every result then carries a flag.
     warnings : tuple of str
         Faults of the ensemble that were accepted at its export; those of one network begin with its name.
+    reference : Reference, optional
+        Fields of view with which each machine checks lower precisions; without them it runs in fp32 only.
     """
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION
@@ -300,6 +321,11 @@ class Manifest(ManifestModel):
     metrics: dict[Title, float] = Field(default_factory=dict)
     warnings: tuple[Text, ...] = Field((), max_length=100)
     test_vectors: tuple[TestVector, ...] = Field(min_length=1)
+    reference: Reference | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_absent_reference(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_absent(handler(self), "reference")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Manifest:
