@@ -197,7 +197,7 @@ def test_a_faulty_variant_is_rejected_and_the_other_networks_keep_theirs(folder:
         (rejection,) = ensemble.rejected
         assert rejection.found_at == ("export" if "export" in fault else "load")
         assert re.search(reason, reasons(ensemble, "xception")), reasons(ensemble)
-        assert str(folder) not in reasons(ensemble).replace(str(folder / "xception.fp16.onnx"), "")
+        assert str(folder) not in reasons(ensemble), "clients are shown the reasons"
         assert ensemble.predict(mini.bright())[0].label == "senescent"
 
 
@@ -302,7 +302,7 @@ REFERENCE_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no archive": (lambda f: (f / "reference_fp32.npz").write_bytes(b"PK"), "not a zip file"),
     "a network is missing": (
         lambda f: _replace_expected(f, lambda a: a.pop("xception.gradcam")),
-        "there is no item named 'xception.gradcam.npy'",
+        "There is no item named 'xception.gradcam.npy'",
     ),
     "too few": (
         lambda f: _replace_expected(f, lambda a: a.update({"xception.gradcam": a["xception.gradcam"][1:]})),

@@ -229,10 +229,12 @@ def test_limits_of_the_settings_decide(models_dir: Path, tmp_path: Path) -> None
 
 def test_commands_state_the_precision(models_dir: Path, tmp_path: Path) -> None:
     here = ("--models-dir", models_dir, "--device", "cpu")
-    done = run_command("senoscope", "doctor", *here, "--model", "one", "--precision", "fp16", "--stream", "")
-    assert "computes in fp16, within " in done.stdout
-    assert "fp16 was rejected for mobilenet, which runs in fp32" in done.stdout
-    assert done.stdout.count("was rejected") == 1
+    done = run_command(
+        *("senoscope", "doctor", "--json", *here, "--model", "one", "--precision", "fp16", "--stream", "")
+    )
+    (found,) = (one["text"] for one in json.loads(done.stdout) if one["topic"] == "ensemble")
+    assert "; computes in fp16, within " in found
+    assert found.count("fp16 was rejected for mobilenet, which runs in fp32: a probability deviates") == 1
     stack = tmp_path / "stack.npy"
     np.save(stack, mini.bright()[None])
     done = run_command(
