@@ -258,22 +258,37 @@ def test_an_ensemble_that_failed_at_export_is_not_tried(folder: Path, agreement:
         assert (ensemble.precision, rejection.network, rejection.found_at) == ("fp32", None, "export")
 
 
-def test_rejected_variants_are_listed(folder: Path) -> None:
+def reject_at_export(folder: Path, *names: str) -> None:
+    """Replace variants of networks by the reason for their rejection."""
     rejected = RejectedVariant(precision="fp16", reasons=("its AUC was worse",))
-    manifest, _ = read_manifest(folder)
     networks = [
         one.model_copy(update={"variants": one.variants[:1], "rejected_variants": (rejected,)})
-        if one.name == "mobilenet"
+        if one.name in names
         else one
-        for one in manifest.networks
+        for one in read_manifest(folder)[0].networks
     ]
     variants.change_manifest(folder, lambda m: m.model_copy(update={"networks": tuple(networks)}))
+
+
+def test_rejected_variants_are_listed(folder: Path) -> None:
+    reject_at_export(folder, "mobilenet")
     with load(folder) as ensemble:
         assert (ensemble.precision, ensemble.fp32_networks) == ("fp16", ("mobilenet",))
         assert reasons(ensemble, "mobilenet") == "its AUC was worse"
         facts = ensemble.describe()
         assert facts["fp32_networks"] == ["mobilenet"]
         assert facts["rejected"][0]["found_at"] == "export"
+    reject_at_export(folder, *mini.NAMES)
+    reference = read_manifest(folder)[0].reference
+    assert reference is not None
+    reference = reference.model_copy(update={"agreement": {}})
+    variants.change_manifest(folder, lambda m: m.model_copy(update={"reference": reference}))
+    with load(folder) as ensemble:
+        assert ensemble.precision == "fp32"
+        assert {one.network: one.reasons for one in ensemble.rejected} == {
+            **dict.fromkeys(mini.NAMES, ("its AUC was worse",)),
+            None: ("no network passed",),
+        }
 
 
 def _replace_expected(folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
@@ -395,7 +410,8 @@ class RoundingExecutor(CpuExecutor):
         self._faulty = [k for k in self._rounded if networks[k].name == faulty]
 
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
-        outputs, rounded = (super().run(pixels, low, high) for pixels in (image, to_eleven_bits(image)))
+        outputs = super().run(image, low, high)
+        rounded = super().run(to_eleven_bits(image), low, high)
         wrong = super().run(image / 2, low, high)
         chosen = list(outputs)
         for k in self._rounded:
@@ -465,16 +481,14 @@ def test_a_batch_that_mixes_fields_of_view_is_found_in_lower_precisions_too(fold
         assert "gives different outputs in a batch" in reasons(ensemble, "xception")
 
 
-def test_a_cancelled_load_is_no_rejection(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["compare_with_fp32", "_run_reference"])
+def test_a_cancelled_load_is_no_rejection(original: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     cancellation = Cancellation()
-    reason = EnsembleError(original, "was not loaded within 1 s")
 
-    def cancelled(*_: object) -> None:
-        cancellation.cancel(reason)
+    def cancelled(*_: object, **__: object) -> None:
+        cancellation.cancel(EnsembleError(original, "was not loaded within 1 s"))
         raise RuntimeError("interrupted")
 
-    for name in ("compare_with_fp32", "_run_reference"):
-        with monkeypatch.context() as patch:
-            patch.setattr(precision_selection, name, cancelled)
-            with pytest.raises(EnsembleError, match="within 1 s"):
-                Ensemble.load(original, device="cpu", precision="fp16", cancellation=cancellation)
+    monkeypatch.setattr(precision_selection, step, cancelled)
+    with pytest.raises(EnsembleError, match="within 1 s"):
+        Ensemble.load(original, device="cpu", precision="fp16", cancellation=cancellation)
