@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine import locations
+from senoscope.engine.batch_times import saves_time
 from senoscope.engine.blank_networks import blank_reason
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.contract import (
@@ -30,6 +31,10 @@ from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
 from senoscope.engine.onnx_file import refuse_external_data
+
+# Runs that are timed after warm-up, and the time after which no further one begins.
+_TIMED_RUNS = 5
+_TIMING_MS = 100.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,6 @@ class Ensemble:
         device: Device = "auto",
         threads: int | None = None,
         largest_batch: int = 1,
-        batch_within_ms: float = 0.0,
         cancellation: Cancellation | None = None,
     ) -> Ensemble:
         """Load an ensemble: check every file's hash, open the networks, warm up, run the test vectors.
@@ -155,10 +159,9 @@ class Ensemble:
         threads : int, optional
             CPU cores to use; default: all.
         largest_batch : int
-            Batches of 2, 4, 8 ... FOVs up to this size are warmed up too: on a GPU the first batch of a size
-            needs seconds to select algorithms, during which no live frame could be computed.
-        batch_within_ms : float
-            Batch sizes that take longer than this, together with one more FOV, are not warmed up.
+            On a GPU, batches of 2, 4, 8 ... FOVs up to this size are warmed up and measured too, as long as
+            the time per FOV decreases: the first batch of a size needs seconds to select algorithms, during
+            which no live frame could be computed. On a CPU only single FOVs are.
         cancellation : Cancellation, optional
             Cancels the loading from another thread; its reason is raised.
 
@@ -198,7 +201,7 @@ class Ensemble:
         with ExitStack() as on_error:
             on_error.callback(ensemble.close)
             try:
-                ensemble._warm_up(largest_batch, batch_within_ms)
+                ensemble._warm_up(largest_batch)
                 ensemble._run_test_vectors()
                 cancellation.finish()
             except (EnsembleError, DeviceError):
@@ -268,7 +271,7 @@ class Ensemble:
             shape=(self.manifest.input.height, self.manifest.input.width),
         )
 
-    def _warm_up(self, largest_batch: int, within_ms: float) -> None:
+    def _warm_up(self, largest_batch: int) -> None:
         low, high = self.model_range.low, self.model_range.high
         middle = ((low + high) / 2)[None, :, None, None]
         image = np.broadcast_to(middle, (1, *self.manifest.input.shape)).astype(np.float32)
@@ -276,16 +279,20 @@ class Ensemble:
         check_outputs(self._executor.run(image, low, high), self._networks, 1)
         self.compute_ms[1] = self._timed(image)
         size = 2
-        while size <= largest_batch and 2 * self.compute_ms[size // 2] + self.compute_ms[1] <= within_ms:
+        while size <= largest_batch and not self.on_cpu and saves_time(self.compute_ms, size // 2):
             batch = np.repeat(image, size, axis=0)
-            self._timed(batch)
+            self._executor.run(batch, low, high)  # selects its algorithms
             self.compute_ms[size] = self._timed(batch)
             size *= 2
 
     def _timed(self, image: npt.NDArray[np.float32]) -> float:
-        start = time.perf_counter()
-        self._executor.run(image, self.model_range.low, self.model_range.high)
-        return (time.perf_counter() - start) * 1e3
+        """Return the median time of some runs, in milliseconds; of one run where it takes long."""
+        took_ms: list[float] = []
+        while not took_ms or (len(took_ms) < _TIMED_RUNS and sum(took_ms) < _TIMING_MS):
+            start = time.perf_counter()
+            self._executor.run(image, self.model_range.low, self.model_range.high)
+            took_ms.append((time.perf_counter() - start) * 1e3)
+        return float(np.median(took_ms))
 
     def keep_warm(self) -> None:
         """Do a little work so that the device does not lower its clocks between two frames."""
@@ -295,6 +302,11 @@ class Ensemble:
     def cools_down(self) -> bool:
         """Whether :meth:`keep_warm` has an effect on this device."""
         return self._executor.cools_down
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is computed on the CPU."""
+        return self._executor.on_cpu
 
     def _run_test_vectors(self) -> None:
         predictions: list[Prediction] = []

@@ -73,7 +73,6 @@ class Loading:
             device=self._device,
             threads=self._settings.threads,
             largest_batch=self._settings.batch_size,
-            batch_within_ms=self._settings.deadline_ms,
             cancellation=self._cancellation,
         )
         for warning in ensemble.warnings:
@@ -199,6 +198,7 @@ class ModelSwitch:
             before=f"{old.ensemble.manifest.name} {old.ensemble.manifest.version}",
             model=ensemble.manifest.name,
             version=ensemble.manifest.version,
+            deadline_ms=active.deadline_ms,
             **ensemble.describe(),
         )
         return active

@@ -162,7 +162,7 @@ class ResultSpans(ResultSink):
                 "senoscope.result_id": str(result.id),
                 "senoscope.label": result.label,
                 "senoscope.probability": result.probability,
-                "senoscope.deadline_met": result.deadline_met,
+                **({} if result.deadline_met is None else {"senoscope.deadline_met": result.deadline_met}),
                 **{f"senoscope.{name}": fact for name, fact in about(fov).items()},
             },
             start_time=epoch_ns + int(fov.arrived_s * 1e9),
