@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine import locations
-from senoscope.engine.batch_times import saves_time
+from senoscope.engine.batch_times import measure_batches
 from senoscope.engine.blank_networks import blank_reason
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.contract import (
@@ -31,10 +30,6 @@ from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
 from senoscope.engine.onnx_file import refuse_external_data
-
-# Runs that are timed after warm-up, and the time after which no further one begins.
-_TIMED_RUNS = 5
-_TIMING_MS = 100.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +121,7 @@ class Ensemble:
         self.warnings: tuple[str, ...] = manifest.warnings
         # Measured after warm-up, per batch size; always includes 1.
         self.compute_ms: dict[int, float] = {}
+        self._batch_problem: str | None = None
         self._networks = tuple(networks)
         self._executor = executor
         self.names = tuple(network.name for network in manifest.networks)
@@ -159,9 +155,9 @@ class Ensemble:
         threads : int, optional
             CPU cores to use; default: all.
         largest_batch : int
-            On a GPU, batches of 2, 4, 8 ... FOVs up to this size are warmed up and measured too, as long as
-            the time per FOV decreases: the first batch of a size needs seconds to select algorithms, during
-            which no live frame could be computed. On a CPU only single FOVs are.
+            On a GPU, batches of 2, 4, 8 ... FOVs up to this size are warmed up and measured too, as far as
+            that takes little time and saves some: the first batch of a size needs seconds to select
+            algorithms, during which no live frame could be computed. On a CPU only single FOVs are.
         cancellation : Cancellation, optional
             Cancels the loading from another thread; its reason is raised.
 
@@ -277,22 +273,12 @@ class Ensemble:
         image = np.broadcast_to(middle, (1, *self.manifest.input.shape)).astype(np.float32)
         self._executor.warm_up(image, low, high)
         check_outputs(self._executor.run(image, low, high), self._networks, 1)
-        self.compute_ms[1] = self._timed(image)
-        size = 2
-        while size <= largest_batch and not self.on_cpu and saves_time(self.compute_ms, size // 2):
-            batch = np.repeat(image, size, axis=0)
-            self._executor.run(batch, low, high)  # selects its algorithms
-            self.compute_ms[size] = self._timed(batch)
-            size *= 2
-
-    def _timed(self, image: npt.NDArray[np.float32]) -> float:
-        """Return the median time of some runs, in milliseconds; of one run where it takes long."""
-        took_ms: list[float] = []
-        while not took_ms or (len(took_ms) < _TIMED_RUNS and sum(took_ms) < _TIMING_MS):
-            start = time.perf_counter()
-            self._executor.run(image, self.model_range.low, self.model_range.high)
-            took_ms.append((time.perf_counter() - start) * 1e3)
-        return float(np.median(took_ms))
+        # The first batch of a size is not slow on a CPU, so the scheduler measures those that it needs.
+        largest = 1 if self.on_cpu else largest_batch
+        self.compute_ms, problem = measure_batches(
+            lambda batch: self._executor.run(batch, low, high), image, largest
+        )
+        self._batch_problem = problem
 
     def keep_warm(self) -> None:
         """Do a little work so that the device does not lower its clocks between two frames."""
@@ -333,6 +319,8 @@ class Ensemble:
             if len(predictions) == 1:  # one batch is enough: the graph is the same for all vectors
                 self._check_batch(pixels, prediction, vector)
         self.warnings = (*self.manifest.warnings, *self._blank_networks(predictions))
+        if self._batch_problem is not None:
+            self.warnings += (self._batch_problem,)
 
     def _check_batch(
         self, pixels: npt.NDArray[np.float32], prediction: Prediction, vector: TestVector

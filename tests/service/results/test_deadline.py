@@ -47,7 +47,9 @@ def classify(server: Server) -> list[dict[str, object]]:
     scope = Microscope(server.frames)
     try:
         with connect(server.ws) as socket, ResultSubscriber(server.results) as subscriber:
-            server.wait(lambda status: status["results_subscribers"] == 1 and status["live_clients"]["connected"] == 1)
+            server.wait(
+                lambda status: status["results_subscribers"] == 1 and status["live_clients"]["connected"] == 1
+            )
             scope.send(scope.frame(0), scope.frame(1))
             server.wait(lambda status: status["live"]["classified"] == 2)
             answer = httpx.post(f"{server.url}/v1/classify", content=npy(np.stack([mini.bright()] * 2)))
