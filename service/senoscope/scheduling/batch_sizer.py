@@ -7,7 +7,8 @@ from typing import Final
 
 from senoscope.engine.batch_times import fastest_size, saves_time
 
-_WEIGHT: Final = 0.2  # of the newest measurement, so that a machine that slows down shows within few batches
+# Of the newest measurement, once there are some: a machine that slows down shows within few batches.
+_WEIGHT: Final = 0.2
 # The first batch of a size also allocates memory. The second one is measured, and compared with single FOVs,
 # of which some were measured under the same conditions.
 _BATCHES_BEFORE_MEASURED: Final = 1
@@ -44,6 +45,7 @@ class BatchSizer:
         self._grows = grows
         # Of all sizes alike: a size that is not used at present would otherwise keep an outdated time.
         self._slowdown = 1.0
+        self._noted = 0
         self._singles = 0
         self._tried = 0  # batches of the size that is tried
 
@@ -51,7 +53,9 @@ class BatchSizer:
         """Take the time of a computed batch into account."""
         at_load_ms = self._at_load_ms.get(size)
         if at_load_ms is not None:
-            self._slowdown += _WEIGHT * (compute_ms / at_load_ms - self._slowdown)
+            self._noted += 1
+            weight = max(_WEIGHT, 1 / self._noted)
+            self._slowdown += weight * (compute_ms / at_load_ms - self._slowdown)
             self._singles += size == 1
         elif size == self._size_to_try():
             self._tried += 1
