@@ -131,7 +131,12 @@ _AFTER_NETWORKS: Final = (
     Column("queue_ms", "number", "Time in the queue.", lambda r: r.timing_ms.queue),
     Column("compute_ms", "number", "Time in the engine.", lambda r: r.timing_ms.compute),
     Column("total_ms", "number", "Time from arrival to result.", lambda r: r.timing_ms.total),
-    Column("deadline_met", "boolean", "Whether the total time met the deadline.", lambda r: r.deadline_met),
+    Column(
+        "deadline_met",
+        "boolean",
+        "Whether the total time met the deadline; empty if there was none.",
+        lambda r: r.deadline_met,
+    ),
 )
 
 

@@ -131,7 +131,7 @@ def assemble(
         foundation.session_range.for_ensemble,
         delivery.deliver,
         on_device_error,
-        deadline_ms=settings.deadline_ms,
+        largest_batch=settings.batch_size,
         live_depth=settings.live_queue,
         batch_depth=settings.batch_queue,
         lost=foundation.lost,

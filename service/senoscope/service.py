@@ -320,7 +320,7 @@ class Service:
                 dropped_reasons={**dropped},
                 failed=counts.live_failed,
                 late=parts.delivery.live_late,
-                deadline_ms=self.settings.deadline_ms,
+                deadline_ms=parts.scheduler.active.deadline_ms,
             ),
             batch=BatchLaneStatus(
                 waiting=batch, capacity=self.settings.batch_queue, classified=counts.batch_computed
@@ -413,6 +413,7 @@ class Service:
             stream=settings.stream or None,
             watch=str(settings.watch) if settings.watch else None,
             results=publisher.endpoint if publisher is not None else None,
+            deadline_ms=self._assembly.scheduler.active.deadline_ms,
             **facts_for_log(ensemble),
         )
         if not ensemble.manifest.for_science:

@@ -117,10 +117,12 @@ class Settings(BaseModel):
         "tcp://127.0.0.1:5556", description="ZeroMQ endpoint to publish results at; empty: none."
     )
     results_cam: CamMode = Field("grid", description="Form of the Grad-CAM in published results.")
-    deadline_ms: float = Field(
-        24.0,
+    deadline_ms: float | None = Field(
+        None,
         gt=0,
-        description="Deadline from the arrival of a frame to its result; later results are marked as late.",
+        allow_inf_nan=False,
+        description="Deadline from the arrival of a frame to its result; later results are marked as late. "
+        "Default: 24 where the device can keep it (a GPU on which one FOV takes less), otherwise none.",
     )
     live_queue: int = Field(
         8, ge=1, description="Maximum number of waiting live frames; beyond it the oldest is dropped."
@@ -132,7 +134,8 @@ class Settings(BaseModel):
         8,
         ge=1,
         le=64,
-        description="Maximum number of FOVs of a stack per batch; fewer if a live frame would be late.",
+        description="Maximum number of FOVs of a stack per batch; fewer if that is as fast, or, while a "
+        "stream is open, if a live frame would be late or has no deadline.",
     )
     drain_s: float = Field(
         10.0,

@@ -156,7 +156,7 @@ def test_the_service_reports_its_version_and_model(server: Server) -> None:
     assert seen.get("senoscope_model_info", device="cpu", for_science="false", **facts) == 1
     assert seen.get("senoscope_ready") == 1
     assert seen.get("senoscope_degraded") == 0
-    assert seen.get("senoscope_deadline_seconds") == 0.024
+    assert "senoscope_deadline_seconds" in {family.name for family in seen.families}
     assert seen.get("senoscope_run_log_state", state="ok") == 1
     assert seen.get("senoscope_run_log_state", state="full") == 0
     there = {name for name, _ in seen.samples}

@@ -23,6 +23,8 @@ class SlowEngine:
         Ready; one that changes its ensemble afterwards gets a fast one.
     seconds : float
         For each field of view.
+    batch_seconds : float
+        For each batch, whatever its size.
 
     Examples
     --------
@@ -30,8 +32,9 @@ class SlowEngine:
     ...     ...  # frames that are sent now wait
     """
 
-    def __init__(self, server: ServerThread, seconds: float = 0) -> None:
+    def __init__(self, server: ServerThread, seconds: float = 0, batch_seconds: float = 0) -> None:
         self.seconds = seconds
+        self.batch_seconds = batch_seconds
         self._ensemble = server.service.active.ensemble
         self._fast_predict = self._ensemble.predict
         self._released = threading.Event()
@@ -49,5 +52,5 @@ class SlowEngine:
 
     def _predict(self, stack: npt.NDArray[Any], *rest: Any) -> list[Prediction]:
         self._released.wait()
-        time.sleep(self.seconds * (len(stack) if stack.ndim == 4 else 1))
+        time.sleep(self.batch_seconds + self.seconds * (len(stack) if stack.ndim == 4 else 1))
         return self._fast_predict(stack, *rest)

@@ -181,8 +181,8 @@ class Result(OpenModel):
         Of the class senescent: the mean over the networks.
     networks : dict of str to float
         The probability of each network.
-    deadline_met : bool
-        Whether ``timing_ms.total`` met the service's deadline.
+    deadline_met : bool or None
+        Whether ``timing_ms.total`` met the service's deadline; None if it had none, as on a CPU.
     """
 
     id: UUID
@@ -196,4 +196,4 @@ class Result(OpenModel):
     normalization: Normalization
     model: ModelRef
     timing_ms: Timing
-    deadline_met: bool
+    deadline_met: bool | None = None

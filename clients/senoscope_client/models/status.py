@@ -132,7 +132,8 @@ class LiveLaneStatus(OpenModel):
     dropped_reasons : dict of str to int
     late : int
         Results that missed the deadline.
-    deadline_ms : float
+    deadline_ms : float or None
+        From the arrival of a frame to its result; None: there is no deadline, as on a CPU.
     """
 
     waiting: int
@@ -142,7 +143,7 @@ class LiveLaneStatus(OpenModel):
     dropped_reasons: dict[str, int]
     failed: int
     late: int
-    deadline_ms: float
+    deadline_ms: float | None
 
 
 class BatchLaneStatus(OpenModel):

@@ -42,12 +42,13 @@ percentile of the latency of live frames, to compare with the deadline, is
 histogram_quantile(0.99, sum by (le) (rate(senoscope_fov_latency_seconds_bucket{source="live"}[5m])))
 ```
 
-The deadline is one of the buckets, so the share of frames that met it is exact. `source` and `lane` are
-`live` (the stream) or `batch` (posted stacks); `route` is the template of a route, or `none` where no route
-matched or the request was refused. No label has a value that a client chooses. On Linux, `process_...`
-reports memory, processor time and open files of the process. On a GPU, its memory is reported if
-`nvidia-ml-py` is installed (extra `gpu`). Messages that ZeroMQ drops for a slow subscriber are not counted,
-because ZeroMQ does not report them.
+The buckets are narrow around `--deadline-ms`, or around 24 ms if it is not given; the deadline is one of
+them, so the share of frames that met it is exact. `source` and `lane` are `live` (the stream) or `batch`
+(posted stacks); `route` is the template of a route, or `none` where no route matched or the request was
+refused. No label has a value that a client chooses. On Linux, `process_...` reports memory, processor time
+and open files of the process. On a GPU, its memory is reported if `nvidia-ml-py` is installed (extra
+`gpu`). Messages that ZeroMQ drops for a slow subscriber are not counted, because ZeroMQ does not report
+them.
 
 Generated from `senoscope.metrics.catalogue` by `python docs/make/reference.py`.
 

@@ -20,6 +20,7 @@ Generated from `senoscope.settings` by `python docs/make/reference.py`.
 _IN_WORDS = {
     "models_dir": "`models/` of the clone, else the user's data folder",
     "database_url": "`runlog.sqlite3` in the user's data folder",
+    "deadline_ms": "`24` on a GPU that computes one FOV in less, otherwise none",
 }
 
 
@@ -36,7 +37,7 @@ def _names(name: str) -> str:
 
 def _meaning(name: str, field: FieldInfo) -> tuple[str, str]:
     text = line(field.description or "").partition(" Default: ")[0]
-    if field.default_factory is not None:
+    if name in _IN_WORDS:
         return _IN_WORDS[name], text
     if isinstance(field.default, bool):
         return "off", text

@@ -106,7 +106,8 @@ class ServiceMetrics:
         yield catalogue.MODEL.inform(self._model() if now is not None else None)
         yield catalogue.READY.gather(ready)
         yield catalogue.DEGRADED.gather(ready and bool(service.degraded_reasons()))
-        yield catalogue.DEADLINE.gather(service.settings.deadline_ms / 1e3)
+        deadline_ms = service.settings.deadline_ms if now is None else now.live.deadline_ms
+        yield catalogue.DEADLINE.gather(None if deadline_ms is None else deadline_ms / 1e3)
         yield from _gather_all(_ENGINE, None if now is None else now.engine)
         yield from _gather_all(_RECEIVER, None if now is None else now.receiver)
         yield from _gather_all(_WATCH, None if now is None else now.watch)

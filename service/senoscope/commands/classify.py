@@ -60,6 +60,7 @@ def classify(
     directory = ensemble_folder(settings, messages)
 
     from senoscope.engine import Ensemble
+    from senoscope.results.deadline import deadline_for
     from senoscope.results.record import ResultMaker
     from senoscope.scheduling.active_ensemble import fov_spec_of
     from senoscope_client.images.reader import open_fovs
@@ -81,7 +82,7 @@ def classify(
         for warning in ensemble.warnings:
             notify("yellow", directory.name, warning)
         spec = fov_spec_of(ensemble)
-        maker = ResultMaker(ensemble, settings.deadline_ms, linked=False)
+        maker = ResultMaker(ensemble, deadline_for(ensemble, settings.deadline_ms), linked=False)
         with Progress(console=messages, disable=not messages.is_terminal) as progress:
             overall = progress.add_task("files", total=len(found))
             for path, stem in zip(found, _unique_stems(found), strict=True):

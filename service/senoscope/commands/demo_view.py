@@ -36,7 +36,8 @@ class DemoCounts(TypedDict):
     accuracy: float | None
     latency_ms: dict[str, float] | None
     compute_ms: dict[str, float] | None
-    deadline_misses: int
+    deadline_ms: float | None
+    deadline_misses: int | None  # None: there is no deadline
 
 
 class DemoScore:
@@ -71,7 +72,7 @@ class DemoScore:
         assert result.source.frame is not None
         if result.source.frame not in self._took_ms:
             self._took_ms[result.source.frame] = result.timing_ms.total, result.timing_ms.compute
-            self._missed += not result.deadline_met
+            self._missed += result.deadline_met is False
             self.right += result.label == self.truth(result)
 
     def summary(self, sent: int, stream: StreamStatus) -> DemoCounts:
@@ -94,13 +95,18 @@ class DemoScore:
             "accuracy": round(self.right / self.classified, 4) if self.classified else None,
             "latency_ms": percentiles([total_ms for total_ms, _ in self._took_ms.values()]),
             "compute_ms": percentiles([compute_ms for _, compute_ms in self._took_ms.values()]),
-            "deadline_misses": self._missed,
+            "deadline_ms": stream.live.deadline_ms,
+            "deadline_misses": None if stream.live.deadline_ms is None else self._missed,
         }
 
     def print_summary(self, console: Console, summary: Mapping[str, object]) -> None:
         """Print the summary as a table."""
         table = Table(title="Summary", show_header=False)
-        for key, value in summary.items():
+        rows = dict(summary)
+        if rows["deadline_ms"] is None:
+            del rows["deadline_ms"], rows["deadline_misses"]
+            rows["deadline"] = f"no deadline on {'a CPU' if rows['device'] == 'cpu' else 'this device'}"
+        for key, value in rows.items():
             shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
             table.add_row(key.replace("_", " "), shown)
         console.print(table)

@@ -28,11 +28,6 @@ export function stamped(text) {
   return at.getMonth() === month - 1 && at.getDate() === day && hour < 24 && minute < 60 && second < 60 ? at.getTime() : NaN;
 }
 
-/** Returns whether a deadline is attainable: at least half of the compute times are within it. */
-export function deadlineHolds(computeMs, deadlineMs) {
-  return computeMs.filter((ms) => ms <= deadlineMs).length * 2 >= computeMs.length;
-}
-
 /** Returns a duration as text: 7 s, 3 min, 2 h. */
 export function lasting(seconds) {
   if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;

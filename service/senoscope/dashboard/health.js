@@ -2,7 +2,7 @@
 
 import { access, json, Problem, readiness, Unreachable } from "./api.js";
 import { $, setFacts, fitCanvas, setText, onResize, throttled } from "./dom.js";
-import { clock, deadlineHolds, lasting, milliseconds, plural } from "./format.js";
+import { clock, lasting, milliseconds, plural } from "./format.js";
 
 const POLL_MS = 1000;
 const SILENT_S = 3.5; // a publisher sends a heartbeat each second
@@ -21,7 +21,7 @@ export class Health extends EventTarget {
   #received = { count: null, at: 0 };
   #rates = [];
   #timings = []; // of the latest results
-  #deadlineMs = null;
+  #deadlineMs = null; // null: no result is late
   #draw = throttled(() => this.#drawLatencies(), 250);
   #waitsForKey = false;
 
@@ -49,14 +49,9 @@ export class Health extends EventTarget {
     if (this.#timings.length > LATENCIES) this.#timings.shift();
     const rest = timing.total - timing.queue - timing.compute;
     const parts = `waiting ${milliseconds(timing.queue)}, networks ${milliseconds(timing.compute)}, other ${milliseconds(rest)}`;
-    const judged = this.#deadlineHolds ? ` of ${milliseconds(this.#deadlineMs)}: ${met ? "in time" : "late"}` : "";
+    const judged = typeof met === "boolean" && this.#deadlineMs !== null ? ` of ${milliseconds(this.#deadlineMs)}: ${met ? "in time" : "late"}` : "";
     setText($("latency"), `${milliseconds(timing.total)}${judged} (${parts})`);
     this.#draw();
-  }
-
-  /** Whether the deadline is attainable: it is not where the networks alone usually take longer. */
-  get #deadlineHolds() {
-    return this.#deadlineMs !== null && deadlineHolds(this.#timings.map(({ compute }) => compute), this.#deadlineMs);
   }
 
   async #poll() {
@@ -143,7 +138,7 @@ export class Health extends EventTarget {
       ["not received", series?.missing ?? 0],
       ["dropped", live.dropped],
       ["refused", sum(receiver?.rejected)],
-      ["late", this.#deadlineHolds || !this.#timings.length ? live.late : "no deadline"],
+      ["late", this.#deadlineMs === null ? "no deadline" : live.late],
       ["posted", batch.classified],
     ];
     if (receiver?.last_rejection) rows.push(["last refusal", receiver.last_rejection, "wide"]);
@@ -161,7 +156,7 @@ export class Health extends EventTarget {
     const surface = fitCanvas(canvas);
     if (!surface) return;
     const { context, width, height } = surface;
-    const deadlineMs = this.#deadlineHolds ? this.#deadlineMs : null;
+    const deadlineMs = this.#deadlineMs;
     const maxMs = Math.max((deadlineMs ?? 0) * 1.25, 1, ...this.#timings.map(({ total }) => total));
     const y = (ms) => height - 2 - (ms / maxMs) * (height - 4);
     const step = width / LATENCIES;

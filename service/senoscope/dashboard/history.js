@@ -101,7 +101,7 @@ export class History {
     const swatch = el("span", { className: "swatch" });
     swatch.style.background = css(viridis, entry.probability);
     const name = entry.frame === undefined ? (entry.file ?? "–") : String(entry.frame);
-    const late = entry.missed && this.#store.shown.deadlineHolds(this.#store.deadlineMs);
+    const late = entry.missed && this.#store.deadlineMs !== null;
     const chosen = entry.id === this.#store.selected;
     const row = el("tr", { data: { id: entry.id } },
       cell(el("button", { type: "button", textContent: name, "aria-label": `Show field of view ${name}` })), cell(stamp(entry.madeAt)), cell(entry.file ?? ""), cell(entry.label),

@@ -1,10 +1,9 @@
 // The data of the page: series and stacks with their fields of view, the shown one and the selected one.
 
-import { deadlineHolds, madeAt } from "./format.js";
+import { madeAt } from "./format.js";
 
 // In one collection; the oldest are removed. The run log holds all of them.
 const MAX_ENTRIES = 50_000;
-const DEADLINE_SAMPLE = 120;
 // Full results with their Grad-CAM grids, 10 kB each.
 const MAX_RESULTS = 96;
 // More than are fetched at once (sync.js), or removed ones would be added again and again.
@@ -37,8 +36,7 @@ function entryOf(result) {
     place: source.position_um ? { x: source.position_um.x, y: source.position_um.y } : null,
     pixelUm: source.pixel_size_um ?? null,
     totalMs: timing.total,
-    computeMs: timing.compute,
-    missed: source.kind === "stream" && !result.deadline_met, // a posted stack has no deadline
+    missed: source.kind === "stream" && result.deadline_met === false, // a posted stack has no deadline
     // The flag of the starter ensemble is on every result, and is shown once, at the top.
     reliable: flags.every((flag) => !isUnreliable(flag)),
     flags: flags.filter(({ code }) => code !== "not_for_science").map(({ code, channel }) => (channel ? `${code}:${channel}` : code)),
@@ -83,11 +81,6 @@ class Collection {
     this.entries = this.entries.concat(fresh).sort((a, b) => (a.id < b.id ? -1 : 1));
     for (const gone of this.entries.splice(0, this.entries.length - MAX_ENTRIES)) this.known.delete(gone.id);
     return fresh.length;
-  }
-
-  /** Returns whether the deadline is attainable for the latest frames. */
-  deadlineHolds(deadlineMs) {
-    return this.kind === "series" && deadlineMs !== null && deadlineHolds(this.entries.slice(-DEADLINE_SAMPLE).map(({ computeMs }) => computeMs), deadlineMs);
   }
 
   /** Removes the fields of view, to be fetched again. */

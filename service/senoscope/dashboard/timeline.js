@@ -64,7 +64,7 @@ export class Timeline {
     context.setLineDash([]);
     const radius = Math.min(5, Math.max(1.2, this.#slot / 2.6));
     const x = (k) => PAD.left + (k + 0.5) * this.#slot;
-    const judged = collection?.deadlineHolds(this.#store.deadlineMs) ?? false;
+    const judged = this.#store.deadlineMs !== null;
     let [late, flagged] = [0, 0];
     entries.forEach((entry, k) => {
       const gap = gapBefore(collection, k);

@@ -99,6 +99,7 @@ class BoundExecutor(Executor):
     ) -> None:
         self.device = device
         self.cools_down = device == "cuda"  # as GPUs do
+        self.on_cpu = device == "cpu"
         self._networks = list(networks)
         self._cuda_graphs = cuda_graphs and device == "cuda"
         self.schedule: Schedule = schedule or "sequential"

@@ -34,6 +34,7 @@ class CpuExecutor(Executor):
     """
 
     device = "cpu"
+    on_cpu = True
 
     def __init__(
         self,

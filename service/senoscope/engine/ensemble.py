@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senoscope.engine import locations
+from senoscope.engine.batch_times import measure_batches
 from senoscope.engine.blank_networks import blank_reason
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.contract import (
@@ -119,6 +119,7 @@ class Ensemble:
         self.warnings: tuple[str, ...] = manifest.warnings
         # Measured after warm-up, per batch size; always includes 1.
         self.compute_ms: dict[int, float] = {}
+        self._batch_problem: str | None = None
         self._networks = opened.networks
         self._executor = opened.executor
         self.names = tuple(network.name for network in manifest.networks)
@@ -139,7 +140,6 @@ class Ensemble:
         gate: GateLimits | None = None,
         threads: int | None = None,
         largest_batch: int = 1,
-        batch_within_ms: float = 0.0,
         cancellation: Cancellation | None = None,
     ) -> Ensemble:
         """Load an ensemble: check the hashes of its files, open the networks, warm up, run the test vectors.
@@ -164,10 +164,9 @@ class Ensemble:
         threads : int, optional
             CPU cores to use; default: all.
         largest_batch : int
-            Batches of 2, 4, 8 ... FOVs up to this size are warmed up too: on a GPU the first batch of a size
-            needs seconds to select algorithms, during which no live frame could be computed.
-        batch_within_ms : float
-            Batch sizes that take longer than this, together with one more FOV, are not warmed up.
+            On a GPU, batches of 2, 4, 8 ... FOVs up to this size are warmed up and measured too, as far as
+            that takes little time and saves some: the first batch of a size needs seconds to select
+            algorithms, during which no live frame could be computed. On a CPU only single FOVs are.
         cancellation : Cancellation, optional
             Cancels the loading from another thread; its reason is raised.
 
@@ -190,7 +189,7 @@ class Ensemble:
             return ensemble
 
         def check(ensemble: Ensemble) -> None:
-            ensemble._measure(largest_batch, batch_within_ms)
+            ensemble._measure(largest_batch)
             ensemble._run_test_vectors(selection.limits)
 
         def open_on(row: DeviceRow) -> Ensemble:
@@ -281,21 +280,15 @@ class Ensemble:
     def _warm_up(self) -> None:
         self._executor.warm_up(self._middle_image(), self.model_range.low, self.model_range.high)
 
-    def _measure(self, largest_batch: int, within_ms: float) -> None:
+    def _measure(self, largest_batch: int) -> None:
         image, low, high = self._middle_image(), self.model_range.low, self.model_range.high
         check_outputs(self._executor.run(image, low, high), self._networks, 1)
-        self.compute_ms[1] = self._timed(image)
-        size = 2
-        while size <= largest_batch and 2 * self.compute_ms[size // 2] + self.compute_ms[1] <= within_ms:
-            batch = np.repeat(image, size, axis=0)
-            self._timed(batch)
-            self.compute_ms[size] = self._timed(batch)
-            size *= 2
-
-    def _timed(self, image: npt.NDArray[np.float32]) -> float:
-        start = time.perf_counter()
-        self._executor.run(image, self.model_range.low, self.model_range.high)
-        return (time.perf_counter() - start) * 1e3
+        # The first batch of a size is not slow on a CPU, so the scheduler measures those that it needs.
+        largest = 1 if self.on_cpu else largest_batch
+        self.compute_ms, problem = measure_batches(
+            lambda batch: self._executor.run(batch, low, high), image, largest
+        )
+        self._batch_problem = problem
 
     def keep_warm(self) -> None:
         """Do a little work so that the device does not lower its clocks between two frames."""
@@ -305,6 +298,11 @@ class Ensemble:
     def cools_down(self) -> bool:
         """Whether :meth:`keep_warm` has an effect on this device."""
         return self._executor.cools_down
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is computed on the CPU."""
+        return self._executor.on_cpu
 
     def _run_test_vectors(self, limits: GateLimits) -> None:
         """Compare outputs with those expected; in lower precisions the gate does that with its own limits."""
@@ -319,6 +317,8 @@ class Ensemble:
             if len(predictions) == 1:  # one batch is enough: the graph is the same for all vectors
                 self._check_batch(pixels, prediction, vector, limits)
         self.warnings = (*self.manifest.warnings, *self._blank_networks(predictions))
+        if self._batch_problem is not None:
+            self.warnings += (self._batch_problem,)
 
     def _compare(self, path: Path, prediction: Prediction, vector: TestVector) -> None:
         expected = vector.expected

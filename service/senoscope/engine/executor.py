@@ -131,6 +131,9 @@ class Executor(ABC):
     """Its name in `senoscope.engine.devices.DEVICES`."""
     cools_down: bool = False
     """Whether the device lowers its clocks when idle, which would delay the next frame."""
+    on_cpu: bool = False
+    """Whether it computes on the CPU, where the first batch of a size takes no longer than the next ones, and
+    where other programs may delay a run."""
 
     @abstractmethod
     def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:

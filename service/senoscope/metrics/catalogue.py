@@ -104,7 +104,8 @@ THREAD_DEATHS = _counter(
     "senoscope_thread_deaths_total", "Failures of the thread; most threads are restarted.", "thread"
 )
 DEADLINE = _gauge(
-    "senoscope_deadline_seconds", "Time allowed from a frame's arrival to its result (--deadline-ms)."
+    "senoscope_deadline_seconds",
+    "Time allowed from a frame's arrival to its result (--deadline-ms); absent while there is no deadline.",
 )
 
 CONNECTED = _gauge("senoscope_stream_connected", "1 while the frame publisher is connected.")

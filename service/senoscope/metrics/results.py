@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from senoscope.metrics import catalogue
+from senoscope.results.deadline import DEFAULT_DEADLINE_MS
 from senoscope.results.delivery import DeliveryTimes, ResultSink, SinkStage
 from senoscope.results.record import Record
 
@@ -34,14 +35,14 @@ class ResultMetrics(ResultSink):
 
     Parameters
     ----------
-    deadline_ms : float
-        Buckets are narrow around it.
+    deadline_ms : float, optional
+        Buckets are narrow around it; default: around that of a device that can keep it.
     """
 
     stage = SinkStage.OBSERVE
 
-    def __init__(self, registry: CollectorRegistry, deadline_ms: float) -> None:
-        buckets = latency_buckets(deadline_ms / 1e3)
+    def __init__(self, registry: CollectorRegistry, deadline_ms: float | None = None) -> None:
+        buckets = latency_buckets((deadline_ms or DEFAULT_DEADLINE_MS) / 1e3)
         times = (catalogue.QUEUE, catalogue.COMPUTE, catalogue.LATENCY)
         histograms = [one.histogram(registry, buckets) for one in times]
         histograms.append(catalogue.ENTROPY.histogram(registry, _BITS))

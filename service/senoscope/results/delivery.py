@@ -244,7 +244,7 @@ class Delivery:
     def _send_all(self, logged_s: float) -> None:
         while self._to_send:
             computed, record = self._to_send.popleft()
-            self.live_late += computed.stack is None and not record.result.deadline_met
+            self.live_late += computed.stack is None and record.result.deadline_met is False
             try:
                 self._notify(self._before_answer, record, logged_s)
             finally:

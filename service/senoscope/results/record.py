@@ -139,7 +139,7 @@ class ResultMaker:
     """Makes results of one ensemble."""
 
     ensemble: Ensemble
-    deadline_ms: float  # from arrival to the result
+    deadline_ms: float | None  # from arrival to the result; None: no result is late
     linked: bool  # whether results link to their maps, which a server must then serve
 
     @cached_property
@@ -193,7 +193,7 @@ class ResultMaker:
                 compute=compute_ms,
                 total=total_ms,
             ),
-            deadline_met=total_ms <= self.deadline_ms,
+            deadline_met=None if self.deadline_ms is None else total_ms <= self.deadline_ms,
         )
         return Record(result, fov, prediction, manifest.input.channel_names, saturated)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from senoscope.engine import Ensemble
+from senoscope.results.deadline import deadline_for
 from senoscope.results.record import ResultMaker
 from senoscope_client.images.reader import FovSpec
 
@@ -17,11 +18,14 @@ class ActiveEnsemble:
     ensemble: Ensemble
     maker: ResultMaker  # makes its results
     spec: FovSpec  # the channels and the size that it takes
+    deadline_ms: float | None  # of its results
 
     @classmethod
-    def of(cls, ensemble: Ensemble, deadline_ms: float) -> ActiveEnsemble:
-        """Derive what a service needs of an ensemble."""
-        return cls(ensemble, ResultMaker(ensemble, deadline_ms, linked=True), fov_spec_of(ensemble))
+    def of(cls, ensemble: Ensemble, deadline_ms: float | None) -> ActiveEnsemble:
+        """Derive what a service needs of an ensemble, from it and the configured deadline."""
+        deadline_ms = deadline_for(ensemble, deadline_ms)
+        maker = ResultMaker(ensemble, deadline_ms, linked=True)
+        return cls(ensemble, maker, fov_spec_of(ensemble), deadline_ms)
 
 
 def facts_for_log(ensemble: Ensemble) -> dict[str, Any]:

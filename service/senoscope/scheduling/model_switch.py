@@ -82,7 +82,6 @@ class Loading:
             gate=self._settings.gate_limits,
             threads=self._settings.threads,
             largest_batch=self._settings.batch_size,
-            batch_within_ms=self._settings.deadline_ms,
             cancellation=self._cancellation,
         )
         for warning in ensemble.warnings:
@@ -220,6 +219,7 @@ class ModelSwitch:
             before=f"{old.ensemble.manifest.name} {old.ensemble.manifest.version}",
             model=ensemble.manifest.name,
             version=ensemble.manifest.version,
+            deadline_ms=active.deadline_ms,
             **facts_for_log(ensemble),
         )
         return active

@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 _WAKE_INTERVAL_S = 1.0
 # During a scan, a device that lowers its clocks is never idle for longer than this ...
 _WARM_INTERVAL_S = 0.02
-# ... and after so long without a frame the scan is over.
+# ... and after so long without a frame the stream counts as closed: the scan is over.
 _SCAN_PAUSE_S = 30.0
 _FAILURES_TOLERATED = 3
 _INPUT_CHANGED = (
@@ -69,8 +69,8 @@ class Scheduler:
         Called when the device failed on the same FOVs in two consecutive attempts.
     lost : LostFrames, optional
         Records which live frames get no result.
-    deadline_ms : float
-        Limits the size of batches of stacks.
+    largest_batch : int
+        FOVs of a stack that are computed at once, at most.
     live_depth, batch_depth : int
         Live frames, and FOVs of stacks, that may wait.
     """
@@ -82,7 +82,7 @@ class Scheduler:
         deliver: Callable[[Computed], None],
         on_device_error: Callable[[Exception], None],
         *,
-        deadline_ms: float,
+        largest_batch: int,
         live_depth: int,
         batch_depth: int,
         lost: LostFrames | None = None,
@@ -91,8 +91,8 @@ class Scheduler:
         self._bounds = bounds
         self._deliver = deliver
         self._on_device_error = on_device_error
-        self._deadline_ms = deadline_ms
-        self._sizer = BatchSizer(active.ensemble.compute_ms, deadline_ms)
+        self._largest_batch = largest_batch
+        self._sizer = self._sizer_for(active)
         self._lost = lost or LostFrames()
         self._live = LiveLane(
             live_depth, lambda fov, reason: self._lost.note(fov.source, "dropped", _DROPPED[reason])
@@ -120,6 +120,11 @@ class Scheduler:
         return dict(self._live.dropped)
 
     @property
+    def streaming(self) -> bool:
+        """Whether a stream is open: a live frame arrived within the last 30 seconds."""
+        return time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
+
+    @property
     def problem(self) -> str | None:
         """Why nothing can be computed, or None."""
         if self._failures >= _FAILURES_TOLERATED:
@@ -141,6 +146,7 @@ class Scheduler:
             elif fov.spec != self._active.spec:
                 self._live.drop(fov, "ensemble_changed")
             else:
+                self._last_live_s = time.monotonic()
                 self._live.enqueue_frame(fov)
                 self._changed.notify_all()
                 return True
@@ -151,7 +157,9 @@ class Scheduler:
         with self._changed:
             if not self._open:
                 raise NotReady("the service is stopping")
-            self._batch.require_room(fovs, self._sizer.seconds_for)
+            self._batch.require_room(
+                fovs, lambda waiting: self._sizer.seconds_for(waiting, streaming=self.streaming)
+            )
 
     def submit_stack(self, fovs: Sequence[Fov]) -> Stack:
         """Queue a posted stack.
@@ -251,8 +259,7 @@ class Scheduler:
                 self._changed.notify_all()
                 batch = self._next()
                 if batch is None:
-                    scanning = time.monotonic() - self._last_live_s < _SCAN_PAUSE_S
-                    warming = scanning and self._active.ensemble.cools_down
+                    warming = self.streaming and self._active.ensemble.cools_down
                     self._changed.wait(_WARM_INTERVAL_S if warming else _WAKE_INTERVAL_S)
                     batch = self._next()
                 self._computing = batch is not None
@@ -263,12 +270,18 @@ class Scheduler:
             elif warming and not stop.is_set():
                 self._active.ensemble.keep_warm()
 
+    def _sizer_for(self, active: ActiveEnsemble) -> BatchSizer:
+        ensemble = active.ensemble
+        return BatchSizer(
+            ensemble.compute_ms, active.deadline_ms, largest=self._largest_batch, grows=ensemble.on_cpu
+        )
+
     def _swap_if_pending(self) -> None:
         if self._pending is None:
             return
         new, done = self._pending
         old, self._active, self._pending = self._active, new, None
-        self._sizer = BatchSizer(new.ensemble.compute_ms, self._deadline_ms)
+        self._sizer = self._sizer_for(new)
         self._failures = 0
         if new.spec != old.spec:
             self._live.clear("ensemble_changed")
@@ -282,9 +295,9 @@ class Scheduler:
         self._swap_if_pending()
         frame = self._live.take()
         if frame is not None:
-            self._last_live_s = time.monotonic()
             return (frame,), None
-        return self._batch.take(self._sizer.size)
+        streaming = self.streaming
+        return self._batch.take(lambda waiting: self._sizer.size(waiting, streaming=streaming))
 
     def _compute(self, fovs: Sequence[Fov], stack: Stack | None) -> None:
         active = self._active

@@ -193,6 +193,7 @@ def test_demo_with_a_selected_ensemble(tmp_path: Path) -> None:
     summary = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert (summary["sent"], summary["classified"], summary["lost"]) == (6, 6, 0)
+    assert (summary["deadline_ms"], summary["deadline_misses"]) == (None, None)
     assert done.stderr.count("truth") == 6, "without a terminal one line is printed per FOV"
 
 

@@ -6,12 +6,14 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from senoscope.fov import Fov
 from senoscope.results.delivery import Computed
+from senoscope.scheduling import scheduler as scheduler_module
 from senoscope.scheduling.scheduler import Scheduler
 from senoscope_client.errors import Busy, NotReady
 from senoscope_client.images.axes import FovSpec
@@ -23,6 +25,7 @@ class HeldEngine:
 
     device = "cpu"
     cools_down = False
+    on_cpu = False
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
@@ -63,6 +66,12 @@ def fov(value: int, spec: FovSpec = SPEC) -> Fov:
     return Fov(np.full((1, 1, 1), value), Source(kind="upload"), spec=spec)
 
 
+def active_of(
+    engine: HeldEngine, maker: str | None = None, spec: FovSpec = SPEC, deadline_ms: float | None = None
+) -> Any:
+    return SimpleNamespace(ensemble=engine, maker=maker, spec=spec, deadline_ms=deadline_ms)
+
+
 @pytest.fixture
 def rig():
     engine, delivered, device_errors = HeldEngine(), [], []
@@ -73,11 +82,11 @@ def rig():
         done.release()
 
     scheduler = Scheduler(
-        SimpleNamespace(ensemble=engine, maker=None, spec=SPEC),
+        active_of(engine, deadline_ms=2000),
         lambda active: None,
         deliver,
         device_errors.append,
-        deadline_ms=2000,
+        largest_batch=8,
         live_depth=2,
         batch_depth=6,
     )
@@ -97,6 +106,27 @@ def test_live_frames_overtake_stacks_between_batches(rig) -> None:
     rig.engine.may_go.release()
     rig.engine.step(4)
     assert rig.engine.batches == [[1, 2], [50], [51], [3, 4], [5]]
+
+
+def test_batches_shrink_while_a_stream_is_open_and_grow_when_it_ends(
+    rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = HeldEngine()
+    engine.compute_ms = {1: 1000.0, 2: 1000.0, 4: 1000.0, 8: 1000.0}
+    rig.scheduler.swap(active_of(engine)).result(10)
+    rig.scheduler.submit_stack([fov(n) for n in range(16)])
+    assert engine.entered.acquire(timeout=30)
+    rig.scheduler.submit_live(fov(50))
+    assert rig.scheduler.streaming
+    engine.may_go.release()
+    engine.step(3)
+    assert engine.batches == [[*range(8)], [50], [8], [9]], "without a deadline, of single FOVs"
+    assert engine.entered.acquire(timeout=30)
+    monkeypatch.setattr(scheduler_module, "_SCAN_PAUSE_S", 0)
+    assert not rig.scheduler.streaming
+    engine.may_go.release()
+    engine.step(2)
+    assert engine.batches[4:] == [[10], [11, 12, 13, 14], [15]]
 
 
 def test_the_oldest_live_frame_is_dropped_for_a_newer_one(rig) -> None:
@@ -173,7 +203,7 @@ def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
     taken = rig.scheduler.submit_stack([fov(4)])
     assert rig.engine.entered.acquire(timeout=30)
     other = HeldEngine()
-    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=other, maker="other", spec=SPEC))
+    swapped = rig.scheduler.swap(active_of(other, "other"))
     with pytest.raises(NotReady):
         rig.scheduler.swap(SimpleNamespace())
     rig.engine.may_go.release()
@@ -192,7 +222,7 @@ def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
 def test_a_stack_in_computation_is_completed_by_the_previous_ensemble(rig) -> None:
     stack = rig.scheduler.submit_stack([fov(1), fov(2)])
     assert rig.engine.entered.acquire(timeout=30)
-    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker="other", spec=SPEC))
+    swapped = rig.scheduler.swap(active_of(HeldEngine(), "other"))
     rig.engine.may_go.release()
     swapped.result(10)
     assert rig.done.acquire(timeout=30)
@@ -203,7 +233,7 @@ def test_an_ensemble_that_is_withdrawn_never_takes_over(rig) -> None:
     rig.scheduler.submit_live(fov(1))
     assert rig.engine.entered.acquire(timeout=30)
     other = HeldEngine()
-    taking_over = rig.scheduler.swap(SimpleNamespace(ensemble=other, maker="other", spec=SPEC))
+    taking_over = rig.scheduler.swap(active_of(other, "other"))
     assert rig.scheduler.cancel_swap(taking_over)
     assert not rig.scheduler.cancel_swap(taking_over)
     rig.engine.may_go.release()
@@ -216,7 +246,7 @@ def test_an_ensemble_that_is_withdrawn_never_takes_over(rig) -> None:
 def test_closing_fails_an_ensemble_that_waits_to_take_over(rig) -> None:
     rig.scheduler.submit_live(fov(1))
     assert rig.engine.entered.acquire(timeout=30)
-    taking_over = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker=None, spec=SPEC))
+    taking_over = rig.scheduler.swap(active_of(HeldEngine()))
     threading.Timer(0.1, rig.engine.may_go.release).start()
     rig.scheduler.close()
     with pytest.raises(NotReady):
@@ -228,7 +258,7 @@ def test_fovs_that_wait_for_an_ensemble_of_another_specification_are_dropped(rig
     assert rig.engine.entered.acquire(timeout=30)
     stack = rig.scheduler.submit_stack([fov(1)])
     rig.scheduler.submit_live(fov(2))
-    swapped = rig.scheduler.swap(SimpleNamespace(ensemble=HeldEngine(), maker=None, spec=OTHER_SPEC))
+    swapped = rig.scheduler.swap(active_of(HeldEngine(), None, OTHER_SPEC))
     rig.engine.may_go.release()
     swapped.result(10)
     with pytest.raises(NotReady, match="other channels"):

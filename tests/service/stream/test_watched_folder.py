@@ -331,7 +331,7 @@ def test_the_folder_disappears_and_returns(start: Start, folder: Path, tmp_path:
 
 
 def test_live_frames_come_first_and_a_full_lane_is_waited_for(start: Start, folder: Path) -> None:
-    server = start(*options(folder), "--batch-queue", "1", "--batch-size", "1")
+    server = start(*options(folder), "--batch-queue", "1", "--batch-size", "1", "--deadline-ms", "24")
     engine = SlowEngine(server, seconds=0.01)
     (folder / "long.npy").write_bytes(npy(stack(70)))
     scope = Microscope(server.frames)
