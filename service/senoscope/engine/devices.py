@@ -6,8 +6,6 @@ Another device or precision is a subclass of `Executor`, its row in `DEVICES`, a
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -17,8 +15,8 @@ from senoscope.engine.precision import Precision
 if TYPE_CHECKING:
     from senoscope.engine.executor import Executor, NetworkFile, Opening
 
-Device = Literal["auto", "cuda", "cpu"]
-"""A name of `DEVICES`, or ``auto``: the first of them that works."""
+Device = Literal["auto", "cuda", "tensorrt-rtx", "openvino", "cpu"]
+"""A name of `DEVICES`, or ``auto``: the first of those that it tries and that works."""
 
 
 class DeviceRow(NamedTuple):
@@ -32,30 +30,58 @@ class DeviceRow(NamedTuple):
     open: Callable[[Sequence[NetworkFile], Opening], Executor]
     precisions: tuple[Precision, ...] = ("fp32",)
     """In which it can compute, the fastest first; always includes fp32."""
+    automatic: bool = True
+    """Whether ``auto`` tries it: not before it was measured to be the better choice."""
 
 
 def gpu_problem() -> str | None:
     """Return why no GPU can be used, or None if the driver finds one."""
     import onnxruntime as ort
 
+    from senoscope.engine.nvidia import find_gpu
     from senoscope.engine.sessions import CUDA
 
     if CUDA not in ort.get_available_providers():
         return "this build of ONNX Runtime has no CUDA provider"
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver is installed"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
-        return "the NVIDIA driver finds no GPU"
+        find_gpu()
+    except DeviceError as error:
+        return str(error)
     return None
+
+
+def _openvino_problem() -> str | None:
+    from senoscope.engine import openvino
+
+    return openvino.problem()
+
+
+def _tensorrt_rtx_problem() -> str | None:
+    from senoscope.engine import tensorrt_rtx
+
+    return tensorrt_rtx.problem()
 
 
 def _open_cuda(networks: Sequence[NetworkFile], how: Opening) -> Executor:
     from senoscope.engine.bound import BoundExecutor
 
-    return BoundExecutor(networks, tf32=how.precision != "fp32", cancellation=how.cancellation)
+    return BoundExecutor(networks, precision=how.precision, cancellation=how.cancellation)
+
+
+def _open_tensorrt_rtx(networks: Sequence[NetworkFile], how: Opening) -> Executor:
+    from senoscope.engine.tensorrt_rtx import TensorRtRtxExecutor
+
+    return TensorRtRtxExecutor(
+        networks, precision=how.precision, digest=how.digest, cancellation=how.cancellation
+    )
+
+
+def _open_openvino(networks: Sequence[NetworkFile], how: Opening) -> Executor:
+    from senoscope.engine.openvino import OpenVinoExecutor
+
+    return OpenVinoExecutor(
+        networks, threads=how.threads, precision=how.precision, cancellation=how.cancellation
+    )
 
 
 def _open_cpu(networks: Sequence[NetworkFile], how: Opening) -> Executor:
@@ -66,6 +92,23 @@ def _open_cpu(networks: Sequence[NetworkFile], how: Opening) -> Executor:
 
 DEVICES: Final[dict[str, DeviceRow]] = {
     "cuda": DeviceRow("CUDA", "a GPU was found", gpu_problem, _open_cuda, ("fp16", "tf32", "fp32")),
+    "tensorrt-rtx": DeviceRow(
+        "TensorRT RTX",
+        "a GPU was found",
+        _tensorrt_rtx_problem,
+        _open_tensorrt_rtx,
+        ("fp16", "tf32", "fp32"),
+        automatic=False,
+    ),
+    # On a CPU, fp16 files are computed in fp32.
+    "openvino": DeviceRow(
+        "OpenVINO",
+        "it is installed",
+        _openvino_problem,
+        _open_openvino,
+        ("int8", "fp32", "fp16"),
+        automatic=False,
+    ),
     "cpu": DeviceRow("CPU", "it is always there", lambda: None, _open_cpu, ("int8", "fp32", "fp16")),
 }
 """All devices, in the order in which ``auto`` tries them."""
@@ -80,8 +123,8 @@ def open_executor(
 
     Parameters
     ----------
-    device : {"auto", "cuda", "cpu"}
-        ``auto`` uses a GPU if there is one that works, otherwise the CPU; a name requires that device.
+    device : {"auto", "cuda", "tensorrt-rtx", "openvino", "cpu"}
+        ``auto`` uses CUDA if there is a GPU that works, otherwise the CPU; a name requires that device.
 
     Returns
     -------
@@ -103,9 +146,12 @@ def open_executor(
             raise DeviceError(
                 f"--device {device}: {problem}; run `senoscope doctor` for details, or use --device cpu"
             )
-        return row.open(networks, how), f"{row.title}, as configured"
+        executor = row.open(networks, how)
+        return executor, f"{_title(row, executor)}, as configured"
     problems: list[str] = []
     for row in DEVICES.values():
+        if not row.automatic:
+            continue
         problem = row.problem()
         if problem is None:
             try:
@@ -113,6 +159,10 @@ def open_executor(
             except DeviceError as error:
                 problem = str(error)
             else:
-                return executor, f"{row.title}: {'; '.join(problems) or row.found}"
+                return executor, f"{_title(row, executor)}: {'; '.join(problems) or row.found}"
         problems.append(problem)
     raise DeviceError("; ".join(problems))
+
+
+def _title(row: DeviceRow, executor: Executor) -> str:
+    return f"{row.title} on {executor.hardware}" if executor.hardware else row.title

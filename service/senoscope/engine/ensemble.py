@@ -25,7 +25,7 @@ from senoscope.engine.contract import (
 )
 from senoscope.engine.devices import Device, open_executor
 from senoscope.engine.errors import DeviceError, EnsembleError
-from senoscope.engine.executor import EngineFacts, Executor, NetworkFile, NetworkOutput, Opening
+from senoscope.engine.executor import EngineFacts, Executor, NetworkFile, NetworkOutput, Opening, Pixels
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
 from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
@@ -149,9 +149,9 @@ class Ensemble:
         directory : path or str
             The folder that holds ``ensemble.json``, or the name of an ensemble in the models folder;
             ``senoscope.Ensemble.load("starter")`` builds the starter ensemble if it is missing.
-        device : {"auto", "cuda", "cpu"}
-            ``auto`` uses a GPU if there is one that works; ``device_reason`` is the reason for the choice.
-            ``cuda`` and ``cpu`` require that device.
+        device : {"auto", "cuda", "tensorrt-rtx", "openvino", "cpu"}
+            ``auto`` uses CUDA if there is a GPU that works, else the CPU; ``device_reason`` is the reason for
+            the choice. The others require that device.
         threads : int, optional
             CPU cores to use; default: all.
         largest_batch : int
@@ -322,9 +322,7 @@ class Ensemble:
                 self._check_batch(pixels, prediction, vector)
         self.warnings = (*self.manifest.warnings, *self._blank_networks(predictions))
 
-    def _check_batch(
-        self, pixels: npt.NDArray[np.float32], prediction: Prediction, vector: TestVector
-    ) -> None:
+    def _check_batch(self, pixels: Pixels, prediction: Prediction, vector: TestVector) -> None:
         """Check that a vector and another field of view give the same outputs in a batch as alone."""
         low, high = self.model_range.low, self.model_range.high
         # The vector, mirrored and brighter: with a similar one, a graph that uses the mean would pass.
@@ -352,7 +350,7 @@ class Ensemble:
                 "machine does not reproduce the trained ensemble",
             )
 
-    def _read_test_vector(self, path: Path) -> npt.NDArray[np.float32]:
+    def _read_test_vector(self, path: Path) -> Pixels:
         shape = self.manifest.input.shape
         try:
             # Memory-mapped, so that a header with a huge shape allocates nothing.
