@@ -299,7 +299,7 @@ class EngineInfo(OpenModel):
 
     Attributes
     ----------
-    device : {"cpu", "cuda"}
+    device : {"cpu", "cuda", "openvino", "tensorrt-rtx"}
     reason : str
         Why it was chosen.
     compute_ms : float

@@ -32,6 +32,8 @@ class DeviceRow(NamedTuple):
     """In which it can compute, the fastest first; always includes fp32."""
     automatic: bool = True
     """Whether ``auto`` tries it: not before it was measured to be the better choice."""
+    nvidia: bool = False
+    """Whether the memory of an NVIDIA GPU is reported while it is in use."""
 
 
 def gpu_problem() -> str | None:
@@ -91,7 +93,9 @@ def _open_cpu(networks: Sequence[NetworkFile], how: Opening) -> Executor:
 
 
 DEVICES: Final[dict[str, DeviceRow]] = {
-    "cuda": DeviceRow("CUDA", "a GPU was found", gpu_problem, _open_cuda, ("fp16", "tf32", "fp32")),
+    "cuda": DeviceRow(
+        "CUDA", "a GPU was found", gpu_problem, _open_cuda, ("fp16", "tf32", "fp32"), nvidia=True
+    ),
     "tensorrt-rtx": DeviceRow(
         "TensorRT RTX",
         "a GPU was found",
@@ -99,6 +103,7 @@ DEVICES: Final[dict[str, DeviceRow]] = {
         _open_tensorrt_rtx,
         ("fp16", "tf32", "fp32"),
         automatic=False,
+        nvidia=True,
     ),
     # On a CPU, fp16 files are computed in fp32.
     "openvino": DeviceRow(

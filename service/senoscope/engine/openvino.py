@@ -84,7 +84,10 @@ class _Network:
             if self._interrupted:
                 raise RuntimeError("the run was interrupted")
             self._request.start_async(feeds, share_inputs=True)
-        self._request.wait()
+        try:
+            self._request.wait()
+        except RuntimeError as error:
+            raise RuntimeError(f"OpenVINO: {_first_line(error)}") from error
         outputs = (self._request.get_tensor(name).data for name in OUTPUT_NAMES)
         return NetworkOutput(*(array.copy() for array in outputs))  # the next run overwrites them
 

@@ -70,9 +70,9 @@ class WorkerExecutor(Executor):
         """Run every network twice, and order them by their time."""
         self.run(image, low, high)
         cost = []
-        for one in self._networks:
+        for k in range(len(self._networks)):
             start = time.perf_counter()
-            self._pool.submit(one, self._last).result()
+            self._pool.submit(self._run_one, k, self._last).result()
             cost.append(time.perf_counter() - start)
         self._order.sort(key=lambda k: -cost[k])
 
@@ -81,13 +81,16 @@ class WorkerExecutor(Executor):
         feeds = {"image": as_float32(image), "low": low, "high": high}
         if self.cools_down or not self._last:
             self._last = feeds
-        running = {k: self._pool.submit(self._networks[k], feeds) for k in self._order}
-        return [running[k].result() for k in range(len(self._networks))]
+        running = {k: self._pool.submit(self._run_one, k, feeds) for k in self._order}
+        return [running[k].result() for k in sorted(running)]
+
+    def _run_one(self, k: int, feeds: Feeds) -> NetworkOutput:
+        return self._networks[k](feeds)
 
     def keep_warm(self) -> None:
         """Run the fastest network again on its last input, if the device cools down."""
         if self.cools_down:
-            self._pool.submit(self._networks[self._order[-1]], self._last).result()
+            self._pool.submit(self._run_one, self._order[-1], self._last).result()
 
     @abstractmethod
     def interrupt(self) -> None:

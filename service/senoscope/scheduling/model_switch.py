@@ -35,7 +35,7 @@ class Loading:
 
     Parameters
     ----------
-    device : {"auto", "cuda", "cpu"}, optional
+    device : Device, optional
         Default: that of the settings.
     """
 
@@ -135,7 +135,7 @@ class ModelSwitch:
         return self._change(known[name], None)
 
     def fall_back(self, lost: Ensemble) -> ActiveEnsemble:
-        """Change to the same ensemble on the CPU, after the GPU failed.
+        """Change to the same ensemble on the CPU, after another device failed.
 
         Raises
         ------
