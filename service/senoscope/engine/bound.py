@@ -163,6 +163,7 @@ class BoundExecutor(Executor):
         cancellation: Cancellation | None = None,
     ) -> None:
         self.device = device
+        self._memory = device  # of inputs and outputs
         self.cools_down = device == "cuda"  # as GPUs do
         self._networks = list(networks)
         self._cuda_graphs = cuda_graphs and device == "cuda"
@@ -201,7 +202,7 @@ class BoundExecutor(Executor):
             raise
 
     def _provider(self, *, graphs: bool, channels_last: bool) -> Provider:
-        if self.device == "cpu":
+        if self._memory == "cpu":
             return Provider(CPU)
         options = {
             "device_id": "0",
@@ -282,7 +283,7 @@ class BoundExecutor(Executor):
             # Batches of many sizes must not fill the memory of the GPU.
             if len(self._buffers) > _MAX_BATCH_SIZES:
                 self._buffers = {key: value for key, value in self._buffers.items() if key[0] == 1}
-            buffers = _Buffers(self._networks, shape, self.device)
+            buffers = _Buffers(self._networks, shape, self._memory)
             self._buffers[shape] = (buffers, [buffers.bind(s, k) for k, s in enumerate(self._sessions)])
         return self._buffers[shape]
 

@@ -188,7 +188,7 @@ def test_a_failure_during_a_scan_is_retried(
     lost.fail = 1
     scope.send(scope.frame(0, mini.bright()))
     status = server.wait(lambda now: now["live"]["classified"] == 1)
-    assert (status["retried"], status["live"]["failed"], lost.failures) == (1, 0, 1)
+    assert (status["engine"]["retried"], status["live"]["failed"], lost.failures) == (1, 0, 1)
     assert "the device is lost" in server.wait_for_log("trying once more")
     assert server.service.active.ensemble.device == name
 
