@@ -1,10 +1,11 @@
 """Measure the CUDA executor of the engine with a bundle that is small enough to copy to a GPU machine.
 
 Timing does not depend on the values of the weights, so the bundle contains the graphs without their large
-weights. On the GPU machine these are drawn from a seed, and the CPU provider computes the expected values of
-the test vectors. The result is a regular ensemble; loading it compares CUDA with these values::
+weights, also of its fp16 files. On the GPU machine the weights are drawn from a seed, and the CPU provider
+computes the expected values of the test vectors. The result is a regular ensemble; loading it compares CUDA
+with these values. Networks that are bundled whole keep their weights: only their deviations mean something::
 
-    python benchmarks/gpu_engine.py bundle models/starter bundle/         # on the machine of the ensemble
+    python benchmarks/gpu_engine.py bundle models/starter bundle/ --whole mobilenet    # where the ensemble is
     python benchmarks/gpu_engine.py fill bundle/ models/drawn             # on the GPU machine
     python benchmarks/gpu_engine.py measure models/drawn result.json
     python benchmarks/gpu_engine.py measure models/drawn result.json --device cpu --repeats 3   # a test run
@@ -23,6 +24,7 @@ import platform
 import shutil
 import subprocess
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,27 +35,31 @@ import onnx
 from onnx import TensorProto
 
 _KEPT_BYTES = 8192  # larger weights are kernels, whose values do not matter
+_KERNELS = ("fp32", "fp16")  # precisions of files
+_DTYPES = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 _LIMIT_MS, _TARGET_MS = 24.0, 4.0
 _BATCHES = (4, 16)
 _IDLE_S = (0.02, 0.5, 3.0)
 
 
-def bundle(model: Path, target: Path) -> None:
+def bundle(model: Path, target: Path, whole: list[str]) -> None:
     """Copy an ensemble without the large weights of its networks; mean and deviation are stored instead."""
     target.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((model / "ensemble.json").read_text())
     for network in manifest["networks"]:
-        graph = onnx.load(model / network["variants"][0]["file"])
-        for tensor in graph.graph.initializer:
-            large = len(tensor.dims) > 1 and len(tensor.raw_data) > _KEPT_BYTES
-            if tensor.data_type == TensorProto.FLOAT and large:
-                values = np.frombuffer(tensor.raw_data, np.float32)
-                tensor.doc_string = json.dumps([float(values.mean()), float(values.std())])
-                tensor.raw_data = b""
-        onnx.save(graph, target / network["variants"][0]["file"])
+        network["variants"] = [one for one in network["variants"] if one["precision"] in _KERNELS]
+        for variant in network["variants"]:
+            graph = onnx.load(model / variant["file"])
+            for tensor in graph.graph.initializer if network["name"] not in whole else ():
+                dtype = _DTYPES.get(tensor.data_type)
+                if dtype is not None and len(tensor.dims) > 1 and len(tensor.raw_data) > _KEPT_BYTES:
+                    values = np.frombuffer(tensor.raw_data, dtype).astype(np.float32)
+                    tensor.doc_string = json.dumps([float(values.mean()), float(values.std())])
+                    tensor.raw_data = b""
+            onnx.save(graph, target / variant["file"])
     for vector in manifest["test_vectors"]:
         shutil.copy(model / vector["file"], target)
-    shutil.copy(model / "ensemble.json", target)
+    (target / "ensemble.json").write_text(json.dumps(manifest))
     size = sum(path.stat().st_size for path in target.iterdir())
     print(f"{target}: {size / 1e6:.1f} MB")
 
@@ -66,19 +72,16 @@ def fill(source: Path, target: Path) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True)
     manifest = json.loads((target / "ensemble.json").read_text())
     for k, network in enumerate(manifest["networks"]):
-        variant = network["variants"][0]
-        path = target / variant["file"]
-        model = onnx.load(path)
-        rng = np.random.default_rng(k)
-        for tensor in model.graph.initializer:
-            if tensor.doc_string:
-                mean, spread = json.loads(tensor.doc_string)
-                values = rng.standard_normal(tuple(tensor.dims), np.float32) * np.float32(spread)
-                tensor.raw_data = (values + np.float32(mean)).tobytes()
-        _draw_head({tensor.name: tensor for tensor in model.graph.initializer}, rng)
-        onnx.save(model, path)
-        content = path.read_bytes()
-        variant |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for variant in network["variants"]:
+            path = target / variant["file"]
+            model = onnx.load(path)
+            if _draw(model, k):
+                _draw_head(
+                    {tensor.name: tensor for tensor in model.graph.initializer}, np.random.default_rng(k)
+                )
+            onnx.save(model, path)
+            content = path.read_bytes()
+            variant |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     channels = manifest["normalization"]["channels"]
     low, high = (np.array([channel[end] for channel in channels], np.float32) for end in ("low", "high"))
     executor = CpuExecutor(_files(target, manifest))
@@ -93,6 +96,17 @@ def fill(source: Path, target: Path) -> None:
     finally:
         executor.close()
     (target / "ensemble.json").write_text(json.dumps(manifest))
+
+
+def _draw(model: Any, k: int) -> bool:
+    """Draw the missing weights of network ``k``, the same in all its files; return whether any were."""
+    missing = [tensor for tensor in model.graph.initializer if tensor.doc_string]
+    for tensor in missing:
+        rng = np.random.default_rng([k, zlib.crc32(tensor.name.encode())])
+        mean, spread = json.loads(tensor.doc_string)
+        values = rng.standard_normal(tuple(tensor.dims), np.float32) * np.float32(spread) + np.float32(mean)
+        tensor.raw_data = values.astype(_DTYPES[tensor.data_type]).tobytes()
+    return bool(missing)
 
 
 def _draw_head(tensors: dict[str, Any], rng: np.random.Generator) -> None:
@@ -111,17 +125,20 @@ def _find_cuda() -> None:
         torch.zeros(1)
 
 
-def _files(model: Path, manifest: dict[str, Any]) -> list[Any]:
+def _files(model: Path, manifest: dict[str, Any], precision: str = "fp32") -> list[Any]:
+    """Return the networks in a precision; without a file of it, a network runs in fp32."""
     from senoscope.engine.executor import NetworkFile
 
     spec = manifest["input"]
     shape = (len(spec["channels"]), spec["height"], spec["width"])
-    return [
-        NetworkFile(
-            n["name"], model / n["variants"][0]["file"], tuple(n["gradcam_grid"]), n["feature_size"], shape
-        )
-        for n in manifest["networks"]
-    ]
+    files = []
+    for network in manifest["networks"]:
+        variants = {one["precision"]: one["file"] for one in network["variants"]}
+        kind = precision if precision in {*variants, "tf32"} else "fp32"
+        grid = tuple(network["gradcam_grid"])
+        path = model / variants["fp32" if kind == "tf32" else kind]
+        files.append(NetworkFile(network["name"], path, grid, network["feature_size"], shape, kind))  # type: ignore[arg-type]
+    return files
 
 
 def _percentiles(call: Callable[[], Any], repeats: int) -> dict[str, float]:
@@ -153,7 +170,7 @@ def _gpu() -> dict[str, str]:
 class _Workload:
     """The input and the expected output of all measurements."""
 
-    files: list[Any]
+    files: dict[str, list[Any]]
     image: Any
     low: Any
     high: Any
@@ -173,7 +190,7 @@ class _Workload:
         probabilities = np.array([output.probability[0] for output in outputs])
         ensemble_map([output.gradcam[0] for output in outputs], probabilities, self.height, self.width)
 
-    def errors(self, outputs: list[Any]) -> dict[str, float]:
+    def errors(self, outputs: list[Any]) -> dict[str, Any]:
         """Return the errors compared with the CPU provider, relative to the largest value."""
 
         def worst(of: str) -> float:
@@ -182,21 +199,29 @@ class _Workload:
                 for a, b in zip(outputs, self.expected, strict=True)
             )
 
-        return {f"max_relative_{of}_error": worst(of) for of in ("logit", "gradcam", "features")}
+        apart = {
+            file.name: round(float(np.abs(a.probability - b.probability).max()), 6)
+            for file, a, b in zip(self.files["fp32"], outputs, self.expected, strict=True)
+        }
+        relative = {f"max_relative_{of}_error": worst(of) for of in ("logit", "gradcam", "features")}
+        return {**relative, "max_probability_error": apart}
 
 
 def _measure_variant(workload: _Workload, options: dict[str, Any], *, full: bool) -> dict[str, Any]:
     from senoscope.engine.bound import BoundExecutor
 
     start = time.perf_counter()
-    executor = BoundExecutor(workload.files, device=workload.device, **options)  # type: ignore[arg-type]
+    files = workload.files[options.get("precision", "fp32")]
+    others = {name: value for name, value in options.items() if name != "precision"}
+    executor = BoundExecutor(files, device=workload.device, **others)  # type: ignore[arg-type]
     opened = time.perf_counter()
     try:
-        executor.warm_up(workload.image, workload.low, workload.high)
+        executor.warm_up(workload.image.astype(np.float32), workload.low, workload.high)
         report: dict[str, Any] = {
             "open_s": round(opened - start, 2),
             "warm_up_s": round(time.perf_counter() - opened, 2),
             "chosen_schedule": executor.schedule,
+            "fp16_files": sum(file.precision == "fp16" for file in files),
             **workload.errors(executor.run(workload.image, workload.low, workload.high)),
         }
         for schedule in ("sequential", "streams"):
@@ -218,7 +243,7 @@ def _each_network(executor: Any, workload: _Workload) -> dict[str, float]:
         file.name: round(
             1e3 * float(np.median([executor.run_one(k) for _ in range(max(3, workload.repeats // 5))])), 4
         )
-        for k, file in enumerate(workload.files)
+        for k, file in enumerate(workload.files["fp32"])
     }
 
 
@@ -226,16 +251,12 @@ def _stages(executor: Any, workload: _Workload) -> dict[str, float]:
     """Measure the parts of a run separately."""
     buffers, _ = executor._bound(workload.image.shape)
     outputs = executor.run(workload.image, workload.low, workload.high)
-
-    def download() -> None:
-        for values in buffers.outputs:
-            for value in values:
-                np.array(value.numpy())
-
+    as_floats = workload.image.astype(np.float32)
     repeats = max(3, workload.repeats // 2)
     calls: dict[str, Callable[[], Any]] = {
-        "upload": lambda: buffers.image.update_inplace(workload.image),
-        "download": download,
+        "upload and conversion": lambda: buffers.upload(workload.image, executor._casts),
+        "upload of floats": lambda: buffers.upload(as_floats, executor._casts),
+        "download": buffers.download,
         "map": lambda: workload.map(outputs),
     }
     return {name: _percentiles(call, repeats)["p50_ms"] for name, call in calls.items()}
@@ -272,15 +293,19 @@ def _batch(executor: Any, workload: _Workload, size: int) -> dict[str, float]:
     return {"first_s": round(first_s, 3), **figures, "fovs_per_s": round(1e3 * size / figures["p50_ms"], 1)}
 
 
+_CHANNELS_FIRST, _FUSED_BIAS = {"prefer_nhwc": "0"}, {"fuse_conv_bias": "1"}
 _VARIANTS: dict[str, dict[str, Any]] = {
-    "cuda_graph": {},
-    "cuda_graph, tf32": {"tf32": True},
-    "plain": {"cuda_graphs": False},
-    "cuda_graph, exhaustive search": {"provider_options": {"cudnn_conv_algo_search": "EXHAUSTIVE"}},
-    "cuda_graph, fused bias": {"provider_options": {"fuse_conv_bias": "1"}},
-    "cuda_graph, nhwc": {"provider_options": {"prefer_nhwc": "1"}},
-    "cuda_graph, tf32, nhwc": {"tf32": True, "provider_options": {"prefer_nhwc": "1"}},
+    "fp32": {},
+    "tf32": {"precision": "tf32"},
+    "fp16": {"precision": "fp16"},
+    "fp32, no graphs": {"cuda_graphs": False},
+    "fp32, exhaustive search": {"provider_options": {"cudnn_conv_algo_search": "EXHAUSTIVE"}},
+    "tf32, channels first": {"precision": "tf32", "provider_options": _CHANNELS_FIRST},
+    "tf32, fused bias": {"precision": "tf32", "provider_options": _FUSED_BIAS},
+    "fp16, channels first": {"precision": "fp16", "provider_options": _CHANNELS_FIRST},
+    "fp16, fused bias": {"precision": "fp16", "provider_options": _FUSED_BIAS},
 }
+_IN_FULL = ("fp32", "tf32", "fp16")
 
 
 def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str], *, brief: bool) -> None:
@@ -293,9 +318,9 @@ def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str
     manifest = json.loads((model / "ensemble.json").read_text())
     channels = manifest["normalization"]["channels"]
     low, high = (np.array([channel[end] for channel in channels], np.float32) for end in ("low", "high"))
-    image = np.load(model / manifest["test_vectors"][0]["file"])[None].astype(np.float32)
-    files = _files(model, manifest)
-    reference = CpuExecutor(files)
+    image = np.load(model / manifest["test_vectors"][0]["file"])[None]
+    files = {precision: _files(model, manifest, precision) for precision in _IN_FULL}
+    reference = CpuExecutor(files["fp32"])
     expected = reference.run(image, low, high)
     reference.close()
     height, width = manifest["input"]["height"], manifest["input"]["width"]
@@ -306,6 +331,7 @@ def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str
         "python": platform.python_version(),
         "onnxruntime": ort.__version__,
         "repeats": repeats,
+        "pixels": str(image.dtype),
         "bar_p99_ms": _LIMIT_MS,
         "aim_ms": _TARGET_MS,
         "ways": {},
@@ -314,7 +340,7 @@ def measure(model: Path, result: Path, device: str, repeats: int, ways: list[str
     print(f"{report['gpu']['name']}, onnxruntime {ort.__version__}", flush=True)
     for way in ways:
         try:
-            figures = _measure_variant(workload, _VARIANTS[way], full=way == "cuda_graph" and not brief)
+            figures = _measure_variant(workload, _VARIANTS[way], full=way in _IN_FULL and not brief)
         except Exception as error:  # a variant that this device does not support must not stop the others
             figures = {"error": f"{type(error).__name__}: {error}"}
         report["ways"][way] = figures
@@ -343,6 +369,7 @@ def main() -> None:
     making = commands.add_parser("bundle")
     making.add_argument("model", type=Path)
     making.add_argument("target", type=Path)
+    making.add_argument("--whole", nargs="*", default=[], help="networks that keep their weights")
     filling = commands.add_parser("fill")
     filling.add_argument("source", type=Path)
     filling.add_argument("target", type=Path)
@@ -351,11 +378,11 @@ def main() -> None:
     measuring.add_argument("result", type=Path)
     measuring.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     measuring.add_argument("--repeats", type=int, default=500)
-    measuring.add_argument("--brief", action="store_true", help="times only, no details of the first variant")
+    measuring.add_argument("--brief", action="store_true", help="times only, no details of the precisions")
     measuring.add_argument("--ways", nargs="*", choices=[*_VARIANTS], default=[*_VARIANTS])
     arguments = parser.parse_args()
     if arguments.command == "bundle":
-        bundle(arguments.model, arguments.target)
+        bundle(arguments.model, arguments.target, arguments.whole)
     elif arguments.command == "fill":
         fill(arguments.source, arguments.target)
     else:

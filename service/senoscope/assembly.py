@@ -106,7 +106,8 @@ def assemble(
     Parameters
     ----------
     on_device_error : callable
-        Called on the scheduler's thread when the GPU failed on the same FOVs in two consecutive attempts.
+        Called on the scheduler's thread when a device other than the CPU failed on the same FOVs in two
+        consecutive attempts.
 
     Raises
     ------

@@ -421,11 +421,14 @@ class Service:
 
     def _on_device_error(self, error: Exception) -> None:
         """Fall back to the CPU where the settings allow it; called on the scheduler's thread."""
+        device = self.active.ensemble.device
         if self.settings.fallback != "cpu":
-            _log.error("the GPU failed", reason=str(error), remedy="restart, or --fallback cpu")
+            _log.error(
+                "the device failed", device=device, reason=str(error), remedy="restart, or --fallback cpu"
+            )
         elif not self._falling_back.is_set():
             self._falling_back.set()
-            _log.error("the GPU failed, continuing on the CPU", reason=str(error))
+            _log.error("the device failed, continuing on the CPU", device=device, reason=str(error))
             threading.Thread(target=self._fall_back, name="fallback", daemon=True).start()
 
     def _fall_back(self) -> None:

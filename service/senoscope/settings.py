@@ -40,7 +40,9 @@ class Settings(BaseModel):
     model: str = Field("starter", description="Ensemble: a name in --models-dir, or the path of its folder.")
     models_dir: Path = Field(default_factory=default_models_dir, description="Folder of the named ensembles.")
     device: Device = Field(
-        "auto", description="auto uses a GPU if there is one that works; cuda and cpu require that device."
+        "auto",
+        description="auto uses CUDA if there is a GPU that works, else the CPU; the others require that "
+        "device. tensorrt-rtx and openvino need the extra of that name.",
     )
     precision: PrecisionChoice = Field(
         "auto",
@@ -143,7 +145,8 @@ class Settings(BaseModel):
         description="Time limit for computing waiting frames and stacks when the service is stopped.",
     )
     fallback: Literal["none", "cpu"] = Field(
-        "none", description="Device to use after two consecutive failures of the GPU; none: report not ready."
+        "none",
+        description="Device to use after two consecutive failures of another one; none: report not ready.",
     )
     max_upload_mib: int = Field(256, ge=1, description="Maximum size of a request body.")
     max_decoded_mib: int = Field(512, ge=1, description="Maximum size of a decoded stack.")

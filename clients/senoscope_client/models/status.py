@@ -349,7 +349,7 @@ class EngineInfo(OpenModel):
 
     Attributes
     ----------
-    device : {"cpu", "cuda"}
+    device : {"cpu", "cuda", "openvino", "tensorrt-rtx"}
     reason : str
         Why it was chosen.
     precision : str

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from senoscope import __version__
 from senoscope.api.middleware.guard import REASONS, Refusals
 from senoscope.api.routes.live import LiveHub
+from senoscope.engine.devices import DEVICES
 from senoscope.metrics import catalogue
 from senoscope.metrics.catalogue import Declared, Values
 from senoscope.metrics.device import GpuMemory
@@ -116,7 +117,7 @@ class ServiceMetrics:
         yield from _gather_all(_ARCHIVE, None if now is None else now.archive)
         yield from self._clients()
         yield from _gather_all(_TRACES, None if now is None else now.traces)
-        on_gpu = now is not None and service.active.ensemble.device == "cuda"
+        on_gpu = now is not None and DEVICES[service.active.ensemble.device].nvidia
         used, size = self.gpu.read() if on_gpu else (None, None)
         yield catalogue.MEMORY_USED.gather({"0": used})
         yield catalogue.MEMORY_SIZE.gather({"0": size})

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 Verdict = Literal["ok", "note", "fail"]
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
 _PACKAGES = (
-    *("onnxruntime-gpu", "onnxruntime", "numpy", "opencv-python-headless"),
+    *(
+        "onnxruntime-gpu",
+        "onnxruntime",
+        "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+        "openvino",
+        "numpy",
+        "opencv-python-headless",
+    ),
     *("pyzmq", "fastapi", "uvicorn"),
 )
 
@@ -57,7 +64,7 @@ def doctor(
     )
     findings = []
     console = Console()
-    for check in (_versions, _hardware, _gpu, _ensemble, _port, _stream):
+    for check in (_versions, _hardware, _devices, _ensemble, _port, _stream):
         finding = check(settings)
         findings.append(finding)
         if not as_json:
@@ -90,16 +97,17 @@ def _hardware(_: Settings) -> Finding:
     return Finding("hardware", "ok", f"{platform.platform()}, {usable_cores()} usable cores")
 
 
-def _gpu(settings: Settings) -> Finding:
+def _devices(settings: Settings) -> Finding:
     import onnxruntime as ort
 
     from senoscope.engine.devices import DEVICES
 
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
     problems = {name: problem for name, row in DEVICES.items() if (problem := row.problem()) is not None}
-    verdict: Verdict = "fail" if settings.device in problems else "note" if problems else "ok"
-    text = "; ".join(problems.values()) or "found"
-    return Finding("GPU", verdict, f"{text}; providers of ONNX Runtime: {providers}")
+    missing = [name for name in problems if DEVICES[name].automatic]
+    verdict: Verdict = "fail" if settings.device in problems else "note" if missing else "ok"
+    found = "; ".join(f"--device {name}: {problems.get(name, 'works')}" for name in DEVICES)
+    return Finding("devices", verdict, f"{found}; providers of ONNX Runtime: {providers}")
 
 
 def _ensemble(settings: Settings) -> Finding:

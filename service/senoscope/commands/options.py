@@ -20,7 +20,7 @@ ModelOption = Annotated[
 ]
 ModelsDirOption = Annotated[Path | None, typer.Option("--models-dir", help="Folder of the named ensembles.")]
 DeviceOption = Annotated[
-    Device | None, typer.Option("--device", help="auto uses a GPU if there is one that works, else the CPU.")
+    Device | None, typer.Option("--device", help="auto uses CUDA if there is a GPU that works, else the CPU.")
 ]
 PrecisionOption = Annotated[
     PrecisionChoice | None,

@@ -11,17 +11,37 @@ would capture again in the middle of a scan. Therefore a single thread of the ex
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
+from senoscope.engine import cast_graph
 from senoscope.engine.cancellation import Cancellation
-from senoscope.engine.executor import OUTPUT_NAMES, Executor, Float32, NetworkFile, NetworkOutput, Placement
-from senoscope.engine.sessions import CPU, CUDA, create_session, preload_cuda
+from senoscope.engine.executor import (
+    OUTPUT_NAMES,
+    Executor,
+    Float32,
+    NetworkFile,
+    NetworkOutput,
+    Pixels,
+    Placement,
+)
+from senoscope.engine.precision import Precision
+from senoscope.engine.sessions import (
+    CPU,
+    CUDA,
+    Provider,
+    create_session,
+    open_session,
+    preload_cuda,
+    session_options,
+)
 
 Schedule = Literal["sequential", "streams"]
 _P = ParamSpec("_P")
@@ -29,6 +49,12 @@ _T = TypeVar("_T")
 _WARM_UP_RUNS = 3
 _TRIAL_RUNS = 10
 _MAX_BATCH_SIZES = 7  # whose buffers stay allocated
+_ALIGNED_ELEMENTS = 64  # of float32: 256 bytes, as CUDA aligns what it allocates
+_INTEGERS = (np.uint8, np.uint16)
+_REMEDY = (
+    "the CUDA libraries are missing or incompatible. "
+    'Run `pip install "senoscope[gpu]"`, or use `--device cpu`'
+)
 
 
 def _run_options(*, graph_id: int, wait: bool) -> ort.RunOptions:
@@ -40,41 +66,77 @@ def _run_options(*, graph_id: int, wait: bool) -> ort.RunOptions:
 
 
 class _Buffers:
-    """Device memory for one batch size: inputs, shared by all networks, and outputs of each network."""
+    """Device memory for one batch size: inputs, shared by all networks, and outputs of each network.
+
+    All outputs are in one block, which is copied to the host at once: 28 copies would take longer.
+    """
 
     def __init__(self, networks: Sequence[NetworkFile], image_shape: tuple[int, ...], device: str) -> None:
         n, channels = image_shape[0], image_shape[1]
-        self.image = self._allocate(image_shape, device)
-        self.low = self._allocate((channels,), device)
-        self.high = self._allocate((channels,), device)
-        self.outputs = []
+        self._device = device
+        self.image = self._allocate(image_shape)
+        self.low = self._allocate((channels,))
+        self.high = self._allocate((channels,))
+        self._integers: dict[Any, tuple[ort.OrtValue, ort.IOBinding]] = {}
+        self._outputs: list[list[tuple[int, tuple[int, ...]]]] = []  # first element and shape of each
+        end = 0
         for net in networks:
-            shapes = ((n,), (n,), (n, *net.gradcam_grid), (n, net.feature_size))
-            self.outputs.append([self._allocate(shape, device) for shape in shapes])
+            places: list[tuple[int, tuple[int, ...]]] = []
+            for shape in ((n,), (n,), (n, *net.gradcam_grid), (n, net.feature_size)):
+                places.append((end, shape))
+                end += -(-math.prod(shape) // _ALIGNED_ELEMENTS) * _ALIGNED_ELEMENTS
+            self._outputs.append(places)
+        self._block = self._allocate((end,))
 
-    @staticmethod
-    def _allocate(shape: tuple[int, ...], device: str) -> ort.OrtValue:
-        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, device, 0)
+    def _allocate(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> ort.OrtValue:
+        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._device, 0)
 
     def bind(self, session: ort.InferenceSession, k: int) -> ort.IOBinding:
         """Return a binding of network ``k`` to these buffers."""
         binding = session.io_binding()
         for name, value in (("image", self.image), ("low", self.low), ("high", self.high)):
             binding.bind_ortvalue_input(name, value)
-        for name, value in zip(OUTPUT_NAMES, self.outputs[k], strict=True):
-            binding.bind_ortvalue_output(name, value)
+        for name, (start, shape) in zip(OUTPUT_NAMES, self._outputs[k], strict=True):
+            address = self._block.data_ptr() + start * np.dtype(np.float32).itemsize
+            binding.bind_output(name, self._device, 0, np.float32, list(shape), address)
         return binding
+
+    def upload(self, image: Pixels, casts: Mapping[Any, ort.InferenceSession]) -> None:
+        """Copy pixels to the device, where ``casts`` convert those that are integers."""
+        if image.dtype == np.float32:
+            self.image.update_inplace(image)
+            return
+        cast = casts[image.dtype]
+        if image.dtype not in self._integers:
+            pixels = self._allocate(image.shape, image.dtype)
+            binding = cast.io_binding()
+            binding.bind_ortvalue_input(cast_graph.INPUT, pixels)
+            binding.bind_ortvalue_output(cast_graph.OUTPUT, self.image)
+            self._integers[image.dtype] = pixels, binding
+        pixels, binding = self._integers[image.dtype]
+        pixels.update_inplace(image)
+        cast.run_with_iobinding(binding)  # waits for its end, for which other sessions do not wait
+
+    def download(self) -> list[NetworkOutput]:
+        """Return the outputs of all networks; each call returns other memory."""
+        block = self._block.numpy()
+        if self._device == "cpu":  # otherwise it is a copy
+            block = block.copy()
+        return [
+            NetworkOutput(
+                *(block[start : start + math.prod(shape)].reshape(shape) for start, shape in places)
+            )
+            for places in self._outputs
+        ]
 
 
 class BoundExecutor(Executor):
-    """Runs the networks with bound inputs and outputs, on CUDA.
+    """Runs the networks with bound inputs and outputs, on CUDA, each in its own precision.
 
     Parameters
     ----------
     cuda_graphs : bool
         Capture runs of batch 1 and replay them.
-    tf32 : bool
-        Let convolutions round their inputs to TF32 (10 bits of mantissa).
     schedule : {"sequential", "streams"}, optional
         One network after another, or all at once, each in its own stream; default: the one that is faster
         during warm-up.
@@ -91,40 +153,28 @@ class BoundExecutor(Executor):
         networks: Sequence[NetworkFile],
         *,
         cuda_graphs: bool = True,
-        tf32: bool = False,
         schedule: Schedule | None = None,
         provider_options: Mapping[str, str] | None = None,
         device: Literal["cuda", "cpu"] = "cuda",
         cancellation: Cancellation | None = None,
     ) -> None:
         self.device = device
+        self._memory = device  # of inputs and outputs
         self.cools_down = device == "cuda"  # as GPUs do
         self.on_cpu = device == "cpu"
         self._networks = list(networks)
         self._cuda_graphs = cuda_graphs and device == "cuda"
         self.schedule: Schedule = schedule or "sequential"
         self._choose_schedule = schedule is None
-        provider: Any = CPU
+        self._provider_options = dict(provider_options or {})
         if device == "cuda":
             preload_cuda()
-            provider = (
-                CUDA,
-                {
-                    "device_id": "0",
-                    # As fast as EXHAUSTIVE, which searches for seconds for each batch size; DEFAULT uses one
-                    # algorithm for all.
-                    "cudnn_conv_algo_search": "HEURISTIC",
-                    "cudnn_conv_use_max_workspace": "1",
-                    "enable_cuda_graph": "1" if self._cuda_graphs else "0",
-                    "use_tf32": "1" if tf32 else "0",
-                    **(provider_options or {}),
-                },
-            )
         self._buffers: dict[tuple[int, ...], tuple[_Buffers, list[ort.IOBinding]]] = {}
         self._single: tuple[int, ...] = ()
         # Order of execution: decreasing cost, once it was measured.
         self._order = list(range(len(networks)))
         self._sessions: list[ort.InferenceSession] = []
+        self._casts: dict[Any, ort.InferenceSession] = {}
         # For captured and other runs, with and without waiting for their end.
         self._options = {
             (captured, wait): _run_options(graph_id=1 if captured else -1, wait=wait)
@@ -137,12 +187,35 @@ class BoundExecutor(Executor):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bound")
         try:
             for network in networks:
-                self._sessions.append(
-                    self._run_in_thread(create_session, network, threads=1, providers=[provider])
-                )
+                provider = self._provider(network.precision, graphs=self._cuda_graphs)
+                self._sessions.append(self._run_in_thread(create_session, network, provider, threads=1))
+            for source in _INTEGERS:
+                self._casts[np.dtype(source)] = self._run_in_thread(self._open_cast, source)
         except BaseException:
             self.close()
             raise
+
+    def _provider(self, precision: Precision, *, graphs: bool) -> Provider:
+        if self._memory == "cpu":
+            return Provider(CPU)
+        options = {
+            "device_id": "0",
+            # As fast as EXHAUSTIVE, which searches for seconds for each batch size; DEFAULT uses one
+            # algorithm for all.
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "cudnn_conv_use_max_workspace": "1",
+            "enable_cuda_graph": "1" if graphs else "0",
+            "use_tf32": "1" if precision == "tf32" else "0",
+            # Channels last, as the matrix units take them: faster in TF32, slower in fp32.
+            "prefer_nhwc": "1" if precision in {"tf32", "fp16"} else "0",
+        }
+        return Provider(CUDA, options | self._provider_options, remedy=_REMEDY)
+
+    def _open_cast(self, source: npt.DTypeLike) -> ort.InferenceSession:
+        provider = self._provider("fp32", graphs=False)
+        return open_session(
+            cast_graph.cast_graph(source), session_options(1), provider, "the conversion of pixels"
+        )
 
     def _run_in_thread(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return self._thread.submit(function, *args, **kwargs).result()
@@ -151,6 +224,8 @@ class BoundExecutor(Executor):
         """Select algorithms, capture graphs, and choose the schedule."""
         for _ in range(_WARM_UP_RUNS):
             self.run(image, low, high)
+        for source in self._casts:
+            self.run(np.zeros(image.shape, source), low, high)
         self._single = image.shape
         seconds_each = [self.run_one(k) for k in range(len(self._sessions))]
         self._order.sort(key=lambda k: -seconds_each[k])
@@ -165,13 +240,13 @@ class BoundExecutor(Executor):
                 took_s[candidate] = time.perf_counter() - start
             self.schedule = min(took_s, key=took_s.__getitem__)
 
-    def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
+    def run(self, image: Pixels, low: Float32, high: Float32) -> list[NetworkOutput]:
         """Return the outputs of all networks, in their order."""
         return self._run_in_thread(self._run, image, low, high)
 
-    def _run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
+    def _run(self, image: Pixels, low: Float32, high: Float32) -> list[NetworkOutput]:
         buffers, bindings = self._bound(image.shape)
-        buffers.image.update_inplace(image)
+        buffers.upload(image, self._casts)
         buffers.low.update_inplace(low)
         buffers.high.update_inplace(high)
         captured = self._cuda_graphs and image.shape[0] == 1
@@ -181,8 +256,7 @@ class BoundExecutor(Executor):
         if self.schedule == "streams":
             for binding in bindings:
                 binding.synchronize_outputs()
-        # Copied, because the next run writes into the same buffers.
-        return [NetworkOutput(*(np.array(value.numpy()) for value in values)) for values in buffers.outputs]
+        return buffers.download()
 
     def keep_warm(self) -> None:
         """Run the fastest network again on its last input."""
@@ -204,7 +278,7 @@ class BoundExecutor(Executor):
             # Batches of many sizes must not fill the memory of the GPU.
             if len(self._buffers) > _MAX_BATCH_SIZES:
                 self._buffers = {key: value for key, value in self._buffers.items() if key[0] == 1}
-            buffers = _Buffers(self._networks, shape, self.device)
+            buffers = _Buffers(self._networks, shape, self._memory)
             self._buffers[shape] = (buffers, [buffers.bind(s, k) for k, s in enumerate(self._sessions)])
         return self._buffers[shape]
 
@@ -223,4 +297,5 @@ class BoundExecutor(Executor):
         with contextlib.suppress(RuntimeError):  # closed before
             self._run_in_thread(self._buffers.clear)
             self._run_in_thread(self._sessions.clear)
+            self._run_in_thread(self._casts.clear)
         self._thread.shutdown()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import onnxruntime as ort
@@ -18,7 +18,7 @@ class Cancellation:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._error: Exception | None = None
-        self._runs: list[ort.RunOptions] = []
+        self._interrupts: list[Callable[[], None]] = []
         self._sessions: list[ort.SessionOptions] = []
 
     @property
@@ -32,8 +32,8 @@ class Cancellation:
             if self._error is not None:
                 return
             self._error = error
-            for options in self._runs:
-                options.terminate = True
+            for interrupt in self._interrupts:
+                interrupt()
             for settings in self._sessions:
                 if hasattr(settings, "set_load_cancellation_flag"):  # since ONNX Runtime 1.21
                     settings.set_load_cancellation_flag(True)
@@ -46,15 +46,19 @@ class Cancellation:
     def finish(self) -> None:
         """Make later cancellations have no effect; raise the reason of an earlier one."""
         with self._lock:
-            self._runs.clear()
+            self._interrupts.clear()
             self.require()
 
     def watch_run(self, options: ort.RunOptions) -> None:
-        """Let `cancel` also interrupt runs with these options."""
+        """Let `cancel` also interrupt runs of ONNX Runtime with these options."""
+        self.watch(lambda: setattr(options, "terminate", True))
+
+    def watch(self, interrupt: Callable[[], None]) -> None:
+        """Let `cancel` also call a function that interrupts runs."""
         with self._lock:
-            self._runs.append(options)
+            self._interrupts.append(interrupt)
             if self._error is not None:
-                options.terminate = True
+                interrupt()
 
     @contextmanager
     def opening(self, settings: ort.SessionOptions) -> Iterator[None]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import onnxruntime as ort
 
 from senoscope.engine.errors import EnsembleError
 from senoscope.engine.executor import INPUT_NAMES, OUTPUT_NAMES, NetworkFile, NetworkOutput
@@ -15,7 +14,16 @@ _FLOAT = "tensor(float)"
 _BATCH = "N"
 
 
-def check_graph(session: ort.InferenceSession, network: NetworkFile) -> None:
+class Port(NamedTuple):
+    """A declared input or output of a graph, like those of a session of ONNX Runtime."""
+
+    name: str
+    type: str
+    shape: list[Any]
+    """A size that is not fixed is a name or None."""
+
+
+def check_graph(inputs: Sequence[Port], outputs: Sequence[Port], network: NetworkFile) -> None:
     """Compare the declared inputs and outputs of a graph with the manifest.
 
     Raises
@@ -23,7 +31,6 @@ def check_graph(session: ort.InferenceSession, network: NetworkFile) -> None:
     EnsembleError
         If they differ. Sizes that the graph does not declare are checked after a run.
     """
-    inputs, outputs = session.get_inputs(), session.get_outputs()
     names = tuple(entry.name for entry in inputs), tuple(entry.name for entry in outputs)
     if names != (INPUT_NAMES, OUTPUT_NAMES):
         raise EnsembleError(

@@ -23,7 +23,7 @@ from senoscope.engine.contract import (
 )
 from senoscope.engine.devices import Device, DeviceRow, open_on_device
 from senoscope.engine.errors import EnsembleError
-from senoscope.engine.executor import EngineFacts, NetworkOutput, Opening
+from senoscope.engine.executor import EngineFacts, NetworkOutput, Opening, Pixels
 from senoscope.engine.gate import GateFigures, GateLimits
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
@@ -153,9 +153,9 @@ class Ensemble:
         directory : path or str
             The folder that holds ``ensemble.json``, or the name of an ensemble in the models folder;
             ``senoscope.Ensemble.load("starter")`` builds the starter ensemble if it is missing.
-        device : {"auto", "cuda", "cpu"}
-            ``auto`` uses a GPU if there is one that works; ``device_reason`` is the reason for the choice.
-            ``cuda`` and ``cpu`` require that device.
+        device : {"auto", "cuda", "tensorrt-rtx", "openvino", "cpu"}
+            ``auto`` uses CUDA if there is a GPU that works, else the CPU; ``device_reason`` is the reason for
+            the choice. The others require that device.
         precision : {"auto", "fp32", "tf32", "fp16", "int8"}
             ``auto`` uses the fastest that passes the gate. Another one that does not pass is replaced by
             fp32, with a warning.
@@ -300,6 +300,11 @@ class Ensemble:
         return self._executor.cools_down
 
     @property
+    def hardware(self) -> str:
+        """What it runs on, if the name of the device leaves that open."""
+        return self._executor.hardware
+
+    @property
     def on_cpu(self) -> bool:
         """Whether it is computed on the CPU."""
         return self._executor.on_cpu
@@ -339,7 +344,7 @@ class Ensemble:
 
     def _check_batch(
         self,
-        pixels: npt.NDArray[np.float32],
+        pixels: Pixels,
         prediction: Prediction,
         vector: TestVector,
         limits: GateLimits,

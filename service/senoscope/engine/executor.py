@@ -19,6 +19,13 @@ OUTPUT_NAMES = ("logit", "probability", "gradcam", "features")
 INPUT_NAMES = ("image", "low", "high")
 
 Float32 = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.float32] | npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
+"""Raw values, as cameras give them or as floats; all of them are exact in float32."""
+
+
+def as_float32(pixels: Pixels) -> Float32:
+    """Return the pixels in float32, which the networks take."""
+    return np.asarray(pixels, np.float32)
 
 
 @dataclass(frozen=True)
@@ -135,12 +142,15 @@ class Executor(ABC):
     """Whether it computes on the CPU, where the first batch of a size takes no longer than the next ones, and
     where other programs may delay a run."""
 
+    hardware: str = ""
+    """What it runs on, if the name of the device leaves that open."""
+
     @abstractmethod
     def warm_up(self, image: Float32, low: Float32, high: Float32) -> None:
         """Run until the next ``run`` is as fast as any later one."""
 
     @abstractmethod
-    def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
+    def run(self, image: Pixels, low: Float32, high: Float32) -> list[NetworkOutput]:
         """Return the outputs of all networks, in their order, for a batch [N, C, H, W] of raw values."""
 
     def keep_warm(self) -> None:  # noqa: B027 - optional

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from senoscope.engine.executor import Pixels
+
 _DARK_FRACTION = np.float32(0.05)
 
 
@@ -60,8 +62,8 @@ class IntensityRange:
         return _fraction_above(pixels[:, ::4], self.low + _DARK_FRACTION * (self.high - self.low))
 
 
-def as_real_numbers(stack: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Convert an array to contiguous float32 with finite values only.
+def as_real_numbers(stack: npt.ArrayLike) -> Pixels:
+    """Convert an array to contiguous float32 with finite values only; uint8 and uint16 stay as they are.
 
     Raises
     ------
@@ -74,6 +76,8 @@ def as_real_numbers(stack: npt.ArrayLike) -> npt.NDArray[np.float32]:
         raise ValueError(f"pixels must be integers or floats, not {array.dtype}")
     if np.ma.is_masked(array):
         raise ValueError("some pixels are masked: replace them with a value, or crop the image")
+    if array.dtype in (np.uint8, np.uint16):  # in the byte order of this machine
+        return np.ascontiguousarray(array)
     with np.errstate(over="ignore", invalid="ignore"):
         # Values that are too large become infinite. A finite sum means finite pixels, and is fast; a sum may
         # also overflow, so check each pixel then.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnxruntime as ort
@@ -34,12 +35,31 @@ def preload_cuda() -> None:
         ort.preload_dlls()
 
 
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider of ONNX Runtime.
+
+    Attributes
+    ----------
+    name : str
+    options : mapping of str to str
+    devices : tuple of onnxruntime.OrtEpDevice
+        Those to use, of a provider from a plug-in library; empty for a built-in provider.
+    remedy : str
+        What to do if ONNX Runtime selects another provider.
+    """
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[Any, ...] = ()
+    remedy: str = ""
+
+
 def create_session(
     network: NetworkFile,
+    provider: Provider,
     *,
     threads: int,
-    providers: Sequence[Any],
-    options: dict[str, str] | None = None,
     cancellation: Cancellation | None = None,
 ) -> ort.InferenceSession:
     """Open a network.
@@ -48,10 +68,6 @@ def create_session(
     ----------
     threads : int
         Intra-op threads.
-    providers : sequence
-        In the form of ONNX Runtime; the first one must run the network.
-    options : dict of str to str, optional
-        Additional session configuration entries.
 
     Raises
     ------
@@ -61,6 +77,24 @@ def create_session(
         If the file is not a network, or not the one that the manifest describes.
     """
     path = network.path
+    settings = session_options(threads)
+    try:
+        with nullcontext() if cancellation is None else cancellation.opening(settings):
+            session = open_session(str(path), settings, provider, path.name)
+    except DeviceError:
+        raise
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        if cancellation is not None:
+            cancellation.require()
+        if provider.name != CPU:
+            raise DeviceError(f"{provider.name} cannot run {path.name}: {error}") from error
+        raise EnsembleError(path, f"ONNX Runtime cannot load it: {error}") from error
+    check_graph(session.get_inputs(), session.get_outputs(), network)
+    return session
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Return the options of all sessions."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
@@ -71,23 +105,39 @@ def create_session(
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Denormals make a convolution a hundred times slower, and carry no information here.
     settings.add_session_config_entry("session.set_denormal_as_zero", "1")
-    for key, value in (options or {}).items():
-        settings.add_session_config_entry(key, value)
-    requested = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    try:
-        with nullcontext() if cancellation is None else cancellation.opening(settings):
-            session = ort.InferenceSession(str(path), settings, providers=list(providers))
-    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        if cancellation is not None:
-            cancellation.require()
-        if requested != CPU:
-            raise DeviceError(f"{requested} cannot run {path.name}: {error}") from error
-        raise EnsembleError(path, f"ONNX Runtime cannot load it: {error}") from error
+    return settings
+
+
+def open_session(
+    model: str | bytes, settings: ort.SessionOptions, provider: Provider, name: str
+) -> ort.InferenceSession:
+    """Open a graph, and raise DeviceError unless the provider runs it; ``name`` is that of the graph."""
+    if provider.devices:
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        settings.add_provider_for_devices(list(provider.devices), dict(provider.options))
+        session = ort.InferenceSession(model, settings)
+    else:
+        session = ort.InferenceSession(model, settings, providers=[(provider.name, dict(provider.options))])
     actual = session.get_providers()[0]
-    if actual != requested:
+    if actual != provider.name:
         raise DeviceError(
-            f"{path.name} was to run on {requested}, but ONNX Runtime selected {actual}: the CUDA libraries "
-            'are missing or incompatible. Run `pip install "senoscope[gpu]"`, or use `--device cpu`'
+            f"{name} was to run on {provider.name}, but ONNX Runtime selected {actual}: {provider.remedy}"
         )
-    check_graph(session, network)
+    if provider.devices:
+        _require_convolutions(session, provider.name, name)
     return session
+
+
+def _require_convolutions(session: ort.InferenceSession, provider: str, name: str) -> None:
+    """Check that a plug-in took the convolutions: it may leave any node to the CPU without an error."""
+    owners = [
+        part.ep_name
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+        if "Conv" in node.op_type
+    ]
+    left = [owner for owner in owners if owner != provider]
+    if left:
+        raise DeviceError(
+            f"{provider} leaves {len(left)} of the {len(owners)} convolutions of {name} to {left[0]}"
+        )

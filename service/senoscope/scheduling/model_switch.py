@@ -149,7 +149,7 @@ class ModelSwitch:
         return self._change(known[name], precision=precision)
 
     def fall_back(self, lost: Ensemble) -> ActiveEnsemble:
-        """Change to the same ensemble on the CPU, after the GPU failed.
+        """Change to the same ensemble on the CPU, after another device failed.
 
         Raises
         ------

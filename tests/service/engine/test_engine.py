@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,11 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from senoscope.engine import DeviceError, Ensemble, EnsembleError, IntensityRange, devices, fit_range
+from senoscope.engine import DeviceError, Ensemble, EnsembleError, IntensityRange, fit_range
 from senoscope.engine.bound import BoundExecutor
-from senoscope.engine.cpu import CpuExecutor
-from senoscope.engine.devices import DEVICES, Device, DeviceRow, gpu_problem
-from senoscope.engine.executor import Executor, NetworkFile, NetworkOutput
+from senoscope.engine.devices import gpu_problem
+from senoscope.engine.executor import NetworkFile, NetworkOutput
 from senoscope.engine.gradcam import ensemble_map, network_map
 from senoscope.engine.intensity import usual_saturation
 from senoscope.engine.locations import find_ensemble
@@ -139,29 +138,6 @@ def test_channel_count_and_size_come_from_the_manifest(tmp_path: Path) -> None:
         assert prediction.label == "senescent"
         with pytest.raises(ValueError, match=r"expected \[N, 2, 96, 128\]"):
             ensemble.predict(mini.bright())
-
-
-def test_bound_buffers_give_the_outputs_of_plain_sessions(miniature: Path) -> None:
-    """The bindings of the CUDA executor, run on the CPU provider."""
-    networks = [
-        NetworkFile(name, miniature / f"{name}.onnx", grid, mini.FEATURES, (3, 250, 300))
-        for name, grid in zip(mini.NAMES, mini.GRIDS, strict=True)
-    ]
-    low, high = np.full(3, mini.LOW, np.float32), np.full(3, mini.HIGH, np.float32)
-    rng = np.random.default_rng(9)
-    batches = [rng.uniform(0, 1100, (n, 3, 250, 300)).astype(np.float32) for n in (1, 4, 1, 2, 3, 4)]
-    plain, bound = CpuExecutor(networks), BoundExecutor(networks, device="cpu")
-    try:
-        plain.warm_up(batches[0], low, high)
-        bound.warm_up(batches[0], low, high)
-        kept = [(plain.run(b, low, high), bound.run(b, low, high)) for b in batches]
-    finally:
-        plain.close()
-        bound.close()
-    for expected, got in kept:  # compared after all runs: no run may overwrite the output of another
-        for one, other in zip(expected, got, strict=True):
-            for a, b in zip(one, other, strict=True):
-                np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 class _RecordingSession:
@@ -617,29 +593,6 @@ def test_cuda_is_never_replaced_silently(miniature: Path) -> None:
     with Ensemble.load(miniature, device="auto") as ensemble:
         assert ensemble.device == "cpu"
         assert ensemble.device_reason == f"CPU: {gpu_problem()}"
-
-
-def test_every_device_is_a_choice() -> None:
-    assert get_args(Device) == ("auto", *DEVICES)
-
-
-def test_auto_opens_the_first_device_that_works(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> Executor:
-        raise DeviceError("its memory is full")
-
-    rows = {
-        "absent": DeviceRow("Absent", "it was found", lambda: "it is not installed", fail),
-        "broken": DeviceRow("Broken", "it was found", lambda: None, fail),
-        "works": DEVICES["cpu"]._replace(title="Works"),
-    }
-    monkeypatch.setattr(devices, "DEVICES", rows)
-    with Ensemble.load(miniature) as ensemble:
-        assert ensemble.device_reason == "Works: it is not installed; its memory is full"
-    with pytest.raises(DeviceError, match="--device absent: it is not installed"):
-        Ensemble.load(miniature, device="absent")
-    monkeypatch.delitem(rows, "works")
-    with pytest.raises(DeviceError, match="it is not installed; its memory is full"):
-        Ensemble.load(miniature)
 
 
 def test_an_unknown_name_lists_the_available_ensembles(miniature: Path) -> None:

@@ -294,7 +294,7 @@ def test_a_replaced_ensemble_is_released(server: ServerThread, microscope: Micro
     def parts() -> list[weakref.ref[Any]]:
         active = server.service.active
         executor = active.ensemble._executor
-        sessions = executor._sessions  # type: ignore[attr-defined]
+        sessions = executor._networks  # type: ignore[attr-defined]
         return [weakref.ref(part) for part in (active, active.ensemble, executor, *sessions)]
 
     before = parts()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from senoscope.engine.devices import Device
 from senoscope_training.commands.shared import ModelsDir, exit_with_error, separated
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ def evaluate(
             help="Finding in the data set that is not a mistake; repeat the option for more. See data.accept."
         ),
     ] = None,
-    device: Annotated[
-        Literal["auto", "cuda", "cpu"], typer.Option(help="Device to run the ensemble on.")
-    ] = "auto",
+    device: Annotated[Device, typer.Option(help="Device to run the ensemble on.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Evaluate an exported ensemble on labelled FOVs, with the same computation as in the service."""
