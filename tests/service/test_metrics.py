@@ -153,7 +153,7 @@ def test_the_service_reports_its_version_and_model(server: Server) -> None:
     seen = scrape(server)
     model = httpx.get(f"{server.url}/v1/model").json()
     facts = {key: model[key] for key in ("name", "version", "digest")}
-    assert seen.get("senoscope_model_info", device="cpu", for_science="false", **facts) == 1
+    assert seen.get("senoscope_model_info", device="cpu", precision="fp32", for_science="false", **facts) == 1
     assert seen.get("senoscope_ready") == 1
     assert seen.get("senoscope_degraded") == 0
     assert "senoscope_deadline_seconds" in {family.name for family in seen.families}

@@ -72,8 +72,9 @@ def test_variants_that_agree_are_used_on_request(original: Path, fovs: np.ndarra
         found = facts["gate"]["ensemble"]
         assert found["fovs"] == variants.FOVS
         assert 0 < found["max_abs_probability"] < 0.02
-        for a, b in zip(halves.predict(fovs), whole.predict(fovs), strict=True):
-            assert 0 < abs(a.probability - b.probability) < 0.01, "these are other files"
+        pairs = zip(halves.predict(fovs), whole.predict(fovs), strict=True)
+        apart = [abs(a.probability - b.probability) for a, b in pairs]
+        assert 0 < max(apart) < 0.01, "these are other files"
 
 
 def test_auto_stops_at_fp32_where_lower_precisions_are_slower(folder: Path) -> None:
@@ -100,10 +101,9 @@ def test_a_damaged_network_runs_in_fp32_alone(folder: Path, fovs: np.ndarray) ->
         assert "deviates by" in reasons(ensemble)
         assert ensemble.warnings == (rejection.text("fp16"),)
         assert "fp16 was rejected for mobilenet, which runs in fp32: a probability" in ensemble.warnings[0]
-        k = mini.NAMES.index("mobilenet")
-        for a, b in zip(ensemble.predict(fovs), whole.predict(fovs), strict=True):
-            assert a.probabilities[k] == b.probabilities[k]
-            assert a.probabilities[0] != b.probabilities[0]
+        pairs = zip(ensemble.predict(fovs), whole.predict(fovs), strict=True)
+        apart = np.max([abs(a.probabilities - b.probabilities) for a, b in pairs], axis=0)
+        assert [name for name, value in zip(mini.NAMES, apart, strict=True) if value == 0] == ["mobilenet"]
 
 
 def test_all_networks_damaged_is_fp32(folder: Path, fovs: np.ndarray) -> None:
@@ -299,7 +299,7 @@ def _replace_expected(folder: Path, change: Callable[[dict[str, np.ndarray]], No
 
 
 def _bomb(folder: Path) -> None:
-    """A member that unpacks to a gigabyte."""
+    """A member that unpacks to much more than it should."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<f4", "fortran_order": False, "shape": (variants.FOVS,)}
@@ -309,7 +309,7 @@ def _bomb(folder: Path) -> None:
         archive.open(f"{mini.NAMES[0]}.probability.npy", "w") as file,
     ):
         file.write(header.getvalue())
-        for _ in range(1024):
+        for _ in range(32):
             file.write(bytes(1024**2))
 
 

@@ -162,7 +162,7 @@ def test_a_stack_is_computed_by_one_ensemble_even_if_both_have_the_same_specific
         assert len({one["model"]["digest"] for one in answer.json()["results"]}) == 1
     else:
         assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
-        assert "another ensemble took over" in answer.json()["detail"]
+        assert "another ensemble or precision took over" in answer.json()["detail"]
 
 
 def calibrate(server: ServerThread, stack: np.ndarray) -> httpx.Response:

@@ -214,7 +214,7 @@ def test_another_ensemble_takes_over_between_two_batches(rig) -> None:
     assert (rig.engine.batches, other.batches) == ([[1, 2]], [[4]])
     assert [computed.maker for computed in rig.delivered] == [None, "other"]
     assert not taken.done.done()
-    with pytest.raises(NotReady, match="another ensemble took over"):
+    with pytest.raises(NotReady, match="another ensemble or precision took over"):
         begun.done.result(10)
     assert rig.scheduler.depths() == (0, 0)
 
