@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any, cast
 
 import psutil
 import pytest
+from rich.console import Console
 
 from senoscope.commands.demo import _ChildProcess, _is_complete, _show_results
 from senoscope.commands.demo_view import DemoScore
@@ -49,6 +51,25 @@ def test_a_scan_is_complete_when_every_frame_is_accounted_for(
 ) -> None:
     score = cast(DemoScore, SimpleNamespace(classified=shown))
     assert _is_complete(status, score) is complete
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "misses", "device", "row"),
+    [
+        (None, None, "cpu", "no deadline on a CPU"),
+        (None, None, "cuda", "no deadline on this device"),
+        (24.0, 3, "cpu", "deadline misses │ 3 "),
+    ],
+)
+def test_the_summary_states_whether_there_is_a_deadline(
+    deadline_ms: float | None, misses: int | None, device: str, row: str
+) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    facts = {"deadline_ms": deadline_ms, "deadline_misses": misses, "device": device}
+    DemoScore(0).print_summary(console, facts)
+    printed = cast(io.StringIO, console.file).getvalue()
+    assert row in printed
+    assert "None" not in printed
 
 
 def test_stacks_that_are_posted_to_the_demo_are_not_counted_as_frames() -> None:
