@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from senoscope_client.load.arrivals import LoadPlan
     from senoscope_client.models.responses import ClassifyResponse
 
-_SEED: Final = 17
 _INTERRUPTED: Final = 130
 
 
@@ -139,20 +138,9 @@ def _operation(options: argparse.Namespace) -> Operation[ClassifyResponse]:
     if options.file is not None:
         content: Any = options.file.read_bytes()
     else:
-        import numpy as np
+        from senoscope_client.simulation.any_ensemble import fovs_for
 
-        from senoscope_client.simulation.synthetic import synthesize
-
-        channels, height, width = shape
-        fovs = [
-            synthesize(_SEED, n, height=height, width=width).pixels for n in range(options.fovs_per_request)
-        ]
-        if channels != len(fovs[0]):
-            raise ValueError(
-                f"the ensemble of {options.url} takes {channels} channels, synthetic fields of view have "
-                f"{len(fovs[0])}; send a file: --file"
-            )
-        content = np.stack(fovs)
+        content = fovs_for(shape, options.fovs_per_request)
     operation = operations.classify(content, "none", options.axes, options.channels, None)
     with operation.open_body() as body:
         return replace(operation, open_body=lambda: nullcontext(body))  # encoded once, not for each request
