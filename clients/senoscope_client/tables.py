@@ -122,6 +122,12 @@ _AFTER_NETWORKS: Final = (
     Column("model", "text", "Name of the ensemble.", lambda r: r.model.name),
     Column("model_version", "text", "Version of the ensemble.", lambda r: r.model.version),
     Column("model_digest", "text", "Digest of the ensemble.", lambda r: r.model.digest),
+    Column(
+        "precision",
+        "text",
+        "Precision in which it was computed, such as `fp32`.",
+        lambda r: r.model.precision,
+    ),
     Column("queue_ms", "number", "Time in the queue.", lambda r: r.timing_ms.queue),
     Column("compute_ms", "number", "Time in the engine.", lambda r: r.timing_ms.compute),
     Column("total_ms", "number", "Time from arrival to result.", lambda r: r.timing_ms.total),

@@ -27,7 +27,7 @@ from senoscope.runlog.entries import SeriesSnapshot
 from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.places import OFF
 from senoscope.runlog.store import RunLog
-from senoscope.scheduling.active_ensemble import ActiveEnsemble
+from senoscope.scheduling.active_ensemble import ActiveEnsemble, facts_for_log
 from senoscope.scheduling.memory_budget import MemoryBudget
 from senoscope.scheduling.model_switch import EnsembleList, Loading, ModelSwitch
 from senoscope.scheduling.scheduler import Scheduler
@@ -413,7 +413,7 @@ class Service:
             stream=settings.stream or None,
             watch=str(settings.watch) if settings.watch else None,
             results=publisher.endpoint if publisher is not None else None,
-            **ensemble.describe(),
+            **facts_for_log(ensemble),
         )
         if not ensemble.manifest.for_science:
             _log.warning("this ensemble is not for science", intended_use=ensemble.manifest.intended_use)

@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from senoscope.engine.devices import Device
 from senoscope.engine.locations import default_models_dir
+from senoscope.engine.precision import PrecisionChoice
 from senoscope.runlog.places import OFF, checked_database_url, default_database_url
 from senoscope_client.models.choices import CamMode
 
 if TYPE_CHECKING:
+    from senoscope.engine.gate import GateLimits
     from senoscope_client.images.reader import Limits
 
 ENV_PREFIX: Final = "SENOSCOPE_"
@@ -39,6 +41,41 @@ class Settings(BaseModel):
     models_dir: Path = Field(default_factory=default_models_dir, description="Folder of the named ensembles.")
     device: Device = Field(
         "auto", description="auto uses a GPU if there is one that works; cuda and cpu require that device."
+    )
+    precision: PrecisionChoice = Field(
+        "auto",
+        description="Precision of the networks. auto uses the fastest that passes the gate on this machine; "
+        "another one that does not pass is replaced by fp32, with a warning.",
+    )
+    gate_max_probability: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Gate: largest deviation of the ensemble's probability from fp32 in a lower precision.",
+    )
+    gate_p99_probability: float = Field(
+        0.005, ge=0, le=1, description="Gate: 99th percentile of this deviation, at most."
+    )
+    gate_flip_margin: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Gate: distance of the probability in fp32 from the threshold within which a label may "
+        "differ.",
+    )
+    gate_min_gradcam_iou: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Gate: smallest overlap (intersection over union) of the brightest tenths of the "
+        "Grad-CAM maps in a lower precision and in fp32.",
+    )
+    gate_max_auc_loss: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Gate: largest loss of area under the ROC curve, where the reference fields of view have "
+        "labels.",
     )
     load_timeout_s: float = Field(
         300.0, gt=0, description="Time limit for loading, verifying and warming up an ensemble."
@@ -246,6 +283,19 @@ class Settings(BaseModel):
     def max_upload_bytes(self) -> int:
         """Maximum size of a request body, in bytes."""
         return self.max_upload_mib * _MIB
+
+    @property
+    def gate_limits(self) -> GateLimits:
+        """How far a lower precision may deviate from fp32."""
+        from senoscope.engine.gate import GateLimits
+
+        return GateLimits(
+            max_abs_probability=self.gate_max_probability,
+            p99_abs_probability=self.gate_p99_probability,
+            flip_margin=self.gate_flip_margin,
+            min_gradcam_iou=self.gate_min_gradcam_iou,
+            max_auc_loss=self.gate_max_auc_loss,
+        )
 
     @property
     def image_limits(self) -> Limits:

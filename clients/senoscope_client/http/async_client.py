@@ -164,6 +164,10 @@ class AsyncClient:
         """See `Client.model_info`."""
         return await self._execute(operations.get("/v1/model", ModelInfo))
 
+    async def change_model(self, name: str, precision: str | None = None) -> ModelInfo:
+        """See `Client.change_model`."""
+        return await self._execute(operations.change_model(name, precision))
+
     async def stream(self) -> dict[str, Any]:
         """See `Client.stream`."""
         return await self._execute(operations.json_object("/v1/stream"))

@@ -224,6 +224,24 @@ class Client:
         """Get the loaded ensemble, and the device that it runs on."""
         return self._execute(operations.get("/v1/model", ModelInfo))
 
+    def change_model(self, name: str, precision: str | None = None) -> ModelInfo:
+        """Change to an ensemble of the service's models folder, and return when it is in use.
+
+        Parameters
+        ----------
+        name : str
+            Its folder; that of the ensemble in use, to change the precision alone.
+        precision : {"auto", "fp32", "tf32", "fp16", "int8"}, optional
+            Default: that of the service's settings. A precision that does not pass the gate is replaced by
+            fp32: see ``engine.precision`` and ``engine.rejected`` of what is returned.
+
+        Raises
+        ------
+        ModelRejected
+            If the ensemble cannot be loaded; the one in use stays.
+        """
+        return self._execute(operations.change_model(name, precision))
+
     def stream(self) -> dict[str, Any]:
         """Get the state and the counters of the service's receiver, as the JSON of the service."""
         return self._execute(operations.json_object("/v1/stream"))

@@ -34,6 +34,7 @@ from senoscope_client.models.responses import (
     SeriesSummary,
 )
 from senoscope_client.models.result import CamMode, Result, SourceKind
+from senoscope_client.models.status import ModelInfo
 
 _TIFF, _NPY, _UNKNOWN = "image/tiff", "application/x-npy", "application/octet-stream"
 _SUFFIXES = dict.fromkeys(TIFF_SUFFIXES, _TIFF) | {NPY_SUFFIX: _NPY}
@@ -157,6 +158,13 @@ def decisions(series_uid: UUID | str | None, limit: int, cursor: int | None) -> 
     """Get a page of the decisions of the rules."""
     uid = None if series_uid is None else str(series_uid)
     return get("/v1/decisions", DecisionsPage, series=uid, limit=limit, cursor=cursor)
+
+
+def change_model(name: str, precision: str | None) -> Operation[ModelInfo]:
+    """Change the ensemble in use."""
+    body = _without_none({"name": name, "precision": precision})
+    parse = partial(_parse, ModelInfo.model_validate_json)
+    return Operation("POST", "/v1/model", parse, open_body=lambda: nullcontext({"json": body}))
 
 
 def ready() -> Operation[ReadyResponse]:

@@ -132,11 +132,22 @@ class Normalization(OpenModel):
 
 
 class ModelRef(OpenModel):
-    """The ensemble that computed a result; ``digest`` is the SHA-256 of its ``ensemble.json``."""
+    """The ensemble that computed a result.
+
+    Attributes
+    ----------
+    digest : str
+        SHA-256 of its ``ensemble.json``.
+    precision : str
+        ``fp32``, ``tf32``, ``fp16`` or ``int8``: in which it was computed. In a lower precision, some
+        networks may run in fp32: see ``engine.fp32_networks`` of ``GET /v1/model``. Results of earlier
+        releases are in fp32.
+    """
 
     name: str
     version: str
     digest: str
+    precision: str = "fp32"
 
 
 class Timing(OpenModel):

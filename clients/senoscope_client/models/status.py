@@ -294,6 +294,55 @@ class StreamStatus(PipelineStatus):
     requests_refused: dict[str, int]
 
 
+class AgreementWithFp32(OpenModel):
+    """How far outputs in a lower precision deviate from fp32.
+
+    Attributes
+    ----------
+    fovs : int
+        Reference fields of view that were compared.
+    max_abs_probability, p99_abs_probability : float
+        Largest absolute deviation of the probability, and its 99th percentile.
+    label_flips : int
+        Fields of view that get another label although their probability is not near the threshold.
+    gradcam_iou : float
+        Overlap of the brightest tenths of the Grad-CAM maps, mean over the fields of view.
+    auc_loss : float or None
+        Loss of area under the ROC curve; None without labels.
+    """
+
+    fovs: int
+    max_abs_probability: float
+    p99_abs_probability: float
+    label_flips: int
+    gradcam_iou: float
+    auc_loss: float | None = None
+
+
+class GateStatus(OpenModel):
+    """What the gate measured on this machine, for each network and for the ensemble."""
+
+    networks: dict[str, AgreementWithFp32]
+    ensemble: AgreementWithFp32
+
+
+class RejectedPrecision(OpenModel):
+    """A precision that is not used, and why.
+
+    Attributes
+    ----------
+    network : str or None
+        The network that does not use it; None: the whole ensemble.
+    found_at : str
+        ``export``: ``ensemble.json`` states it; ``load``: found on this machine.
+    """
+
+    precision: str
+    network: str | None
+    reasons: tuple[str, ...]
+    found_at: str
+
+
 class EngineInfo(OpenModel):
     """The device that an ensemble runs on; other keys depend on it.
 
@@ -302,6 +351,14 @@ class EngineInfo(OpenModel):
     device : {"cpu", "cuda"}
     reason : str
         Why it was chosen.
+    precision : str
+        In which the ensemble is computed.
+    fp32_networks : tuple of str
+        In a lower precision: the networks that run in fp32.
+    gate : GateStatus or None
+        The agreement with fp32; None in fp32.
+    rejected : tuple of RejectedPrecision
+        Precisions that were considered and are not used.
     compute_ms : float
         Milliseconds for one field of view, measured at load.
     batch_sizes : tuple of int
@@ -314,6 +371,10 @@ class EngineInfo(OpenModel):
 
     device: str
     reason: str
+    precision: str = "fp32"
+    fp32_networks: tuple[str, ...] = ()
+    gate: GateStatus | None = None
+    rejected: tuple[RejectedPrecision, ...] = ()
     compute_ms: float
     batch_sizes: tuple[int, ...]
     warnings: tuple[str, ...]

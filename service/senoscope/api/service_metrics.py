@@ -140,6 +140,7 @@ class ServiceMetrics:
             "version": ensemble.manifest.version,
             "digest": ensemble.digest,
             "device": ensemble.device,
+            "precision": ensemble.precision,
             "for_science": str(ensemble.manifest.for_science).lower(),
         }
 

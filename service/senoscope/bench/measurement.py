@@ -91,7 +91,13 @@ def measure_machine(
         streams, search = _measure_streams(service, effort, rate_hz, progress)
     sizes = _BATCHES if effort.quick else sorted({*_BATCHES, *service.model.engine.batch_sizes})
     progress.begin("engine alone: load, verify, warm up")
-    with Ensemble.load(folder, device=settings.device, threads=settings.threads) as ensemble:
+    with Ensemble.load(
+        folder,
+        device=settings.device,
+        precision=settings.precision,
+        gate=settings.gate_limits,
+        threads=settings.threads,
+    ) as ensemble:
         progress.begin(f"engine alone: batches of {', '.join(map(str, sizes))}")
         batches = measure_engine(
             ensemble, sizes, effort.batch_seconds, lambda done: progress.count(done, None)
@@ -105,7 +111,7 @@ def measure_machine(
         machine=machine,
         ensemble=EnsembleRef(name=model.name, version=model.version, digest=model.digest),
         device=model.engine.device,
-        precision=str(engine.get("precision", "fp32")),
+        precision=model.engine.precision,
         engine=engine,
         deadline_ms=deadline_ms,
         deadline_kept=None if deadline_ms is None else alone is not None and alone.p99 <= deadline_ms,

@@ -13,6 +13,7 @@ from senoscope.commands.options import (
     DeviceOption,
     ModelOption,
     ModelsDirOption,
+    PrecisionOption,
     ensemble_folder,
     settings_with,
 )
@@ -32,6 +33,7 @@ def bench(
     model: ModelOption = None,
     models_dir: ModelsDirOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     deadline_ms: Annotated[
         float | None, typer.Option("--deadline-ms", help="Deadline of the service; default: its own.")
     ] = None,
@@ -39,8 +41,8 @@ def bench(
         float | None,
         typer.Option(
             min=0.01,
-            help="FOVs per second of the stream; default: the highest rate that keeps the deadline at p99 or, "
-            "without a deadline, drops no frame.",
+            help="FOVs per second of the stream; default: the highest rate that keeps the deadline at p99, "
+            "or without a deadline drops no frame.",
         ),
     ] = None,
     seconds: Annotated[
@@ -60,7 +62,9 @@ def bench(
     """Measure this machine: the service from a frame's sending to its result, and the engine."""
     from rich.console import Console
 
-    settings = settings_with(model=model, models_dir=models_dir, device=device, deadline_ms=deadline_ms)
+    settings = settings_with(
+        model=model, models_dir=models_dir, device=device, precision=precision, deadline_ms=deadline_ms
+    )
     console = Console(stderr=True)
 
     from senoscope.bench.histogram import write_histogram

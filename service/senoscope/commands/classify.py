@@ -14,6 +14,7 @@ from senoscope.commands.options import (
     DeviceOption,
     ModelOption,
     ModelsDirOption,
+    PrecisionOption,
     ensemble_folder,
     settings_with,
 )
@@ -42,6 +43,7 @@ def classify(
     model: ModelOption = None,
     models_dir: ModelsDirOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Classify the fields of view of files; a file that cannot be read does not stop the others."""
     if as_json and as_csv:
@@ -53,7 +55,7 @@ def classify(
 
     from senoscope_client.errors import SenoscopeError
 
-    settings = settings_with(model=model, models_dir=models_dir, device=device)
+    settings = settings_with(model=model, models_dir=models_dir, device=device, precision=precision)
     messages = Console(stderr=True)
     directory = ensemble_folder(settings, messages)
 
@@ -69,7 +71,13 @@ def classify(
     found, failed = _with_folders(files, notify)
     results: list[Result] = []
     names = channels.split(",") if channels else None
-    with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
+    with Ensemble.load(
+        directory,
+        device=settings.device,
+        precision=settings.precision,
+        gate=settings.gate_limits,
+        threads=settings.threads,
+    ) as ensemble:
         for warning in ensemble.warnings:
             notify("yellow", directory.name, warning)
         spec = fov_spec_of(ensemble)

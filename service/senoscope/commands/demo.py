@@ -15,7 +15,13 @@ import typer
 
 from senoscope.child_process import ChildProcess, child_process, find_port, wait_ready
 from senoscope.commands.command_line import exiting_on_sigterm
-from senoscope.commands.options import DeviceOption, ModelsDirOption, ensemble_folder, settings_with
+from senoscope.commands.options import (
+    DeviceOption,
+    ModelsDirOption,
+    PrecisionOption,
+    ensemble_folder,
+    settings_with,
+)
 from senoscope.runlog.places import default_database_url
 from senoscope_client.errors import NotReady
 
@@ -51,6 +57,7 @@ def demo(
     model: Annotated[str | None, typer.Option(help="Ensemble; default: the starter ensemble.")] = None,
     models_dir: ModelsDirOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     no_browser: Annotated[
         bool,
         typer.Option("--no-browser", help="Do not open the dashboard in a browser; its address is printed."),
@@ -60,7 +67,7 @@ def demo(
     """Run the starter ensemble, the service and a simulated microscope together."""
     from rich.console import Console
 
-    settings = settings_with(model=model, models_dir=models_dir, device=device)
+    settings = settings_with(model=model, models_dir=models_dir, device=device, precision=precision)
     console = Console(stderr=True)
     began_s = time.perf_counter()
     http_port = find_port(port)
@@ -74,6 +81,7 @@ def demo(
     url = f"http://127.0.0.1:{http_port}"
     serve = ["serve", "--port", str(http_port), "--stream", frames_at, "--results", results_at]
     serve += [*_settings_options(settings), *(["--device", device] if device else [])]
+    serve += ["--precision", precision] if precision else []
     with child_process("service", "senoscope.cli", serve, _environment()) as service:
         with console.status("starting the service: verifying, loading and warming up the networks"):
             client = Client(url)
@@ -111,6 +119,7 @@ def demo(
         **score.summary(sent, stream),
         "model": settings.model,
         "device": in_use.engine.device,
+        "precision": in_use.engine.precision,
         "rate_hz": round(rate_hz, 4),
         "making_ensemble_s": round(build_s, 1),
         "start_to_ready_s": round(ready_s, 1),

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from senoscope.commands.options import DeviceOption, ModelOption, ModelsDirOption, settings_with
+from senoscope.commands.options import (
+    DeviceOption,
+    ModelOption,
+    ModelsDirOption,
+    PrecisionOption,
+    settings_with,
+)
 
 # Each check imports what it needs, so that mistakes in the arguments are reported without ONNX Runtime.
 if TYPE_CHECKING:
+    from senoscope.engine import Ensemble
     from senoscope.settings import Settings
 
 Verdict = Literal["ok", "note", "fail"]
@@ -38,13 +45,16 @@ def doctor(
     model: ModelOption = None,
     models_dir: ModelsDirOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     port: Annotated[int | None, typer.Option(help="HTTP port to check.")] = None,
     stream: Annotated[str | None, typer.Option(help="Endpoint of the frame publisher to check.")] = None,
 ) -> None:
     """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service cannot run."""
     from rich.console import Console
 
-    settings = settings_with(model=model, models_dir=models_dir, device=device, port=port, stream=stream)
+    settings = settings_with(
+        model=model, models_dir=models_dir, device=device, precision=precision, port=port, stream=stream
+    )
     findings = []
     console = Console()
     for check in (_versions, _hardware, _gpu, _ensemble, _port, _stream):
@@ -105,16 +115,36 @@ def _ensemble(settings: Settings) -> Finding:
                 f"the starter ensemble is not in {settings.models_dir} yet; "
                 "`demo`, `serve` and `classify` build it",
             )
-        with Ensemble.load(directory, device=settings.device, threads=settings.threads) as ensemble:
+        with Ensemble.load(
+            directory,
+            device=settings.device,
+            precision=settings.precision,
+            gate=settings.gate_limits,
+            threads=settings.threads,
+        ) as ensemble:
             facts = ensemble.describe()
             name = f"{ensemble.manifest.name} {ensemble.manifest.version}"
+            precision = _describe_precision(ensemble)
     except Exception as error:  # the other checks must still run
         return Finding("ensemble", "fail", str(error))
     text = (
         f"{name}: hashes and test vectors are correct; {facts['device']} ({facts['reason']}), "
-        f"{facts['compute_ms']:.1f} ms per field of view"
+        f"{facts['compute_ms']:.1f} ms per field of view; {precision}"
     )
     return Finding("ensemble", "note" if facts["warnings"] else "ok", "; ".join([text, *facts["warnings"]]))
+
+
+def _describe_precision(ensemble: Ensemble) -> str:
+    """Return the precision, what the gate measured, and rejections that are not among the warnings."""
+    parts = [f"computes in {ensemble.precision}"]
+    if ensemble.figures is not None:
+        found = ensemble.figures.ensemble
+        parts[0] += (
+            f", within {found.max_abs_probability:.2g} of fp32 on {found.fovs} reference fields of view "
+            f"(Grad-CAM overlap {found.gradcam_iou:.3f})"
+        )
+    texts = [one.text(ensemble.precision) for one in ensemble.rejected]
+    return "; ".join([*parts, *(text for text in texts if text not in ensemble.warnings)])
 
 
 def _port(settings: Settings) -> Finding:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from senoscope.engine.devices import Device
+from senoscope.engine.precision import PrecisionChoice
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +21,10 @@ ModelOption = Annotated[
 ModelsDirOption = Annotated[Path | None, typer.Option("--models-dir", help="Folder of the named ensembles.")]
 DeviceOption = Annotated[
     Device | None, typer.Option("--device", help="auto uses a GPU if there is one that works, else the CPU.")
+]
+PrecisionOption = Annotated[
+    PrecisionChoice | None,
+    typer.Option("--precision", help="auto uses the fastest that passes the gate on this machine."),
 ]
 
 

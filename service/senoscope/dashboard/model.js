@@ -32,13 +32,13 @@ export class Model extends EventTarget {
 
   /** Fetches ensemble and range again if a result was computed with others than those shown. */
   checkResult(result) {
-    const other = this.current && result.model.digest !== this.current.digest;
+    const other = this.current && (result.model.digest !== this.current.digest || result.model.precision !== this.current.engine.precision);
     const range = this.#range && (result.normalization.source !== this.#range.source || result.normalization.high.some((high, c) => high !== this.#range.high[c]));
     if (other || range) this.refresh().catch(() => {});
   }
 
   #setModel(model) {
-    const changed = model.digest !== this.current?.digest;
+    const changed = model.digest !== this.current?.digest || model.engine.precision !== this.current.engine.precision;
     this.current = model;
     if (!changed) return;
     const { manifest, engine } = model;
@@ -56,6 +56,8 @@ export class Model extends EventTarget {
       ["authors", manifest.authors.join(", ") || "–"],
       ["licence", manifest.licence],
       ["computes on", `${engine.device}: ${engine.reason}`],
+      ["precision", precisionText(engine)],
+      ...engine.rejected.map(({ precision, network, reasons }) => [`${precision} rejected`, `${network ?? "whole ensemble"}: ${reasons.join("; ")}`]),
     ]);
     $("networks").replaceChildren(...manifest.networks.map((network) =>
       rowOf([network.name, network.backbone_weights.source, network.gradcam_grid.join(" × "), network.variants.map(({ precision }) => precision).join(", ")])));
@@ -85,14 +87,16 @@ export class Model extends EventTarget {
   async #change(event) {
     event.preventDefault();
     const name = $("ensembles").value;
+    const precision = $("precision").value || undefined;
     const button = $("change").querySelector("button");
     button.disabled = true;
     setText($("changed"), `Loading, verifying and warming up ${name}; the current ensemble stays in use meanwhile…`);
     try {
       const headers = { "Content-Type": "application/json" };
-      this.#setModel(await json("v1/model", { method: "POST", body: JSON.stringify({ name }), headers, timeoutMs: 300_000 }));
+      this.#setModel(await json("v1/model", { method: "POST", body: JSON.stringify({ name, precision }), headers, timeoutMs: 300_000 }));
       this.#show(await json("v1/normalization"));
-      setText($("changed"), `${name} is in use.`);
+      const used = this.current.engine.precision;
+      setText($("changed"), `${name} is in use, in ${used}${precision && precision !== "auto" && precision !== used ? `: ${precision} was rejected` : ""}.`);
     } catch (error) {
       setText($("changed"), `Nothing was changed: ${error.message}`);
     } finally {
@@ -147,6 +151,13 @@ export class Model extends EventTarget {
       return false;
     }
   }
+}
+
+function precisionText({ precision, fp32_networks: others, gate }) {
+  const parts = [precision];
+  if (others.length) parts.push(`${others.join(", ")} in fp32`);
+  if (gate) parts.push(`within ${gate.ensemble.max_abs_probability.toPrecision(2)} of fp32 on ${gate.ensemble.fovs} reference fields of view`);
+  return parts.join("; ");
 }
 
 function metrics(found) {

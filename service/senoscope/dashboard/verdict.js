@@ -78,8 +78,8 @@ function flagText({ code, channel, value, message }) {
   return `${channel} saturated in ${value < 0.1 ? (value * 100).toFixed(1) : Math.round(value * 100)} % of pixels`;
 }
 
-function sourceText({ source, id, timing_ms: timing }) {
+function sourceText({ source, id, model, timing_ms: timing }) {
   const name = source.series_id ?? source.file ?? "posted";
   const frame = source.frame === undefined ? "" : ` · FOV ${source.frame}`;
-  return `${name}${frame} · ${clock(madeAt(id))} · ${milliseconds(timing.total)}`;
+  return `${name}${frame} · ${clock(madeAt(id))} · ${milliseconds(timing.total)} · ${model.precision}`;
 }

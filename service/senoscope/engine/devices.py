@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from senoscope.engine.errors import DeviceError
 from senoscope.engine.precision import Precision
@@ -17,6 +17,7 @@ from senoscope.engine.precision import Precision
 if TYPE_CHECKING:
     from senoscope.engine.executor import Executor, NetworkFile, Opening
 
+_T = TypeVar("_T")
 Device = Literal["auto", "cuda", "cpu"]
 """A name of `DEVICES`, or ``auto``: the first of them that works."""
 
@@ -31,7 +32,11 @@ class DeviceRow(NamedTuple):
     """Returns why it cannot be used on this machine, or None."""
     open: Callable[[Sequence[NetworkFile], Opening], Executor]
     precisions: tuple[Precision, ...] = ("fp32",)
-    """In which it can compute, the fastest first; always includes fp32."""
+    """In which it can compute, the fastest first.
+
+    Always includes fp32, at which ``auto`` stops: precisions after it are slower on this device, and only
+    used on request.
+    """
 
 
 def gpu_problem() -> str | None:
@@ -66,26 +71,26 @@ def _open_cpu(networks: Sequence[NetworkFile], how: Opening) -> Executor:
 
 DEVICES: Final[dict[str, DeviceRow]] = {
     "cuda": DeviceRow("CUDA", "a GPU was found", gpu_problem, _open_cuda, ("fp16", "tf32", "fp32")),
+    # ONNX Runtime's CPU provider casts fp16 files to fp32, which takes longer than fp32.
     "cpu": DeviceRow("CPU", "it is always there", lambda: None, _open_cpu, ("int8", "fp32", "fp16")),
 }
 """All devices, in the order in which ``auto`` tries them."""
 
 
-def open_executor(
-    networks: Sequence[NetworkFile],
-    device: Device,
-    how: Opening,
-) -> tuple[Executor, str]:
+def open_on_device(device: Device, attempt: Callable[[DeviceRow], _T]) -> tuple[_T, str]:
     """Open the networks on a device.
 
     Parameters
     ----------
     device : {"auto", "cuda", "cpu"}
         ``auto`` uses a GPU if there is one that works, otherwise the CPU; a name requires that device.
+    attempt : callable
+        Opens them on the device of a row; DeviceError lets ``auto`` try the next one.
 
     Returns
     -------
-    executor : Executor
+    opened
+        What the attempt returned.
     reason : str
         Why the device was selected.
 
@@ -103,16 +108,16 @@ def open_executor(
             raise DeviceError(
                 f"--device {device}: {problem}; run `senoscope doctor` for details, or use --device cpu"
             )
-        return row.open(networks, how), f"{row.title}, as configured"
+        return attempt(row), f"{row.title}, as configured"
     problems: list[str] = []
     for row in DEVICES.values():
         problem = row.problem()
         if problem is None:
             try:
-                executor = row.open(networks, how)
+                opened = attempt(row)
             except DeviceError as error:
                 problem = str(error)
             else:
-                return executor, f"{row.title}: {'; '.join(problems) or row.found}"
+                return opened, f"{row.title}: {'; '.join(problems) or row.found}"
         problems.append(problem)
     raise DeviceError("; ".join(problems))

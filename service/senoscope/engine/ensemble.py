@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,17 @@ from senoscope.engine.contract import (
     has_invalid_values,
     problem_of_values,
 )
-from senoscope.engine.devices import Device, open_executor
-from senoscope.engine.errors import DeviceError, EnsembleError
-from senoscope.engine.executor import EngineFacts, Executor, NetworkFile, NetworkOutput, Opening
+from senoscope.engine.devices import Device, DeviceRow, open_on_device
+from senoscope.engine.errors import EnsembleError
+from senoscope.engine.executor import EngineFacts, NetworkOutput, Opening
+from senoscope.engine.gate import GateFigures, GateLimits
 from senoscope.engine.gradcam import ensemble_map
 from senoscope.engine.intensity import IntensityRange, as_real_numbers
-from senoscope.engine.manifest import MANIFEST_NAME, Manifest, TestVector, read_manifest, verify_file
-from senoscope.engine.onnx_file import refuse_external_data
+from senoscope.engine.manifest import Manifest, TestVector, read_manifest
+from senoscope.engine.precision import PrecisionChoice
+from senoscope.engine.precision_files import Rejection
+from senoscope.engine.precision_selection import Opened, PrecisionSelection
+from senoscope.engine.reference_fovs import read_fovs
 
 
 @dataclass(frozen=True)
@@ -103,26 +105,22 @@ class Ensemble:
     ...         print(prediction.label, prediction.probability)
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        digest: str,
-        directory: Path,
-        networks: Sequence[NetworkFile],
-        executor: Executor,
-        device_reason: str,
-    ) -> None:
+    def __init__(self, manifest: Manifest, digest: str, directory: Path, opened: Opened) -> None:
         self.manifest = manifest
         self.digest = digest
         self.directory = directory
-        self.device = executor.device
-        self.device_reason = device_reason
-        # Recorded when the ensemble was exported, or found on its test vectors.
+        self.device = opened.executor.device
+        self.device_reason = ""  # until it is loaded
+        self.precision = opened.precision
+        # Compared with fp32 on this machine, in a lower precision.
+        self.figures: GateFigures | None = None
+        self.rejected: tuple[Rejection, ...] = ()
+        # Recorded when the ensemble was exported, or found when it was loaded.
         self.warnings: tuple[str, ...] = manifest.warnings
         # Measured after warm-up, per batch size; always includes 1.
         self.compute_ms: dict[int, float] = {}
-        self._networks = tuple(networks)
-        self._executor = executor
+        self._networks = opened.networks
+        self._executor = opened.executor
         self.names = tuple(network.name for network in manifest.networks)
         channels = manifest.normalization.channels
         self.model_range = IntensityRange(
@@ -137,12 +135,18 @@ class Ensemble:
         directory: Path | str,
         *,
         device: Device = "auto",
+        precision: PrecisionChoice = "auto",
+        gate: GateLimits | None = None,
         threads: int | None = None,
         largest_batch: int = 1,
         batch_within_ms: float = 0.0,
         cancellation: Cancellation | None = None,
     ) -> Ensemble:
-        """Load an ensemble: check every file's hash, open the networks, warm up, run the test vectors.
+        """Load an ensemble: check the hashes of its files, open the networks, warm up, run the test vectors.
+
+        A precision below fp32 is used only if the ensemble passes the gate in it: on this machine, its
+        outputs for the reference fields of view must agree with those in fp32. ``precision`` of the ensemble
+        is the selected one, and ``rejected`` has the reasons against others.
 
         Parameters
         ----------
@@ -152,6 +156,11 @@ class Ensemble:
         device : {"auto", "cuda", "cpu"}
             ``auto`` uses a GPU if there is one that works; ``device_reason`` is the reason for the choice.
             ``cuda`` and ``cpu`` require that device.
+        precision : {"auto", "fp32", "tf32", "fp16", "int8"}
+            ``auto`` uses the fastest that passes the gate. Another one that does not pass is replaced by
+            fp32, with a warning.
+        gate : GateLimits, optional
+            How far outputs may deviate from fp32.
         threads : int, optional
             CPU cores to use; default: all.
         largest_batch : int
@@ -167,47 +176,34 @@ class Ensemble:
         EnsembleError
             If a file of the folder is missing or wrong; the message names it.
         DeviceError
-            If the configured device cannot be used.
+            If the configured device cannot be used, or does not offer the precision.
         """
         directory = _find_folder(directory)
         cancellation = cancellation or Cancellation()
         manifest, digest = read_manifest(directory)
-        networks = []
-        to_verify: list[tuple[str, str]] = [(v.file, v.sha256) for v in manifest.test_vectors]
-        for network in manifest.networks:
-            variant = network.variant("fp32")
-            if variant is None:
-                raise EnsembleError(directory / MANIFEST_NAME, f"network {network.name} has no fp32 variant")
-            to_verify.append((variant.file, variant.sha256))
-            path, shape = directory / variant.file, manifest.input.shape
-            networks.append(
-                NetworkFile(network.name, path, network.gradcam_grid, network.feature_size, shape)
-            )
+        opening = Opening(threads, digest=digest, cancellation=cancellation)
+        selection = PrecisionSelection(directory, manifest, gate or GateLimits(), opening)
 
-        def verify(entry: tuple[str, str]) -> None:
-            cancellation.require()
-            verify_file(directory / entry[0], entry[1], cancellation.require)
+        def make(opened: Opened) -> Ensemble:
+            ensemble = cls(manifest, digest, directory, opened)
+            ensemble._warm_up()
+            return ensemble
 
-        with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
-            list(pool.map(verify, to_verify))
-        for one in networks:
-            refuse_external_data(one.path)
-        cancellation.require()
-        executor, reason = open_executor(networks, device, Opening(threads, "fp32", digest, cancellation))
-        ensemble = cls(manifest, digest, directory, networks, executor, reason)
-        with ExitStack() as on_error:
-            on_error.callback(ensemble.close)
-            try:
-                ensemble._warm_up(largest_batch, batch_within_ms)
-                ensemble._run_test_vectors()
-                cancellation.finish()
-            except (EnsembleError, DeviceError):
-                raise
-            except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-                cancellation.require()
-                problem = f"its networks cannot be run on {executor.device}: {error}"
-                raise EnsembleError(directory, problem) from error
-            on_error.pop_all()
+        def check(ensemble: Ensemble) -> None:
+            ensemble._measure(largest_batch, batch_within_ms)
+            ensemble._run_test_vectors(selection.limits)
+
+        def open_on(row: DeviceRow) -> Ensemble:
+            return selection.open(row, precision, make, check)
+
+        ensemble, reason = open_on_device(device, open_on)
+        ensemble.device_reason = reason
+        ensemble._note_precision(selection, precision)
+        try:
+            cancellation.finish()
+        except BaseException:
+            ensemble.close()
+            raise
         return ensemble
 
     def predict(
@@ -268,11 +264,25 @@ class Ensemble:
             shape=(self.manifest.input.height, self.manifest.input.width),
         )
 
-    def _warm_up(self, largest_batch: int, within_ms: float) -> None:
-        low, high = self.model_range.low, self.model_range.high
-        middle = ((low + high) / 2)[None, :, None, None]
-        image = np.broadcast_to(middle, (1, *self.manifest.input.shape)).astype(np.float32)
-        self._executor.warm_up(image, low, high)
+    def _note_precision(self, selection: PrecisionSelection, wanted: PrecisionChoice) -> None:
+        self.figures, self.rejected = selection.figures, tuple(selection.rejected)
+        surprising = [one for one in self.rejected if one.found_at == "load" or one.precision == wanted]
+        self.warnings += tuple(one.text(self.precision) for one in surprising)
+
+    @property
+    def fp32_networks(self) -> tuple[str, ...]:
+        """Names of the networks that run in fp32."""
+        return tuple(network.name for network in self._networks if network.precision == "fp32")
+
+    def _middle_image(self) -> npt.NDArray[np.float32]:
+        middle = ((self.model_range.low + self.model_range.high) / 2)[None, :, None, None]
+        return np.broadcast_to(middle, (1, *self.manifest.input.shape)).astype(np.float32)
+
+    def _warm_up(self) -> None:
+        self._executor.warm_up(self._middle_image(), self.model_range.low, self.model_range.high)
+
+    def _measure(self, largest_batch: int, within_ms: float) -> None:
+        image, low, high = self._middle_image(), self.model_range.low, self.model_range.high
         check_outputs(self._executor.run(image, low, high), self._networks, 1)
         self.compute_ms[1] = self._timed(image)
         size = 2
@@ -296,34 +306,43 @@ class Ensemble:
         """Whether :meth:`keep_warm` has an effect on this device."""
         return self._executor.cools_down
 
-    def _run_test_vectors(self) -> None:
+    def _run_test_vectors(self, limits: GateLimits) -> None:
+        """Compare outputs with those expected; in lower precisions the gate does that with its own limits."""
         predictions: list[Prediction] = []
         for vector in self.manifest.test_vectors:
             path = self.directory / vector.file
-            pixels = self._read_test_vector(path)
+            pixels = as_real_numbers(np.array(read_fovs(path, self.manifest.input.shape, "a test vector")))
             (prediction,) = self.predict(pixels)
             predictions.append(prediction)
-            expected = vector.expected
-            values = zip(self.names, map(float, prediction.probabilities), strict=True)
-            compared = [(name, value, expected.networks[name]) for name, value in values]
-            compared.append(("the ensemble", prediction.probability, expected.probability))
-            for name, value, wanted in compared:
-                if not abs(value - wanted) <= vector.tolerance:
-                    raise EnsembleError(
-                        path,
-                        f"{name} gives {value:.6f} on {self.device}, expected {wanted:.6f} "
-                        f"+- {vector.tolerance:g}: this machine does not reproduce the trained ensemble",
-                    )
-            for name, gradcam in zip(self.names, prediction.gradcams, strict=True):
-                grid = (expected.gradcams or {}).get(name)
-                if grid is not None:
-                    self._compare_maps(path, name, gradcam, np.array(grid, np.float32), vector)
+            if self.precision == "fp32":
+                self._compare(path, prediction, vector)
             if len(predictions) == 1:  # one batch is enough: the graph is the same for all vectors
-                self._check_batch(pixels, prediction, vector)
+                self._check_batch(pixels, prediction, vector, limits)
         self.warnings = (*self.manifest.warnings, *self._blank_networks(predictions))
 
+    def _compare(self, path: Path, prediction: Prediction, vector: TestVector) -> None:
+        expected = vector.expected
+        values = zip(self.names, map(float, prediction.probabilities), strict=True)
+        compared = [(name, value, expected.networks[name]) for name, value in values]
+        compared.append(("the ensemble", prediction.probability, expected.probability))
+        for name, value, wanted in compared:
+            if not abs(value - wanted) <= vector.tolerance:
+                raise EnsembleError(
+                    path,
+                    f"{name} gives {value:.6f} on {self.device}, expected {wanted:.6f} "
+                    f"+- {vector.tolerance:g}: this machine does not reproduce the trained ensemble",
+                )
+        for name, gradcam in zip(self.names, prediction.gradcams, strict=True):
+            grid = (expected.gradcams or {}).get(name)
+            if grid is not None:
+                self._compare_maps(path, name, gradcam, np.array(grid, np.float32), vector)
+
     def _check_batch(
-        self, pixels: npt.NDArray[np.float32], prediction: Prediction, vector: TestVector
+        self,
+        pixels: npt.NDArray[np.float32],
+        prediction: Prediction,
+        vector: TestVector,
+        limits: GateLimits,
     ) -> None:
         """Check that a vector and another field of view give the same outputs in a batch as alone."""
         low, high = self.model_range.low, self.model_range.high
@@ -332,7 +351,12 @@ class Ensemble:
         pair = np.ascontiguousarray(np.stack([pixels, other]), np.float32)
         alone = prediction.outputs(), self._executor.run(pair[1:], low, high)
         batch = self._executor.run(pair, low, high)
-        check_batch(alone, batch, self._networks, vector.tolerance, vector.gradcam_tolerance)
+        tolerance, gradcam_tolerance = vector.tolerance, vector.gradcam_tolerance
+        if self.precision != "fp32":  # a batch may be computed by other kernels, which round differently
+            own = limits.for_network(len(self._networks))
+            tolerance = max(tolerance, own.max_abs_probability)
+            gradcam_tolerance = max(gradcam_tolerance, 1 - own.min_gradcam_iou)
+        check_batch(alone, batch, self._networks, tolerance, gradcam_tolerance)
 
     def _compare_maps(
         self,
@@ -352,17 +376,6 @@ class Ensemble:
                 "machine does not reproduce the trained ensemble",
             )
 
-    def _read_test_vector(self, path: Path) -> npt.NDArray[np.float32]:
-        shape = self.manifest.input.shape
-        try:
-            # Memory-mapped, so that a header with a huge shape allocates nothing.
-            array = np.lib.format.open_memmap(path, mode="r")
-            if array.dtype.kind not in "uif" or array.shape != shape:
-                raise ValueError(f"it is {array.dtype} {array.shape}; expected numbers of shape {shape}")
-            return as_real_numbers(np.array(array))
-        except (ValueError, OSError, EOFError) as error:
-            raise EnsembleError(path, f"cannot be used as a test vector: {error}") from error
-
     def _blank_networks(self, predictions: list[Prediction]) -> Iterator[str]:
         """Yield a warning for each blank network on the test vectors, unless the manifest has one."""
         for k, name in enumerate(self.names):
@@ -375,10 +388,14 @@ class Ensemble:
                 yield f"{name} {reason} among the test vectors: it may not distinguish the classes"
 
     def describe(self) -> EngineFacts:
-        """Return the device, why it was selected, and how the networks are distributed on it."""
+        """Return the device, why it was selected, the precision, and how the networks are distributed."""
         return {
             "device": self.device,
             "reason": self.device_reason,
+            "precision": self.precision,
+            "fp32_networks": [] if self.precision == "fp32" else list(self.fp32_networks),
+            "gate": None if self.figures is None else self.figures.facts(),
+            "rejected": [one.facts() for one in self.rejected],
             "compute_ms": round(self.compute_ms[1], 3),
             "batch_sizes": sorted(self.compute_ms),
             "warnings": list(self.warnings),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from senoscope.engine.precision import FilePrecision, Precision
+from senoscope.engine.precision import Precision
 
 if TYPE_CHECKING:
     from senoscope.engine.cancellation import Cancellation
@@ -23,14 +23,18 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network to run: name, ONNX file, shapes of input and outputs, and the file's precision."""
+    """A network to run: name, ONNX file, shapes of input and outputs, and the precision to compute it in.
+
+    Within an ensemble in a lower precision, networks that failed the gate have ``fp32``, and must be computed
+    in it: neither from another file, nor with inputs of convolutions rounded to TF32.
+    """
 
     name: str
     path: Path
     gradcam_grid: tuple[int, int]  # rows and columns of its Grad-CAM map
     feature_size: int
     input_shape: tuple[int, int, int]  # channels, rows and columns
-    precision: FilePrecision = "fp32"
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Opening:
     threads : int, optional
         CPU cores to use; default: all.
     precision : Precision
-        In which to compute; one of the device's.
+        In which to compute, one of the device's; networks with another one of their own keep it.
     digest : str
         SHA-256 of the manifest, for devices that keep compiled networks.
     cancellation : Cancellation, optional
@@ -65,11 +69,42 @@ class Placement(TypedDict, total=False):
     cuda_graphs: bool
 
 
+class AgreementFacts(TypedDict):
+    """An `Agreement` as plain values."""
+
+    fovs: int
+    max_abs_probability: float
+    p99_abs_probability: float
+    label_flips: int
+    gradcam_iou: float
+    auc_loss: float | None
+
+
+class GateFacts(TypedDict):
+    """The agreement with fp32 of each network and of the ensemble, measured on this machine."""
+
+    networks: dict[str, AgreementFacts]
+    ensemble: AgreementFacts
+
+
+class RejectionFacts(TypedDict):
+    """A precision that is not used for a network, or for the whole ensemble."""
+
+    precision: Precision
+    network: str | None
+    reasons: list[str]
+    found_at: Literal["export", "load"]
+
+
 class EngineFacts(Placement):
     """The device of an ensemble, for logs and status; see `senoscope_client.models.status.EngineInfo`."""
 
     device: str
     reason: str
+    precision: Precision
+    fp32_networks: list[str]
+    gate: GateFacts | None
+    rejected: list[RejectionFacts]
     compute_ms: float
     batch_sizes: list[int]
     warnings: list[str]

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from senoscope.engine.executor import AgreementFacts, GateFacts
 from senoscope.engine.gradcam import ensemble_map, network_map
 from senoscope.engine.manifest_variants import Agreement
 
@@ -123,6 +124,24 @@ class GateFigures:
 
     networks: dict[str, Agreement]
     ensemble: Agreement
+
+    def facts(self) -> GateFacts:
+        """Return them as plain values."""
+        return {
+            "networks": {name: _facts(found) for name, found in self.networks.items()},
+            "ensemble": _facts(self.ensemble),
+        }
+
+
+def _facts(found: Agreement) -> AgreementFacts:
+    return {
+        "fovs": found.fovs,
+        "max_abs_probability": found.max_abs_probability,
+        "p99_abs_probability": found.p99_abs_probability,
+        "label_flips": found.label_flips,
+        "gradcam_iou": found.gradcam_iou,
+        "auc_loss": found.auc_loss,
+    }
 
 
 def compare_with_fp32(

@@ -86,11 +86,12 @@ _info = partial(_declare, "info")
 BUILD = _info("senoscope_build_info", "Version of the service.", "version")
 MODEL = _info(
     "senoscope_model_info",
-    "The ensemble in use, and the device that computes it.",
+    "The ensemble in use, and the device and the precision that it is computed with.",
     "name",
     "version",
     "digest",
     "device",
+    "precision",
     "for_science",
 )
 READY = _gauge("senoscope_ready", "1 while fields of view can be classified.")

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from uuid import UUID
 
 import numpy as np
@@ -141,6 +142,17 @@ class ResultMaker:
     deadline_ms: float  # from arrival to the result
     linked: bool  # whether results link to their maps, which a server must then serve
 
+    @cached_property
+    def model(self) -> ModelRef:
+        """The ensemble, as its results state it."""
+        manifest, ensemble = self.ensemble.manifest, self.ensemble
+        return ModelRef(
+            name=manifest.name,
+            version=manifest.version,
+            digest=ensemble.digest,
+            precision=ensemble.precision,
+        )
+
     def make(
         self, fov: Fov, prediction: Prediction, bounds: IntensityRange, started_s: float, compute_ms: float
     ) -> Record:
@@ -175,7 +187,7 @@ class ResultMaker:
             normalization=Normalization(
                 source=bounds.source, low=bounds.low.tolist(), high=bounds.high.tolist()
             ),
-            model=ModelRef(name=manifest.name, version=manifest.version, digest=self.ensemble.digest),
+            model=self.model,
             timing_ms=Timing(
                 queue=(started_s - fov.arrived_s) * 1e3,
                 compute=compute_ms,

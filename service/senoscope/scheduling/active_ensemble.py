@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from senoscope.engine import Ensemble
 from senoscope.results.record import ResultMaker
@@ -21,6 +22,13 @@ class ActiveEnsemble:
     def of(cls, ensemble: Ensemble, deadline_ms: float) -> ActiveEnsemble:
         """Derive what a service needs of an ensemble."""
         return cls(ensemble, ResultMaker(ensemble, deadline_ms, linked=True), fov_spec_of(ensemble))
+
+
+def facts_for_log(ensemble: Ensemble) -> dict[str, Any]:
+    """Return how an ensemble is computed, short enough for a line of the log."""
+    facts: dict[str, Any] = {**ensemble.describe()}
+    del facts["gate"]
+    return facts | {"rejected": [one.text(ensemble.precision) for one in ensemble.rejected]}
 
 
 def fov_spec_of(ensemble: Ensemble) -> FovSpec:

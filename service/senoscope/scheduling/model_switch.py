@@ -15,7 +15,8 @@ from senoscope.engine import DeviceError, Ensemble, EnsembleError, read_manifest
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.devices import Device
 from senoscope.engine.manifest import MANIFEST_NAME
-from senoscope.scheduling.active_ensemble import ActiveEnsemble
+from senoscope.engine.precision import PrecisionChoice
+from senoscope.scheduling.active_ensemble import ActiveEnsemble, facts_for_log
 from senoscope.scheduling.scheduler import Scheduler
 from senoscope.settings import Settings
 from senoscope_client.errors import Conflict, ModelRejected, NotReady
@@ -35,17 +36,23 @@ class Loading:
 
     Parameters
     ----------
-    device : {"auto", "cuda", "cpu"}, optional
-        Default: that of the settings.
+    device, precision : optional
+        Default: those of the settings.
     """
 
     def __init__(
-        self, directory: Path, settings: Settings, cancellation: Cancellation, device: Device | None = None
+        self,
+        directory: Path,
+        settings: Settings,
+        cancellation: Cancellation,
+        device: Device | None = None,
+        precision: PrecisionChoice | None = None,
     ) -> None:
         self._directory = directory
         self._settings = settings
         self._cancellation = cancellation
         self._device = device or settings.device
+        self._precision = precision or settings.precision
         self._loaded: Future[Ensemble] = Future()
         self.thread = threading.Thread(target=self._run, name="model loader", daemon=True)
         self.thread.start()
@@ -71,6 +78,8 @@ class Loading:
         ensemble = Ensemble.load(
             self._directory,
             device=self._device,
+            precision=self._precision,
+            gate=self._settings.gate_limits,
             threads=self._settings.threads,
             largest_batch=self._settings.batch_size,
             batch_within_ms=self._settings.deadline_ms,
@@ -113,13 +122,19 @@ class ModelSwitch:
         """Whether an ensemble is still being loaded, even if that was cancelled."""
         return self._loading is not None and self._loading.thread.is_alive()
 
-    def change(self, name: str) -> ActiveEnsemble:
+    def change(self, name: str, precision: PrecisionChoice | None = None) -> ActiveEnsemble:
         """Change to an ensemble of ``--models-dir``, and return when it is in use.
+
+        Parameters
+        ----------
+        precision : str, optional
+            Default: that of the settings. The ensemble in use may be loaded again in another one.
 
         Raises
         ------
         ModelRejected
-            If it cannot be loaded, or not in time; the one in use stays.
+            If it cannot be loaded, or not in time, or the device does not offer the precision; the one in use
+            stays.
         Conflict
             If a later change cancelled it, or another one cannot be stopped.
         NotReady
@@ -132,7 +147,7 @@ class ModelSwitch:
             raise ModelRejected(
                 f"{name[:80]!r} is not in the models folder, which holds: {', '.join(known) or 'nothing'}"
             )
-        return self._change(known[name], None)
+        return self._change(known[name], precision=precision)
 
     def fall_back(self, lost: Ensemble) -> ActiveEnsemble:
         """Change to the same ensemble on the CPU, after the GPU failed.
@@ -144,7 +159,8 @@ class ModelSwitch:
         Conflict, NotReady
             As `change`.
         """
-        return self._change(lost.directory, "cpu", lost.digest)
+        # In auto: the CPU may not offer the precision of the GPU.
+        return self._change(lost.directory, device="cpu", digest=lost.digest, precision="auto")
 
     def close(self) -> None:
         """Cancel a change in progress, and accept no more."""
@@ -154,7 +170,14 @@ class ModelSwitch:
         if last is not None:
             last.cancel(NotReady("the service is stopping"))
 
-    def _change(self, directory: Path, device: Device | None, digest: str | None = None) -> ActiveEnsemble:
+    def _change(
+        self,
+        directory: Path,
+        *,
+        precision: PrecisionChoice | None,
+        device: Device | None = None,
+        digest: str | None = None,
+    ) -> ActiveEnsemble:
         cancellation = Cancellation()
         with self._lock:
             if self._closed:
@@ -168,18 +191,16 @@ class ModelSwitch:
             cancellation.require()
             if self.loading:
                 raise Conflict("the cancelled load of an ensemble does not end; restart the service")
-            return self._load_and_swap(directory, device, digest, cancellation)
+            self._loading = Loading(directory, self._settings, cancellation, device, precision)
+            return self._load_and_swap(self._loading, directory, digest)
         finally:
             self._busy.release()
 
-    def _load_and_swap(
-        self, directory: Path, device: Device | None, digest: str | None, cancellation: Cancellation
-    ) -> ActiveEnsemble:
-        self._loading = Loading(directory, self._settings, cancellation, device)
+    def _load_and_swap(self, loading: Loading, directory: Path, digest: str | None) -> ActiveEnsemble:
         within_s = self._settings.load_timeout_s
         too_late = ModelRejected(f"{directory.name}: was not loaded within {within_s:g} s (--load-timeout-s)")
         try:
-            ensemble = self._loading.wait(within_s, too_late)
+            ensemble = loading.wait(within_s, too_late)
         except EnsembleError as error:
             where = error.path.relative_to(directory) if error.path != directory else Path(directory.name)
             raise ModelRejected(f"{where.as_posix()}: {error.problem}") from error
@@ -199,7 +220,7 @@ class ModelSwitch:
             before=f"{old.ensemble.manifest.name} {old.ensemble.manifest.version}",
             model=ensemble.manifest.name,
             version=ensemble.manifest.version,
-            **ensemble.describe(),
+            **facts_for_log(ensemble),
         )
         return active
 

@@ -35,7 +35,7 @@ _INPUT_CHANGED = (
     "an ensemble that takes other channels or another size took over while this request was served; "
     "send it again"
 )
-_ENSEMBLE_CHANGED = "another ensemble took over while this request was served; send it again"
+_ENSEMBLE_CHANGED = "another ensemble or precision took over while this request was served; send it again"
 
 _DROPPED: Final[dict[DropReason, str]] = {
     "lane_full": "newer frames took its place in the queue",

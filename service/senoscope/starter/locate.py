@@ -14,6 +14,7 @@ from senoscope.starter import STARTER_NAME
 if TYPE_CHECKING:
     from senoscope.engine.devices import Device
     from senoscope.engine.ensemble import Ensemble
+    from senoscope.engine.precision import PrecisionChoice
 
 _NOTICE: Final = "Building the starter ensemble in {models_dir} (once): for demonstrations, not for science."
 _log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def load_ensemble(
     *,
     models_dir: Path | str | None = None,
     device: Device = "auto",
+    precision: PrecisionChoice = "auto",
     threads: int | None = None,
 ) -> Ensemble:
     """Load an ensemble by its name or folder, as ``senoscope serve --model`` does.
@@ -90,7 +92,7 @@ def load_ensemble(
         Name in ``models_dir``, or path of a folder. ``starter`` is built there if it is missing.
     models_dir : path, optional
         Folder of the named ensembles. Default: that of the service, which ``SENOSCOPE_MODELS_DIR`` sets.
-    device, threads
+    device, precision, threads
         See :meth:`senoscope.Ensemble.load`.
 
     Raises
@@ -106,4 +108,4 @@ def load_ensemble(
 
     name = str(model)
     folder = locate_by_name(name) if models_dir is None else locate_ensemble(name, Path(models_dir))
-    return Ensemble.load(folder, device=device, threads=threads)
+    return Ensemble.load(folder, device=device, precision=precision, threads=threads)

@@ -163,6 +163,7 @@ class ResultSpans(ResultSink):
                 "senoscope.label": result.label,
                 "senoscope.probability": result.probability,
                 "senoscope.deadline_met": result.deadline_met,
+                "senoscope.precision": result.model.precision,
                 **{f"senoscope.{name}": fact for name, fact in about(fov).items()},
             },
             start_time=epoch_ns + int(fov.arrived_s * 1e9),

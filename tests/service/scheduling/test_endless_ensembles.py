@@ -165,7 +165,7 @@ def test_a_service_that_starts_with_it_ends_after_a_time_limit(models_dir: Path,
 def with_files_that_stall(folder: Path) -> Path:
     """A module that lets no file of an ensemble be read, as a network share does that stalls."""
     (folder / "sitecustomize.py").write_text(
-        "import threading, senoscope.engine.ensemble as e, senoscope.scheduling.model_switch as m\n"
+        "import threading, senoscope.engine.precision_files as e, senoscope.scheduling.model_switch as m\n"
         "e.verify_file = lambda *_: threading.Event().wait()\n"
         "m._CANCEL_WAIT_S = 0.1\n"
     )

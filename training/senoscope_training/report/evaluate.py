@@ -84,7 +84,7 @@ def evaluate(
     DataSetError
         If the data set has faults, or no FOVs for ``split``.
     """
-    with Ensemble.load(model, device=device) as ensemble:
+    with Ensemble.load(model, device=device, precision="fp32") as ensemble:
         spec, classes = ensemble.manifest.input, ensemble.manifest.ensemble.classes
         size = InputConfig(height=spec.height, width=spec.width)
         config = data.model_copy(update={"channels": spec.channel_names, "classes": classes})

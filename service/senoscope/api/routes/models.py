@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from senoscope.api.dependencies import Ready
 from senoscope.api.middleware.body_limit import read_json_body
 from senoscope.api.openapi import problems, request_body
+from senoscope.engine.precision import PrecisionChoice
 from senoscope_client.errors import (
     Conflict,
     ModelRejected,
@@ -30,7 +31,10 @@ _LIST_TIMEOUT_S = 5.0
 class ModelChange(StrictModel):
     """Body of ``POST /v1/model``."""
 
-    name: str = Field(min_length=1, max_length=255)
+    name: str = Field(min_length=1, max_length=255, description="Folder of the ensemble.")
+    precision: PrecisionChoice | None = Field(
+        None, description="Precision to load it in; default: that of the settings (--precision)."
+    )
 
 
 @router.get("/v1/model")
@@ -45,14 +49,17 @@ async def model(service: Ready) -> ModelInfo:
     openapi_extra=request_body({"application/json": {"schema": ModelChange.model_json_schema()}}),
 )
 async def change_model(request: Request, service: Ready) -> ModelInfo:
-    """Load another ensemble of the models folder; it takes over between two frames.
+    """Load another ensemble of the models folder, or the same one in another precision.
+
+    It takes over between two frames.
 
     The new ensemble is verified and warmed up while the current one stays in use. If the new one is faulty,
-    the current one remains in use, and the answer has the reason. A restart of the service returns to the
-    ensemble of the settings.
+    the current one remains in use, and the answer has the reason. A precision that does not pass the gate on
+    this machine is replaced by fp32; ``engine`` of the answer states it. A restart of the service returns to
+    the ensemble and the precision of the settings.
     """
     change = await read_json_body(request, ModelChange)
-    changed = await run_in_threadpool(service.models.change, change.name)
+    changed = await run_in_threadpool(service.models.change, change.name, change.precision)
     return service.model_info(changed)
 
 

@@ -76,6 +76,7 @@ class Signature:
         self.spec = active.spec
         self.outputs = {output.name: output for output in _outputs(ensemble)}
         self._ensemble = ensemble
+        self._model = active.maker.model
         self._max_fovs = max_fovs
 
     @property
@@ -84,14 +85,16 @@ class Signature:
         return len(self.spec.channels), self.spec.height, self.spec.width
 
     def require_same(self, records: Sequence[Record]) -> None:
-        """Raise if another ensemble, loaded while the request waited, computed the records.
+        """Raise if an ensemble that was loaded while the request waited computed the records.
 
         Raises
         ------
         NotReady
         """
-        if any(record.result.model.digest != self._ensemble.digest for record in records):
-            raise NotReady("another ensemble was loaded while this request waited; send it again")
+        if any(record.result.model != self._model for record in records):
+            raise NotReady(
+                "another ensemble, or precision, was loaded while this request waited; send it again"
+            )
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's model metadata."""
