@@ -88,6 +88,7 @@ def _panel(stream: StreamTimes, axis: _Axis, top: float, deadline_ms: float | No
     bottom = top + _PANEL - 22
     first = bottom - _BARS
     yield _text(_LEFT, top + 18, f"{stream.title}: {_figures(stream)}", "small")
+    yield _text(_LEFT - 8, first - 6, "FOVs", "small", "end")
     most = max(histogram.counts)
     for count in [10**power for power in range(math.floor(math.log10(most)) + 1)]:
         y = bottom - _height(count, most)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 
 import numpy as np
 import platformdirs
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from senoscope.bench.machine import Machine
 
@@ -122,7 +122,7 @@ class StreamTimes(_Frozen):
     def title(self) -> str:
         """What was measured, for a heading."""
         beside = f", beside posted stacks of {self.stacks.fovs_per_stack}" if self.stacks else ""
-        return f"stream of {self.rate_hz:.3g} FOVs per second{beside}"
+        return f"{self.rate_hz:.3g} FOVs per second{beside}"
 
 
 class Trial(_Frozen):
@@ -181,7 +181,7 @@ class Passport(_Frozen):
     start_s: float
     batches: tuple[EngineTimes, ...]
     search: tuple[Trial, ...]
-    streams: tuple[StreamTimes, ...]
+    streams: tuple[StreamTimes, ...] = Field(min_length=1)
 
     def write(self, folder: Path) -> Path:
         """Write the passport to a folder, and return its path."""

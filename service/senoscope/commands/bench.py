@@ -128,25 +128,26 @@ def _table(passport: Passport) -> Table:
         f"{', quick' if passport.quick else ''}; times in ms"
     )
     table = Table(title=title, title_justify="left")
-    table.add_column("measured")
+    table.add_column("measured", no_wrap=True)
     for heading in ("FOVs", "p50", "p95", "p99", "max", "FOVs/s", "late", "dropped"):
         table.add_column(heading, justify="right")
     for batch in passport.batches:
         fovs = str(batch.batch_size * batch.latency_ms.count)
         cells = (*_cells(batch.latency_ms), f"{batch.fovs_per_second:.3g}")
-        table.add_row(f"engine, batches of {batch.batch_size}", fovs, *cells, "", "")
+        table.add_row(f"engine, batch {batch.batch_size}", fovs, *cells, "", "")
     for stream in passport.streams:
         table.add_section()
         lost = str(stream.dropped + stream.failed)
         cells = (*_cells(stream.latency_ms), f"{stream.sent_hz:.3g}")
-        table.add_row(stream.title, str(stream.sent), *cells, _late(passport, stream), lost)
-        table.add_row("  of that not the engine", "", *_cells(stream.overhead_ms), "", "", "")
+        name = "stream" if stream.stacks is None else "stream and stacks"
+        table.add_row(name, str(stream.sent), *cells, _late(passport, stream), lost)
+        table.add_row("  without engine", "", *_cells(stream.overhead_ms), "", "", "")
         if stream.stacks is not None:
             stacks = stream.stacks
             fovs = str(stacks.succeeded * stacks.fovs_per_stack)
             times = ["" if t is None else f"{t:.0f}" for t in (stacks.p50_ms, stacks.max_ms)]
             row = (fovs, times[0], "", "", times[1], f"{stacks.fovs_per_second:.3g}", "", str(stacks.failed))
-            table.add_row(f"  posted stacks of {stacks.fovs_per_stack}", *row)
+            table.add_row(f"  stacks of {stacks.fovs_per_stack}", *row)
     return table
 
 
