@@ -95,15 +95,23 @@ def test_a_stall_of_the_engine_is_visible(miniature: Path, tmp_path: Path) -> No
 
 def test_the_table_and_the_settings_of_the_service(miniature: Path, tmp_path: Path) -> None:
     """Addresses and sources of the real service of this machine are not those of the measured one."""
-    command = ("bench", "--model", miniature, "--device", "cpu", "--quick", "--rate", 10)
-    others = {"SENOSCOPE_PORT": "1", "SENOSCOPE_API_KEY": "k" * 40, "SENOSCOPE_WATCH": str(tmp_path)}
+    command = ["bench", "--model", miniature, "--device", "cpu", "--quick", "--rate", 10]
+    in_home = sys.platform == "linux"  # elsewhere no variable moves the user's data folder
+    command += [] if in_home else ["--output", tmp_path / "senoscope"]
+    others = {"XDG_DATA_HOME": str(tmp_path)}
+    others |= {
+        "SENOSCOPE_PORT": "1",
+        "SENOSCOPE_API_KEY": "k" * 40,
+        "SENOSCOPE_WATCH": str(tmp_path / "watched"),
+    }
     others |= {"SENOSCOPE_DATABASE_URL": f"sqlite:///{tmp_path / 'real.sqlite3'}"}
-    done = run_command("senoscope", *command, "--output", tmp_path / "out", **others)
+    done = run_command("senoscope", *command, **others)
     assert done.returncode == 0, done.stderr
     assert "stream of 10 FOVs per second beside posted stacks of 16" in done.stderr
     shown = ("p50", "p95", "p99", "max", "engine, batch 16", "stacks of 16")
     assert all(name in done.stdout for name in shown)
-    assert "bench.json" in done.stderr
+    assert str(tmp_path / "senoscope" / "bench.json") in done.stderr
+    assert (tmp_path / "senoscope" / "bench.svg").exists()
     assert not (tmp_path / "real.sqlite3").exists()
 
 
