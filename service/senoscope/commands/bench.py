@@ -121,13 +121,14 @@ class _Steps:
 
 
 def _table(passport: Passport) -> Table:
+    from rich import box
     from rich.table import Table
 
     title = (
         f"{passport.ensemble.name} {passport.ensemble.version}, {passport.device}, {passport.precision}"
         f"{', quick' if passport.quick else ''}; times in ms"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("measured", no_wrap=True)
     for heading in ("FOVs", "p50", "p95", "p99", "max", "FOVs/s", "late", "dropped"):
         table.add_column(heading, justify="right")
@@ -145,8 +146,8 @@ def _table(passport: Passport) -> Table:
         if stream.stacks is not None:
             stacks = stream.stacks
             fovs = str(stacks.succeeded * stacks.fovs_per_stack)
-            times = ["" if t is None else f"{t:.0f}" for t in (stacks.p50_ms, stacks.max_ms)]
-            row = (fovs, times[0], "", "", times[1], f"{stacks.fovs_per_second:.3g}", "", str(stacks.failed))
+            times = (_ms(stacks.p50_ms), "", "", _ms(stacks.max_ms))
+            row = (fovs, *times, f"{stacks.fovs_per_second:.3g}", "", str(stacks.failed))
             table.add_row(f"  stacks of {stacks.fovs_per_stack}", *row)
     return table
 
@@ -158,8 +159,13 @@ def _late(passport: Passport, stream: StreamTimes) -> str:
 def _cells(spread: Spread | None) -> tuple[str, str, str, str]:
     if spread is None:
         return "", "", "", ""
-    p50, p95, p99, largest = (f"{t:.1f}" for t in (spread.p50, spread.p95, spread.p99, spread.max))
-    return p50, p95, p99, largest
+    return _ms(spread.p50), _ms(spread.p95), _ms(spread.p99), _ms(spread.max)
+
+
+def _ms(time_ms: float | None) -> str:
+    if time_ms is None:
+        return ""
+    return f"{time_ms:.1f}" if time_ms < 100 else f"{time_ms:.0f}"
 
 
 def _verdict(passport: Passport) -> str:
