@@ -60,6 +60,7 @@ def test_a_stack_is_dropped_on_the_page(server: Server, seat, tmp_path: Path) ->
     at.until(lambda: at.seen() == 4)
     assert at.page.locator("#drop").is_hidden()
     at.until(lambda: "stack.tif · FOV 0" in at.text("#where"))
+    assert at.text("#where").endswith(" · fp32")
     assert at.text("#label") == "senescent"
     at.page.get_by_role("button", name="Next field of view").click()
     at.until(lambda: "stack.tif · FOV 1" in at.text("#where"))
@@ -209,7 +210,13 @@ def test_model_and_range_are_shown_and_changed(server: Server, seat, new_scan, t
     at.page.get_by_label("Change to").select_option("other")
     at.page.get_by_role("button", name="Load and verify").click()
     at.until(lambda: "other 1" in at.text("#ensemble"))
-    at.until(lambda: at.text("#changed") == "other is in use.")  # the answer may follow the event
+    # The answer may follow the event.
+    at.until(lambda: at.text("#changed") == "other is in use, in fp32.")
+    at.page.get_by_label("Precision").select_option("fp16")
+    at.page.get_by_role("button", name="Load and verify").click()
+    at.until(lambda: at.text("#changed") == "other is in use, in fp32: fp16 was rejected.")
+    at.until(lambda: "whole ensemble: this ensemble has no fp16 files" in at.text("#ensemble"))
+    at.page.get_by_label("Precision").select_option("")
     at.page.get_by_label("Change to").select_option("miniature")
     at.page.get_by_role("button", name="Load and verify").click()
     at.until(lambda: "miniature 1" in at.text("#ensemble"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,10 @@ def add_reference(
         "high": np.full(channels, mini.HIGH, np.float32),
     }
     expected = {}
+    quiet = ort.SessionOptions()
+    quiet.log_severity_level = 3
     for name in mini.NAMES:
-        session = ort.InferenceSession(directory / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(directory / f"{name}.onnx", quiet, providers=["CPUExecutionProvider"])
         outputs = session.run(["probability", "gradcam"], feeds)
         expected[f"{name}.probability"], expected[f"{name}.gradcam"] = outputs
     np.save(directory / "reference.npy", fovs)
@@ -123,6 +126,14 @@ def change_manifest(directory: Path, change: Callable[[Manifest], Manifest]) -> 
     """Write a changed manifest."""
     manifest, _ = read_manifest(directory)
     (directory / "ensemble.json").write_text(change(manifest).to_json())
+
+
+def edit_json(directory: Path, change: Callable[[dict], None]) -> None:
+    """Change the manifest as JSON."""
+    path = directory / "ensemble.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
 
 
 def scale(

@@ -38,7 +38,7 @@ export class Model extends EventTarget {
   }
 
   #setModel(model) {
-    const changed = model.digest !== this.current?.digest || model.engine.precision !== this.current.engine.precision;
+    const changed = !this.current || identity(model) !== identity(this.current);
     this.current = model;
     if (!changed) return;
     const { manifest, engine } = model;
@@ -151,6 +151,11 @@ export class Model extends EventTarget {
       return false;
     }
   }
+}
+
+/** Returns what differs between two ensembles, or between two ways to compute one. */
+function identity({ digest, engine: { precision, fp32_networks, rejected } }) {
+  return JSON.stringify([digest, precision, fp32_networks, rejected]);
 }
 
 function precisionText({ precision, fp32_networks: others, gate }) {

@@ -10,6 +10,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from senoscope.engine.ensemble import Ensemble, Prediction
     from senoscope.engine.errors import DeviceError, EnsembleError
+    from senoscope.engine.gate import GateLimits
     from senoscope.engine.intensity import IntensityRange, fit_range
     from senoscope.engine.manifest import Manifest, read_manifest
 
@@ -17,6 +18,7 @@ __all__ = [
     "DeviceError",
     "Ensemble",
     "EnsembleError",
+    "GateLimits",
     "IntensityRange",
     "Manifest",
     "Prediction",
@@ -28,6 +30,7 @@ _MODULES = {
     "DeviceError": "errors",
     "Ensemble": "ensemble",
     "EnsembleError": "errors",
+    "GateLimits": "gate",
     "IntensityRange": "intensity",
     "Manifest": "manifest",
     "Prediction": "ensemble",

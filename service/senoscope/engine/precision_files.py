@@ -153,12 +153,12 @@ class PrecisionFiles:
         """Return why the manifest excludes a precision for the whole ensemble; empty if it does not."""
         wanted, reference = FILES[precision], self._manifest.reference
         made = {v.precision for n in self._manifest.networks for v in n.variants}
-        made |= {v.precision for n in self._manifest.networks for v in n.rejected_variants}
-        if wanted not in made:
+        rejected = {v.precision for n in self._manifest.networks for v in n.rejected_variants}
+        if wanted not in made | rejected:
             return (f"this ensemble has no {wanted} files; {_REMEDY}",)
         if reference is None:
             return (f"this ensemble has no reference fields of view to check it with; {_REMEDY}",)
-        if wanted == "fp32":
+        if wanted == "fp32" or wanted not in made:  # in the second case, each network has its own reasons
             return ()
         return self._judged(reference.agreement.get(wanted), self._limits)
 

@@ -6,6 +6,7 @@ faulty runs in fp32 alone; if the ensemble deviates too far, all of it does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -175,7 +176,9 @@ class PrecisionSelection:
         return None
 
     def _reject(self, precision: Precision, network: str | None, reasons: tuple[str, ...]) -> None:
-        self.rejected.append(Rejection(precision, network, reasons, "load"))
+        # Clients of a service see the reasons; ONNX Runtime puts paths of this machine into its messages.
+        shown = tuple(reason.replace(f"{self._directory}{os.sep}", "") for reason in reasons)
+        self.rejected.append(Rejection(precision, network, shown, "load"))
 
     def _attempt(
         self,

@@ -95,7 +95,7 @@ def _read_expected(directory: Path, manifest: Manifest, reference: Reference) ->
                 if not (probabilities[name] <= 1).all():
                     raise ValueError(f"{name}.probability has values greater than 1")
     except Exception as error:  # zipfile and its decompressors raise half a dozen unrelated classes
-        problem = f"there is no {error.args[0]}" if isinstance(error, KeyError) else error
+        problem = error.args[0] if isinstance(error, KeyError) else error
         raise EnsembleError(path, f"cannot be used as expected outputs: {problem}") from error
     return GateOutputs(probabilities, gradcams)
 
