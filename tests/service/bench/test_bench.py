@@ -179,13 +179,8 @@ def test_changes_of_a_gpu_are_named(measured: Path) -> None:
     passport = Passport.read(measured / "bench.json")
     clocks = {"graphics": 1980, "memory": 2619}
     then = Gpu(name="A", driver="550.1", max_clocks_mhz=clocks, clocks_mhz=clocks, power_limit_w=700)
-    now = then.model_copy(
-        update={
-            "driver": "560.2",
-            "max_clocks_mhz": {"graphics": 1200, "memory": 2619},
-            "power_limit_w": 350.0,
-        }
-    )
+    slower = {"max_clocks_mhz": {"graphics": 1200, "memory": 2619}, "power_limit_w": 350.0}
+    now = then.model_copy(update={"driver": "560.2", **slower})
     before = passport.model_copy(update={"machine": passport.machine.model_copy(update={"gpu": then})})
     after = passport.machine.model_copy(update={"gpu": now})
     assert changes_since(before, after, None) == [
