@@ -2,7 +2,8 @@
 
 Publisher, service and WebSocket client communicate over loopback; publisher and client share this process
 and its clock. The measurement begins when the publisher calls ``send``; its preparation of the frame before
-that is reported separately::
+that is reported separately. ``senoscope bench`` measures a machine; this script is what ``compare.py`` runs
+in two checkouts, also in those that do not have that command::
 
     python benchmarks/stream_latency.py --model starter --frames 200
 """

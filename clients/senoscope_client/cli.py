@@ -1,4 +1,4 @@
-"""The command ``senoscope-client``: publish frames, watch results, and classify files."""
+"""The command ``senoscope-client``: publish frames, watch results, classify files, put load on a service."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
+from senoscope_client.arguments import (
+    DEFAULT_URL,
+    add_api_key,
+    add_file_options,
+    count,
+    non_negative,
+    positive,
+    seconds,
+)
+from senoscope_client.load.command import add_load, run_load
 from senoscope_client.security.loopback import is_local_endpoint
 from senoscope_client.simulation.fov_defaults import CHANNELS, HEIGHT, WIDTH
 
@@ -24,12 +34,10 @@ if TYPE_CHECKING:
     from senoscope_client.models.result import Result
     from senoscope_client.zeromq.subscribers import ResultSubscriber
 
-DEFAULT_URL: Final = "http://127.0.0.1:8750"
 DEFAULT_STREAM: Final = "tcp://127.0.0.1:5555"
 DEFAULT_RESULTS: Final = "tcp://127.0.0.1:5556"
 
 _FAILURE = 1
-_N = TypeVar("_N", int, float)
 _MAX_WAITING_FRAMES: Final = 2
 
 
@@ -42,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Arguments; default: those of the process.
     """
     parser = command_parser()
-    commands = {"publish": _publish, "watch": _watch, "classify": _classify, "keys": _keys}
+    commands = {"publish": _publish, "watch": _watch, "classify": _classify, "load": run_load, "keys": _keys}
     try:
         options = parser.parse_args(argv)
         return commands[options.command](options, parser)
@@ -76,25 +84,6 @@ class _VersionAction(argparse.Action):
         parser.exit()
 
 
-def _number(name: str, kind: type[_N], is_valid: Callable[[_N], bool], what: str) -> Callable[[str], _N]:
-    """Return a function that reads the value of an option; argparse names the value in messages."""
-
-    def read(text: str) -> _N:
-        number = kind(text)
-        if not is_valid(number):
-            raise argparse.ArgumentTypeError(f"{text} is not {what}")
-        return number
-
-    read.__name__ = name
-    return read
-
-
-_positive: Final = _number("number", float, lambda n: 0 < n < math.inf, "greater than 0")
-_seconds: Final = _number("seconds", float, lambda n: 0 <= n < math.inf, "a number of seconds")
-_non_negative: Final = _number("integer", int, lambda n: n >= 0, "0 or greater")
-_count: Final = _number("integer", int, lambda n: n >= 1, "1 or greater")
-
-
 def command_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; `docs/make` reads it, too."""
     parser = argparse.ArgumentParser(
@@ -116,7 +105,7 @@ def command_parser() -> argparse.ArgumentParser:
     )
     publish.add_argument("--series", default="simulated", help="name of the series (default: %(default)s)")
     publish.add_argument(
-        "--rate", type=_positive, default=1.0, metavar="HZ", help="frames per second (default: %(default)s)"
+        "--rate", type=positive, default=1.0, metavar="HZ", help="frames per second (default: %(default)s)"
     )
     publish.add_argument(
         "--keep-up",
@@ -124,27 +113,27 @@ def command_parser() -> argparse.ArgumentParser:
         help="address of the service: before each frame, wait until the service has processed the previous "
         "ones, so that none is dropped; --rate is then a maximum",
     )
-    _add_api_key(publish)
+    add_api_key(publish)
     publish.add_argument(
         "--frames",
-        type=_count,
+        type=count,
         metavar="N",
         help="stop after N frames (default: at the end of the files; never with --synthetic or --loop)",
     )
     publish.add_argument(
-        "--height", type=_count, default=HEIGHT, help="rows of a field of view (default: %(default)s)"
+        "--height", type=count, default=HEIGHT, help="rows of a field of view (default: %(default)s)"
     )
     publish.add_argument(
-        "--width", type=_count, default=WIDTH, help="columns of a field of view (default: %(default)s)"
+        "--width", type=count, default=WIDTH, help="columns of a field of view (default: %(default)s)"
     )
     publish.add_argument("--loop", action="store_true", help="start again after the last file")
     publish.add_argument(
-        "--seed", type=_non_negative, default=0, help="of synthetic fields of view (default: %(default)s)"
+        "--seed", type=non_negative, default=0, help="of synthetic fields of view (default: %(default)s)"
     )
-    _add_file_options(publish)
+    add_file_options(publish)
     publish.add_argument(
         "--wait-s",
-        type=_seconds,
+        type=seconds,
         default=30.0,
         help="how long to wait for a subscriber; 0: do not wait (default: %(default)s)",
     )
@@ -175,7 +164,7 @@ def command_parser() -> argparse.ArgumentParser:
         metavar="ENDPOINT",
         help="receive results over ZeroMQ (default: %(const)s)",
     )
-    _add_api_key(watch)
+    add_api_key(watch)
     watch.add_argument(
         "--server-key", metavar="KEY", help="with --zmq: the service's .key file, or its public key"
     )
@@ -185,15 +174,15 @@ def command_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="with --server-key: the .key_secret file of this subscriber",
     )
-    watch.add_argument("--count", type=_count, metavar="N", help="stop after N results")
-    watch.add_argument("--timeout-s", type=_seconds, help="fail if there is no result for so many seconds")
+    watch.add_argument("--count", type=count, metavar="N", help="stop after N results")
+    watch.add_argument("--timeout-s", type=seconds, help="fail if there is no result for so many seconds")
     watch.add_argument("--json", action="store_true", help="one JSON result per line")
 
     classify = commands.add_parser("classify", help="let the service classify files")
     classify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="TIFF or NPY stack")
     classify.add_argument("--url", default=DEFAULT_URL, help="of the service (default: %(default)s)")
-    _add_api_key(classify)
-    _add_file_options(classify)
+    add_api_key(classify)
+    add_file_options(classify)
     classify.add_argument(
         "--cam", choices=("none", "grid", "png"), default="none", help="Grad-CAM in the JSON"
     )
@@ -207,26 +196,12 @@ def command_parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="one JSON result per line")
     form.add_argument("--csv", action="store_true", help="a CSV table")
 
+    add_load(commands)
+
     keys = commands.add_parser("keys", help="create a CURVE key pair, for encrypted ZeroMQ")
     keys.add_argument("directory", type=Path, metavar="DIR", help="folder of its two files")
     keys.add_argument("--name", required=True, help="of the files: NAME.key and NAME.key_secret")
     return parser
-
-
-def _add_api_key(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--api-key",
-        metavar="KEY",
-        default=os.environ.get("SENOSCOPE_API_KEY") or None,
-        help="of the service; better set SENOSCOPE_API_KEY, because other users can see command lines",
-    )
-
-
-def _add_file_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--axes", help="of the files, such as PCYX, if the files do not define them")
-    command.add_argument(
-        "--channels", type=_name_list, help="of the files, in order, such as SRS,TPEF,Transmission"
-    )
 
 
 def _publish(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -422,10 +397,6 @@ def _wait_for_subscriber(wait: Callable[[float], bool], wait_s: float, stop: thr
         if wait(min(slice_s, wait_s)):
             return True
     return False
-
-
-def _name_list(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
 
 
 if __name__ == "__main__":

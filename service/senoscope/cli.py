@@ -32,6 +32,10 @@ class _ServiceCommands(LazyGroup):
             "senoscope.commands.doctor:doctor",
             "Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service cannot run.",
         ),
+        "bench": Subcommand(
+            "senoscope.commands.bench:bench",
+            "Measure this machine: the service from a frame's sending to its result, and the engine.",
+        ),
         "keys": Subcommand(
             "senoscope.commands.keys:keys", "Manage API keys, and create CURVE key pairs for ZeroMQ."
         ),

@@ -260,6 +260,7 @@ DESKS = {
         files=stack, clone=("docs/examples", "docker"), before=(SERVE, CLASSIFIED)
     ),
     "docs/how-to/watch-a-folder.md": Desk(files=stack),
+    "docs/how-to/measure-speed.md": Desk(before=(SERVE,)),
     "docs/how-to/operation.md": Desk(before=(SERVE,), ensembles=("starter", "plates")),
 }
 

@@ -26,7 +26,7 @@ Generated from the programs by `python docs/make/reference.py`.
 """
 _HEADINGS = ("option", "takes", "default", "")
 _TYPES = {int: "integer", float: "number", str: "text", Path: "path"}
-_KINDS = {"Path": "path", "_name_list": "", "": ""}
+_KINDS = {"Path": "path", "name_list": "", "": ""}
 
 
 def page() -> str:

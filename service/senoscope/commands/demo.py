@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from senoscope.child_process import ChildProcess, child_process, find_port, wait_ready
 from senoscope.commands.command_line import exiting_on_sigterm
 from senoscope.commands.options import (
     DeviceOption,
@@ -36,9 +33,6 @@ if TYPE_CHECKING:
     from senoscope_client.http.live import LiveResults
     from senoscope_client.models.status import SeriesStatus, StreamStatus
 
-_READY_TIMEOUT_S = 120.0
-# Exit statuses of a process that a signal ended; on Windows that of a terminated process.
-_KILLED = {1} if sys.platform == "win32" else {-signal.SIGTERM, -signal.SIGINT}
 # If the end of the scan was lost: after so long without a result, missing frames count as lost.
 _QUIET_S = 20.0
 # Fraction of the measured throughput at which the simulated microscope scans.
@@ -76,22 +70,22 @@ def demo(
     settings = settings_with(model=model, models_dir=models_dir, device=device, precision=precision)
     console = Console(stderr=True)
     began_s = time.perf_counter()
-    http_port = _find_port(port)
+    http_port = find_port(port)
 
     from senoscope.commands.demo_view import DemoScore, LiveTable
     from senoscope_client.http.client import Client
 
     ensemble_folder(settings, console)
     build_s = time.perf_counter() - began_s
-    frames_at, results_at = (f"tcp://127.0.0.1:{_find_port(0)}" for _ in range(2))
+    frames_at, results_at = (f"tcp://127.0.0.1:{find_port(0)}" for _ in range(2))
     url = f"http://127.0.0.1:{http_port}"
     serve = ["serve", "--port", str(http_port), "--stream", frames_at, "--results", results_at]
     serve += [*_settings_options(settings), *(["--device", device] if device else [])]
     serve += ["--precision", precision] if precision else []
-    with _child_process("service", [sys.executable, "-m", "senoscope.cli", *serve]) as service:
+    with child_process("service", "senoscope.cli", serve, _environment()) as service:
         with console.status("starting the service: verifying, loading and warming up the networks"):
             client = Client(url)
-            _wait_ready(client, service)
+            wait_ready(client, service)
         ready_s = time.perf_counter() - began_s - build_s
         in_use = client.model_info()
         warning = "" if in_use.manifest["for_science"] else ", not for science"
@@ -146,91 +140,20 @@ def _open_browser(url: str) -> None:
             webbrowser.open(url)
 
 
-def _find_port(wanted: int) -> int:
-    """Return ``wanted`` if it is free, or a free port for 0. Called before anything that takes long."""
-    with socket.socket() as probe:
-        if os.name == "posix":  # allows a port whose earlier connections are still closing
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError as error:
-            raise OSError(f"port {wanted} is in use; choose another with --port") from error
-        return int(probe.getsockname()[1])
-
-
-class _ChildProcess(subprocess.Popen[bytes]):
-    """A child process that may be terminated before it handles SIGTERM."""
-
-    _end_requested = False
-
-    def request_end(self) -> None:
-        """Send SIGTERM; returns at once."""
-        self._end_requested = True
-        self.terminate()
-
-    @property
-    def killed(self) -> bool:
-        """Whether the requested SIGTERM ended it because it did not handle the signal."""
-        return self._end_requested and self.poll() in _KILLED
-
-    @property
-    def failed(self) -> bool:
-        """Whether it ended with an error."""
-        return self.poll() not in {None, 0} and not self.killed
-
-
-@contextmanager
-def _child_process(name: str, command: list[str]) -> Iterator[_ChildProcess]:
-    """Run a child process within the block; print its output only if it fails."""
-    with tempfile.TemporaryFile() as log:
-        # A process group of its own: Ctrl-C must reach only the demo, which ends its children in order.
-        group: dict[str, Any] = {"start_new_session": True}
-        if sys.platform == "win32":
-            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        group["env"] = {name: value for name, value in os.environ.items() if name not in _REMOVED_VARIABLES}
-        process = _ChildProcess(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
-        try:
-            yield process
-        finally:
-            failed = process.failed  # before it is ended here
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(15)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            if failed:
-                log.seek(0)
-                tail = log.read().decode(errors="replace").splitlines()[-20:]
-                print(f"--- last lines of the {name} ---", *tail, sep="\n", file=sys.stderr)
-
-
-def _wait_ready(client: Client, service: subprocess.Popen[bytes]) -> None:
-    from senoscope_client.errors import Unreachable
-
-    deadline_s = time.monotonic() + _READY_TIMEOUT_S
-    while service.poll() is None and time.monotonic() < deadline_s:
-        try:
-            if client.ready().ready:
-                return
-        except Unreachable:
-            pass  # not listening yet
-        time.sleep(0.1)
-    raise NotReady("the service did not become ready")
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _REMOVED_VARIABLES}
 
 
 def _scan(
-    client: Client, service: _ChildProcess, publish: list[str], table: LiveTable, announce: Callable[[], None]
+    client: Client, service: ChildProcess, publish: list[str], table: LiveTable, announce: Callable[[], None]
 ) -> bool:
     """Run the microscope until its last frame has been shown, and return whether Ctrl-C interrupted it."""
-    command = [sys.executable, "-m", "senoscope_client.cli", *publish]
     interrupted = False
     try:
         announce()
         with (
             client.live(timeout_s=0.5) as results,
-            _child_process("microscope", command) as microscope,
+            child_process("microscope", "senoscope_client.cli", publish, _environment()) as microscope,
             table,
         ):
             try:
@@ -250,8 +173,8 @@ def _scan(
 def _show_results(
     client: Client,
     results: LiveResults,
-    microscope: _ChildProcess,
-    service: _ChildProcess,
+    microscope: ChildProcess,
+    service: ChildProcess,
     table: LiveTable,
     frames: int | None,
 ) -> None:

@@ -6,7 +6,8 @@ import json
 import platform
 import socket
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
@@ -21,22 +22,13 @@ from senoscope.commands.options import (
 
 # Each check imports what it needs, so that mistakes in the arguments are reported without ONNX Runtime.
 if TYPE_CHECKING:
+    from senoscope.bench.comparison import InUse
+    from senoscope.bench.passport import Passport
     from senoscope.engine import Ensemble
     from senoscope.settings import Settings
 
 Verdict = Literal["ok", "note", "fail"]
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
-_PACKAGES = (
-    *(
-        "onnxruntime-gpu",
-        "onnxruntime",
-        "onnxruntime-ep-nv-tensorrt-rtx-cu13",
-        "openvino",
-        "numpy",
-        "opencv-python-headless",
-    ),
-    *("pyzmq", "fastapi", "uvicorn"),
-)
 
 
 class Finding(NamedTuple):
@@ -55,8 +47,18 @@ def doctor(
     precision: PrecisionOption = None,
     port: Annotated[int | None, typer.Option(help="HTTP port to check.")] = None,
     stream: Annotated[str | None, typer.Option(help="Endpoint of the frame publisher to check.")] = None,
+    passport: Annotated[
+        Path | None,
+        typer.Option(
+            help="Passport of `senoscope bench` to compare with; default: the last one in the user's data "
+            "folder."
+        ),
+    ] = None,
 ) -> None:
-    """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service cannot run."""
+    """Check versions, providers, GPU, ensemble, port and stream; exit 1 if the service cannot run.
+
+    Also reports what changed since the last `senoscope bench`.
+    """
     from rich.console import Console
 
     settings = settings_with(
@@ -64,7 +66,9 @@ def doctor(
     )
     findings = []
     console = Console()
-    for check in (_versions, _hardware, _devices, _ensemble, _port, _stream):
+    in_use: list[InUse] = []
+    checks = (_versions, _hardware, _devices, partial(_ensemble, in_use), _port, _stream)
+    for check in (*checks, partial(_bench, in_use, passport)):
         finding = check(settings)
         findings.append(finding)
         if not as_json:
@@ -80,15 +84,10 @@ def doctor(
 
 
 def _versions(_: Settings) -> Finding:
-    from senoscope import __version__
+    from senoscope.bench.machine import installed_versions
 
-    found = [f"senoscope {__version__}", f"Python {platform.python_version()}"]
-    for package in _PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return Finding("versions", "ok", ", ".join(found))
+    found = installed_versions().items()
+    return Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in found))
 
 
 def _hardware(_: Settings) -> Finding:
@@ -110,7 +109,9 @@ def _devices(settings: Settings) -> Finding:
     return Finding("devices", verdict, f"{found}; providers of ONNX Runtime: {providers}")
 
 
-def _ensemble(settings: Settings) -> Finding:
+def _ensemble(in_use: list[InUse], settings: Settings) -> Finding:
+    """Load the ensemble, and append how it is computed to ``in_use``."""
+    from senoscope.bench.comparison import InUse
     from senoscope.engine import Ensemble
     from senoscope.starter.locate import require_ensemble
 
@@ -133,6 +134,7 @@ def _ensemble(settings: Settings) -> Finding:
             facts = ensemble.describe()
             name = f"{ensemble.manifest.name} {ensemble.manifest.version}"
             precision = _describe_precision(ensemble)
+            in_use.append(InUse(ensemble.digest, ensemble.device, ensemble.precision))
     except Exception as error:  # the other checks must still run
         return Finding("ensemble", "fail", str(error))
     text = (
@@ -153,6 +155,33 @@ def _describe_precision(ensemble: Ensemble) -> str:
         )
     texts = [one.text(ensemble.precision) for one in ensemble.rejected]
     return "; ".join([*parts, *(text for text in texts if text not in ensemble.warnings)])
+
+
+def _bench(in_use: list[InUse], path: Path | None, _: Settings) -> Finding:
+    """Compare this machine with its passport."""
+    from senoscope.bench.comparison import changes_since
+    from senoscope.bench.machine import Machine
+    from senoscope.bench.passport import PASSPORT_NAME, Passport, PassportError, default_folder
+
+    try:
+        passport = Passport.read(path or default_folder() / PASSPORT_NAME)
+    except FileNotFoundError as error:
+        missing = f"there is no passport {error.filename}"
+        return Finding("bench", "note", f"{missing}; `senoscope bench` measures this machine")
+    except PassportError as error:
+        return Finding("bench", "note", str(error))
+    changes = changes_since(passport, Machine.this(), in_use[0] if in_use else None)
+    if not changes:
+        return Finding("bench", "ok", f"{_measured(passport)}; nothing changed since then")
+    text = f"{_measured(passport)}; changed since then: {'; '.join(changes)}; run `senoscope bench` again"
+    return Finding("bench", "note", text)
+
+
+def _measured(passport: Passport) -> str:
+    alone = passport.streams[0]
+    latency = "no results" if alone.latency_ms is None else f"p99 {alone.latency_ms.p99:.1f} ms"
+    quick = ", roughly" if passport.quick else ""
+    return f"measured on {passport.made_at:%Y-%m-%d}{quick}: {alone.rate_hz:.3g} FOVs per second, {latency}"
 
 
 def _port(settings: Settings) -> Finding:

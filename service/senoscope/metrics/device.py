@@ -29,7 +29,7 @@ class GpuMemory:
             return None, None
         try:
             if self._nvml is None:
-                self._open()
+                self._nvml, self._device = open_gpu()
             memory = self._nvml.nvmlDeviceGetMemoryInfo(self._device)
         except Exception as error:  # NVMLError, OSError or ImportError: only this metric is missing
             self._unavailable = True
@@ -37,14 +37,21 @@ class GpuMemory:
             return None, None
         return int(memory.used), int(memory.total)
 
-    def _open(self) -> None:
-        import pynvml
 
-        # CUDA numbers only the devices that this process may see; NVML numbers all.
-        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        bus_id = ctypes.create_string_buffer(_BUS_ID_BYTES)
-        if cuda.cuInit(0) != 0 or cuda.cuDeviceGetPCIBusId(bus_id, _BUS_ID_BYTES, 0) != 0:
-            raise OSError("the driver does not report which GPU is the first")
-        pynvml.nvmlInit()
-        self._device = pynvml.nvmlDeviceGetHandleByPciBusId(bus_id.value)
-        self._nvml = pynvml
+def open_gpu() -> tuple[Any, Any]:
+    """Return the module of NVML, and its handle of the GPU that ONNX Runtime uses.
+
+    Raises
+    ------
+    Exception
+        ImportError without the package ``nvidia-ml-py``, OSError without a driver, or an NVMLError.
+    """
+    import pynvml
+
+    # CUDA numbers only the devices that this process may see; NVML numbers all.
+    cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    bus_id = ctypes.create_string_buffer(_BUS_ID_BYTES)
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetPCIBusId(bus_id, _BUS_ID_BYTES, 0) != 0:
+        raise OSError("the driver does not report which GPU is the first")
+    pynvml.nvmlInit()
+    return pynvml, pynvml.nvmlDeviceGetHandleByPciBusId(bus_id.value)

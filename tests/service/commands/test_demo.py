@@ -17,7 +17,8 @@ import psutil
 import pytest
 from rich.console import Console
 
-from senoscope.commands.demo import _ChildProcess, _is_complete, _show_results
+from senoscope.child_process import ChildProcess
+from senoscope.commands.demo import _is_complete, _show_results
 from senoscope.commands.demo_view import DemoScore
 from senoscope_client.models.result import Result, Source
 from senoscope_client.models.status import LiveLaneStatus, ReceiverStatus, SeriesStatus, StreamStatus
@@ -120,7 +121,7 @@ def test_a_demo_interrupted_before_the_first_frame_prints_its_summary(
 
 
 def test_a_process_that_failed_before_the_request_to_end_counts_as_failed() -> None:
-    with _ChildProcess([sys.executable, "-c", "raise SystemExit(3)"]) as child:
+    with ChildProcess([sys.executable, "-c", "raise SystemExit(3)"]) as child:
         child.wait(60)
         child.request_end()
         assert (child.failed, child.killed) == (True, False)
