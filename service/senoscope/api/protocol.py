@@ -25,6 +25,10 @@ _MAX_PIPELINED: Final = 16
 # What a chunk of a body may take besides its data, on average: a chunk may be tiny, but a body may not
 # consist of the extensions of its chunks. Go's net/http has the same rule.
 _CHUNK_BYTES: Final = 32
+# A body is passed on in pieces of this size: one FOV is one piece. Those of a slow body are passed on earlier,
+# so that its progress is seen.
+_PIECE_BYTES: Final = 512 * 1024
+_PIECE_S: Final = 0.05
 
 # All parts of the dashboard come from this server, without inline scripts; pictures may be made from answers.
 SECURITY_HEADERS: Final = {
@@ -80,6 +84,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # Received bytes that are neither those of a complete head nor of a body.
     _framing_bytes = 0
     _fault: _Fault | None = None
+    _passed_on_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline of the first head, or refuse a connection too many."""
@@ -149,6 +154,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_body = True
         self._framing_bytes = 0
+        self._passed_on_s = self.loop.time()
 
     def _fault_of_head(self) -> _Fault | None:
         """Return why a head is refused that the parser accepts."""
@@ -179,9 +185,19 @@ class GuardedProtocol(HttpToolsProtocol):
         self._framing_bytes -= _CHUNK_BYTES
 
     def on_body(self, body: bytes) -> None:
-        """Add a piece of the body."""
+        """Add a piece of the body, and pass it on if it is large or slow; its end passes on the rest."""
         self._framing_bytes -= 3 * len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        now_s = self.loop.time()
+        if len(cycle.body) >= _PIECE_BYTES:
+            self.flow.pause_reading()
+        elif now_s - self._passed_on_s < _PIECE_S:
+            return
+        self._passed_on_s = now_s
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """End the body."""
