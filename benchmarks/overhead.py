@@ -17,8 +17,8 @@ all run at the same time; the ratios of the medians are the result. The servers:
         python -m venv FOLDER && FOLDER/bin/pip install mosec==0.9.8
         python benchmarks/overhead.py --mosec FOLDER
 
-The second form starts the service and the bare application alternately and measures the time from the start of
-the process to the first answer that an ensemble is ready.
+The second form starts the service and the bare application alternately, and measures the time from the start
+of the process to the first answer that an ensemble is ready.
 """
 
 from __future__ import annotations

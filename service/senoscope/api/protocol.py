@@ -25,8 +25,8 @@ _MAX_PIPELINED: Final = 16
 # What a chunk of a body may take besides its data, on average: a chunk may be tiny, but a body may not
 # consist of the extensions of its chunks. Go's net/http has the same rule.
 _CHUNK_BYTES: Final = 32
-# A body is passed on in pieces of this size: one FOV is one piece. Those of a slow body are passed on earlier,
-# so that its progress is seen.
+# A body is passed on in pieces of this size, one FOV for example; those of a slow body are smaller, so that
+# its progress is seen.
 _PIECE_BYTES: Final = 512 * 1024
 _PIECE_S: Final = 0.05
 
