@@ -11,7 +11,8 @@ import pytest
 from support import miniature as mini
 from support.image_bytes import npy
 from support.raw_http import HANDSHAKE, UPGRADE, problem, raw, read_all
-from support.servers import Server, start_server, stop_server
+from support.servers import Server, ServerThread, start_server, stop_server
+from support.slow_engine import SlowEngine
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /livez HTTP/1.1\r\n" + HOST
@@ -212,8 +213,14 @@ def test_a_head_request_gets_no_body(patient: Server) -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_a_disconnect_is_noticed_although_another_request_was_sent_behind(patient: Server) -> None:
-    body = npy(mini.bright())
-    with raw(patient) as connection:
-        connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body + GET + b"\r\n")
-    assert statuses(answers(patient, LAST)) == [200]
+def test_a_stack_is_not_computed_after_a_disconnect_with_another_request_behind_it(
+    server: ServerThread,
+) -> None:
+    stack = npy(np.zeros((30, 3, 250, 300), np.uint8))
+    before = server.stream()["batch"]["classified"]
+    with SlowEngine(server).held():
+        with raw(server) as connection:
+            connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(stack) + stack + GET + b"\r\n")
+            server.wait(lambda status: status["batch"]["waiting"] > 0)
+        server.wait(lambda status: status["batch"]["waiting"] == 0)
+    assert server.stream()["batch"]["classified"] - before < 30
