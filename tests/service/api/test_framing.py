@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from support import miniature as mini
@@ -213,7 +214,7 @@ def test_a_head_request_gets_no_body(patient: Server) -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_a_stack_is_not_computed_after_a_disconnect_with_another_request_behind_it(
+def test_a_disconnect_with_another_request_behind_a_stack_is_noticed(
     server: ServerThread,
 ) -> None:
     stack = npy(np.zeros((30, 3, 250, 300), np.uint8))
