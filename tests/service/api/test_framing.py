@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,14 +102,15 @@ def patient(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def answers(server: Server, *pieces: bytes) -> bytes:
     """Send pieces, and return all answers until the server closes the connection."""
     with raw(server) as connection:
-        for piece in pieces:
-            connection.sendall(piece)
-            time.sleep(0.05 if len(pieces) > 1 else 0)
+        with contextlib.suppress(OSError):  # refused while it is sent
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.05 if len(pieces) > 1 else 0)
         return read_all(connection)
 
 
 def statuses(answer: bytes) -> list[int]:
-    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
 
 
 @pytest.mark.parametrize("sent", INVALID.values(), ids=INVALID)
@@ -125,12 +128,14 @@ def test_invalid_chunks_are_refused_and_what_follows_is_not_served(patient: Serv
 
 
 @pytest.mark.parametrize(
-    "between",
-    [b"1;" + b"a" * 4000 + b"\r\nb\r\n", b"0\r\n" + b"X: %s\r\n" % (b"a" * 4000)],
+    ("begin", "between"),
+    [(b"", b"1;" + b"a" * 4000 + b"\r\nb\r\n"), (b"0\r\n", b"X: %s\r\n" % (b"a" * 4000))],
     ids=["extensions", "trailers"],
 )
-def test_bodies_with_much_between_their_pieces_are_refused(patient: Server, between: bytes) -> None:
-    answer = answers(patient, CHUNKED, *[between] * 5)
+def test_bodies_with_much_between_their_pieces_are_refused(
+    patient: Server, begin: bytes, between: bytes
+) -> None:
+    answer = answers(patient, CHUNKED + begin, *[between] * 5)
     assert statuses(answer) == [400]
     assert b"too much between" in answer
 
@@ -198,7 +203,7 @@ def test_http_1_0_needs_no_host_and_gets_no_chunks(patient: Server) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert b"content-length" not in head.lower(), "a stream of unknown length"
-    assert body.startswith(b"id,")
+    assert body.startswith(b'"id",')
 
 
 def test_the_client_is_asked_for_a_body_only_if_it_waits_for_that(patient: Server) -> None:
