@@ -28,8 +28,9 @@ from senoscope.runlog.keeper import LogKeeper
 from senoscope.runlog.places import OFF
 from senoscope.runlog.store import RunLog
 from senoscope.scheduling.active_ensemble import ActiveEnsemble, facts_for_log
+from senoscope.scheduling.loading import Loading
 from senoscope.scheduling.memory_budget import MemoryBudget
-from senoscope.scheduling.model_switch import EnsembleList, Loading, ModelSwitch
+from senoscope.scheduling.model_switch import EnsembleList, ModelSwitch
 from senoscope.scheduling.scheduler import Scheduler
 from senoscope.scheduling.session_range import SessionRange
 from senoscope.settings import Settings
@@ -66,6 +67,8 @@ class Service:
         never becomes ready.
     on_loaded : callable, optional
         Called when all parts have started, before the service becomes ready.
+    loading : Loading, optional
+        The load of the ensemble that the settings name, if it was begun before.
 
     Attributes
     ----------
@@ -93,6 +96,7 @@ class Service:
         settings: Settings,
         on_failure: Callable[[Exception], None] | None = None,
         on_loaded: Callable[[], None] | None = None,
+        loading: Loading | None = None,
     ) -> None:
         self.settings = settings
         self.recent = RecentRecords(settings.remember_mib * 1024 * 1024)
@@ -120,8 +124,8 @@ class Service:
         self._failure: str | None = None
         self._loading = _LOADING
         self._falling_back = threading.Event()
-        self._cancellation = Cancellation()
-        self._opening: Loading | None = None
+        self._cancellation = Cancellation() if loading is None else loading.cancellation
+        self._opening = loading
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
 
     def add_sink(self, sink: ResultSink) -> None:
@@ -381,12 +385,14 @@ class Service:
                 self._on_failure(error)
 
     def _open_ensemble(self) -> None:
-        directory = locate_ensemble(self.settings.model, self.settings.models_dir, self._note_building)
-        self._loading = _LOADING
+        if self._opening is None:
+            directory = locate_ensemble(self.settings.model, self.settings.models_dir, self._note_building)
+            self._loading = _LOADING
+            self._opening = Loading(directory, self.settings, self._cancellation)
+        directory = self._opening.directory
         _log.info("loading ensemble", path=str(directory))
         within_s = self.settings.load_timeout_s
         too_late = EnsembleError(directory, f"was not loaded within {within_s:g} s (--load-timeout-s)")
-        self._opening = Loading(directory, self.settings, self._cancellation)
         ensemble = self._opening.wait(within_s, too_late)
         with self._assembling:
             if self._closing:

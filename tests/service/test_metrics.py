@@ -219,7 +219,7 @@ def test_requests_by_route_method_and_status(server: Server) -> None:
     assert httpx.get(f"{server.url}/v1/results/{identifier}x").status_code == 422
     assert httpx.put(f"{server.url}/v1/stream").status_code == 405
     assert httpx.get(f"{server.url}/v2/models/unknown").status_code == 404
-    assert httpx.request("BREW", f"{server.url}/v1/stream").status_code == 405
+    assert httpx.request("PROPFIND", f"{server.url}/v1/stream").status_code == 405
     assert post(server, np.zeros(3)).status_code == 422
     after = scrape(server)
 

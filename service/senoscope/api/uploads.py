@@ -91,7 +91,7 @@ async def posted_stack(request: Request, parameters: ImageParameters, share: Mem
     async with open_upload(
         request, share, lambda size: min(max_bytes, limits.unpacked_bytes(size))
     ) as upload:
-        fovs = await run_in_threadpool(read, upload)
+        fovs = read(upload) if upload.quick else await run_in_threadpool(read, upload)
     share.shrink_to(fovs.pixels.nbytes)
     return PostedStack(fovs, upload.name, active)
 

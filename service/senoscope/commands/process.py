@@ -19,7 +19,7 @@ _LARGE_BLOCK = 1024 * 1024  # larger than a frame, so that the path of live resu
 def set_up_process(log_format: Literal["console", "json"]) -> None:
     """Set up logging, thread switching and memory for the process of a service.
 
-    Garbage collection is off until `collect_garbage` is called.
+    Garbage collection is off until `keep_loaded_objects` is called.
     """
     configure_logging(log_format)
     _allow_more_files()
@@ -33,8 +33,12 @@ def set_up_process(log_format: Literal["console", "json"]) -> None:
 
 
 def collect_garbage() -> None:
-    """Turn garbage collection on, excluding all objects loaded so far: traversing them would delay frames."""
+    """Free what imports left; call it while networks are opened, which does not need the interpreter."""
     gc.collect()
+
+
+def keep_loaded_objects() -> None:
+    """Turn garbage collection on, excluding all objects loaded so far: traversing them would delay frames."""
     gc.freeze()
     gc.enable()
 

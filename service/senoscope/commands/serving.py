@@ -19,12 +19,13 @@ from starlette.responses import JSONResponse
 from senoscope.access.exposure import ExposureWarning
 from senoscope.api.server import server_config
 from senoscope.commands.command_line import handling_signals
-from senoscope.commands.process import collect_garbage, set_up_process
+from senoscope.commands.process import collect_garbage, keep_loaded_objects, set_up_process
 from senoscope.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from senoscope.scheduling.loading import Loading
     from senoscope.service import Service
 
 _log = structlog.get_logger(__name__)
@@ -117,8 +118,9 @@ class ServiceServer(uvicorn.Server):
     end_within_s : float or None
         Time limit from a second signal to the end of the process; a third signal ends it at once. None: the
         process is shared and is not ended.
-    on_loaded : callable or None
-        Called when the service has loaded its ensemble; set it before the server runs.
+    on_created, on_loaded : callable or None
+        Called when the service was created, usually while its ensemble is loaded, and when it has loaded it;
+        set them before the server runs.
 
     Raises
     ------
@@ -131,7 +133,9 @@ class ServiceServer(uvicorn.Server):
         self.failure: Exception | None = None
         self.service: Service | None = None
         self.settings = settings
+        self.on_created: Callable[[], None] | None = None
         self.on_loaded: Callable[[], None] | None = None
+        self._opening: Loading | None = None
         self._on_made = on_made
         self._signals = 0
         self.end_within_s: float | None = None
@@ -160,20 +164,33 @@ class ServiceServer(uvicorn.Server):
             self.should_exit = True
 
     def _make(self) -> ASGIApp:
-        # These import FastAPI, SQLAlchemy, NumPy and ONNX Runtime: two thirds of the time until ready.
+        # Networks are verified and opened in other threads, meanwhile the rest is imported: FastAPI,
+        # SQLAlchemy and the parts of the service take more than a second.
+        self._opening = _begin_to_load(self.settings)
         from senoscope.api.app import create_app
         from senoscope.api.middleware.observer import Observer
         from senoscope.service import Service
 
-        service = Service(self.settings, on_failure=self._exit_after_failure, on_loaded=self.on_loaded)
+        service = Service(self.settings, self._exit_after_failure, self.on_loaded, self._opening)
         app = create_app(service)
         self.service = service
         self._on_made()
+        if self.on_created is not None:
+            self.on_created()
         return Observer(app, app.state.request_metrics, service.traces)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
         self.should_exit = True
+        if self.service is None and self._opening is not None:
+            self._opening.cancellation.cancel(error)
+
+    @property
+    def loading(self) -> bool:
+        """Whether an ensemble is being loaded, even if that was cancelled."""
+        if self.service is None:
+            return self._opening is not None and self._opening.thread.is_alive()
+        return self.service.loading or self.service.changing
 
     def _exit_after_failure(self, error: Exception) -> None:
         del error  # logged by the service
@@ -192,7 +209,7 @@ def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequenc
         If the service could not be created: the reason.
     """
     set_up_process(server.settings.log_format)
-    server.on_loaded = collect_garbage
+    server.on_created, server.on_loaded = collect_garbage, keep_loaded_objects
     for warning in warnings:
         _log.warning(warning.event, **warning.facts)
     # uvicorn raises the signal that stopped it once more, for the parent process; here a requested stop is
@@ -207,10 +224,27 @@ def run_server(server: ServiceServer, listener: socket.socket, warnings: Sequenc
         raise server.failure
     service = server.service
     failed = service is not None and service.failed
-    if service is not None and (service.loading or service.changing):
+    if server.loading:
         # An ensemble that could not be interrupted is still loading: Python would wait for it.
         _end_process(1 if failed else 0)
     return not failed
+
+
+def _begin_to_load(settings: Settings) -> Loading | None:
+    """Begin to load the ensemble that the settings name; None if there is none, or it must be built first."""
+    from senoscope.engine.errors import EnsembleError
+    from senoscope.starter.locate import require_ensemble
+
+    try:
+        folder = require_ensemble(settings.model, settings.models_dir)
+    except EnsembleError:  # the service reports it
+        return None
+    if folder is None:
+        return None
+    from senoscope.engine.cancellation import Cancellation
+    from senoscope.scheduling.loading import Loading
+
+    return Loading(folder, settings, Cancellation())
 
 
 def _hangups() -> list[signal.Signals]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Required, TypedDict
 
@@ -17,88 +16,14 @@ from senoscope.engine.devices import Device
 from senoscope.engine.manifest import MANIFEST_NAME
 from senoscope.engine.precision import PrecisionChoice
 from senoscope.scheduling.active_ensemble import ActiveEnsemble, facts_for_log
+from senoscope.scheduling.loading import CANCEL_WAIT_S, Loading
 from senoscope.scheduling.scheduler import Scheduler
 from senoscope.settings import Settings
 from senoscope_client.errors import Conflict, ModelRejected, NotReady
 
 _log = structlog.get_logger(__name__)
 _SWAP_TIMEOUT_S = 60.0
-# Time that a cancelled load may take to end: for an operator of a graph, or the read of a file.
-_CANCEL_WAIT_S = 10.0
 _LISTING_VALID_S = 1.0
-
-
-class Loading:
-    """The load of an ensemble on a separate daemon thread, which can be abandoned.
-
-    Neither a graph that never ends nor a read from a disk that does not respond can be interrupted, and
-    Python waits for other threads when it exits.
-
-    Parameters
-    ----------
-    device, precision : optional
-        Default: those of the settings.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        settings: Settings,
-        cancellation: Cancellation,
-        device: Device | None = None,
-        precision: PrecisionChoice | None = None,
-    ) -> None:
-        self._directory = directory
-        self._settings = settings
-        self._cancellation = cancellation
-        self._device = device or settings.device
-        self._precision = precision or settings.precision
-        self._loaded: Future[Ensemble] = Future()
-        self.thread = threading.Thread(target=self._run, name="model loader", daemon=True)
-        self.thread.start()
-
-    def wait(self, within_s: float, too_late: Exception) -> Ensemble:
-        """Return the ensemble, or raise why there is none: ``too_late`` after so many seconds."""
-        limit_s = time.monotonic() + within_s
-        while self.thread.is_alive() and self._cancellation.error is None and time.monotonic() < limit_s:
-            self.thread.join(0.05)
-        if self.thread.is_alive():
-            self._cancellation.cancel(too_late)
-            self.thread.join(_CANCEL_WAIT_S)
-        if self._loaded.cancel():  # abandoned
-            raise self._cancellation.error or too_late
-        ensemble = self._loaded.result()
-        self._loaded = Future()  # releases the ensemble, which may be replaced while this object is kept
-        if self._cancellation.error is not None:
-            ensemble.close()
-            raise self._cancellation.error
-        return ensemble
-
-    def _load(self) -> Ensemble:
-        ensemble = Ensemble.load(
-            self._directory,
-            device=self._device,
-            precision=self._precision,
-            gate=self._settings.gate_limits,
-            threads=self._settings.threads,
-            largest_batch=self._settings.batch_size,
-            cancellation=self._cancellation,
-        )
-        for warning in ensemble.warnings:
-            _log.warning("this ensemble has a fault", model=ensemble.manifest.name, fault=warning)
-        return ensemble
-
-    def _run(self) -> None:
-        try:
-            ensemble = self._load()
-        except BaseException as error:
-            with suppress(InvalidStateError):  # abandoned
-                self._loaded.set_exception(error)
-            return
-        try:
-            self._loaded.set_result(ensemble)
-        except InvalidStateError:  # abandoned
-            ensemble.close()
 
 
 class ModelSwitch:
@@ -184,7 +109,7 @@ class ModelSwitch:
             earlier, self._last = self._last, cancellation
         if earlier is not None:
             earlier.cancel(Conflict("a later request for another ensemble cancelled this one"))
-        if not self._busy.acquire(timeout=2 * _CANCEL_WAIT_S):
+        if not self._busy.acquire(timeout=2 * CANCEL_WAIT_S):
             raise Conflict("another ensemble is taking over; try again in a moment")
         try:
             cancellation.require()

@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from senoscope.access.connection_limit import max_connections
-from senoscope.api.server import GuardedProtocol
+from senoscope.api.protocol import GuardedProtocol
 from senoscope.service import Service
 from senoscope.settings import Settings
 from senoscope_client.errors import Busy

@@ -173,8 +173,9 @@ def is_alive(server: Server) -> bool:
 def test_the_process_is_set_up_for_the_service() -> None:
     """``serve`` sets the process-wide state that a `Service` does not touch."""
     program = (
-        "import gc, logging, sys; from senoscope.commands.process import collect_garbage, set_up_process; "
-        "set_up_process('json'); assert not gc.isenabled(); collect_garbage(); "
+        "import gc, logging, sys; from senoscope.commands import process; "
+        "process.set_up_process('json'); assert not gc.isenabled(); "
+        "process.collect_garbage(); assert not gc.isenabled(); process.keep_loaded_objects(); "
         "assert gc.isenabled() and gc.get_freeze_count() > 0; assert sys.getswitchinterval() < 0.001; "
         "assert logging.getLogger('opentelemetry').level == logging.CRITICAL; "
         "logging.getLogger('any').warning('a line')"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -38,6 +39,7 @@ _MAX_IN_MEMORY_BYTES = 16 * _MIB
 _LINGER_S = 1.0
 _PROGRESS_BYTES = 64 * 1024
 _MAX_JSON_BYTES = 64 * 1024
+_NPY = b"\x93NUMPY"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -166,12 +168,15 @@ class Upload:
         The media type that the client declared.
     as_form : bool
         Whether the body is declared as a URL-encoded form, as ``curl -d`` does, which removes line ends.
+    quick : bool
+        Whether reading it takes less time than calling a thread.
     """
 
     file: BinaryIO
     name: str | None
     media_type: str | None
     as_form: bool = False
+    quick: bool = False
 
     def explain(self, error: SenoscopeError) -> SenoscopeError:
         """Return an error of reading the file, with a likely cause added."""
@@ -272,6 +277,15 @@ async def open_upload(
         finally:
             await form.close()
         return
+    # curl's default media type, which does not describe the file.
+    as_form = media_type == "application/x-www-form-urlencoded"
+    declared = request.headers.get("content-length", "")
+    if coding is None and declared.isdecimal() and int(declared) <= _MIB:
+        share.reserve(int(declared))
+        body = b"".join([chunk async for chunk in request.stream() if chunk])
+        quick = body.startswith(_NPY)  # a TIFF file of this size can take long
+        yield Upload(io.BytesIO(body), None, None if as_form else media_type, as_form, quick)
+        return
     with tempfile.SpooledTemporaryFile(max_size=_MAX_IN_MEMORY_BYTES) as file:
 
         def store(piece: bytes) -> None:
@@ -283,8 +297,6 @@ async def open_upload(
         with _translate_disk_errors():
             await receive_body(request, decompressor, store)
         file.seek(0)
-        # curl's default media type, which does not describe the file.
-        as_form = media_type == "application/x-www-form-urlencoded"
         yield Upload(cast(BinaryIO, file), None, None if as_form else media_type, as_form)
 
 

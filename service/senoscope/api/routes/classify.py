@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from senoscope.api.accept import wants_csv
-from senoscope.api.dependencies import Ready
+from senoscope.api.dependencies import Ready, service_of
 from senoscope.api.openapi import BINARY, STACK_ERRORS, TEXT_CSV, problems, request_body
 from senoscope.api.uploads import IMAGE_CONTENT, ImageParameters, classify_stack, posted_stack
 from senoscope.results.record import Record
@@ -18,7 +21,25 @@ from senoscope_client.models.responses import ClassifyResponse
 from senoscope_client.models.result import CamMode
 from senoscope_client.tables import results_csv
 
-router = APIRouter()
+
+class _DirectRoute(APIRoute):
+    """A route that FastAPI's resolution of parameters is left out of where a request has none."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the function that answers a request."""
+        with_parameters = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            if request.scope["query_string"]:
+                return await with_parameters(request)
+            service = service_of(request)
+            service.require_ready()
+            return await classify(request, service, _NO_PARAMETERS)
+
+        return answer
+
+
+router = APIRouter(route_class=_DirectRoute)
 _FORM = {"type": "object", "required": ["file"], "properties": {"file": BINARY["schema"]}}
 
 
@@ -26,6 +47,9 @@ class ClassifyParameters(ImageParameters):
     """Query parameters of ``POST /v1/classify``."""
 
     cam: CamMode = Field("none", description="Form of the Grad-CAM maps in the results.")
+
+
+_NO_PARAMETERS = ClassifyParameters()
 
 
 @router.post(
@@ -43,11 +67,14 @@ async def classify(
     with service.request_memory.share() as share:
         stack = await posted_stack(request, parameters, share)
         records = await classify_stack(request, stack.fovs.pixels, stack.active.spec, stack.name)
-        return await run_in_threadpool(_answer, request, records, stack.fovs.warnings, parameters.cam)
+        csv = wants_csv(request.headers.get("accept", ""))
+        quick = len(records) == 1 and parameters.cam != "png" and not csv
+        answer = partial(_answer, csv, records, stack.fovs.warnings, parameters.cam)
+        return answer() if quick else await run_in_threadpool(answer)
 
 
-def _answer(request: Request, records: list[Record], warnings: tuple[str, ...], cam: CamMode) -> Response:
-    if wants_csv(request.headers.get("accept", "")):
+def _answer(csv: bool, records: list[Record], warnings: tuple[str, ...], cam: CamMode) -> Response:
+    if csv:
         text = results_csv([record.result for record in records])
         return Response(text, media_type="text/csv; charset=utf-8", headers=_warning_headers(warnings))
     # A `ClassifyResponse` that is composed of results which were encoded for the log and the sinks:
