@@ -1,0 +1,141 @@
+"""Variants of ensembles in lower precisions: the gate's figures for each network, sizes and times.
+
+    python benchmarks/variants.py measure MODEL WORK NETWORK [--data DIR --fit pad --grey]   # for each network
+    python benchmarks/variants.py collect WORK... --out benchmarks/results/variants.json
+
+``measure`` makes both variants of one network on FOVs of the ensemble, as `senoscope-train variants` does, and
+keeps the outputs in WORK; ``collect`` judges the networks that were measured, alone and as an ensemble.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import platform
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from senoscope.engine.executor import OUTPUT_NAMES, NetworkFile
+from senoscope.engine.gate import GateLimits
+from senoscope.engine.sessions import CPU, create_session
+from senoscope_training.commands.data_options import data_config
+from senoscope_training.variants.fovs import COUNT, from_data_set, synthetic_for
+from senoscope_training.variants.judge import judge
+from senoscope_training.variants.network_job import VariantJob, run_job
+from senoscope_training.variants.write import VariantOptions, make_jobs, read_verified
+from senoscope_training.workers.pool import run_jobs
+
+PRECISIONS = ("fp16", "int8")
+ROUNDS = 15
+
+
+def measure(options: argparse.Namespace) -> None:
+    options.work.mkdir(parents=True, exist_ok=True)
+    manifest, digest = read_verified(options.model)
+    if options.data is None:
+        fovs = synthetic_for(manifest, COUNT)
+    else:
+        config = data_config(options.data, options.fit, options.grey, None, [])
+        fovs = from_data_set(manifest, config, COUNT, print)
+    jobs, _ = make_jobs(options.model, manifest, options.work, fovs, VariantOptions(PRECISIONS, jobs=1))
+    job = next(job for job in jobs if job.name == options.network)
+    (result,) = run_jobs(run_job, [job], 1, start, print)
+    files = {"fp32": job.network.path, **{name: made.path for name, made in result.made.items()}}
+    facts = {
+        "bytes": {name: path.stat().st_size for name, path in files.items()},
+        "cpu_ms": paired_times(job, files, fovs.measured[0]),
+        "head_corrected": {name: made.corrected for name, made in result.made.items()},
+    }
+    content = {"manifest": manifest, "digest": digest, "fovs": fovs, "result": result, "facts": facts}
+    (options.work / f"{job.name}.pickle").write_bytes(pickle.dumps(content))
+
+
+def start() -> None:
+    """Start a worker, which needs no preparation."""
+
+
+def paired_times(job: VariantJob, files: dict[str, Path], fov: np.ndarray) -> dict[str, float]:
+    """Return the median time of each file for one FOV; the files take turns."""
+    feeds = {"image": fov[None].astype(np.float32), "low": job.low, "high": job.high}
+    sessions = {
+        name: create_session(replace_path(job.network, path), threads=job.threads, providers=[CPU])
+        for name, path in files.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in files}
+    for _ in range(ROUNDS):
+        for name, session in sessions.items():
+            began = time.perf_counter()
+            session.run(OUTPUT_NAMES, feeds)
+            times[name].append((time.perf_counter() - began) * 1e3)
+    return {name: round(float(np.median(some[2:])), 1) for name, some in times.items()}
+
+
+def replace_path(network: NetworkFile, path: Path) -> NetworkFile:
+    return replace(network, path=path)
+
+
+def collect(options: argparse.Namespace) -> None:
+    ensembles = {}
+    for work in options.work:
+        measured = {path.stem: pickle.loads(path.read_bytes()) for path in sorted(work.glob("*.pickle"))}
+        first = next(iter(measured.values()))
+        manifest, fovs = first["manifest"], first["fovs"]
+        results = {n.name: measured[n.name]["result"] for n in manifest.networks}
+        judged = {p: judge(manifest, results, p, fovs.labels, GateLimits()) for p in PRECISIONS}
+        ensembles[manifest.name] = {
+            "digest": first["digest"],
+            "fovs": fovs.source,
+            "calibration_fovs": len(fovs.calibration),
+            "networks": {
+                name: {
+                    **measured[name]["facts"],
+                    **{precision: network_figures(judged[precision], name) for precision in PRECISIONS},
+                }
+                for name in results
+            },
+            "ensemble": {
+                precision: {
+                    "agreement": None if one.ensemble is None else one.ensemble.model_dump(),
+                    "accepted": sorted(one.accepted),
+                    "rejected": sorted(one.rejected),
+                }
+                for precision, one in judged.items()
+            },
+        }
+    software = {name: version(name) for name in ("nncf", "onnx", "onnxruntime-gpu")}
+    machine = {"cores": os.cpu_count(), "architecture": platform.machine(), "software": software}
+    document = {"limits": GateLimits().__dict__, "machine": machine, "ensembles": ensembles}
+    options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def network_figures(judged, name: str) -> dict:
+    if name in judged.accepted:
+        return {"accepted": True, **judged.accepted[name].model_dump()}
+    return {"accepted": False, **judged.rejected[name].model_dump()}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("measure")
+    one.add_argument("model", type=Path)
+    one.add_argument("work", type=Path)
+    one.add_argument("network")
+    one.add_argument("--data", type=Path)
+    one.add_argument("--fit", default="refuse")
+    one.add_argument("--grey", action="store_true")
+    one.set_defaults(run=measure)
+    several = commands.add_parser("collect")
+    several.add_argument("work", type=Path, nargs="+")
+    several.add_argument("--out", type=Path, required=True)
+    several.set_defaults(run=collect)
+    chosen = parser.parse_args()
+    chosen.run(chosen)
