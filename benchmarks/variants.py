@@ -1,10 +1,10 @@
 """Variants of ensembles in lower precisions: the gate's figures for each network, sizes and times.
 
-    python benchmarks/variants.py measure MODEL WORK NETWORK [--data DIR --fit pad --grey]   # for each network
+    python benchmarks/variants.py measure MODEL WORK NETWORK [--data DIR --fit pad --grey]   # each network
     python benchmarks/variants.py collect WORK... --out benchmarks/results/variants.json
 
-``measure`` makes both variants of one network on FOVs of the ensemble, as `senoscope-train variants` does, and
-keeps the outputs in WORK; ``collect`` judges the networks that were measured, alone and as an ensemble.
+``measure`` makes both variants of one network as `senoscope-train variants` does, and keeps the outputs in
+WORK; ``collect`` judges the networks that were measured, alone and as an ensemble.
 """
 
 from __future__ import annotations

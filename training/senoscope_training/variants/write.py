@@ -150,7 +150,7 @@ def _write(
 def make_jobs(
     folder: Path, manifest: Manifest, directory: Path, fovs: VariantFovs, options: VariantOptions
 ) -> tuple[list[VariantJob], int]:
-    """Write the fields of view into a directory; return the jobs, the largest first, and how many at a time."""
+    """Write the fields of view into a directory; return the jobs, the largest first, and the workers."""
     np.save(directory / "measured.npy", fovs.measured)
     np.save(directory / "calibration.npy", fovs.calibration)
     parallel = options.jobs or min(_MAX_PARALLEL, usable_cores(), len(manifest.networks))
@@ -223,9 +223,9 @@ def _move_in(
         networks.append(network.model_copy(update=update))
     reference = _write_reference(temporary, results, fovs, move)
     agreement = {precision: one.ensemble for precision, one in judged.items() if one.ensemble is not None}
-    update = {"networks": tuple(networks), "reference": reference.model_copy(update={"agreement": agreement})}
-    # Validated again, because model_copy does not.
-    return Manifest.model_validate(manifest.model_copy(update=update).model_dump())
+    complete = reference.model_copy(update={"agreement": agreement})
+    changed = manifest.model_copy(update={"networks": tuple(networks), "reference": complete})
+    return Manifest.model_validate(changed.model_dump())  # model_copy does not validate
 
 
 def _write_reference(
