@@ -48,7 +48,7 @@ POOL = NODE("GlobalMaxPool", ["y"], ["features"])
 
 
 def test_the_converted_graph_is_valid_and_keeps_its_inputs_and_outputs() -> None:
-    model = small_network(0)
+    model = small_network(1)
     half = convert_to_half(model)
     onnx.checker.check_model(half, full_check=True)
     assert list(half.graph.input) == list(model.graph.input)
@@ -56,7 +56,7 @@ def test_the_converted_graph_is_valid_and_keeps_its_inputs_and_outputs() -> None
 
 
 def test_casts_are_at_the_borders_of_the_backbone_only() -> None:
-    half = convert_to_half(small_network(0))
+    half = convert_to_half(small_network(1))
     casts = [node for node in half.graph.node if node.op_type == "Cast"]
     assert [(node.input[0], node.output[0]) for node in casts] == [
         ("preprocessed", "preprocessed/fp16"),
@@ -67,7 +67,7 @@ def test_casts_are_at_the_borders_of_the_backbone_only() -> None:
 
 
 def test_the_backbone_has_fp16_constants_and_the_rest_fp32() -> None:
-    model = small_network(0)
+    model = small_network(1)
     half = convert_to_half(model)
     kinds = {tensor.name: DATA_TYPES.get(tensor.data_type, "int64") for tensor in half.graph.initializer}
     for name in (W1, B1, W2, B2, "top", "zero", "offset"):
@@ -82,7 +82,7 @@ def test_the_backbone_has_fp16_constants_and_the_rest_fp32() -> None:
 
 
 def test_outputs_deviate_by_the_rounding_of_fp16_and_maps_keep_their_grid() -> None:
-    model = small_network(0)
+    model = small_network(1)
     half = convert_to_half(model)
     for found in (outputs(half), outputs(simulate_half(half))):
         for name, expected, value in zip(OUTPUT_NAMES, outputs(model), found, strict=True):
@@ -150,9 +150,9 @@ def test_graphs_that_cannot_be_converted_are_rejected(nodes, constants, message:
 
 
 def test_the_largest_activation_is_that_of_any_tensor_and_may_be_negative() -> None:
-    peak = largest_activation(small_network(0, gain=1e6), FOVS, LOW, HIGH, 1)
+    peak = largest_activation(small_network(1, gain=1e6), FOVS, LOW, HIGH, 1)
     assert peak > HALF_MAX
-    usual = largest_activation(small_network(0), FOVS, LOW, HIGH, 1)
+    usual = largest_activation(small_network(1), FOVS, LOW, HIGH, 1)
     assert 1 < usual < 1000
     negative = plain([NODE("Conv", ["image", "k"], ["a"]), NODE("Relu", ["a"], ["y"]), POOL], IDENTITY)
     for name in ("low", "high"):  # as all networks have
@@ -162,7 +162,7 @@ def test_the_largest_activation_is_that_of_any_tensor_and_may_be_negative() -> N
 
 
 def test_the_corrected_head_has_the_mean_hidden_inputs_of_fp32() -> None:
-    model = small_network(0)
+    model = small_network(1)
     half = simulate_half(convert_to_half(model))
     (expected,), (found,) = outputs(model, ["features"]), outputs(half, ["features"])
     corrected = correct_head(half, expected, found)

@@ -139,7 +139,7 @@ def test_a_damaged_variant_is_rejected_and_the_other_accepted(
 
 
 def test_activations_beyond_fp16_are_rejected(tmp_path: Path) -> None:
-    networks = {"mobilenet": small_network(0), "resnet50": small_network(1, gain=1e6)}
+    networks = {"mobilenet": small_network(1), "resnet50": small_network(2, gain=1e6)}
     folder = build(tmp_path / "large", networks)
     write_variants(folder, fovs(folder))
     good, bad = verify(folder).networks
