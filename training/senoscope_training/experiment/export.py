@@ -40,6 +40,7 @@ from senoscope_training.export.publish import write_test_vectors
 from senoscope_training.metrics import summarize
 from senoscope_training.variants.card import CARD_NAME
 from senoscope_training.variants.fovs import CALIBRATION, COUNT, REFERENCE, VariantFovs, evenly_chosen
+from senoscope_training.variants.int8 import require_nncf
 from senoscope_training.variants.write import VariantOptions, write_variants
 from senoscope_training.versions import software_versions
 from senoscope_training.workers.progress import Progress, Report, silent
@@ -178,6 +179,8 @@ class _Export:
         self.name = options.name or config.name
         self.target = models_dir / self.name
         require_absent(self.target, force=options.force)
+        if "int8" in options.variants:
+            require_nncf()
         self.fold, self.run, self.units = _choose(experiment, options)
         self.comparison = ""
         if config.normalization.fitted_on == "each_split":
