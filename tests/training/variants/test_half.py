@@ -36,7 +36,7 @@ def plain(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> onnx
         nodes,
         "graph",
         [value("image", TensorProto.FLOAT, ["N", 3, 9, 11])],
-        [value("features", TensorProto.FLOAT, None)],
+        [value("features", TensorProto.FLOAT, ["N", "F", 1, 1])],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -114,7 +114,7 @@ def test_a_value_that_leaves_the_backbone_twice_is_cast_once_and_used_in_fp16_in
         ],
         IDENTITY,
     )
-    model.graph.output.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, None))
+    model.graph.output.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ["N", 3, 9, 11]))
     half = convert_to_half(model)
     onnx.checker.check_model(half, full_check=True)
     assert [node.op_type for node in half.graph.node] == [

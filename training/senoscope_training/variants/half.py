@@ -53,9 +53,7 @@ def convert_to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     span = find_span(graph)
     unknown = sorted({node.op_type for node in span.nodes} - _CONVERTED)
     if unknown:
-        raise VariantError(
-            f"its backbone has operations that cannot be converted to fp16: {', '.join(unknown)}"
-        )
+        raise VariantError(f"its backbone has operations without a known fp16 form: {', '.join(unknown)}")
     halves: dict[str, str] = {}
     casts: dict[str, onnx.NodeProto] = {}  # of tensors that leave the span
     for node in span.nodes:
