@@ -32,6 +32,10 @@ def variants(folder: Path, *options: object) -> CompletedCommand:
     return run_command("senoscope-train", "variants", folder.name, "--models-dir", folder.parent, *options)
 
 
+def fov(n: int) -> np.ndarray:
+    return synthesize(9, n, senescent=bool(n % 2), height=HEIGHT, width=WIDTH).pixels
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A data set of 40 FOVs, of which ``dataset.csv`` has the labels."""
@@ -39,7 +43,7 @@ def data(tmp_path: Path) -> Path:
     directory.mkdir()
     rows = ["file,label,group,split"]
     for n in range(40):
-        np.save(directory / f"{n:02d}.npy", synthesize(9, n, bool(n % 2), height=HEIGHT, width=WIDTH).pixels)
+        np.save(directory / f"{n:02d}.npy", fov(n))
         rows.append(f"{n:02d}.npy,{'senescent' if n % 2 else 'control'},plate {n // 10},")
     (directory / "dataset.csv").write_text("\n".join(rows) + "\n")
     return directory

@@ -49,6 +49,7 @@ _MAX_PARALLEL = 4
 _MIN_FOVS = 4
 _OWN_FILE = re.compile(r".+\.(fp16|int8)-[0-9a-f]{12}\.onnx|reference-[0-9a-f]{12}\.np[yz]")
 _PARTIAL = ".variants-"
+_CORRECTED = "_head_corrected"  # of a metric: 1 if the correction of the head is used
 
 
 @dataclass(frozen=True)
@@ -205,9 +206,9 @@ def _move_in(
     move = partial(_move, folder)
     networks = []
     for network in manifest.networks:
-        variants, metrics = [_fp32_of(network, folder)], dict(network.metrics)
+        variants = [_fp32_of(network, folder)]
+        metrics = {k: v for k, v in network.metrics.items() if not k.endswith(_CORRECTED)}
         for precision, judgement in judged.items():
-            metrics.pop(f"{precision}_head_corrected", None)
             parity = judgement.accepted.get(network.name)
             if parity is None:
                 continue
@@ -215,7 +216,7 @@ def _move_in(
             name, sha256 = move(made.path, f"{network.name}.{precision}", "onnx")
             size = (folder / name).stat().st_size
             variants.append(Variant(precision=precision, file=name, bytes=size, sha256=sha256, parity=parity))
-            metrics[f"{precision}_head_corrected"] = float(made.corrected)
+            metrics[f"{precision}{_CORRECTED}"] = float(made.corrected)
         rejected = tuple(
             one.rejected[network.name] for one in judged.values() if network.name in one.rejected
         )
