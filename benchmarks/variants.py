@@ -23,10 +23,11 @@ import numpy as np
 
 from senoscope.engine.executor import OUTPUT_NAMES, NetworkFile
 from senoscope.engine.gate import GateLimits
+from senoscope.engine.manifest import Manifest
 from senoscope.engine.sessions import CPU, create_session
 from senoscope_training.commands.data_options import data_config
 from senoscope_training.variants.fovs import COUNT, from_data_set, synthetic_for
-from senoscope_training.variants.judge import judge
+from senoscope_training.variants.judge import Judgement, judge
 from senoscope_training.variants.network_job import VariantJob, run_job
 from senoscope_training.variants.write import VariantOptions, make_jobs, read_verified
 from senoscope_training.workers.pool import run_jobs
@@ -86,27 +87,25 @@ def collect(options: argparse.Namespace) -> None:
         measured = {path.stem: pickle.loads(path.read_bytes()) for path in sorted(work.glob("*.pickle"))}
         first = next(iter(measured.values()))
         manifest, fovs = first["manifest"], first["fovs"]
-        results = {n.name: measured[n.name]["result"] for n in manifest.networks}
-        judged = {p: judge(manifest, results, p, fovs.labels, GateLimits()) for p in PRECISIONS}
+        results = {n.name: measured[n.name]["result"] for n in manifest.networks if n.name in measured}
+        missing = [n.name for n in manifest.networks if n.name not in measured]
+        judged = {
+            p: judge(manifest, results, p, fovs.labels, limits_for(manifest, results)) for p in PRECISIONS
+        }
         ensembles[manifest.name] = {
             "digest": first["digest"],
             "fovs": fovs.source,
             "calibration_fovs": len(fovs.calibration),
+            "not_measured": missing,
             "networks": {
                 name: {
                     **measured[name]["facts"],
-                    **{precision: network_figures(judged[precision], name) for precision in PRECISIONS},
+                    **{p: network_figures(manifest, judged[p], name) for p in PRECISIONS},
                 }
                 for name in results
             },
-            "ensemble": {
-                precision: {
-                    "agreement": None if one.ensemble is None else one.ensemble.model_dump(),
-                    "accepted": sorted(one.accepted),
-                    "rejected": sorted(one.rejected),
-                }
-                for precision, one in judged.items()
-            },
+            # Only complete ensembles are judged as such.
+            "ensemble": None if missing else {p: ensemble_figures(judged[p]) for p in PRECISIONS},
         }
     software = {name: version(name) for name in ("nncf", "onnx", "onnxruntime-gpu")}
     machine = {"cores": os.cpu_count(), "architecture": platform.machine(), "software": software}
@@ -114,10 +113,33 @@ def collect(options: argparse.Namespace) -> None:
     options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def network_figures(judged, name: str) -> dict:
-    if name in judged.accepted:
-        return {"accepted": True, **judged.accepted[name].model_dump()}
-    return {"accepted": False, **judged.rejected[name].model_dump()}
+def limits_for(manifest: Manifest, results: dict) -> GateLimits:
+    """Return limits under which each network has its share of those of the whole ensemble."""
+    scale, limits = len(manifest.networks) / len(results), GateLimits()
+    return replace(
+        limits,
+        max_abs_probability=limits.max_abs_probability * scale,
+        p99_abs_probability=limits.p99_abs_probability * scale,
+        flip_margin=limits.flip_margin * scale,
+    )
+
+
+def network_figures(manifest: Manifest, judged: Judgement, name: str) -> dict:
+    """Return a network's agreement with fp32, and why it would be rejected even alone."""
+    rejected = judged.rejected.get(name)
+    agreement = rejected.agreement if rejected else judged.accepted[name].agreement
+    if agreement is None:
+        return {"agreement": None, "rejected_alone": list(rejected.reasons)}
+    alone = GateLimits().for_network(len(manifest.networks)).reasons(agreement)
+    return {"agreement": agreement.model_dump(), "rejected_alone": list(alone)}
+
+
+def ensemble_figures(judged: Judgement) -> dict:
+    if judged.ensemble is None:
+        return {"agreement": None, "rejected": sorted(judged.rejected)}
+    reasons = GateLimits().reasons(judged.ensemble)
+    figures = {"agreement": judged.ensemble.model_dump(), "reasons": list(reasons)}
+    return {**figures, "accepted": sorted(judged.accepted), "rejected": sorted(judged.rejected)}
 
 
 if __name__ == "__main__":
