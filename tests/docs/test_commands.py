@@ -43,6 +43,10 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
         "senoscope-train export runs/plates --bioimageio plates.zip",
     ): "needs a trained experiment; train-on-your-data.md exports one, tests/training packages one",
     (
+        "docs/how-to/faster-precisions.md",
+        "senoscope-train export runs/plates --variants fp16",
+    ): "needs a trained experiment; tests/training/experiment exports one with this option",
+    (
         "models/README.md",
         "senoscope-train starter --weights imagenet --name imagenet-starter",
     ): "downloads weights; tests/training/starter/test_ensemble.py makes one without",
@@ -240,6 +244,7 @@ DESKS = {
         ),
     ),
     "docs/how-to/move-between-labs.md": Desk(files=_two_labs, ensembles=("plates",)),
+    "docs/how-to/faster-precisions.md": Desk(files=_two_labs, ensembles=("plates",)),
     "docs/how-to/train-on-your-data.md": Desk(files=_train),
     "README.md": Desk(real=True, files=_readme),
     "docs/tutorials/first-classification.md": Desk(real=True),

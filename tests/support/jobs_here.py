@@ -10,6 +10,7 @@ from unittest import mock
 
 from senoscope_training.experiment import runner
 from senoscope_training.export import folder
+from senoscope_training.variants import write
 from senoscope_training.workers import pool
 from senoscope_training.workers.progress import Report
 
@@ -32,5 +33,6 @@ def jobs_in_this_process() -> Iterator[None]:
     with (
         mock.patch.object(runner, "run_jobs", run_jobs_here),
         mock.patch.object(folder, "run_jobs", run_jobs_here),
+        mock.patch.object(write, "run_jobs", run_jobs_here),
     ):
         yield

@@ -18,6 +18,7 @@ from senoscope_training.commands.run import run
 from senoscope_training.commands.schema import schema
 from senoscope_training.commands.starter import starter
 from senoscope_training.commands.synthesize import synthesize
+from senoscope_training.commands.variants import variants
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +46,10 @@ def _root(
     del version
 
 
-for _command in (starter, run, export, evaluate, report, schema, check, import_zenodo, synthesize):
+for _command in (
+    *(starter, run, export, variants, evaluate),
+    *(report, schema, check, import_zenodo, synthesize),
+):
     app.command()(_command)
 
 

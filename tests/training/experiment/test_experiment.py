@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
+from senoscope.engine.manifest import read_manifest
 from senoscope_client.simulation.synthetic import synthesize
 from senoscope_training.networks.architectures import ARCHITECTURES
 from support.commands import CompletedCommand, run_command
@@ -429,13 +430,24 @@ def test_the_report_is_self_contained(trained: Path) -> None:
     assert re.search(r"90\.1 ± 1\.2", page), "the metrics of the paper"
 
 
+def assert_measured_on_the_test_fovs(folder: Path, test_fovs: np.ndarray) -> None:
+    """Check the reference of an ensemble with one network, and that its variant was judged."""
+    manifest, _ = read_manifest(folder)
+    assert manifest.reference is not None
+    assert manifest.reference.source == "10 test fields of view of data"
+    assert np.load(folder / manifest.reference.file).tobytes() == test_fovs.tobytes()
+    (network,) = manifest.networks
+    assert bool(network.variant("fp16")) != bool(network.rejected_variants)
+    assert manifest.reference.agreement.keys() == ({"fp16"} if network.variant("fp16") else set())
+
+
 def test_the_service_predicts_the_same_as_keras(
     home: Path, trained: Path, tmp_path: Path, network: str
 ) -> None:
     models, package = tmp_path / "models", tmp_path / "small.zip"
     made = run(
         *("export", trained, "--models-dir", models, "--run", 2, "--author", "A lab"),
-        *("--bioimageio", package),
+        *("--bioimageio", package, "--variants", "fp16"),
     )
     assert made.returncode == 0, made.stderr
     assert made.stdout.split() == [str(models / "small"), str(package)]
@@ -454,7 +466,9 @@ def test_the_service_predicts_the_same_as_keras(
     served = [result["probability"] for result in response["results"]]
     assert served == pytest.approx(unit["score"], abs=1e-4)
     assert [p > 0.5 for p in served] == [p > 0.5 for p in unit["score"]]
+    assert_measured_on_the_test_fovs(models / "small", stack)
     card = (models / "small" / "README.md").read_text()
+    assert "## Lower precisions" in card
     assert "A lab" in card
     assert "20 FOVs for training and 10 for testing" in card
     out = tmp_path / "predictions.csv"

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from senoscope.engine.devices import Device
-from senoscope_training.commands.shared import ModelsDir, exit_with_error, separated
-
-if TYPE_CHECKING:
-    from senoscope_training.config import DataConfig
-
-
-class _Accept(StrEnum):
-    per_channel = "per-channel"
-    zero_level = "zero-level"
-    channel_names = "channel-names"
-    types = "types"
-
-
-_Fit = Literal["refuse", "pad", "resize"]
+from senoscope_training.commands.data_options import (
+    AcceptOption,
+    FitOption,
+    GreyOption,
+    PerChannelOption,
+    as_options,
+    data_config,
+)
+from senoscope_training.commands.shared import ModelsDir, exit_with_error
 
 
 def evaluate(
@@ -40,22 +33,10 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, help="CSV file for the prediction of each FOV.")
     ] = None,
-    fit: Annotated[_Fit, typer.Option(help="Treatment of FOVs of another size.")] = "refuse",
-    grey: Annotated[bool, typer.Option("--grey", help="Repeat grey images in all channels.")] = False,
-    per_channel: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PART,PART,...",
-            help="For data sets with one file per channel: the part of the file names that identifies each "
-            "channel, in the ensemble's order.",
-        ),
-    ] = None,
-    accept: Annotated[
-        list[_Accept] | None,
-        typer.Option(
-            help="Finding in the data set that is not a mistake; repeat the option for more. See data.accept."
-        ),
-    ] = None,
+    fit: FitOption = "refuse",
+    grey: GreyOption = False,
+    per_channel: PerChannelOption = None,
+    accept: AcceptOption = None,
     device: Annotated[Device, typer.Option(help="Device to run the ensemble on.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
@@ -74,7 +55,7 @@ def evaluate(
 
     try:
         folder = locate_ensemble(model, models_dir or default_models_dir(), partial(print, file=sys.stderr))
-        config = _data_config(data, fit, grey, per_channel, accept or [])
+        config = data_config(data, fit, grey, per_channel, accept or [])
         console = Console(stderr=True)
         with TextReporter((folder.name,), console) as report:
             # Without a terminal, progress would be one line per FOV.
@@ -82,9 +63,9 @@ def evaluate(
         if out is not None:
             write_atomic(out, done.to_csv())
     except (EnsembleError, ConfigError, DataSetError, DeviceError, OSError) as error:
-        exit_with_error(_as_options(str(error)))
+        exit_with_error(as_options(str(error)))
     for warning in done.warnings:
-        print(f"senoscope-train: warning: {_as_options(warning)}", file=sys.stderr)
+        print(f"senoscope-train: warning: {as_options(warning)}", file=sys.stderr)
     if done.trained_on:
         print(
             f"senoscope-train: warning: the ensemble was trained on {done.trained_on} of these "
@@ -113,38 +94,3 @@ def evaluate(
                 name, f"{value:.3f}", "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
             )
     Console().print(table)
-
-
-def _data_config(
-    folder: Path, fit: _Fit, grey: bool, per_channel: str | None, accept: list[_Accept]
-) -> DataConfig:
-    from pydantic import ValidationError
-
-    from senoscope_training.config import ConfigError, DataConfig
-
-    try:
-        return DataConfig(
-            path=folder,
-            fit=fit,
-            grey="repeat" if grey else "refuse",
-            per_channel=separated(per_channel),
-            accept=tuple(accept),
-        )
-    except ValidationError as error:
-        raise ConfigError("; ".join(fault["msg"] for fault in error.errors(include_url=False))) from error
-
-
-def _as_options(message: str) -> str:
-    """Replace keys of the configuration in a message by options of this command, which has no configuration.
-
-    The size is always that of the ensemble.
-    """
-    from senoscope_training.dataset.pixels import SIZE_REMEDY
-
-    message = message.replace(SIZE_REMEDY, "Pass --fit pad or --fit resize, or crop the file")
-    message = re.sub(
-        r"data\.per_channel: \[([^\]]*)\]", lambda m: f"--per-channel {m[1].replace(', ', ',')}", message
-    )
-    message = re.sub(r"data\.accept: \[([^\]]*)\]", r"--accept \1", message)
-    message = message.replace("data.grey: repeat", "--grey")
-    return message.replace("Set --", "Pass --").replace("set --", "pass --")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from senoscope_training.commands.shared import JsonProgress, ModelsDir, exit_with_error
+from senoscope_training.commands.shared import JsonProgress, ModelsDir, chosen_precisions, exit_with_error
 
 
 def export(
@@ -44,6 +44,13 @@ def export(
         str | None, typer.Option(help="Licence, for the model card.  [default: not stated]")
     ] = None,
     intended_use: Annotated[str | None, typer.Option(help="Intended use, for the model card.")] = None,
+    variants: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRECISION,...",
+            help="Also make variants, as senoscope-train variants does: fp16, int8, or both.",
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Networks to export in parallel.  [default: by number of cores]")
     ] = None,
@@ -66,6 +73,7 @@ def export(
     from senoscope_training.experiment.folder import ExperimentError
     from senoscope_training.export.parity import ParityError
     from senoscope_training.systems import NETWORKS
+    from senoscope_training.variants.errors import VariantError
     from senoscope_training.workers.pool import WorkerDied
     from senoscope_training.workers.progress import JsonReporter, TextReporter
 
@@ -78,6 +86,7 @@ def export(
         "name": name,
         "run": run,
         "system": system,
+        "variants": None if variants is None else chosen_precisions(variants),
     }
     given = {option: value for option, value in settings.items() if value is not None}
     _require_one_source(experiment, ensemble, bioimageio, given)
@@ -96,7 +105,7 @@ def export(
                 made.append(write_package(folder, bioimageio, force=force, report=report))
     except (
         *(ExperimentError, DataSetError, ParityError, WorkerDied),
-        *(EnsembleError, PackageError, OSError),
+        *(EnsembleError, PackageError, VariantError, OSError),
     ) as error:
         finished = f" ({made[0]} is complete)" if made else ""
         exit_with_error(f"{error}{finished}")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from senoscope.engine.precision import FilePrecision
 
 ModelsDir = Annotated[
     Path | None,
@@ -23,6 +26,20 @@ JsonProgress = Annotated[
 def separated(names: str | None) -> tuple[str, ...]:
     """Return the names in an option that takes several, separated by commas."""
     return () if names is None else tuple(name.strip() for name in names.split(","))
+
+
+def chosen_precisions(text: str) -> tuple[FilePrecision, ...]:
+    """Return the precisions in an option; ``none`` is none."""
+    names = () if text.strip() == "none" else separated(text)
+    chosen: list[FilePrecision] = []
+    for name in names:
+        if name not in ("fp16", "int8"):
+            raise typer.BadParameter(
+                f"--variants takes fp16, int8, both separated by a comma, or none; got {name!r}"
+            )
+        if name not in chosen:
+            chosen.append("fp16" if name == "fp16" else "int8")
+    return tuple(chosen)
 
 
 def exit_with_error(message: str, code: int = 1) -> NoReturn:

@@ -21,6 +21,7 @@ from senoscope.engine.manifest import (
     Training,
     sha256_of,
 )
+from senoscope.engine.precision import FilePrecision
 from senoscope_training.dataset.reading import load_fov
 from senoscope_training.experiment.export_job import ExportJob, ExportResult, run_export
 from senoscope_training.experiment.folder import (
@@ -37,6 +38,10 @@ from senoscope_training.export.folder import CITATION, build_ensemble_folder, re
 from senoscope_training.export.model_card import model_card
 from senoscope_training.export.publish import write_test_vectors
 from senoscope_training.metrics import summarize
+from senoscope_training.variants.card import CARD_NAME
+from senoscope_training.variants.fovs import CALIBRATION, COUNT, REFERENCE, VariantFovs, evenly_chosen
+from senoscope_training.variants.int8 import require_nncf
+from senoscope_training.variants.write import VariantOptions, write_variants
 from senoscope_training.versions import software_versions
 from senoscope_training.workers.progress import Progress, Report, silent
 
@@ -63,6 +68,8 @@ class ExportOptions:
     )
     jobs: int | None = None
     """Networks to export in parallel; default: by number of cores."""
+    variants: tuple[FilePrecision, ...] = ()
+    """Precisions of further variants, beside fp32."""
     force: bool = False
     """Replace an existing ensemble, and export useless networks; the manifest then contains a warning."""
 
@@ -81,6 +88,8 @@ def export_experiment(
         See :func:`senoscope_training.export.folder.build_ensemble_folder`.
     ParityError
         If an exported network deviates from Keras.
+    VariantError
+        If variants cannot be made.
     """
     export = _Export(read_experiment(directory), models_dir, options, report)
     report(Progress("networks", detail=f"{directory.name}, {export.fold}, run {export.run}"))
@@ -93,16 +102,11 @@ def export_experiment(
         parallel=options.jobs,
         force=options.force,
         report=report,
-        finish=_write_card,
+        finish=export.finish,
     )
     done = f"{export.target}: load it with senoscope serve --model {export.name}"
     report(Progress("done", detail=done))
     return export.target
-
-
-def _write_card(folder: Path, manifest: Manifest) -> Path:
-    (folder / "README.md").write_text(model_card(manifest), encoding="utf-8", newline="\n")
-    return folder
 
 
 def _choose(experiment: Experiment, options: ExportOptions) -> tuple[str, int, list[UnitResult]]:
@@ -175,6 +179,8 @@ class _Export:
         self.name = options.name or config.name
         self.target = models_dir / self.name
         require_absent(self.target, force=options.force)
+        if "int8" in options.variants:
+            require_nncf()
         self.fold, self.run, self.units = _choose(experiment, options)
         self.comparison = ""
         if config.normalization.fitted_on == "each_split":
@@ -220,6 +226,26 @@ class _Export:
             )
             for unit in self.units
         ]
+
+    def finish(self, folder: Path, manifest: Manifest) -> Path:
+        """Write the model card, reference FOVs and variants into the finished folder, and return it."""
+        (folder / CARD_NAME).write_text(model_card(manifest), encoding="utf-8", newline="\n")
+        options = VariantOptions(self.options.variants, jobs=self.options.jobs)
+        write_variants(folder, self._fovs(), options, self.report)
+        return folder
+
+    def _fovs(self) -> VariantFovs:
+        """Return test FOVs to measure variants on, and training FOVs for their calibration."""
+        config, tested = self.experiment.config, self.units[0]
+        trained = [entry["file"] for entry in self.experiment.provenance["folds"][self.fold]["train"]]
+        calibration = evenly_chosen([False] * len(trained), CALIBRATION) if self.options.variants else []
+        measured = evenly_chosen(tested.truth, COUNT if self.options.variants else REFERENCE)
+        return VariantFovs(
+            np.stack([load_fov(tested.files[k], config.data, config.input) for k in measured]),
+            np.array([load_fov(trained[k], config.data, config.input) for k in calibration]),
+            np.array(tested.truth, np.bool_)[measured],
+            f"{len(measured)} test fields of view of {config.data.path.name}",
+        )
 
     def describe(self, folder: Path, results: dict[str, ExportResult]) -> Manifest:
         """Write the test vectors and return the manifest.
