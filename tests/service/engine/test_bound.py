@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 
@@ -35,7 +34,6 @@ def assert_same_bits(one: list[NetworkOutput], other: list[NetworkOutput]) -> No
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_the_graph_converts_pixels_exactly(dtype: type[np.unsignedinteger]) -> None:
     model = cast_graph(dtype)
-    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     for pixels in (values, values.reshape(2, 2, -1, 4)):

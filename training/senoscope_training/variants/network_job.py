@@ -14,7 +14,7 @@ import onnx
 from senoscope.engine.contract import check_outputs
 from senoscope.engine.executor import OUTPUT_NAMES, NetworkFile, NetworkOutput
 from senoscope.engine.precision import FilePrecision
-from senoscope.engine.sessions import CPU, create_session
+from senoscope.engine.sessions import CPU, Provider, create_session
 from senoscope_training.export.graph import save
 from senoscope_training.export.parity import run_network
 from senoscope_training.variants.activations import largest_activation
@@ -151,7 +151,7 @@ def _try(
     network = NetworkFile(
         job.name, path, job.network.gradcam_grid, job.network.feature_size, job.network.input_shape, precision
     )
-    session = create_session(network, threads=job.threads, providers=[CPU])
+    session = create_session(network, Provider(CPU), threads=job.threads)
     feeds = {"image": np.asarray(fovs, np.float32), "low": job.low, "high": job.high}
     found = NetworkOutput(*session.run(OUTPUT_NAMES, feeds))
     check_outputs([found], [network], len(fovs))
