@@ -1,14 +1,14 @@
 """Compare the overhead of a streamed frame in two checkouts of this repository, paired in one run.
 
-A service of each checkout runs with a miniature ensemble and its run log in SQLite, a frame publisher of the
-same checkout in a process of its own, and a WebSocket client in this process, which is the same for both. They
-take turns in rounds of equal length, so that other load of the machine affects both::
+A service of each checkout runs with a miniature ensemble and its run log in SQLite, a frame publisher of
+the same checkout in a process of its own, and a WebSocket client in this process, which is the same for
+both. They take turns in rounds of equal length, so that other load of the machine affects both::
 
     git worktree add ../before COMMIT
     python benchmarks/stream_overhead.py --before ../before
 
-The overhead of a frame is the time from the call of ``FramePublisher.publish``, or from the moment at which it
-gives the encoded message to ZeroMQ, to the arrival of the result at the client, without the time that the
+The overhead of a frame is the time from the call of ``FramePublisher.publish``, or from the moment at which
+it gives the encoded message to ZeroMQ, to the arrival of the result at the client, without the time that the
 engine took. All processes read the same clock (``time.perf_counter`` on Linux). Each frame must have exactly
 one result, in order, and that result must be in the run log.
 """
@@ -89,7 +89,8 @@ class _Checkout:
 
     def measure(self, frames: int, rate_hz: float, *, discard: bool = False) -> None:
         """Publish a series, and record the times of its frames."""
-        assert self.publisher.stdin is not None and self.publisher.stdout is not None
+        assert self.publisher.stdin is not None
+        assert self.publisher.stdout is not None
         print(json.dumps([frames, rate_hz]), file=self.publisher.stdin, flush=True)
         arrived = [self.client.next() for _ in range(frames)]
         sent = json.loads(self.publisher.stdout.readline())
@@ -156,7 +157,8 @@ def _running(name: str, checkout: Path, folder: Path) -> Iterator[_Checkout]:
         stack.callback(publisher.wait)
         stack.callback(publisher.terminate)
         client = stack.enter_context(contextlib.closing(Listener(port)))
-        assert publisher.stdout is not None and publisher.stdout.readline().strip() == "ready"
+        assert publisher.stdout is not None
+        assert publisher.stdout.readline().strip() == "ready"
         yield _Checkout(name, service, publisher, client, log)
 
 
