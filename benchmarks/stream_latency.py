@@ -74,7 +74,7 @@ class _TimedPublisher(FramePublisher):
         self._socket.send_multipart(parts)
 
 
-class _Listener:
+class Listener:
     """A WebSocket client that reads its socket in the calling thread.
 
     The client of the library reads in a separate thread, which adds a tenth to the measured latency.
@@ -172,7 +172,7 @@ def _measure(arguments: argparse.Namespace, log: str) -> None:
     try:
         with (
             _TimedPublisher(arguments.endpoint, "benchmark") as publisher,
-            contextlib.closing(_Listener(arguments.port)) as live,
+            contextlib.closing(Listener(arguments.port)) as live,
         ):
             sent = publisher.sent = {}
             assert publisher.wait_for_subscriber(10)
