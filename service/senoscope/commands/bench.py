@@ -130,7 +130,7 @@ def _table(passport: Passport) -> Table:
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("measured", no_wrap=True)
-    for heading in ("FOVs", "p50", "p95", "p99", "max", "FOVs/s", "late", "lost"):
+    for heading in ("FOVs", "p50", "p95", "p99", "max", "per s", "late", "lost"):
         table.add_column(heading, justify="right")
     for batch in passport.batches:
         fovs = str(batch.batch_size * batch.latency_ms.count)

@@ -114,7 +114,7 @@ def test_training_imports_nothing_heavy_for_help_and_mistakes() -> None:
 def test_the_list_of_subcommands_shows_the_help_of_each() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, LazyGroup)
-    assert list(group.commands) == ["demo", "serve", "classify", "doctor", "keys", "rules"]
+    assert list(group.commands) == ["demo", "serve", "classify", "doctor", "bench", "keys", "rules"]
     for name, listed in group.commands.items():
         found = group.load(name)
         assert found.name == name
