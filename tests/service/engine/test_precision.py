@@ -411,7 +411,7 @@ class RoundingExecutor(CpuExecutor):
 
     def run(self, image: Float32, low: Float32, high: Float32) -> list[NetworkOutput]:
         outputs = super().run(image, low, high)
-        rounded = super().run(to_eleven_bits(image), low, high)
+        rounded = super().run(to_eleven_bits(np.asarray(image, np.float32)), low, high)
         wrong = super().run(image / 2, low, high)
         chosen = list(outputs)
         for k in self._rounded:

@@ -42,7 +42,7 @@ def test_batches_grow_while_they_save_time_and_shrink_when_a_stream_opens(
 def test_batches_that_save_nothing_are_tried_once(miniature: Path, tmp_path: Path) -> None:
     server = start_server(miniature, tmp_path / "log.txt")
     try:
-        SlowEngine(server, seconds=0.1)
+        SlowEngine(server, seconds=0.1, batch_seconds=-0.05)  # a pair takes three times as long as one
         assert batches(server, 12) == [1, 1, 1, 2, 2, *[1] * 5]
     finally:
         server.stop()
