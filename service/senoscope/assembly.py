@@ -26,7 +26,6 @@ from senoscope.settings import Settings
 from senoscope.stream.receiver import Receiver
 from senoscope.stream.series import Series
 from senoscope.stream.source import FrameSource
-from senoscope.stream.watched_folder import WatchedFolder
 from senoscope.watched_thread import WatchedThread
 from senoscope_client.errors import LogUnavailable
 from senoscope_client.zeromq.curve_keys import CurveClient
@@ -163,7 +162,9 @@ def _sources(settings: Settings, foundation: Foundation, scheduler: Scheduler) -
 
 def _watched_folder(
     settings: Settings, foundation: Foundation, log: LogKeeper, scheduler: Scheduler
-) -> WatchedFolder:
+) -> FrameSource:
+    from senoscope.stream.watched_folder import WatchedFolder  # imports what lists and sorts files
+
     @contextmanager
     def reserve(count: int) -> Iterator[None]:
         with foundation.memory.share() as share:
