@@ -90,7 +90,7 @@ class Record:
         sinks are notified.
         """
         pixels = self.fov.pixels
-        if pixels.base is not None and self.fov.source.kind != "stream":
+        if self.fov.source.kind != "stream" and _keeps_more_alive(pixels):
             pixels = pixels.copy()
         return replace(self, fov=replace(self.fov, pixels=pixels, request=None), _encoded={})
 
@@ -110,6 +110,14 @@ class Record:
             result = with_maps(self.result, self.prediction, cam)
             self._encoded[cam] = result.model_dump_json(exclude_none=True).encode()
         return self._encoded[cam]
+
+
+def _keeps_more_alive(pixels: np.ndarray) -> bool:
+    """Return whether an array is a view of more memory than its own; one of a stack of one FOV is not."""
+    base = pixels.base
+    return base is not None and not (
+        type(base) is np.ndarray and base.flags.owndata and base.size == pixels.size
+    )
 
 
 def with_maps(result: Result, maps: Prediction | Maps, cam: CamMode) -> Result:
