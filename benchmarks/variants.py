@@ -51,7 +51,7 @@ def measure(options: argparse.Namespace) -> None:
     facts = {
         "bytes": {name: path.stat().st_size for name, path in files.items()},
         "cpu_ms": paired_times(job, files, fovs.measured[0]),
-        "head_corrected": {name: made.corrected for name, made in result.made.items()},
+        "corrections": {name: made.corrections for name, made in result.made.items()},
     }
     content = {"manifest": manifest, "digest": digest, "fovs": fovs, "result": result, "facts": facts}
     (options.work / f"{job.name}.pickle").write_bytes(pickle.dumps(content))

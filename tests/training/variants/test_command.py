@@ -97,6 +97,7 @@ def test_a_data_set_is_measured_where_it_was_tested_and_calibrated_where_it_was_
     training = manifest.training.model_copy(update={"split": split})
     text = manifest.model_copy(update={"training": training}).to_json()
     (real / "ensemble.json").write_text(text)
+    monkeypatch.setattr(module, "CALIBRATION", 10)
     done = variants(real, "--data", data)
     assert done.returncode == 0, done.stderr
     found = reference(real)
@@ -104,7 +105,6 @@ def test_a_data_set_is_measured_where_it_was_tested_and_calibrated_where_it_was_
     np.testing.assert_array_equal(
         np.load(real / found.file), np.stack([np.load(path) for path in files[24:36]])
     )
-    monkeypatch.setattr(module, "CALIBRATION", 10)
     kept = Manifest.model_validate_json(text)
     chosen = module.from_data_set(kept, module.DataConfig(path=data), 128, lambda _: None)
     trained = {np.load(path).tobytes() for path in files[:24]}

@@ -15,6 +15,7 @@ from senoscope_training.export.parity import run_network
 from senoscope_training.export.simplify import Graph
 from senoscope_training.networks.head import B1, B2, W1, W2
 from senoscope_training.variants.activations import largest_activation
+from senoscope_training.variants.bias_correction import correct_biases
 from senoscope_training.variants.errors import VariantError
 from senoscope_training.variants.half import HALF_MAX, convert_to_half, simulate_half
 from senoscope_training.variants.head_correction import correct_head
@@ -173,3 +174,49 @@ def test_the_corrected_head_has_the_mean_hidden_inputs_of_fp32() -> None:
     assert np.abs(before - wanted).max() > 1e-5
     np.testing.assert_allclose(after, wanted, atol=2e-6)
     assert correct_head(plain([NODE("Conv", ["image", "k"], ["y"]), POOL], IDENTITY), expected, found) is None
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("group", [1, 3])
+def test_corrected_biases_give_each_channel_the_mean_of_fp32(group: int, with_bias: bool) -> None:
+    rng = np.random.default_rng(5)
+    # Inputs with a mean: only there do rounding errors of weights add up.
+    fovs = rng.uniform(50, 90, (8, 3, 9, 11)).astype(np.float32)
+    constants = {"k": rng.normal(0, 1, (6, 3 // group, 3, 3)).astype(np.float32)}
+    inputs = ["image", "k"]
+    if with_bias:
+        constants["b"] = rng.normal(0, 1, 6).astype(np.float32)
+        inputs.append("b")
+    model = plain([NODE("Conv", inputs, ["y"], group=group), POOL], constants)
+    low, high = np.zeros(3, np.float32), np.ones(3, np.float32)
+
+    def means(one: onnx.ModelProto) -> np.ndarray:
+        extended = onnx.ModelProto()
+        extended.CopyFrom(one)
+        for name in ("low", "high"):
+            extended.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]))
+        extended.graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+        (found,) = run_network(extended.SerializeToString(), ["y"], fovs, low, high, 1)
+        return found.mean(axis=(0, 2, 3), dtype=np.float64)
+
+    with_ranges = onnx.ModelProto()
+    with_ranges.CopyFrom(model)
+    for name in ("low", "high"):
+        with_ranges.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]))
+    corrected = correct_biases(with_ranges, fovs, low, high, 1)
+    del corrected.graph.input[1:]
+    rounded = onnx.ModelProto()
+    for one in (model, corrected):  # with weights as fp16 has them, computed in fp32
+        copy = onnx.ModelProto()
+        copy.CopyFrom(one)
+        for tensor in copy.graph.initializer:
+            if tensor.name == "k":
+                array = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(array, "k"))
+        if one is model:
+            rounded = copy
+        else:
+            corrected = copy
+    before, after = (np.abs(means(one) - means(model)).max() for one in (rounded, corrected))
+    assert after < before / 20
+    onnx.checker.check_model(convert_to_half(corrected), full_check=True)

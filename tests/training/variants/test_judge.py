@@ -38,7 +38,7 @@ def judged(manifest: Manifest, labels=LABELS, **lower: NetworkOutput | str) -> J
         if isinstance(made, str):
             results[name] = VariantResult(output(P), problems={"fp16": made})
         else:
-            variant = MadeVariant(Path("unused"), made, corrected=False)
+            variant = MadeVariant(Path("unused"), made, corrections=())
             results[name] = VariantResult(output(P), made={"fp16": variant})
     return judge(manifest, results, "fp16", labels, GateLimits())
 

@@ -21,7 +21,7 @@ from senoscope_training.variants.errors import VariantError
 from senoscope_training.workers.progress import Report
 
 COUNT = 128
-CALIBRATION = 16
+CALIBRATION = 32
 REFERENCE = 32
 _NO_FOVS = (
     "there are no fields of view to measure on: pass --data FOLDER (a labelled data set, best the one that "

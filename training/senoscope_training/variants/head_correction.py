@@ -2,9 +2,7 @@
 
 Rounded weights shift the mean of the pooled features. The head is small and stays in fp32, so that the shift
 of the inputs of its hidden units, measured on calibration fields of view, can be removed by their biases.
-Networks differ in whether the correction helps, so it is decided by measurement. Not done: the correction
-of each convolution's bias (Nagel et al. 2019, "Data-free quantization through weight equalization and bias
-correction"), which made random backbones worse, but a fine-tuned MobileNet far better.
+Networks differ in whether the correction helps, so it is decided by measurement.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from senoscope.engine.sessions import CPU, Provider, create_session
 from senoscope_training.export.graph import save
 from senoscope_training.export.parity import run_network
 from senoscope_training.variants.activations import largest_activation
+from senoscope_training.variants.bias_correction import correct_biases
 from senoscope_training.variants.half import HALF_MAX, convert_to_half, copy_of, simulate_half
 from senoscope_training.variants.head_correction import correct_head
 from senoscope_training.variants.int8 import convert_to_int8
@@ -25,6 +26,7 @@ from senoscope_training.workers.pool import report_progress
 from senoscope_training.workers.progress import Progress
 
 Float32 = npt.NDArray[np.float32]
+Correction = Literal["bias", "head"]
 _TRIAL_FOVS = 4
 _TRIAL_TOLERANCE = 0.1  # of a probability: the CPU does not round intermediate values of fp16
 
@@ -75,13 +77,14 @@ class MadeVariant:
         Its file, in the job's folder.
     outputs : NetworkOutput
         For the measured FOVs.
-    corrected : bool
-        Whether its head is corrected (`senoscope_training.variants.head_correction`).
+    corrections : tuple of {"bias", "head"}
+        Those that are used: of convolutions' biases (`senoscope_training.variants.bias_correction`), and of
+        the head (`senoscope_training.variants.head_correction`).
     """
 
     path: Path
     outputs: NetworkOutput
-    corrected: bool
+    corrections: tuple[Correction, ...]
 
 
 @dataclass(frozen=True)
@@ -102,46 +105,53 @@ def run_job(job: VariantJob) -> VariantResult:
     for precision in job.precisions:
         job.report(precision)
         try:
-            result.made[precision] = _make(job, precision, measured, result.fp32)
+            result.made[precision] = _make(job, precision, measured)
         except Exception as error:  # of ONNX, ONNX Runtime and NNCF; the network then stays in fp32
             result.problems[precision] = " ".join(f"it cannot be made or run: {error}".split())[:500]
     job.report("done", f"{time.monotonic() - began:.0f} s")
     return result
 
 
-def _make(
-    job: VariantJob, precision: FilePrecision, measured: npt.NDArray[Any], fp32: NetworkOutput
-) -> MadeVariant:
-    """Convert a network, keep the correction of its head if it helps, and try the file.
+def _make(job: VariantJob, precision: FilePrecision, measured: npt.NDArray[Any]) -> MadeVariant:
+    """Convert a network with the corrections that help on the calibration FOVs, and try the file.
 
-    Of fp16, the outputs are those of a simulation (`senoscope_training.variants.half.simulate_half`).
+    The measured FOVs decide nothing, so that their figures are those of FOVs that were not seen before. Of
+    fp16, the outputs are those of a simulation (`senoscope_training.variants.half.simulate_half`).
     """
     model = onnx.load(job.network.path)
     calibration = np.load(job.directory / "calibration.npy", mmap_mode="r")
+    candidates: dict[tuple[Correction, ...], onnx.ModelProto]
     if precision == "fp16":
         peak = largest_activation(model, calibration, job.low, job.high, job.threads)
         if not peak <= HALF_MAX:
             raise OverflowError(f"an activation of {peak:.3g} exceeds the range of fp16")
-        converted = convert_to_half(model)
+        corrected = correct_biases(model, calibration, job.low, job.high, job.threads)
+        candidates = {(): convert_to_half(model), ("bias",): convert_to_half(corrected)}
     else:
-        converted = convert_to_int8(model, calibration, job.low, job.high)
+        candidates = {(): convert_to_int8(model, calibration, job.low, job.high)}
     runnable = simulate_half if precision == "fp16" else copy_of
-    outputs = job.run(runnable(converted), measured)
-    expected = job.run(model, calibration).features
-    corrected = correct_head(converted, expected, job.run(runnable(converted), calibration).features)
-    keep = False
-    if corrected is not None:
-        others = job.run(runnable(corrected), measured)
-        keep = _deviation(others, fp32) < _deviation(outputs, fp32)
-        converted, outputs = (corrected, others) if keep else (converted, outputs)
+    expected = job.run(model, calibration)
+    deviations: dict[tuple[Correction, ...], float] = {}
+    for corrections, candidate in list(candidates.items()):
+        found = job.run(runnable(candidate), calibration)
+        deviations[corrections] = _deviation(found, expected)
+        with_head = correct_head(candidate, expected.features, found.features)
+        if with_head is not None:
+            both: tuple[Correction, ...] = (*corrections, "head")
+            candidates[both] = with_head
+            deviations[both] = _deviation(job.run(runnable(with_head), calibration), expected)
+    best = min(deviations, key=deviations.__getitem__)
+    outputs = job.run(runnable(candidates[best]), measured)
     path = job.directory / f"{job.name}.{precision}.onnx"
-    save(converted, path)
+    save(candidates[best], path)
     _try(job, path, precision, measured[:_TRIAL_FOVS], outputs)
-    return MadeVariant(path, outputs, keep)
+    return MadeVariant(path, outputs, best)
 
 
 def _deviation(found: NetworkOutput, fp32: NetworkOutput) -> float:
-    return float(np.percentile(np.abs(found.probability.astype(np.float64) - fp32.probability), 99))
+    """Return the root mean square of the deviations of the probability."""
+    apart = found.probability.astype(np.float64) - fp32.probability
+    return float(np.sqrt((apart**2).mean()))
 
 
 def _try(

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -40,7 +41,7 @@ from senoscope_training.variants.errors import VariantError
 from senoscope_training.variants.fovs import VariantFovs
 from senoscope_training.variants.int8 import require_nncf
 from senoscope_training.variants.judge import Judgement, judge
-from senoscope_training.variants.network_job import VariantJob, VariantResult, run_job
+from senoscope_training.variants.network_job import Correction, VariantJob, VariantResult, run_job
 from senoscope_training.workers.files import write_atomic
 from senoscope_training.workers.pool import run_jobs
 from senoscope_training.workers.progress import Progress, Report, silent
@@ -49,7 +50,7 @@ _MAX_PARALLEL = 4
 _MIN_FOVS = 4
 _OWN_FILE = re.compile(r".+\.(fp16|int8)-[0-9a-f]{12}\.onnx|reference-[0-9a-f]{12}\.np[yz]")
 _PARTIAL = ".variants-"
-_CORRECTED = "_head_corrected"  # of a metric: 1 if the correction of the head is used
+_CORRECTED = "_corrected"  # of a metric: 1 if a correction is used
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ def _move_in(
             name, sha256 = move(made.path, f"{network.name}.{precision}", "onnx")
             size = (folder / name).stat().st_size
             variants.append(Variant(precision=precision, file=name, bytes=size, sha256=sha256, parity=parity))
-            metrics[f"{precision}{_CORRECTED}"] = float(made.corrected)
+            for correction in get_args(Correction):
+                metrics[f"{precision}_{correction}{_CORRECTED}"] = float(correction in made.corrections)
         rejected = tuple(
             one.rejected[network.name] for one in judged.values() if network.name in one.rejected
         )
