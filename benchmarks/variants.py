@@ -24,7 +24,7 @@ import numpy as np
 from senoscope.engine.executor import OUTPUT_NAMES, NetworkFile
 from senoscope.engine.gate import GateLimits
 from senoscope.engine.manifest import Manifest
-from senoscope.engine.sessions import CPU, create_session
+from senoscope.engine.sessions import CPU, Provider, create_session
 from senoscope_training.commands.data_options import data_config
 from senoscope_training.variants.fovs import COUNT, from_data_set, synthetic_for
 from senoscope_training.variants.judge import Judgement, judge
@@ -44,7 +44,8 @@ def measure(options: argparse.Namespace) -> None:
     else:
         config = data_config(options.data, options.fit, options.grey, None, [])
         fovs = from_data_set(manifest, config, COUNT, print)
-    jobs, _ = make_jobs(options.model, manifest, options.work, fovs, VariantOptions(PRECISIONS, jobs=1))
+    chosen = VariantOptions(tuple(options.precisions), jobs=1)
+    jobs, _ = make_jobs(options.model, manifest, options.work, fovs, chosen)
     job = next(job for job in jobs if job.name == options.network)
     (result,) = run_jobs(run_job, [job], 1, start, print)
     files = {"fp32": job.network.path, **{name: made.path for name, made in result.made.items()}}
@@ -54,7 +55,16 @@ def measure(options: argparse.Namespace) -> None:
         "corrections": {name: made.corrections for name, made in result.made.items()},
     }
     content = {"manifest": manifest, "digest": digest, "fovs": fovs, "result": result, "facts": facts}
-    (options.work / f"{job.name}.pickle").write_bytes(pickle.dumps(content))
+    kept = options.work / f"{job.name}.pickle"
+    if kept.is_file():  # of another precision
+        before = pickle.loads(kept.read_bytes())
+        for part in ("made", "problems"):
+            earlier = getattr(before["result"], part)
+            others = {name: one for name, one in earlier.items() if name not in options.precisions}
+            getattr(result, part).update(others)
+        for name, values in facts.items():
+            facts[name] = {**before["facts"].get(name, {}), **values}
+    kept.write_bytes(pickle.dumps(content))
 
 
 def start() -> None:
@@ -65,7 +75,7 @@ def paired_times(job: VariantJob, files: dict[str, Path], fov: np.ndarray) -> di
     """Return the median time of each file for one FOV; the files take turns."""
     feeds = {"image": fov[None].astype(np.float32), "low": job.low, "high": job.high}
     sessions = {
-        name: create_session(replace_path(job.network, path), threads=job.threads, providers=[CPU])
+        name: create_session(replace_path(job.network, path), Provider(CPU), threads=job.threads)
         for name, path in files.items()
     }
     times: dict[str, list[float]] = {name: [] for name in files}
@@ -154,6 +164,7 @@ if __name__ == "__main__":
     one.add_argument("--data", type=Path)
     one.add_argument("--fit", default="refuse")
     one.add_argument("--grey", action="store_true")
+    one.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     one.set_defaults(run=measure)
     several = commands.add_parser("collect")
     several.add_argument("work", type=Path, nargs="+")
