@@ -129,8 +129,8 @@ class Service:
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
 
     def add_sink(self, sink: ResultSink) -> None:
-        """Add a sink of results; before ``start`` only."""
-        self._foundation.sinks.append(sink)
+        """Add a sink of results, the first of its stage, as clients wait for it; before ``start`` only."""
+        self._foundation.sinks.insert(0, sink)
 
     def add_decision_sink(self, sink: DecisionSink) -> None:
         """Add a sink of decisions; before ``start`` only."""

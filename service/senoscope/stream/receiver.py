@@ -197,6 +197,7 @@ class Receiver:
         poller.register(link.monitor, zmq.POLLIN)
         poller.register(self._woken, zmq.POLLIN)
         received = False
+        events_due_s = 0.0
         try:
             socket.connect(self.endpoint)
             while not stop.is_set():
@@ -207,7 +208,11 @@ class Receiver:
                         return received, "protocol"
                     received = True
                     link.message_received()
+                    # The thread that computes the frame waits for this one to release the interpreter.
+                    if link.monitor not in ready and time.monotonic() < events_due_s:
+                        continue
                 fault = self._note_events(link)
+                events_due_s = time.monotonic() + _POLL_MS / 1000
                 if fault is not None:
                     for _ in range(2 * _HIGH_WATER_MARK):  # messages received before the fault
                         if not socket.poll(0) or not self._receive_message(socket):
