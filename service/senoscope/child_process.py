@@ -8,9 +8,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from senoscope_client.errors import NotReady
@@ -66,35 +67,58 @@ def child_process(
     output : binary file, optional
         Receives its standard output; default: as what it logs.
     """
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, ExitStack() as on_exit:
         # A process group of its own: Ctrl-C must reach only the command, which ends its children in order.
         group: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         command = [sys.executable, "-m", module, *arguments]
-        process = ChildProcess(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output or log,
-            stderr=log,
-            env=dict(environment),
-            **group,
-        )
+        with _signals_deferred():  # a signal while the process is created would leave it running
+            process = ChildProcess(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output or log,
+                stderr=log,
+                env=dict(environment),
+                **group,
+            )
+            on_exit.callback(_end, process, name, log)
+        yield process
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM after the block; only the main thread receives any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for received_number in received[:1]:
+            signal.raise_signal(received_number)
+
+
+def _end(process: ChildProcess, name: str, log: BinaryIO) -> None:
+    failed = process.failed  # before it is ended here
+    if process.poll() is None:
+        process.terminate()
         try:
-            yield process
-        finally:
-            failed = process.failed  # before it is ended here
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(15)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            if failed:
-                log.seek(0)
-                tail = log.read().decode(errors="replace").splitlines()[-20:]
-                print(f"--- last lines of the {name} ---", *tail, sep="\n", file=sys.stderr)  # noqa: T201
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if failed:
+        log.seek(0)
+        tail = log.read().decode(errors="replace").splitlines()[-20:]
+        print(f"--- last lines of the {name} ---", *tail, sep="\n", file=sys.stderr)  # noqa: T201
 
 
 def find_port(wanted: int) -> int:

@@ -193,7 +193,7 @@ def test_model_and_range_are_shown_and_changed(server: Server, seat, new_scan, t
     with new_scan() as scan:
         at.page.get_by_role("spinbutton", name="Fields of view").fill("5")
         at.page.get_by_role("button", name="Calibrate from the stream").click()
-        at.until(lambda: "Waiting" in at.text("#calibration") or "collected" in at.text("#calibration"))
+        at.until(lambda: "0 of 5 fields of view collected" in at.text("#calibration"))
         scan.go((300, 310, 320))
         at.until(lambda: "3 of 5 fields of view collected" in at.text("#calibration"))
         scan.go((330, 340))

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from senoscope.engine.cancellation import Cancellation
 from senoscope.engine.contract import Port, check_graph
 from senoscope.engine.errors import DeviceError
@@ -17,6 +19,7 @@ from senoscope.engine.workers import Feeds, OpenNetwork, WorkerExecutor, divide_
 
 _TELEMETRY: Final = "openvino_telemetry"
 _PRECISION: Final = "INFERENCE_PRECISION_HINT"
+_importing = threading.Lock()
 
 
 def problem() -> str | None:
@@ -34,14 +37,18 @@ def problem() -> str | None:
 
 def _import() -> Any:
     """Import OpenVINO without its telemetry, which otherwise reports the import to its manufacturer."""
-    hidden = sys.modules.get(_TELEMETRY)
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # OpenVINO then replaces it with an empty one
-    try:
-        import openvino
-    finally:
-        del sys.modules[_TELEMETRY]
-        if hidden is not None:
-            sys.modules[_TELEMETRY] = hidden
+    with _importing:
+        hidden = sys.modules.get(_TELEMETRY)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # OpenVINO then replaces it with an empty one
+        try:
+            import openvino
+        finally:
+            del sys.modules[_TELEMETRY]
+            if hidden is not None:
+                sys.modules[_TELEMETRY] = hidden
+        # The first tensor of a process prepares NumPy's interface. Two threads that do so at a time wait for
+        # each other forever: one has the interpreter, the other the lock of that preparation.
+        np.array(openvino.Tensor(np.zeros(1, np.float32), shared_memory=True).data)
     return openvino
 
 
