@@ -46,9 +46,9 @@ class Settings(BaseModel):
     )
     precision: PrecisionChoice = Field(
         "auto",
-        description="Precision of the networks. auto uses the fastest of fp16, tf32 and fp32 that passes the "
-        "gate on this machine. A named one is replaced by fp32, with a warning, if it does not pass, and is an "
-        "error if the device does not offer it.",
+        description="Precision of the networks. auto uses the fastest of fp16, tf32 and fp32 that passes "
+        "the gate on this machine. A named one is replaced by fp32, with a warning, if it does not pass, and "
+        "is an error if the device does not offer it.",
     )
     gate_max_probability: float = Field(
         0.02,

@@ -47,6 +47,10 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
         "senoscope-train export runs/plates --variants fp16",
     ): "needs a trained experiment; tests/training/experiment exports one with this option",
     (
+        "docs/how-to/measure-speed.md",
+        "senoscope bench",
+    ): "takes minutes; the quick form and one at a fixed rate are executed",
+    (
         "models/README.md",
         "senoscope-train starter --weights imagenet --name imagenet-starter",
     ): "downloads weights; tests/training/starter/test_ensemble.py makes one without",
