@@ -284,7 +284,7 @@ _ADDRESSES = [
     ("GET", "/static/..%2f..%2fetc/passwd", 404, "not_found"),
     ("HEAD", "/v1/classify", 405, "method_not_allowed"),
     ("TRACE", "/livez", 405, "method_not_allowed"),
-    ("BREW", "/v1/classify", 405, "method_not_allowed"),
+    ("PROPFIND", "/v1/classify", 405, "method_not_allowed"),
     ("POST", "/livez", 405, "method_not_allowed"),
     ("GET", "/v1/results?limit=0", 422, "invalid_request"),
     ("GET", "/v1/results?cursor=-1", 422, "invalid_request"),
@@ -352,9 +352,12 @@ def _damaged_image(sender: Sender, rng: Random) -> str:
 
 def _too_large(path: str, *, declared: bool) -> Callable[[Sender, Random], str]:
     def send(sender: Sender, _: Random) -> str:
-        pieces = (bytes(1 << 20) for _ in range(300))
         headers = {"Content-Length": str(300 << 20)} if declared else {}
-        answer = sender.http.post(path, content=pieces, headers=headers)
+
+        def post(sender: Sender) -> httpx.Response:
+            return sender.http.post(path, content=(bytes(1 << 20) for _ in range(300)), headers=headers)
+
+        answer = sender.until_taken(post)  # a full lane is reported before the body is read
         if path == "/v1/classify":
             return check_problem(answer, 413, "payload_too_large")
         return _check_inference_error(answer, 413, "--max-upload-mib")
