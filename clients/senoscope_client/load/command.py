@@ -130,7 +130,7 @@ def _title(options: argparse.Namespace, plan: LoadPlan) -> str:
 
 
 def _operation(options: argparse.Namespace) -> Operation[ClassifyResponse]:
-    """Return the request to send; asks the service for the size of its fields of view."""
+    """Return the request to send; the service reports the size of its fields of view."""
     from senoscope_client.http import operations
 
     # Also with a file: a wrong address or key is reported at once, not as many failed requests.

@@ -38,7 +38,7 @@ class Outcome:
     code : str
         Empty for a success, else the code of the problem.
     retry_after_s : float or None
-        After how long the service asks to try again.
+        Seconds after which the request may be sent again, as the service states.
     """
 
     due_s: float

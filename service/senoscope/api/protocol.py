@@ -292,7 +292,7 @@ def _fault_of_upgrade(version: str, headers: dict[bytes, list[bytes]]) -> str | 
         return "another protocol (Upgrade) can be used from HTTP/1.1 only"
     # The parser would take the body for the next request.
     if b"transfer-encoding" in headers or headers.get(b"content-length", [b"0"]) != [b"0"]:
-        return "a request for another protocol (Upgrade) may have no body; `curl --http1.1` asks for none"
+        return "a request for another protocol (Upgrade) may have no body; `curl --http1.1` requests none"
     return None
 
 

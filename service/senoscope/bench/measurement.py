@@ -146,7 +146,7 @@ def _measure_streams(
         alone = _measure_held(measure, first_hz, deadline_ms)
     else:
         alone = measure(rate_hz)
-    beside = measure(alone.rate_hz, f" beside posted stacks of {STACK}", STACK)
+    beside = measure(alone.rate_hz, f" with posted stacks of {STACK}", STACK)
     return (alone.times(), beside.times()), search
 
 

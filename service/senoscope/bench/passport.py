@@ -73,7 +73,7 @@ class EngineTimes(_Frozen):
 
 
 class PostedStacks(_Frozen):
-    """Stacks that were posted beside the stream, one after the other."""
+    """Stacks that were posted during the stream, one after the other."""
 
     fovs_per_stack: int
     succeeded: int
@@ -103,7 +103,7 @@ class StreamTimes(_Frozen):
     histogram : Histogram or None
         Of ``latency_ms``.
     stacks : PostedStacks or None
-        What was posted beside the stream.
+        What was posted during the stream.
     """
 
     rate_hz: float
@@ -121,7 +121,7 @@ class StreamTimes(_Frozen):
     @property
     def title(self) -> str:
         """What was measured, for a heading."""
-        beside = f", beside posted stacks of {self.stacks.fovs_per_stack}" if self.stacks else ""
+        beside = f", with posted stacks of {self.stacks.fovs_per_stack}" if self.stacks else ""
         return f"{self.rate_hz:.3g} FOVs per second{beside}"
 
 

@@ -204,5 +204,5 @@ def _require(compiled: Any, target: str, precision: str, network: NetworkFile) -
 def _first_line(error: Exception) -> str:
     """Return what an error of OpenVINO says, without the places in its source."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    return " ".join(told)[:300] or type(error).__name__
+    reasons = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return " ".join(reasons)[:300] or type(error).__name__

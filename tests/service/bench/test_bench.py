@@ -107,7 +107,7 @@ def test_the_table_and_the_settings_of_the_service(miniature: Path, tmp_path: Pa
     others |= {"SENOSCOPE_DATABASE_URL": f"sqlite:///{tmp_path / 'real.sqlite3'}"}
     done = run_command("senoscope", *command, **others)
     assert done.returncode == 0, done.stderr
-    assert "stream of 10 FOVs per second beside posted stacks of 16" in done.stderr
+    assert "stream of 10 FOVs per second with posted stacks of 16" in done.stderr
     shown = ("p50", "p95", "p99", "max", "engine, batch 16", "stacks of 16")
     assert all(name in done.stdout for name in shown)
     assert str(tmp_path / "senoscope" / "bench.json") in done.stderr

@@ -234,7 +234,6 @@ def test_a_manifest_without_variants_keeps_its_text() -> None:
 
 @pytest.mark.full
 def test_int8_is_calibrated_and_judged(folder: Path) -> None:
-    pytest.importorskip("nncf")
     manifest, judged = write_variants(folder, fovs(folder), VariantOptions(("fp16", "int8")))
     verify(folder)
     found = judged["int8"]

@@ -69,7 +69,7 @@ class ExportOptions:
     jobs: int | None = None
     """Networks to export in parallel; default: by number of cores."""
     variants: tuple[FilePrecision, ...] = ()
-    """Precisions of further variants, beside fp32."""
+    """Precisions of further variants, in addition to fp32."""
     force: bool = False
     """Replace an existing ensemble, and export useless networks; the manifest then contains a warning."""
 
